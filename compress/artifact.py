@@ -1,0 +1,108 @@
+"""Artifact: one lowered file, and how its target wanted it encoded.
+
+Plain data, no torch: devices and reports read these too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Artifact", "Census", "Lowering", "Parity", "file_sha256", "model_files"]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """How one target wants numerics encoded.
+
+    ``avoid_saturation`` bounds the weight grid so that no pair of int8 products can overflow the
+    16-bit intermediate of ``vpmaddubsw`` (x86 without VNNI); it costs no time.
+    """
+
+    batch: int = 1
+    opset: int = 20
+    avoid_saturation: bool = False
+
+
+@dataclass(frozen=True)
+class Census:
+    """What an ONNX file is made of.
+
+    ``operators`` counts nodes by type; ``weight_bytes`` is the size of the initializers, by dtype
+    (``{"int8": 13962, "int32": 640}``); ``graph_bytes`` is everything else in the file.
+    ``macs`` counts multiply-accumulates of one sample, ``int8_macs`` those that run on int8 kernels
+    once onnxruntime has optimised the graph; ``float_islands`` names float operators that stand
+    between int8 ones in that optimised graph.
+    """
+
+    operators: dict[str, int]
+    weight_bytes: dict[str, int]
+    graph_bytes: int
+    macs: int
+    int8_macs: int
+    nonzero_weights: int
+    float_islands: tuple[str, ...] = ()
+
+    @property
+    def int8_mac_fraction(self) -> float:
+        """Share of multiply-accumulates computed in int8, 0 to 1."""
+        return self.int8_macs / self.macs if self.macs else 0.0
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an artifact is from the (simulated) module it was made from.
+
+    ``agreement`` is the share of samples with the same top-1 class, ``max_error`` the largest
+    absolute difference of an output, ``sqnr_db`` the signal-to-noise ratio in decibel
+    (``None`` where the outputs are bitwise equal), ``samples`` how many inputs were compared.
+    """
+
+    agreement: float
+    max_error: float
+    sqnr_db: float | None
+    samples: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One lowered file. ``path`` is absolute; ``bytes`` includes external data files."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    lowering: Lowering
+    census: Census
+    parity: Parity | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``artifact`` block of ``record.json``; the record adds the path."""
+        return {
+            "sha256": self.sha256,
+            "bytes": self.bytes,
+            "int8_mac_fraction": self.census.int8_mac_fraction,
+            "operators": self.census.operators,
+            "weight_bytes": self.census.weight_bytes,
+            "graph_bytes": self.census.graph_bytes,
+            "nonzero_weights": self.census.nonzero_weights,
+            "float_islands": list(self.census.float_islands),
+        }
+
+
+def model_files(path: Path) -> list[Path]:
+    """The files of an ONNX model: itself, and its external data beside it (``NAME.data``)."""
+    beside = path.with_name(path.name + ".data")
+    return [path, beside] if beside.exists() else [path]
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest over the model's files, in order."""
+    digest = hashlib.sha256()
+    for part in model_files(path):
+        with part.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

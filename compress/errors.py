@@ -1,0 +1,127 @@
+"""Every error this package raises on purpose.
+
+The tree::
+
+    CompressError
+    ├── RecipeError            a recipe, a setting or a command line that is wrong
+    │   ├── SelectorError      a pattern that matches no layer
+    │   └── CodeReferenceError ``module:name`` that was not allowed or does not exist
+    ├── DataError              data that is missing, damaged or of the wrong shape
+    ├── CheckpointError        weights or a saved candidate that cannot be loaded
+    ├── StageError             a stage that failed; carries ``index`` and ``label``
+    │   ├── NoEffect           a stage that changed nothing
+    │   ├── ContractViolation  a stage that broke a clause of the stage contract
+    │   ├── InvariantBroken    a promise of an earlier stage that a later one broke
+    │   └── TrainingDiverged   a loss that is no longer finite
+    ├── LoweringError          a model that cannot be exported or encoded
+    │   └── ParityError        an artifact that does not compute what its module computes
+    ├── MeasurementError       a target that could not load, run or time an artifact
+    ├── RecordError            a run folder or record that cannot be read or belongs elsewhere
+    ├── StorageError           the disk refused a write
+    └── MissingExtra           an optional dependency that is not installed
+
+A message is one sentence (two at most): what was wrong, where, what was given, what would do.
+``exit_code`` is what the command line returns: 2 for wrong input, 1 for work that failed.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "CodeReferenceError",
+    "CompressError",
+    "ContractViolation",
+    "DataError",
+    "InvariantBroken",
+    "LoweringError",
+    "MeasurementError",
+    "MissingExtra",
+    "NoEffect",
+    "ParityError",
+    "RecipeError",
+    "RecordError",
+    "SelectorError",
+    "StageError",
+    "StorageError",
+    "TrainingDiverged",
+]
+
+
+class CompressError(Exception):
+    """Root of every deliberate error."""
+
+    exit_code = 1
+
+
+class RecipeError(CompressError):
+    """A recipe, a setting or a command line that is wrong."""
+
+    exit_code = 2
+
+
+class SelectorError(RecipeError):
+    """A layer pattern that matches nothing."""
+
+
+class CodeReferenceError(RecipeError):
+    """A ``module:name`` reference that was not allowed, or leads nowhere."""
+
+
+class DataError(CompressError):
+    """Data that is missing, damaged or of the wrong shape."""
+
+
+class CheckpointError(CompressError):
+    """Weights or a saved candidate that cannot be loaded."""
+
+
+class StageError(CompressError):
+    """A stage that failed.
+
+    ``index`` and ``label`` are filled in by the recipe, which knows them; a stage need not.
+    """
+
+    index: int | None = None
+    label: str | None = None
+
+
+class NoEffect(StageError):
+    """A stage that changed nothing it declares to change."""
+
+
+class ContractViolation(StageError):
+    """A stage that broke a clause of the stage contract."""
+
+
+class InvariantBroken(StageError):
+    """A promise made by an earlier stage that a later one did not keep."""
+
+
+class TrainingDiverged(StageError):
+    """A training loss that is no longer finite."""
+
+
+class LoweringError(CompressError):
+    """A model that cannot be exported or encoded."""
+
+
+class ParityError(LoweringError):
+    """An artifact that does not compute what its module computes."""
+
+
+class MeasurementError(CompressError):
+    """A target that could not load, run or time an artifact."""
+
+
+class RecordError(CompressError):
+    """A run folder or a record that cannot be read, or that belongs to another recipe."""
+
+    exit_code = 2
+
+
+class StorageError(CompressError):
+    """The disk refused a write; what was written before is intact."""
+
+
+class MissingExtra(CompressError):
+    """An optional dependency that is not installed; the message names the extra."""

@@ -1,0 +1,1 @@
+"""Measure artifacts: accuracy, latency and memory on a target. Imports no torch."""

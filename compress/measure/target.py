@@ -1,0 +1,95 @@
+"""Target: a device and a runtime that can run, score and time an artifact.
+
+One seam with two methods; everything hard (processes, rounds, remote shells) hides behind it.
+``ReplayTarget`` is the test double and ships with the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from compress.artifact import Lowering
+from compress.record import Latency, Memory, Speedup
+
+__all__ = ["Failure", "Mode", "Probe", "Target", "Timing"]
+
+Mode = Literal["quick", "default", "strict"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What to measure with: real inputs, and how hard to try.
+
+    ``inputs`` are arrays whose first axis counts samples, by the model's input name or, for a
+    single input, under the empty name. ``seed`` fixes the order of rounds.
+    """
+
+    inputs: Mapping[str, np.ndarray[Any, Any]]
+    mode: Mode = "default"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One configuration; ``speedup`` is paired against the first one of the session."""
+
+    latency: Latency
+    speedup: Speedup
+    memory: Memory | None
+    warnings: tuple[str, ...] = ()
+    raw: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One configuration that could not be measured: ``error`` says why in a sentence."""
+
+    error: str
+
+
+@runtime_checkable
+class Target(Protocol):
+    """A device and a runtime."""
+
+    @property
+    def name(self) -> str:
+        """Unique within a record."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """As in ``onnxruntime``."""
+        ...
+
+    def lowering(self) -> Lowering:
+        """The encoding that this device wants."""
+        ...
+
+    def environment(self) -> dict[str, Any]:
+        """Fingerprint and state of the device."""
+        ...
+
+    def predict(
+        self, model: Path, inputs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> list[np.ndarray[Any, Any]]:
+        """The model's outputs for every sample, in order, each with the samples on axis 0.
+
+        Raises:
+            MeasurementError: the runtime cannot load or run the model; carries its words.
+        """
+        ...
+
+    def measure(
+        self, models: Sequence[Path], probe: Probe, raw: Path | None = None
+    ) -> list[Timing | Failure]:
+        """Time ``models`` in interleaved rounds, the first being the baseline of the ratios.
+
+        Raw samples are appended to ``raw`` as JSON lines. A model that fails is a :class:`Failure`
+        in its place; the others are still measured.
+        """
+        ...

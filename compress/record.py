@@ -1,0 +1,265 @@
+"""Record: what a recipe did and what each stage bought; the content of ``record.json``.
+
+The names are fixed (schema 1): reports, merges and other people's scripts read them. Times are in
+seconds, sizes in bytes, shares between 0 and 1. Reports are made from this file alone. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compress.errors import RecordError, StorageError
+
+__all__ = [
+    "Accuracy",
+    "ArtifactFacts",
+    "Budget",
+    "FrontFacts",
+    "Latency",
+    "Measurement",
+    "Memory",
+    "ParityFacts",
+    "Record",
+    "Row",
+    "Speedup",
+    "TaskFacts",
+    "write_atomically",
+]
+
+RECORD_NAME = "record.json"
+
+
+class _Facts(BaseModel):
+    # Readers of newer files must not fail on names that were added since.
+    model_config = ConfigDict(extra="allow")
+
+
+class ArtifactFacts(_Facts):
+    """``path`` is relative to the run folder."""
+
+    path: str
+    sha256: str
+    bytes: int
+    int8_mac_fraction: float
+    operators: dict[str, int] = {}
+    weight_bytes: dict[str, int] = {}
+    graph_bytes: int = 0
+    nonzero_weights: int = 0
+    float_islands: list[str] = []
+
+
+class Accuracy(_Facts):
+    """The task's metric on the test split, computed from the artifact's outputs on the target.
+
+    ``versus_baseline`` compares the same samples (exact McNemar for right-or-wrong metrics):
+    ``lost`` were right in the baseline only, ``gained`` in this row only.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+    n: int
+    versus_baseline: dict[str, float] | None = None
+
+
+class Latency(_Facts):
+    """Of one inference at the target's batch size.
+
+    ``p50_s`` is the median over processes of each process's median; ``p90_s``, ``p99_s`` pool the
+    iterations and are ``None`` where the number of samples cannot support them.
+    """
+
+    p50_s: float
+    p90_s: float | None
+    p99_s: float | None
+    ci95_p50_s: tuple[float, float]
+    processes: int
+    samples: int
+
+
+class Speedup(_Facts):
+    """Baseline time over this row's time, paired by round; above 1 is faster.
+
+    ``verdict`` is one of ``faster``, ``slower``, ``no difference shown``, ``noisy``, ``baseline``.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+    verdict: str = ""
+    noise_floor: float | None = None
+
+
+class Memory(_Facts):
+    """Peak resident memory of a fresh process that loads and runs the artifact.
+
+    ``runtime_bytes`` is the runtime's own footprint before the model is loaded;
+    ``model_peak_bytes`` is the peak above it.
+    """
+
+    peak_rss_bytes: int
+    model_peak_bytes: int
+    runtime_bytes: int
+
+
+class ParityFacts(_Facts):
+    """Artifact against the (simulated) module it was made from."""
+
+    agreement: float
+    max_error: float
+    sqnr_db: float | None = None
+    samples: int = 0
+
+
+class Measurement(_Facts):
+    """One artifact on one target. ``latency`` etc. are ``None`` where they were not measured."""
+
+    target: str
+    runtime: str
+    artifact: ArtifactFacts
+    accuracy: Accuracy | None = None
+    latency: Latency | None = None
+    speedup: Speedup | None = None
+    memory: Memory | None = None
+    parity: ParityFacts | None = None
+    warnings: list[str] = []
+
+
+class Row(_Facts):
+    """One stage's result. Row 0 is the model that came in. ``stage`` is the stage's label."""
+
+    index: int
+    stage: str
+    kind: str
+    seconds: float
+    cached: bool
+    fingerprint: str
+    parent: str | None
+    parameters: int
+    nonzero_parameters: int
+    macs: int
+    measurements: list[Measurement] = []
+    notes: list[str] = []
+    history: list[dict[str, Any]] = []
+
+    def on(self, target: str) -> Measurement | None:
+        """The measurement on ``target``, if there is one."""
+        return next((m for m in self.measurements if m.target == target), None)
+
+
+class TaskFacts(_Facts):
+    """What the numbers in the record are about."""
+
+    name: str
+    metric: str
+    higher_is_better: bool
+    test_samples: int
+
+
+class Budget(BaseModel):
+    """What the device allows. ``accuracy_drop`` is against the baseline row, in metric units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latency_p50_ms: float | None = Field(default=None, gt=0)
+    artifact_kib: float | None = Field(default=None, gt=0)
+    model_peak_mib: float | None = Field(default=None, gt=0)
+    accuracy_drop: float | None = Field(default=None, ge=0)
+
+
+class FrontFacts(_Facts):
+    """The Pareto front on one target: rows that no other row is shown to beat."""
+
+    objectives: list[str]
+    front: list[int]
+    hypervolume: float
+    reference_point: list[float]
+
+
+class Record(_Facts):
+    """Everything that a run leaves behind, less the models themselves."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    name: str
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    seed: int
+    status: Literal["running", "done", "failed", "interrupted"]
+    error: str | None = None
+    task: TaskFacts
+    baseline: int
+    rows: list[Row] = []
+    pareto: dict[str, FrontFacts] = {}
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    @property
+    def budget(self) -> Budget | None:
+        """The recipe's budget, if it has one."""
+        given = self.recipe.get("budget")
+        return Budget.model_validate(given) if given else None
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the targets measured, in order of appearance."""
+        return list(dict.fromkeys(m.target for row in self.rows for m in row.measurements))
+
+    def dumps(self) -> str:
+        """JSON text with fixed names and a trailing newline."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n"
+
+    def save(self, folder: Path) -> None:
+        """Write ``record.json`` so that a reader sees the old or the new one, never a part.
+
+        Raises:
+            StorageError: the disk refused; the previous file is intact.
+        """
+        write_atomically(folder / RECORD_NAME, self.dumps())
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        """Read ``record.json``, given it or its folder.
+
+        Raises:
+            RecordError: no such file, not JSON, or not a record of schema 1.
+        """
+        file = path / RECORD_NAME if path.is_dir() else path
+        try:
+            return cls.model_validate_json(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RecordError(
+                f"{file}: there is no record here; give a folder that `compresskit run` wrote."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecordError(f"{file}: the record cannot be read ({error}).") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise RecordError(
+                f"{file}: not a record of schema 1: {where}: {first['msg']}."
+            ) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in one step (write beside it, flush to disk, rename).
+
+    Raises:
+        StorageError: the disk refused; ``path`` is as it was.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path}: could not be written ({error.strerror or error}); "
+            "what was there before is intact. Free space or choose another --out."
+        ) from error
