@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pure functions on torch modules and arrays; they know nothing of stages, recipes or YAML."""
