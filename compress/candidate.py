@@ -23,14 +23,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from compress.errors import CheckpointError, ContractViolation, StorageError
+from compress.inputs import Inputs, forward
 from compress.invariants import Invariant
 from compress.numerics import Numerics, QuantRule
 from compress.record import write_atomically
 
 __all__ = ["Architecture", "Candidate", "Inputs", "count_parameters", "load_weights"]
-
-#: One batch: a tensor, or tensors by the name of the forward argument.
-Inputs = Tensor | dict[str, Tensor]
 
 _WEIGHTS = "weights.safetensors"
 _STRUCTURE = "candidate.json"
@@ -107,22 +105,9 @@ class Candidate:
                     "and trainable."
                 )
         with torch.no_grad():
-            outputs = self.forward(self.example)
+            outputs = forward(self.module, self.example)
         if not bool(torch.isfinite(outputs).all()):
             raise ContractViolation("the model's outputs on the example are not finite.")
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        """The module's output for one batch.
-
-        Raises:
-            ContractViolation: the output is not one tensor.
-        """
-        outputs = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
-        if not isinstance(outputs, Tensor):
-            raise ContractViolation(
-                f"the model returns {type(outputs).__name__}; wrap it to return one tensor."
-            )
-        return outputs
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``candidate.json`` to ``folder``; the JSON last.

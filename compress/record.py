@@ -129,7 +129,11 @@ class Measurement(_Facts):
 
 
 class Row(_Facts):
-    """One stage's result. Row 0 is the model that came in. ``stage`` is the stage's label."""
+    """One stage's result. Row 0 is the model that came in. ``stage`` is the stage's label.
+
+    ``history`` holds what the stage reported while it trained, one entry for each epoch;
+    ``measured_with`` identifies what the measurements depend on, so that they can be re-used.
+    """
 
     index: int
     stage: str
@@ -144,6 +148,7 @@ class Row(_Facts):
     measurements: list[Measurement] = []
     notes: list[str] = []
     history: list[dict[str, Any]] = []
+    measured_with: str = ""
 
     def on(self, target: str) -> Measurement | None:
         """The measurement on ``target``, if there is one."""
@@ -171,12 +176,18 @@ class Budget(BaseModel):
 
 
 class FrontFacts(_Facts):
-    """The Pareto front on one target: rows that no other row is shown to beat."""
+    """The Pareto front on one target: rows that no other row is shown to beat.
+
+    ``ties`` are pairs of rows that the data cannot tell apart in what was measured; ``scales`` says
+    on which scale (``linear``, ``log2``) each objective enters the hypervolume.
+    """
 
     objectives: list[str]
     front: list[int]
     hypervolume: float
     reference_point: list[float]
+    ties: list[tuple[int, int]] = []
+    scales: list[str] = []
 
 
 class Record(_Facts):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.algorithms.calibrate import RangeObserver, activation_grid
+from compress.inputs import Inputs, forward
 from compress.numerics import LayerFormat, weight_bits
 
 __all__ = [
@@ -133,7 +134,7 @@ def simulate(
 
 @torch.no_grad()
 def observe_ranges(
-    module: nn.Module, formats: Mapping[str, LayerFormat], batches: Iterable[Any]
+    module: nn.Module, formats: Mapping[str, LayerFormat], batches: Iterable[Inputs]
 ) -> dict[str, tuple[float, float]]:
     """Input range of every layer with static int8 activations, seen over ``batches`` of inputs.
 
@@ -153,7 +154,7 @@ def observe_ranges(
     try:
         if static:
             for batch in batches:
-                module(batch)
+                forward(module, batch)
     finally:
         module.train(was_training)
         for handle in handles:

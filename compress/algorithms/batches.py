@@ -1,0 +1,114 @@
+"""Batches: how training and calibration read a task's data sets.
+
+Training goes through *views*. A view is one seeded shuffling and augmentation of the whole data
+set, cut into batches; asking for the same view again gives the same batches bit for bit. That is
+what lets a teacher's outputs be computed once per view and re-used, with teacher and student
+always looking at the same crop (Beyer et al. 2022, "Knowledge distillation: a good teacher is
+patient and consistent").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from compress.errors import DataError
+from compress.inputs import Inputs
+from compress.task import Augment, Dataset
+
+__all__ = ["Batch", "Views", "head", "is_labelled", "read"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch. ``view`` and ``index``, its place in the view, identify its content."""
+
+    view: int
+    index: int
+    inputs: Inputs
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Views:
+    """Seeded views of a data set; see the module's docstring."""
+
+    dataset: Dataset
+    batch_size: int
+    seed: int
+    augment: Augment | None = None
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def batches(self, view: int, order_seed: int | None = None) -> Iterator[Batch]:
+        """The batches of ``view``, the same at every call; ``order_seed`` sets their order."""
+        shuffled = torch.randperm(len(self.dataset), generator=_generator(self.seed, view))
+        chunks = torch.split(shuffled, self.batch_size)
+        order = list(range(len(chunks)))
+        if order_seed is not None:
+            generator = _generator(self.seed, order_seed + 1_000_003)
+            order = torch.randperm(len(chunks), generator=generator).tolist()
+        loader = _loader(self.dataset, [chunks[i].tolist() for i in order])
+        for index, (inputs, labels) in zip(order, loader, strict=True):
+            if self.augment is not None:
+                if not isinstance(inputs, Tensor):
+                    raise DataError("augment needs inputs that are one tensor, not a dictionary.")
+                inputs = self.augment(inputs, _generator(self.seed, view, index))
+            yield Batch(view, index, inputs, labels)
+
+
+def read(dataset: Dataset, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+    """The data set in its own order, at most ``limit`` samples of it."""
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    chunks = [list(range(i, min(i + batch_size, count))) for i in range(0, count, batch_size)]
+    for index, (inputs, labels) in enumerate(_loader(dataset, chunks)):
+        yield Batch(0, index, inputs, labels)
+
+
+def head(dataset: Dataset, samples: int) -> Batch:
+    """The first ``samples`` of a data set as one batch."""
+    return next(read(dataset, samples, samples))
+
+
+def is_labelled(dataset: Dataset) -> bool:
+    """Whether the samples are ``(input, label)`` pairs."""
+    return isinstance(dataset[0], (tuple, list))
+
+
+class _Collated(TorchDataset[Any]):
+    # Gives DataLoader whole batches, by the data set's own fast path where it has one.
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor | None]:
+        if hasattr(self._dataset, "__getitems__"):
+            batch = self._dataset.__getitems__(list(indices))
+        else:
+            batch = torch.utils.data.default_collate([self._dataset[i] for i in indices])
+        inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        return inputs, labels
+
+
+def _loader(dataset: Dataset, chunks: Sequence[Sequence[int]]) -> DataLoader[Any]:
+    # Its own generator: DataLoader would otherwise draw a worker seed from the global one.
+    return DataLoader(
+        _Collated(dataset),
+        sampler=chunks,
+        batch_size=None,
+        generator=torch.Generator(),
+    )
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    mixed = 0
+    for seed in seeds:
+        mixed = (mixed * 1_000_033 + seed + 1) % (2**63)
+    return torch.Generator().manual_seed(mixed)

@@ -1,0 +1,40 @@
+"""Inputs: one batch for a model, and the one way to call a model with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ContractViolation
+
+__all__ = ["Inputs", "batch_size_of", "forward", "to_device"]
+
+#: One batch: a tensor, or tensors by the name of the forward argument. Samples are on axis 0.
+Inputs = Tensor | dict[str, Tensor]
+
+
+def forward(module: nn.Module, inputs: Inputs) -> Tensor:
+    """The module's output for one batch.
+
+    Raises:
+        ContractViolation: the output is not one tensor.
+    """
+    outputs = module(**inputs) if isinstance(inputs, dict) else module(inputs)
+    if not isinstance(outputs, Tensor):
+        raise ContractViolation(
+            f"the model returns a {type(outputs).__name__}; wrap it to return one tensor."
+        )
+    return outputs
+
+
+def batch_size_of(inputs: Inputs) -> int:
+    """Number of samples in a batch."""
+    tensor = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+    return tensor.shape[0]
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """The batch on ``device``."""
+    if isinstance(inputs, dict):
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
+    return inputs.to(device)

@@ -1,0 +1,87 @@
+"""Distill: train a student to reproduce a teacher on the inputs that it will really see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from compress.algorithms.fakequant import quantizable_layers
+from compress.candidate import Candidate
+from compress.errors import DataError
+from compress.inputs import forward
+from compress.stages.base import Context, Effect, Need, Stage
+from compress.stages.fitting import LossSettings, ResponseLoss, Training, fit
+from compress.stages.models import ModelSettings, TeacherSettings, build_model, build_teacher
+
+__all__ = ["DistillStage"]
+
+
+class DistillStage(Training, Stage):
+    """Train a student on the teacher's outputs, with or without labels.
+
+    ``student: self`` lets the present model learn, which is how a pruned or quantised model is
+    brought back. A new student takes over declared formats where its layers match the patterns;
+    promises about zeros are of the old weights and end with them.
+    """
+
+    effects: ClassVar[frozenset[Effect]] = frozenset(Effect)
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAIN_DATA, Need.TEACHER})
+
+    kind: Literal["distill"] = "distill"
+    student: ModelSettings | Literal["self"] = "self"
+    teacher: TeacherSettings | None = None
+    losses: tuple[LossSettings, ...] = Field(default=(ResponseLoss(),), min_length=1)
+
+    @field_validator("losses")
+    @classmethod
+    def _asks_the_teacher(cls, losses: tuple[LossSettings, ...]) -> tuple[LossSettings, ...]:
+        if all(loss.kind == "label" for loss in losses):
+            raise ValueError("no loss asks the teacher; add one such as response, or use train")
+        return losses
+
+    def run(self, candidate: Candidate, context: Context) -> Candidate:
+        """The trained student."""
+        student = self._enter(candidate, context)
+        fit(student, context, self, self.losses, build_teacher(self.teacher, context))
+        return student
+
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """The untrained student, once teacher and student are seen to fit together."""
+        student = self._enter(candidate, context)
+        teacher = build_teacher(self.teacher, context)
+        taught, learnt = teacher(student.example), forward(student.module, student.example)
+        if taught.shape != learnt.shape:
+            raise DataError(
+                f"distill: the teacher answers {tuple(taught.shape)} and the student "
+                f"{tuple(learnt.shape)} for the same batch; give both the same number of classes."
+            )
+        return student
+
+    def explain(self) -> str:
+        """What this stage will do."""
+        who = "the present model" if self.student == "self" else f"a new {self.student.arch}"
+        how = ", ".join(f"{loss.weight:g} x {loss.kind}" for loss in self.losses)
+        return f"distil into {who} for {self.epochs} epochs with {how}"
+
+    def epochs_of_training(self) -> int:
+        """Passes over the training data."""
+        return self.epochs
+
+    def _enter(self, candidate: Candidate, context: Context) -> Candidate:
+        if self.student == "self":
+            return candidate.fork()
+        module = build_model(self.student, context.build, context.seed)
+        numerics, dropped = candidate.numerics.carried_to(quantizable_layers(module))
+        notes = [f"formats for {pattern!r} end here: no such layer" for pattern in dropped]
+        if candidate.invariants:
+            notes.append("promised zeros end here: the new student has weights of its own")
+        return replace(
+            candidate,
+            module=module,
+            architecture=self.student.architecture,
+            numerics=numerics,
+            invariants=(),
+            notes=tuple(notes),
+        )

@@ -1,0 +1,186 @@
+"""Models in recipes: a block that says how to build one, and where its weights are.
+
+Used for the model that enters, for students and for teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
+from torch import Tensor, nn
+
+from compress.algorithms.training import isolated
+from compress.candidate import Architecture, load_weights
+from compress.errors import DataError, RecipeError, StageError
+from compress.inputs import Inputs, forward
+from compress.stages.base import Context, Teacher
+
+__all__ = ["ModelSettings", "TeacherSettings", "build_model", "build_teacher", "frozen_teacher"]
+
+
+def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else Path(folder) / path
+
+
+#: A path in a recipe, relative to the recipe's own folder.
+RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
+
+
+class ModelSettings(BaseModel):
+    """``arch`` is a built-in name or ``module:name``; keys beside it are passed to it.
+
+    ``weights`` is a safetensors file, or ``null`` to start from a seeded random initialisation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    arch: str
+    weights: RecipePath | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """How to build it from nothing."""
+        return Architecture(arch=self.arch, options=dict(self.model_extra or {}))
+
+
+class TeacherSettings(BaseModel):
+    """One of ``onnx`` (a file), ``callable`` (``module:name``), or ``arch`` with ``weights``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    onnx: RecipePath | None = None
+    callable: str | None = None
+    arch: str | None = None
+    weights: RecipePath | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> TeacherSettings:
+        given = [k for k in ("onnx", "callable", "arch") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a teacher is one of onnx, callable or arch with weights; got "
+                f"{' and '.join(given) or 'none of them'}"
+            )
+        if self.arch is not None and self.weights is None:
+            raise ValueError("a teacher of its own architecture needs weights")
+        if self.arch is None and (self.weights is not None or self.model_extra):
+            extra = sorted(self.model_extra or {}) or ["weights"]
+            raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
+        return self
+
+
+def build_model(
+    settings: ModelSettings, build: Callable[[Architecture], nn.Module], seed: int
+) -> nn.Module:
+    """The module with its weights, float32, eval and trainable.
+
+    Raises:
+        RecipeError: no such architecture, or options that it does not take.
+        CheckpointError: weights that cannot be read or do not fit.
+    """
+    with isolated(seed):
+        module = build(settings.architecture)
+    if settings.weights is not None:
+        load_weights(module, settings.weights)
+    return module.float().eval().requires_grad_(True)
+
+
+def frozen_teacher(module: nn.Module) -> Teacher:
+    """The module as a teacher: eval, no gradients, its outputs detached."""
+    module.eval()
+
+    @torch.no_grad()
+    def teach(inputs: Inputs) -> Tensor:
+        return forward(module, inputs)
+
+    return teach
+
+
+def build_teacher(settings: TeacherSettings | None, context: Context) -> Teacher:
+    """The teacher that the settings name; the context's own where they are ``None``.
+
+    Raises:
+        RecipeError, CheckpointError, CodeReferenceError: the teacher cannot be made.
+    """
+    if settings is None:
+        return context.teacher
+    if settings.onnx is not None:
+        return _checked(_onnx_teacher(settings.onnx), str(settings.onnx))
+    if settings.callable is not None:
+        teach = context.references.resolve(settings.callable, "teacher.callable")
+        return _checked(torch.no_grad()(teach), settings.callable)
+    assert settings.arch is not None
+    options = dict(settings.model_extra or {})
+    model = ModelSettings(arch=settings.arch, weights=settings.weights, **options)
+    return frozen_teacher(build_model(model, context.build, context.seed))
+
+
+def _checked(teach: Callable[[Inputs], Any], name: str) -> Teacher:
+    def checked(inputs: Inputs) -> Tensor:
+        outputs = teach(inputs)
+        expected = len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
+        if not isinstance(outputs, Tensor) or len(outputs) != expected:
+            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise StageError(
+                f"the teacher {name} must return one tensor with {expected} rows, one for each "
+                f"sample; got {given}."
+            )
+        if not bool(torch.isfinite(outputs).all()):
+            raise StageError(f"the teacher {name} returned values that are not finite.")
+        return outputs.detach()
+
+    return checked
+
+
+def _onnx_teacher(path: Path) -> Callable[[Inputs], Tensor]:
+    import onnxruntime
+
+    if not path.is_file():
+        raise RecipeError(f"teacher.onnx: {path}: there is no such file.")
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes, which share no base
+        raise DataError(f"teacher.onnx: {path}: onnxruntime cannot load it ({error}).") from error
+    names = [i.name for i in session.get_inputs()]
+    fixed = session.get_inputs()[0].shape[0]
+    batch = fixed if isinstance(fixed, int) else None
+
+    def teach(inputs: Inputs) -> Tensor:
+        feeds = _feeds(inputs, names, path)
+        return torch.from_numpy(_run(session, feeds, batch))
+
+    return teach
+
+
+def _feeds(inputs: Inputs, names: list[str], path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    given = inputs if isinstance(inputs, dict) else {names[0]: inputs}
+    if set(given) != set(names):
+        raise DataError(
+            f"teacher.onnx: {path}: the file takes the inputs {sorted(names)} and the task gives "
+            f"{sorted(given)}."
+        )
+    return {name: tensor.cpu().numpy() for name, tensor in given.items()}
+
+
+def _run(
+    session: Any, feeds: Mapping[str, np.ndarray[Any, Any]], batch: int | None
+) -> np.ndarray[Any, Any]:
+    # A file exported at a fixed batch size is fed in pieces of it, the last one padded.
+    count = len(next(iter(feeds.values())))
+    size = batch or count
+    pieces = []
+    for start in range(0, count, size):
+        piece = {name: _padded(array[start : start + size], size) for name, array in feeds.items()}
+        pieces.append(session.run(None, piece)[0])
+    return np.concatenate(pieces)[:count]
+
+
+def _padded(array: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    missing = size - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array

@@ -1,0 +1,208 @@
+"""Prune: fewer channels, or fewer weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from compress.algorithms.batches import is_labelled, read
+from compress.algorithms.channels import Importance, choose_channels, cut_channels
+from compress.algorithms.fakequant import effective, quantizable_layers, simulate
+from compress.algorithms.sparsity import magnitude_masks, n_of_m_masks, zero_tensors
+from compress.algorithms.training import isolated
+from compress.candidate import Candidate, count_parameters
+from compress.errors import NoEffect
+from compress.inputs import forward
+from compress.invariants import Invariant, KeepZeros
+from compress.select import select
+from compress.stages.base import Context, Effect, Need, Stage, formats_of, ranges_of
+from compress.stages.fitting import LabelLoss, LossSettings, ResponseLoss, Training, fit, task_loss
+from compress.stages.models import TeacherSettings, build_teacher
+
+__all__ = ["FineTune", "PruneStage"]
+
+_TAYLOR_BATCH = 64
+_TAYLOR_SAMPLES = 1024
+_N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")
+
+
+class FineTune(Training):
+    """Training after the cut. Without ``losses``: the labels, or the teacher where there are none.
+
+    A teacher's answers are asked for where a loss such as ``response`` needs them.
+    """
+
+    losses: tuple[LossSettings, ...] = ()
+    teacher: TeacherSettings | None = None
+
+
+class PruneStage(Stage):
+    """Remove the least important channels or weights, and optionally train after it.
+
+    ``granularity``: ``channels`` cuts whole channels, which makes the model smaller and faster on
+    any device; ``weights`` and ``N:M`` set single weights to zero, which by itself helps only
+    storage. ``ratio`` is of the present width unless ``of: original``. ``round_to`` keeps channel
+    numbers at a multiple (kernels like 8).
+    """
+
+    effects: ClassVar[frozenset[Effect]] = frozenset(
+        {Effect.STRUCTURE, Effect.WEIGHTS, Effect.INVARIANTS}
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAIN_DATA})
+
+    kind: Literal["prune"] = "prune"
+    ratio: float = Field(default=0.5, gt=0, lt=1)
+    granularity: str = "channels"
+    importance: Importance = "group-l2"
+    scope: Literal["local", "global"] = "local"
+    of: Literal["current", "original"] = "current"
+    round_to: int = Field(default=1, ge=1)
+    ignore: tuple[str, ...] = ()
+    finetune: FineTune | None = None
+
+    @field_validator("granularity")
+    @classmethod
+    def _known_granularity(cls, granularity: str) -> str:
+        pattern = _N_OF_M.fullmatch(granularity)
+        if granularity in ("channels", "weights") or (
+            pattern and int(pattern[1]) < int(pattern[2])
+        ):
+            return granularity
+        raise ValueError(
+            f"granularity is channels, weights, or N:M with N below M such as '2:4'; "
+            f"got {granularity!r}"
+        )
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> PruneStage:
+        if self.granularity != "channels":
+            for field, default in (("round_to", 1), ("of", "current")):
+                if getattr(self, field) != default:
+                    raise ValueError(f"{field} is for granularity channels")
+            if self.importance not in ("l1", "l2", "group-l2"):
+                raise ValueError(
+                    f"importance {self.importance} is for channels; weights go by magnitude"
+                )
+        if self.of == "original" and self.scope == "global":
+            raise ValueError("of: original counts per layer and goes with scope: local")
+        return self
+
+    def run(self, candidate: Candidate, context: Context) -> Candidate:
+        """The pruned candidate."""
+        pruned = candidate.fork()
+        if self.granularity == "channels":
+            self._cut(pruned, context)
+        else:
+            pruned = self._zero(pruned)
+        if self.finetune is not None:
+            losses = self.finetune.losses or _default_losses(context)
+            teacher = build_teacher(self.finetune.teacher, context)
+            fit(pruned, context, self.finetune, losses, teacher)
+        return pruned
+
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """The cut without data and training: the widths are right, the choice is not."""
+        data_free: Importance = "group-l2" if self.importance == "taylor" else self.importance
+        update = {"finetune": None, "importance": data_free}
+        return self.model_copy(update=update).run(candidate, context)
+
+    def explain(self) -> str:
+        """What this stage will do."""
+        what = {"channels": "channels", "weights": "weights"}.get(self.granularity)
+        what = what or f"weights ({self.granularity} along inputs)"
+        tail = f", then train {self.finetune.epochs} epochs" if self.finetune else ""
+        return f"remove {self.ratio:.0%} of the {self.of} {what} by {self.importance}{tail}"
+
+    def epochs_of_training(self) -> int:
+        """Passes over the training data."""
+        return self.finetune.epochs if self.finetune else 0
+
+    def _cut(self, pruned: Candidate, context: Context) -> None:
+        module, formats = pruned.module, formats_of(pruned)
+        ignored = self._ignored(module)
+        ranked = effective(module, formats)
+        with (
+            isolated(context.seed),
+            simulate(ranked, formats, ranges_of(module, formats, context.task)),
+        ):
+            choice = choose_channels(
+                ranked,
+                pruned.example,
+                ratio=self.ratio,
+                importance=self.importance,
+                scope=self.scope,
+                round_to=math.lcm(self.round_to, *_multiples(pruned.invariants)),
+                ignore=ignored,
+                layer_ratios=self._ratios_of_original(module, context),
+                losses=_losses(ranked, context) if self.importance == "taylor" else (),
+            )
+        cut_channels(module, pruned.example, choice)
+        for promise in pruned.invariants:
+            # A cut moves the groups of an N:M pattern; the pattern is projected anew.
+            if pattern := _N_OF_M.fullmatch(promise.pattern):
+                weights = {name: module.get_parameter(name) for name in promise.tensors}
+                zero_tensors(module, n_of_m_masks(weights, int(pattern[1]), int(pattern[2])))
+
+    def _zero(self, pruned: Candidate) -> Candidate:
+        module = pruned.module
+        ignored = self._ignored(module)
+        names = [f"{name}.weight" for name in quantizable_layers(module) if name not in ignored]
+        ranked = effective(module, formats_of(pruned))
+        weights: dict[str, Tensor] = {name: ranked.get_parameter(name) for name in names}
+        pattern = _N_OF_M.fullmatch(self.granularity)
+        if pattern:
+            masks = n_of_m_masks(weights, int(pattern[1]), int(pattern[2]))
+        else:
+            masks = magnitude_masks(weights, self.ratio, self.scope)
+        before = count_parameters(module)[1]
+        zero_tensors(module, masks)
+        if count_parameters(module)[1] == before:
+            raise NoEffect("prune: every weight that would be removed is already zero.")
+        kind = self.granularity if pattern else "unstructured"
+        promise = KeepZeros(pattern=kind, tensors=tuple(names))
+        return replace(pruned, invariants=(*pruned.invariants, promise))
+
+    def _ignored(self, module: nn.Module) -> list[str]:
+        layers = quantizable_layers(module)
+        return select(self.ignore, layers, where="ignore") if self.ignore else []
+
+    def _ratios_of_original(self, module: nn.Module, context: Context) -> dict[str, float] | None:
+        if self.of == "current":
+            return None
+        first = context.origin.module
+        ratios = {}
+        for name in quantizable_layers(module):
+            width, original = _width(module.get_submodule(name)), _width(first.get_submodule(name))
+            ratios[name] = max(0.0, 1 - (1 - self.ratio) * original / width)
+        return ratios
+
+
+def _width(layer: nn.Module) -> int:
+    width = getattr(layer, "out_channels", None) or getattr(layer, "out_features", None)
+    assert isinstance(width, int)
+    return width
+
+
+def _multiples(invariants: tuple[Invariant, ...]) -> list[int]:
+    return [promise.channel_multiple for promise in invariants]
+
+
+def _default_losses(context: Context) -> tuple[LossSettings, ...]:
+    return (LabelLoss(),) if is_labelled(context.task.train) else (ResponseLoss(),)
+
+
+def _losses(module: nn.Module, context: Context) -> Iterator[Tensor]:
+    """The loss of a part of the training data; against the teacher where there are no labels."""
+    supervised = task_loss(context)
+    for batch in read(context.task.train, _TAYLOR_BATCH, _TAYLOR_SAMPLES):
+        outputs = forward(module, batch.inputs)
+        if batch.labels is not None:
+            yield supervised(outputs, batch.labels)
+        else:
+            yield nn.functional.mse_loss(outputs, context.teacher(batch.inputs))

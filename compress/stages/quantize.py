@@ -1,0 +1,85 @@
+"""Quantize: decide which layers are computed in which number format."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import model_validator
+
+from compress.algorithms.fakequant import quantizable_layers
+from compress.candidate import Candidate
+from compress.errors import NoEffect
+from compress.numerics import ActivationFormat, Calibration, LayerFormat, QuantRule, WeightFormat
+from compress.select import select
+from compress.stages.base import Context, Effect, Need, Stage
+
+__all__ = ["QuantizeStage"]
+
+
+class QuantizeStage(Stage):
+    """Declare number formats; weights stay float until the artifact is made.
+
+    ``weights``/``activations``: ``int8``/``int8`` is static (ranges from calibration data),
+    ``int8``/``dynamic`` finds ranges at run time, ``int8``/``float32`` stores small and computes in
+    float, ``float16``/``float16`` halves the file. ``select`` and ``exclude`` are layer patterns;
+    a later stage wins where selectors overlap.
+    """
+
+    effects: ClassVar[frozenset[Effect]] = frozenset({Effect.NUMERICS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION_DATA})
+
+    kind: Literal["quantize"] = "quantize"
+    weights: WeightFormat = "int8"
+    activations: ActivationFormat = "int8"
+    select: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    calibration: Calibration = Calibration()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _float16_is_whole(cls, data: Any) -> Any:
+        # `weights: float16` alone means what it says; the default for activations is for int8.
+        if isinstance(data, dict) and data.get("weights") in ("float16", "float32"):
+            return {"activations": data["weights"], **data}
+        return data
+
+    @model_validator(mode="after")
+    def _formats_go_together(self) -> QuantizeStage:
+        self.format  # noqa: B018 - its validator speaks
+        return self
+
+    @property
+    def format(self) -> LayerFormat:
+        """The format that the selected layers get."""
+        return LayerFormat(
+            weights=self.weights, activations=self.activations, calibration=self.calibration
+        )
+
+    def run(self, candidate: Candidate, context: Context) -> Candidate:
+        """The candidate with one more rule."""
+        layers = quantizable_layers(candidate.module)
+        if not layers:
+            raise NoEffect("quantize: the model has no layer whose weights could be quantised.")
+        select(self.select, layers, exclude=self.exclude, where="select")
+        rule = QuantRule(select=self.select, exclude=self.exclude, format=self.format)
+        numerics = candidate.numerics.with_rule(rule)
+        if numerics.resolve(layers) == candidate.numerics.resolve(layers):
+            raise NoEffect(
+                f"quantize: every selected layer already has weights {self.weights} and "
+                f"activations {self.activations}."
+            )
+        return replace(candidate.fork(), numerics=numerics)
+
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """The same as a run: deciding costs nothing."""
+        return self.run(candidate, context)
+
+    def explain(self) -> str:
+        """What this stage will do."""
+        left = f" except {', '.join(self.exclude)}" if self.exclude else ""
+        how = f", ranges by {self.calibration.method}" if self.activations == "int8" else ""
+        return (
+            f"declare {', '.join(self.select)}{left} as weights {self.weights}, "
+            f"activations {self.activations}{how}"
+        )

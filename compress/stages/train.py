@@ -1,0 +1,34 @@
+"""Train: supervised training or fine-tuning, so that a recipe can start without a checkpoint."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from compress.candidate import Candidate
+from compress.stages.base import Context, Effect, Need, Stage
+from compress.stages.fitting import LabelLoss, Training, fit
+
+__all__ = ["TrainStage"]
+
+
+class TrainStage(Training, Stage):
+    """Train the model on the task's labels, as it computes: after a quantize stage this is QAT."""
+
+    effects: ClassVar[frozenset[Effect]] = frozenset({Effect.WEIGHTS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAIN_DATA})
+
+    kind: Literal["train"] = "train"
+
+    def run(self, candidate: Candidate, context: Context) -> Candidate:
+        """The candidate with trained weights."""
+        trained = candidate.fork()
+        fit(trained, context, self, [LabelLoss()], teacher=None)
+        return trained
+
+    def explain(self) -> str:
+        """What this stage will do."""
+        return f"train on the labels for {self.epochs} epochs"
+
+    def epochs_of_training(self) -> int:
+        """Passes over the training data."""
+        return self.epochs
