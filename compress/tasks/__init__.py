@@ -1,1 +1,110 @@
-"""TODO."""
+"""Built-in tasks, by name.
+
+A recipe's ``task:`` is a name, or a mapping of a name and options; :class:`TaskConfig` is either.
+Adding a task is one file and one line of ``TASKS``. Importing this imports no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from compress.errors import RecipeError
+from compress.references import is_reference
+from compress.task import Task
+
+__all__ = ["TASKS", "TaskConfig", "limited", "make_task"]
+
+#: Name -> ``module:function``; the function's keyword arguments are the task's options.
+TASKS: Mapping[str, str] = MappingProxyType(
+    {
+        "digits": "compress.tasks.digits:make_task",
+        "fashion-mnist": "compress.tasks.fashion_mnist:make_task",
+    }
+)
+
+
+class TaskConfig(BaseModel):
+    """A task as a recipe writes it: ``fashion-mnist``, or ``{name: fashion-mnist, limit: 1000}``.
+
+    ``name`` is built in, or ``module:function``. ``limit`` is for smoke runs: training sees the
+    first ``limit`` samples only. The other options are those of the task's own function.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    folder: Path | None = None
+    download: bool | None = None
+    augment: bool | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was set, less the name and the limit."""
+        return self.model_dump(exclude={"name", "limit"}, exclude_none=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in TASKS and not is_reference(name):
+            raise ValueError(_unknown(name))
+        return name
+
+
+def make_task(config: TaskConfig | str) -> Task:
+    """The built-in task that ``config`` names, with its options.
+
+    Raises:
+        RecipeError: no built-in task of this name, or an option that it does not take.
+        DataError: its data are missing or damaged.
+    """
+    name = config if isinstance(config, str) else config.name
+    if name not in TASKS:
+        raise RecipeError(_unknown(name))
+    function = _resolve(TASKS[name])
+    if isinstance(config, str):
+        return function()
+    taken = list(inspect.signature(function).parameters)
+    for option in config.options:
+        if option not in taken:
+            raise RecipeError(
+                f"task.{option}: the task {name!r} does not take it; it takes "
+                f"{', '.join([*taken, 'limit'])}."
+            )
+    return limited(function(**config.options), config.limit)
+
+
+def limited(task: Task, limit: int | None) -> Task:
+    """``task`` with its first ``limit`` training samples only; ``None`` keeps all of them."""
+    from compress.tasks.arrays import first
+
+    return task if limit is None else replace(task, train=first(task.train, limit))
+
+
+def _resolve(reference: str) -> Callable[..., Task]:
+    module, _, function = reference.partition(":")
+    found: Callable[..., Task] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, TASKS, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"there is no built-in task {name!r}; {meant}built in are {', '.join(TASKS)}, and a "
+        "task of your own is written module:function."
+    )

@@ -1,0 +1,134 @@
+"""Data sets that are tensors in memory, and splits of them.
+
+Owns the fast path by which a whole batch is read at once. Knows nothing of particular data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.errors import DataError
+from compress.task import Dataset
+
+__all__ = ["ArrayDataset", "first", "split"]
+
+
+class ArrayDataset:
+    """Samples along the first dimension of ``inputs``, with ``labels`` where there are any.
+
+    Raises:
+        DataError: inputs and labels differ in number.
+    """
+
+    def __init__(self, inputs: Tensor, labels: Tensor | None = None) -> None:
+        if labels is not None and len(labels) != len(inputs):
+            raise DataError(
+                f"a data set needs a label for every input; got {len(inputs)} inputs and "
+                f"{len(labels)} labels."
+            )
+        self.inputs = inputs
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int, /) -> Tensor | tuple[Tensor, Tensor]:
+        """One sample: its input, or ``(input, label)``."""
+        if self.labels is None:
+            return self.inputs[index]
+        return self.inputs[index], self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int], /) -> Tensor | tuple[Tensor, Tensor]:
+        """One collated batch: inputs, or ``(inputs, labels)``."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        inputs = self.inputs.index_select(0, rows)
+        return inputs if self.labels is None else (inputs, self.labels.index_select(0, rows))
+
+    def subset(self, indices: Sequence[int]) -> ArrayDataset:
+        """A data set of these samples, in this order, with its own memory."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        labels = None if self.labels is None else self.labels.index_select(0, rows)
+        return ArrayDataset(self.inputs.index_select(0, rows), labels)
+
+    def without_labels(self) -> ArrayDataset:
+        """The inputs alone, sharing memory."""
+        return ArrayDataset(self.inputs)
+
+
+class _First:
+    # For data sets of any kind; ``torch.utils.data.Subset`` batches in a way of its own.
+    def __init__(self, dataset: Dataset, count: int) -> None:
+        self._dataset = dataset
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int, /) -> object:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._dataset[index]
+
+
+def first(dataset: Dataset, count: int) -> Dataset:
+    """The first ``count`` samples, or all of them where there are fewer."""
+    if count >= len(dataset):
+        return dataset
+    if isinstance(dataset, ArrayDataset):
+        return dataset.subset(range(count))
+    return _First(dataset, count)
+
+
+def split(
+    dataset: ArrayDataset, size: int | float, *, seed: int
+) -> tuple[ArrayDataset, ArrayDataset]:
+    """Set samples apart at random: ``(the rest, the samples set apart)``, each in its old order.
+
+    Where there is one integer label for each sample, every class gives its share.
+
+    Args:
+        dataset: what to divide; left as it is.
+        size: a number of samples, or a share between 0 and 1.
+        seed: the same seed gives the same split, with every version of every library.
+
+    Raises:
+        DataError: one of the two parts would be empty.
+    """
+    count = round(size * len(dataset)) if isinstance(size, float) else size
+    if not 0 < count < len(dataset):
+        raise DataError(
+            f"a split must leave samples on both sides; got a size of {size} for a data set of "
+            f"{len(dataset)} samples."
+        )
+    chosen = np.zeros(len(dataset), dtype=bool)
+    chosen[_choice(dataset, count, seed)] = True
+    apart, rest = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+    return dataset.subset(rest.tolist()), dataset.subset(apart.tolist())
+
+
+def _choice(
+    dataset: ArrayDataset, count: int, seed: int
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    # The legacy generator: its stream is frozen for good (NumPy Enhancement Proposal 19).
+    random = np.random.RandomState(seed)
+    labels = dataset.labels
+    if labels is None or labels.dim() != 1 or labels.is_floating_point():
+        return random.permutation(len(dataset))[:count]
+    _, classes, sizes = np.unique(labels.numpy(), return_inverse=True, return_counts=True)
+    members = (np.flatnonzero(classes == number) for number in range(len(sizes)))
+    shares = _shares(sizes * count / len(dataset), count)
+    return np.concatenate(
+        [random.permutation(own)[:share] for own, share in zip(members, shares, strict=True)]
+    )
+
+
+def _shares(quotas: np.ndarray[tuple[int], np.dtype[np.float64]], total: int) -> list[int]:
+    """Whole numbers near ``quotas`` that sum to ``total``, by largest remainder."""
+    shares = np.floor(quotas).astype(int)
+    largest = np.argsort(shares - quotas, kind="stable")[: total - shares.sum()]
+    shares[largest] += 1
+    return [int(share) for share in shares]

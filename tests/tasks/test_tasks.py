@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from compress.errors import RecipeError
+from compress.task import Task
+from compress.tasks import TASKS, TaskConfig, limited, make_task
+
+
+def test_a_recipe_names_a_task_or_maps_its_options():
+    read = TypeAdapter(TaskConfig).validate_python
+    assert read("digits") == TaskConfig(name="digits")
+    assert read({"name": "fashion-mnist", "folder": "/data", "limit": 5}) == TaskConfig(
+        name="fashion-mnist", folder=Path("/data"), limit=5
+    )
+    assert read("my_module:make_task").name == "my_module:make_task"
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "fashion-mnits"])
+def test_an_unknown_name_is_refused_with_the_nearest(name):
+    message = f"no built-in task '{name}'; did you mean 'fashion-mnist'.*built in are digits"
+    with pytest.raises(ValidationError, match=message):
+        TaskConfig(name=name)
+    with pytest.raises(RecipeError, match=message):
+        make_task(name)
+
+
+@pytest.mark.parametrize("given", [{"limit": 0}, {"limits": 5}, {"download": "perhaps"}])
+def test_a_wrong_option_is_refused(given):
+    with pytest.raises(ValidationError, match=next(iter(given))):
+        TaskConfig(name="digits", **given)
+
+
+def test_an_option_of_another_task_is_refused():
+    with pytest.raises(
+        RecipeError,
+        match=r"task.folder: the task 'digits' does not take it; it takes augment, limit",
+    ):
+        make_task(TaskConfig(name="digits", folder=Path("/data")))
+
+
+def test_a_config_makes_the_task_with_its_options():
+    plain = make_task("digits")
+    task = make_task(TaskConfig(name="digits", augment=True, limit=7))
+    assert plain.augment is None
+    assert task.augment is not None
+    assert torch.equal(task.train.inputs, plain.train.inputs[:7])
+    assert len(task.test) == len(plain.test)
+
+
+def test_a_limit_holds_for_any_data_set():
+    pairs = [(torch.zeros(2), 0)] * 9
+    task = Task(name="own", train=pairs, validation=pairs, test=pairs)
+    assert len(limited(task, 4).train) == 4
+    assert limited(task, None) is task
+
+
+def test_every_name_leads_to_a_function():
+    for name, reference in TASKS.items():
+        module, _, function = reference.partition(":")
+        __import__(module)
+        assert callable(getattr(sys.modules[module], function)), name
+
+
+@pytest.mark.parametrize("package", ["compress.tasks", "compress.zoo"])
+def test_importing_the_package_imports_no_torch(package):
+    code = f"import sys, {package}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch import nn
+
+from compress.algorithms.sparsity import (
+    keep_zeros,
+    magnitude_masks,
+    n_of_m_masks,
+    verify_zeros,
+    zero_tensors,
+)
+from compress.errors import InvariantBroken
+from compress.invariants import KeepZeros
+
+
+def layer():
+    made = nn.Linear(4, 2, bias=False)
+    with torch.no_grad():
+        made.weight.copy_(torch.tensor([[0.1, -4.0, 0.3, 2.0], [-0.2, 5.0, 6.0, 7.0]]))
+    return made
+
+
+def test_the_smallest_weights_go_per_tensor():
+    masks = magnitude_masks({"weight": layer().weight}, 0.5, "local")
+    assert masks["weight"].tolist() == [[False, True, False, False], [False, True, True, True]]
+
+
+def test_a_global_ratio_is_over_all_tensors():
+    small, large = torch.full((4,), 0.1), torch.full((4,), 9.0)
+    masks = magnitude_masks({"small": small, "large": large}, 0.5, "global")
+    assert not masks["small"].any()
+    assert masks["large"].all()
+
+
+def test_a_larger_ratio_adds_to_an_earlier_one():
+    weight = torch.randn(100)
+    first = magnitude_masks({"w": weight}, 0.3, "local")["w"]
+    second = magnitude_masks({"w": weight * first}, 0.6, "local")["w"]
+    assert int(second.sum()) == 40
+    assert bool((first | ~second).all())
+
+
+def test_two_of_four_keeps_the_two_largest_of_each_four():
+    mask = n_of_m_masks(
+        {"w": torch.tensor([[1.0, -9, 3, 2, 5, 6, 0, 1], [1, 2, 3, 4, 8, 7, 6, 5]])}, 2, 4
+    )
+    assert mask["w"].int().tolist() == [[0, 1, 1, 0, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1, 0, 0]]
+
+
+def test_a_last_group_that_is_short_is_kept():
+    assert n_of_m_masks({"w": torch.ones(1, 6)}, 2, 4)["w"][0, 4:].all()
+
+
+def test_zeros_are_put_back():
+    module = layer()
+    zero_tensors(module, magnitude_masks({"weight": module.weight}, 0.5, "local"))
+    put_back = keep_zeros(module, [KeepZeros(tensors=("weight",))])
+    before = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    put_back()
+    assert torch.equal(module.weight == 0, before == 0)
+
+
+def test_lost_zeros_are_found():
+    before, after = layer(), layer()
+    with torch.no_grad():
+        before.weight[0, :2] = 0
+    with pytest.raises(
+        InvariantBroken, match="weight was promised to keep its zeros and 2 of them"
+    ):
+        verify_zeros(before, after, [KeepZeros(tensors=("weight",))])
+
+
+def test_a_cut_tensor_may_not_gain_weights():
+    before, after = layer(), nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        before.weight[:, :2] = 0
+    with pytest.raises(InvariantBroken, match="2 of them are no longer zero"):
+        verify_zeros(before, after, [KeepZeros(tensors=("weight",))])
+
+
+def test_a_tensor_that_is_gone_breaks_its_promise():
+    with pytest.raises(InvariantBroken, match=r"head\.weight was promised .* no longer exists"):
+        verify_zeros(layer(), layer(), [KeepZeros(tensors=("head.weight",))])
+
+
+@pytest.mark.parametrize(("pattern", "multiple"), [("unstructured", 1), ("2:4", 4), ("1:8", 8)])
+def test_a_pattern_says_which_widths_it_can_live_with(pattern, multiple):
+    assert KeepZeros(pattern=pattern, tensors=("w",)).channel_multiple == multiple

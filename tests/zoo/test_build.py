@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compress.errors import RecipeError
+from compress.zoo import ARCHITECTURES, build
+
+
+def parameters(net) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("resnet", {}, 174_970),
+        ("dscnn", {"width": 8}, 4_298),
+        ("dscnn", {"width": 16}, 13_962),
+        ("dscnn", {"width": 32}, 49_418),
+    ],
+)
+def test_documented_sizes_hold(name, options, count):
+    assert parameters(build(name, options)) == count
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weights_depend_on_the_seed_alone(name):
+    def weights(seed):
+        torch.manual_seed(seed)
+        return build(name).state_dict()
+
+    one, again, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(one[key], again[key]) for key in one)
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_output_layer_is_called_head_and_is_as_wide_as_asked(name):
+    assert build(name, {"classes": 7}).head.weight.shape[0] == 7
+
+
+@pytest.mark.parametrize("size", [8, 28, 33])
+@pytest.mark.parametrize("name", ["resnet", "dscnn"])
+def test_classifiers_with_global_pooling_take_any_size(name, size):
+    net = build(name, {"in_channels": 3, "width": 8}).eval()
+    assert net(torch.zeros(2, 3, size, size)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (16, 16), (13, 22)])
+def test_unet_keeps_the_size_of_its_input(shape):
+    assert build("unet").eval()(torch.zeros(2, 1, *shape)).shape == (2, 2, *shape)
+
+
+def test_deeper_and_wider_nets_are_larger():
+    for name, option in [("resnet", "blocks"), ("dscnn", "depth"), ("mlp", "depth")]:
+        assert parameters(build(name, {option: 3})) > parameters(build(name))
+
+
+def test_cutting_channels_that_are_zero_leaves_attention_as_it_was():
+    attention = build("attention", {"width": 8, "heads": 2}).blocks[0].attention.eval()
+    tokens = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    dead, alive = [1, 6], [0, 2, 3, 4, 5, 7]  # one channel of each head
+    with torch.no_grad():
+        for layer in (attention.query, attention.key, attention.value):
+            layer.weight[dead], layer.bias[dead] = 0, 0
+        before = attention(tokens)
+        for layer in (attention.query, attention.key, attention.value):
+            layer.weight.data, layer.bias.data = layer.weight[alive], layer.bias[alive]
+        attention.project.weight.data = attention.project.weight[:, alive]
+        assert torch.allclose(attention(tokens), before, atol=1e-6)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(RecipeError, match=r"'resnett'; did you mean 'resnet'.*attention, conv1d"):
+        build("resnett")
+
+
+def test_an_unknown_option_is_refused_with_the_known_ones():
+    with pytest.raises(
+        RecipeError,
+        match=r"'dscnn' has no option 'widht'; did you mean 'width'\? it has in_channels, classes",
+    ):
+        build("dscnn", {"widht": 8})
+
+
+@pytest.mark.parametrize("value", ["16", 16.0, True, 0, -8, None])
+def test_an_option_that_is_no_size_is_refused(value):
+    with pytest.raises(RecipeError, match="width must be a whole number of at least 1; got"):
+        build("resnet", {"width": value})
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"width": 30, "heads": 4}, "width must be a multiple of heads; got 30 and 4"),
+        ({"patch": 9, "image_size": 8}, "patch must not exceed image_size; got 9 and 8"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, match):
+    with pytest.raises(RecipeError, match=match):
+        build("attention", options)
+
+
+def test_an_image_too_small_to_flatten_is_refused():
+    with pytest.raises(RecipeError, match="image_size must be at least 4; got 3"):
+        build("functional", {"image_size": 3})
