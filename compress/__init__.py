@@ -1,0 +1,85 @@
+"""compresskit: distil, quantise and prune in any order, and see what each step bought.
+
+The public names; each is imported when it is first asked for, so that importing this costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest of this file
+if TYPE_CHECKING:
+    from typing import Any
+
+    from compress.candidate import Architecture, Candidate
+    from compress.errors import CompressError
+    from compress.measure.local import LocalTarget
+    from compress.measure.replay import ReplayTarget
+    from compress.measure.target import Target
+    from compress.recipe import Recipe
+    from compress.record import Budget, Record
+    from compress.stages import (
+        Context,
+        DistillStage,
+        Effect,
+        Need,
+        PruneStage,
+        QuantizeStage,
+        Stage,
+        TrainStage,
+    )
+    from compress.task import Task
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Architecture": "compress.candidate",
+    "Budget": "compress.record",
+    "Candidate": "compress.candidate",
+    "CompressError": "compress.errors",
+    "Context": "compress.stages",
+    "DistillStage": "compress.stages",
+    "Effect": "compress.stages",
+    "LocalTarget": "compress.measure.local",
+    "Need": "compress.stages",
+    "PruneStage": "compress.stages",
+    "QuantizeStage": "compress.stages",
+    "Recipe": "compress.recipe",
+    "Record": "compress.record",
+    "ReplayTarget": "compress.measure.replay",
+    "Stage": "compress.stages",
+    "Target": "compress.measure.target",
+    "Task": "compress.task",
+    "TrainStage": "compress.stages",
+}
+
+__all__ = [
+    "Architecture",
+    "Budget",
+    "Candidate",
+    "CompressError",
+    "Context",
+    "DistillStage",
+    "Effect",
+    "LocalTarget",
+    "Need",
+    "PruneStage",
+    "QuantizeStage",
+    "Recipe",
+    "Record",
+    "ReplayTarget",
+    "Stage",
+    "Target",
+    "Task",
+    "TrainStage",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'compress' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
@@ -15,7 +16,6 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxscript",
-    "optimum",
     "accelerate",
     "numpy",
 )
@@ -35,6 +35,7 @@ def package_versions() -> dict[str, str]:
 def environment() -> dict[str, Any]:
     """The ``environment`` block of a record, less what targets say of themselves."""
     return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "packages": package_versions(),
         "platform": platform.platform(),

@@ -6,6 +6,7 @@ seconds, sizes in bytes, shares between 0 and 1. Reports are made from this file
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -254,8 +255,8 @@ class Record(_Facts):
             ) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in one step (write beside it, flush to disk, rename).
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by ``content`` in one step (write beside it, flush to disk, rename).
 
     Raises:
         StorageError: the disk refused; ``path`` is as it was.
@@ -263,13 +264,14 @@ def write_atomically(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with beside.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise StorageError(
             f"{path}: could not be written ({error.strerror or error}); "
             "what was there before is intact. Free space or choose another --out."

@@ -89,10 +89,13 @@ class _Collated(TorchDataset[Any]):
         self._dataset = dataset
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor | None]:
+        batch: Any = None
         if hasattr(self._dataset, "__getitems__"):
             batch = self._dataset.__getitems__(list(indices))
-        else:
-            batch = torch.utils.data.default_collate([self._dataset[i] for i in indices])
+        # torch's own Subset has it too, and answers with a list of single samples.
+        if batch is None or isinstance(batch, list):
+            samples = batch or [self._dataset[i] for i in indices]
+            batch = torch.utils.data.default_collate(samples)
         inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
         return inputs, labels
 

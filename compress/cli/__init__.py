@@ -1,1 +1,175 @@
-"""TODO."""
+"""The command line. Importing it is cheap: each command imports what it needs when it runs.
+
+Exit codes: 0 done; 1 a stage or a measurement failed, and the record so far is kept; 2 the command
+line or the recipe is wrong; 3 done, but the budget is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from compress.errors import CompressError, StageError
+
+TYPE_CHECKING = False  # typing itself takes a tenth of the time of `--help` to import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+__all__ = ["main"]
+
+_FAILED = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    command = importlib.import_module(f"compress.cli.{arguments.command}")
+    # A module named with --import may lie in the current folder, as it may for `python -m`.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return int(command.run(arguments))
+    except KeyboardInterrupt:
+        _complain(
+            "interrupted; what was finished is kept, and the same command goes on from there."
+        )
+        return _FAILED
+    except CompressError as error:
+        if arguments.debug:
+            raise
+        _complain(_placed(error))
+        return error.exit_code
+    except BrokenPipeError:
+        return _FAILED
+    except Exception as error:
+        if arguments.debug:
+            raise
+        _complain(
+            f"unexpected {type(error).__name__}: {error} (this should not happen; --debug shows "
+            "where it did)."
+        )
+        return _FAILED
+
+
+def _complain(message: str) -> None:
+    print(f"compresskit: {message}", file=sys.stderr)
+
+
+def _placed(error: CompressError) -> str:
+    if isinstance(error, StageError) and error.index is not None:
+        return f"stages[{error.index}] ({error.label}): {error}"
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="compresskit",
+        description="Distil, quantise and prune a model in any order, and see what each step "
+        "bought on the device in hand.",
+        epilog="exit codes: 0 done; 1 a stage or measurement failed; 2 wrong command line or "
+        "recipe; 3 done, but the budget is missed",
+    )
+    parser.add_argument("--version", action=_Version)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_plan(commands)
+    _add_report(commands)
+    _add_bench(commands)
+    schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
+    _common(schema)
+    new = commands.add_parser("new", help="write a commented starter recipe")
+    new.add_argument(
+        "path", nargs="?", default="recipe.yaml", help="where to (default: %(default)s)"
+    )
+    _common(new)
+    doctor = commands.add_parser(
+        "doctor", help="say what this machine can do, with a fix for what it cannot"
+    )
+    _common(doctor)
+    return parser
+
+
+def _add_run(commands: Commands) -> None:
+    run = commands.add_parser(
+        "run", help="run a recipe, measure after every stage, write the report"
+    )
+    _recipe_arguments(run)
+    run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
+    run.add_argument("--fresh", action="store_true", help="start over instead of going on")
+    run.add_argument(
+        "--quick", action="store_true", help="measure roughly, in a fraction of the time"
+    )
+    run.add_argument("--strict", action="store_true", help="measure to 1 %%, however long it takes")
+
+
+def _add_plan(commands: Commands) -> None:
+    plan = commands.add_parser(
+        "plan", help="check a recipe and forecast time, memory and disk; runs no stage"
+    )
+    _recipe_arguments(plan)
+
+
+def _add_report(commands: Commands) -> None:
+    report = commands.add_parser("report", help="rebuild the report of a run, or overlay several")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    report.add_argument("--out", metavar="DIR", help="where an overlay goes (default: overlay)")
+    _common(report)
+
+
+def _add_bench(commands: Commands) -> None:
+    bench = commands.add_parser(
+        "bench", help="measure ONNX files side by side; the first is the baseline"
+    )
+    bench.add_argument("models", nargs="+", metavar="MODEL.onnx")
+    bench.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
+    bench.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="for free batch axes (default: 1)"
+    )
+    bench.add_argument("--quick", action="store_true", help="roughly, in a fraction of the time")
+    bench.add_argument("--strict", action="store_true", help="to 1 %%, however long it takes")
+    bench.add_argument("--raw", metavar="FILE.jsonl", help="keep the raw samples here")
+    _common(bench)
+
+
+def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="settings",
+        help="change a value, as in stages.1.epochs=3; may be repeated",
+    )
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        dest="imports",
+        help="allow the recipe to refer to code in this module; may be repeated",
+    )
+    _common(parser)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    # Also after the command, where people type it; the default must not undo the one before it.
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and leave")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from compress import __version__
+
+        print(f"compresskit {__version__}")
+        parser.exit()

@@ -7,29 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from compress.algorithms.training import isolated
 from compress.candidate import Architecture, load_weights
 from compress.errors import DataError, RecipeError, StageError
 from compress.inputs import Inputs, forward
+from compress.recipe_file import RecipePath
 from compress.stages.base import Context, Teacher
 
 __all__ = ["ModelSettings", "TeacherSettings", "build_model", "build_teacher", "frozen_teacher"]
-
-
-def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder")
-    return path if folder is None else Path(folder) / path
-
-
-#: A path in a recipe, relative to the recipe's own folder.
-RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
 
 
 class ModelSettings(BaseModel):

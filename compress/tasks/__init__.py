@@ -11,13 +11,13 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from compress.errors import RecipeError
+from compress.recipe_file import RecipePath
 from compress.references import is_reference
 from compress.task import Task
 
@@ -42,7 +42,7 @@ class TaskConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    folder: Path | None = None
+    folder: RecipePath | None = None
     download: bool | None = None
     augment: bool | None = None
     limit: int | None = Field(default=None, ge=1)

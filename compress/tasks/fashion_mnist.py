@@ -82,11 +82,11 @@ def make_task(*, folder: Path | None = None, download: bool = False, augment: bo
         DataError: no place has the files, one is damaged, or the download fails.
         StorageError: a downloaded file cannot be written.
     """
-    places = [place for place in (folder, DEBIAN_FOLDER, cache_folder()) if place is not None]
-    found = next((place for place in places if not _missing(place)), None)
-    if found is None:
+    try:
+        found = find(folder)
+    except DataError:
         if not download:
-            raise DataError(_how_to_get_it(places))
+            raise
         found = folder or cache_folder()
         fetch(FILES, ADDRESS, found)
     training, test = _pairs(found)
@@ -99,6 +99,19 @@ def make_task(*, folder: Path | None = None, download: bool = False, augment: bo
         augment=ShiftFlip(shift=2, fill=-_MEAN / _STD, flip=True) if augment else None,
         classes=CLASSES,
     )
+
+
+def find(folder: Path | None = None) -> Path:
+    """The first place that has all four files: ``folder``, Debian's package, the user's cache.
+
+    Raises:
+        DataError: no place has them; the message says how to get them.
+    """
+    places = [place for place in (folder, DEBIAN_FOLDER, cache_folder()) if place is not None]
+    for place in places:
+        if not _missing(place):
+            return place
+    raise DataError(_how_to_get_it(places))
 
 
 def cache_folder() -> Path:

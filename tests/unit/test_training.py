@@ -52,6 +52,15 @@ def test_dictionaries_without_labels_are_read():
     assert [len(b.inputs["b"]) for b in read(Plain(), 4)] == [4, 3]
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_subset_of_torch_is_read_like_what_it_is_of(size):
+    subset = torch.utils.data.Subset(dataset(), [4, 9, 2, 7])
+    batch = next(read(subset, size))
+    expected = head(dataset(), 10)
+    assert torch.equal(batch.inputs, expected.inputs[[4, 9, 2, 7][:size]])
+    assert torch.equal(batch.labels, expected.labels[[4, 9, 2, 7][:size]])
+
+
 def test_augmenting_dictionaries_is_refused():
     with pytest.raises(DataError, match="augment needs inputs that are one tensor"):
         list(Views(Plain(), 4, seed=0, augment=jitter).batches(0))

@@ -1,0 +1,64 @@
+"""Progress on the terminal: one line that moves on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Turns a run's events into lines on ``stream`` (standard error: output stays clean)."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._moves = stream.isatty()
+        self._start_s = time.monotonic()
+        self._stage = ""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show one event."""
+        kind = event["event"]
+        if kind == "stage":
+            self._stage = f"[{event['index']}/{event['of']}] {event['label']}"
+            self._settle(f"{self._stage}")
+        elif kind == "epoch":
+            self._move(self._epoch(event))
+        elif kind == "measure":
+            self._settle(f"{self._stage}: measuring")
+        elif kind == "reuse":
+            self._settle(f"{self._stage}: unchanged, measurements re-used")
+        elif kind == "end":
+            self._settle("")
+
+    def _epoch(self, event: Mapping[str, Any]) -> str:
+        validation = event["validation_loss"]
+        seen = "" if validation is None else f", validation {validation:.4f}"
+        return (
+            f"{self._stage}: epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.4f}"
+            f"{seen}, {event['samples_per_s']:.0f} samples/s"
+        )
+
+    def _move(self, text: str) -> None:
+        if not self._moves:
+            self._settle(text)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write(f"\r{self._stamped(text)[:width]:<{width}}")
+        self._stream.flush()
+
+    def _settle(self, text: str) -> None:
+        if self._moves:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r{'':<{width}}\r")
+        if text:
+            self._stream.write(f"{self._stamped(text)}\n")
+        self._stream.flush()
+
+    def _stamped(self, text: str) -> str:
+        elapsed_s = int(time.monotonic() - self._start_s)
+        return f"{elapsed_s // 60:3d}:{elapsed_s % 60:02d}  {text}"

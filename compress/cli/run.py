@@ -1,0 +1,50 @@
+"""``compresskit run``: run a recipe, measure after every stage, write the report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from compress.cli.progress import Progress
+from compress.errors import RecipeError
+from compress.measure.target import Mode
+from compress.pareto import recommend
+from compress.recipe import Recipe
+from compress.record import Record
+from compress.report import render_table, write_report
+
+_BUDGET_MISSED = 3
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; 3 where the recipe's budget is missed."""
+    recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
+    folder = Path(arguments.out or Path("runs") / recipe.name)
+    record = recipe.execute(
+        workdir=folder,
+        mode=mode_of(arguments),
+        fresh=arguments.fresh,
+        observer=Progress(),
+    )
+    written = write_report(record, folder)
+    print(render_table(record))
+    report = next((path for path in written if path.suffix == ".html"), folder)
+    print(f"\nreport: {report}")
+    return _BUDGET_MISSED if _misses_budget(record) else 0
+
+
+def mode_of(arguments: argparse.Namespace) -> Mode:
+    """How hard to measure.
+
+    Raises:
+        RecipeError: both ends were asked for.
+    """
+    if arguments.quick and arguments.strict:
+        raise RecipeError("--quick and --strict exclude each other; give one of them.")
+    return "quick" if arguments.quick else "strict" if arguments.strict else "default"
+
+
+def _misses_budget(record: Record) -> bool:
+    if record.budget is None:
+        return False
+    return not all(recommend(record, target).meets_budget for target in record.targets)

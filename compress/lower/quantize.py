@@ -1,0 +1,248 @@
+"""Static int8: the graph with QuantizeLinear and DequantizeLinear, by onnxruntime's quantiser.
+
+The only importer of ``onnxruntime.quantization``. It decides where nodes go and how they are
+wired; every number is given to it: the weight grid is ``algorithms.fakequant``'s, the activation
+grid ``algorithms.calibrate``'s, and what was calibrated are the values of the float graph
+(:mod:`compress.lower.ranges`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import TensorData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from compress.algorithms.calibrate import activation_grid
+from compress.inputs import Inputs
+from compress.lower.export import layer_of
+from compress.lower.graph import array_of, consumers, replace, rewire
+from compress.lower.quiet import quiet
+from compress.lower.ranges import Range, observe
+from compress.lower.regions import KEEPS_SCALE, absorbs, format_of, int8_nodes, layers_with
+from compress.lower.weights import Grid, grid_of
+from compress.numerics import Calibration, LayerFormat
+
+__all__ = ["Static", "quantize"]
+
+# Operators that quantisation commutes with: a range decided behind them holds before them.
+_COMMUTES = KEEPS_SCALE - {"AveragePool", "Resize", "Slice", "Split"}
+
+# The quantiser wants a range for every tensor, and then takes the scale that it is given.
+_UNUSED_RANGE = TensorData(lowest=np.float32(0), highest=np.float32(1))
+
+
+@dataclass(frozen=True)
+class Static:
+    """The graph with its int8 part, and the input range of every layer with a static format."""
+
+    model: ir.Model
+    ranges: dict[str, Range] = field(default_factory=dict)
+
+
+def quantize(
+    model: ir.Model,
+    formats: Mapping[str, LayerFormat],
+    data: Sequence[Inputs],
+    *,
+    avoid_saturation: bool,
+) -> Static:
+    """Encode the layers with static int8 activations, and what stands between them.
+
+    Args:
+        model: the tidy float graph; it is used up.
+        formats: of every quantisable layer.
+        data: calibration batches.
+        avoid_saturation: as in ``Lowering``.
+
+    Raises:
+        LoweringError: no calibration data, or activations or weights that cannot be encoded.
+    """
+    graph = model.graph
+    if not layers_with(graph, formats, lambda f: f.is_static_int8):
+        return Static(model)
+    chosen = int8_nodes(graph, formats)
+    grids = {value: _decided_at(value, chosen) for value in _quantised(graph, chosen, formats)}
+    wanted = {site: _calibration(site, chosen, formats) for site in grids.values()}
+    seen = observe(model, wanted, data)
+    ranges = {value: seen[site] for value, site in grids.items()}
+    inputs = _layer_ranges(graph, formats, chosen, ranges)
+    chosen = _absorb_activations(graph, chosen, ranges)
+    if not chosen:
+        return Static(model, inputs)
+    quantised = _run_quantizer(model, chosen, ranges, formats, avoid_saturation)
+    _spare_float_readers(quantised.graph, {str(node.name) for node in chosen})
+    return Static(quantised, inputs)
+
+
+def _quantised(
+    graph: ir.Graph, chosen: Collection[ir.Node], formats: Mapping[str, LayerFormat]
+) -> list[ir.Value]:
+    # Every tensor that an int8 node reads, and those it makes with a scale of its own; and the
+    # inputs of static layers without a kernel, whose range the simulation needs.
+    found: dict[ir.Value, None] = {}
+    for node in graph:
+        if node in chosen:
+            read = [_scale_owner(v, chosen) for v in node.inputs if v and _is_computed(v)]
+            own = node.op_type not in {*KEEPS_SCALE, "Gemm"}
+            found.update(dict.fromkeys([*read, *(node.outputs if own else [])]))
+        elif format_of(node, formats).is_static_int8 and node.inputs[0]:
+            found[_scale_owner(node.inputs[0], chosen)] = None
+    return [value for value in found if not _is_absorbed(value, chosen)]
+
+
+def _is_computed(value: ir.Value) -> bool:
+    return array_of(value) is None and value.dtype == ir.DataType.FLOAT
+
+
+def _is_absorbed(value: ir.Value, chosen: Collection[ir.Node]) -> bool:
+    return any(absorbs(node, chosen) for node in consumers(value))
+
+
+def _scale_owner(value: ir.Value, chosen: Collection[ir.Node]) -> ir.Value:
+    while (producer := value.producer()) is not None:
+        source = producer.inputs[0] if producer.inputs else None
+        if source is None or producer not in chosen or producer.op_type not in KEEPS_SCALE:
+            break
+        value = source
+    return value
+
+
+def _decided_at(value: ir.Value, chosen: Collection[ir.Node]) -> ir.Value:
+    users = consumers(value)
+    while len(users) == 1 and users[0] in chosen and users[0].op_type in _COMMUTES:
+        value = users[0].outputs[0]
+        users = consumers(value)
+    return value
+
+
+def _calibration(
+    value: ir.Value, chosen: Collection[ir.Node], formats: Mapping[str, LayerFormat]
+) -> Calibration:
+    """That of the nearest static layer that the value flows into through int8 nodes."""
+    frontier, seen = consumers(value), set[ir.Node]()
+    while frontier:
+        for node in frontier:
+            if format_of(node, formats).is_static_int8:
+                return format_of(node, formats).calibration
+        seen.update(frontier)
+        inside = [node for node in frontier if node in chosen]
+        frontier = [n for node in inside for n in node.successors() if n not in seen]
+    return Calibration()
+
+
+def _layer_ranges(
+    graph: ir.Graph,
+    formats: Mapping[str, LayerFormat],
+    chosen: Collection[ir.Node],
+    ranges: Mapping[ir.Value, Range],
+) -> dict[str, Range]:
+    found: dict[str, Range] = {}
+    for name, node in layers_with(graph, formats, lambda f: f.is_static_int8):
+        source = node.inputs[0]
+        assert source is not None
+        low, high = ranges[_scale_owner(source, chosen)]
+        # A layer that is called twice is simulated with one range.
+        before = found.get(name, (low, high))
+        found[name] = min(low, before[0]), max(high, before[1])
+    return found
+
+
+def _absorb_activations(
+    graph: ir.Graph, chosen: set[ir.Node], ranges: dict[ir.Value, Range]
+) -> set[ir.Node]:
+    kept = set(chosen)
+    for node in graph:
+        if node not in chosen or node.op_type not in ("Relu", "Clip"):
+            continue
+        if absorbs(node, chosen):
+            result, source = node.outputs[0], node.inputs[0]
+            assert source is not None
+            ranges[source] = ranges.pop(result)
+            replace(graph, node, source)
+            kept.discard(node)
+        elif node.op_type == "Relu":
+            # Relu has no int8 kernel of its own, LeakyRelu has.
+            node.op_type = "LeakyRelu"
+            node.attributes["alpha"] = ir.AttrFloat32("alpha", 0.0)
+        else:
+            kept.discard(node)
+    return kept
+
+
+def _run_quantizer(
+    model: ir.Model,
+    chosen: Collection[ir.Node],
+    ranges: Mapping[ir.Value, Range],
+    formats: Mapping[str, LayerFormat],
+    avoid_saturation: bool,
+) -> ir.Model:
+    activations = {str(v.name): [_activation(*bounds)] for v, bounds in ranges.items()}
+    weights: dict[str, list[dict[str, Any]]] = {}
+    for node in chosen:
+        value = node.inputs[1] if layer_of(node) is not None else None
+        if value is None or value.name in weights:
+            continue
+        grid = grid_of(node, format_of(node, formats), avoid_saturation=avoid_saturation)
+        # On the grid already, so that the quantiser's own rounding has nothing to decide.
+        value.const_value = ir.tensor(grid.values, name=value.name)
+        weights[str(value.name)] = _channels(grid)
+    proto = ir.to_proto(model)
+    # The mark of onnxruntime's own preprocessing: types are complete, do not infer them again.
+    onnx.helper.set_model_props(proto, {"onnx.infer": "onnxruntime.quant"})
+    with quiet():
+        quantizer = QDQQuantizer(
+            proto,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=dict.fromkeys(activations, _UNUSED_RANGE),
+            nodes_to_quantize=sorted(str(node.name) for node in chosen),
+            nodes_to_exclude=[],
+            op_types_to_quantize=sorted({node.op_type for node in chosen}),
+            extra_options={
+                "TensorQuantOverrides": activations | weights,
+                "ForceQuantizeNoInputCheck": True,
+                # A Gemm may give floats; where an int8 node reads it, that node asks for int8.
+                "OpTypesToExcludeOutputQuantization": ["Gemm"],
+            },
+        )
+        quantized: onnx.ModelProto = quantizer.quantize_model()
+    return ir.from_proto(quantized)
+
+
+def _activation(low: float, high: float) -> dict[str, Any]:
+    scale, zero_point = activation_grid(low, high)
+    return {
+        "quant_type": QuantType.QUInt8,
+        "scale": np.array(scale, dtype=np.float32),
+        "zero_point": np.array(zero_point, dtype=np.uint8),
+    }
+
+
+def _channels(grid: Grid) -> list[dict[str, Any]]:
+    zero = np.array(0, dtype=np.int8)
+    kind = QuantType.QInt8
+    return [
+        {"axis": grid.axis, "quant_type": kind, "scale": np.array(step), "zero_point": zero}
+        for step in grid.scale
+    ]
+
+
+def _spare_float_readers(graph: ir.Graph, int8_names: Collection[str]) -> None:
+    # The quantiser lets every reader of a tensor read its rounded form. Where a float node makes
+    # the tensor, float nodes can read it as it was made.
+    for node in tuple(graph):
+        source = node.inputs[0] if node.op_type == "QuantizeLinear" else None
+        producer = source.producer() if source else None
+        if source is None or (producer is not None and producer.name in int8_names):
+            continue
+        for back in consumers(node.outputs[0]):
+            rewire(back.outputs[0], source, only=lambda user: user.name not in int8_names)

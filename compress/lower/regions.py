@@ -1,0 +1,145 @@
+"""Which nodes of the graph are computed in which format.
+
+Formats are declared for layers; what stands between two layers of one format (an addition, a
+pooling, a concatenation) follows them, so that values need not be converted back and forth. Knows
+nothing of scales or of how a format is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import onnx_ir as ir
+
+from compress.lower.export import layer_of, scopes
+from compress.lower.graph import reaches
+from compress.numerics import FLOAT32, LayerFormat
+
+__all__ = [
+    "KEEPS_SCALE",
+    "absorbs",
+    "float16_nodes",
+    "format_of",
+    "int8_nodes",
+    "layers_with",
+    "sole_producer",
+]
+
+#: int8 operators whose output has the scale of their input, since they only move or select.
+KEEPS_SCALE = frozenset({"Flatten", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze"})
+KEEPS_SCALE |= {"AveragePool", "Transpose", "Unsqueeze"}
+
+# What onnxruntime computes in int8 on a CPU. Products of two activations are left out: in int8
+# they gain under 5 % on attention (softmax has to be quantised for them) and cost accuracy.
+_INT8_KERNELS = frozenset({"Conv", "Gemm"})
+_INT8_BETWEEN = KEEPS_SCALE | {"Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul"}
+_INT8_BETWEEN |= {"Clip", "Relu", "Sigmoid"}
+_FLOAT16_BETWEEN = _INT8_BETWEEN - {"Resize"} | {"Tanh"}
+
+
+def format_of(node: ir.Node, formats: Mapping[str, LayerFormat]) -> LayerFormat:
+    """The declared format of the layer whose product ``node`` is; float32 for any other node."""
+    layer = layer_of(node)
+    return FLOAT32 if layer is None else formats.get(layer, FLOAT32)
+
+
+def layers_with(
+    graph: Iterable[ir.Node],
+    formats: Mapping[str, LayerFormat],
+    wanted: Callable[[LayerFormat], bool],
+) -> list[tuple[str, ir.Node]]:
+    """Path and product of every layer whose format is ``wanted``, in graph order."""
+    named = [(layer_of(node), node) for node in graph]
+    return [
+        (name, node)
+        for name, node in named
+        if name is not None and wanted(format_of(node, formats))
+    ]
+
+
+def int8_nodes(graph: ir.Graph, formats: Mapping[str, LayerFormat]) -> set[ir.Node]:
+    """Nodes with int8 inputs: static layers that have a kernel, and what stands between them.
+
+    An activation function right behind one of them belongs to it even where no int8 layer
+    follows, since the output's range expresses it at no cost.
+    """
+    static = layers_with(graph, formats, lambda f: f.is_static_int8)
+    kernels = [node for _, node in static if node.op_type in _INT8_KERNELS]
+    chosen = {*kernels}
+    chosen |= _between(graph, kernels, _INT8_BETWEEN, formats, lambda f: f.is_static_int8)
+    for node in graph:
+        producer = sole_producer(node)
+        if node.op_type in ("Relu", "Clip") and producer in chosen and _sets_scale(producer):
+            chosen.add(node)
+    return chosen
+
+
+def absorbs(node: ir.Node, chosen: Collection[ir.Node]) -> bool:
+    """Whether the output range of the int8 node before it does all that ``node`` does.
+
+    True of Relu and Clip behind an operator that chooses its scale: a range that starts at zero
+    clips at zero.
+    """
+    producer = sole_producer(node)
+    own_scale = producer is not None and producer.op_type not in KEEPS_SCALE
+    return node.op_type in ("Relu", "Clip") and producer in chosen and own_scale
+
+
+def sole_producer(node: ir.Node) -> ir.Node | None:
+    """The node that makes the first input, where it makes it for ``node`` alone."""
+    value = node.inputs[0] if node.inputs else None
+    if value is None or value.is_graph_output() or len(value.uses()) != 1:
+        return None
+    return value.producer()
+
+
+def float16_nodes(graph: ir.Graph, formats: Mapping[str, LayerFormat]) -> set[ir.Node]:
+    """Nodes computed in float16: layers declared so, and what stands between them."""
+
+    def is_half(format: LayerFormat) -> bool:
+        return format.weights == "float16"
+
+    layers = [node for _, node in layers_with(graph, formats, is_half)]
+    return {*layers, *_between(graph, layers, _FLOAT16_BETWEEN, formats, is_half)}
+
+
+def _between(
+    graph: ir.Graph,
+    layers: list[ir.Node],
+    operators: frozenset[str],
+    formats: Mapping[str, LayerFormat],
+    wanted: Callable[[LayerFormat], bool],
+) -> set[ir.Node]:
+    able = {
+        node
+        for node in graph
+        if node.op_type in operators
+        and (node.op_type != "Resize" or _is_nearest(node))
+        and _module_has(node, formats, wanted)
+    }
+    return reaches(layers, able, forward=True) & reaches(layers, able, forward=False)
+
+
+def _module_has(
+    node: ir.Node, formats: Mapping[str, LayerFormat], wanted: Callable[[LayerFormat], bool]
+) -> bool:
+    # The innermost module around the node that has layers at all decides for it.
+    for scope in reversed(scopes(node)):
+        inside = [f for name, f in formats.items() if not scope or _is_under(name, scope)]
+        if inside:
+            return any(wanted(format) for format in inside)
+    return False
+
+
+def _is_under(name: str, scope: str) -> bool:
+    return name == scope or name.startswith(f"{scope}.")
+
+
+def _is_nearest(node: ir.Node) -> bool:
+    mode = node.attributes.get("mode")
+    return mode is None or mode.as_string() == "nearest"
+
+
+def _sets_scale(node: ir.Node | None) -> bool:
+    # A Gemm may also give floats, so what follows it need not be int8.
+    return node is not None and node.op_type not in {*KEEPS_SCALE, "Gemm"}

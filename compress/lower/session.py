@@ -1,0 +1,45 @@
+"""Running ONNX files with onnxruntime. No torch: devices and reports take a census too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from compress.errors import LoweringError
+
+__all__ = ["open_session", "run"]
+
+_FATAL_ONLY = 4
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def open_session(path: Path, options: Any = None) -> Any:
+    """A session on the CPU with one thread; by default fully optimised, as targets open it.
+
+    Raises:
+        LoweringError: onnxruntime cannot load the file; carries its words.
+    """
+    options = options or ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common class below this one
+        raise LoweringError(f"{path}: onnxruntime cannot load the model: {error}") from error
+
+
+def run(session: Any, names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+    """The outputs called ``names`` (all, if ``None``) for one batch.
+
+    Raises:
+        LoweringError: onnxruntime cannot run the model; carries its words.
+    """
+    try:
+        return list(session.run(names, dict(feeds)))
+    except Exception as error:  # as above
+        raise LoweringError(f"onnxruntime cannot run the model: {error}") from error

@@ -1,0 +1,97 @@
+"""The integers of a layer's weight, in the layout that its ONNX node reads.
+
+The grid is ``algorithms.fakequant``'s; a batch norm that was folded into the weight scales whole
+channels, which changes the scale and not the integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from compress.algorithms.fakequant import fake_quantize_weight, weight_scale
+from compress.errors import LoweringError
+from compress.lower.export import layer_of
+from compress.lower.graph import Array, array_of
+from compress.numerics import LayerFormat, weight_bits
+
+__all__ = ["Grid", "grid_of", "weight_array"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Integers (int8, whatever the bits), the float32 step of each channel, and its axis."""
+
+    integers: Array
+    scale: Array
+    axis: int
+
+    @property
+    def column(self) -> Array:
+        """The steps in a shape that multiplies the integers."""
+        shape = [1] * self.integers.ndim
+        shape[self.axis] = -1
+        return self.scale.reshape(shape)
+
+    @property
+    def values(self) -> Array:
+        """The float32 weights that the integers stand for."""
+        return self.integers.astype(np.float32) * self.column
+
+
+def grid_of(node: ir.Node, format: LayerFormat, *, avoid_saturation: bool) -> Grid:
+    """The weight of a layer's product ``node`` on the integer grid of ``format``.
+
+    A channel of zeros gets the median step of the others: its bias is stored in steps of input
+    scale times weight scale, and a step of one would round it away.
+
+    Raises:
+        LoweringError: the weight is not a constant.
+    """
+    bits = weight_bits(format.weights)
+    assert bits is not None
+    axis = _channel_axis(node)
+    weight = torch.from_numpy(weight_array(node).copy())
+    snapped = fake_quantize_weight(
+        weight, axis=axis, format=format, avoid_saturation=avoid_saturation
+    )
+    scale = weight_scale(weight, axis=axis, bits=bits, avoid_saturation=avoid_saturation)
+    shape = [1] * weight.dim()
+    shape[axis] = -1
+    integers = (snapped / scale.reshape(shape)).round().to(torch.int8).numpy()
+    used = weight.movedim(axis, 0).flatten(1).any(1)
+    if bool(used.any()):
+        scale = torch.where(used, scale, scale[used].median())
+    return Grid(integers, scale.numpy(), axis)
+
+
+def weight_array(node: ir.Node) -> Array:
+    """The float32 weight of a layer's product.
+
+    Raises:
+        LoweringError: it is computed in forward, so that there is nothing to encode.
+    """
+    array = array_of(node.inputs[1])
+    if array is None:
+        raise LoweringError(
+            f"the weight of the layer {layer_of(node)!r} is computed in forward and cannot be "
+            "stored in another format; exclude the layer from the quantisation, or make its "
+            "weight a plain parameter."
+        )
+    return array
+
+
+def _channel_axis(node: ir.Node) -> int:
+    # Where the output channels are: Conv (out, in, ...), ConvTranspose (in, out, ...), Gemm
+    # (out, in) if transposed, MatMul (in, out).
+    if node.op_type == "ConvTranspose":
+        return 1
+    if node.op_type == "MatMul":
+        return weight_array(node).ndim - 1
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transB")
+        return 0 if transposed is not None and transposed.as_int() else 1
+    return 0

@@ -1,0 +1,183 @@
+"""Compare: any ONNX files side by side, by the protocol that recipes are measured with.
+
+The first file is what the others are compared with. A file that cannot be measured is a row that
+says why, and the others are measured nevertheless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.artifact import model_files
+from compress.measure.target import Failure, Mode, Probe, Target, Timing
+from compress.record import Latency, Memory, Speedup
+
+__all__ = ["Comparison", "compare", "table"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One file. Either ``error`` says why it was not measured, or the facts are there."""
+
+    name: str
+    bytes: int | None
+    latency: Latency | None = None
+    speedup: Speedup | None = None
+    memory: Memory | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def compare(
+    models: Sequence[Path],
+    target: Target,
+    mode: Mode = "default",
+    *,
+    inputs: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    raw: Path | None = None,
+) -> list[Comparison]:
+    """Measure ``models`` against the first one; one row each, in order.
+
+    Without ``inputs`` each model gets inputs drawn from ``seed`` to its own signature: standard
+    normal floats, and integers in a small range. Early exits and denormal numbers may make real
+    data faster or slower than that.
+
+    Raises:
+        MeasurementError: the target cannot measure anything.
+        StorageError: ``raw`` cannot be written.
+    """
+    outcomes = target.measure(models, Probe(inputs or {}, mode, seed), raw)
+    names = short_names(models)
+    return [
+        _row(name, model, outcome)
+        for name, model, outcome in zip(names, models, outcomes, strict=True)
+    ]
+
+
+def _row(name: str, model: Path, outcome: Timing | Failure) -> Comparison:
+    size = model_bytes(model)
+    if isinstance(outcome, Failure):
+        return Comparison(name, size, error=outcome.error)
+    return Comparison(
+        name, size, outcome.latency, outcome.speedup, outcome.memory, outcome.warnings
+    )
+
+
+def short_names(models: Sequence[Path]) -> list[str]:
+    """The ends of the paths that tell them apart; a file given twice keeps one name."""
+    paths = [model.absolute() for model in models]
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return [str(path) for path in paths]
+
+
+def model_bytes(model: Path) -> int | None:
+    """Bytes of a model with the external data files that it names; ``None`` without a file."""
+    if not model.is_file():
+        return None
+    files = {part.resolve() for part in (*model_files(model), *_external_files(model))}
+    return sum(part.stat().st_size for part in files)
+
+
+def _external_files(model: Path) -> set[Path]:
+    import onnx
+
+    try:
+        graph = onnx.load(model, load_external_data=False).graph
+    except Exception:  # Not ONNX: whoever measures it says so.
+        return set()
+    named = {
+        model.parent / entry.value
+        for tensor in _tensors(graph)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return {path for path in named if path.is_file()}
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield attribute.t
+        yield from attribute.tensors
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
+_HEAD = (
+    "model",
+    "KiB",
+    "p50 ms",
+    "95 % interval",
+    "p90 ms",
+    "speed-up",
+    "95 % interval",
+    "verdict",
+    "peak MiB",
+)
+
+
+def table(rows: Sequence[Comparison]) -> str:
+    """Plain text: a line per model, then what went wrong and what to be careful with.
+
+    ``peak MiB`` is memory above the runtime's own.
+    """
+    cells = [_HEAD, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
+    lines = ["  ".join(_aligned(line, widths)).rstrip() for line in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    notes = _notes(rows)
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def _notes(rows: Sequence[Comparison]) -> list[str]:
+    measured = [row for row in rows if row.error is None]
+    # What is said of every model is about the machine: once is enough.
+    shared = [note for note in measured[0].warnings if _in_all(note, measured)] if measured else []
+    notes = [f"{row.name}: {row.error}" for row in rows if row.error]
+    for row in measured:
+        notes += [f"{row.name}: {note}" for note in row.warnings if note not in shared]
+    return list(dict.fromkeys([*notes, *(f"all: {note}" for note in shared)]))
+
+
+def _in_all(note: str, rows: Sequence[Comparison]) -> bool:
+    return len(rows) > 1 and all(note in row.warnings for row in rows)
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    name, *numbers = line
+    right = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
+    return [name.ljust(widths[0]), *right]
+
+
+def _cells(row: Comparison) -> tuple[str, ...]:
+    size = "-" if row.bytes is None else f"{row.bytes / 1024:.1f}"
+    if row.latency is None or row.speedup is None:
+        return (row.name, size, "-", "-", "-", "-", "-", "failed", "-")
+    p90_s, memory = row.latency.p90_s, row.memory
+    return (
+        row.name,
+        size,
+        _ms(row.latency.p50_s),
+        f"{_ms(row.latency.ci95_p50_s[0])} to {_ms(row.latency.ci95_p50_s[1])}",
+        "-" if p90_s is None else _ms(p90_s),
+        f"{row.speedup.value:.3f}",
+        f"{row.speedup.ci95[0]:.3f} to {row.speedup.ci95[1]:.3f}",
+        row.speedup.verdict,
+        "-" if memory is None else f"{memory.model_peak_bytes / 2**20:.1f}",
+    )
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds with three significant figures, never in exponents."""
+    return f"{1e3 * seconds:.3f}" if seconds < 1e-2 else f"{1e3 * seconds:.1f}"

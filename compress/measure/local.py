@@ -1,0 +1,156 @@
+"""LocalTarget: this machine, with onnxruntime on its CPU."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from compress.artifact import Lowering, file_sha256
+from compress.errors import MeasurementError
+from compress.measure import worker
+from compress.measure.machine import describe, saturates
+from compress.measure.process import run_worker
+from compress.measure.rawlog import RawLog
+from compress.measure.rounds import Device, run_session
+from compress.measure.target import Failure, Probe, Timing
+
+__all__ = ["LocalTarget"]
+
+Array = np.ndarray[Any, Any]
+
+_PROBE_SAMPLES = 64
+
+
+class LocalTarget(BaseModel):
+    """This machine. Every job is a fresh process; see ``measure/worker.py``.
+
+    ``threads`` are onnxruntime's intra-op threads. ``batch`` is the batch of one inference, for
+    models that do not fix it. ``timeout_s`` bounds a process that loads, times or sizes a model;
+    one that scores a data set may take as long for every thousand samples.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["local"] = "local"
+    name: str = "local"
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    threads: int = Field(default=1, ge=1)
+    batch: int = Field(default=1, ge=1)
+    timeout_s: float = Field(default=600, gt=0)
+
+    def lowering(self) -> Lowering:
+        """Weights on the narrower grid where this CPU's int8 kernels would saturate."""
+        avoid = saturates(
+            arch=platform.machine(), system=platform.system(), flags=worker.cpu_flags()
+        )
+        return Lowering(batch=self.batch, avoid_saturation=avoid)
+
+    def environment(self) -> dict[str, Any]:
+        """``device_id`` and ``state_id``, what they are made of, and the load right now.
+
+        Raises:
+            MeasurementError: onnxruntime does not import.
+        """
+        facts = run_worker({"kind": "environment"}, timeout_s=self.timeout_s)
+        return describe(facts, threads=self.threads, batch=self.batch)
+
+    def predict(self, model: Path, inputs: Mapping[str, Array]) -> list[Array]:
+        """The model's outputs for every sample, at this target's batch.
+
+        Raises:
+            MeasurementError: onnxruntime cannot load or run the model; carries its words.
+        """
+        self._check_threads()
+        samples = max((len(array) for array in inputs.values()), default=0)
+        with _on_disk(inputs) as files, TemporaryDirectory(prefix="compresskit-") as folder:
+            job = self._job("predict", model, {"inputs": files, "folder": folder})
+            answer = run_worker(job, timeout_s=self.timeout_s * max(1, samples / 1000))
+            return [np.load(path, allow_pickle=False) for path in answer["outputs"]]
+
+    def measure(
+        self, models: Sequence[Path], probe: Probe, raw: Path | None = None
+    ) -> list[Timing | Failure]:
+        """Time ``models`` in interleaved rounds, against the first one; see :mod:`.rounds`.
+
+        Without inputs in ``probe``, each model gets inputs drawn to its own signature.
+
+        Raises:
+            MeasurementError: this process may not use as many cores as ``threads``.
+            StorageError: ``raw`` cannot be written.
+        """
+        self._check_threads()
+        few = {
+            name: _spread(array, max(_PROBE_SAMPLES, 8 * self.batch))
+            for name, array in probe.inputs.items()
+        }
+        with RawLog(raw) as log, _on_disk(few) as files:
+            if raw is not None:
+                log.write(self._header(models, probe))
+            shared = {"inputs": files, "seed": probe.seed}
+
+            def call(kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+                job = self._job(kind, model, {**shared, **settings})
+                return run_worker(job, timeout_s=self.timeout_s)
+
+            device = Device(call, self.threads, self.batch, worker.cpu_count())
+            return run_session(models, probe, device, log)
+
+    def inspect(self, model: Path) -> dict[str, Any]:
+        """Names, types and shapes of the model's ``inputs`` and ``outputs``.
+
+        Raises:
+            MeasurementError: onnxruntime cannot load the model; carries its words.
+        """
+        return run_worker(self._job("inspect", model, {}), timeout_s=self.timeout_s)
+
+    def _job(self, kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        own = {"kind": kind, "model": str(model), "threads": self.threads, "batch": self.batch}
+        return {**own, **settings}
+
+    def _header(self, models: Sequence[Path], probe: Probe) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "kind": "session",
+            "target": self.model_dump(),
+            "mode": probe.mode,
+            "seed": probe.seed,
+            "models": [
+                {"path": str(model), "sha256": file_sha256(model) if model.is_file() else None}
+                for model in models
+            ],
+            "environment": self.environment(),
+        }
+
+    def _check_threads(self) -> None:
+        usable = worker.cpu_count()
+        if self.threads > usable:
+            raise MeasurementError(
+                f"target {self.name!r}: threads is {self.threads}, but this process may use "
+                f"{usable} core(s) (affinity and container limit counted); lower threads."
+            )
+
+
+def _spread(array: Array, count: int) -> Array:
+    # Evenly over the samples: a data set may be sorted by class.
+    if len(array) <= count:
+        return array
+    rows = np.linspace(0, len(array) - 1, count).astype(int)
+    return np.take(array, rows, axis=0)
+
+
+@contextmanager
+def _on_disk(inputs: Mapping[str, Array]) -> Iterator[dict[str, str]]:
+    """Paths of ``.npy`` files with ``inputs``, for as long as the context lasts."""
+    with TemporaryDirectory(prefix="compresskit-") as folder:
+        files = {}
+        for place, (name, array) in enumerate(inputs.items()):
+            files[name] = f"{folder}/input-{place}.npy"
+            np.save(files[name], array, allow_pickle=False)
+        yield files

@@ -1,0 +1,62 @@
+"""Plan: how hard each mode of measuring tries. Numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compress.measure.target import Mode
+
+__all__ = ["PLANS", "Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One mode.
+
+    Rounds are added until the 95 % interval of every ratio is within ``bound`` on either side (not
+    until it is significant): at least ``min_rounds``, at most ``max_rounds``, and none after
+    ``budget_s`` once there are enough. ``timing`` goes to the worker's ``time`` job as it is.
+    """
+
+    bound: float
+    min_rounds: int
+    max_rounds: int
+    budget_s: float
+    memory_processes: int
+    checks: bool
+    timing: Mapping[str, float]
+
+
+PLANS: Mapping[Mode, Plan] = {
+    # For search loops: some 5 s for two small models.
+    "quick": Plan(
+        bound=0.05,
+        min_rounds=3,
+        max_rounds=5,
+        budget_s=30,
+        memory_processes=1,
+        checks=False,
+        timing={"window_s": 0.02, "warmup_cap_s": 0.2, "sample_s": 0.15, "least": 10, "cap_s": 1.5},
+    ),
+    # For the record: some 15 s for two small models on a quiet machine.
+    "default": Plan(
+        bound=0.02,
+        min_rounds=5,
+        max_rounds=12,
+        budget_s=180,
+        memory_processes=2,
+        checks=True,
+        timing={"window_s": 0.05, "warmup_cap_s": 0.5, "sample_s": 0.3, "least": 20, "cap_s": 5},
+    ),
+    # For publication: minutes.
+    "strict": Plan(
+        bound=0.01,
+        min_rounds=6,
+        max_rounds=30,
+        budget_s=1800,
+        memory_processes=2,
+        checks=True,
+        timing={"window_s": 0.2, "warmup_cap_s": 10, "sample_s": 3, "least": 100, "cap_s": 10},
+    ),
+}

@@ -1,0 +1,114 @@
+"""Numbers in words: units, rounding and signs, the same in tables, figures and sentences.
+
+Knows nothing of records. Text that came from outside passes through :func:`plain` before it is
+shown anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+__all__ = [
+    "count",
+    "decimals_for",
+    "duration",
+    "interval",
+    "latency_unit",
+    "plain",
+    "ratio_words",
+    "score",
+    "score_change",
+    "score_interval",
+    "size",
+    "times",
+]
+
+_RATE_METRIC = "accuracy"  # the one built-in metric that is a share of samples, shown in percent
+
+
+def plain(text: object, limit: int = 200) -> str:
+    """One printable line: control and format characters become spaces, long text is cut."""
+    shown = "".join(
+        " " if unicodedata.category(char)[0] in "CZ" else char for char in str(text)
+    ).strip()
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def score(metric: str, value: float) -> str:
+    """A metric's value: ``91.96 %`` for accuracy, four significant digits otherwise."""
+    return f"{100 * value:.2f} %" if metric == _RATE_METRIC else f"{value:.4g}"
+
+
+def score_change(metric: str, change: float) -> str:
+    """A signed change of a metric: ``−0.40 pt`` (percentage points) for accuracy."""
+    text = f"{100 * change:+.2f} pt" if metric == _RATE_METRIC else f"{change:+.3g}"
+    return text.replace("-", "−", 1) if change < 0 else text
+
+
+def score_interval(metric: str, low: float, high: float) -> str:
+    """An interval of changes of a metric, without the unit: ``[−0.85, +0.10]``."""
+    ends = (score_change(metric, end).removesuffix(" pt") for end in (low, high))
+    return f"[{', '.join(ends)}]"
+
+
+def times(ratio: float) -> str:
+    """A ratio with three significant digits at most: ``1.42x``, ``14.2x``, ``142x``."""
+    return f"{ratio:.{decimals_for(ratio)}f}x"
+
+
+def ratio_words(ratio: float, above: str, below: str) -> str:
+    """A ratio as a comparison: ``2.00x faster``, or ``1.25x slower`` for 0.8."""
+    return f"{times(ratio)} {above}" if ratio >= 1 else f"{times(1 / ratio)} {below}"
+
+
+def decimals_for(value: float, digits: int = 3) -> int:
+    """Decimals that give ``value`` so many significant digits; at most 2, so noise is not shown."""
+    if value == 0 or not math.isfinite(value):
+        return 0
+    return min(2, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def interval(low: float, high: float) -> str:
+    """An interval of ratios: ``[4.30, 4.42]``."""
+    decimals = decimals_for(high)
+    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def latency_unit(seconds: float) -> tuple[str, float]:
+    """A unit in which ``seconds`` is between 1 and 1000, and how many of it make a second."""
+    for unit, per_second in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * per_second >= 1:
+            return unit, per_second
+    return "µs", 1e6
+
+
+def duration(seconds: float) -> str:
+    """``392 µs``, ``1.52 ms``, ``2.10 s``, ``4 min 05 s``, ``2 h 10 min``."""
+    if seconds >= 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    if seconds >= 60:
+        return f"{seconds // 60:.0f} min {seconds % 60 // 1:02.0f} s"
+    unit, per_second = latency_unit(seconds)
+    value = seconds * per_second
+    return f"{value:.{decimals_for(value)}f} {unit}"
+
+
+def size(amount_bytes: float) -> str:
+    """``708 KiB``, ``1.52 MiB``: binary units with three significant digits."""
+    value, unit = float(amount_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} B" if unit == "B" else f"{value:.{decimals_for(value)}f} {unit}"
+
+
+def count(amount: float) -> str:
+    """A count in short form: ``842``, ``13.9k``, ``1.24M``."""
+    value, suffix = float(amount), ""
+    for larger in ("k", "M", "G"):
+        if abs(value) < 1000:
+            break
+        value, suffix = value / 1000, larger
+    return f"{value:.0f}" if not suffix else f"{value:.{decimals_for(value)}f}{suffix}"

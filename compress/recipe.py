@@ -1,0 +1,372 @@
+"""Recipe: a list of stages with a name and a seed; order and repetition are the point.
+
+::
+
+    Recipe(stages=[DistillStage(...), QuantizeStage(...), PruneStage(...)]).run(
+        Candidate.of(module, example), task, targets=[LocalTarget()], workdir="runs/mine"
+    )
+
+    Recipe.load("recipes/quickstart.yaml").execute(workdir="runs/quickstart")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+)
+from torch import nn
+
+from compress.algorithms.batches import head
+from compress.candidate import Architecture, Candidate
+from compress.errors import RecipeError
+from compress.measure.local import LocalTarget
+from compress.measure.target import Mode, Target
+from compress.recipe_file import Document, parse, sentence, with_settings
+from compress.record import Budget, Record
+from compress.references import CodeReferences, is_reference
+from compress.running.folder import RunFolder
+from compress.running.forecast import Forecast, forecast
+from compress.running.loop import Job, Observer, run
+from compress.stages import STAGES, Stage
+from compress.stages.models import ModelSettings, build_model
+from compress.task import Task
+from compress.tasks import TaskConfig, limited, make_task
+from compress.zoo import build as build_architecture
+
+__all__ = ["Recipe", "TargetSettings"]
+
+_EXAMPLE_SAMPLES = 4
+
+
+class TargetSettings(BaseModel):
+    """A device and a runtime. ``threads`` and ``batch`` are those of the deployed model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    kind: Literal["local"] = "local"
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    threads: int = Field(default=1, ge=1)
+    batch: int = Field(default=1, ge=1)
+
+    def target(self) -> Target:
+        """The target itself."""
+        return LocalTarget(name=self.name, threads=self.threads, batch=self.batch)
+
+
+class Recipe(BaseModel):
+    """A list of stages, and what they are run on.
+
+    ``task``, ``model`` and ``targets`` make a recipe runnable from a file; :meth:`run` takes them
+    as objects instead.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    name: str = Field(default="recipe", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    task: TaskConfig | None = None
+    model: ModelSettings | None = None
+    targets: tuple[TargetSettings, ...] = Field(default=(TargetSettings(),), min_length=1)
+    budget: Budget | None = None
+    stages: Annotated[tuple[SerializeAsAny[Stage], ...], Field(min_length=1)]
+
+    _references: CodeReferences = PrivateAttr(default_factory=CodeReferences)
+
+    @field_validator("targets")
+    @classmethod
+    def _names_differ(cls, targets: tuple[TargetSettings, ...]) -> tuple[TargetSettings, ...]:
+        names = [target.name for target in targets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each target needs a name of its own; got {', '.join(names)}")
+        return targets
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        settings: Sequence[str] = (),
+        imports: Iterable[str] = (),
+        stages: Sequence[type[Stage]] = (),
+    ) -> Recipe:
+        """Read a recipe file.
+
+        Args:
+            path: the file.
+            settings: changes such as ``stages.1.epochs=3``.
+            imports: modules that ``module:name`` references in the recipe may lead to.
+            stages: stage classes of your own, known by their ``kind``.
+
+        Raises:
+            RecipeError: the file is missing or wrong; the message says where.
+        """
+        file = Path(path)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise RecipeError(f"{file}: there is no such recipe file.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{file}: the recipe cannot be read ({error}).") from error
+        document = with_settings(parse(text, str(file)), settings)
+        return cls._from(document, file.parent, imports, stages)
+
+    @classmethod
+    def loads(
+        cls,
+        text: str,
+        *,
+        imports: Iterable[str] = (),
+        stages: Sequence[type[Stage]] = (),
+    ) -> Recipe:
+        """Read a recipe from text; paths in it are relative to the current folder.
+
+        Raises:
+            RecipeError: the text is wrong; the message says where.
+        """
+        return cls._from(parse(text, "recipe"), Path(), imports, stages)
+
+    def dumps(self) -> str:
+        """YAML that :meth:`loads` reads back as an equal recipe."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data with every default written out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def run(
+        self,
+        candidate: Candidate,
+        task: Task,
+        *,
+        workdir: str | Path,
+        targets: Sequence[Target] | None = None,
+        mode: Mode = "default",
+        fresh: bool = False,
+        imports: Iterable[str] = (),
+        observer: Observer = lambda _: None,
+    ) -> Record:
+        """Run the stages on a candidate and measure the artifact after each.
+
+        Args:
+            candidate: what enters; row 0 of the record.
+            task: what it is for.
+            workdir: the run folder; an unfinished or finished run of this recipe in it is gone on
+                with.
+            targets: where to measure; the recipe's own where not given.
+            mode: ``quick``, ``default`` or ``strict``.
+            fresh: start over.
+            imports: modules that references in the recipe may lead to.
+            observer: is told of every stage, epoch and measurement.
+
+        Raises:
+            CompressError: with the rows so far on disk.
+        """
+        job = self._job(candidate, task, Path(workdir), targets, mode, imports, observer)
+        return run(job, fresh=fresh)
+
+    def execute(
+        self,
+        *,
+        workdir: str | Path,
+        mode: Mode = "default",
+        fresh: bool = False,
+        observer: Observer = lambda _: None,
+    ) -> Record:
+        """Run the recipe on the task, model and targets that it names itself.
+
+        Raises:
+            RecipeError: it names no task or no model.
+            CompressError: as in :meth:`run`.
+        """
+        task = self.make_task()
+        candidate = self.make_candidate(task)
+        return self.run(candidate, task, workdir=workdir, mode=mode, fresh=fresh, observer=observer)
+
+    def plan(self, *, workdir: str | Path, mode: Mode = "default") -> Forecast:
+        """Check all that can be known before running, and forecast what a run would cost.
+
+        Raises:
+            CompressError: what a run would fail with.
+        """
+        task = self.make_task()
+        job = self._job(
+            self.make_candidate(task), task, Path(workdir), None, mode, (), lambda _: None
+        )
+        return forecast(job)
+
+    def make_task(self) -> Task:
+        """The task that the recipe names.
+
+        Raises:
+            RecipeError: it names none, or one that is not known.
+            DataError: the task's data are missing or damaged.
+        """
+        if self.task is None:
+            raise RecipeError(f"the recipe {self.name!r} names no task; add `task: digits`, say.")
+        if not is_reference(self.task.name):
+            return make_task(self.task)
+        made = self._references.resolve(self.task.name, "task")()
+        if not isinstance(made, Task):
+            raise RecipeError(
+                f"task: {self.task.name} must return a compress.Task; got {type(made).__name__}."
+            )
+        return limited(made, self.task.limit)
+
+    def make_candidate(self, task: Task) -> Candidate:
+        """The model that the recipe names, with the first validation samples as its example.
+
+        Raises:
+            RecipeError: it names none, or one that is not known.
+            CheckpointError: weights that do not fit.
+        """
+        if self.model is None:
+            raise RecipeError(
+                f"the recipe {self.name!r} names no model; add `model: {{arch: resnet}}`, say."
+            )
+
+        def build(architecture: Architecture) -> nn.Module:
+            return _build(architecture, self._references)
+
+        module = build_model(self.model, build, self.seed)
+        example = head(task.validation, min(_EXAMPLE_SAMPLES, len(task.validation))).inputs
+        return Candidate(module, example, self.model.architecture)
+
+    def _job(
+        self,
+        candidate: Candidate,
+        task: Task,
+        workdir: Path,
+        targets: Sequence[Target] | None,
+        mode: Mode,
+        imports: Iterable[str],
+        observer: Observer,
+    ) -> Job:
+        references = CodeReferences(self._references.allowed | frozenset(imports))
+        return Job(
+            name=self.name,
+            recipe=self.resolved(),
+            seed=self.seed,
+            stages=self.stages,
+            candidate=candidate,
+            task=task,
+            targets=[t.target() for t in self.targets] if targets is None else list(targets),
+            folder=RunFolder(workdir.absolute()),
+            build=lambda architecture: _build(architecture, references),
+            references=references,
+            mode=mode,
+            observer=observer,
+        )
+
+    @classmethod
+    def _from(
+        cls,
+        document: Document,
+        folder: Path,
+        imports: Iterable[str],
+        own_stages: Sequence[type[Stage]],
+    ) -> Recipe:
+        references = CodeReferences(frozenset(imports))
+        _check_references(document, document.data, (), references)
+        kinds = {cls.model_fields["kind"].default: cls for cls in (*STAGES, *own_stages)}
+        blocks = document.data.get("stages")
+        if not isinstance(blocks, list):
+            raise RecipeError(f"{document.at(('stages',))}: stages must be a list of blocks.")
+        stages = [
+            _stage(document, i, block, kinds, references, folder) for i, block in enumerate(blocks)
+        ]
+        data = {**document.data, "stages": stages}
+        try:
+            recipe = cls.model_validate(data, context={"folder": folder})
+        except ValidationError as error:
+            raise RecipeError(sentence(document, error, (), cls)) from error
+        recipe._references = references
+        return recipe
+
+
+def _stage(
+    document: Document,
+    index: int,
+    block: Any,
+    kinds: Mapping[str, type[Stage]],
+    references: CodeReferences,
+    folder: Path,
+) -> Stage:
+    path = ("stages", index)
+    if not isinstance(block, dict) or not isinstance(block.get("kind"), str):
+        raise RecipeError(
+            f"{document.at(path)}: a stage is a mapping with a `kind` ({', '.join(kinds)})."
+        )
+    kind = block["kind"]
+    stage = kinds.get(kind) or _foreign(document, path, kind, kinds, references)
+    fields = {k: v for k, v in block.items() if k != "kind"} if is_reference(kind) else block
+    try:
+        made = stage.model_validate(fields, context={"folder": folder})
+    except ValidationError as error:
+        raise RecipeError(sentence(document, error, path, stage)) from error
+    return made
+
+
+def _foreign(
+    document: Document,
+    path: tuple[str | int, ...],
+    kind: str,
+    kinds: Mapping[str, type[Stage]],
+    references: CodeReferences,
+) -> type[Stage]:
+    where = document.at((*path, "kind"))
+    if not is_reference(kind):
+        raise RecipeError(
+            f"{where}: there is no stage {kind!r}; known are {', '.join(kinds)}, and a stage of "
+            "your own is written module:Class."
+        )
+    found = references.resolve(kind, where)
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise RecipeError(f"{where}: {kind!r} is not a subclass of compress.Stage.")
+    return found
+
+
+def _check_references(
+    document: Document, value: Any, path: tuple[str | int, ...], references: CodeReferences
+) -> None:
+    """Refuse unnamed code up front, so that nothing is run before a recipe turns out to need it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_references(document, item, (*path, key), references)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_references(document, item, (*path, index), references)
+    elif isinstance(value, str) and path[-1] in _MAY_REFER and is_reference(value):
+        references.check(value, document.at(path))
+
+
+#: Keys whose value may be a reference to code.
+_MAY_REFER = frozenset({"task", "name", "arch", "kind", "callable"})
+
+
+def _build(architecture: Architecture, references: CodeReferences) -> nn.Module:
+    if not is_reference(architecture.arch):
+        return build_architecture(architecture.arch, architecture.options)
+    make = references.resolve(architecture.arch, f"arch {architecture.arch!r}")
+    try:
+        made = make(**architecture.options)
+    except TypeError as error:
+        raise RecipeError(f"arch {architecture.arch!r}: {error}.") from error
+    if not isinstance(made, nn.Module):
+        raise RecipeError(
+            f"arch {architecture.arch!r} must give a torch.nn.Module; got {type(made).__name__}."
+        )
+    return made

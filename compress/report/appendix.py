@@ -1,0 +1,85 @@
+"""The end of a report: training curves, environment, recipe, and how to run it again."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+import yaml
+
+from compress.pareto.words import plain
+from compress.record import Record
+from compress.report.curves import curves_of, svg_of
+from compress.report.markup import scroller, text
+
+__all__ = ["environment_section", "recipe_section", "training_section"]
+
+
+def training_section(record: Record) -> str:
+    """The curves of every row that was trained; empty where none was."""
+    blocks = []
+    for row in record.rows:
+        drawn = "".join(
+            f"<figure><figcaption>{text(curve.name)}</figcaption>{svg_of(curve)}</figure>"
+            for curve in curves_of(row.history)
+        )
+        if drawn:
+            blocks.append(
+                f"<h3>Row {row.index}: {text(row.stage, 80)}</h3><div class=curves>{drawn}</div>"
+            )
+    if not blocks:
+        return ""
+    return f"<section><h2>Training curves</h2>{''.join(blocks)}</section>"
+
+
+def environment_section(record: Record) -> str:
+    """Every fact that the record keeps about software and machines."""
+    lines = "".join(
+        f'<tr><th scope="row">{text(name, 120)}</th><td class=left>{text(value, 600)}</td></tr>'
+        for name, value in _flat(record.environment)
+    )
+    return (
+        "<section><h2>Environment</h2><details><summary>What the numbers were measured with"
+        f"</summary>{scroller('Environment')}"
+        "<table class=plain><caption>Software and machines.</caption><tbody>"
+        f"{lines}</tbody></table></div></details></section>"
+    )
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name} › ")
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
+def _yaml(recipe: Mapping[str, Any]) -> str:
+    """The recipe as YAML; escaped throughout where characters would change how it reads."""
+    shown = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=88)
+    if any(unicodedata.category(char) == "Cf" for char in shown):
+        return yaml.safe_dump(dict(recipe), sort_keys=False, width=88)
+    return shown
+
+
+def recipe_section(record: Record) -> str:
+    """The recipe as YAML, and the commands that repeat the run."""
+    recipe = _yaml(record.recipe)
+    packages = record.environment.get("packages")
+    pins = " ".join(
+        f"{plain(name, 60)}=={plain(version, 40)}"
+        for name, version in (packages.items() if isinstance(packages, Mapping) else ())
+    )
+    commands = [f"pip install {pins}"] if pins else []
+    mode = {"quick": " --quick", "strict": " --strict"}.get(record.environment.get("mode", ""), "")
+    commands.append(f"compresskit run recipe.yaml{mode}")
+    return (
+        "<section><h2>Recipe</h2><p>As it ran, with every default filled in.</p>"
+        f'<pre tabindex="0"><code>{escape(recipe)}</code></pre>'
+        "<h2>How to reproduce</h2><p>Save the recipe above as <code>recipe.yaml</code>; the seed "
+        f"is {record.seed}. Fingerprints of rows repeat on the same package versions; times and "
+        "sizes of memory are the device's.</p>"
+        f'<pre tabindex="0"><code>{escape(chr(10).join(commands))}</code></pre></section>'
+    )

@@ -1,0 +1,68 @@
+"""Where the numbers of a record come from: device, sample sizes, mode, date.
+
+Environments are written by targets, which may be anyone's: a fact that is not there is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from compress.pareto.words import plain
+from compress.record import Record
+
+__all__ = ["caption", "device_id", "device_name", "target_environment"]
+
+
+def target_environment(record: Record, target: str) -> Mapping[str, Any]:
+    """What ``target`` said about itself; empty if nothing."""
+    targets = record.environment.get("targets")
+    found = targets.get(target) if isinstance(targets, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def device_id(record: Record, target: str) -> str | None:
+    """The fingerprint of the device behind ``target``; ``None`` if it is not known."""
+    found = target_environment(record, target).get("device_id")
+    return str(found) if found else None
+
+
+def device_name(record: Record, target: str) -> str:
+    """The board or CPU behind ``target``; its name in the recipe where the device did not say."""
+    return plain(_fact(record, target, "board", "cpu") or target, 60)
+
+
+def caption(record: Record, target: str) -> str:
+    """One line for below a figure: device, runtime, sample sizes, interval level, mode, date."""
+    found = [m for row in record.rows if (m := row.on(target)) is not None]
+    timed = [m.latency for m in found if m.latency is not None]
+    runtimes = dict.fromkeys(plain(m.runtime, 30) for m in found)
+    mode, date = _fact(record, target, "mode"), _fact(record, target, "date", "started")
+    facts = [
+        device_name(record, target),
+        " + ".join(runtimes),
+        f"{record.task.test_samples:,} test samples",
+        _span([latency.processes for latency in timed], "processes"),
+        _span([latency.samples for latency in timed], "timed runs per row"),
+        "bars: 95 % intervals",
+        f"{plain(mode, 20)} mode" if mode else "",
+        plain(date)[:10] if date else "",
+    ]
+    return " · ".join(fact for fact in facts if fact)
+
+
+def _fact(record: Record, target: str, *names: str) -> object:
+    said = target_environment(record, target)
+    device = said.get("device")
+    for source in (device if isinstance(device, Mapping) else {}, said, record.environment):
+        for name in names:
+            if source.get(name):
+                return source[name]
+    return None
+
+
+def _span(counts: list[int], noun: str) -> str:
+    if not counts:
+        return ""
+    low, high = min(counts), max(counts)
+    return f"{low:,} {noun}" if low == high else f"{low:,} to {high:,} {noun}"

@@ -1,0 +1,113 @@
+"""What a table cannot say: the front, ties, warnings, the budget and the row to ship, in words.
+
+The same sentences stand below the terminal's table and at the top of the HTML report.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from compress.pareto import FRONT_OBJECTIVES, front_facts, recommend
+from compress.pareto.words import plain
+from compress.record import FrontFacts, Record
+
+__all__ = [
+    "budget_words",
+    "findings",
+    "front_words",
+    "rows_words",
+    "status_words",
+    "tie_words",
+    "warning_words",
+]
+
+_TIES_SHOWN = 6
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NAMES = {
+    "latency_p50_s": "p50 latency",
+    "artifact_bytes": "artifact size",
+    "model_peak_bytes": "peak memory",
+}
+
+
+def findings(record: Record, target: str) -> list[str]:
+    """All sentences about one target, the row to ship first."""
+    facts = front_facts(record, target)
+    return [
+        *status_words(record),
+        recommend(record, target).reasons,
+        *budget_words(record, target),
+        *front_words(record, facts),
+        *tie_words(facts),
+        *warning_words(record, target),
+    ]
+
+
+def status_words(record: Record) -> Iterator[str]:
+    """Nothing for a run that is done; otherwise what became of it."""
+    if record.status == "done":
+        return
+    told = f": {plain(record.error, 400)}" if record.error else ""
+    words = {"failed": "The run failed", "interrupted": "The run was interrupted"}
+    still = words.get(record.status, "The run is still going")
+    yield f"{still}{told.rstrip('.')}. What was measured before that is below."
+
+
+def budget_words(record: Record, target: str) -> Iterator[str]:
+    """Whether the recommended row is within the budget, and of each miss by how much."""
+    advice = recommend(record, target)
+    if record.budget is None:
+        return
+    if advice.meets_budget:
+        yield f"Budget: met by row {advice.index}."
+    else:
+        yield f"Budget: missed by every row; row {advice.index}: {'; '.join(advice.missed)}."
+
+
+def front_words(record: Record, facts: FrontFacts) -> Iterator[str]:
+    """Which rows are on the front, in which objectives."""
+    if not facts.front:
+        return
+    metric = plain(record.task.metric, 40)
+    names = [_NAMES.get(name, metric) for name in facts.objectives]
+    beaten = "" if set(facts.objectives) == set(FRONT_OBJECTIVES) else "; the rest was not measured"
+    yield (
+        f"Front ({', '.join(names)}{beaten}): {rows_words(facts.front)}; "
+        "a row leaves it only when another is shown to be better and no worse."
+    )
+
+
+def tie_words(facts: FrontFacts) -> Iterator[str]:
+    """Which rows cannot be told apart; of many ties only the first rows'."""
+    tied: dict[int, list[int]] = {}
+    for a, b in facts.ties:
+        tied.setdefault(a, []).append(b)
+    for row in list(tied)[:_TIES_SHOWN]:
+        yield f"Tie: what was measured cannot tell row {row} from {rows_words(tied[row])}."
+    if len(tied) > _TIES_SHOWN:
+        left = sum(len(others) for others in list(tied.values())[_TIES_SHOWN:])
+        yield f"Tie: {left} more pairs, all in record.json."
+
+
+def warning_words(record: Record, target: str) -> Iterator[str]:
+    """Warnings of measurements and notes of stages, those that differ only in numbers as one."""
+    alike: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for row in record.rows:
+        found = row.on(target)
+        said = [("Warning", text) for text in (found.warnings if found is not None else ())]
+        for kind, text in [*said, *(("Note", text) for text in row.notes)]:
+            key = kind, _NUMBER.sub("#", text)
+            alike.setdefault(key, []).append((row.index, plain(text, 400)))
+    for (kind, _), told in alike.items():
+        rows = list(dict.fromkeys(row for row, _ in told))
+        of_first = len({text for _, text in told}) > 1
+        numbers = f" (numbers of row {rows[0]})" if of_first else ""
+        yield f"{kind}, {rows_words(rows)}{numbers}: {told[0][1]}"
+
+
+def rows_words(rows: Sequence[int]) -> str:
+    """``row 2`` or ``rows 1, 2 and 4``."""
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    return f"rows {', '.join(map(str, rows[:-1]))} and {rows[-1]}"

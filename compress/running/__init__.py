@@ -1,0 +1,1 @@
+"""Running a recipe: the loop over stages, what is kept on disk, and what is measured after each."""

@@ -1,0 +1,139 @@
+"""Forecast: what a recipe would cost, found without running a stage.
+
+Each model that the recipe will train is built, and one batch of it is timed. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compress.algorithms.batches import head
+from compress.algorithms.training import isolated
+from compress.candidate import Candidate, count_parameters
+from compress.inputs import Inputs, batch_size_of, forward
+from compress.measure.target import Mode
+from compress.running.loop import Job, context_of, labels_of
+from compress.stages.base import Stage
+from compress.stages.models import frozen_teacher
+
+__all__ = ["Forecast", "StageForecast", "forecast"]
+
+_PROBE_BATCH = 128
+# Seconds for one row: export and encoding, scoring, and the rounds of the mode.
+_MEASURE_S: dict[Mode, float] = {"quick": 12.0, "default": 25.0, "strict": 240.0}
+_BYTES_PER_PARAMETER = 4
+# The process with torch and onnxruntime in it, before any model or data.
+_RUNTIME_BYTES = 700 << 20
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """One line of the plan. ``seconds`` is for training only; measuring is counted apart."""
+
+    index: int
+    label: str
+    sentence: str
+    parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The whole plan. Times are rough: the machine may be busier, or quieter, when it runs."""
+
+    stages: tuple[StageForecast, ...]
+    measuring_s: float
+    memory_bytes: int
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Training and measuring together."""
+        return self.measuring_s + sum(stage.seconds for stage in self.stages)
+
+
+def forecast(job: Job) -> Forecast:
+    """Rehearse every stage in order and add up what it would cost.
+
+    Raises:
+        CompressError: a stage that cannot work, with the message that a run would give.
+    """
+    batch = head(job.task.train, min(_PROBE_BATCH, len(job.task.train))).inputs
+    candidate, teacher = job.candidate, job.candidate
+    candidate.validate()
+    lines = [_line(0, "input", "the model that comes in", candidate, 0.0)]
+    for index, label in enumerate(labels_of(job.stages)[1:], start=1):
+        stage = job.stages[index - 1]
+        with isolated(job.seed):
+            context = context_of(job, frozen_teacher(teacher.module), candidate, index)
+            candidate = stage.rehearse(candidate, context)
+        seconds = _training_s(stage, candidate, teacher, batch, len(job.task.train))
+        lines.append(_line(index, label, stage.explain(), candidate, seconds))
+        if stage.kind == "train":
+            teacher = candidate
+    return Forecast(
+        stages=tuple(lines),
+        measuring_s=_MEASURE_S[job.mode] * len(lines) * len(job.targets),
+        memory_bytes=_memory_bytes(job, lines, batch),
+        disk_bytes=sum(2 * _BYTES_PER_PARAMETER * line.parameters for line in lines) + (1 << 20),
+    )
+
+
+def _line(
+    index: int, label: str, sentence: str, candidate: Candidate, seconds: float
+) -> StageForecast:
+    return StageForecast(index, label, sentence, count_parameters(candidate.module)[0], seconds)
+
+
+def _training_s(
+    stage: Stage, candidate: Candidate, teacher: Candidate, batch: Inputs, samples: int
+) -> float:
+    epochs = stage.epochs_of_training()
+    if epochs == 0:
+        return 0.0
+    batches = samples / batch_size_of(batch)
+    seconds = epochs * batches * _step_s(candidate, batch)
+    if stage.kind == "distill":
+        views = getattr(stage, "views", None) or epochs
+        seconds += min(views, epochs) * batches * _answer_s(teacher, batch)
+    return seconds
+
+
+def _step_s(candidate: Candidate, batch: Inputs) -> float:
+    module = candidate.fork().module.train()
+
+    def step() -> None:
+        loss: Any = forward(module, batch).float().pow(2).mean()
+        loss.backward()
+
+    return _second_time_s(step)
+
+
+def _answer_s(candidate: Candidate, batch: Inputs) -> float:
+    @torch.no_grad()
+    def answer() -> None:
+        forward(candidate.module, batch)
+
+    return _second_time_s(answer)
+
+
+def _second_time_s(work: Callable[[], None]) -> float:
+    # The first call plans memory and kernels.
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _memory_bytes(job: Job, lines: Sequence[StageForecast], batch: Inputs) -> int:
+    tensors = batch.values() if isinstance(batch, dict) else [batch]
+    sample_bytes = sum(t.nbytes for t in tensors) / batch_size_of(batch)
+    samples = len(job.task.train) + len(job.task.validation) + 2 * len(job.task.test)
+    largest = max(line.parameters for line in lines)
+    # Weights, gradients, two moments of the optimiser, and the copies that stages fork.
+    return _RUNTIME_BYTES + round(samples * sample_bytes) + 8 * _BYTES_PER_PARAMETER * largest

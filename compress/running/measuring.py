@@ -1,0 +1,220 @@
+"""Measuring one row: lower the candidate for each target, score the artifact, time it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from compress.algorithms.batches import head, is_labelled, read
+from compress.artifact import Artifact
+from compress.candidate import Candidate
+from compress.inputs import Inputs
+from compress.lower import lower
+from compress.measure.score import accuracy_facts, score
+from compress.measure.target import Failure, Mode, Probe, Target
+from compress.record import ArtifactFacts, Measurement, ParityFacts, TaskFacts
+from compress.running.folder import RunFolder
+from compress.stages.base import calibration_inputs, formats_of
+from compress.task import Task
+
+__all__ = ["Bench", "Entry", "encode", "task_facts"]
+
+_PARITY_SAMPLES = 256
+_PROBE_SAMPLES = 32
+_PREDICT_BATCH = 256
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate and its place in the record."""
+
+    index: int
+    label: str
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class _TestSet:
+    """The test split as arrays; ``labels`` is ``None`` where there are none."""
+
+    inputs: Mapping[str, Array]
+    labels: Array | None
+
+    @classmethod
+    def of(cls, task: Task) -> _TestSet:
+        """Read the whole split once."""
+        batches = list(read(task.test, _PREDICT_BATCH))
+        inputs = _joined([batch.inputs for batch in batches])
+        if not is_labelled(task.test):
+            return cls(inputs, None)
+        labels = [batch.labels.numpy() for batch in batches if batch.labels is not None]
+        return cls(inputs, np.concatenate(labels))
+
+
+def task_facts(task: Task) -> TaskFacts:
+    """The ``task`` block of the record."""
+    name = task.metric_name if is_labelled(task.test) else "agreement"
+    return TaskFacts(
+        name=task.name,
+        metric=name,
+        higher_is_better=task.maximise,
+        test_samples=len(task.test),
+    )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """An artifact, its per-sample scores on the test split, and what it answered."""
+
+    artifact: Artifact
+    scores: Array
+    answer: Array
+
+
+class Bench:
+    """Measures candidates on one run's targets, side by side with the baseline row.
+
+    Each row is encoded and scored once; the baseline again only where a row needs comparing that
+    was not measured in an earlier run.
+    """
+
+    def __init__(
+        self, task: Task, targets: Sequence[Target], folder: RunFolder, mode: Mode, seed: int
+    ) -> None:
+        self._task = task
+        self._targets = targets
+        self._folder = folder
+        self._mode: Mode = mode
+        self._seed = seed
+        self._scored: dict[tuple[int, str], _Scored] = {}
+        self._baseline: Entry | None = None
+
+    @cached_property
+    def _devices(self) -> list[Any]:
+        # Asked once: a target may have to start a process to answer.
+        return [
+            [t.name, t.runtime, vars(t.lowering()), t.environment().get("device_id")]
+            for t in self._targets
+        ]
+
+    @cached_property
+    def _test(self) -> _TestSet:
+        return _TestSet.of(self._task)
+
+    def set_baseline(self, entry: Entry) -> None:
+        """From now on rows are compared with this one."""
+        self._baseline = entry
+
+    def key(self, fingerprint: str) -> str:
+        """Identifies everything that a row's measurements depend on, less the noise."""
+        facts = [
+            fingerprint,
+            self._baseline.candidate.fingerprint if self._baseline else None,
+            self._mode,
+            len(self._task.test),
+            self._devices,
+        ]
+        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+    def scored(self, entry: Entry) -> list[Measurement]:
+        """The row's artifacts and their accuracy, before there is a baseline to be timed with."""
+        return [self._facts(self._score(entry, target), target) for target in self._targets]
+
+    def compared(self, entry: Entry) -> list[Measurement]:
+        """The row's measurements in full, each paired with the baseline on its target."""
+        return [self._compare(entry, target) for target in self._targets]
+
+    def macs(self, entry: Entry) -> int:
+        """Multiply-accumulates of one sample, from the first target's artifact."""
+        return self._score(entry, self._targets[0]).artifact.census.macs
+
+    def _compare(self, entry: Entry, target: Target) -> Measurement:
+        assert self._baseline is not None
+        own, base = self._score(entry, target), self._score(self._baseline, target)
+        measurement = self._facts(own, target, None if own is base else base)
+        models = [base.artifact.path] if own is base else [base.artifact.path, own.artifact.path]
+        probe = Probe(
+            {name: array[:_PROBE_SAMPLES] for name, array in self._test.inputs.items()},
+            self._mode,
+            self._seed + entry.index,
+        )
+        timings = target.measure(models, probe, self._folder.raw(entry.index, target.name))
+        timing = timings[-1]
+        if isinstance(timing, Failure):
+            measurement.warnings.append(timing.error)
+            return measurement
+        measurement.latency, measurement.memory = timing.latency, timing.memory
+        # Without the baseline's time there is nothing to be faster than.
+        measurement.speedup = None if isinstance(timings[0], Failure) else timing.speedup
+        measurement.warnings.extend(timing.warnings)
+        return measurement
+
+    def _facts(self, own: _Scored, target: Target, base: _Scored | None = None) -> Measurement:
+        artifact = own.artifact
+        path = artifact.path.relative_to(self._folder.root).as_posix()
+        return Measurement(
+            target=target.name,
+            runtime=target.runtime,
+            artifact=ArtifactFacts(path=path, **artifact.to_json()),
+            accuracy=accuracy_facts(
+                own.scores, base.scores if base else None, higher_is_better=self._task.maximise
+            ),
+            parity=ParityFacts(**vars(artifact.parity)) if artifact.parity else None,
+            warnings=list(artifact.warnings),
+        )
+
+    def _score(self, entry: Entry, target: Target) -> _Scored:
+        place = (entry.index, target.name)
+        if place not in self._scored:
+            self._scored[place] = self._encode_and_score(entry, target)
+        return self._scored[place]
+
+    def _encode_and_score(self, entry: Entry, target: Target) -> _Scored:
+        name = "model.onnx" if len(self._targets) == 1 else f"model-{target.name}.onnx"
+        path = self._folder.stage(entry.index, entry.label) / name
+        artifact = encode(entry.candidate, self._task, target, path)
+        outputs = target.predict(artifact.path, self._test.inputs)[0]
+        answer = outputs.argmax(axis=1) if self._task.metric == "accuracy" else outputs
+        labels = self._test.labels
+        if labels is None:
+            labels = answer if self._is_baseline(entry) else self._reference(target)
+        return _Scored(artifact, score(outputs, labels, self._task.metric), answer)
+
+    def _is_baseline(self, entry: Entry) -> bool:
+        return self._baseline is None or entry.index == self._baseline.index
+
+    def _reference(self, target: Target) -> Array:
+        # Unlabelled data is scored by agreement with what the baseline's artifact says.
+        assert self._baseline is not None
+        return self._score(self._baseline, target).answer
+
+
+def encode(candidate: Candidate, task: Task, target: Target, path: Path) -> Artifact:
+    """The candidate as one ONNX file for one target.
+
+    Raises:
+        LoweringError: it cannot be exported, encoded, or run as the module runs.
+    """
+    samples = [f.calibration.samples for f in formats_of(candidate).values()]
+    calibration = calibration_inputs(task, max(samples, default=1))
+    check = head(task.validation, min(_PARITY_SAMPLES, len(task.validation))).inputs
+    return lower(candidate, target.lowering(), calibration=calibration, check=check, path=path)
+
+
+def _joined(inputs: Sequence[Inputs]) -> dict[str, Array]:
+    # A single tensor goes under the empty name: a target feeds it to the only input there is.
+    first = inputs[0]
+    if isinstance(first, Tensor):
+        return {"": np.concatenate([part.numpy() for part in inputs if isinstance(part, Tensor)])}
+    parts = [part for part in inputs if isinstance(part, dict)]
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in first}

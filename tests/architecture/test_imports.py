@@ -1,0 +1,174 @@
+"""Imports point down one list, heavy libraries have one home, and starting up is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "compress"
+
+# From the bottom up. A file may import from lines above its own, and from its own line.
+LEVELS: list[set[str]] = [
+    {"__init__"},  # names only: it imports nothing until it is asked for one
+    {"errors"},
+    {"select", "references", "artifact", "task", "environment", "recipe_file"},
+    {"numerics", "invariants", "record", "inputs"},
+    {"candidate", "pareto"},
+    {"algorithms"},
+    {"lower", "measure"},
+    {"stages"},
+    {"tasks", "zoo", "report"},
+    {"running"},
+    {"recipe"},
+    {"cli", "testing"},
+    {"__main__"},
+]
+LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
+
+# Libraries that only one file, or one folder, may know.
+HOMES = {
+    "torch_pruning": ["algorithms/channels.py"],
+    "onnxruntime.quantization": ["lower/quantize.py"],
+    "matplotlib": ["report/plots.py"],
+    "accelerate": ["algorithms/training.py"],
+    "sklearn": ["tasks/digits.py"],
+}
+
+# Parts that must work where there is no torch: on devices, and where reports are made.
+WITHOUT_TORCH = ["errors", "select", "references", "artifact", "record", "numerics", "invariants"]
+WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay", "recipe_file"]
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path):
+    """Modules that a file imports at run time, with the line; typing-only imports do not count."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield node.module, node.lineno
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_room_has_a_level():
+    assert {room_of(path) for path in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    own = LEVEL[room_of(path)]
+    for module, line in imports_of(path):
+        parts = module.split(".")
+        if parts[0] != "compress":
+            continue
+        room = parts[1] if len(parts) > 1 else "__init__"
+        same = room == room_of(path)
+        assert same or LEVEL[room] < own, f"{path}:{line} imports {module}, which lies above it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_homes(path):
+    here = path.relative_to(PACKAGE).as_posix()
+    for module, line in imports_of(path):
+        for library, homes in HOMES.items():
+            if module == library or module.startswith(f"{library}."):
+                assert here in homes, f"{path}:{line} imports {library}; its home is {homes}"
+
+
+def test_stages_do_not_import_stages():
+    kinds = {"train", "distill", "quantize", "prune"}
+    for kind in kinds:
+        for module, line in imports_of(PACKAGE / "stages" / f"{kind}.py"):
+            assert module.removeprefix("compress.stages.") not in kinds, f"{kind}.py:{line}"
+
+
+def test_algorithms_know_nothing_of_candidates():
+    for path in (PACKAGE / "algorithms").glob("*.py"):
+        assert "compress.candidate" not in {module for module, _ in imports_of(path)}, path
+
+
+def loaded_by(statement):
+    code = f"import sys; {statement}; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_plain_data_and_measuring_load_no_torch(module):
+    assert "torch" not in loaded_by(f"import compress.{module}")
+
+
+def test_the_package_and_its_help_load_nothing_heavy():
+    heavy = {"torch", "numpy", "onnx", "onnxruntime", "matplotlib", "pydantic", "yaml"}
+    code = (
+        "import contextlib, io, sys, compress.cli\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    compress.cli.main(['--help'])\n"
+        "print(' '.join(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+def test_public_names_exist_and_are_sorted():
+    import compress
+
+    assert compress.__all__ == sorted(compress.__all__)
+    assert set(compress.__all__) == set(compress._HOMES)
+    for name in compress.__all__:
+        assert getattr(compress, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        compress.Nonsense  # noqa: B018
+
+
+def functions():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield path, node
+
+
+def test_no_function_takes_arbitrary_keywords():
+    found = [f"{path}:{f.lineno} {f.name}" for path, f in functions() if f.args.kwarg]
+    assert not found
+
+
+def test_functions_stay_short():
+    def length(function):
+        start = function.body[0]
+        documented = isinstance(start, ast.Expr) and isinstance(start.value, ast.Constant)
+        begin = function.body[1].lineno if documented and len(function.body) > 1 else start.lineno
+        return function.end_lineno - begin + 1
+
+    lengths = sorted(length(function) for _, function in functions())
+    assert lengths[len(lengths) // 2] <= 10
+    assert lengths[-1] <= 60
+
+
+def test_files_stay_small():
+    # The worker is copied to devices as it is, so that it is one file by design.
+    limits = {PACKAGE / "measure" / "worker.py": 700}
+    lengths = {path: len(path.read_text().splitlines()) for path in FILES}
+    assert not {str(p): n for p, n in lengths.items() if n > limits.get(p, 400)}
+
+
+def test_no_room_is_a_drawer():
+    assert not {"utils", "helpers", "common", "misc"} & {path.stem for path in FILES}

@@ -1,0 +1,167 @@
+"""The table, for terminals, as Markdown and as CSV."""
+
+import csv
+import io
+
+import pytest
+
+from compress.report.sheet import sheet
+from compress.report.table import columns, display_width, markdown, render_table, text_table
+
+
+def lines_of(text):
+    return text.splitlines()
+
+
+@pytest.mark.parametrize(
+    "name", ["chain", "one_row", "failed", "lower_is_better", "adversarial", "clustered"]
+)
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_no_line_is_wider_than_asked(name, width, request):
+    record = request.getfixturevalue(name)
+    shown = text_table(record, record.targets[0], width=width)
+    assert max(display_width(line) for line in lines_of(shown)) <= width
+
+
+def test_the_table_shows_every_row_with_its_numbers(chain):
+    shown = lines_of(text_table(chain, "laptop"))
+    row = next(line for line in shown if line.startswith("2>"))
+    for cell in (
+        "distill",
+        "91.96 ±0.50",
+        "64.0",
+        "6.12 [6.00, 6.25]",
+        "faster",
+        "3.4",
+        "220.6",
+        "3.21x",
+        "49.4k",
+    ):
+        assert cell in row
+    assert next(line for line in shown if line.startswith("3 ")).split()[-2:] == ["97", "49.4k"]
+    assert sum(line[:1].isdigit() for line in shown) == 5
+
+
+def test_columns_stay_aligned_with_wide_characters(make):
+    specs = make.four_rows()[1:3]
+    specs[0].stage, specs[1].stage = "日本語", "plain"
+    shown = lines_of(text_table(make.build(specs), "laptop"))
+    rows = [line for line in shown if line[:1].isdigit()]
+    ends = [display_width(row[: row.index("±")]) for row in rows]
+    assert ends[0] == ends[1]
+
+
+def test_a_narrow_terminal_loses_the_least_important_columns_first(chain):
+    wide, narrow = text_table(chain, "laptop"), text_table(chain, "laptop", width=70)
+    assert "meters" in wide
+    assert "meters" not in narrow
+    assert "speedup" in narrow
+
+
+def test_ascii_only_for_terminals_that_know_no_more(chain, adversarial):
+    for record in (chain, adversarial):
+        assert text_table(record, record.targets[0], ascii_only=True).isascii()
+    assert render_table(chain, encoding="latin-1").isascii()
+    assert "±" in render_table(chain, encoding="UTF-8")
+
+
+def test_no_escape_sequence_reaches_the_terminal(adversarial):
+    shown = render_table(adversarial, encoding="utf-8")
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def test_sentences_follow_the_table(chain):
+    shown = " ".join(text_table(chain, "laptop").split())
+    assert "Ship row 2 (distill)" in shown
+    assert "int8 row 3 (quantize) is 1.41x" in shown
+    assert "Budget: met by row 2." in shown
+    assert "Front (accuracy, p50 latency, artifact size): rows 1, 2, 3 and 4" in shown
+    assert "Warning, row 3: 1 float operator" in shown
+
+
+def test_a_missed_budget_is_told(make):
+    record = make.build(make.four_rows(), baseline=1, budget={"artifact_kib": 10})
+    shown = " ".join(text_table(record, "laptop").split())
+    assert "Budget: missed by every row; row 4: artifact size 61.3 KiB, budget 10.0 KiB." in shown
+
+
+def test_ties_are_told_and_many_are_summed_up(clustered):
+    shown = text_table(clustered, "laptop")
+    assert "Tie: what was measured cannot tell row 1 from rows 2, 3" in shown
+    assert "more pairs, all in record.json" in shown
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("failed", "The run failed: stages[3] prune: nothing was pruned. What was measured"),
+        ("interrupted", "The run was interrupted: stages[3]"),
+        ("running", "The run is still going: stages[3]"),
+    ],
+)
+def test_an_unfinished_run_says_so(failed, status, words):
+    failed.status = status
+    assert words in " ".join(text_table(failed, "laptop").split())
+
+
+def test_what_was_not_measured_is_a_dash(failed):
+    row = next(line for line in lines_of(text_table(failed, "laptop")) if line.startswith("2 "))
+    assert row.split()[4:8] == ["-", "-", "-", "-"]
+
+
+def test_a_record_without_measurements_has_a_sentence_instead(chain):
+    chain.rows, chain.status = [], "running"
+    assert "Nothing has been measured yet." in render_table(chain)
+
+
+def test_every_target_gets_its_table(two_targets):
+    shown = render_table(two_targets, width=100, encoding="utf-8")
+    assert "prune on laptop" in shown
+    assert "prune on raspberry pi" in shown
+
+
+def test_markdown_escapes_what_would_break_it(chain, adversarial):
+    shown = lines_of(markdown(chain, "laptop"))
+    assert shown[0].startswith("| row | stage | accuracy % ± 95 % | p50 µs |")
+    assert sum(line.startswith("| ") for line in shown) == 7
+    assert "<script>" not in markdown(adversarial, adversarial.targets[0]).replace("\\<", "")
+
+
+def test_csv_has_unrounded_numbers_in_base_units(chain):
+    rows = list(csv.DictReader(io.StringIO(sheet([("run", chain)]))))
+    assert len(rows) == 5
+    quantised = rows[3]
+    assert quantised["stage"] == "quantize"
+    assert float(quantised["p50_s"]) == 90e-6
+    assert float(quantised["speedup"]) == 392 / 90
+    assert (quantised["ship"], rows[2]["ship"], rows[1]["baseline"]) == ("False", "True", "True")
+    assert quantised["p99_s"] == ""
+
+
+def test_csv_of_a_partial_record_leaves_cells_empty(failed):
+    rows = list(csv.DictReader(io.StringIO(sheet([("run", failed)]))))
+    assert (rows[2]["p50_s"], rows[2]["speedup"], rows[2]["model_peak_bytes"]) == ("", "", "")
+
+
+def test_csv_disarms_what_a_spreadsheet_would_run(make):
+    specs = make.four_rows()[1:2]
+    specs[0].stage = "=HYPERLINK(1)"
+    [row] = csv.DictReader(io.StringIO(sheet([("-run", make.build(specs))])))
+    assert (row["stage"], row["run"]) == ("'=HYPERLINK(1)", "'-run")
+
+
+def test_latency_shares_one_unit_in_a_column(lower_is_better):
+    p50 = next(c for c in columns(lower_is_better, "laptop") if c.heading == "p50")
+    assert (p50.unit, p50.cells) == ("µs", ("1900", "1100", "700"))
+
+
+def test_warnings_that_differ_in_numbers_alone_are_told_once(make):
+    specs = make.four_rows()[1:4]
+    for number, spec in enumerate(specs):
+        spec.warnings = [f"the load reached {number}.5"]
+    specs[0].warnings.append("denormals")
+    shown = text_table(make.build(specs), "laptop")
+    assert "Warning, rows 0, 1 and 2 (numbers of row 0): the load reached 0.5" in shown
+    assert "Warning, row 0: denormals" in shown
+    assert shown.count("the load") == 1

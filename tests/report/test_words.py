@@ -1,0 +1,90 @@
+"""Numbers in words."""
+
+import pytest
+
+from compress.pareto.words import (
+    count,
+    duration,
+    interval,
+    latency_unit,
+    plain,
+    ratio_words,
+    score,
+    score_change,
+    score_interval,
+    size,
+    times,
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (3.2e-7, "0.32 µs"),
+        (392e-6, "392 µs"),
+        (64e-6, "64.0 µs"),
+        (1.52e-3, "1.52 ms"),
+        (2.1, "2.10 s"),
+        (245.0, "4 min 05 s"),
+        (7800.0, "2 h 10 min"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (724_948, "708 KiB"),
+        (1_600_000, "1.53 MiB"),
+        (2**33, "8.00 GiB"),
+    ],
+)
+def test_size(amount, text):
+    assert size(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(842, "842"), (13_962, "14.0k"), (1_240_000, "1.24M"), (3e9, "3.00G")]
+)
+def test_count(amount, text):
+    assert count(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(0.713, "0.71x"), (1.42, "1.42x"), (14.23, "14.2x"), (142.3, "142x")]
+)
+def test_times(ratio, text):
+    assert times(ratio) == text
+
+
+def test_ratio_words_turn_a_slowdown_around():
+    assert ratio_words(2, "faster", "slower") == "2.00x faster"
+    assert ratio_words(0.8, "faster", "slower") == "1.25x slower"
+
+
+def test_scores_are_percent_for_accuracy_alone():
+    assert score("accuracy", 0.9196) == "91.96 %"
+    assert score("mse", 0.021347) == "0.02135"
+    assert score_change("accuracy", -0.004) == "−0.40 pt"
+    assert score_change("accuracy", 0.004) == "+0.40 pt"
+    assert score_change("mse", -0.0021) == "−0.0021"
+    assert score_interval("accuracy", -0.0085, 0.001) == "[−0.85, +0.10]"
+
+
+def test_intervals_share_their_decimals():
+    assert interval(4.3, 4.42) == "[4.30, 4.42]"
+    assert interval(98.7, 101.2) == "[99, 101]"
+
+
+def test_latency_unit_follows_the_value():
+    assert [latency_unit(s)[0] for s in (2.0, 2e-3, 2e-6, 2e-9)] == ["s", "ms", "µs", "µs"]
+
+
+def test_plain_is_one_printable_line():
+    assert plain("a\x1b[31m\u202eb\n c\t") == "a [31m b  c"
+    assert plain("x" * 30, 10) == "x" * 9 + "…"
+    assert plain("日本 ok") == "日本 ok"

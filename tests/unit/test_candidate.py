@@ -1,0 +1,187 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from compress.algorithms.channels import choose_channels, cut_channels
+from compress.candidate import Architecture, Candidate, count_parameters, load_weights
+from compress.errors import CheckpointError, ContractViolation, StorageError
+from compress.invariants import KeepZeros
+from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.testing.nets import NETS
+from compress.zoo import build
+
+
+def candidate(name="resnet"):
+    case = NETS[name]
+    made = Candidate.of(case.build(), case.example())
+    options = {**case.options, "classes": case.classes}
+    return replace(made, architecture=Architecture(arch=name, options=options))
+
+
+def rebuild(architecture):
+    return build(architecture.arch, architecture.options)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_pruned_candidate_is_the_same_once_saved_and_loaded(name, tmp_path):
+    start = candidate(name)
+    cut = start.fork()
+    cut_channels(cut.module, cut.example, choose_channels(cut.module, cut.example, ratio=0.5))
+    rule = QuantRule(format=LayerFormat(weights="int8", activations="int8"))
+    first = next(n for n, _ in cut.module.named_parameters() if n.endswith("weight"))
+    cut = replace(
+        cut, numerics=Numerics((rule,)), invariants=(KeepZeros(tensors=(first,)),), notes=("a",)
+    )
+    cut.save(tmp_path)
+    loaded = Candidate.load(tmp_path, start.example, rebuild)
+    assert loaded.fingerprint == cut.fingerprint
+    assert (loaded.numerics, loaded.invariants, loaded.notes) == (
+        cut.numerics,
+        cut.invariants,
+        cut.notes,
+    )
+    assert torch.equal(loaded.module(start.example), cut.module(start.example))
+    loaded.validate()
+
+
+def test_the_fingerprint_ignores_the_order_of_the_state_dict():
+    start = candidate("mlp")
+    other = start.fork()
+    for layer in other.module.modules():
+        if isinstance(layer, nn.Linear):
+            layer._parameters = dict(reversed(list(layer._parameters.items())))
+    assert list(other.module.state_dict()) != list(start.module.state_dict())
+    assert other.fingerprint == start.fingerprint
+
+
+@pytest.mark.parametrize("change", ["weight", "numerics", "invariants", "architecture"])
+def test_the_fingerprint_moves_with_everything_that_counts(change):
+    start = candidate("mlp")
+    other = start.fork()
+    if change == "weight":
+        with torch.no_grad():
+            next(other.module.parameters()).view(-1)[0] += 1
+    elif change == "numerics":
+        other = replace(other, numerics=Numerics((QuantRule(format=LayerFormat(weights="int8")),)))
+    elif change == "invariants":
+        other = replace(other, invariants=(KeepZeros(tensors=("x",)),))
+    else:
+        other = replace(other, architecture=None)
+    assert other.fingerprint != start.fingerprint
+
+
+def test_a_candidate_owns_a_plain_copy_of_what_it_is_made_from():
+    module = nn.Linear(2, 2).double().requires_grad_(False)
+    made = Candidate.of(module, torch.ones(2, 2))
+    made.validate()
+    assert made.module is not module
+    assert module.weight.dtype == torch.float64
+
+
+def _hooked():
+    module = nn.Linear(2, 2)
+    module.register_forward_hook(lambda *_: None)
+    return module.eval()
+
+
+def _parametrised():
+    return nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)).eval()
+
+
+class Pair(nn.Linear):
+    def forward(self, x):
+        return x, x
+
+
+def _infinite():
+    module = nn.Linear(2, 2).eval()
+    nn.init.constant_(module.bias, float("inf"))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (_hooked(), "has hooks; a candidate's module is plain"),
+        (_parametrised(), "has parametrisations"),
+        (nn.Linear(2, 2), "is in training mode"),
+        (nn.Linear(2, 2).eval().requires_grad_(False), "'weight' is frozen"),
+        (nn.Linear(2, 2).eval().half(), r"'weight' is torch\.float16"),
+        (Pair(2, 2).eval(), "the model returns a tuple; wrap it to return one tensor"),
+        (_infinite(), "outputs on the example are not finite"),
+    ],
+)
+def test_a_module_that_stages_cannot_count_on_is_refused(module, message):
+    with pytest.raises(ContractViolation, match=message):
+        Candidate(module, torch.ones(2, 2)).validate()
+
+
+def test_parameters_are_counted_with_and_without_zeros():
+    module = nn.Linear(3, 2)
+    nn.init.zeros_(module.bias)
+    assert count_parameters(module) == (8, 6)
+
+
+def test_weights_are_loaded_strictly(tmp_path):
+    source, path = nn.Linear(3, 2), tmp_path / "w.safetensors"
+    save_file(source.state_dict(), path)
+    target = nn.Linear(3, 2)
+    load_weights(target, path)
+    assert torch.equal(target.weight, source.weight)
+    with pytest.raises(CheckpointError, match=r"do not fit the model: shape weight is \(2, 3\)"):
+        load_weights(nn.Linear(4, 2), path)
+    with pytest.raises(CheckpointError, match=r"missing 0\.weight.*unexpected weight, bias|bias"):
+        load_weights(nn.Sequential(nn.Linear(3, 2)), path)
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        load_weights(target, tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "pickle"])
+def test_damaged_and_pickled_weights_are_refused(damage, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(nn.Linear(3, 2).state_dict(), path)
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-8])
+    elif damage == "garbage":
+        path.write_bytes(b"\xff" * 64)
+    else:
+        torch.save(nn.Linear(3, 2).state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"not a readable safetensors file.*can run code"):
+        load_weights(nn.Linear(3, 2), path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: "{", "not a saved candidate"),
+        (lambda d: json.dumps({}), "not a saved candidate"),
+        (lambda d: json.dumps(d | {"structure": {}}), "is of another architecture"),
+        (
+            lambda d: json.dumps(
+                d | {"structure": {k: v | {"evil": 1} for k, v in d["structure"].items()}}
+            ),
+            "evil is not part of this architecture",
+        ),
+        (lambda d: json.dumps(d | {"numerics": [{"format": {"weights": "int9"}}]}), "not a saved"),
+    ],
+)
+def test_a_strangers_structure_file_cannot_add_anything(edit, message, tmp_path):
+    start = candidate("mlp")
+    start.save(tmp_path)
+    file = tmp_path / "candidate.json"
+    file.write_text(edit(json.loads(file.read_text())))
+    with pytest.raises(CheckpointError, match=message):
+        Candidate.load(tmp_path, start.example, rebuild)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(StorageError, match=r"No space left on device.*earlier stages are"):
+        candidate("mlp").save(tmp_path)

@@ -1,0 +1,78 @@
+import pytest
+
+from compress.errors import RecipeError
+from compress.recipe_file import parse, with_settings
+
+TEXT = """\
+name: x
+stages:
+  - kind: train
+    epochs: 3
+  - {kind: prune, ratio: 0.5}
+"""
+
+
+def test_every_path_knows_its_line():
+    document = parse(TEXT, "r.yaml")
+    assert document.at(("stages", 0, "epochs")) == "r.yaml:4: stages[0].epochs"
+    assert document.at(("stages", 1, "gone")) == "r.yaml:5: stages[1].gone"
+    assert document.at(("name",)) == "r.yaml:1: name"
+
+
+# Each line nests the one before it nine times.
+BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcd", "bcde", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", r"r\.yaml:2?.*not valid YAML"),
+        ("- 1", r"r\.yaml: a recipe is a mapping of keys; got list"),
+        ("", r"a recipe is a mapping of keys; got NoneType"),
+        ("a: 1\nb: 2\na: 3", r"r\.yaml:3: a: the key is given twice"),
+        ("a: !!python/object/apply:os.system [ls]", r"not valid YAML"),
+        ("stages:\n  - {ratio: {choose: [1, 2]}}", r"r\.yaml:2: stages\[0\]\.ratio: .*sweep"),
+        ("[" * 3000, r"not valid YAML"),
+        ("a: " + "x" * 1_000_001, r"over 1,000,000 characters"),
+        (
+            BOMB,
+            r"unfolds to over 20,000 values",
+        ),
+        ("a: &a [*a]", r"unfolds to over 20,000 values|not valid YAML"),
+    ],
+    ids=["open", "list", "empty", "twice", "code", "sweep", "deep", "long", "bomb", "cycle"],
+)
+def test_what_a_person_cannot_have_meant_is_refused_with_its_place(text, message):
+    with pytest.raises(RecipeError, match=message):
+        parse(text, "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("stages.1.ratio=0.25", 0.25), ("stages.0.epochs=7", 7), ("stages.0.label=a: b", {"a": "b"})],
+)
+def test_settings_change_values_and_leave_the_document_alone(setting, value):
+    document = parse(TEXT, "r.yaml")
+    changed = with_settings(document, [setting])
+    _, index, key = setting.partition("=")[0].split(".")
+    assert changed.data["stages"][int(index)][key] == value
+    assert document.data == parse(TEXT, "r.yaml").data
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stages", "give it as path=value"),
+        ("=3", "give it as path=value"),
+        ("stages.7.epochs=3", r"'7' is not an index; the list has 2 entries"),
+        ("stages.first.epochs=3", r"'first' is not an index"),
+        ("stage.0.epochs=3", r"there is no 'stage'; did you mean 'stages'"),
+        ("name.x=3", r"'x' is not inside a mapping or a list"),
+    ],
+)
+def test_settings_that_lead_nowhere_are_explained(setting, message):
+    with pytest.raises(RecipeError, match=message):
+        with_settings(parse(TEXT, "r.yaml"), [setting])
