@@ -103,7 +103,7 @@ def take_census(path: Path) -> Census:
 def _load(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
-    except (OSError, DecodeError, ValueError) as error:
+    except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:
         raise LoweringError(
             f"{path}: not a readable ONNX file ({str(error).strip() or 'it is damaged'}); it may "
             "be truncated, or its external data may be missing."

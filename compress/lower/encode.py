@@ -119,10 +119,10 @@ def guard_float(model: ir.Model) -> None:
     """Keep the float products between int8 nodes as they are declared.
 
     Where a product with float weights reads a DequantizeLinear and its result is quantised,
-    onnxruntime (from 1.21 on) quantises the weights by itself: one scale for all channels, against
-    the declared format, with saturation, and, if an activation function follows, 1.6 times slower
-    than float. It looks for a DequantizeLinear right before the product, so a Clip that clips
-    nothing stands between them.
+    onnxruntime (seen in 1.22 and 1.32, not in 1.20) quantises the weights by itself: with one
+    scale for all channels, with saturation, against what was declared, and, if an activation
+    function follows, 1.6 times slower than float. It looks for a DequantizeLinear right before
+    the product, so a Clip that clips nothing stands between them.
     """
     graph = model.graph
     clipped: dict[ir.Value, ir.Value] = {}

@@ -178,19 +178,25 @@ def _shorten_names(graph: ir.Graph) -> None:
     constants = tuple(graph.initializers.values())
     graph.initializers.clear()
     for value in constants:
-        value.name = next(names)
+        _forget(value, next(names))
         if (array := array_of(value)) is not None:
             # Raw bytes: some writers spell small integers out, at up to ten bytes each.
             value.const_value = ir.tensor(array, dtype=value.dtype, name=value.name)
-    for value in constants:
+        value.shape, value.type = None, None
         graph.register_initializer(value)
+    for value in (*graph.inputs, *graph.outputs):
+        value.metadata_props.clear()
     for node in graph:
         node.name = next(names)
         for value in node.outputs:
             if value.name not in fixed:
-                value.name = next(names)
-            if not value.is_graph_output():
+                _forget(value, next(names))
                 value.shape, value.type = None, None
+
+
+def _forget(value: ir.Value, name: str) -> None:
+    value.name = name
+    value.metadata_props.clear()
 
 
 def _base36() -> Iterator[str]:

@@ -22,7 +22,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from compress.algorithms.calibrate import activation_grid
 from compress.inputs import Inputs
 from compress.lower.export import layer_of
-from compress.lower.graph import array_of, consumers, replace, rewire
+from compress.lower.graph import Array, array_of, consumers, replace, rewire
 from compress.lower.quiet import quiet
 from compress.lower.ranges import Range, observe
 from compress.lower.regions import KEEPS_SCALE, absorbs, format_of, int8_nodes, layers_with
@@ -33,6 +33,9 @@ __all__ = ["Static", "quantize"]
 
 # Operators that quantisation commutes with: a range decided behind them holds before them.
 _COMMUTES = KEEPS_SCALE - {"AveragePool", "Resize", "Slice", "Split"}
+
+# Half of what int32 holds: the other half is for the sum of 2**15 products or more.
+_BIAS_LIMIT = 2.0**30
 
 # The quantiser wants a range for every tensor, and then takes the scale that it is given.
 _UNUSED_RANGE = TensorData(lowest=np.float32(0), highest=np.float32(1))
@@ -186,10 +189,11 @@ def _run_quantizer(
     activations = {str(v.name): [_activation(*bounds)] for v, bounds in ranges.items()}
     weights: dict[str, list[dict[str, Any]]] = {}
     for node in chosen:
-        value = node.inputs[1] if layer_of(node) is not None else None
-        if value is None or value.name in weights:
+        source, value = node.inputs[:2] if layer_of(node) is not None else (None, None)
+        if source is None or value is None or value.name in weights:
             continue
         grid = grid_of(node, format_of(node, formats), avoid_saturation=avoid_saturation)
+        grid = grid.at_least(_bias_step(node, ranges[_scale_owner(source, chosen)]))
         # On the grid already, so that the quantiser's own rounding has nothing to decide.
         value.const_value = ir.tensor(grid.values, name=value.name)
         weights[str(value.name)] = _channels(grid)
@@ -216,6 +220,17 @@ def _run_quantizer(
         )
         quantized: onnx.ModelProto = quantizer.quantize_model()
     return ir.from_proto(quantized)
+
+
+def _bias_step(node: ir.Node, bounds: Range) -> Array:
+    """The least weight step at which the int32 bias and what is added to it cannot overflow.
+
+    A bias is stored in steps of input scale times weight scale. The quantiser keeps the bias itself
+    within 32 bits and leaves no room for the sum of products.
+    """
+    bias = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    scale, _ = activation_grid(*bounds)
+    return np.zeros(1) if bias is None else np.abs(bias).astype(np.float64) / (scale * _BIAS_LIMIT)
 
 
 def _activation(low: float, high: float) -> dict[str, Any]:

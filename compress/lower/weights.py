@@ -36,6 +36,14 @@ class Grid:
         shape[self.axis] = -1
         return self.scale.reshape(shape)
 
+    def at_least(self, step: Array) -> Grid:
+        """The same weights on a grid whose steps are ``step`` or more, per channel."""
+        if (self.scale >= step).all():
+            return self
+        coarse = Grid(self.integers, np.maximum(self.scale, step).astype(np.float32), self.axis)
+        integers = np.rint(self.values / coarse.column).astype(np.int8)
+        return Grid(integers, coarse.scale, self.axis)
+
     @property
     def values(self) -> Array:
         """The float32 weights that the integers stand for."""

@@ -325,13 +325,16 @@ def _measure(
         bench.set_baseline(entry)
     key = bench.key(row.fingerprint)
     known = earlier.rows[row.index] if earlier and row.index < len(earlier.rows) else None
-    if known is not None and known.measured_with == key and known.measurements:
-        job.observer({"event": "reuse", "index": row.index, "label": row.stage})
-        row.measurements, row.macs, row.measured_with = known.measurements, known.macs, key
-        return
+    if known is not None and known.measurements:
+        # Before there is a baseline, what is known of the same candidate will do for now.
+        unmoved = known.fingerprint == row.fingerprint and not bench.has_baseline
+        if known.measured_with == key or unmoved:
+            job.observer({"event": "reuse", "index": row.index, "label": row.stage})
+            row.measurements, row.macs = known.measurements, known.macs
+            row.measured_with = known.measured_with
+            return
     job.observer({"event": "measure", "index": row.index, "label": row.stage})
-    ready = row.index >= record.baseline
-    row.measurements = bench.compared(entry) if ready else bench.scored(entry)
+    row.measurements = bench.compared(entry) if bench.has_baseline else bench.scored(entry)
     row.macs, row.measured_with = bench.macs(entry), key
 
 

@@ -115,6 +115,11 @@ class Bench:
         """From now on rows are compared with this one."""
         self._baseline = entry
 
+    @property
+    def has_baseline(self) -> bool:
+        """Whether there is a row to compare with."""
+        return self._baseline is not None
+
     def key(self, fingerprint: str) -> str:
         """Identifies everything that a row's measurements depend on, less the noise."""
         facts = [
