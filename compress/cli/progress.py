@@ -12,11 +12,11 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Turns a run's events into lines on ``stream`` (standard error: output stays clean)."""
+    """Turns a run's events into lines on ``stream``: standard error, so that output stays clean."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
-        self._moves = stream.isatty()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._moves = self._stream.isatty()
         self._start_s = time.monotonic()
         self._stage = ""
 

@@ -24,15 +24,13 @@ from compress.inputs import Inputs
 from compress.lower.export import layer_of
 from compress.lower.graph import Array, array_of, consumers, replace, rewire
 from compress.lower.quiet import quiet
-from compress.lower.ranges import Range, observe
-from compress.lower.regions import KEEPS_SCALE, absorbs, format_of, int8_nodes, layers_with
+from compress.lower.ranges import Range
+from compress.lower.regions import absorbs, format_of, int8_nodes, layers_with
+from compress.lower.scales import calibrate, layer_ranges, scale_owner
 from compress.lower.weights import Grid, grid_of
-from compress.numerics import Calibration, LayerFormat
+from compress.numerics import LayerFormat
 
 __all__ = ["Static", "quantize"]
-
-# Operators that quantisation commutes with: a range decided behind them holds before them.
-_COMMUTES = KEEPS_SCALE - {"AveragePool", "Resize", "Slice", "Split"}
 
 # Half of what int32 holds: the other half is for the sum of 2**15 products or more.
 _BIAS_LIMIT = 2.0**30
@@ -71,11 +69,8 @@ def quantize(
     if not layers_with(graph, formats, lambda f: f.is_static_int8):
         return Static(model)
     chosen = int8_nodes(graph, formats)
-    grids = {value: _decided_at(value, chosen) for value in _quantised(graph, chosen, formats)}
-    wanted = {site: _calibration(site, chosen, formats) for site in grids.values()}
-    seen = observe(model, wanted, data)
-    ranges = {value: seen[site] for value, site in grids.items()}
-    inputs = _layer_ranges(graph, formats, chosen, ranges)
+    ranges = calibrate(model, chosen, formats, data)
+    inputs = layer_ranges(graph, formats, chosen, ranges)
     chosen = _absorb_activations(graph, chosen, ranges)
     if not chosen:
         return Static(model, inputs)
@@ -84,84 +79,11 @@ def quantize(
     return Static(quantised, inputs)
 
 
-def _quantised(
-    graph: ir.Graph, chosen: Collection[ir.Node], formats: Mapping[str, LayerFormat]
-) -> list[ir.Value]:
-    # Every tensor that an int8 node reads, and those it makes with a scale of its own; and the
-    # inputs of static layers without a kernel, whose range the simulation needs.
-    found: dict[ir.Value, None] = {}
-    for node in graph:
-        if node in chosen:
-            read = [_scale_owner(v, chosen) for v in node.inputs if v and _is_computed(v)]
-            own = node.op_type not in {*KEEPS_SCALE, "Gemm"}
-            found.update(dict.fromkeys([*read, *(node.outputs if own else [])]))
-        elif format_of(node, formats).is_static_int8 and node.inputs[0]:
-            found[_scale_owner(node.inputs[0], chosen)] = None
-    return [value for value in found if not _is_absorbed(value, chosen)]
-
-
-def _is_computed(value: ir.Value) -> bool:
-    return array_of(value) is None and value.dtype == ir.DataType.FLOAT
-
-
-def _is_absorbed(value: ir.Value, chosen: Collection[ir.Node]) -> bool:
-    return any(absorbs(node, chosen) for node in consumers(value))
-
-
-def _scale_owner(value: ir.Value, chosen: Collection[ir.Node]) -> ir.Value:
-    while (producer := value.producer()) is not None:
-        source = producer.inputs[0] if producer.inputs else None
-        if source is None or producer not in chosen or producer.op_type not in KEEPS_SCALE:
-            break
-        value = source
-    return value
-
-
-def _decided_at(value: ir.Value, chosen: Collection[ir.Node]) -> ir.Value:
-    users = consumers(value)
-    while len(users) == 1 and users[0] in chosen and users[0].op_type in _COMMUTES:
-        value = users[0].outputs[0]
-        users = consumers(value)
-    return value
-
-
-def _calibration(
-    value: ir.Value, chosen: Collection[ir.Node], formats: Mapping[str, LayerFormat]
-) -> Calibration:
-    """That of the nearest static layer that the value flows into through int8 nodes."""
-    frontier, seen = consumers(value), set[ir.Node]()
-    while frontier:
-        for node in frontier:
-            if format_of(node, formats).is_static_int8:
-                return format_of(node, formats).calibration
-        seen.update(frontier)
-        inside = [node for node in frontier if node in chosen]
-        frontier = [n for node in inside for n in node.successors() if n not in seen]
-    return Calibration()
-
-
-def _layer_ranges(
-    graph: ir.Graph,
-    formats: Mapping[str, LayerFormat],
-    chosen: Collection[ir.Node],
-    ranges: Mapping[ir.Value, Range],
-) -> dict[str, Range]:
-    found: dict[str, Range] = {}
-    for name, node in layers_with(graph, formats, lambda f: f.is_static_int8):
-        source = node.inputs[0]
-        assert source is not None
-        low, high = ranges[_scale_owner(source, chosen)]
-        # A layer that is called twice is simulated with one range.
-        before = found.get(name, (low, high))
-        found[name] = min(low, before[0]), max(high, before[1])
-    return found
-
-
 def _absorb_activations(
     graph: ir.Graph, chosen: set[ir.Node], ranges: dict[ir.Value, Range]
 ) -> set[ir.Node]:
     kept = set(chosen)
-    for node in graph:
+    for node in tuple(graph)[::-1]:  # of two in a row, the last one's output is what was observed
         if node not in chosen or node.op_type not in ("Relu", "Clip"):
             continue
         if absorbs(node, chosen):
@@ -187,16 +109,7 @@ def _run_quantizer(
     avoid_saturation: bool,
 ) -> ir.Model:
     activations = {str(v.name): [_activation(*bounds)] for v, bounds in ranges.items()}
-    weights: dict[str, list[dict[str, Any]]] = {}
-    for node in chosen:
-        source, value = node.inputs[:2] if layer_of(node) is not None else (None, None)
-        if source is None or value is None or value.name in weights:
-            continue
-        grid = grid_of(node, format_of(node, formats), avoid_saturation=avoid_saturation)
-        grid = grid.at_least(_bias_step(node, ranges[_scale_owner(source, chosen)]))
-        # On the grid already, so that the quantiser's own rounding has nothing to decide.
-        value.const_value = ir.tensor(grid.values, name=value.name)
-        weights[str(value.name)] = _channels(grid)
+    weights = _weights(model.graph, chosen, ranges, formats, avoid_saturation)
     proto = ir.to_proto(model)
     # The mark of onnxruntime's own preprocessing: types are complete, do not infer them again.
     onnx.helper.set_model_props(proto, {"onnx.infer": "onnxruntime.quant"})
@@ -220,6 +133,34 @@ def _run_quantizer(
         )
         quantized: onnx.ModelProto = quantizer.quantize_model()
     return ir.from_proto(quantized)
+
+
+def _weights(
+    graph: ir.Graph,
+    chosen: Collection[ir.Node],
+    ranges: Mapping[ir.Value, Range],
+    formats: Mapping[str, LayerFormat],
+    avoid_saturation: bool,
+) -> dict[str, list[dict[str, Any]]]:
+    """Put the weights on their grids, in place; the grids in the quantiser's words, by name."""
+    least: dict[ir.Value, Array] = {}
+    grids: dict[ir.Value, Grid] = {}
+    for node in graph:
+        if node not in chosen or layer_of(node) is None:
+            continue
+        source, value = node.inputs[:2]
+        assert source is not None
+        assert value is not None
+        step = _bias_step(node, ranges[scale_owner(source, chosen)])
+        least[value] = np.maximum(step, least.get(value, 0))
+        if value not in grids:
+            format = format_of(node, formats)
+            grids[value] = grid_of(node, format, avoid_saturation=avoid_saturation)
+    for value, grid in grids.items():
+        grids[value] = grid.at_least(least[value])
+        # On the grid already, so that the quantiser's own rounding has nothing to decide.
+        value.const_value = ir.tensor(grids[value].values, name=value.name)
+    return {str(value.name): _channels(grid) for value, grid in grids.items()}
 
 
 def _bias_step(node: ir.Node, bounds: Range) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import onnx_ir as ir
 
 from compress.lower.export import layer_of, scopes
-from compress.lower.graph import reaches
+from compress.lower.graph import array_of, reaches
 from compress.numerics import FLOAT32, LayerFormat
 
 __all__ = [
@@ -78,11 +78,12 @@ def absorbs(node: ir.Node, chosen: Collection[ir.Node]) -> bool:
     """Whether the output range of the int8 node before it does all that ``node`` does.
 
     True of Relu and Clip behind an operator that chooses its scale: a range that starts at zero
-    clips at zero.
+    clips at zero. A Clip whose bounds exclude zero is kept, since zero is on every grid.
     """
     producer = sole_producer(node)
-    own_scale = producer is not None and producer.op_type not in KEEPS_SCALE
-    return node.op_type in ("Relu", "Clip") and producer in chosen and own_scale
+    if producer is None or producer not in chosen or producer.op_type in KEEPS_SCALE:
+        return False
+    return node.op_type == "Relu" or (node.op_type == "Clip" and _spans_zero(node))
 
 
 def sole_producer(node: ir.Node) -> ir.Node | None:
@@ -138,6 +139,13 @@ def _is_under(name: str, scope: str) -> bool:
 def _is_nearest(node: ir.Node) -> bool:
     mode = node.attributes.get("mode")
     return mode is None or mode.as_string() == "nearest"
+
+
+def _spans_zero(node: ir.Node) -> bool:
+    low, high = [*node.inputs[1:], None, None][:2]
+    bounds = [(low, -1), (high, 1)]
+    given = [(array_of(value), sign) for value, sign in bounds if value is not None]
+    return all(array is not None and sign * array.item() >= 0 for array, sign in given)
 
 
 def _sets_scale(node: ir.Node | None) -> bool:

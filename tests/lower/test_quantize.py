@@ -132,6 +132,38 @@ def test_activation_functions_are_part_of_the_range_of_what_precedes_them(encode
     ]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "kept"), [(-1.0, 1.0, False), (0.0, None, False), (0.2, 5.0, True)]
+)
+def test_a_clip_is_absorbed_only_if_its_bounds_span_zero(low, high, kept):
+    class Clipped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).clamp(low, high).flatten(1))
+
+    module = Clipped().eval()
+    data = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    format = LayerFormat(weights="int8", activations="int8")
+    model = export(module, data, Lowering())
+    made, _, _ = encode(model, {"conv": format, "fc": format}, [data], avoid_saturation=True)
+    found = [node.op_type for node in made.graph]
+    assert ("Clip" in found or "Max" in found) == kept
+    assert "Relu" not in found
+
+
+def test_two_activation_functions_in_a_row_are_absorbed_together():
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Hardtanh(-1, 0.3), nn.Conv2d(4, 2, 2))
+    data = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    formats = dict.fromkeys(("0", "3"), LayerFormat(weights="int8", activations="int8"))
+    model = export(module.eval(), data, Lowering())
+    made, ranges, _ = encode(model, formats, [data], avoid_saturation=True)
+    assert ranges["3"] == pytest.approx((0, 0.3))
+    assert {n.op_type for n in made.graph} == {"QuantizeLinear", "DequantizeLinear", "Conv"}
+
+
 def test_a_relu_whose_input_is_used_elsewhere_is_int8_too(encoded, rule):
     assert encoded("preactivation", rule()).optimised()[:5] == [
         "QuantizeLinear",

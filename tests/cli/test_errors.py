@@ -1,0 +1,277 @@
+"""Bad input: one sentence on standard error, the right exit code, nothing lost."""
+
+import gzip
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from compress.cli import main
+from compress.record import Record
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, monkeypatch):
+    """Runs a recipe that must be refused; the exit code and the message."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(text, *arguments, command="run"):
+        Path("r.yaml").write_text(text)
+        code = main([command, "r.yaml", *arguments])
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "Traceback" not in message
+        assert message.startswith("compresskit: ")
+        return code, message.removeprefix("compresskit: ")
+
+    return call
+
+
+def recipe(stages="  - {kind: quantize}", task="digits", model="{arch: mlp, in_features: 64}"):
+    return f"schema: 1\nname: r\ntask: {task}\nmodel: {model}\nstages:\n{stages}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (recipe("  - {kind: train, epoch: 3}"), r"r\.yaml:6: stages\[0\]\.epoch: unknown key; did you mean 'epochs'"),
+        (recipe("  - {kind: train, epochs: many}"), r"r\.yaml:6: stages\[0\]\.epochs: should be a valid integer.*got 'many'"),
+        (recipe("  - {kind: prune, ratio: 1.5}"), r"r\.yaml:6: stages\[0\]\.ratio: should be less than 1; got 1\.5"),
+        (recipe("  - {kind: shrink}"), r"stages\[0\]\.kind: there is no stage 'shrink'; known are train, distill"),
+        (recipe("  - quantize"), r"stages\[0\]: a stage is a mapping with a `kind`"),
+        (recipe("  []").replace("stages:\n  []", "stages: []"), r"stages: .*at least 1 item"),
+        ("schema: 1\nname: r\n", r"stages must be a list of blocks"),
+        (recipe() + "colour: red\n", r"r\.yaml:7: colour: unknown key"),
+        (recipe(task="digit"), r"task.*: there is no built-in task 'digit'; did you mean 'digits'"),
+        (recipe(model="{arch: resnett}"), r"resnett.*did you mean 'resnet'|no built-in architecture 'resnett'"),
+        (recipe(model="{arch: mlp, depth_of_it: 3}"), r"depth_of_it"),
+        (recipe("  - {kind: quantize, weights: int7}"), r"stages\[0\]\.weights: should be 'float32'.*got 'int7'"),
+        (recipe("  - {kind: quantize, weights: float32, activations: int8}"), r"activations: int8 needs integer weights"),
+        (recipe("  - {kind: prune, granularity: '4:2'}"), r"granularity is channels, weights, or N:M .* got '4:2'"),
+        (recipe("  - {kind: prune, granularity: weights, round_to: 8}"), r"round_to is for granularity channels"),
+        (recipe("  - {kind: prune, granularity: weights, importance: taylor}"), r"importance taylor is for channels"),
+        (recipe("  - {kind: prune, of: original, scope: global}"), r"of: original counts per layer"),
+        (recipe("  - {kind: distill, losses: [{kind: label}]}"), r"no loss asks the teacher"),
+        (recipe("  - {kind: distill, losses: [{kind: kl}]}"), r"unknown loss 'kl'; known are response"),
+        (recipe("  - {kind: distill, teacher: {}}"), r"a teacher is one of onnx, callable or arch .*none of them"),
+        (recipe("  - {kind: distill, teacher: {arch: mlp}}"), r"a teacher of its own architecture needs weights"),
+        (recipe("  - {kind: distill, teacher: {onnx: t.onnx, width: 3}}"), r"width goes with arch"),
+        (recipe("  - {kind: distill, teacher: {onnx: t.onnx}}"), r"teacher\.onnx: t\.onnx: there is no such file"),
+        (recipe("  - {kind: train, label: '../../etc'}"), r"stages\[0\]\.label: .*pattern"),
+        (recipe().replace("name: r", "name: ../up"), r"r\.yaml:2: name: .*pattern"),
+        (recipe("  - {kind: prune, ratio: {choose: [0.1, 0.2]}}"), r"stages\[0\]\.ratio: this is a sweep value"),
+        (recipe("  - {kind: quantize}\n  bad"), r"r\.yaml:\d+: not valid YAML"),
+        (recipe("  - {kind: my_parts:Stage}"), r"only imported when you name it: add `--import my_parts`"),
+    ],
+)  # fmt: skip
+def test_a_wrong_recipe_is_refused_with_its_place(text, message, refused):
+    code, said = refused(text)
+    assert re.search(message, said), said
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (recipe(), ["--set", "stages.4.epochs=1"], r"'4' is not an index"),
+        (recipe(), ["--quick", "--strict"], r"--quick and --strict exclude each other"),
+        (recipe("  - {kind: nowhere_parts:X}"), ["--import", "nowhere_parts"], r"cannot be imported"),
+        (recipe("  - {kind: json:dumps}"), ["--import", "json"], r"'json:dumps' is not a subclass of compress\.Stage"),
+        (recipe("  - {kind: json:gone}"), ["--import", "json"], r"the module 'json' has no 'gone'"),
+        (recipe(task="json:dumps"), ["--import", "json"], r"unexpected TypeError|must return a compress\.Task"),
+        (recipe(model="{arch: 'collections:OrderedDict'}"), ["--import", "collections"], r"must give a torch\.nn\.Module; got OrderedDict"),
+        (recipe(model="{arch: 'collections:OrderedDict', x: 1, y: 2}", task="digits"), ["--import", "collections"], r"must give a torch\.nn\.Module"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_refused(text, arguments, message, refused):
+    code, said = refused(text, *arguments)
+    assert re.search(message, said), said
+    assert code in (1, 2)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("stages", "code", "message"),
+    [
+        ("  - {kind: quantize, select: [tail]}", 2, r"'tail' matches no layer; nearest are"),
+        ("  - {kind: prune, ignore: [tail]}", 2, r"ignore: the pattern 'tail' matches no layer"),
+        ("  - {kind: quantize}\n  - {kind: quantize}", 1, r"stages\[1\] \(quantize-2\): quantize: every selected layer already"),
+        ("  - {kind: prune, ratio: 0.001}", 1, r"removes no channel from any layer"),
+        ("  - {kind: distill, student: {arch: mlp, in_features: 64, classes: 3}}", 1, r"the teacher.*\(\d+, 10\).*\(\d+, 3\)|\(\d+, 3\).*\(\d+, 10\)"),
+        ("  - {kind: distill, teacher: {arch: mlp, in_features: 64, weights: gone.safetensors}}", 1, r"gone\.safetensors: there is no such file"),
+    ],
+)  # fmt: skip
+def test_what_a_stage_cannot_do_is_known_to_plan_as_well(command, stages, code, message, refused):
+    given, said = refused(recipe(stages), command=command)
+    if command == "plan":
+        message = message.replace(r"stages\[1\] \(quantize-2\): ", "")
+    assert re.search(message, said), said
+    assert given == code
+
+
+def test_a_loss_that_is_not_finite_says_where(refused):
+    code, said = refused(
+        recipe("  - {kind: train, learning_rate: 1.0e+30, clip_norm: null, optimizer: sgd}"),
+        "--quick",
+    )
+    assert code == 1
+    assert re.search(
+        r"stages\[0\] \(train\): the training loss became (nan|inf) in epoch 1, step", said
+    )
+    assert Record.load(Path("runs/r")).status == "failed"
+
+
+def test_weights_that_do_not_fit_are_refused(refused, tmp_path):
+    from safetensors.torch import save_file
+    from torch import nn
+
+    save_file(nn.Linear(2, 2).state_dict(), tmp_path / "w.safetensors")
+    code, said = refused(recipe(model="{arch: mlp, in_features: 64, weights: w.safetensors}"))
+    assert code == 1
+    assert re.search(
+        r"w\.safetensors: the weights do not fit the model: missing .*unexpected", said
+    )
+
+
+def test_a_data_set_that_is_damaged_is_refused_by_name(refused, tmp_path):
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    for name in names:
+        (tmp_path / f"{name}-ubyte.gz").write_bytes(gzip.compress(b"nothing"))
+    code, said = refused(recipe(task=f"{{name: fashion-mnist, folder: {tmp_path}}}"))
+    assert code == 1
+    assert "train-images-idx3-ubyte.gz" in said
+
+
+DATA_DEPENDENT = """\
+import torch
+from torch import nn
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if float(x.sum()) > 0:
+            x = -x
+        return self.layer(x)
+"""
+
+
+def test_a_model_that_cannot_be_exported_is_explained(refused, tmp_path, monkeypatch):
+    (tmp_path / "branching_parts.py").write_text(DATA_DEPENDENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, said = refused(
+        recipe(model="{arch: 'branching_parts:Branches'}"), "--import", "branching_parts"
+    )
+    assert code == 1
+    assert re.search(r"decides by the values of a tensor .*a static graph cannot; use torch\.where", said)
+    assert Record.load(Path("runs/r")).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "gone.yaml"], 2, r"gone\.yaml: there is no such recipe file"),
+        (["report", "gone"], 2, r"there is no record here; give a folder that `compresskit run`"),
+        (["bench", "gone.onnx"], 1, r""),
+        (["bench", "gone.onnx", "--threads", "0"], 2, r"--threads must be at least 1; got 0"),
+    ],
+)
+def test_files_that_are_not_there(arguments, code, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert re.search(message, err)
+    if arguments[0] == "bench" and code == 1:
+        assert "no such file" in out
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 2}', "\x00\x01"])
+def test_a_record_that_is_none_is_refused(text, tmp_path, capsys):
+    (tmp_path / "record.json").write_text(text)
+    assert main(["report", str(tmp_path)]) == 2
+    assert re.search(
+        r"record\.json: .*(not a record of schema 1|cannot be read)", capsys.readouterr().err
+    )
+
+
+def test_an_unexpected_error_is_one_line_unless_debug(tiny, monkeypatch, capsys):
+    def burst(*_, **__):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("compress.recipe.Recipe.execute", burst)
+    assert main(["run", str(tiny)]) == 1
+    assert "unexpected ZeroDivisionError: by zero" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        main(["run", str(tiny), "--debug"])
+
+
+def start(tmp_path, recipe_text, preface=""):
+    (tmp_path / "r.yaml").write_text(recipe_text)
+    code = f"{preface}\nimport sys\nfrom compress.cli import main\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "run", "r.yaml", "--quick", "--out", "run"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path, words, timeout_s=120):
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if path.exists() and words in path.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{words!r} did not appear in {path}")
+
+
+LONG = recipe(
+    "  - {kind: train, epochs: 2}\n"
+    "  - {kind: distill, epochs: 500, label: slow}\n"
+    "  - {kind: prune, ratio: 0.3}"
+)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
+def test_a_run_that_is_killed_in_a_stage_goes_on_after_the_last_finished_one(how, tmp_path, capsys):
+    process = start(tmp_path, LONG)
+    wait_for(tmp_path / "run" / "log.jsonl", '"slow", "event": "epoch"')
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    record = Record.load(tmp_path / "run")
+    assert [row.stage for row in record.rows] == ["input", "train"]
+    assert all(row.measurements for row in record.rows)
+    if how == signal.SIGINT:
+        assert process.returncode == 1
+        assert "interrupted; what was finished is kept" in said
+        assert record.status == "interrupted"
+
+    shorter = ["--set", "stages.1.epochs=1"]
+    code = main(
+        ["run", str(tmp_path / "r.yaml"), "--quick", "--out", str(tmp_path / "run"), *shorter]
+    )
+    assert code == 0
+    progress = capsys.readouterr().err
+    assert "train: epoch" not in progress
+    rows = json.loads((tmp_path / "run" / "record.json").read_text())["rows"]
+    assert [row["cached"] for row in rows] == [False, True, False, False]
+
+
+def test_a_disk_that_fills_up_leaves_the_record_readable(tmp_path):
+    # The limit on file size stands in for a full disk: writes beyond it fail in the same place.
+    wide = recipe("  - {kind: train, epochs: 1}", model="{arch: mlp, in_features: 64, width: 400}")
+    preface = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))"
+    process = start(tmp_path, wide, preface)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert re.search(r"could not be written \(File too large\); .*intact", said), said
+    assert "Traceback" not in said
+    assert Record.load(tmp_path / "run").status == "failed"

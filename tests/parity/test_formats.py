@@ -1,0 +1,155 @@
+"""Every kind of net in every format: the file loads, runs, holds what was declared, and agrees.
+
+The bounds are per format and state what an artifact may differ by from the simulated module. The
+simulation rounds the inputs of layers; an artifact also rounds sums, pooled values and biases
+between int8 layers, which costs the static formats most.
+"""
+
+import functools
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import numpy_helper
+
+from compress.algorithms.fakequant import observe_ranges, quantizable_layers
+from compress.artifact import Lowering
+from compress.lower.build import encode
+from compress.lower.export import export
+from compress.lower.files import save
+from compress.lower.parity import check_parity, simulated_outputs
+from compress.numerics import Calibration, LayerFormat, Numerics, QuantRule
+from compress.testing.nets import NETS
+
+
+def static(method="minmax", weights="int8"):
+    calibration = Calibration(method=method, percentile=99.9)
+    return LayerFormat(weights=weights, activations="int8", calibration=calibration)
+
+
+FORMATS = {
+    "float": (),
+    "static": (QuantRule(format=static()),),
+    "static-percentile": (QuantRule(format=static("percentile")),),
+    "static-mse": (QuantRule(format=static("mse")),),
+    "static-int4": (QuantRule(format=static(weights="int4")),),
+    "dynamic": (QuantRule(format=LayerFormat(weights="int8", activations="dynamic")),),
+    "weight-only": (QuantRule(format=LayerFormat(weights="int8")),),
+    "float16": (QuantRule(format=LayerFormat(weights="float16", activations="float16")),),
+}
+
+#: Least signal-to-noise ratio in dB against the simulated module, and least agreement of classes.
+BOUNDS = {
+    "float": (100, 1.0),
+    "static": (30, 0.95),
+    "static-percentile": (25, 0.95),
+    "static-mse": (25, 0.95),
+    "static-int4": (30, 0.95),
+    "dynamic": (35, 0.95),
+    "weight-only": (100, 1.0),
+    "float16": (55, 1.0),
+    "excluded": (25, 0.95),
+    "mixed": (25, 0.95),
+}
+
+
+@functools.cache
+def trained(name):
+    """A net whose batch norms have seen data, and its exported float graph."""
+    net = NETS[name]
+    module = net.build()
+    with torch.no_grad():
+        module.train()(net.example(32))
+    module.eval()
+    return module, ir.to_proto(export(module, net.example(2), Lowering())).SerializeToString()
+
+
+def rules_for(name, kind):
+    module, _ = trained(name)
+    if kind in FORMATS:
+        return FORMATS[kind]
+    layers = list(quantizable_layers(module))
+    rest = QuantRule(exclude=(layers[0], layers[-1]), format=static())
+    if kind == "excluded":
+        return (rest,)
+    first = QuantRule(select=(layers[0],), format=LayerFormat(weights="int8"))
+    last = LayerFormat(weights="float16", activations="float16")
+    return (rest, first, QuantRule(select=(layers[-1],), format=last))
+
+
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lowered")
+
+    @functools.cache
+    def make(name, kind):
+        module, exported = trained(name)
+        formats = Numerics(rules_for(name, kind)).resolve(quantizable_layers(module))
+        model = ir.from_proto(onnx.ModelProto.FromString(exported))
+        data = [NETS[name].example(64)]
+        made, ranges, _ = encode(model, formats, data, avoid_saturation=True)
+        path = folder / f"{name}-{kind}.onnx"
+        save(ir.to_proto(made), path)
+        return path, formats, ranges
+
+    return make
+
+
+@pytest.mark.parametrize("kind", BOUNDS)
+@pytest.mark.parametrize("name", NETS)
+def test_an_artifact_computes_what_its_module_computes(name, kind, lowered):
+    path, formats, ranges = lowered(name, kind)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    module, _ = trained(name)
+    check = NETS[name].example(48)
+    expected = simulated_outputs(module, check, formats, ranges, avoid_saturation=True)
+    parity = check_parity(path, check, expected, is_float=kind == "float")
+    least_sqnr, least_agreement = BOUNDS[kind]
+    assert parity.sqnr_db is None or parity.sqnr_db >= least_sqnr
+    assert parity.agreement >= least_agreement
+    assert parity.samples == 48
+
+
+@pytest.mark.parametrize("kind", BOUNDS)
+@pytest.mark.parametrize("name", NETS)
+def test_declared_layers_have_no_float32_weight_left(name, kind, lowered):
+    path, formats, _ = lowered(name, kind)
+    module, _ = trained(name)
+    arrays = [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer]
+    for layer, format in formats.items():
+        weight = module.get_submodule(layer).weight.detach().numpy()
+        # By its shape: (out, in) or (in, out), and no other tensor of the net has it by chance.
+        shapes = {weight.shape, weight.shape[::-1]}
+        kinds = {a.dtype.name for a in arrays if a.shape in shapes}
+        same_shape = {
+            f.weights
+            for other, f in formats.items()
+            if tuple(module.get_submodule(other).weight.shape) in shapes
+        }
+        expected = {"int8" if f.startswith("int") else f for f in same_shape}
+        assert kinds == expected, (layer, format.weights)
+
+
+@pytest.mark.parametrize("kind", ["static", "static-percentile", "static-mse"])
+@pytest.mark.parametrize("name", NETS)
+def test_ranges_are_those_that_training_would_simulate_with(name, kind, lowered):
+    _, formats, ranges = lowered(name, kind)
+    module, _ = trained(name)
+    seen = observe_ranges(module, formats, [NETS[name].example(64)])
+    for layer, bounds in seen.items():
+        assert ranges[layer] == pytest.approx(bounds, rel=1e-3, abs=1e-6), layer
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_rounding_to_int8_keeps_the_classes_of_the_float_net(name, lowered):
+    path, _, _ = lowered(name, "static")
+    module, _ = trained(name)
+    check = NETS[name].example(48)
+    with torch.no_grad():
+        expected = module(check).numpy()
+    parity = check_parity(path, check, expected, is_float=False)
+    assert parity.agreement >= 0.9
+    assert parity.sqnr_db >= 20
+    assert np.isfinite(parity.max_error)
