@@ -8,7 +8,7 @@ The tree::
     │   └── CodeReferenceError ``module:name`` that was not allowed or does not exist
     ├── DataError              data that is missing, damaged or of the wrong shape
     ├── CheckpointError        weights or a saved candidate that cannot be loaded
-    ├── StageError             a stage that failed; carries ``index`` and ``label``
+    ├── StageError             a stage that failed
     │   ├── NoEffect           a stage that changed nothing
     │   ├── ContractViolation  a stage that broke a clause of the stage contract
     │   ├── InvariantBroken    a promise of an earlier stage that a later one broke
@@ -48,9 +48,15 @@ __all__ = [
 
 
 class CompressError(Exception):
-    """Root of every deliberate error."""
+    """Root of every deliberate error.
+
+    ``index`` and ``label`` say in which stage of a recipe it happened (-1 and ``input`` for the
+    model that came in). The loop fills them in; whoever raises need not know.
+    """
 
     exit_code = 1
+    index: int | None = None
+    label: str | None = None
 
 
 class RecipeError(CompressError):
@@ -76,13 +82,7 @@ class CheckpointError(CompressError):
 
 
 class StageError(CompressError):
-    """A stage that failed.
-
-    ``index`` and ``label`` are filled in by the recipe, which knows them; a stage need not.
-    """
-
-    index: int | None = None
-    label: str | None = None
+    """A stage that failed."""
 
 
 class NoEffect(StageError):

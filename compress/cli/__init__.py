@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 
-from compress.errors import CompressError, StageError
+from compress.errors import CompressError
 
 TYPE_CHECKING = False  # typing itself takes a tenth of the time of `--help` to import
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ def _complain(message: str) -> None:
 
 
 def _placed(error: CompressError) -> str:
-    if isinstance(error, StageError) and error.index is not None:
-        return f"stages[{error.index}] ({error.label}): {error}"
-    return str(error)
+    if error.index is None:
+        return str(error)
+    place = error.label if error.index < 0 else f"stages[{error.index}] ({error.label})"
+    return f"{place}: {error}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ __all__ = ["markdown", "overlay", "render_table", "text_table", "write_report"]
 def write_report(record: Record, folder: Path) -> list[Path]:
     """Write the report of one record into ``folder``; returns the files, the page first.
 
-    ``report.html`` and ``table.csv``; for each target ``pareto`` and ``stages`` as PNG and SVG,
+    ``report.html``, ``table.csv`` and ``table.md``; for each target ``pareto`` and ``stages`` as PNG and SVG,
     with the target in the name where there are several. Each file is replaced in one step.
 
     Raises:
@@ -36,6 +36,7 @@ def write_report(record: Record, folder: Path) -> list[Path]:
         shown = (("pareto", pareto_info(record, target)), ("stages", stages_info(record, target)))
         pictures[target] = [_draw(info, f"{name}{slug}", files) for name, info in shown]
     files["table.csv"] = sheet([(plain(record.name), record)])
+    files["table.md"] = "\n".join(markdown(record, target) for target in record.targets)
     return _write(folder, {"report.html": page(record, pictures), **files})
 
 

@@ -17,7 +17,7 @@ from compress.algorithms.training import isolated
 from compress.candidate import Candidate, count_parameters
 from compress.inputs import Inputs, batch_size_of, forward
 from compress.measure.target import Mode
-from compress.running.loop import Job, context_of, labels_of
+from compress.running.loop import Job, context_of, labels_of, located
 from compress.stages.base import Stage
 from compress.stages.models import frozen_teacher
 
@@ -69,7 +69,7 @@ def forecast(job: Job) -> Forecast:
     lines = [_line(0, "input", "the model that comes in", candidate, 0.0)]
     for index, label in enumerate(labels_of(job.stages)[1:], start=1):
         stage = job.stages[index - 1]
-        with isolated(job.seed):
+        with located(index, label), isolated(job.seed):
             context = context_of(job, frozen_teacher(teacher.module), candidate, index)
             candidate = stage.rehearse(candidate, context)
         seconds = _training_s(stage, candidate, teacher, batch, len(job.task.train))

@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +32,7 @@ from compress.algorithms.fakequant import quantizable_layers
 from compress.algorithms.sparsity import verify_zeros
 from compress.candidate import Architecture, Candidate, count_parameters
 from compress.environment import environment, package_versions
-from compress.errors import CompressError, ContractViolation, StageError
+from compress.errors import CompressError, ContractViolation
 from compress.measure.target import Mode, Target
 from compress.pareto import front_facts
 from compress.record import Record, Row
@@ -42,7 +43,7 @@ from compress.stages.base import Context, Effect, Stage, Teacher
 from compress.stages.models import frozen_teacher
 from compress.task import Task
 
-__all__ = ["Job", "Observer", "check_effects", "context_of", "labels_of", "run"]
+__all__ = ["Job", "Observer", "check_effects", "context_of", "labels_of", "located", "run"]
 
 #: Is told what happens, as plain JSON values.
 Observer = Callable[[Mapping[str, Any]], None]
@@ -103,11 +104,12 @@ def run(job: Job, *, fresh: bool = False) -> Record:
     bench = Bench(job.task, job.targets, job.folder, job.mode, job.seed)
     try:
         for index, label in enumerate(labels_of(job.stages)):
-            row = _advance(job, progress, index, label)
-            record.rows.append(row)
-            entry = Entry(index, label, progress.candidate)
-            entries.append(entry)
-            _measure(job, bench, record, row, entry, earlier)
+            with located(index, label):
+                row = _advance(job, progress, index, label)
+                entry = Entry(index, label, progress.candidate)
+                record.rows.append(row)
+                entries.append(entry)
+                _measure(job, bench, record, row, entry, earlier)
             if index == record.baseline:
                 # What came before the baseline could not be timed against it until now.
                 for past, place in zip(record.rows[:index], entries, strict=False):
@@ -128,6 +130,17 @@ def run(job: Job, *, fresh: bool = False) -> Record:
         record.save(job.folder.root)
         job.observer({"event": "end", "status": record.status})
     return record
+
+
+@contextmanager
+def located(index: int, label: str) -> Iterator[None]:
+    """Errors raised inside say that they belong to the stage that makes row ``index``."""
+    try:
+        yield
+    except CompressError as error:
+        if error.index is None:
+            error.index, error.label = index - 1, label
+        raise
 
 
 def labels_of(stages: Sequence[Stage]) -> list[str]:
@@ -226,15 +239,10 @@ def _run_stage(
         job.observer({"stage": label, **event})
 
     start = time.perf_counter()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "stage.json").unlink(missing_ok=True)
-        teacher = frozen_teacher(progress.teacher.fork().module)
-        context = context_of(job, teacher, progress.origin, index, report)
-        after = _checked(stage, before, context)
-    except StageError as error:
-        error.index, error.label = index - 1, label
-        raise
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stage.json").unlink(missing_ok=True)
+    teacher = frozen_teacher(progress.teacher.fork().module)
+    after = _checked(stage, before, context_of(job, teacher, progress.origin, index, report))
     after = replace(after, lineage=(*before.lineage, before.fingerprint))
     after.save(folder / "candidate")
     result = StageResult(

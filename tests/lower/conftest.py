@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from compress.algorithms.fakequant import quantizable_layers
 from compress.artifact import Lowering
@@ -200,15 +198,6 @@ def _build(name: str) -> Net:
                 layer.weight.data.uniform_(-0.5, 1.5)
                 layer.bias.data.normal_(0, 0.2)
     return Net(name, module.eval())
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _exporter_reads_its_library_once() -> Iterator[None]:
-    # The exporter parses the source of 500 operators each time: most of a small net's export.
-    with pytest.MonkeyPatch.context() as patch:
-        read_once = functools.cache(ONNXRegistry.from_torchlib)
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(read_once))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,19 @@
+"""What holds for all tests."""
+
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
 
 import pytest
+import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    # Tests run side by side; threads that wait for each other across them would take turns.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

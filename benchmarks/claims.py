@@ -1,0 +1,59 @@
+"""What every benchmark script leaves behind: its command, environment, raw samples and claims."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.environment import environment
+from compress.record import write_atomically
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement with its number; ``holds`` is whether ``value`` is within ``bound``."""
+
+    id: str
+    statement: str
+    value: float
+    bound: float
+    holds: bool
+    ci95: tuple[float, float] | None = None
+
+
+def at_most(
+    id: str, statement: str, value: float, bound: float, ci95: tuple[float, float] | None = None
+) -> Claim:
+    """A claim that ``value`` does not exceed ``bound``."""
+    return Claim(id, statement, value, bound, value <= bound, ci95)
+
+
+def at_least(
+    id: str, statement: str, value: float, bound: float, ci95: tuple[float, float] | None = None
+) -> Claim:
+    """A claim that ``value`` reaches ``bound``."""
+    return Claim(id, statement, value, bound, value >= bound, ci95)
+
+
+def write(name: str, raw: Mapping[str, Any], claims: Sequence[Claim], folder: Path) -> Path:
+    """Write ``folder/<name>.json`` and print the claims."""
+    path = folder / f"{name}.json"
+    content = {
+        "command": " ".join(["python", *sys.argv]),
+        "environment": environment(),
+        "raw": raw,
+        "claims": [asdict(claim) for claim in claims],
+    }
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    for claim in claims:
+        interval = f" [{claim.ci95[0]:.3g}, {claim.ci95[1]:.3g}]" if claim.ci95 else ""
+        verdict = "holds" if claim.holds else "DOES NOT HOLD"
+        print(f"{verdict}: {claim.statement}: {claim.value:.4g}{interval} (bound {claim.bound:g})")
+    print(f"wrote {path}")
+    return path

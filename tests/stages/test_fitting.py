@@ -1,0 +1,246 @@
+"""Training as the model computes, teachers of every kind, and what is remembered of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+
+from compress import Candidate, DistillStage, PruneStage, QuantizeStage, TrainStage
+from compress.algorithms.batches import head
+from compress.algorithms.fakequant import effective, quantizable_layers
+from compress.errors import CheckpointError, CodeReferenceError, DataError, StageError
+from compress.references import CodeReferences
+from compress.stages.base import formats_of
+from compress.stages.models import TeacherSettings, build_teacher, frozen_teacher
+from compress.testing.nets import NETS
+from compress.testing.stage_contract import bench_context
+
+CASE = NETS["mlp"]
+TASK = CASE.make_task()
+
+
+@pytest.fixture
+def start():
+    return Candidate.of(CASE.build(), CASE.example())
+
+
+@pytest.fixture
+def context(start, tmp_path):
+    return replace(bench_context(start, tmp_path), task=TASK)
+
+
+def accuracy(candidate):
+    batch = head(TASK.test, len(TASK.test))
+    module = effective(candidate.module, formats_of(candidate))
+    with torch.no_grad():
+        return float((module(batch.inputs).argmax(1) == batch.labels).float().mean())
+
+
+def test_training_after_a_2_bit_quantise_adapts_the_weights_to_the_grid(start, context):
+    train = TrainStage(epochs=6, batch_size=32, learning_rate=5e-3)
+    trained = train.run(start, context)
+    ternary = QuantizeStage(weights="int2", activations="float32")
+    afterwards = ternary.run(trained, context)
+    aware = train.run(afterwards, context)
+    assert accuracy(trained) > 0.9
+    assert accuracy(aware) > accuracy(afterwards) + 0.1
+
+
+def test_zeros_stay_zero_through_every_kind_of_training(start, context):
+    sparse = PruneStage(ratio=0.5, granularity="weights").run(start, context)
+    zeros = {n: p == 0 for n, p in sparse.module.named_parameters() if n.endswith("weight")}
+    for stage in (TrainStage(epochs=1), DistillStage(epochs=1)):
+        after = stage.run(sparse, context)
+        for name, zero in zeros.items():
+            assert bool((after.module.get_parameter(name)[zero] == 0).all())
+            assert bool((after.module.get_parameter(name)[~zero] != 0).any())
+
+
+def counting(teacher):
+    calls = []
+
+    def teach(inputs):
+        calls.append(len(inputs))
+        return teacher(inputs)
+
+    return teach, calls
+
+
+@pytest.mark.parametrize(("views", "answers"), [(None, 4), (2, 2), (4, 4), (9, 4)])
+def test_a_teacher_answers_each_batch_of_a_view_once(views, answers, start, context):
+    teach, calls = counting(context.teacher)
+    stage = DistillStage(epochs=4, batch_size=64, views=views)
+    stage.run(start, replace(context, teacher=teach))
+    assert sum(calls) == answers * len(TASK.train)
+
+
+def test_remembered_answers_give_the_same_student_as_asking_again(start, context, monkeypatch):
+    def shift(inputs, generator):
+        return inputs + torch.randn(inputs.shape, generator=generator)
+
+    noisy = replace(context, task=replace(TASK, augment=shift))
+    stage = DistillStage(epochs=4, batch_size=64, views=2)
+    remembered = stage.run(start, noisy)
+    monkeypatch.setattr(
+        "compress.stages.fitting._remembering",
+        lambda teacher, views, training: lambda batch: teacher(batch.inputs),
+    )
+    assert stage.run(start, noisy).fingerprint == remembered.fingerprint
+
+
+def test_a_cache_that_would_not_fit_is_refused_with_a_way_out(start, context, monkeypatch):
+    monkeypatch.setattr("compress.stages.fitting._LARGEST_TEACHER_CACHE_BYTES", 100)
+    with pytest.raises(StageError, match=r"2 views would take .* GiB .*set fewer views"):
+        DistillStage(epochs=4, views=2).run(start, context)
+
+
+def test_every_epoch_is_reported(start, context):
+    events = []
+    TrainStage(epochs=3).run(start, replace(context, report=events.append))
+    assert [e["epoch"] for e in events] == [1, 2, 3]
+    assert all(e["samples_per_s"] > 0 and e["validation_loss"] > 0 for e in events)
+
+
+def test_a_task_may_bring_its_own_loss(start, context):
+    def flat(outputs, labels):
+        return outputs.sum() * 0
+
+    still = TrainStage(epochs=1, weight_decay=0).run(
+        start, replace(context, task=replace(TASK, loss=flat))
+    )
+    weights = zip(still.module.parameters(), start.module.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def linear_onnx(path, batch, weight=None):
+    """An ONNX teacher: one linear map, at a fixed or a free batch."""
+    weight = np.eye(24, 4, dtype=np.float32) if weight is None else weight
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, width])
+        for name, width in (("in", 24), ("out", 4))
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["in", "w"], ["out"])],
+        "teacher",
+        ports[:1],
+        ports[1:],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 7])
+def test_an_onnx_file_teaches_at_any_batch(batch, context, tmp_path):
+    path = linear_onnx(tmp_path / "t.onnx", batch)
+    teach = build_teacher(TeacherSettings(onnx=path), context)
+    inputs = CASE.example(10)
+    assert torch.allclose(teach(inputs), inputs[:, :4], atol=1e-6)
+
+
+def test_a_checkpoint_teaches(context, tmp_path):
+    net = CASE.build(seed=9)
+    path = tmp_path / "t.safetensors"
+    save_file(net.state_dict(), path)
+    options = {**CASE.options, "classes": CASE.classes}
+    teach = build_teacher(TeacherSettings(arch="mlp", weights=path, **options), context)
+    inputs = CASE.example(3)
+    answer = teach(inputs)
+    assert torch.allclose(answer, net(inputs))
+    assert not answer.requires_grad
+
+
+def test_the_default_teacher_is_the_contexts(context):
+    assert build_teacher(None, context) is context.teacher
+
+
+def test_swapping_the_teacher_leaves_the_student_block_as_it_is():
+    student = {"arch": "mlp", "in_features": 24, "width": 8}
+    one = DistillStage(student=student)
+    other = DistillStage(student=student, teacher={"callable": "m:f"})
+    assert one.student == other.student
+
+
+TEACHERS = {
+    "short": lambda x: x[:1, :4],
+    "text": lambda x: "hello",
+    "nan": lambda x: x[:, :4] * float("nan"),
+    "classes": lambda x: x[:, :3],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("short", StageError, r"must return one tensor with 64 rows, .* got \(1, 4\)"),
+        ("text", StageError, r"must return one tensor with 64 rows, .* got str"),
+        ("nan", StageError, r"returned values that are not finite"),
+        ("classes", DataError, r"student's outputs are \(64, 4\) and the teacher's are \(64, 3\)"),
+    ],
+)
+def test_a_callable_that_answers_wrongly_is_explained(
+    name, error, message, start, context, tmp_path, monkeypatch
+):
+    import sys
+    import types
+
+    module = types.ModuleType("teacher_parts")
+    module.teach = TEACHERS[name]
+    monkeypatch.setitem(sys.modules, "teacher_parts", module)
+    allowed = replace(context, references=CodeReferences(frozenset({"teacher_parts"})))
+    stage = DistillStage(batch_size=64, teacher={"callable": "teacher_parts:teach"})
+    with pytest.raises(error, match=message):
+        stage.run(start, allowed)
+
+
+def test_a_callable_that_was_not_named_is_not_followed(start, context):
+    with pytest.raises(CodeReferenceError, match="add `--import os`"):
+        DistillStage(teacher={"callable": "os:getcwd"}).run(start, context)
+
+
+def test_an_onnx_teacher_that_is_none_is_explained(context, tmp_path):
+    path = tmp_path / "t.onnx"
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"t\.onnx: onnxruntime cannot load it"):
+        build_teacher(TeacherSettings(onnx=path), context)
+
+
+def test_an_onnx_teacher_of_other_inputs_is_explained(context, tmp_path):
+    teach = build_teacher(TeacherSettings(onnx=linear_onnx(tmp_path / "t.onnx", "n")), context)
+    with pytest.raises(
+        DataError, match=r"takes the inputs \['in'\] and the task gives \['a', 'b'\]"
+    ):
+        teach({"a": torch.ones(2, 24), "b": torch.ones(2, 24)})
+
+
+def test_a_checkpoint_of_another_width_does_not_fit(context, tmp_path):
+    path = tmp_path / "t.safetensors"
+    save_file(CASE.build().state_dict(), path)
+    with pytest.raises(CheckpointError, match="the weights do not fit the model"):
+        build_teacher(TeacherSettings(arch="mlp", weights=path, width=7), context)
+
+
+def test_a_frozen_teacher_keeps_no_graph():
+    answer = frozen_teacher(CASE.build())(CASE.example())
+    assert not answer.requires_grad
+
+
+def test_taylor_ranks_on_the_teacher_where_there_are_no_labels(start, context):
+    class Bare:
+        def __len__(self):
+            return len(TASK.train)
+
+        def __getitem__(self, index):
+            return TASK.train[index][0]
+
+    bare = replace(context, task=replace(TASK, train=Bare()))
+    cut = PruneStage(ratio=0.5, importance="taylor").run(
+        start, replace(bare, teacher=lambda x: x[:, :4])
+    )
+    assert len(quantizable_layers(cut.module)) == len(quantizable_layers(start.module))
