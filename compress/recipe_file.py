@@ -5,6 +5,7 @@ Nothing here runs code or knows what a stage is.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def with_settings(document: Document, settings: Sequence[str]) -> Document:
     Raises:
         RecipeError: a setting that is not ``path=value``, or a path that leads nowhere.
     """
-    data = yaml.safe_load(yaml.safe_dump(document.data))
+    data = copy.deepcopy(document.data)
     for setting in settings:
         path, equals, value = setting.partition("=")
         if not equals or not path:

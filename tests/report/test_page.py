@@ -209,6 +209,7 @@ def test_a_report_is_written_whole(chain, tmp_path):
         "report.html",
         *("pareto.png", "pareto.svg", "stages.png", "stages.svg"),
         "table.csv",
+        "table.md",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
     assert (tmp_path / "pareto.png").read_bytes().startswith(b"\x89PNG")
@@ -228,4 +229,8 @@ def test_every_target_has_files_of_its_own_inside_the_folder(make, tmp_path):
 
 def test_a_record_without_rows_still_gets_page_and_table(chain, tmp_path):
     chain.rows = []
-    assert [p.name for p in write_report(chain, tmp_path)] == ["report.html", "table.csv"]
+    assert [p.name for p in write_report(chain, tmp_path)] == [
+        "report.html",
+        "table.csv",
+        "table.md",
+    ]
