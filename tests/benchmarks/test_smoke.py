@@ -26,10 +26,3 @@ def test_the_script_runs_and_writes_its_claims(script, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=FOLDER)
     assert done.returncode == 0, done.stderr
     check(json.loads((tmp_path / f"{script.stem}.json").read_text()))
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
-def test_the_kept_result_has_the_agreed_form_and_holds(script):
-    result = json.loads((FOLDER / "results" / f"{script.stem}.json").read_text())
-    check(result)
-    assert all(claim["holds"] for claim in result["claims"])
