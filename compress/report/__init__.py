@@ -24,7 +24,7 @@ __all__ = ["markdown", "overlay", "render_table", "text_table", "write_report"]
 def write_report(record: Record, folder: Path) -> list[Path]:
     """Write the report of one record into ``folder``; returns the files, the page first.
 
-    ``report.html``, ``table.csv``, ``table.md``; per target ``pareto`` and ``stages`` as PNG and SVG,
+    ``report.html``, ``table.csv``, ``table.md``; per target ``pareto`` and ``stages`` figures,
     with the target in the name where there are several. Each file is replaced in one step.
 
     Raises:
