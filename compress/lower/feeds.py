@@ -1,4 +1,4 @@
-"""Batches of any size as what a model with a static batch takes."""
+"""Batches of any size as what a model takes, be its batch static or free."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ __all__ = ["batches"]
 
 
 def batches(data: Sequence[Inputs], session: Any) -> Iterator[tuple[dict[str, Array], int]]:
-    """``data`` as feeds of the session's static batch, and how many rows of each are new.
+    """``data`` as feeds of the session's batch, and how many rows of each are new.
 
-    A last batch that is too short is filled with the samples before it (or, if there are too few,
-    by repeating them), and its new rows are the last ones.
+    Where the session's batch is free, each of ``data`` is one feed. A last batch that is too short
+    is filled with the samples before it (or, if there are too few, by repeating them), and its new
+    rows are the last ones.
     """
-    size = int(session.get_inputs()[0].shape[0])
+    fixed = session.get_inputs()[0].shape[0]
     for inputs in data:
         arrays = _arrays(inputs, session)
         count = len(next(iter(arrays.values())))
+        size = fixed if isinstance(fixed, int) else count
         for start in range(0, count, size):
             stop = min(start + size, count)
             rows = np.arange(stop - size, stop) % count

@@ -5,7 +5,7 @@ Used for the model that enters, for students and for teachers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,46 +133,24 @@ def _checked(teach: Callable[[Inputs], Any], name: str) -> Teacher:
 def _onnx_teacher(path: Path) -> Callable[[Inputs], Tensor]:
     import onnxruntime
 
+    from compress.lower.feeds import batches
+
     if not path.is_file():
         raise RecipeError(f"teacher.onnx: {path}: there is no such file.")
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes, which share no base
         raise DataError(f"teacher.onnx: {path}: onnxruntime cannot load it ({error}).") from error
-    names = [i.name for i in session.get_inputs()]
-    fixed = session.get_inputs()[0].shape[0]
-    batch = fixed if isinstance(fixed, int) else None
+    names = [port.name for port in session.get_inputs()]
 
     def teach(inputs: Inputs) -> Tensor:
-        feeds = _feeds(inputs, names, path)
-        return torch.from_numpy(_run(session, feeds, batch))
+        given = list(inputs) if isinstance(inputs, dict) else names[:1]
+        if set(given) != set(names):
+            raise DataError(
+                f"teacher.onnx: {path}: the file takes the inputs {sorted(names)} and the task "
+                f"gives {sorted(given)}."
+            )
+        rows = [session.run(None, feeds)[0][-new:] for feeds, new in batches([inputs], session)]
+        return torch.from_numpy(np.concatenate(rows))
 
     return teach
-
-
-def _feeds(inputs: Inputs, names: list[str], path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    given = inputs if isinstance(inputs, dict) else {names[0]: inputs}
-    if set(given) != set(names):
-        raise DataError(
-            f"teacher.onnx: {path}: the file takes the inputs {sorted(names)} and the task gives "
-            f"{sorted(given)}."
-        )
-    return {name: tensor.cpu().numpy() for name, tensor in given.items()}
-
-
-def _run(
-    session: Any, feeds: Mapping[str, np.ndarray[Any, Any]], batch: int | None
-) -> np.ndarray[Any, Any]:
-    # A file exported at a fixed batch size is fed in pieces of it, the last one padded.
-    count = len(next(iter(feeds.values())))
-    size = batch or count
-    pieces = []
-    for start in range(0, count, size):
-        piece = {name: _padded(array[start : start + size], size) for name, array in feeds.items()}
-        pieces.append(session.run(None, piece)[0])
-    return np.concatenate(pieces)[:count]
-
-
-def _padded(array: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    missing = size - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array

@@ -42,6 +42,6 @@ def test_every_kind_of_stage_has_settings():
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-@pytest.mark.parametrize("stage", _cases())
+@pytest.mark.parametrize("stage", list(_cases()))
 def test_stage_keeps_the_contract(stage, check, tmp_path):
     check(stage, tmp_path)
