@@ -86,7 +86,8 @@ def train(
     """
     accelerator = _accelerator()
     module.to(accelerator.device)
-    _arrange(module, torch.channels_last)
+    layout = _layout(module)
+    _arrange(module, layout)
     module.train()
     optimizer = _optimizer(module, optimization)
     steps = optimization.epochs * len(views)
@@ -99,7 +100,7 @@ def train(
         start, total, seen = time.perf_counter(), 0.0, 0
         view = epoch % distinct_views if distinct_views else epoch
         for step, batch in enumerate(views.batches(view, order_seed=epoch)):
-            loss = objective(prepared, _moved(batch, accelerator.device))
+            loss = objective(prepared, _moved(batch, accelerator.device, layout))
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingDiverged(_diverged(value, epoch, step, optimization))
@@ -136,8 +137,15 @@ def isolated(seed: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic)
 
 
+def _layout(module: nn.Module) -> torch.memory_format:
+    # Channels last is what convolutions run fastest on. With widths that fill no vector of eight,
+    # as an unrounded prune leaves them, torch 2.13 aborts the process in their backward pass.
+    widths = [p.shape[0] for p in module.parameters() if p.dim() == 4]
+    return torch.channels_last if all(w % 8 == 0 for w in widths) else torch.contiguous_format
+
+
 def _arrange(module: nn.Module, layout: torch.memory_format) -> None:
-    # Channels last is what CPU and GPU convolutions run fastest on; it exists for 2-D ones only.
+    # Layouts are for 2-D convolutions only.
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
@@ -171,10 +179,10 @@ def _rate(step: int, steps: int, optimization: Optimization) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
+def _moved(batch: Batch, device: torch.device, layout: torch.memory_format) -> Batch:
     inputs = to_device(batch.inputs, device)
     if isinstance(inputs, Tensor) and inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=layout)
     labels = None if batch.labels is None else batch.labels.to(device)
     return Batch(batch.view, batch.index, inputs, labels)
 
