@@ -183,6 +183,20 @@ def test_check_finds_saturation_only_where_the_cpu_saturates(save, saturating, o
     assert plain["denormal_ratio"] > 0
 
 
+def test_check_does_without_the_exact_session_where_it_cannot_be_opened(one, monkeypatch):
+    usual = worker._open
+
+    def refuse(job, *entries):
+        if "session.x64quantprecision" in entries:
+            raise RuntimeError("AddInitializedOrtValue Attempt to replace the existing tensor")
+        return usual(job, *entries)
+
+    monkeypatch.setattr(worker, "_open", refuse)
+    found = worker._check({"model": str(one), "inputs": {}, "seed": 0, "batch": 1})
+    assert found["saturation_sqnr_db"] is None
+    assert found["finite"]
+
+
 def test_sqnr_is_in_decibel_and_none_for_equal_outputs():
     signal = [np.full(10, 100.0)]
     assert worker._sqnr_db(signal, [np.full(10, 101.0)]) == pytest.approx(40)
