@@ -336,7 +336,9 @@ def _measure(
     if known is not None and known.measurements:
         # Before there is a baseline, what is known of the same candidate will do for now.
         unmoved = known.fingerprint == row.fingerprint and not bench.has_baseline
-        if known.measured_with == key or unmoved:
+        # What could not be timed then is tried again now.
+        whole = all(measurement.latency for measurement in known.measurements)
+        if (known.measured_with == key and whole) or unmoved:
             job.observer({"event": "reuse", "index": row.index, "label": row.stage})
             row.measurements, row.macs = known.measurements, known.macs
             row.measured_with = known.measured_with

@@ -266,6 +266,10 @@ def test_a_model_that_cannot_be_timed_is_a_row_that_says_why(candidate, task, tm
     assert any("killed by signal 9" in warning for warning in measured.warnings)
     assert measured.accuracy is not None
 
+    again = recipe(QuantizeStage()).run(candidate, task, targets=[ReplayTarget()], workdir=tmp_path)
+    assert again.rows[1].cached
+    assert again.rows[1].on(target.name).latency is not None
+
 
 def test_a_full_disk_stops_with_the_record_intact(candidate, task, target, tmp_path, monkeypatch):
     recipe(STAGES[0]).run(candidate, task, targets=[target], workdir=tmp_path)
