@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compress.candidate import Architecture, Candidate
     from compress.errors import CompressError
     from compress.measure.local import LocalTarget
+    from compress.measure.remote import AdbTarget, SshTarget
     from compress.measure.replay import ReplayTarget
     from compress.measure.target import Target
     from compress.recipe import Recipe
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdbTarget": "compress.measure.remote",
     "Architecture": "compress.candidate",
     "Budget": "compress.record",
     "Candidate": "compress.candidate",
@@ -47,6 +49,7 @@ _HOMES = {
     "Recipe": "compress.recipe",
     "Record": "compress.record",
     "ReplayTarget": "compress.measure.replay",
+    "SshTarget": "compress.measure.remote",
     "Stage": "compress.stages",
     "Target": "compress.measure.target",
     "Task": "compress.task",
@@ -54,6 +57,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdbTarget",
     "Architecture",
     "Budget",
     "Candidate",
@@ -68,6 +72,7 @@ __all__ = [
     "Recipe",
     "Record",
     "ReplayTarget",
+    "SshTarget",
     "Stage",
     "Target",
     "Task",

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Artifact", "Census", "Lowering", "Parity", "file_sha256", "model_files"]
+__all__ = [
+    "Artifact",
+    "Census",
+    "Lowering",
+    "Parity",
+    "file_sha256",
+    "model_files",
+    "modules_file",
+]
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,15 @@ def model_files(path: Path) -> list[Path]:
     """The files of an ONNX model: itself, and its external data beside it (``NAME.data``)."""
     beside = path.with_name(path.name + ".data")
     return [path, beside] if beside.exists() else [path]
+
+
+def modules_file(path: Path) -> Path:
+    """Where lowering notes which module each node of an artifact came from.
+
+    JSON: ``sha256`` of the artifact and ``modules``, by node name. Not a part of the artifact,
+    whose names are short to keep it small.
+    """
+    return path.with_name(path.name + ".modules.json")
 
 
 def file_sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "openvino",
     "accelerate",
     "numpy",
 )

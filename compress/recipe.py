@@ -19,9 +19,11 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PrivateAttr,
     SerializeAsAny,
+    Tag,
     ValidationError,
     field_validator,
 )
@@ -30,7 +32,8 @@ from torch import nn
 from compress.algorithms.batches import head
 from compress.candidate import Architecture, Candidate
 from compress.errors import RecipeError
-from compress.measure.local import LocalTarget
+from compress.measure.local import LocalTarget, RuntimeSettings
+from compress.measure.remote import AdbSettings, SshSettings
 from compress.measure.target import Mode, Target
 from compress.recipe_file import Document, parse, sentence, with_settings
 from compress.record import Budget, Record
@@ -49,20 +52,32 @@ __all__ = ["Recipe", "TargetSettings"]
 _EXAMPLE_SAMPLES = 4
 
 
-class TargetSettings(BaseModel):
-    """A device and a runtime. ``threads`` and ``batch`` are those of the deployed model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class LocalSettings(RuntimeSettings):
+    """This machine. ``runtime`` to ``batch`` are those of the deployed model."""
 
     name: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     kind: Literal["local"] = "local"
-    runtime: Literal["onnxruntime"] = "onnxruntime"
-    threads: int = Field(default=1, ge=1)
-    batch: int = Field(default=1, ge=1)
 
     def target(self) -> Target:
         """The target itself."""
-        return LocalTarget(name=self.name, threads=self.threads, batch=self.batch)
+        return LocalTarget.model_validate(self.model_dump())
+
+
+def _kind_of_target(block: Any) -> Any:
+    return block.get("kind", "local") if isinstance(block, dict) else getattr(block, "kind", None)
+
+
+#: A device and a runtime.
+TargetSettings = Annotated[
+    Annotated[LocalSettings, Tag("local")]
+    | Annotated[SshSettings, Tag("ssh")]
+    | Annotated[AdbSettings, Tag("adb")],
+    Discriminator(
+        _kind_of_target,
+        custom_error_type="target_kind",
+        custom_error_message="kind is local, ssh or adb",
+    ),
+]
 
 
 class Recipe(BaseModel):
@@ -80,7 +95,7 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0)
     task: TaskConfig | None = None
     model: ModelSettings | None = None
-    targets: tuple[TargetSettings, ...] = Field(default=(TargetSettings(),), min_length=1)
+    targets: tuple[TargetSettings, ...] = Field(default=(LocalSettings(),), min_length=1)
     budget: Budget | None = None
     stages: Annotated[tuple[SerializeAsAny[Stage], ...], Field(min_length=1)]
 

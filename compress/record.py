@@ -20,6 +20,7 @@ __all__ = [
     "Accuracy",
     "ArtifactFacts",
     "Budget",
+    "Executed",
     "FrontFacts",
     "Latency",
     "Measurement",
@@ -115,6 +116,18 @@ class ParityFacts(_Facts):
     samples: int = 0
 
 
+class Executed(_Facts):
+    """What the runtime says it made of the artifact; ``None`` where it does not say.
+
+    ``int8_mac_fraction`` is the share of multiply-accumulates that it computes in int8: the
+    artifact's own is what onnxruntime's CPU would. ``provider_fraction`` is the share of operators
+    that ran on the target's provider, and not on what it falls back to.
+    """
+
+    int8_mac_fraction: float | None = None
+    provider_fraction: float | None = None
+
+
 class Measurement(_Facts):
     """One artifact on one target. ``latency`` etc. are ``None`` where they were not measured."""
 
@@ -125,6 +138,7 @@ class Measurement(_Facts):
     latency: Latency | None = None
     speedup: Speedup | None = None
     memory: Memory | None = None
+    executed: Executed | None = None
     parity: ParityFacts | None = None
     warnings: list[str] = []
 

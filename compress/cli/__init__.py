@@ -81,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_report(commands)
     _add_bench(commands)
+    _add_bundle(commands)
+    _add_merge(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
     _common(schema)
     new = commands.add_parser("new", help="write a commented starter recipe")
@@ -91,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor", help="say what this machine can do, with a fix for what it cannot"
     )
+    doctor.set_defaults(threads=1, batch=1, runtime=None, provider=None)
+    _target_arguments(doctor)
     _common(doctor)
     return parser
 
@@ -131,10 +135,72 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument(
         "--batch", type=int, default=1, metavar="N", help="for free batch axes (default: 1)"
     )
+    bench.add_argument(
+        "--runtime", metavar="NAME", help="onnxruntime (the default) or openvino, on this machine"
+    )
+    bench.add_argument(
+        "--provider", metavar="NAME", help="of onnxruntime: cpu (the default), cuda, xnnpack, ..."
+    )
     bench.add_argument("--quick", action="store_true", help="roughly, in a fraction of the time")
     bench.add_argument("--strict", action="store_true", help="to 1 %%, however long it takes")
     bench.add_argument("--raw", metavar="FILE.jsonl", help="keep the raw samples here")
+    bench.add_argument(
+        "--profile",
+        action="store_true",
+        help="say where the time goes: by module and operator, float islands, what could be done",
+    )
+    bench.add_argument("--json", metavar="FILE", help="write the result here, too")
+    _target_arguments(bench)
     _common(bench)
+
+
+def _add_bundle(commands: Commands) -> None:
+    bundle = commands.add_parser(
+        "bundle", help="put everything that a device needs to measure a run into one file"
+    )
+    bundle.add_argument("run", metavar="RUN", help="the run folder")
+    bundle.add_argument("-o", "--out", metavar="FILE", help="default: NAME.zip, after the recipe")
+    bundle.add_argument("--target", metavar="NAME", help="whose models (default: the first one)")
+    bundle.add_argument(
+        "--samples", type=int, metavar="N", help="test samples (default: 2000, or 64 MiB of them)"
+    )
+    bundle.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        dest="imports",
+        help="allow the recipe to refer to code in this module; may be repeated",
+    )
+    _common(bundle)
+
+
+def _add_merge(commands: Commands) -> None:
+    merge = commands.add_parser(
+        "merge", help="take what a device measured into a run's record and report"
+    )
+    merge.add_argument("run", metavar="RUN", help="the run folder")
+    merge.add_argument("results", nargs="+", metavar="RESULT.json")
+    merge.add_argument("--name", metavar="NAME", help="of the target (default: the board or CPU)")
+    merge.add_argument(
+        "--replace", action="store_true", help="replace a target that has the name already"
+    )
+    _common(merge)
+
+
+def _target_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target",
+        default="local",
+        metavar="TARGET",
+        help="local (the default), ssh:HOST, ssh:USER@HOST, adb or adb:SERIAL",
+    )
+    there = parser.add_argument_group("on another device")
+    there.add_argument(
+        "--python", metavar="PATH", help="a Python there with numpy and onnxruntime (python3)"
+    )
+    there.add_argument("--folder", metavar="PATH", help="where models and samples are kept there")
+    there.add_argument("--ssh-config", metavar="FILE", help="in place of ~/.ssh/config")
 
 
 def _recipe_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import TypeAdapter
 
 from compress.cli.run import mode_of
+from compress.cli.targets import target_of
 from compress.errors import RecipeError
-from compress.measure.compare import compare, table
-from compress.measure.local import LocalTarget
+from compress.measure import profile_table
+from compress.measure.compare import Comparison, compare, short_names, table
+from compress.measure.profile import profile
+from compress.measure.target import Failure
+from compress.record import write_atomically
+
+if TYPE_CHECKING:
+    from compress.measure.target import Target
 
 _FAILED = 1
 
@@ -17,14 +28,40 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; 1 where a file could not be measured.
 
     Raises:
-        RecipeError: ``threads`` or ``batch`` below 1.
+        RecipeError: ``threads`` or ``batch`` below 1, a target of no known form, or options that do
+            not go together.
+        StorageError: the result could not be written; it was printed.
     """
     for name in ("threads", "batch"):
         if getattr(arguments, name) < 1:
             raise RecipeError(f"--{name} must be at least 1; got {getattr(arguments, name)}.")
-    target = LocalTarget(threads=arguments.threads, batch=arguments.batch)
+    if arguments.profile and arguments.raw:
+        raise RecipeError("--raw keeps the samples of a comparison; with --profile, use --json.")
+    target = target_of(arguments)
     models = [Path(model) for model in arguments.models]
+    result = (_profiled if arguments.profile else _compared)(arguments, models, target)
+    print(result.text)
+    if arguments.json:
+        write_atomically(Path(arguments.json), result.json)
+    return _FAILED if result.failed else 0
+
+
+class _Result(NamedTuple):
+    text: str
+    json: str
+    failed: bool
+
+
+def _compared(arguments: argparse.Namespace, models: list[Path], target: Target) -> _Result:
     raw = Path(arguments.raw) if arguments.raw else None
     rows = compare(models, target, mode_of(arguments), raw=raw)
-    print(table(rows))
-    return _FAILED if any(row.error for row in rows) else 0
+    facts = TypeAdapter(list[Comparison]).dump_python(rows, mode="json")
+    text = json.dumps({"schema": 1, "models": facts}, indent=1) + "\n"
+    return _Result(table(rows), text, any(row.error for row in rows))
+
+
+def _profiled(arguments: argparse.Namespace, models: list[Path], target: Target) -> _Result:
+    found = profile(models, target, mode_of(arguments))
+    named = list(zip(short_names(models), found, strict=True))
+    failed = any(isinstance(each, Failure) for each in found)
+    return _Result(profile_table.text(named), profile_table.as_json(named), failed)

@@ -1,8 +1,9 @@
-"""``compresskit doctor``: what this machine can do, with a fix for what it cannot."""
+"""``compresskit doctor``: what this machine, or a device, can do, with a fix for what it cannot."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import shutil
@@ -12,12 +13,18 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
+from compress.cli.targets import target_of
 from compress.errors import DataError
+from compress.measure import worker
 from compress.measure.local import LocalTarget
+from compress.measure.remote import RemoteTarget
+from compress.measure.target import Target
 
 _REQUIRED = ("torch", "torch-pruning", "accelerate", "onnx", "onnxscript", "onnxruntime")
 _LEAST_DISK_BYTES = 2 << 30
 _LEAST_PYTHON = (3, 10)
+_LEAST_DISK_BYTES_THERE = 1 << 28
+_LEAST_PYTHON_THERE = (3, 9)
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,13 @@ class Finding:
     fix: str = ""
 
 
-def run(_: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Run the command; 1 where something needed is missing."""
-    findings = [finding for check in CHECKS for finding in check()]
+    target = target_of(arguments)
+    if isinstance(target, RemoteTarget):
+        findings = list(_there(target))
+    else:
+        findings = [finding for check in CHECKS for finding in check()]
     for finding in findings:
         print(f"  {finding.state:<8}{finding.what}")
         if finding.fix:
@@ -55,19 +66,54 @@ def _packages() -> Iterator[Finding]:
             yield Finding("missing", f"{name} is not installed", f"pip install {name}")
 
 
+def _runtimes() -> Iterator[Finding]:
+    if importlib.util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        here = worker.provider_keys(onnxruntime)
+        yield Finding("ok", f"onnxruntime {onnxruntime.__version__} runs on {', '.join(here)}")
+        for key in _providers_for_this_machine():
+            if key not in here:
+                fix = worker.PROVIDERS[key].fix
+                yield Finding("note", f"onnxruntime has no provider {key} here", fix)
+    try:
+        yield Finding("ok", f"openvino {metadata.version('openvino')} as a second runtime")
+    except metadata.PackageNotFoundError:
+        fix = "pip install 'compresskit[openvino]' to measure with it too"
+        yield Finding("note", "openvino is not installed", fix)
+
+
+def _providers_for_this_machine() -> list[str]:
+    arm = platform.machine().lower() in ("arm64", "aarch64")
+    nvidia = shutil.which("nvidia-smi") is not None
+    fitting = {
+        "cuda": nvidia,
+        "tensorrt": nvidia,
+        "xnnpack": arm,
+        "openvino": not arm,
+        "coreml": sys.platform == "darwin",
+        "qnn": arm,
+        "dml": sys.platform == "win32",
+    }
+    return [key for key, fits in fitting.items() if fits]
+
+
 def _processor() -> Iterator[Finding]:
     target = LocalTarget()
     device = target.environment()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("ok", f"{device.get('cpu', platform.processor())}, {cores} cores to use")
+    yield _saturation(target)
+
+
+def _saturation(target: Target) -> Finding:
     if target.lowering().avoid_saturation:
-        yield Finding(
+        return Finding(
             "note",
             "no VNNI: int8 products are summed in 16 bits, which can overflow",
             "nothing to do: weights are encoded so that they cannot; int8 gains less speed here",
         )
-    else:
-        yield Finding("ok", "int8 dot products without overflow")
+    return Finding("ok", "int8 dot products without overflow")
 
 
 def _accelerator() -> Iterator[Finding]:
@@ -84,26 +130,28 @@ def _accelerator() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
-    free = shutil.disk_usage(".").free
-    if free < _LEAST_DISK_BYTES:
-        yield Finding(
-            "note", f"{free / 2**30:.1f} GiB of disk free here", "free some, or use --out elsewhere"
-        )
-    else:
-        yield Finding("ok", f"{free / 2**30:.0f} GiB of disk free here")
+    free_bytes = shutil.disk_usage(".").free
+    yield _space(free_bytes, _LEAST_DISK_BYTES, "here", "free some, or use --out elsewhere")
+
+
+def _space(free_bytes: int, least_bytes: int, where: str, fix: str) -> Finding:
+    text = f"{free_bytes / 2**30:.1f} GiB of disk free {where}"
+    return Finding("note", text, fix) if free_bytes < least_bytes else Finding("ok", text)
 
 
 def _clock() -> Iterator[Finding]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    cores = os.cpu_count() or 1
+    yield _quiet(load, os.cpu_count() or 1)
+
+
+def _quiet(load: float, cores: int) -> Finding:
     if load > 0.5 * cores:
-        yield Finding(
+        return Finding(
             "note",
             f"the machine is busy: load {load:.1f} on {cores} cores",
             "measurements will take longer and be wider; stop what else is running",
         )
-    else:
-        yield Finding("ok", f"the machine is quiet: load {load:.1f} on {cores} cores")
+    return Finding("ok", f"the machine is quiet: load {load:.1f} on {cores} cores")
 
 
 def _data() -> Iterator[Finding]:
@@ -121,9 +169,38 @@ def _data() -> Iterator[Finding]:
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python,
     _packages,
+    _runtimes,
     _processor,
     _accelerator,
     _disk,
     _clock,
     _data,
 )
+
+
+def _there(target: RemoteTarget) -> Iterator[Finding]:
+    """What another device can do; it needs far less than this machine."""
+    facts = target.contact()
+    version = tuple(int(part) for part in facts["python"].split(".")[:2])
+    if version < _LEAST_PYTHON_THERE:
+        yield Finding(
+            "missing", f"Python {facts['python']}", "give --python the path of a 3.9 or newer"
+        )
+    else:
+        yield Finding("ok", f"Python {facts['python']}")
+    for name, found in facts["libraries"].items():
+        if found is None:
+            fix = f"{target.python} -m pip install {name}, there"
+            yield Finding("missing", f"{name} is not installed", fix)
+        else:
+            yield Finding("ok", f"{name} {found}")
+    yield _space(
+        facts["free_bytes"], _LEAST_DISK_BYTES_THERE, f"in {facts['folder']}", "or give --folder"
+    )
+    if version >= _LEAST_PYTHON_THERE and None not in facts["libraries"].values():
+        environment = target.environment()
+        device, state = environment["device"], environment["state"]
+        yield Finding("ok", f"{environment['cpu']}, {len(state['affinity'])} cores to use")
+        yield Finding("ok", f"instructions: {', '.join(device['isa']) or 'it names none'}")
+        yield _saturation(target)
+        yield _quiet(environment["volatile"]["load"] or 0.0, device["cores"])

@@ -14,6 +14,7 @@ The order of work::
 from __future__ import annotations
 
 import copy
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,13 +24,13 @@ import onnx_ir as ir
 import torch
 
 from compress.algorithms.fakequant import quantizable_layers
-from compress.artifact import Artifact, Lowering, file_sha256, model_files
+from compress.artifact import Artifact, Lowering, file_sha256, model_files, modules_file
 from compress.candidate import Candidate
 from compress.errors import ContractViolation, LoweringError, StorageError
 from compress.inputs import Inputs, forward
 from compress.lower.census import take_census
 from compress.lower.encode import encode_dynamic, encode_float16, encode_weights, guard_float
-from compress.lower.export import export
+from compress.lower.export import export, layer_of, scopes
 from compress.lower.files import save
 from compress.lower.graph import Array, finish
 from compress.lower.parity import check_parity, simulated_outputs
@@ -42,6 +43,7 @@ from compress.numerics import LayerFormat
 __all__ = ["encode", "lower"]
 
 _FLOAT = "integer weights and float32 arithmetic"
+_MODULE = "compresskit.module"  # in a node's notes, which are not written to the file
 
 
 def lower(
@@ -110,6 +112,7 @@ def encode(
     encode_weights(static.model, formats, avoid_saturation=avoid_saturation)
     encode_float16(static.model, formats)
     guard_float(static.model)
+    _note_modules(static.model.graph)
     finish(static.model)
     unused = {name: (0.0, 0.0) for name, format in formats.items() if format.is_static_int8}
     return static.model, unused | static.ranges, warnings
@@ -137,6 +140,9 @@ def _write(
                 stale.unlink(missing_ok=True)
             for part in reversed(model_files(draft)):
                 part.replace(path.parent / part.name)
+        sha256 = file_sha256(path)
+        modules = {str(n.name): n.meta[_MODULE] for n in model.graph if _MODULE in n.meta}
+        modules_file(path).write_text(json.dumps({"sha256": sha256, "modules": modules}) + "\n")
     except OSError as error:
         raise StorageError(
             f"{path}: the artifact could not be written ({error.strerror or error}); free space "
@@ -144,13 +150,20 @@ def _write(
         ) from error
     return Artifact(
         path=path,
-        sha256=file_sha256(path),
+        sha256=sha256,
         bytes=sum(part.stat().st_size for part in model_files(path)),
         lowering=lowering,
         census=take_census(path),
         parity=parity,
         warnings=warnings,
     )
+
+
+def _note_modules(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.metadata_props:  # what the encoding inserted came from no module
+            # A folded batch norm leaves its own scope on the product, which is its layer's.
+            node.meta[_MODULE] = layer_of(node) or scopes(node)[-1]
 
 
 def _check_output(candidate: Candidate) -> None:

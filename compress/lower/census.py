@@ -7,7 +7,6 @@ of it, since a QuantizeLinear in a file promises nothing.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,26 +24,9 @@ from compress.artifact import Census, model_files
 from compress.errors import LoweringError
 from compress.lower.files import save
 from compress.lower.session import open_session, run
+from compress.operators import FLOAT_PRODUCTS, INT8_PRODUCTS, MOVES, is_int8, product_macs
 
 __all__ = ["take_census"]
-
-# Where the weight is among the inputs of a product; what is left of it is the other operand.
-_FLOAT_PRODUCTS = {
-    "Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvTranspose": 1,
-    "Gemm": 1, "FusedGemm": 1, "MatMul": 1, "FusedMatMul": 1, "TransposeMatMul": 1,
-}  # fmt: skip
-_INT8_PRODUCTS = {
-    "QLinearConv": 3, "ConvInteger": 1,
-    "QGemm": 3, "QLinearMatMul": 3, "MatMulInteger": 1, "MatMulIntegerToFloat": 1,
-    "DynamicQuantizeMatMul": 1,
-}  # fmt: skip
-_CONVOLUTIONS = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"}
-
-# Operators that compute nothing: they move, select or convert.
-_MOVES = {
-    "Cast", "Concat", "Constant", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity",
-    "QuantizeLinear", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
-}  # fmt: skip
 
 # Inputs that hold scales and zero points, and the zero point of a stored weight.
 _PARAMETERS = {
@@ -93,8 +75,8 @@ def take_census(path: Path) -> Census:
         operators=dict(sorted(operators.items())),
         weight_bytes=dict(sorted(by_type.items())),
         graph_bytes=size - by_type.total(),
-        macs=_macs(before, _FLOAT_PRODUCTS | _INT8_PRODUCTS),
-        int8_macs=_macs(after, _INT8_PRODUCTS),
+        macs=_macs(before, FLOAT_PRODUCTS | INT8_PRODUCTS),
+        int8_macs=_macs(after, INT8_PRODUCTS),
         nonzero_weights=nonzero,
         float_islands=_islands(after),
     )
@@ -165,13 +147,10 @@ def _macs(ran: _Ran, products: Mapping[str, int]) -> int:
 
 
 def _node_macs(ran: _Ran, node: onnx.NodeProto, weight: int) -> int:
-    source, result = ran.shapes[node.input[0]], ran.shapes[node.output[0]]
-    if node.op_type == "ConvTranspose":
-        return math.prod(source) * math.prod(ran.shapes[node.input[weight]][1:])
-    if node.op_type in _CONVOLUTIONS:
-        return math.prod(result) * math.prod(ran.shapes[node.input[weight]][1:])
     transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return math.prod(result) * source[-2 if transposed else -1]
+    source, other = ran.shapes[node.input[0]], ran.shapes[node.input[weight]]
+    result = ran.shapes[node.output[0]]
+    return product_macs(node.op_type, source, other, result, transposed=transposed)
 
 
 def _islands(ran: _Ran) -> tuple[str, ...]:
@@ -198,16 +177,13 @@ def _flags(nodes: Sequence[onnx.NodeProto], ran: _Ran, *, backward: bool = False
 
 
 def _is_int8(node: onnx.NodeProto, ran: _Ran) -> bool:
-    if node.op_type in _INT8_PRODUCTS or node.op_type.startswith("QLinear"):
-        return True
-    small = any(ran.dtypes.get(name) in ("uint8", "int8") for name in node.output)
-    return small and node.op_type not in {*_MOVES, "DynamicQuantizeLinear"}
+    return is_int8(node.op_type, {ran.dtypes.get(name, "") for name in node.output})
 
 
 def _is_float(node: onnx.NodeProto, ran: _Ran) -> bool:
     floats = any(ran.dtypes.get(name, "").startswith("float") for name in node.output)
     dynamic = node.op_type == "DynamicQuantizeLinear"
-    return floats and not dynamic and node.op_type not in _MOVES and not _is_int8(node, ran)
+    return floats and not dynamic and node.op_type not in MOVES and not _is_int8(node, ran)
 
 
 def _nonzero(graph: onnx.GraphProto, constants: Mapping[str, Array]) -> int:

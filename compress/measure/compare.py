@@ -6,6 +6,7 @@ says why, and the others are measured nevertheless.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from compress.record import Latency, Memory, Speedup
 __all__ = ["Comparison", "compare", "table"]
 
 Array = np.ndarray[Any, Any]
+
+_MOST_ONNX_BYTES = 2**31 - 1  # what protobuf can hold
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def compare(
 def _row(name: str, model: Path, outcome: Timing | Failure) -> Comparison:
     size = model_bytes(model)
     if isinstance(outcome, Failure):
-        return Comparison(name, size, error=outcome.error)
+        return Comparison(name, size, error=outcome.error.removeprefix(f"{model}: "))
     return Comparison(
         name, size, outcome.latency, outcome.speedup, outcome.memory, outcome.warnings
     )
@@ -83,7 +86,7 @@ def short_names(models: Sequence[Path]) -> list[str]:
 
 def model_bytes(model: Path) -> int | None:
     """Bytes of a model with the external data files that it names; ``None`` without a file."""
-    if not model.is_file():
+    if not os.path.isfile(model):  # of paths that cannot be looked at, too
         return None
     files = {part.resolve() for part in (*model_files(model), *_external_files(model))}
     return sum(part.stat().st_size for part in files)
@@ -92,6 +95,8 @@ def model_bytes(model: Path) -> int | None:
 def _external_files(model: Path) -> set[Path]:
     import onnx
 
+    if model.stat().st_size > _MOST_ONNX_BYTES:  # and reading it might take all memory
+        return set()
     try:
         graph = onnx.load(model, load_external_data=False).graph
     except Exception:  # Not ONNX: whoever measures it says so.

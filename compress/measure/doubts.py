@@ -13,7 +13,7 @@ import numpy as np
 
 from compress.measure import stats
 
-__all__ = ["about_checks", "about_machine", "about_model", "process_median_s"]
+__all__ = ["about_checks", "about_machine", "about_model"]
 
 Result = Mapping[str, Any]
 
@@ -23,12 +23,6 @@ _DRIFT = 0.05
 _DENORMAL_RATIO = 1.05
 # An error of 1 % of the outputs' magnitude; rounding to int8 itself costs some 30 to 40 dB.
 _SATURATION_DB = 40.0
-
-
-def process_median_s(result: Result) -> float:
-    """The median time of one inference in one process: the sample that statistics use."""
-    runs = int(result["runs_per_sample"])
-    return float(np.median(result["samples_ns"])) / runs / 1e9
 
 
 def about_machine(results: Sequence[Result], *, threads: int, cores: int) -> list[str]:
@@ -76,10 +70,26 @@ def about_model(results: Sequence[Result], *, batch: int) -> list[str]:
         found.append(f"it {change} by {abs(drift):.0%} while it was timed")
     if not all(r["finite"] for r in results):
         found.append("some of its outputs are not finite (NaN or infinity)")
+    found += _elsewhere(results[0].get("ran") or {})
     if results[0]["batch"] != batch:
         fixed = results[0]["batch"]
         found.append(f"it runs {fixed} samples per inference, where the target asks for {batch}")
     return found
+
+
+def _elsewhere(ran: Result) -> list[str]:
+    if "provider" not in ran:
+        return []
+    if ran["nodes"] is None:
+        return ["this onnxruntime cannot tell which operators ran on its provider; 1.24 can"]
+    if not ran["elsewhere"]:
+        return []
+    products = f"{ran['products_elsewhere']} of its {ran['products']} convolutions and products"
+    text = (
+        f"{ran['elsewhere']} of its {ran['nodes']} operators ran on {', '.join(ran['others'])} and "
+        f"not on the provider {ran['provider']}, {products} of matrices among them"
+    )
+    return [text]
 
 
 def about_checks(check: Result) -> list[str]:

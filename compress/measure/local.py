@@ -1,7 +1,8 @@
-"""LocalTarget: this machine, with onnxruntime on its CPU."""
+"""LocalTarget: this machine, with one of the runtimes that it has."""
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.artifact import Lowering, file_sha256
 from compress.errors import MeasurementError
@@ -19,30 +20,49 @@ from compress.measure.machine import describe, saturates
 from compress.measure.process import run_worker
 from compress.measure.rawlog import RawLog
 from compress.measure.rounds import Device, run_session
+from compress.measure.session import few_samples
 from compress.measure.target import Failure, Probe, Timing
 
-__all__ = ["LocalTarget"]
+__all__ = ["LocalTarget", "RuntimeSettings"]
 
 Array = np.ndarray[Any, Any]
 
-_PROBE_SAMPLES = 64
 
+class RuntimeSettings(BaseModel):
+    """What runs a model, and how.
 
-class LocalTarget(BaseModel):
-    """This machine. Every job is a fresh process; see ``measure/worker.py``.
-
-    ``threads`` are onnxruntime's intra-op threads. ``batch`` is the batch of one inference, for
-    models that do not fix it. ``timeout_s`` bounds a process that loads, times or sizes a model;
-    one that scores a data set may take as long for every thousand samples.
+    ``provider`` is what onnxruntime runs it on. ``threads`` are those of one operator. ``batch`` is
+    the batch of one inference, for models that do not fix it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["local"] = "local"
-    name: str = "local"
-    runtime: Literal["onnxruntime"] = "onnxruntime"
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    provider: Literal["cpu", "cuda", "tensorrt", "xnnpack", "openvino", "coreml", "qnn", "dml"] = (
+        "cpu"
+    )
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _provider_is_onnxruntimes(self) -> RuntimeSettings:
+        if self.runtime != "onnxruntime" and self.provider != "cpu":
+            raise ValueError(
+                f"a provider is a part of onnxruntime, and {self.runtime} is another runtime; got "
+                f"provider {self.provider}"
+            )
+        return self
+
+
+class LocalTarget(RuntimeSettings):
+    """This machine. Every job is a fresh process; see ``measure/worker.py``.
+
+    ``timeout_s`` bounds a process that loads, times or sizes a model; one that scores a data set
+    may take as long for every thousand samples.
+    """
+
+    kind: Literal["local"] = "local"
+    name: str = "local"
     timeout_s: float = Field(default=600, gt=0)
 
     def lowering(self) -> Lowering:
@@ -56,16 +76,17 @@ class LocalTarget(BaseModel):
         """``device_id`` and ``state_id``, what they are made of, and the load right now.
 
         Raises:
-            MeasurementError: onnxruntime does not import.
+            MeasurementError: this machine lacks the runtime or its provider; says how to get it.
         """
-        facts = run_worker({"kind": "environment"}, timeout_s=self.timeout_s)
+        job = {"kind": "environment", "runtime": self.runtime, "provider": self.provider}
+        facts = run_worker(job, timeout_s=self.timeout_s)
         return describe(facts, threads=self.threads, batch=self.batch)
 
     def predict(self, model: Path, inputs: Mapping[str, Array]) -> list[Array]:
         """The model's outputs for every sample, at this target's batch.
 
         Raises:
-            MeasurementError: onnxruntime cannot load or run the model; carries its words.
+            MeasurementError: the runtime cannot load or run the model; carries its words.
         """
         self._check_threads()
         samples = max((len(array) for array in inputs.values()), default=0)
@@ -86,33 +107,37 @@ class LocalTarget(BaseModel):
             StorageError: ``raw`` cannot be written.
         """
         self._check_threads()
-        few = {
-            name: _spread(array, max(_PROBE_SAMPLES, 8 * self.batch))
-            for name, array in probe.inputs.items()
-        }
+        few = few_samples(probe.inputs, self.batch)
         with RawLog(raw) as log, _on_disk(few) as files:
             if raw is not None:
                 log.write(self._header(models, probe))
             shared = {"inputs": files, "seed": probe.seed}
 
             def call(kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-                job = self._job(kind, model, {**shared, **settings})
-                return run_worker(job, timeout_s=self.timeout_s)
+                return self.work(kind, model, {**shared, **settings})
 
             device = Device(call, self.threads, self.batch, worker.cpu_count())
             return run_session(models, probe, device, log)
+
+    def work(self, kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """One job of ``measure/worker.py`` on ``model``, in a fresh process.
+
+        Raises:
+            MeasurementError: the job failed, or its process was killed or took too long.
+        """
+        return run_worker(self._job(kind, model, settings), timeout_s=self.timeout_s)
 
     def inspect(self, model: Path) -> dict[str, Any]:
         """Names, types and shapes of the model's ``inputs`` and ``outputs``.
 
         Raises:
-            MeasurementError: onnxruntime cannot load the model; carries its words.
+            MeasurementError: the runtime cannot load the model; carries its words.
         """
-        return run_worker(self._job("inspect", model, {}), timeout_s=self.timeout_s)
+        return self.work("inspect", model, {})
 
     def _job(self, kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-        own = {"kind": kind, "model": str(model), "threads": self.threads, "batch": self.batch}
-        return {**own, **settings}
+        own = self.model_dump(include=set(RuntimeSettings.model_fields))
+        return {**own, "kind": kind, "model": str(model), **settings}
 
     def _header(self, models: Sequence[Path], probe: Probe) -> dict[str, Any]:
         return {
@@ -121,10 +146,7 @@ class LocalTarget(BaseModel):
             "target": self.model_dump(),
             "mode": probe.mode,
             "seed": probe.seed,
-            "models": [
-                {"path": str(model), "sha256": file_sha256(model) if model.is_file() else None}
-                for model in models
-            ],
+            "models": [{"path": str(model), "sha256": _digest(model)} for model in models],
             "environment": self.environment(),
         }
 
@@ -137,12 +159,11 @@ class LocalTarget(BaseModel):
             )
 
 
-def _spread(array: Array, count: int) -> Array:
-    # Evenly over the samples: a data set may be sorted by class.
-    if len(array) <= count:
-        return array
-    rows = np.linspace(0, len(array) - 1, count).astype(int)
-    return np.take(array, rows, axis=0)
+def _digest(model: Path) -> str | None:
+    try:
+        return file_sha256(model) if os.path.isfile(model) else None
+    except OSError:  # whoever opens it says so
+        return None
 
 
 @contextmanager

@@ -16,18 +16,22 @@ __all__ = ["describe", "saturates"]
 
 _DEVICE = (
     *("arch", "cpu", "board", "isa", "cores", "max_khz", "memory_gib"),
-    *("onnxruntime", "build", "providers"),
+    *("onnxruntime", "openvino", "build", "providers", "provider"),
 )
+_SESSIONS = {
+    "onnxruntime": "all optimisations, sequential, spinning and arena as by default",
+    "openvino": "latency hint, one stream, float32 where not int8, threads pinned as by default",
+}
 _STATE = ("system", "kernel", "python", "governor", "boost", "affinity", "cpu_limit", "mains_power")
 
 
 def describe(facts: Mapping[str, Any], *, threads: int, batch: int) -> dict[str, Any]:
     """The ``environment`` of a target, from the answer to the worker's ``environment`` job."""
-    device = {key: facts[key] for key in _DEVICE}
+    device = {key: facts[key] for key in _DEVICE if key in facts}
     state = {key: facts[key] for key in _STATE} | {
         "threads": threads,
         "batch": batch,
-        "session": "all optimisations, sequential, spinning and arena as by default",
+        "session": _SESSIONS["openvino" if "openvino" in facts else "onnxruntime"],
     }
     return {
         "device_id": _digest(device),
@@ -45,11 +49,11 @@ def _digest(facts: Mapping[str, Any]) -> str:
 
 
 def saturates(*, arch: str, system: str, flags: Collection[str]) -> bool:
-    """Whether int8 kernels of onnxruntime may overflow their 16-bit sums of pairs on this CPU.
+    """Whether int8 kernels may overflow their 16-bit sums of pairs on this CPU.
 
-    They do on x86 without VNNI (``vpmaddubsw``), in u8s8 and s8s8 alike. ARM's dot product and
-    matrix instructions sum in 32 bits. What is not known is taken to saturate: the narrower weight
-    grid that avoids it costs no time and little accuracy.
+    Those of onnxruntime do on x86 without VNNI (``vpmaddubsw``), in u8s8 and s8s8 alike. ARM's dot
+    product and matrix instructions sum in 32 bits. What is not known is taken to saturate: the
+    narrower weight grid that avoids it costs no time and little accuracy.
     """
     if arch.lower() in ("arm64", "aarch64"):
         # All of Apple's 64-bit desktop processors have the dot product; macOS lists no flags.

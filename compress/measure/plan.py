@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from compress.measure.driver import Plan
 from compress.measure.target import Mode
 
 __all__ = ["PLANS", "Plan"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One mode.
-
-    Rounds are added until the 95 % interval of every ratio is within ``bound`` on either side (not
-    until it is significant): at least ``min_rounds``, at most ``max_rounds``, and none after
-    ``budget_s`` once there are enough. ``timing`` goes to the worker's ``time`` job as it is.
-    """
-
-    bound: float
-    min_rounds: int
-    max_rounds: int
-    budget_s: float
-    memory_processes: int
-    checks: bool
-    timing: Mapping[str, float]
 
 
 PLANS: Mapping[Mode, Plan] = {

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compress.errors import DataError
-from compress.measure import stats
+from compress.measure import driver, stats
 from compress.record import Accuracy
 
 __all__ = ["accuracy_facts", "score"]
@@ -42,10 +42,8 @@ def score(
             f"scoring: {len(outputs)} outputs and {len(labels)} labels; there must be one label "
             "per sample."
         )
-    if metric == "accuracy":
-        return _accuracy(outputs, labels)
-    if metric == "mse":
-        return _mse(outputs, labels)
+    if isinstance(metric, str):
+        return _built_in(outputs, labels, metric)
     scores = np.asarray(metric(outputs, labels), dtype=np.float64)
     if scores.shape != (len(labels),) or not np.isfinite(scores).all():
         raise DataError(
@@ -55,36 +53,12 @@ def score(
     return scores
 
 
-def _accuracy(outputs: Array, labels: Array) -> Array:
-    if outputs.ndim < 2 or outputs.shape[:1] + outputs.shape[2:] != labels.shape:
-        raise DataError(
-            "scoring: accuracy needs outputs (n, classes, ...) and labels (n, ...); got "
-            f"{outputs.shape} and {labels.shape}."
-        )
-    classes = outputs.shape[1]
-    if labels.dtype.kind not in "iub" or (
-        labels.size and not 0 <= labels.min() <= labels.max() < classes
-    ):
-        raise DataError(
-            f"scoring: labels must be class indices 0 to {classes - 1}; got {labels.dtype} from "
-            f"{labels.min()} to {labels.max()}."
-        )
-    right = (outputs.argmax(axis=1) == labels) & np.isfinite(outputs).all(axis=1)
-    shares: Array = right.reshape(len(labels), -1).mean(axis=1, dtype=np.float64)
-    return shares
-
-
-def _mse(outputs: Array, labels: Array) -> Array:
-    # Only a trailing axis of one may differ: broadcasting would compare all with all.
-    if outputs.size != labels.size or outputs.squeeze().shape != labels.squeeze().shape:
-        raise DataError(
-            f"scoring: mse needs outputs and labels of one shape; got {outputs.shape} and "
-            f"{labels.shape}."
-        )
-    rows = len(labels)
-    errors = outputs.reshape(rows, -1).astype(np.float64) - labels.reshape(rows, -1)
-    squares: Array = np.square(errors).mean(axis=1)
-    return squares
+def _built_in(outputs: Array, labels: Array, metric: str) -> Array:
+    try:
+        scores: Array = driver.scores(outputs, labels, metric)
+    except ValueError as error:
+        raise DataError(f"scoring: {error}") from None
+    return scores
 
 
 def accuracy_facts(

@@ -14,6 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from compress.measure.driver import (
+    CONFIDENCE,
+    LogRatio,
+    log_ratio,
+    student_cdf,
+    student_quantile,
+)
+
 __all__ = [
     "Interval",
     "Ratio",
@@ -25,6 +33,7 @@ __all__ = [
     "paired_difference",
     "paired_ratio",
     "percentile",
+    "ratio_of",
     "sign_flip",
     "student_cdf",
     "student_quantile",
@@ -34,7 +43,6 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
-CONFIDENCE = 0.95
 #: Fewest samples whose order statistics bound a percentile on both sides at 95 % (binomial).
 FEWEST_SAMPLES = {0.90: 29, 0.99: 299}
 #: An effect below this is not called a difference, however narrow its interval.
@@ -65,31 +73,6 @@ class Ratio(NamedTuple):
 # -- times ------------------------------------------------------------------------------------
 
 
-def student_cdf(t: float, df: int) -> float:
-    """Student's distribution function for whole degrees of freedom (Abramowitz & Stegun 26.7.3)."""
-    angle = math.atan2(t, math.sqrt(df))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = df % 2
-    term = cosine if odd else 1.0
-    total = term if df > 1 else 0.0
-    for k in range(2 + odd, df - 1, 2):
-        term *= cosine**2 * (k - 1) / k
-        total += term
-    area = 2 / math.pi * (angle + sine * total) if odd else sine * total
-    return 0.5 * (1 + area)
-
-
-def student_quantile(probability: float, df: int) -> float:
-    """Inverse of :func:`student_cdf` for probabilities of 0.5 and more, by bisection."""
-    lo, hi = 0.0, 1.0
-    while student_cdf(hi, df) < probability:
-        lo, hi = hi, 2 * hi
-    while hi - lo > 1e-12 * hi:
-        middle = (lo + hi) / 2
-        lo, hi = (middle, hi) if student_cdf(middle, df) < probability else (lo, middle)
-    return hi
-
-
 def paired_ratio(baseline_s: ArrayLike, times_s: ArrayLike) -> Ratio:
     """Baseline time over time, from one pair per round: above 1 is faster than the baseline.
 
@@ -99,18 +82,18 @@ def paired_ratio(baseline_s: ArrayLike, times_s: ArrayLike) -> Ratio:
     Raises:
         ValueError: fewer than two rounds.
     """
-    logs = np.log(np.asarray(baseline_s, float)) - np.log(np.asarray(times_s, float))
-    rounds = len(logs)
-    if rounds < 2:
-        raise ValueError(f"a paired ratio needs at least 2 rounds; got {rounds}")
-    mean, error = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(rounds)
-    half = student_quantile((1 + CONFIDENCE) / 2, rounds - 1) * error
-    if error == 0:
-        p_value = 1.0 if mean == 0 else 0.0
+    baseline, times = (np.asarray(values, float).tolist() for values in (baseline_s, times_s))
+    return ratio_of(log_ratio(baseline, times))
+
+
+def ratio_of(log: LogRatio) -> Ratio:
+    """A ratio from its logarithm, with the test of its being 1."""
+    if log.error == 0:
+        p_value = 1.0 if log.mean == 0 else 0.0
     else:
-        p_value = 2 * (1 - student_cdf(abs(mean) / error, rounds - 1))
-    ci95 = Interval(math.exp(mean - half), math.exp(mean + half))
-    return Ratio(math.exp(mean), ci95, half, p_value)
+        p_value = 2 * (1 - student_cdf(abs(log.mean) / log.error, log.rounds - 1))
+    ci95 = Interval(math.exp(log.mean - log.half_width), math.exp(log.mean + log.half_width))
+    return Ratio(math.exp(log.mean), ci95, log.half_width, p_value)
 
 
 def median_interval(times_s: ArrayLike) -> Interval:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from compress.measure import stats
-from compress.measure.doubts import about_model, process_median_s
+from compress.measure.doubts import about_model
+from compress.measure.driver import Config, log_ratios
 from compress.measure.plan import Plan
 from compress.measure.target import Timing
-from compress.record import Latency, Memory, Speedup
+from compress.record import Executed, Latency, Memory, Speedup
 
-__all__ = ["Config", "Survey", "memory_facts", "ratios", "summarise"]
+__all__ = ["Survey", "memory_facts", "summarise"]
 
 _HOLM_ABOVE = 5  # comparisons; with fewer, one false alarm in twenty is what a reader expects
 
@@ -33,21 +33,6 @@ class Survey:
     warnings: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Config:
-    """One thing that every round times, with one result per round. The baseline is two of them."""
-
-    index: int
-    model: Path
-    label: str
-    results: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def medians_s(self) -> np.ndarray[Any, Any]:
-        """The median of one inference, of each round's process."""
-        return np.array([process_median_s(result) for result in self.results])
-
-
 def memory_facts(result: Mapping[str, Any]) -> Memory:
     """The record's memory facts from one ``memory`` result."""
     peak = max(result["load_peak_bytes"], result["run_peak_bytes"])
@@ -58,24 +43,11 @@ def memory_facts(result: Mapping[str, Any]) -> Memory:
     )
 
 
-def ratios(configs: Sequence[Config]) -> list[stats.Ratio]:
-    """Of the baseline against itself, then of the baseline to each other configuration.
-
-    The baseline's time in a round is the geometric mean of its two processes.
-    """
-    first, again, *others = (config.medians_s for config in configs)
-    baseline = np.sqrt(first * again)
-    return [
-        stats.paired_ratio(first, again),
-        *(stats.paired_ratio(baseline, times) for times in others),
-    ]
-
-
 def summarise(
     configs: Sequence[Config], surveys: Mapping[int, Survey], plan: Plan, *, batch: int
 ) -> dict[int, Timing]:
     """A timing for each model, by its index. The first two configurations are the baseline."""
-    itself, *others = ratios(configs)
+    itself, *others = (stats.ratio_of(log) for log in log_ratios(configs))
     floor = math.expm1(abs(math.log(itself.value)))
     unchanged = stats.Interval(math.exp(-itself.half_width), math.exp(itself.half_width))
     speedups = [Speedup(value=1.0, ci95=unchanged, verdict="baseline", noise_floor=floor)]
@@ -87,8 +59,8 @@ def summarise(
         speedups.append(
             Speedup(value=ratio.value, ci95=ratio.ci95, verdict=word, noise_floor=floor)
         )
-    baseline = Config(configs[0].index, configs[0].model, configs[0].label)
-    baseline.results.extend([*configs[0].results, *configs[1].results])
+    twice = [*configs[0].results, *configs[1].results]
+    baseline = replace(configs[0], results=twice)
     return {
         config.index: Timing(
             latency=_latency(config),
@@ -100,6 +72,7 @@ def summarise(
                 *_width(ratio, len(configs[0].results), plan),
             ),
             raw={**_raw(config), **surveys[config.index].facts},
+            executed=_executed(config.results[0].get("ran")),
         )
         for config, speedup, ratio in zip(
             [baseline, *configs[2:]], speedups, [itself, *others], strict=True
@@ -128,12 +101,22 @@ def _width(ratio: stats.Ratio, rounds: int, plan: Plan) -> list[str]:
     return [f"the interval of its ratio is {got}, wider than the ±{plan.bound:.0%} aimed at"]
 
 
+def _executed(ran: Mapping[str, Any] | None) -> Executed | None:
+    if ran is None:
+        return None
+    known = "provider" in ran and ran["nodes"]
+    return Executed(
+        int8_mac_fraction=ran.get("int8_mac_fraction"),
+        provider_fraction=1 - ran["elsewhere"] / ran["nodes"] if known else None,
+    )
+
+
 def _raw(config: Config) -> dict[str, Any]:
     def middle_s(key: str) -> float:
         return float(np.median([result[key] for result in config.results])) / 1e9
 
     return {
-        "process_medians_s": config.medians_s.tolist(),
+        "process_medians_s": config.medians_s,
         "runs_per_sample": config.results[0]["runs_per_sample"],
         "batch": config.results[0]["batch"],
         "import_s": middle_s("import_ns"),

@@ -1,7 +1,7 @@
 """Worker: the fresh process that loads one ONNX model and times, sizes, checks or runs it.
 
-One file on purpose. It needs the standard library, numpy and onnxruntime, keeps to Python 3.9, and
-knows nothing of this package, so that a copy of it runs on a bare device::
+One file on purpose. It needs the standard library, numpy and the runtime that a job asks for, keeps
+to Python 3.9, and knows nothing of this package, so that a copy of it runs on a bare device::
 
     python -I worker.py job.json        # or the job on standard input
 
@@ -9,22 +9,31 @@ A job is a JSON object; ``kind`` is a key of :data:`JOBS`, whose functions say w
 and what they return. The answer is one JSON object on standard output, ``{"error": "..."}`` where
 the job could not be done; the exit status is non-zero only if the process crashed.
 
-Keys that every job with a model reads: ``model`` (path), ``threads`` (intra-op), ``batch`` (for
-models that do not fix it), ``inputs`` (model input name to ``.npy`` path, the empty name for a
-single input; without it inputs are drawn from ``seed``). Array rows are samples. Times are in
-nanoseconds: integers survive JSON.
+Keys that every job with a model reads: ``model`` (path), ``runtime`` (``onnxruntime``, which it is
+by default, or ``openvino``), ``provider`` (of onnxruntime: a key of :data:`PROVIDERS`, by default
+``cpu``), ``threads`` (intra-op), ``batch`` (for models that do not fix it), ``inputs`` (model input
+name to ``.npy`` path, the empty name for a single input; without it inputs are drawn from
+``seed``), ``session`` (options of onnxruntime's session, by key), ``arena`` (false turns its memory
+arena off). Array rows are samples. Times are in nanoseconds: integers survive JSON.
+``memory_bytes`` bounds what the process may take; without it, nearly all that is free.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import gc
+import importlib.util
 import itertools
 import json
 import math
 import os
 import platform
+import re
 import sys
+import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +41,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["JOBS", "Feeds", "answer", "cpu_count", "cpu_flags", "machine", "main"]
+__all__ = [
+    "JOBS",
+    "PROVIDERS",
+    "Feeds",
+    "Provider",
+    "answer",
+    "cpu_count",
+    "cpu_flags",
+    "free_memory_bytes",
+    "machine",
+    "main",
+    "provider_keys",
+]
 
 Array = Any
 Job = dict[str, Any]
@@ -54,11 +75,19 @@ _SHORT_SAMPLE_NS = 200_000  # so runs are timed in groups of about this length
 _PROBE_LOOPS = 40_000  # about 5 ms on a core of the 2020s
 _MEMORY_RUNS = 20  # an arena has its final size after a few
 _MEMORY_CAP_S = 10
+_MEMORY_SHARE = 0.9  # of what is free; the rest is for the system and its caches
+_TRACED_RUNS = 100
+_MODEL_FIELDS = {*range(1, 9), 14, 20, 25, 26}  # of the message that an ONNX file is
 # The smallest model there is: one Identity (opset 13, IR 7) on one float.
 _TRIVIAL = (
     b'\x08\x07\x12\x00:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01'
     b"\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
+_OPENVINO_DB = (
+    30.0  # above it, the float reference's other way of rounding ties may be all there is
+)
+_PRODUCT = re.compile("Conv|Gemm|MatMul")  # operators, of which a fused one has a longer name
+_OPENVINO_PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 _UNKNOWN_DIM = 16
 _UNKNOWN_SIDE = 224
 
@@ -98,17 +127,21 @@ def _quota(folder: Path) -> float:
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else math.inf
 
 
-def _cpu_limit() -> float:
-    """The tightest CPU quota, in cores, of this process's control groups and those above them."""
-    limit = math.inf
+def _groups(controller: str) -> list[Path]:
+    """Folders of this process's control groups and of those above them (cgroup v2 or v1)."""
+    found: list[Path] = []
     for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        if not controllers or "cpu" in controllers.split(","):
-            root = Path("/sys/fs/cgroup/cpu" if controllers else "/sys/fs/cgroup")
+        if not controllers or controller in controllers.split(","):
+            root = Path(f"/sys/fs/cgroup/{controller}" if controllers else "/sys/fs/cgroup")
             parts = path.strip("/").split("/")
-            folders = [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
-            limit = min([limit, *map(_quota, folders)])
-    return limit
+            found += [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+    return found
+
+
+def _cpu_limit() -> float:
+    """The tightest CPU quota, in cores, of this process's control groups and those above them."""
+    return min(map(_quota, _groups("cpu")), default=math.inf)
 
 
 def _affinity() -> list[int]:
@@ -126,6 +159,50 @@ def cpu_count() -> int:
     return max(
         1, len(_affinity()) if math.isinf(limit) else min(len(_affinity()), math.ceil(limit))
     )
+
+
+def _room(folder: Path) -> float:
+    """Bytes that one control group may still take, infinite if it has no limit (v2 or v1)."""
+    limit = _read(f"{folder}/memory.max") or _read(f"{folder}/memory.limit_in_bytes")
+    used = _read(f"{folder}/memory.current") or _read(f"{folder}/memory.usage_in_bytes")
+    if not (limit.isdigit() and used.isdigit()):
+        return math.inf
+    # What was read from files counts as used, and makes way.
+    cache = _read(f"{folder}/memory.stat").partition("inactive_file ")[2].split()
+    return int(limit) - int(used) + (int(cache[0]) if cache else 0)
+
+
+def free_memory_bytes() -> float:
+    """What this process could take: the system's free memory, within its control groups' limits.
+
+    Infinite where the system does not tell.
+    """
+    free = _read("/proc/meminfo").partition("MemAvailable:")[2].split()
+    system = int(free[0]) * 1024 if free else math.inf
+    return min([system, *map(_room, _groups("memory"))])
+
+
+def _bound_memory(job: Job) -> float:
+    """Let what would exhaust the machine fail in this process; the bytes that it may take.
+
+    ``RLIMIT_DATA`` is looked at when memory is asked for, not when it is used, so that no number
+    here depends on it; unlike ``RLIMIT_AS`` it leaves out the files and libraries that are only
+    mapped. Should the machine run short all the same, the kernel is told to end this process
+    before any other. Systems without ``/proc`` are left alone.
+    """
+    allowed = float(job.get("memory_bytes") or _MEMORY_SHARE * free_memory_bytes())
+    if math.isinf(allowed) or "VmData:" not in _read("/proc/self/status"):
+        return math.inf
+    import resource
+
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = int(allowed) + _status_bytes("VmData")
+    if most != resource.RLIM_INFINITY:
+        limit = min(limit, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    return allowed
 
 
 def _load() -> float | None:
@@ -172,23 +249,387 @@ def _probe() -> int:
     return time.perf_counter_ns() - begin
 
 
+# -- runtimes ---------------------------------------------------------------------------------
+
+# What jobs use of a loaded model is the part of onnxruntime's session that they need: get_inputs,
+# get_outputs, run. So onnxruntime is timed with nothing in between, and another runtime is a class.
+
+
+class Provider(NamedTuple):
+    """What onnxruntime can run a model on: its own name for it, and how to get it where it lacks.
+
+    ``plugin`` is a package that brings it to any build of onnxruntime; of the devices that a
+    plug-in finds, the first of type ``device`` is taken.
+    """
+
+    name: str
+    fix: str
+    plugin: str = ""
+    device: str = ""
+
+
+_GPU_BUILD = "pip install onnxruntime-gpu in place of onnxruntime"
+PROVIDERS: dict[str, Provider] = {
+    "cpu": Provider("CPUExecutionProvider", "pip install onnxruntime"),
+    "cuda": Provider("CUDAExecutionProvider", _GPU_BUILD),
+    "tensorrt": Provider("TensorrtExecutionProvider", f"{_GPU_BUILD}, and TensorRT's libraries"),
+    "xnnpack": Provider(
+        "XnnpackExecutionProvider",
+        "build onnxruntime with --use_xnnpack: no package for Python has it",
+    ),
+    "openvino": Provider(
+        "OpenVINOExecutionProvider",
+        "pip install onnxruntime-ep-openvino",
+        "onnxruntime_ep_openvino",
+        "CPU",
+    ),
+    "coreml": Provider("CoreMLExecutionProvider", "use onnxruntime's package for macOS"),
+    "qnn": Provider(
+        "QNNExecutionProvider", "pip install onnxruntime-qnn", "onnxruntime_qnn", "NPU"
+    ),
+    "dml": Provider(
+        "DmlExecutionProvider",
+        "pip install onnxruntime-directml in place of onnxruntime, on Windows",
+    ),
+}
+_OPENVINO_TYPES = {
+    "f32": "float",
+    "f64": "double",
+    "f16": "float16",
+    "boolean": "bool",
+    **{f"i{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"u{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
+# OpenVINO's settings for the options of onnxruntime that jobs switch on.
+_OPENVINO_OPTIONS = {
+    "session.set_denormal_as_zero": {"CPU_DENORMALS_OPTIMIZATION": "YES"},
+    "session.x64quantprecision": {"LP_TRANSFORMS_MODE": "NO"},
+}
+
+
+def _runtime(job: Job) -> str:
+    return str(job.get("runtime", "onnxruntime"))
+
+
+def _provider(job: Job) -> str:
+    return str(job.get("provider", "cpu"))
+
+
+def _import(job: Job) -> Any:
+    """The module of the job's runtime; not at the top, so that a device needs no other."""
+    name = _runtime(job)
+    if name == "onnxruntime":
+        import onnxruntime
+
+        return onnxruntime
+    if name != "openvino":
+        raise JobError(f"the runtime is {name!r}; known are onnxruntime and openvino.")
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise JobError(
+            f"the runtime openvino is not here ({error}); pip install 'compresskit[openvino]', or "
+            "openvino alone."
+        ) from error
+    return openvino
+
+
+def _choose_provider(onnxruntime: Any, options: Any, job: Job) -> Any:
+    """What the session's ``providers`` must be; a plug-in goes into ``options`` instead.
+
+    Raises:
+        JobError: this installation does not have the job's provider.
+    """
+    key = _provider(job)
+    if key not in PROVIDERS:
+        raise JobError(f"the provider is {key!r}; known are {', '.join(PROVIDERS)}.")
+    name, fix, _, kind = PROVIDERS[key]
+    available = onnxruntime.get_available_providers()
+    if key not in provider_keys(onnxruntime):
+        raise JobError(
+            f"this onnxruntime {onnxruntime.__version__} has no provider {key}; it has "
+            f"{', '.join(provider_keys(onnxruntime))}; for {key}, {fix}."
+        )
+    if key == "cpu":
+        return [name]
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    settings = _provider_settings(job)
+    if name in available:
+        # TensorRT leaves to CUDA what it cannot do.
+        helpers = ["CUDAExecutionProvider"] if key == "tensorrt" else []
+        rest = [helper for helper in [*helpers, "CPUExecutionProvider"] if helper in available]
+        return [(name, settings), *rest]
+    devices = _plugin_devices(onnxruntime, key)
+    fitting = [device for device in devices if device.device.type.name == kind]
+    if not fitting:
+        kinds = ", ".join(sorted({device.device.type.name for device in devices})) or "none"
+        raise JobError(
+            f"the provider {key} needs a device of type {kind}; of this machine's it takes {kinds}."
+        )
+    options.add_provider_for_devices(fitting[:1], settings)
+    return None
+
+
+def provider_keys(onnxruntime: Any) -> list[str]:
+    """The providers that a job may name here."""
+    available = onnxruntime.get_available_providers()
+    return [
+        key
+        for key, provider in PROVIDERS.items()
+        if provider.name in available
+        or (provider.plugin and importlib.util.find_spec(provider.plugin))
+    ]
+
+
+def _provider_settings(job: Job) -> dict[str, str]:
+    # What has threads of its own.
+    threads = str(job.get("threads", 1))
+    names = {"xnnpack": "intra_op_num_threads", "openvino": "num_of_threads"}
+    return {names[key]: threads for key in [_provider(job)] if key in names}
+
+
+def _plugin_devices(onnxruntime: Any, key: str) -> list[Any]:
+    """The devices of a plug-in, which is loaded if it is not yet."""
+    name, _, plugin, _ = PROVIDERS[key]
+
+    def found() -> list[Any]:
+        return [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
+
+    if not found():
+        library = importlib.import_module(plugin).get_library_path()
+        onnxruntime.register_execution_provider_library(plugin, library)
+    return found()
+
+
+def _refuse_fallback(session: Any, job: Job) -> None:
+    """See that at least a part of the model runs where the job wants it.
+
+    Raises:
+        JobError: it does not, of which onnxruntime says nothing.
+    """
+    key = _provider(job)
+    if key == "cpu":
+        return
+    name = PROVIDERS[key].name
+    others = ", ".join(other for other in session.get_providers() if other != name)
+    if name not in session.get_providers():
+        raise JobError(
+            f"the provider {key} did not start, and onnxruntime took {others} in its place; see "
+            f"that the libraries and drivers which {key} needs are there."
+        )
+    placed = _placement(session, key)
+    if placed["nodes"] and placed["elsewhere"] == placed["nodes"]:
+        raise JobError(
+            f"the provider {key} takes none of the model's {placed['nodes']} operators: all fell "
+            f"back to {others}, whose numbers these would be."
+        )
+
+
+def _placement(session: Any, key: str) -> Job:
+    """How many operators, and products among them, the provider ``key`` left to others.
+
+    Counted are those of the graph that onnxruntime divides up. ``nodes`` is ``None`` where it does
+    not tell (before 1.24).
+    """
+    found: Job = {"provider": key, "nodes": None}
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return found
+    parts = session.get_provider_graph_assignment_info()
+    nodes = [(part.ep_name, node.op_type) for part in parts for node in part.get_nodes()]
+    own = PROVIDERS[key].name
+    others = [place for place, _ in nodes if place != own]
+    products = [place for place, kind in nodes if _PRODUCT.search(kind)]
+    return {
+        **found,
+        "nodes": len(nodes),
+        "elsewhere": len(others),
+        "products": len(products),
+        "products_elsewhere": sum(place != own for place in products),
+        "others": sorted(set(others)),
+    }
+
+
+class _OpenVino:
+    """A model in OpenVINO on the CPU, to jobs like one of onnxruntime's sessions."""
+
+    def __init__(self, openvino: Any, job: Job, option: str) -> None:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(job.get("threads", 1)),
+            # It would take shorter floats where the CPU has them, and accuracy would not compare.
+            "INFERENCE_PRECISION_HINT": "f32",
+            **_OPENVINO_OPTIONS.get(option, {}),
+        }
+        core = openvino.Core()
+        self.compiled = core.compile_model(core.read_model(job["model"]), "CPU", settings)
+        self._request = self.compiled.create_infer_request()
+        self._names = [port.any_name for port in self.compiled.inputs]
+        self._tensor = openvino.Tensor
+
+    def get_inputs(self) -> list[Port]:
+        return [_openvino_port(port) for port in self.compiled.inputs]
+
+    def get_outputs(self) -> list[Port]:
+        return [_openvino_port(port) for port in self.compiled.outputs]
+
+    def run(self, _: None, feed: dict[str, Array]) -> list[Array]:
+        # Its own way with a dictionary of arrays takes longer than a small model does.
+        for place, name in enumerate(self._names):
+            tensor = self._tensor(feed[name], shared_memory=True)
+            self._request.set_input_tensor(place, tensor)
+        return list(self._request.infer().values())
+
+
+def _openvino_port(port: Any) -> Port:
+    element = port.element_type.get_type_name()
+    sizes = [size.get_length() if size.is_static else None for size in port.partial_shape]
+    return Port(port.any_name, f"tensor({_OPENVINO_TYPES.get(element, element)})", sizes)
+
+
+def _ran(session: Any, job: Job) -> Job | None:
+    """What the runtime made of the model, as far as it tells and it may surprise.
+
+    Of onnxruntime, for providers other than the CPU: :func:`_placement`. Of OpenVINO:
+    ``int8_mac_fraction``, the share of multiply-accumulates that it computes in int8.
+    """
+    if isinstance(session, _OpenVino):
+        return {"int8_mac_fraction": _openvino_int8_fraction(session.compiled)}
+    return None if _provider(job) == "cpu" else _placement(session, _provider(job))
+
+
+def _openvino_int8_fraction(compiled: Any) -> float:
+    """From the graph that runs: a product whose activations are int8 there is computed in int8.
+
+    The type that OpenVINO itself notes there is int8 for weights that are only stored so, too.
+    """
+    total = int8 = 0.0
+    for node in compiled.get_runtime_model().get_ops():
+        kind = str(node.get_rt_info()["layerType"].get())
+        if kind in _OPENVINO_PRODUCTS:
+            macs = _openvino_macs(node, kind)
+            total += macs
+            int8 += macs * (node.input_value(0).element_type.get_type_name() in ("i8", "u8"))
+    return int8 / total if total else 0.0
+
+
+def _openvino_macs(node: Any, kind: str) -> float:
+    source, weight = (node.input_value(place).shape for place in (0, 1))
+    result = node.output(0).shape
+    if kind == "MatMul":
+        return float(math.prod(result) * source[-1])
+    # Every weight meets every position: of the input for transposed convolutions, else the output.
+    shape = source if kind == "Deconvolution" else result
+    channels = shape[1] if "onvolution" in kind else shape[-1]
+    return float(math.prod(shape) / channels * math.prod(weight))
+
+
+def _runtime_facts(job: Job) -> Job:
+    module = _import(job)
+    if _runtime(job) == "openvino":
+        return {
+            "openvino": module.__version__,
+            "build": module.get_version(),
+            "providers": module.Core().available_devices,
+        }
+    facts = {
+        "onnxruntime": module.__version__,
+        "build": module.get_build_info(),
+        "providers": module.get_available_providers(),
+    }
+    if _provider(job) != "cpu":
+        _choose_provider(module, module.SessionOptions(), job)
+        facts["provider"] = _provider(job)
+    return facts
+
+
 # -- the model and its inputs -----------------------------------------------------------------
 
 
-def _open(job: Job, option: str = "") -> Any:
-    """An onnxruntime session as it would be deployed, or with one session option switched on."""
-    import onnxruntime
-
-    model = job["model"]
-    if isinstance(model, str) and not os.path.isfile(model):
+def _check_file(path: str) -> None:
+    if not os.path.exists(path):
         raise JobError("there is no such file.")
-    options = onnxruntime.SessionOptions()
+    if os.path.isdir(path):
+        raise JobError("it is a folder; give the ONNX files in it.")
+    if not os.path.isfile(path):
+        raise JobError("it is no regular file.")
+    if os.path.getsize(path) == 0:
+        raise JobError("the file is empty.")
+
+
+def _why_unreadable(path: str) -> str:
+    """What is wrong with a file that is not parsed, from the lengths of its outermost fields."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as stream:
+        while stream.tell() < size:
+            key, length = _varint(stream), 0
+            if key is None or key >> 3 not in _MODEL_FIELDS or key & 7 not in (0, 1, 2, 5):
+                return "it is not an ONNX file."
+            if key & 7 in (0, 2):
+                length = _varint(stream) or 0
+            skipped = {0: 0, 1: 8, 2: length, 5: 4}[key & 7]
+            stream.seek(skipped, os.SEEK_CUR)
+        missing = stream.tell() - size
+    if missing:
+        return f"the file is cut off: at least {missing} bytes are missing at its end."
+    return "the file is damaged: it begins as an ONNX file does, and cannot be parsed."
+
+
+def _varint(stream: Any) -> int | None:
+    value, shift = 0, 0
+    for byte in iter(lambda: stream.read(1), b""):
+        value |= int(byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return value
+        if shift > 63:
+            break
+    return None
+
+
+def _open(job: Job, option: str = "", trace: str = "") -> Any:
+    """A session as it would be deployed, or with one of onnxruntime's options switched on.
+
+    With ``trace``, a folder, every operator is timed, and the graph that runs is written there.
+    """
+    runtime, model = _import(job), job["model"]
+    if isinstance(model, str):
+        _check_file(model)
+    if _runtime(job) == "openvino":
+        if trace:
+            raise JobError("operators are timed by onnxruntime's profiler; leave openvino out.")
+        return _OpenVino(runtime, job, option)
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = int(job.get("threads", 1))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = bool(job.get("arena", True))
+    entries = dict(job.get("session") or {})
     if option:
-        options.add_session_config_entry(option, "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        entries[option] = "1"
+    if trace:
+        options.enable_profiling = True
+        options.profile_file_prefix = os.path.join(trace, "trace")
+        options.optimized_model_filepath = os.path.join(trace, "graph.onnx")
+        beside = "session.optimized_model_external_initializers"
+        entries[f"{beside}_file_name"] = "weights"
+        entries[f"{beside}_min_size_in_bytes"] = "1024"
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    providers = _choose_provider(runtime, options, job)
+    try:
+        # By default an error of a provider makes the session begin again on the CPU, and only
+        # standard output hears of it.
+        session = runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:
+        # Garbled names come back as words that cannot be decoded.
+        garbled = isinstance(error, UnicodeDecodeError) or "INVALID_PROTOBUF" in str(error)
+        if isinstance(model, str) and garbled:
+            raise JobError(_why_unreadable(model)) from error
+        raise
+    if isinstance(model, str):  # of the trivial model nothing is expected
+        _refuse_fallback(session, job)
+    return session
 
 
 class Port(NamedTuple):
@@ -337,6 +778,12 @@ def _first_runs(
     return times, finite
 
 
+def _grouped(times: list[int]) -> int:
+    """How many runs to time as one, given the times of some: 1 unless they are short."""
+    quickest = max(1, min(times))
+    return 1 if quickest >= _SHORT_RUN_NS else math.ceil(_SHORT_SAMPLE_NS / quickest)
+
+
 def _sampler(session: Any, feeds: list[dict[str, Array]], runs: int) -> Callable[[], int]:
     """A function that times ``runs`` inferences and returns the nanoseconds of them all."""
     ring = itertools.cycle(feeds)
@@ -391,21 +838,18 @@ def _time(job: Job) -> Job:
 
     Reads ``window_s`` and ``warmup_cap_s`` (warm-up), ``sample_s``, ``least`` and ``cap_s``
     (sampling), and optionally ``runs_per_sample``, which else is 1 for runs of 100 us or more.
-    Each entry of ``samples_ns`` is the time of ``runs_per_sample`` inferences.
+    Each entry of ``samples_ns`` is the time of ``runs_per_sample`` inferences. ``ran`` is what
+    :func:`_ran` says.
     """
     begin = time.perf_counter_ns()
-    import onnxruntime
-
+    runtime = _import(job)
     imported = time.perf_counter_ns()
     session = _open(job)
     created = time.perf_counter_ns()
     feeds = Feeds(session, job)
     rotation = feeds.rotation()
     first, finite = _first_runs(session, rotation, job["cap_s"])
-    quickest = max(1, min(first))
-    runs = job.get("runs_per_sample") or (
-        1 if quickest >= _SHORT_RUN_NS else math.ceil(_SHORT_SAMPLE_NS / quickest)
-    )
+    runs = job.get("runs_per_sample") or _grouped(first)
     sample = _sampler(session, rotation, runs)
     gc.collect()
     gc.freeze()
@@ -430,7 +874,104 @@ def _time(job: Job) -> Job:
         "cpu_ns": cpu,
         "load": [load, _load()],
         "probe_ns": [probe, _probe()],
-        "onnxruntime": onnxruntime.__version__,
+        "ran": _ran(session, job),
+        runtime.__name__: runtime.__version__,
+    }
+
+
+# -- where the time goes ----------------------------------------------------------------------
+
+
+def _own_times(events: list[Job]) -> list[float]:
+    """Microseconds of each operator of one run, less those of operators that ran inside it.
+
+    ``events`` are in the order of their ends, so that the body of a loop comes before the loop.
+    onnxruntime counts whole microseconds; they are taken at their middle.
+    """
+    own: list[float] = []
+    done: list[tuple[int, float]] = []
+    for event in events:
+        took = event["dur"] + 0.5
+        inside = 0.0
+        while done and done[-1][0] >= event["ts"] and event["dur"] > 0:
+            inside += done.pop()[1]
+        own.append(max(0.0, took - inside))
+        done.append((event["ts"], took))
+    return own
+
+
+def _traced_runs(events: list[Job], runs: int) -> list[list[Job]]:
+    """The operators of each of the last ``runs`` runs, from onnxruntime's list of events."""
+    found: list[list[Job]] = [[]]
+    for event in events:
+        if str(event.get("name", "")).endswith("_kernel_time") and event.get("cat") == "Node":
+            found[-1].append(event)
+        elif event.get("name") == "model_run":
+            found.append([])
+    return found[:-1][-runs:]
+
+
+def _operators(runs: list[list[Job]]) -> list[Job]:
+    """What is known of each operator, and its mean time in the middle half of the runs.
+
+    Whole runs are kept or left out, so that the times add up to that of a run; what disturbed the
+    machine fell into the slow ones.
+    """
+    times = [_own_times(events) for events in runs]
+    order = sorted(range(len(runs)), key=lambda run: sum(times[run]))
+    kept = order[len(order) // 4 : len(order) - len(order) // 4]
+    found: dict[tuple[str, str], Job] = {}
+    for run in kept:
+        for event, took_us in _pairs(runs[run], times[run]):
+            facts = event.get("args", {})
+            name = event["name"][: -len("_kernel_time")]
+            key = (name, str(facts.get("node_index", "")))
+            if key not in found:
+                found[key] = {
+                    "name": name,
+                    "operator": facts.get("op_name", ""),
+                    "provider": facts.get("provider", ""),
+                    "inputs": [next(iter(t.items())) for t in facts.get("input_type_shape", [])],
+                    "outputs": [next(iter(t.items())) for t in facts.get("output_type_shape", [])],
+                    "calls": 0.0,
+                    "ns": 0.0,
+                }
+            found[key]["calls"] += 1 / len(kept)
+            found[key]["ns"] += 1000 * took_us / len(kept)
+    return list(found.values())
+
+
+def _profile(job: Job) -> Job:
+    """Time of every operator, by onnxruntime's profiler, beside that of an unprofiled run.
+
+    Reads what :func:`_time` reads, and ``graph``: whether to return the graph that ran, without its
+    large weights (an ONNX file; zlib, base64). ``operators`` are in the order in which they ran,
+    with the types and shapes of what they read and made; ``ns`` is for one run of the model, and
+    includes what the profiler itself took. ``run_ns`` does not.
+    """
+    plain = _open(job)
+    feeds = Feeds(plain, job)
+    rotation = feeds.rotation()
+    first, _ = _first_runs(plain, rotation, job["cap_s"])
+    grouped = _grouped(first)
+    sample = _sampler(plain, rotation, grouped)
+    _warm_up(sample, job["window_s"], job["warmup_cap_s"])
+    samples = _collect(sample, job["sample_s"], job["least"], job["cap_s"])
+    run_ns = float(np.median(samples)) / grouped
+    del plain, sample
+    runs = max(5, min(_TRACED_RUNS, int(job["sample_s"] * 1e9 / run_ns)))
+    with tempfile.TemporaryDirectory(prefix="compresskit-") as folder:
+        traced = _open(job, trace=folder)
+        for feed in itertools.islice(itertools.cycle(rotation), len(rotation) + runs):
+            traced.run(None, feed)
+        events = json.loads(Path(traced.end_profiling()).read_text(encoding="utf-8"))
+        graph = Path(folder, "graph.onnx").read_bytes() if job.get("graph") else b""
+    return {
+        "batch": feeds.batch,
+        "run_ns": run_ns,
+        "runs": runs,
+        "operators": _operators(_traced_runs(events, runs)),
+        "graph": base64.b64encode(zlib.compress(graph)).decode() if graph else None,
     }
 
 
@@ -462,7 +1003,7 @@ def _memory(job: Job) -> Job:
     """Peak resident memory while loading and while running (``VmHWM``, which misses no spike).
 
     ``ru_maxrss`` will not do: it starts at the parent's footprint. ``runtime_bytes`` is Python,
-    numpy and onnxruntime after one trivial model: the first session of a process pages in some
+    numpy and the runtime after one trivial model: the first session of a process pages in some
     10 MB of library, which would hide what a small model needs. Without a writable ``clear_refs``
     the peak of the run includes that of the load, which the headline does anyway. Where the
     system does not tell, the answer is ``{"unavailable": "why"}``.
@@ -533,8 +1074,9 @@ def _check(job: Job) -> Job:
     """What would make a model's numbers misleading on this device.
 
     ``saturation_sqnr_db`` compares the outputs with those of saturation-free int8 kernels
-    (``session.x64quantprecision``) and is ``None`` where they are the same, or where the file
-    cannot be opened so; ``denormal_ratio`` is the slow-down by denormal numbers.
+    (``session.x64quantprecision``; in OpenVINO, of the same file in float32) and is ``None`` where
+    they are the same, or where the file cannot be opened so; ``denormal_ratio`` is the slow-down by
+    denormal numbers.
     """
     # The denormal check first: it must own the first session of the process.
     ratio = _denormal_ratio(job)
@@ -551,9 +1093,12 @@ def _check(job: Job) -> Job:
         signal += exact.run(None, feed) if exact is not None else []
         again += usual.run(None, feed)
     repeatable = _sqnr_db(noisy, again) is None
+    saturation = _sqnr_db(signal, noisy) if exact is not None and repeatable else None
+    if _runtime(job) == "openvino" and saturation is not None and saturation > _OPENVINO_DB:
+        saturation = None
     return {
         "denormal_ratio": ratio,
-        "saturation_sqnr_db": _sqnr_db(signal, noisy) if exact is not None and repeatable else None,
+        "saturation_sqnr_db": saturation,
         "repeatable": repeatable,
         "finite": _finite(noisy),
     }
@@ -619,45 +1164,47 @@ def _inspect(job: Job) -> Job:
     }
 
 
-def _environment(_: Job) -> Job:
-    """:func:`machine`, and the runtime's version, build and providers."""
-    import onnxruntime
-
-    return {
-        **machine(),
-        "onnxruntime": onnxruntime.__version__,
-        "build": onnxruntime.get_build_info(),
-        "providers": onnxruntime.get_available_providers(),
-    }
+def _environment(job: Job) -> Job:
+    """:func:`machine`, and version, build and providers of the job's runtime."""
+    return {**machine(), **_runtime_facts(job)}
 
 
 JOBS: dict[str, Callable[[Job], Job]] = {
     "time": _time,
     "memory": _memory,
     "check": _check,
+    "profile": _profile,
     "predict": _predict,
     "inspect": _inspect,
     "environment": _environment,
 }
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: BaseException, allowed: float) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, JobError):
         return text
-    return f"{type(error).__name__}: {text}"[:500]
+    text = f"{type(error).__name__}: {text}"[:2000]
+    if math.isfinite(allowed) and "alloc" in text:
+        text += f" [the process may take {allowed:.0f} bytes of memory]"
+    return text
 
 
-def answer(text: str) -> Job:
-    """What standard output gets for the job in ``text``."""
+def answer(text: str, *, bounded: bool = False) -> Job:
+    """What standard output gets for the job in ``text``.
+
+    ``bounded``: limit the memory of this process first, for good.
+    """
+    allowed = math.inf
     try:
         job = json.loads(text)
+        allowed = _bound_memory(job) if bounded else allowed
         work = JOBS.get(job["kind"])
         if work is None:
             return {"error": f"the job's kind is {job['kind']!r}; known are {', '.join(JOBS)}."}
         return work(job)
     except Exception as error:
-        return {"error": _sentence(error)}
+        return {"error": _sentence(error, allowed)}
 
 
 def main(arguments: list[str]) -> None:
@@ -667,7 +1214,7 @@ def main(arguments: list[str]) -> None:
     os.dup2(2, 1)
     text = Path(arguments[0]).read_text(encoding="utf-8") if arguments else sys.stdin.read()
     with channel:
-        json.dump(answer(text), channel)
+        json.dump(answer(text, bounded=True), channel)
 
 
 if __name__ == "__main__":

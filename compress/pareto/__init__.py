@@ -3,7 +3,18 @@
 Plain data in, plain data out: everything is computed from a :class:`~compress.record.Record`.
 """
 
-from compress.pareto.advice import Recommendation, allowed_drop, recommend
+from compress.pareto.advice import (
+    LIMITS,
+    Limit,
+    Recommendation,
+    allowed_drop,
+    default_drop,
+    gains_words,
+    loss_words,
+    recommend,
+)
+from compress.pareto.chance import Volume, chances, chances_on, volume
+from compress.pareto.choice import ChoiceTable, choice_table
 from compress.pareto.effects import (
     Change,
     Effect,
@@ -38,26 +49,36 @@ from compress.pareto.objectives import (
 
 __all__ = [
     "FRONT_OBJECTIVES",
+    "LIMITS",
     "OBJECTIVES",
     "Change",
+    "ChoiceTable",
     "Difference",
     "Effect",
+    "Limit",
     "Objective",
     "Outcome",
     "Point",
     "Reading",
     "Recommendation",
     "StageEffects",
+    "Volume",
     "allowed_drop",
     "beats",
+    "chances",
+    "chances_on",
     "change",
+    "choice_table",
     "compare",
     "contenders",
+    "default_drop",
     "difference",
     "front",
     "front_facts",
+    "gains_words",
     "hypervolume",
     "int8_slowdowns",
+    "loss_words",
     "objectives",
     "points_of",
     "readings",
@@ -66,4 +87,5 @@ __all__ = [
     "stage_effects",
     "ties",
     "unpaired",
+    "volume",
 ]

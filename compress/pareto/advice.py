@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.errors import RecordError
@@ -21,7 +21,17 @@ from compress.pareto.words import (
 )
 from compress.record import Budget, Record
 
-__all__ = ["Recommendation", "allowed_drop", "recommend"]
+__all__ = [
+    "LIMITS",
+    "Limit",
+    "Recommendation",
+    "allowed_drop",
+    "default_drop",
+    "drop_of",
+    "gains_words",
+    "loss_words",
+    "recommend",
+]
 
 # What may be lost where the budget does not say: one point of a rate, 1 % of any other metric.
 _DEFAULT_DROP = 0.01
@@ -30,6 +40,28 @@ _DEFAULT_DROP = 0.01
 _LAST_BIT = 1e-12
 
 Table = Mapping[int, Mapping[str, Reading]]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit of a budget: ``field`` is its name there, ``unit`` how much of ours it counts in.
+
+    ``shown`` puts a value in our own unit into words.
+    """
+
+    objective: str
+    field: str
+    unit: float
+    what: str
+    shown: Callable[[float], str]
+
+
+#: The limits of a budget other than that of the metric.
+LIMITS = (
+    Limit("latency_p50_s", "latency_p50_ms", 1e-3, "p50 latency", duration),
+    Limit("artifact_bytes", "artifact_kib", 1024.0, "artifact size", size),
+    Limit("model_peak_bytes", "model_peak_mib", 2.0**20, "peak memory", size),
+)
 
 
 @dataclass(frozen=True)
@@ -86,16 +118,22 @@ def recommend(record: Record, target: str) -> Recommendation:
 
 def allowed_drop(record: Record, target: str) -> float | None:
     """How much of the metric may be lost against the baseline; ``None`` without its score."""
+    unsaid, budget = default_drop(record, target), record.budget
+    if unsaid is None or budget is None or budget.accuracy_drop is None:
+        return unsaid
+    return budget.accuracy_drop
+
+
+def default_drop(record: Record, target: str) -> float | None:
+    """What may be lost where the budget does not say; ``None`` without the baseline's score."""
     baseline = readings(record, target).get(record.baseline, {}).get("accuracy")
-    budget = record.budget
     if baseline is None:
         return None
-    if budget is not None and budget.accuracy_drop is not None:
-        return budget.accuracy_drop
     return _DEFAULT_DROP * (1.0 if record.task.metric == "accuracy" else abs(baseline.value))
 
 
-def _drop(record: Record, table: Table, row: int) -> float | None:
+def drop_of(record: Record, table: Table, row: int) -> float | None:
+    """How much of the metric ``row`` loses against the baseline, which may be less than nothing."""
     baseline = table.get(record.baseline, {}).get("accuracy")
     mine = table[row].get("accuracy")
     return None if baseline is None or mine is None else mine.cost.value - baseline.cost.value
@@ -104,22 +142,19 @@ def _drop(record: Record, table: Table, row: int) -> float | None:
 def _misses(record: Record, table: Table, row: int) -> list[_Miss]:
     budget = record.budget or Budget()
     found = table[row]
-    limits = (
-        ("latency_p50_s", budget.latency_p50_ms, 1e-3, duration, "p50 latency"),
-        ("artifact_bytes", budget.artifact_kib, 1024.0, size, "artifact size"),
-        ("model_peak_bytes", budget.model_peak_mib, 2.0**20, size, "peak memory"),
-    )
     missed = []
-    for name, limit, unit, shown, what in limits:
-        if limit is None:
+    for limit in LIMITS:
+        allowed = getattr(budget, limit.field)
+        if allowed is None:
             continue
-        if name not in found:
-            missed.append(_Miss(f"{what} was not measured", math.inf))
-        elif found[name].value > limit * unit:
-            text = f"{what} {shown(found[name].value)}, budget {shown(limit * unit)}"
-            missed.append(_Miss(text, math.log2(found[name].value / (limit * unit))))
+        most = allowed * limit.unit
+        if limit.objective not in found:
+            missed.append(_Miss(f"{limit.what} was not measured", math.inf))
+        elif (value := found[limit.objective].value) > most:
+            text = f"{limit.what} {limit.shown(value)}, budget {limit.shown(most)}"
+            missed.append(_Miss(text, math.log2(value / most)))
     if budget.accuracy_drop is not None:
-        missed += _missed_drop(record, _drop(record, table, row), budget.accuracy_drop)
+        missed += _missed_drop(record, drop_of(record, table, row), budget.accuracy_drop)
     return missed
 
 
@@ -129,23 +164,26 @@ def _missed_drop(record: Record, drop: float | None, allowed: float) -> list[_Mi
         return [_Miss(f"{metric} was not measured", math.inf)]
     if drop <= allowed + _LAST_BIT:
         return []
-    change = f"{_loss(record, drop)} against the baseline, budget {_loss(record, allowed)}"
+    change = (
+        f"{loss_words(record, drop)} against the baseline, budget {loss_words(record, allowed)}"
+    )
     return [_Miss(f"{metric} {change}", math.log2(drop / max(allowed, 1e-4)))]
 
 
-def _loss(record: Record, drop: float) -> str:
-    return score_change(record.task.metric, -drop if record.task.higher_is_better else drop)
+def loss_words(record: Record, drop: float) -> str:
+    """A loss as the change that it is: ``−1.00 pt`` of an accuracy."""
+    return score_change(record.task.metric, 0.0 - drop if record.task.higher_is_better else drop)
 
 
 def _best(record: Record, target: str, table: Table, fit: Sequence[int]) -> tuple[int, str]:
     """The row to choose among those within the budget, and why it is that one."""
     allowed = allowed_drop(record, target)
-    drops = {row: drop for row in fit if (drop := _drop(record, table, row)) is not None}
+    drops = {row: drop for row in fit if (drop := drop_of(record, table, row)) is not None}
     scope = "within the budget" if record.budget else "measured"
     if allowed is None or not drops:
         return _fastest(record, target, table, fit, scope)
     within = [row for row, drop in drops.items() if drop <= allowed + _LAST_BIT]
-    loss = f"{_loss(record, allowed)} of the baseline"
+    loss = f"{loss_words(record, allowed)} of the baseline"
     if not within:
         nearest = min(drops, key=lambda row: drops[row])
         return nearest, f"the most accurate row {scope}, though none of those is within {loss}"
@@ -196,12 +234,13 @@ def _unbeaten(kinds: Sequence[Objective], table: Table, pool: Sequence[int]) -> 
 def _reasons(record: Record, target: str, table: Table, chosen: int, why: str) -> str:
     stage = next(row.stage for row in record.rows if row.index == chosen)
     sentences = [f"Ship row {chosen} ({plain(stage, 40)}): {why}."]
-    if chosen != record.baseline and (gains := _gains(record, target, table, chosen)):
+    if chosen != record.baseline and (gains := gains_words(record, target, table, chosen)):
         sentences.append(f"Against baseline row {record.baseline} it is {gains}.")
     return " ".join([*sentences, *int8_slowdowns(record, target).values()])
 
 
-def _gains(record: Record, target: str, table: Table, chosen: int) -> str:
+def gains_words(record: Record, target: str, table: Table, chosen: int) -> str:
+    """What ``chosen`` gains and loses against the baseline; empty where nothing compares."""
     kinds = {kind.name: kind for kind in objectives(record, target)}
     baseline = table.get(record.baseline, {})
     changes = {

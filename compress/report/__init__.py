@@ -11,8 +11,8 @@ from pathlib import Path
 
 from compress.pareto.words import plain
 from compress.record import Record, write_atomically
-from compress.report.html import Picture, Section, combined_page, page
-from compress.report.overlay import combined_columns, groups, overlay_info
+from compress.report.html import combined_page, page
+from compress.report.overlay import combined_markdown, groups, overlay_info
 from compress.report.pareto_info import ParetoInfo, pareto_info
 from compress.report.sheet import sheet
 from compress.report.stages_info import StagesInfo, stages_info
@@ -30,18 +30,17 @@ def write_report(record: Record, folder: Path) -> list[Path]:
     Raises:
         StorageError: the disk refused.
     """
-    pictures: dict[str, list[Picture]] = {}
-    files: dict[str, str | bytes] = {}
+    files: dict[str, str | bytes] = {"report.html": page(record)}
     for target, slug in _slugs(record.targets).items():
-        shown = (("pareto", pareto_info(record, target)), ("stages", stages_info(record, target)))
-        pictures[target] = [_draw(info, f"{name}{slug}", files) for name, info in shown]
+        files |= _drawn(pareto_info(record, target), f"pareto{slug}")
+        files |= _drawn(stages_info(record, target), f"stages{slug}")
     files["table.csv"] = sheet([(plain(record.name), record)])
     files["table.md"] = "\n".join(markdown(record, target) for target in record.targets)
-    return _write(folder, {"report.html": page(record, pictures), **files})
+    return _write(folder, files)
 
 
 def overlay(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Write one figure and one table of several runs; returns the files, the page first.
+    """Write one page, figure and table of several runs; returns the files, the page first.
 
     Rows measured on different devices, or scored on different tasks, are never put on one front:
     each gets a figure of its own, with a number and the target in its name.
@@ -49,16 +48,14 @@ def overlay(records: Sequence[Record], folder: Path) -> list[Path]:
     Raises:
         StorageError: the disk refused.
     """
-    files: dict[str, str | bytes] = {}
-    sections = []
-    for group in groups(records):
-        info = overlay_info(group)
-        picture = _draw(info, f"pareto{group.slug}", files)
-        shown = tuple(combined_columns(group))
-        sections.append(Section(group.heading, info.subtitle, shown, picture))
-    files["table.csv"] = sheet([(plain(record.name), record) for record in records])
+    found = [(group, overlay_info(group)) for group in groups(records)]
     title = f"{len(records)} runs side by side"
-    return _write(folder, {"report.html": combined_page(title, sections), **files})
+    files: dict[str, str | bytes] = {"report.html": combined_page(title, found)}
+    for group, info in found:
+        files |= _drawn(info, f"pareto{group.slug}")
+    files["table.csv"] = sheet([(plain(record.name), record) for record in records])
+    files["table.md"] = "\n".join(combined_markdown(group, info) for group, info in found)
+    return _write(folder, files)
 
 
 def _slugs(targets: Sequence[str]) -> dict[str, str]:
@@ -73,19 +70,14 @@ def _slugs(targets: Sequence[str]) -> dict[str, str]:
     return slugs
 
 
-def _draw(info: ParetoInfo | StagesInfo, stem: str, files: dict[str, str | bytes]) -> Picture:
-    """Draw one figure, add its files to ``files``, and return it for the page."""
+def _drawn(info: ParetoInfo | StagesInfo, stem: str) -> dict[str, str | bytes]:
+    """One figure as files, by name."""
     from compress.report.pareto_figure import draw_pareto
-    from compress.report.plots import DARK, LIGHT, render
+    from compress.report.plots import render
     from compress.report.stages_figure import draw_stages
 
-    light, dark = (
-        draw_pareto(info, theme) if isinstance(info, ParetoInfo) else draw_stages(info, theme)
-        for theme in (LIGHT, DARK)
-    )
-    files[f"{stem}.png"] = render(light, "png")
-    files[f"{stem}.svg"] = svg = render(light, "svg")
-    return Picture(svg, render(dark, "svg"), info.alt, info.legend)
+    figure = draw_pareto(info) if isinstance(info, ParetoInfo) else draw_stages(info)
+    return {f"{stem}.png": render(figure, "png"), f"{stem}.svg": render(figure, "svg")}
 
 
 def _write(folder: Path, files: dict[str, str | bytes]) -> list[Path]:

@@ -1,9 +1,9 @@
-"""The end of a report: training curves, environment, recipe, and how to run it again."""
+"""The end of a report: training curves, operators, environment, recipe, how to run it again."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -11,39 +11,88 @@ import yaml
 
 from compress.pareto.words import plain
 from compress.record import Record
-from compress.report.curves import curves_of, svg_of
-from compress.report.markup import scroller, text
+from compress.report.curves import Curve, curves_of, svg_of
+from compress.report.markup import data_table, scroller, text
 
-__all__ = ["environment_section", "recipe_section", "training_section"]
+__all__ = ["environment_section", "operators_section", "recipe_section", "training_section"]
+
+_EPOCHS = 40  # lines that a table of epochs has at most
+_OPERATORS = 30
 
 
 def training_section(record: Record) -> str:
     """The curves of every row that was trained; empty where none was."""
     blocks = []
     for row in record.rows:
+        curves = curves_of(row.history)
         drawn = "".join(
             f"<figure><figcaption>{text(curve.name)}</figcaption>{svg_of(curve)}</figure>"
-            for curve in curves_of(row.history)
+            for curve in curves
         )
         if drawn:
             blocks.append(
-                f"<h3>Row {row.index}: {text(row.stage, 80)}</h3><div class=curves>{drawn}</div>"
+                f'<h3>Row {row.index}: {text(row.stage, 80)}</h3><div class="curves">{drawn}</div>'
+                f"<details><summary>The numbers</summary>{_epochs_table(curves)}</details>"
             )
     if not blocks:
         return ""
     return f"<section><h2>Training curves</h2>{''.join(blocks)}</section>"
 
 
+def _epochs_table(curves: Sequence[Curve]) -> str:
+    """The curves of one row by epoch; of many epochs evenly spaced ones, with the last."""
+    values = [dict(curve.points) for curve in curves]
+    epochs = sorted({epoch for found in values for epoch in found})
+    step = -(-len(epochs) // _EPOCHS)
+    shown = sorted({*epochs[::step], epochs[-1]})
+    lines = [
+        [f"{epoch:g}", *(f"{found[epoch]:.4g}" if epoch in found else "-" for found in values)]
+        for epoch in shown
+    ]
+    some = f" {len(shown)} of {len(epochs)} epochs; all are in record.json." if step > 1 else ""
+    return data_table(
+        ["epoch", *(curve.name for curve in curves)], lines, f"What training reported.{some}"
+    )
+
+
+def operators_section(record: Record) -> str:
+    """How many nodes of each type every row's file has; empty where no record says."""
+    found = {
+        f"{row.index} {plain(row.stage, 20)}": row.measurements[0].artifact
+        for row in record.rows
+        if row.measurements and row.measurements[0].artifact.operators
+    }
+    if not found:
+        return ""
+    totals: dict[str, int] = {}
+    for artifact in found.values():
+        for name, number in artifact.operators.items():
+            totals[name] = totals.get(name, 0) + number
+    ranked = sorted(totals, key=lambda name: (-totals[name], name))
+    lines = [
+        [name, *(str(artifact.operators.get(name, 0) or "-") for artifact in found.values())]
+        for name in ranked[:_OPERATORS]
+    ]
+    shares = [f"{100 * artifact.int8_mac_fraction:.0f} %" for artifact in found.values()]
+    lines.append(["computed in int8", *shares])
+    left = len(ranked) - _OPERATORS
+    more = f" {left} rarer types are in record.json." if left > 0 else ""
+    table = data_table(
+        ["operator", *found], lines, f"Nodes of each type in the file of every row.{more}"
+    )
+    return f"<section><h2>Operators</h2>{table}</section>"
+
+
 def environment_section(record: Record) -> str:
     """Every fact that the record keeps about software and machines."""
     lines = "".join(
-        f'<tr><th scope="row">{text(name, 120)}</th><td class=left>{text(value, 600)}</td></tr>'
+        f'<tr><th scope="row">{text(name, 120)}</th><td class="left">{text(value, 600)}</td></tr>'
         for name, value in _flat(record.environment)
     )
     return (
         "<section><h2>Environment</h2><details><summary>What the numbers were measured with"
         f"</summary>{scroller('Environment')}"
-        "<table class=plain><caption>Software and machines.</caption><tbody>"
+        '<table class="plain"><caption>Software and machines.</caption><tbody>'
         f"{lines}</tbody></table></div></details></section>"
     )
 

@@ -110,7 +110,7 @@ def _artifact_facts(found: Measurement) -> Iterator[Fact]:
             "Inside the file",
             f"weights {size(weights)} ({by_type}), graph {size(artifact.graph_bytes)}",
         )
-    yield "Computed in int8", f"{100 * artifact.int8_mac_fraction:.1f} % of multiply-accumulates"
+    yield from _executed_facts(found)
     if artifact.float_islands:
         islands = [plain(name, 60) for name in artifact.float_islands[:_OPERATORS_SHOWN]]
         more = len(artifact.float_islands) - len(islands)
@@ -123,6 +123,19 @@ def _artifact_facts(found: Measurement) -> Iterator[Fact]:
         same = f"{100 * parity.agreement:.2f} % same answer"
         yield "Parity with its module", f"{same}, {error}, {parity.samples:,} samples"
     yield "SHA-256", plain(artifact.sha256, 64)
+
+
+def _executed_facts(found: Measurement) -> Iterator[Fact]:
+    declared = f"{100 * found.artifact.int8_mac_fraction:.1f} %"
+    ran = found.executed.int8_mac_fraction if found.executed else None
+    if ran is None:
+        yield "Computed in int8", f"{declared} of multiply-accumulates"
+    else:
+        said = f"{100 * ran:.1f} % of multiply-accumulates"
+        yield "Computed in int8", f"{said} (onnxruntime's CPU: {declared})"
+    share = found.executed.provider_fraction if found.executed else None
+    if share is not None:
+        yield "On the provider", f"{100 * share:.1f} % of operators"
 
 
 def _operator_words(operators: Mapping[str, int]) -> str:

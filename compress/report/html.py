@@ -1,70 +1,103 @@
-"""The report as one HTML page: self-contained, without scripts, legible in light and dark."""
+"""The report as one HTML page: self-contained, legible in light and dark, whole without scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
+from typing import Any
 
-from compress.pareto import Recommendation, StageEffects, recommend, stage_effects
-from compress.pareto.words import duration, plain, ratio_words, score, score_change, size
+from compress.pareto import chances_on, recommend, stage_effects
+from compress.pareto.words import plain
 from compress.record import Record, Row
-from compress.report.appendix import environment_section, recipe_section, training_section
+from compress.report.answer import answer_box, tiles
+from compress.report.appendix import (
+    environment_section,
+    operators_section,
+    recipe_section,
+    training_section,
+)
+from compress.report.budget import choice_data, slider_form, sliders_of
 from compress.report.details import row_facts
-from compress.report.markup import Picture, document, figure, scroller, text
+from compress.report.marks import legend
+from compress.report.markup import data_table, document, scroller, text
+from compress.report.overlay import Group, combined_columns, volumes
+from compress.report.pareto_info import ParetoInfo, pareto_info
+from compress.report.plot import Plot, plot_data, plot_of, plot_svg
 from compress.report.provenance import device_name
 from compress.report.sentences import findings, status_words
-from compress.report.table import Column, columns, table_rows
+from compress.report.stages_info import StagesInfo, stages_info
+from compress.report.steps import steps_figure, steps_table
+from compress.report.table import Column, columns, front_column, table_rows
 
-__all__ = ["Picture", "Section", "combined_page", "page"]
+__all__ = ["combined_page", "page"]
 
 
-def page(record: Record, pictures: Mapping[str, Sequence[Picture]]) -> str:
-    """The report of one record; ``pictures`` are the figures of each target."""
+def page(record: Record) -> str:
+    """The report of one record."""
+    sections, data = [], []
+    for number, target in enumerate(record.targets):
+        section, found = _target_section(record, target, number)
+        sections.append(section)
+        data.append(found)
+    names = [f"On {plain(target, 60)}" for target in record.targets]
     body = [
         _header(record),
+        _contents(names),
         "<main>",
-        *(
-            _target_section(record, target, number, pictures.get(target, ()))
-            for number, target in enumerate(record.targets, start=1)
-        ),
+        *sections,
         *([] if record.targets else [_nothing(record)]),
         training_section(record),
+        operators_section(record),
         environment_section(record),
         recipe_section(record),
         "</main>",
     ]
-    return document(f"{plain(record.name, 80)}: compresskit report", body)
+    return document(f"{plain(record.name, 80)}: compresskit report", body, data)
 
 
-@dataclass(frozen=True)
-class Section:
-    """One group of comparable runs on a page of several."""
-
-    heading: str
-    sentence: str
-    columns: tuple[Column, ...]
-    picture: Picture
-
-
-def combined_page(title: str, sections: Sequence[Section]) -> str:
+def combined_page(title: str, groups: Sequence[tuple[Group, ParetoInfo]]) -> str:
     """A page of several runs, one section for each group that may be compared."""
-    body = [f"<header><p class=eyebrow>compresskit report</p><h1>{text(title)}</h1></header>"]
-    body.append("<main>")
-    if len(sections) > 1:
+    body = [
+        f'<header><p class="eyebrow">compresskit report</p><h1>{text(title)}</h1></header>',
+        _contents([group.heading for group, _ in groups]),
+        "<main>",
+    ]
+    if len(groups) > 1:
         body.append(
             "<p>Devices, tasks or metrics differ, so each has a figure of its own: numbers from "
             "one section do not compare with those of another.</p>"
         )
-    for section in sections:
-        body += [
-            f"<section><h2>{text(section.heading)}</h2><p>{text(section.sentence, 2000)}</p>",
-            figure(section.picture),
-            _table(section.columns, section.heading, section.columns[0].cells),
-            "</section>",
-        ]
-    body.append("</main>")
-    return document(title, body)
+    data: list[dict[str, Any] | None] = []
+    for number, (group, info) in enumerate(groups):
+        plot = plot_of(info) if info.points else None
+        data.append(plot_data(plot) if plot else None)
+        shown = combined_columns(group)
+        body.append(
+            f'<section data-plot="{number}" aria-labelledby="part-{number}">'
+            f'<h2 id="part-{number}">{text(group.heading)}</h2><p>{text(info.subtitle, 2000)}</p>'
+            f"{_figure(info, plot, with_choice=False)}"
+            f"{_table(shown, group.heading, shown[0].cells)}"
+            f"<h3>Hypervolume</h3>{_volume_table(group)}</section>"
+        )
+    return document(title, [*body, "</main>"], data)
+
+
+def _volume_table(group: Group) -> str:
+    found = volumes(group)
+    lines = [
+        [name, f"{v.value:.4g}", f"{v.lo:.4g} to {v.hi:.4g}"] for name, v in found.by_run.items()
+    ]
+    return data_table(["run", "hypervolume", "95 % interval"], lines, found.caption)
+
+
+def _contents(names: Sequence[str]) -> str:
+    """Links to the sections, where there are several."""
+    if len(names) < 2:
+        return ""
+    links = "".join(
+        f'<li><a href="#part-{k}">{text(name)}</a></li>' for k, name in enumerate(names)
+    )
+    return f'<nav aria-label="Devices and tasks"><ul>{links}</ul></nav>'
 
 
 def _nothing(record: Record) -> str:
@@ -83,9 +116,9 @@ def _header(record: Record) -> str:
     ]
     terms = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
-        "<header><p class=eyebrow>compresskit report</p>"
+        '<header><p class="eyebrow">compresskit report</p>'
         f"<h1>{text(record.name, 120)}</h1>"
-        f"<p class=lede>{text(description, 600)}</p><dl class=facts>{terms}</dl></header>"
+        f'<p class="lede">{text(description, 600)}</p><dl class="facts">{terms}</dl></header>'
     )
 
 
@@ -93,78 +126,78 @@ def _direction(record: Record) -> str:
     return "higher" if record.task.higher_is_better else "lower"
 
 
-def _target_section(record: Record, target: str, number: int, pictures: Sequence[Picture]) -> str:
-    advice = recommend(record, target)
-    marks = [row.mark for row in table_rows(record, target)]
-    label = f"target-{number}"
-    device = text(device_name(record, target), 80)
-    return "\n".join(
-        [
-            f'<section aria-labelledby="{label}">',
-            f'<h2 id="{label}">On {text(target, 60)} <small>{device}</small></h2>',
-            _answer(record, target, advice),
-            *(figure(picture) for picture in pictures[:1]),
-            "<h3>All rows</h3>",
-            _table(columns(record, target), f"Every row on {plain(target, 60)}", marks),
-            _findings(record, target, advice),
-            *(figure(picture) for picture in pictures[1:]),
-            "<h3>Row by row</h3>",
-            *(_row_details(record, row, target) for row in record.rows),
-            "</section>",
-        ]
-    )
-
-
-def _answer(record: Record, target: str, advice: Recommendation) -> str:
+def _target_section(record: Record, target: str, number: int) -> tuple[str, dict[str, Any] | None]:
+    """The section of one target, and what the page's script needs for it."""
+    advice, info = recommend(record, target), pareto_info(record, target)
     effects = {effect.row: effect for effect in stage_effects(record, target)}
-    state = "met" if advice.meets_budget else "missed"
-    missed = "".join(f"<li>{text(sentence)}</li>" for sentence in advice.missed)
-    budget = f"<p>Budget missed:</p><ul>{missed}</ul>" if missed else ""
+    plot = plot_of(info) if info.points else None
+    sliders = sliders_of(record, target) if plot else []
+    data = plot_data(plot) if plot else None
+    if plot and data and sliders:
+        choice = choice_data(record, target, sliders, dict(plot.axes))
+        choice["tiles"] = [tiles(record, effects[row]) for row in choice["rows"]]
+        data["choice"] = choice
+    device = text(device_name(record, target), 80)
+    parts = [
+        f'<section data-plot="{number}" aria-labelledby="part-{number}">',
+        f'<h2 id="part-{number}">On {text(target, 60)} <small>{device}</small></h2>',
+        answer_box(record, effects[advice.index], advice),
+        slider_form(sliders, number) if sliders else "",
+        _figure(info, plot, with_choice=bool(sliders)),
+        _all_rows(record, target),
+        _findings(record, target, advice.reasons),
+        _steps(stages_info(record, target)),
+        "<h3>Row by row</h3>",
+        *(_row_details(record, row, target) for row in record.rows),
+        "</section>",
+    ]
+    return "\n".join(parts), data
+
+
+def _figure(info: ParetoInfo, plot: Plot | None, *, with_choice: bool) -> str:
+    """The plot with the choice of its axes, its legend and how to read it."""
+    if plot is None:
+        return "<p>No row has both a score and a latency, so there is nothing to plot.</p>"
+    missing = " ".join(f"{words[0].upper()}{words[1:]}." for words in info.missing)
     return (
-        f'<div class="answer {state}"><p class=verdict>{text(advice.reasons, 2000)}</p>{budget}'
-        f"<dl class=tiles>{_tiles(record, effects[advice.index])}</dl></div>"
+        '<figure class="trade"><form class="axes" hidden>'
+        '<label>Up <select data-axis="y"></select></label>'
+        '<label>Across <select data-axis="x"></select></label></form>'
+        f'<div class="plot">{scroller("Figure")}{plot_svg(plot)}</div>'
+        '<div class="tip" aria-hidden="true" hidden></div></div>'
+        f'{legend(info, with_choice=with_choice)}<p class="absentees"></p>'
+        f"<figcaption>{text(info.legend, 1000)} {text(info.caption, 1000)}."
+        f" {text(missing, 1000)}</figcaption></figure>"
     )
 
 
-def _tiles(record: Record, row: StageEffects) -> str:
-    metric = record.task.metric
-    shown: list[tuple[str, str, str]] = []
-    for name, label, words, better, worse in (
-        ("latency_p50_s", "p50 latency", duration, "faster", "slower"),
-        ("artifact_bytes", "artifact", size, "smaller", "larger"),
-        ("model_peak_bytes", "peak memory", size, "smaller", "larger"),
-    ):
-        effect = row.effects.get(name)
-        if effect is not None:
-            change = effect.from_baseline
-            note = f"{ratio_words(change.value, better, worse)} than the baseline" if change else ""
-            if change and change.value == 1:
-                note = "as the baseline"
-            shown.append((label, words(effect.reading.value), note))
-    accuracy = row.effects.get("accuracy")
-    if accuracy is not None:
-        change = accuracy.from_baseline
-        note = f"{score_change(metric, change.value)} against the baseline" if change else ""
-        if row.row == record.baseline:
-            note = "the baseline itself"
-        shown.insert(0, (plain(metric, 40), score(metric, accuracy.reading.value), note))
-    return "".join(
-        f"<div><dt>{text(label)}</dt><dd>{text(value)}<small>{text(note)}</small></dd></div>"
-        for label, value, note in shown
-    )
+def _all_rows(record: Record, target: str) -> str:
+    shown = [*columns(record, target), front_column(record, target, chances_on(record, target))]
+    marks = [row.mark for row in table_rows(record, target)]
+    names = [row.row.index for row in table_rows(record, target)]
+    caption = f"Every row on {plain(target, 60)}"
+    return f"<h3>All rows</h3>{_table(shown, caption, marks, names)}"
 
 
-def _table(shown: Sequence[Column], caption: str, marks: Sequence[str]) -> str:
+def _steps(info: StagesInfo) -> str:
+    return f"<h3>What each stage bought</h3>{steps_figure(info)}{steps_table(info)}"
+
+
+def _table(
+    shown: Sequence[Column], caption: str, marks: Sequence[str], names: Sequence[int] = ()
+) -> str:
     heads = "".join(f'<th scope="col"{_align(c)}>{_heading(c)}</th>' for c in shown)
     lines = []
     for number, cells in enumerate(zip(*(column.cells for column in shown), strict=True)):
         first, *others = cells
-        mark = marks[number] if number < len(marks) else ""
-        classes = " ".join(name for sign, name in (("*", "base"), (">", "ship")) if sign in mark)
+        classes = " ".join(
+            name for sign, name in (("*", "base"), (">", "ship")) if sign in marks[number]
+        )
+        row = f' data-row="{names[number]}"' if names else ""
         rest = "".join(
             f"<td{_align(c)}>{text(cell)}</td>" for c, cell in zip(shown[1:], others, strict=True)
         )
-        lines.append(f'<tr class="{classes}"><th scope="row">{text(first)}</th>{rest}</tr>')
+        lines.append(f'<tr class="{classes}"{row}><th scope="row">{text(first)}</th>{rest}</tr>')
     return (
         f"{scroller('Table')}<table>"
         f"<caption>{text(caption)}. * baseline, &gt; row to ship; intervals are 95 %."
@@ -184,10 +217,10 @@ def _align(column: Column) -> str:
     return ' class="left"' if column.left else ""
 
 
-def _findings(record: Record, target: str, advice: Recommendation) -> str:
-    others = [sentence for sentence in findings(record, target) if sentence != advice.reasons]
+def _findings(record: Record, target: str, reasons: str) -> str:
+    others = [sentence for sentence in findings(record, target) if sentence != reasons]
     items = "".join(f"<li>{text(sentence, 1000)}</li>" for sentence in others)
-    return f"<h3>Findings</h3><ul class=findings>{items}</ul>" if items else ""
+    return f'<h3>Findings</h3><ul class="findings">{items}</ul>' if items else ""
 
 
 def _row_details(record: Record, row: Row, target: str) -> str:
@@ -200,4 +233,4 @@ def _row_details(record: Record, row: Row, target: str) -> str:
     items = "".join(f"<li>{text(sentence, 1000)}</li>" for sentence in (*warnings, *row.notes))
     notes = f"<ul>{items}</ul>" if items else ""
     summary = f"Row {row.index}: {text(row.stage, 80)}"
-    return f"<details><summary>{summary}</summary><dl class=details>{facts}</dl>{notes}</details>"
+    return f'<details><summary>{summary}</summary><dl class="details">{facts}</dl>{notes}</details>'

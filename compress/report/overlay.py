@@ -7,27 +7,40 @@ intervals; and only where device, task and metric are the same: anything else ge
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.pareto import (
     FRONT_OBJECTIVES,
     Objective,
     Point,
     Reading,
+    Volume,
+    chances,
     contenders,
     front,
     objectives,
+    reference_point,
     ties,
     unpaired,
+    volume,
 )
-from compress.pareto.words import plain
+from compress.pareto.words import duration, plain, score, size
 from compress.record import Record, Row
-from compress.report.pareto_info import ParetoInfo, PlotPoint, attainment, mark_off_scale
+from compress.report.pareto_info import ParetoInfo, attainment, mark_off_scale, plot_point
 from compress.report.provenance import caption, device_id, device_name
 from compress.report.sentences import rows_words
-from compress.report.table import Column, columns, fastest_s
+from compress.report.table import Column, columns, fastest_s, markdown_list, markdown_table
 
-__all__ = ["Group", "Member", "combined_columns", "groups", "overlay_info"]
+__all__ = [
+    "Group",
+    "Member",
+    "Volumes",
+    "combined_columns",
+    "combined_markdown",
+    "groups",
+    "overlay_info",
+    "volumes",
+]
 
 _NAME = 22  # fits beside its letter in the legend
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -49,6 +62,14 @@ class Group:
     heading: str
     slug: str
     members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """The hypervolume of every run of a group, up to one reference point that they share."""
+
+    by_run: dict[str, Volume]
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -113,11 +134,17 @@ def overlay_info(group: Group) -> ParetoInfo:
     entries = list(_entries(group))
     points = [_point(number, entry, kinds) for number, entry in enumerate(entries)]
     unbeaten = set(front(kinds, points))
-    tied = ties(kinds, points)
+    tied, sure = ties(kinds, points), chances(points)
     upwards = first.record.task.higher_is_better
     drawn = mark_off_scale(
         [
-            _plot_point(entry, number in unbeaten, _tied_labels(number, tied, entries))
+            replace(
+                plot_point(entry.row, entry.label, entry.readings, sure[number]),
+                on_front=number in unbeaten,
+                is_baseline=entry.is_baseline,
+                ties=_tied_labels(number, tied, entries),
+                run=entry.place,
+            )
             for number, entry in enumerate(entries)
         ],
         upwards,
@@ -156,23 +183,6 @@ def _tied_labels(
     return tuple(entries[b if a == number else a].label for a, b in tied if number in (a, b))
 
 
-def _plot_point(entry: _Entry, on_front: bool, tied: tuple[str, ...]) -> PlotPoint:
-    latency, score = entry.readings["latency_p50_s"], entry.readings["accuracy"]
-    return PlotPoint(
-        label=entry.label,
-        kind=entry.row.kind,
-        latency_s=latency.value,
-        latency_ci95_s=latency.ci95,
-        score=score.value,
-        score_ci95=score.ci95,
-        bytes=int(entry.readings["artifact_bytes"].value),
-        on_front=on_front,
-        is_baseline=entry.is_baseline,
-        ties=tied,
-        run=entry.place,
-    )
-
-
 def _missing(group: Group, entries: Sequence[_Entry]) -> Iterator[str]:
     drawn = {(entry.place, entry.row.index) for entry in entries}
     for place, member in enumerate(group.members):
@@ -183,6 +193,38 @@ def _missing(group: Group, entries: Sequence[_Entry]) -> Iterator[str]:
 
 def _letter(place: int) -> str:
     return _LETTERS[place] if place < len(_LETTERS) else f"R{place + 1}"
+
+
+def volumes(group: Group) -> Volumes:
+    """How much each run's own front dominates; a run without a row to plot has none."""
+    first = group.members[0]
+    kinds = objectives(first.record, first.target, FRONT_OBJECTIVES)
+    points: dict[int, list[Point]] = {}
+    for number, entry in enumerate(_entries(group)):
+        points.setdefault(entry.place, []).append(_point(number, entry, kinds))
+    everyone = [point.costs for mine in points.values() for point in mine]
+    reference = reference_point(everyone) if everyone else []
+    found = {}
+    for place, mine in points.items():
+        unbeaten = set(front(kinds, mine))
+        members = [point for point in mine if point.row in unbeaten]
+        found[f"{_letter(place)}  {group.members[place].name}"] = volume(members, reference)
+    return Volumes(found, _volume_caption(group, kinds, reference))
+
+
+def _volume_caption(group: Group, kinds: Sequence[Objective], reference: Sequence[float]) -> str:
+    start = (
+        "How much of score, halvings of latency and halvings of size a run's front dominates; "
+        "more is better"
+    )
+    if not reference:
+        return f"{start}. No run has a row to compare."
+    natural = {k.name: k.natural(cost) for k, cost in zip(kinds, reference, strict=True)}
+    metric = group.members[0].record.task.metric
+    return (
+        f"{start}. Up to {score(metric, natural['accuracy'])}, "
+        f"{duration(natural['latency_p50_s'])} and {size(natural['artifact_bytes'])}."
+    )
 
 
 def combined_columns(group: Group) -> list[Column]:
@@ -208,3 +250,14 @@ def combined_columns(group: Group) -> list[Column]:
         for _ in block[0].cells
     )
     return [Column("run/row", "", rows, left=True), Column("run", "", runs, left=True), *merged[1:]]
+
+
+def combined_markdown(group: Group, info: ParetoInfo) -> str:
+    """The combined table and what a table cannot say, as GitHub Markdown."""
+    found = volumes(group)
+    said = [
+        f"{name}: hypervolume {v.value:.4g} [{v.lo:.4g}, {v.hi:.4g}]"
+        for name, v in found.by_run.items()
+    ]
+    sentences = [group.heading, info.subtitle, *said, found.caption]
+    return f"{markdown_table(combined_columns(group))}\n{markdown_list(sentences)}"

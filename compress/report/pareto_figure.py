@@ -17,13 +17,12 @@ from compress.report.plots import (
     Theme,
     drawable,
     extent,
-    log_ticks,
     new_figure,
     plate,
     style,
-    tick_score,
     words_around,
 )
+from compress.report.ticks import log_ticks, tick_score
 
 if TYPE_CHECKING:
     from compress.report.plots import Axes, Figure
@@ -113,7 +112,8 @@ def _draw_axes(axes: Axes, info: ParetoInfo, theme: Theme) -> None:
     axes.annotate(
         "better →", (0, 1), xycoords="axes fraction", xytext=(-54, 0), rotation=90, va="top", **cue
     )
-    axes.yaxis.set_major_formatter(lambda value, _: tick_score(info.metric, value, axes))
+    bottom, top = sorted(axes.get_ylim())
+    axes.yaxis.set_major_formatter(lambda value, _: tick_score(info.metric, value, top - bottom))
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=3, labelsize=9)

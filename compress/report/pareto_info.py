@@ -6,7 +6,7 @@ Knows records and their fronts; imports no drawing library.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.pareto import (
@@ -14,6 +14,7 @@ from compress.pareto import (
     Recommendation,
     StageEffects,
     allowed_drop,
+    chances_on,
     contenders,
     front_facts,
     readings,
@@ -29,6 +30,7 @@ __all__ = [
     "PlotPoint",
     "attainment",
     "pareto_info",
+    "plot_point",
     "scale_floor",
 ]
 
@@ -42,18 +44,24 @@ class PlotPoint:
     A latency is the baseline's over the row's paired speedup, with the interval of the latter: that
     is how rows compare, whatever the machine did between their sessions.
 
-    ``ties`` are labels of the points that the data cannot tell from this one. ``off_scale`` points
-    are so much worse than the rest that they are drawn at the edge.
+    ``ties`` are labels of the points that the data cannot tell from this one. ``chance`` is the
+    share of a joint bootstrap in which no other point dominates it in the front's objectives.
+    ``off_scale`` points are so much worse than the rest that they are drawn at the edge.
     """
 
     label: str
+    row: int
     kind: str
     latency_s: float
     latency_ci95_s: tuple[float, float]
     score: float
     score_ci95: tuple[float, float]
     bytes: int
-    on_front: bool
+    peak_bytes: float | None
+    parameters: int
+    macs: int
+    chance: float
+    on_front: bool = False
     is_baseline: bool = False
     is_recommended: bool = False
     ties: tuple[str, ...] = ()
@@ -119,15 +127,10 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
     drawn = [row for row in rows if {"accuracy", "latency_p50_s"} <= table[row.index].keys()]
     ties = _ties_by_row(facts.ties)
     names = {row.index: _label(row) for row in rows}
+    sure = chances_on(record, target)
     points = [
-        PlotPoint(
-            label=names[row.index],
-            kind=row.kind,
-            latency_s=2.0 ** table[row.index]["latency_p50_s"].cost.value,
-            latency_ci95_s=_latency_interval(table[row.index]["latency_p50_s"]),
-            score=table[row.index]["accuracy"].value,
-            score_ci95=table[row.index]["accuracy"].ci95,
-            bytes=int(table[row.index]["artifact_bytes"].value),
+        replace(
+            plot_point(row, names[row.index], _aligned(table[row.index]), sure.get(row.index, 0.0)),
             on_front=row.index in facts.front,
             is_baseline=row.index == record.baseline,
             is_recommended=row.index == advice.index,
@@ -155,8 +158,31 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
     )
 
 
-def _latency_interval(reading: Reading) -> tuple[float, float]:
-    return 2.0**reading.cost.lo, 2.0**reading.cost.hi
+def _aligned(found: Mapping[str, Reading]) -> dict[str, Reading]:
+    """The readings of a row, with its latency beside the baseline's own."""
+    latency = found["latency_p50_s"]
+    cost = latency.cost
+    beside = replace(latency, value=2.0**cost.value, ci95=(2.0**cost.lo, 2.0**cost.hi))
+    return {**found, "latency_p50_s": beside}
+
+
+def plot_point(row: Row, label: str, found: Mapping[str, Reading], chance: float) -> PlotPoint:
+    """The point of ``row``, which has a score and a latency; its role is left to be said."""
+    latency, score, peak = found["latency_p50_s"], found["accuracy"], found.get("model_peak_bytes")
+    return PlotPoint(
+        label=label,
+        row=row.index,
+        kind=row.kind,
+        latency_s=latency.value,
+        latency_ci95_s=latency.ci95,
+        score=score.value,
+        score_ci95=score.ci95,
+        bytes=int(found["artifact_bytes"].value),
+        peak_bytes=peak.value if peak else None,
+        parameters=row.parameters,
+        macs=row.macs,
+        chance=chance,
+    )
 
 
 def attainment(

@@ -1,4 +1,4 @@
-"""The canvas: themes, fonts, files and the few things that only matplotlib can make.
+"""The canvas: a theme, fonts, files and the few things that only matplotlib can make.
 
 The only file that imports matplotlib, and only inside functions. Figures are made without
 ``pyplot``, so nothing global is left behind, and equal figures give equal bytes. Colours are Okabe
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 __all__ = [
-    "DARK",
     "LIGHT",
     "POINT",
     "WIDTH_IN",
@@ -37,14 +36,12 @@ __all__ = [
     "drawable",
     "extent",
     "line_handle",
-    "log_ticks",
     "marker_handle",
     "new_figure",
     "plate",
     "render",
     "shape_of",
     "style",
-    "tick_score",
     "words_around",
 ]
 
@@ -73,15 +70,6 @@ LIGHT = Theme(
     kinds=(("train", _ORANGE), ("distill", _BLUE), ("quantize", _VERMILION), ("prune", _GREEN)),
     other=_PURPLE,
     runs=(_BLUE, _VERMILION, _GREEN, _PURPLE, _ORANGE, _SKY),
-)
-DARK = Theme(
-    face="#15191e",
-    ink="#e9edf2",
-    muted="#a3aeba",
-    grid="#2b323a",
-    kinds=(("train", _ORANGE), ("distill", _SKY), ("quantize", "#FF8A3D"), ("prune", "#2FC39A")),
-    other="#E3A6C6",
-    runs=(_SKY, "#FF8A3D", "#2FC39A", "#E3A6C6", _ORANGE, _BLUE),
 )
 
 _SHAPES = {"train": "o", "distill": "D", "quantize": "s", "prune": "^", "input": "h"}
@@ -229,22 +217,3 @@ def line_handle(label: str, colour: str, width: float, dashed: bool = False) -> 
     if dashed:
         line.set_dashes((5, 3))
     return line
-
-
-def tick_score(metric: str, value: float, axes: Axes) -> str:
-    """A metric's tick, with the decimals that the axis' range needs."""
-    low, high = sorted(axes.get_ylim())
-    if metric == "accuracy":
-        decimals = 0 if high - low > 0.05 else 1 if high - low > 0.006 else 2
-        return f"{100 * value:.{decimals}f} %"
-    return f"{value:.4g}"
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between ``low`` and ``high``: 1-2-5, or every digit where that gives few."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), tuple(d / 4 for d in range(4, 40))):
-        ticks = [d * 10.0**k for k in decades for d in digits if low <= d * 10.0**k <= high]
-        if len(ticks) >= 3:
-            return ticks
-    return ticks

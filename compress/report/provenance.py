@@ -37,10 +37,11 @@ def caption(record: Record, target: str) -> str:
     found = [m for row in record.rows if (m := row.on(target)) is not None]
     timed = [m.latency for m in found if m.latency is not None]
     runtimes = dict.fromkeys(plain(m.runtime, 30) for m in found)
+    provider = _fact(record, target, "provider")
     mode, date = _fact(record, target, "mode"), _fact(record, target, "date", "started")
     facts = [
         device_name(record, target),
-        " + ".join(runtimes),
+        " + ".join(runtimes) + (f" on {plain(provider, 20)}" if provider else ""),
         f"{record.task.test_samples:,} test samples",
         _span([latency.processes for latency in timed], "processes"),
         _span([latency.samples for latency in timed], "timed runs per row"),

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from compress.pareto import recommend
+from compress.pareto import chances_on, front_facts, recommend
 from compress.pareto.words import plain
 from compress.record import Measurement, Record, Row
 
@@ -21,10 +21,12 @@ def sheet(runs: Sequence[tuple[str, Record]]) -> str:
     for name, record in runs:
         for target in record.targets:
             ship = recommend(record, target).index
+            sure, unbeaten = chances_on(record, target), front_facts(record, target).front
             for row in record.rows:
                 found = row.on(target)
                 if found is not None:
                     values = _values(record, row, found, row.index == ship)
+                    values += [row.index in unbeaten, sure.get(row.index)]
                     writer.writerow([_safe(value) for value in (name, *values)])
     return stream.getvalue()
 
@@ -34,7 +36,7 @@ _NAMES = [
     *("score_low", "score_high", "test_samples", "p50_s", "p50_low_s", "p50_high_s"),
     *("p90_s", "p99_s", "speedup", "speedup_low", "speedup_high", "verdict"),
     *("model_peak_bytes", "artifact_bytes", "int8_mac_fraction", "parameters"),
-    *("nonzero_parameters", "macs", "fingerprint", "sha256"),
+    *("nonzero_parameters", "macs", "fingerprint", "sha256", "on_front", "not_dominated"),
 ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from typing import TYPE_CHECKING
 
 from compress.pareto.words import duration, plain, size
@@ -13,22 +11,19 @@ from compress.report.plots import (
     Theme,
     colour_of,
     drawable,
-    log_ticks,
     new_figure,
     plate,
     shape_of,
     style,
-    tick_score,
     words_around,
 )
 from compress.report.stages_info import Panel, PanelPoint, StagesInfo
+from compress.report.ticks import binary_ticks, brief, log_ticks, thinned, tick_score
 
 if TYPE_CHECKING:
     from compress.report.plots import Axes, Figure
 
 __all__ = ["draw_stages"]
-
-_TRAILING_ZEROS = re.compile(r"\.0+ ")
 
 
 def draw_stages(info: StagesInfo, theme: Theme = LIGHT) -> Figure:
@@ -85,15 +80,18 @@ def _draw_panel(axes: Axes, panel: Panel, info: StagesInfo, theme: Theme) -> Non
     if panel.baseline is not None:
         axes.axhline(panel.baseline, color=theme.muted, linewidth=1, linestyle=(0, (5, 3)))
     for point in panel.points:
-        _draw_panel_point(axes, point, panel.baseline, theme)
+        _draw_panel_point(axes, point, theme)
 
 
-def _draw_panel_point(axes: Axes, point: PanelPoint, baseline: float | None, theme: Theme) -> None:
+def _draw_panel_point(axes: Axes, point: PanelPoint, theme: Theme) -> None:
     colour = colour_of(point.kind, theme)
     low, high = axes.get_ylim()
+    # One that is off the scale stands at the edge, as an arrow that points to where it is.
     value = low + 0.17 * (high - low) if point.off_scale else point.value
-    if baseline is not None:
-        axes.vlines(point.position, baseline, value, color=colour, linewidth=2.5, alpha=0.3)
+    if point.previous is not None:
+        start = min(max(point.previous, low), high)
+        axes.hlines(start, point.position - 1, point.position, color=theme.muted, linewidth=0.6)
+        axes.vlines(point.position, start, value, color=colour, linewidth=6, alpha=0.35)
     if not point.off_scale:
         below, above = max(0.0, value - point.ci95[0]), max(0.0, point.ci95[1] - value)
         axes.errorbar(
@@ -108,8 +106,9 @@ def _draw_panel_point(axes: Axes, point: PanelPoint, baseline: float | None, the
     axes.scatter(
         [point.position], [value], s=48, marker=marker, color=colour, zorder=4, clip_on=False
     )
+    off = ", off the scale" if point.off_scale else ""
     axes.annotate(
-        drawable(f"{point.text}\n{point.note}"),
+        drawable(f"{point.text}{off}\n{point.note}"),
         (point.position, value),
         xytext=(9, 0),
         textcoords="offset points",
@@ -127,7 +126,8 @@ def _set_panel_scale(axes: Axes, panel: Panel, metric: str) -> None:
     if panel.name == "accuracy":
         pad = 0.25 * (high - low) or 0.02 * abs(high) or 0.01
         axes.set_ylim(low - pad, high + pad)
-        axes.yaxis.set_major_formatter(lambda value, _: tick_score(metric, value, axes))
+        span = high - low + 2 * pad
+        axes.yaxis.set_major_formatter(lambda value, _: tick_score(metric, value, span))
         axes.locator_params(axis="y", nbins=4)
         return
     low, high = max(low, 1e-9), max(high, 1e-9)
@@ -135,13 +135,6 @@ def _set_panel_scale(axes: Axes, panel: Panel, metric: str) -> None:
     axes.set_yscale("log")
     axes.set_ylim(low / pad, high * pad)
     in_time = panel.name == "latency_p50_s"
-    ticks = (log_ticks if in_time else _binary_ticks)(low / pad, high * pad)
-    ticks = ticks[:: max(1, math.ceil(len(ticks) / 4))]
-    shown = [(duration if in_time else size)(tick) for tick in ticks]
-    axes.set_yticks(ticks, [_TRAILING_ZEROS.sub(" ", text) for text in shown])
+    ticks = thinned((log_ticks if in_time else binary_ticks)(low / pad, high * pad), 4)
+    axes.set_yticks(ticks, [brief((duration if in_time else size)(tick)) for tick in ticks])
     axes.minorticks_off()
-
-
-def _binary_ticks(low: float, high: float) -> list[float]:
-    """Powers of two between ``low`` and ``high``, for sizes in binary units."""
-    return [2.0**k for k in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.pareto import Change, Effect, StageEffects, stage_effects
 from compress.pareto.words import count, duration, plain, score, score_change, size, times
@@ -19,7 +19,11 @@ _LABEL = 24
 
 @dataclass(frozen=True)
 class PanelPoint:
-    """One row in one panel; ``position`` counts the rows shown, from 0."""
+    """One row in one panel; ``position`` counts the rows shown, from 0.
+
+    ``note`` compares with the baseline. ``previous`` is the value that the row's stage began with
+    and ``step`` what it bought, judged by ``step_verdict``; rows up to the baseline have none.
+    """
 
     position: int
     kind: str
@@ -27,8 +31,10 @@ class PanelPoint:
     ci95: tuple[float, float]
     text: str
     note: str
-    verdict: str
     off_scale: bool = False
+    previous: float | None = None
+    step: str = ""
+    step_verdict: str = "unresolved"
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,10 @@ class StagesInfo:
     def legend(self) -> str:
         """How to read the figure."""
         return (
-            "Each row's value and, below it, how it compares with the baseline: of latency, memory "
-            "and size the baseline's over the row's, so above 1x is better. Bars are 95 % "
-            "intervals."
+            "Thick bars are what each stage bought: from the row before it to its own. Dashed is "
+            "the baseline. Ratios are the older value over the newer, so above 1x is better; ≈ "
+            "marks what is not shown to differ. Thin bars are 95 % intervals. Latencies are the "
+            "baseline's over each row's paired speedup."
         )
 
     @property
@@ -86,8 +93,8 @@ def stages_info(record: Record, target: str) -> StagesInfo:
     )
     return StagesInfo(
         title=f"What each stage did: {plain(record.name, 60)} on {plain(target, 30)}",
-        subtitle=f"Stems run from baseline row {record.baseline} (dashed) to each row; "
-        "≈: not shown to differ from it.",
+        subtitle=f"Bars run from the row before to each row; dashed and in words: against baseline "
+        f"row {record.baseline}; ≈: not shown to differ from it.",
         caption=caption(record, target),
         metric=record.task.metric,
         labels=tuple(f"{e.row} {plain(e.stage, _LABEL)}" for e in effects),
@@ -110,20 +117,49 @@ def _panel(
     found = [(k, e, e.effects[name]) for k, e in enumerate(effects) if name in e.effects]
     floor = _score_floor(record, found) if name == "accuracy" else None
     points = tuple(
-        PanelPoint(
-            position,
-            row.kind,
-            effect.reading.value,
-            effect.reading.ci95,
-            _shown(record.task.metric, name, effect.reading.value),
-            _note(record, row.row, effect.from_baseline),
-            effect.from_baseline.verdict if effect.from_baseline else "unresolved",
+        replace(
+            _point(record, name, position, row),
             off_scale=floor is not None and _is_worse(record, effect.reading.value, floor),
+            previous=_on_one_scale(name, found[place - 1][2])[0]
+            if _has_step(record, row, effect)
+            else None,
         )
-        for position, row, effect in found
+        for place, (position, row, effect) in enumerate(found)
     )
-    at_baseline = [effect.reading.value for _, row, effect in found if row.row == record.baseline]
-    return Panel(title, name, better, points, at_baseline[0] if at_baseline else None)
+    of_baseline = (position for position, row, _ in found if row.row == record.baseline)
+    at = next(of_baseline, None)
+    return Panel(
+        title, name, better, points, next((p.value for p in points if p.position == at), None)
+    )
+
+
+def _has_step(record: Record, row: StageEffects, effect: Effect) -> bool:
+    """Whether a stage bought something: not where it made the baseline, or came before it."""
+    return row.row > record.baseline and effect.from_previous is not None
+
+
+def _point(record: Record, name: str, position: int, row: StageEffects) -> PanelPoint:
+    effect = row.effects[name]
+    value, ci95 = _on_one_scale(name, effect)
+    step = effect.from_previous if _has_step(record, row, effect) else None
+    return PanelPoint(
+        position=position,
+        kind=row.kind,
+        value=value,
+        ci95=ci95,
+        text=_shown(record.task.metric, name, value),
+        note=_note(record, row.row, effect.from_baseline),
+        step=_change_words(record, step),
+        step_verdict=step.verdict if step else "unresolved",
+    )
+
+
+def _on_one_scale(name: str, effect: Effect) -> tuple[float, tuple[float, float]]:
+    """A value with its interval; a latency beside the baseline's own, as rows compare."""
+    reading = effect.reading
+    if name != "latency_p50_s":
+        return reading.value, reading.ci95
+    return 2.0**reading.cost.value, (2.0**reading.cost.lo, 2.0**reading.cost.hi)
 
 
 def _score_floor(record: Record, found: Sequence[tuple[int, StageEffects, Effect]]) -> float | None:
@@ -149,7 +185,11 @@ def _shown(metric: str, name: str, value: float) -> str:
 def _note(record: Record, row: int, found: Change | None) -> str:
     if row == record.baseline:
         return "baseline"
+    return _change_words(record, found) or "no baseline"
+
+
+def _change_words(record: Record, found: Change | None) -> str:
     if found is None or not math.isfinite(found.value):
-        return "no baseline"
-    text = times(found.value) if found.is_ratio else score_change(record.task.metric, found.value)
-    return text if found.verdict in ("better", "worse") else f"≈ {text}"
+        return ""
+    words = times(found.value) if found.is_ratio else score_change(record.task.metric, found.value)
+    return words if found.verdict in ("better", "worse") else f"≈ {words}"

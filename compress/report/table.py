@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from compress.pareto import contenders, recommend
+from compress.pareto import chances_on, contenders, front_facts, recommend
 from compress.pareto.words import (
     count,
     decimals_for,
@@ -26,7 +26,10 @@ __all__ = [
     "columns",
     "display_width",
     "fastest_s",
+    "front_column",
     "markdown",
+    "markdown_list",
+    "markdown_table",
     "render_table",
     "table_rows",
     "text_table",
@@ -108,6 +111,23 @@ def columns(record: Record, target: str, *, unit_for_s: float | None = None) -> 
         Column("int8", "% MACs", tuple(_int8(m) for m in found), spare=4),
         Column("para-", "meters", tuple(count(r.row.parameters) for r in rows), spare=5),
     ]
+
+
+def front_column(record: Record, target: str, sure: Mapping[int, float]) -> Column:
+    """How sure each row's place on the front is; in brackets where a row is shown to be beaten.
+
+    ``sure`` has the chances of :func:`~compress.pareto.chances_on`. For pages: a terminal is
+    too narrow.
+    """
+    unbeaten = front_facts(record, target).front
+    cells = []
+    for row in record.rows:
+        if row.index not in sure:
+            cells.append(_ABSENT)
+            continue
+        share = f"{100 * sure[row.index]:.0f}"
+        cells.append(share if row.index in unbeaten else f"({share})")
+    return Column("front", "% of draws", tuple(cells))
 
 
 def _accuracy(found: Measurement | None, percent: bool) -> str:
@@ -267,16 +287,25 @@ def _in_line(cells: Iterable[str], shown: Sequence[Column]) -> str:
 
 def markdown(record: Record, target: str) -> str:
     """The table as GitHub Markdown, followed by its findings as a list."""
-    shown = columns(record, target)
+    sure = chances_on(record, target)
+    shown = [*columns(record, target), front_column(record, target, sure)]
+    return f"{markdown_table(shown)}\n{markdown_list(findings(record, target))}"
+
+
+def markdown_table(shown: Sequence[Column]) -> str:
+    """Columns as a table of GitHub Markdown."""
     heads = [f"{c.heading} {c.unit}".strip().replace("- ", "") for c in shown]
     lines = [
         _markdown_line(heads),
         _markdown_line([":---" if c.left else "---:" for c in shown], escape=False),
         *(_markdown_line(cells) for cells in zip(*(c.cells for c in shown), strict=True)),
-        "",
-        *(f"- {_escaped(sentence)}" for sentence in findings(record, target)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def markdown_list(sentences: Iterable[str]) -> str:
+    """Sentences as a list of GitHub Markdown."""
+    return "".join(f"- {_escaped(sentence)}\n" for sentence in sentences)
 
 
 def _markdown_line(cells: Iterable[str], *, escape: bool = True) -> str:

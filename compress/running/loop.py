@@ -34,7 +34,6 @@ from compress.candidate import Architecture, Candidate, count_parameters
 from compress.environment import environment, package_versions
 from compress.errors import CompressError, ContractViolation
 from compress.measure.target import Mode, Target
-from compress.pareto import front_facts
 from compress.record import Record, Row
 from compress.references import CodeReferences
 from compress.running.folder import DAMAGED, RunFolder, StageResult
@@ -98,7 +97,7 @@ def run(job: Job, *, fresh: bool = False) -> Record:
         CompressError: lowering or measuring failed; the rows before are on disk.
     """
     earlier = job.folder.prepare(job.name, fresh=fresh)
-    record = _new_record(job)
+    record = _new_record(job, earlier)
     progress = _Progress(job.candidate, job.candidate, job.candidate)
     entries: list[Entry] = []
     bench = Bench(job.task, job.targets, job.folder, job.mode, job.seed)
@@ -114,8 +113,7 @@ def run(job: Job, *, fresh: bool = False) -> Record:
                 # What came before the baseline could not be timed against it until now.
                 for past, place in zip(record.rows[:index], entries, strict=False):
                     _measure(job, bench, record, past, place, earlier)
-            record.pareto = {name: front_facts(record, name) for name in record.targets}
-            record.save(job.folder.root)
+            job.folder.save(record, earlier)
         record.status = "done"
     except KeyboardInterrupt:
         record.status, record.error = "interrupted", "interrupted by the user"
@@ -127,7 +125,7 @@ def run(job: Job, *, fresh: bool = False) -> Record:
         record.status, record.error = "failed", f"{type(error).__name__}: {error}"
         raise
     finally:
-        record.save(job.folder.root)
+        job.folder.save(record, earlier)
         job.observer({"event": "end", "status": record.status})
     return record
 
@@ -171,8 +169,10 @@ def context_of(
     )
 
 
-def _new_record(job: Job) -> Record:
-    targets = {target.name: target.environment() for target in job.targets}
+def _new_record(job: Job, earlier: Record | None) -> Record:
+    # What devices told whose results were merged stays as long as their measurements do.
+    targets = dict(earlier.environment.get("targets", {})) if earlier else {}
+    targets |= {target.name: target.environment() for target in job.targets}
     return Record(
         name=job.name,
         recipe=job.recipe,
@@ -337,7 +337,8 @@ def _measure(
         # Before there is a baseline, what is known of the same candidate will do for now.
         unmoved = known.fingerprint == row.fingerprint and not bench.has_baseline
         # What could not be timed then is tried again now.
-        whole = all(measurement.latency for measurement in known.measurements)
+        own = {target.name for target in job.targets}
+        whole = all(m.latency for m in known.measurements if m.target in own)
         if (known.measured_with == key and whole) or unmoved:
             job.observer({"event": "reuse", "index": row.index, "label": row.stage})
             row.measurements, row.macs = known.measurements, known.macs

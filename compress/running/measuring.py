@@ -25,11 +25,12 @@ from compress.running.folder import RunFolder
 from compress.stages.base import calibration_inputs, formats_of
 from compress.task import Task
 
-__all__ = ["Bench", "Entry", "encode", "task_facts"]
+__all__ = ["Bench", "Entry", "TestSet", "encode", "task_facts"]
 
 _PARITY_SAMPLES = 256
 _PROBE_SAMPLES = 32
 _PREDICT_BATCH = 256
+_INT8_MARGIN = 0.01  # of the multiply-accumulates
 
 Array = np.ndarray[Any, Any]
 
@@ -44,14 +45,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _TestSet:
+class TestSet:
     """The test split as arrays; ``labels`` is ``None`` where there are none."""
 
     inputs: Mapping[str, Array]
     labels: Array | None
 
     @classmethod
-    def of(cls, task: Task) -> _TestSet:
+    def of(cls, task: Task) -> TestSet:
         """Read the whole split once."""
         batches = list(read(task.test, _PREDICT_BATCH))
         inputs = _joined([batch.inputs for batch in batches])
@@ -108,8 +109,8 @@ class Bench:
         ]
 
     @cached_property
-    def _test(self) -> _TestSet:
-        return _TestSet.of(self._task)
+    def _test(self) -> TestSet:
+        return TestSet.of(self._task)
 
     def set_baseline(self, entry: Entry) -> None:
         """From now on rows are compared with this one."""
@@ -162,6 +163,8 @@ class Bench:
         # Without the baseline's time there is nothing to be faster than.
         measurement.speedup = None if isinstance(timings[0], Failure) else timing.speedup
         measurement.warnings.extend(timing.warnings)
+        measurement.executed = timing.executed
+        measurement.warnings.extend(_lost_int8(measurement))
         return measurement
 
     def _facts(self, own: _Scored, target: Target, base: _Scored | None = None) -> Measurement:
@@ -202,6 +205,15 @@ class Bench:
         # Unlabelled data is scored by agreement with what the baseline's artifact says.
         assert self._baseline is not None
         return self._score(self._baseline, target).answer
+
+
+def _lost_int8(measurement: Measurement) -> list[str]:
+    ran = measurement.executed.int8_mac_fraction if measurement.executed else None
+    declared = measurement.artifact.int8_mac_fraction
+    if ran is None or ran > declared - _INT8_MARGIN:
+        return []
+    would = f"onnxruntime's CPU would {declared:.0%}"
+    return [f"{measurement.runtime} computes {ran:.0%} of its products in int8, where {would}"]
 
 
 def encode(candidate: Candidate, task: Task, target: Target, path: Path) -> Artifact:

@@ -14,13 +14,13 @@ PACKAGE = ROOT / "compress"
 LEVELS: list[set[str]] = [
     {"__init__"},  # names only: it imports nothing until it is asked for one
     {"errors"},
-    {"select", "references", "artifact", "task", "environment", "recipe_file"},
+    {"select", "references", "artifact", "operators", "task", "environment", "recipe_file"},
     {"numerics", "invariants", "record", "inputs"},
     {"candidate", "pareto"},
     {"algorithms"},
     {"lower", "measure"},
     {"stages"},
-    {"tasks", "zoo", "report"},
+    {"tasks", "zoo", "report", "device"},
     {"running"},
     {"recipe"},
     {"cli", "testing"},
@@ -164,8 +164,8 @@ def test_functions_stay_short():
 
 
 def test_files_stay_small():
-    # The worker is copied to devices as it is, so that it is one file by design.
-    limits = {PACKAGE / "measure" / "worker.py": 700}
+    # The worker and the driver are copied to devices as they are: one file each, by design.
+    limits = {PACKAGE / "measure" / "worker.py": 1300, PACKAGE / "measure" / "driver.py": 950}
     lengths = {path: len(path.read_text().splitlines()) for path in FILES}
     assert not {str(p): n for p, n in lengths.items() if n > limits.get(p, 400)}
 

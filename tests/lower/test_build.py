@@ -1,5 +1,6 @@
 """``lower``, from candidate to checked file."""
 
+import json
 import logging
 import warnings
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.artifact import Lowering, file_sha256
+from compress.artifact import Lowering, file_sha256, modules_file
 from compress.candidate import Candidate
 from compress.errors import LoweringError, ParityError, StorageError
 from compress.lower import lower
@@ -41,7 +42,19 @@ def test_an_artifact_describes_the_file_that_it_is(net, rule, tmp_path):
     assert made.parity.samples == 20
     assert made.parity.agreement >= 0.9
     assert made.parity.sqnr_db > 30
-    assert list(made.path.parent.iterdir()) == [made.path]
+    assert {*made.path.parent.iterdir()} == {made.path, modules_file(made.path)}
+
+
+def test_the_modules_of_an_artifact_are_noted_beside_it(net, rule, tmp_path):
+    made = lowered(net("residual"), tmp_path / "model.onnx", rule())
+    noted = json.loads(modules_file(made.path).read_text())
+    assert noted["sha256"] == made.sha256
+    products = {
+        noted["modules"][node.name]
+        for node in onnx.load(made.path).graph.node
+        if node.op_type in ("Conv", "Gemm")
+    }
+    assert products == {"stem", "conv1", "conv2", "head"}
 
 
 def test_a_float_candidate_gives_a_small_float_file(net, tmp_path):
@@ -167,6 +180,6 @@ def test_an_older_artifact_is_replaced_with_its_external_data(net, tmp_path):
     path.write_bytes(b"old")
     Path(f"{path}.data").write_bytes(b"old weights")
     made = lowered(net("plain"), path)
-    assert list(tmp_path.iterdir()) == [path]
+    assert {*tmp_path.iterdir()} == {path, modules_file(path)}
     assert made.bytes == path.stat().st_size
     onnx.checker.check_model(onnx.load(path))

@@ -32,8 +32,9 @@ def test_files_that_are_no_models_are_rows_that_say_why(tmp_path, hasty, four, t
     text.write_text("not a model")
     rows = compare([truncated, text, missing, four], LocalTarget(), "quick")
     assert [row.error is None for row in rows] == [False, False, False, True]
-    assert "Protobuf parsing failed" in rows[0].error
-    assert "no such file" in rows[2].error
+    assert rows[0].error.startswith("the file is cut off: at least ")
+    assert rows[1].error == "it is not an ONNX file."
+    assert rows[2].error == "there is no such file."
     assert [row.bytes for row in rows[:3]] == [60, 11, None]
     notes = " ".join(rows[3].warnings)
     assert "the baseline" in notes

@@ -34,8 +34,8 @@ def test_predict_gives_outputs_for_every_sample(any_batch, batch):
     np.testing.assert_allclose(y, X @ (np.arange(12).reshape(4, 3) / 4), rtol=1e-4, atol=1e-6)
 
 
-def test_predict_raises_in_the_runtimes_words(truncated):
-    with pytest.raises(MeasurementError, match=r"truncated\.onnx: .*Protobuf parsing failed"):
+def test_predict_says_what_is_wrong_with_the_file(truncated):
+    with pytest.raises(MeasurementError, match=r"truncated\.onnx: the file is cut off"):
         LocalTarget().predict(truncated, {"": X})
 
 
@@ -69,7 +69,7 @@ def test_a_session_times_what_runs_and_explains_what_does_not(
     raw = tmp_path / "raw.jsonl"
     base, broken, again = LocalTarget().measure([two_inputs, truncated, two_inputs], probe, raw)
     assert isinstance(broken, Failure)
-    assert "Protobuf parsing failed" in broken.error
+    assert "the file is cut off" in broken.error
     assert isinstance(base, Timing)
     assert isinstance(again, Timing)
     for timing in (base, again):

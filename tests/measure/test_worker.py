@@ -270,8 +270,8 @@ def test_a_wrong_job_is_an_answer_not_a_crash(job, said):
     assert said in json.loads(text)["error"]
 
 
-def test_a_damaged_model_is_an_answer_in_the_runtimes_words(truncated):
-    assert "Protobuf parsing failed" in work("inspect", truncated)["error"]
+def test_a_damaged_model_is_an_answer_that_says_so(truncated):
+    assert "the file is cut off" in work("inspect", truncated)["error"]
 
 
 def test_an_input_type_that_numpy_lacks_is_named(build):

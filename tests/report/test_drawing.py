@@ -8,7 +8,7 @@ from matplotlib.text import Text
 
 from compress.report.pareto_figure import draw_pareto
 from compress.report.pareto_info import pareto_info
-from compress.report.plots import DARK, LIGHT, render
+from compress.report.plots import LIGHT, render
 from compress.report.stages_figure import draw_stages
 from compress.report.stages_info import stages_info
 
@@ -90,7 +90,7 @@ def test_the_same_record_gives_the_same_bytes(chain):
 def test_drawing_leaves_the_users_settings_alone(one_row):
     with mpl.rc_context({"font.size": 31.0}):
         before = dict(mpl.rcParams)
-        render(draw_pareto(pareto_info(one_row, "laptop"), DARK), "svg")
+        render(draw_pareto(pareto_info(one_row, "laptop")), "svg")
         assert dict(mpl.rcParams) == before
 
 
@@ -134,19 +134,13 @@ def test_nothing_to_draw_is_said_in_the_figure(make):
     assert "No row has both" in figure.axes[0].texts[0].get_text()
 
 
-def test_themes_differ_and_every_kind_has_a_colour():
-    assert LIGHT.face != DARK.face
-    assert [k for k, _ in LIGHT.kinds] == [k for k, _ in DARK.kinds]
-
-
 def luminance(colour):
     parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_text_has_the_contrast_that_wcag_asks_for(theme):
-    for colour in (theme.ink, theme.muted):
-        lighter, darker = sorted((luminance(colour), luminance(theme.face)), reverse=True)
+def test_text_has_the_contrast_that_wcag_asks_for():
+    for colour in (LIGHT.ink, LIGHT.muted):
+        lighter, darker = sorted((luminance(colour), luminance(LIGHT.face)), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5

@@ -119,7 +119,7 @@ def test_stages_compare_every_row_with_the_baseline(chain):
         "6.64x",
     ]
     assert latency.points[2].text == "64.0 µs"
-    assert latency.baseline == 392e-6
+    assert latency.baseline == pytest.approx(392e-6)
     assert [point.off_scale for point in panels["accuracy"].points] == [True] + [False] * 4
     assert info.marks[3] == ("49.4k weights", "97 % int8")
     assert info.marks[2] == ("49.4k weights",)

@@ -88,7 +88,7 @@ def test_the_table_names_runs_and_keeps_one_unit(make, pair):
 
 def test_an_overlay_is_written_whole(pair, tmp_path):
     names = [path.name for path in overlay(pair, tmp_path)]
-    assert names == ["report.html", "pareto.png", "pareto.svg", "table.csv"]
+    assert names == ["report.html", "pareto.png", "pareto.svg", "table.csv", "table.md"]
     with (tmp_path / "table.csv").open(encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream))) == 10
 

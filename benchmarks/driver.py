@@ -1,0 +1,906 @@
+"""Driver: a whole measuring session, in a folder on the device that is measured.
+
+One file on purpose, and beside ``worker.py`` all that a device needs: the standard library, numpy
+and onnxruntime, Python 3.9. It knows nothing of this package; the package's own sessions go through
+its :func:`measure`, so that there is one loop and one rule for when to stop. ::
+
+    python3 -I driver.py FOLDER
+
+FOLDER/session.json says what to do. Paths are relative to FOLDER and stay inside it::
+
+    {"schema": 1,
+     "models": [{"path": "models/0/model.onnx", "sha256": "...", "name": "input"}, ...],
+     "inputs": {"": "inputs/0.npy"},     samples by model input; {}: drawn from the seed
+     "plan": {fields of Plan},           null: nothing is timed
+     "seed": 0, "threads": 1, "batch": 1,
+     "predict": true,                    keep each model's outputs for every sample
+     "labels": "labels.npy",             null, or with a metric: each sample is scored
+     "metric": "accuracy",               or "mse", or null
+     "expected": ["expected/0.npy"],     null, or for each model null or its outputs elsewhere for
+                                         the first samples: the difference is reported
+     "job": {"runtime": "onnxruntime"},  what else every job of the worker is told
+     "timeout_s": 600}                   of one process; a thousand samples to predict may take it
+
+``labels``, ``metric``, ``expected``, ``job`` and ``timeout_s`` may be left out. ``sha256`` is over
+a model's file and, if there is one, its external data beside it (``model.onnx.data``). The first
+model is what the others are compared with. Without models the environment alone is told.
+
+FOLDER/session.jsonl gets a line for each thing done, and is only ever appended to::
+
+    {"kind": "session", "schema": 1, "session": {session.json}}
+    {"kind": "environment", ...}                          answer to the worker's job, as are these:
+    {"kind": "memory" | "check", "index", "model", ...}
+    {"kind": "time", "index", "model", "round", "label", ...}
+    {"kind": "round", "round", "half_width", "elapsed_s", "enough"}
+    {"kind": "outputs", "index", "model", "samples", "names",
+     "files": [{"path": "outputs/0.npy", "sha256"}],      a second output: outputs/0-1.npy
+     "scores": [...], "host": {...}}                      with labels; with expected
+    {"kind": "end"}
+
+A line with ``error`` (a sentence) stands for a job that could not be done; the session goes on
+without that model. ``index`` counts models. The same command again goes on where the last one was
+stopped, however it was; a torn last line is dropped.
+
+Exit status: 0 the session is whole (see the lines for models that failed); 2 the folder is wrong,
+or nothing works here; 3 another session is timing on this device. 2 and 3 come with a sentence on
+standard error; standard output stays silent, for whoever listens disturbs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.machinery
+import importlib.util
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import site
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = [
+    "WORKER",
+    "Busy",
+    "Config",
+    "DriverError",
+    "JobFailed",
+    "Journal",
+    "LogRatio",
+    "Outcome",
+    "Plan",
+    "checked_plan",
+    "checked_session",
+    "device_lock",
+    "difference",
+    "drive",
+    "log_ratio",
+    "log_ratios",
+    "main",
+    "measure",
+    "process_median_s",
+    "read_lines",
+    "run_worker",
+    "scores",
+    "stays_inside",
+    "student_cdf",
+    "student_quantile",
+]
+
+Line = dict[str, Any]
+#: Runs one job of the worker on the model with an index: (kind, index, settings) -> answer.
+Call = Callable[[str, int, Mapping[str, Any]], Mapping[str, Any]]
+
+WORKER = Path(__file__).with_name("worker.py")
+CONFIDENCE = 0.95
+
+_SCHEMA = 1
+_TIMEOUT_S = 600.0
+_MEMORY_AGREES = 0.02
+_LOCK = "compresskit-device.lock"
+
+
+class DriverError(Exception):
+    """A session that cannot be; the message is a sentence or two."""
+
+
+class Busy(DriverError):
+    """Another session is timing on this device."""
+
+
+class JobFailed(Exception):
+    """A job that could not be done; the message is a sentence, which becomes part of the data."""
+
+
+# -- how hard to try --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How hard to try.
+
+    Rounds are added until the 95 % interval of every ratio is within ``bound`` on either side (not
+    until it is significant): at least ``min_rounds``, at most ``max_rounds``, and none after
+    ``budget_s`` once there are enough. ``timing`` goes to the worker's ``time`` job as it is.
+    """
+
+    bound: float
+    min_rounds: int
+    max_rounds: int
+    budget_s: float
+    memory_processes: int
+    checks: bool
+    timing: Mapping[str, float]
+
+
+def checked_plan(given: Mapping[str, Any]) -> Plan:
+    """A plan from plain data.
+
+    Raises:
+        TypeError: other fields than those of :class:`Plan`, or no numbers in them.
+        ValueError: numbers with which nothing can be measured.
+    """
+    plan = Plan(**given)
+    if not 2 <= plan.min_rounds <= plan.max_rounds or plan.memory_processes < 1:
+        raise ValueError("a plan needs 2 rounds and 1 process for memory, at least")
+    if not all(number > 0 for number in (plan.bound, plan.budget_s, *plan.timing.values())):
+        raise ValueError("the bound, budget and times of a plan must be positive")
+    return plan
+
+
+# -- when it is enough ------------------------------------------------------------------------
+
+
+def student_cdf(t: float, df: int) -> float:
+    """Student's distribution function for whole degrees of freedom (Abramowitz & Stegun 26.7.3)."""
+    angle = math.atan2(t, math.sqrt(df))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = df % 2
+    term = cosine if odd else 1.0
+    total = term if df > 1 else 0.0
+    for k in range(2 + odd, df - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    area = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return 0.5 * (1 + area)
+
+
+def student_quantile(probability: float, df: int) -> float:
+    """Inverse of :func:`student_cdf` for probabilities of 0.5 and more, by bisection."""
+    lo, hi = 0.0, 1.0
+    while student_cdf(hi, df) < probability:
+        lo, hi = hi, 2 * hi
+    while hi - lo > 1e-12 * hi:
+        middle = (lo + hi) / 2
+        lo, hi = (middle, hi) if student_cdf(middle, df) < probability else (lo, middle)
+    return hi
+
+
+class LogRatio(NamedTuple):
+    """Mean over rounds of the logarithm of a ratio, its standard error, and its 95 % half-width."""
+
+    mean: float
+    error: float
+    half_width: float
+    rounds: int
+
+
+def log_ratio(baseline_s: Sequence[float], times_s: Sequence[float]) -> LogRatio:
+    """Of baseline time over time, from one pair for each round, with Student's interval.
+
+    Raises:
+        ValueError: fewer than two rounds.
+    """
+    rounds = len(baseline_s)
+    if rounds < 2:
+        raise ValueError(f"a paired ratio needs at least 2 rounds; got {rounds}")
+    logs = [math.log(baseline_s[i]) - math.log(times_s[i]) for i in range(rounds)]
+    error = statistics.stdev(logs) / math.sqrt(rounds)
+    half_width = student_quantile((1 + CONFIDENCE) / 2, rounds - 1) * error
+    return LogRatio(statistics.fmean(logs), error, half_width, rounds)
+
+
+def process_median_s(result: Mapping[str, Any]) -> float:
+    """The median time of one inference in one process: the sample that statistics use."""
+    return float(statistics.median(result["samples_ns"])) / int(result["runs_per_sample"]) / 1e9
+
+
+@dataclass(frozen=True)
+class Config:
+    """One thing that every round times, with one result per round. The baseline is two of them."""
+
+    index: int
+    label: str
+    results: list[Line]
+
+    @property
+    def medians_s(self) -> list[float]:
+        """The median of one inference, of each round's process."""
+        return [process_median_s(result) for result in self.results]
+
+
+def log_ratios(configs: Sequence[Config]) -> list[LogRatio]:
+    """Of the baseline against itself, then of the baseline to each other configuration.
+
+    The baseline's time in a round is the geometric mean of its two processes.
+    """
+    first, again, *others = (config.medians_s for config in configs)
+    baseline = [math.sqrt(first[i] * again[i]) for i in range(len(first))]
+    return [log_ratio(first, again), *(log_ratio(baseline, times_s) for times_s in others)]
+
+
+# -- the lines --------------------------------------------------------------------------------
+
+
+class Journal:
+    """The lines of a session: those that are there are taken in turn, later ones are made.
+
+    A session decides by nothing but its seed and its lines. So going on with a half-written one,
+    or reading a finished one, is going through the same steps with the same lines.
+    """
+
+    def __init__(self, lines: Iterable[Line] = (), write: Callable[[Line], None] | None = None):
+        self._there = deque(lines)
+        self._write = write
+
+    def line(self, place: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> Line:
+        """The line at ``place``: the next that is there, or a new one with what ``make`` returns.
+
+        Raises:
+            DriverError: the next line is of another place, or there is none and none can be made.
+        """
+        if self._there:
+            line = self._there.popleft()
+            if any(line.get(key) != place[key] for key in place if key != "model"):
+                raise DriverError(f"expected a line with {_words(place)}; got {_words(line)}.")
+            return line
+        if self._write is None:
+            raise DriverError(f"its lines end before the one with {_words(place)}.")
+        line = {**place, **make()}
+        self._write(line)
+        return line
+
+
+def _words(line: Mapping[str, Any]) -> str:
+    keys = ("kind", "index", "round", "label")
+    return ", ".join(f"{key} {line[key]!r:.60}" for key in keys if key in line) or "no kind"
+
+
+def read_lines(path: Path) -> tuple[list[Line], int]:
+    """The whole lines of a file, and how many bytes they take; none where there is no file.
+
+    Raises:
+        DriverError: a line other than a torn last one is not a JSON object.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    lines = []
+    for number, text in enumerate(content[:whole].splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict):
+            raise DriverError(f"{path}:{number}: not a line of a session; move the file away.")
+        lines.append(line)
+    return lines, whole
+
+
+@contextlib.contextmanager
+def _journal(path: Path) -> Iterator[Journal]:
+    lines, whole = read_lines(path)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.truncate(whole)
+
+        def write(line: Line) -> None:
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+
+        yield Journal(lines, write)
+
+
+# -- the loop ---------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """What a session found out, by the index of a model.
+
+    ``surveys`` have ``memory`` (results in order of their peaks, none where it cannot be read),
+    ``unavailable`` (why it cannot) and ``check``. Of ``configs`` the first two are the baseline;
+    there are none if nothing could be timed.
+    """
+
+    surveys: dict[int, Line]
+    failures: dict[int, str]
+    configs: list[Config]
+
+
+def measure(names: Sequence[str], plan: Plan, seed: int, call: Call, journal: Journal) -> Outcome:
+    """Measure models side by side, in fresh processes.
+
+    ::
+
+        each model alone         memory, checks
+        until precise enough     one round: every model once and the baseline twice, in random order
+
+    Blocks of one model after the other call identical models different in a fifth of trials;
+    rounds cancel what drifts. The first model that works is the baseline.
+
+    Raises:
+        DriverError: the journal's lines are not those of this session.
+    """
+    session = _Session(names, plan, seed, call, journal)
+    surveys: dict[int, Line] = {}
+    failures: dict[int, str] = {}
+    for index in range(len(names)):
+        try:
+            surveys[index] = session.survey(index)
+        except JobFailed as error:
+            failures[index] = str(error)
+    while True:
+        working = [index for index in range(len(names)) if index not in failures]
+        if not working:
+            return Outcome(surveys, failures, [])
+        configs, failed = session.rounds(working)
+        failures.update(failed)
+        # Without its baseline a session has no ratios: begin again with the next one.
+        if working[0] not in failed:
+            return Outcome(surveys, failures, configs)
+
+
+class _Session(NamedTuple):
+    names: Sequence[str]
+    plan: Plan
+    seed: int
+    call: Call
+    journal: Journal
+
+    def run(
+        self, kind: str, index: int, settings: Mapping[str, Any], place: Mapping[str, Any]
+    ) -> Line:
+        """One process and its line."""
+
+        def make() -> Mapping[str, Any]:
+            try:
+                return self.call(kind, index, settings)
+            except JobFailed as error:
+                return {"error": str(error)}
+
+        where = {"kind": kind, "index": index, "model": self.names[index], **place}
+        line = self.journal.line(where, make)
+        if "error" in line:
+            raise JobFailed(line["error"])
+        return line
+
+    def survey(self, index: int) -> Line:
+        """Memory and checks of one model; raises for a model that does not load or run."""
+        peaks = [self.run("memory", index, {}, {}) for _ in range(self.plan.memory_processes)]
+        found: Line = {"memory": [], "unavailable": peaks[0].get("unavailable"), "check": None}
+        if not found["unavailable"]:
+            sizes = [_peak_bytes(peak) for peak in peaks]
+            if (max(sizes) - min(sizes)) / max(sizes) > _MEMORY_AGREES:
+                peaks.append(self.run("memory", index, {}, {}))
+            found["memory"] = sorted(peaks, key=_peak_bytes)
+        if self.plan.checks:
+            found["check"] = self.run("check", index, {}, {})
+        return found
+
+    def rounds(self, working: Sequence[int]) -> tuple[list[Config], dict[int, str]]:
+        """Time the models with these indices in interleaved rounds, until precise enough.
+
+        A model that fails leaves the rounds; if it is the baseline, they end there.
+        """
+        configs = [Config(index, Path(self.names[index]).name, []) for index in working]
+        configs.insert(1, Config(working[0], "baseline again", []))
+        failed: dict[int, str] = {}
+        chance = random.Random(self.seed)
+        begin_s = time.monotonic()
+        for number in range(self.plan.max_rounds):
+            # random() is the one method whose sequence no version of Python may change.
+            for config in sorted(configs, key=lambda _: chance.random()):
+                if config.index not in failed:
+                    try:
+                        self._time(config, number)
+                    except JobFailed as error:
+                        failed[config.index] = str(error)
+            configs = [config for config in configs if config.index not in failed]
+            if working[0] in failed:
+                break
+            verdict = self._verdict(configs, number, begin_s)
+            begin_s = min(begin_s, time.monotonic() - verdict["elapsed_s"])
+            if verdict["enough"]:
+                break
+        return configs, failed
+
+    def _time(self, config: Config, number: int) -> None:
+        settings = dict(self.plan.timing)
+        if config.results:
+            # Every process of a model groups its runs alike, or their medians would not compare.
+            settings["runs_per_sample"] = config.results[0]["runs_per_sample"]
+        place = {"round": number, "label": config.label}
+        config.results.append(self.run("time", config.index, settings, place))
+
+    def _verdict(self, configs: Sequence[Config], number: int, begin_s: float) -> Line:
+        """The line that ends a round, and says whether it was the last."""
+
+        def make() -> Line:
+            elapsed_s = time.monotonic() - begin_s
+            # The baseline against itself counts too: an interval that is narrow by luck would stop
+            # the rounds early and be wrong more often than it says; two at once rarely are.
+            widths = [r.half_width for r in log_ratios(configs)] if number else []
+            precise = bool(widths) and max(widths) <= self.plan.bound
+            enough = number + 1 >= self.plan.min_rounds and (
+                precise or elapsed_s > self.plan.budget_s
+            )
+            return {
+                "half_width": max(widths) if widths else None,
+                "elapsed_s": elapsed_s,
+                "enough": enough,
+            }
+
+        return self.journal.line({"kind": "round", "round": number}, make)
+
+
+def _peak_bytes(result: Mapping[str, Any]) -> int:
+    return max(int(result["load_peak_bytes"]), int(result["run_peak_bytes"]))
+
+
+# -- processes --------------------------------------------------------------------------------
+
+# Isolated mode keeps the package and the working folder off the path, so that nothing there can
+# shadow a library; it also drops a user's own site folder, which is where the libraries may be.
+_START = (
+    "import runpy, sys; worker, *folders = sys.argv[1:]; sys.argv = [worker]; "
+    "sys.path += folders; runpy.run_path(worker, run_name='__main__')"
+)
+_KEPT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+    *("TMPDIR", "TEMP", "TMP", "SYSTEMROOT"),
+)
+# What the worker may import: of the runtimes and of onnxruntime's plug-ins, those that are there.
+_LIBRARIES = ("numpy", "onnxruntime", "openvino", "onnxruntime_ep_openvino", "onnxruntime_qnn")
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_SIGNALS = {
+    9: "most likely out of memory",
+    4: "this build of onnxruntime uses instructions that the CPU lacks",
+}
+
+
+def run_worker(job: Mapping[str, Any], *, timeout_s: float, worker: Path = WORKER) -> Line:
+    """Run ``job`` in a fresh process and return its answer.
+
+    The process is executed, never forked: its peak memory is its own. This one sleeps in the
+    kernel meanwhile.
+
+    Raises:
+        JobFailed: the job failed, or its process crashed, was killed or took too long.
+    """
+    command = [sys.executable, "-I", "-c", _START, str(worker), *_library_folders()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env={**{name: os.environ[name] for name in _KEPT if name in os.environ}, **_ONE_THREAD},
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        try:
+            answer, complaint = process.communicate(json.dumps(job), timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            text = f"no answer within {timeout_s:g} s; the process was stopped."
+            raise JobFailed(text) from None
+        finally:
+            process.kill()
+    if process.returncode != 0 or not answer:
+        raise JobFailed(f"{_exit(process.returncode, complaint)}.")
+    result: Line = json.loads(answer)
+    if "error" in result:
+        raise JobFailed(result["error"])
+    return result
+
+
+def _library_folders() -> list[str]:
+    """Where the libraries are, a user's own site folder included."""
+    specs = []
+    for name in _LIBRARIES:
+        own = [site.getusersitepackages()]
+        specs.append(
+            importlib.util.find_spec(name) or importlib.machinery.PathFinder.find_spec(name, own)
+        )
+    return [str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin]
+
+
+def _exit(code: int, complaint: str) -> str:
+    if "bad_alloc" in complaint:  # in a thread of native code, where nothing can catch it
+        return "it ran out of memory: std::bad_alloc"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by signal {-code} ({name}): {_SIGNALS.get(-code, 'the process crashed')}"
+    last = (complaint.strip().splitlines() or ["it left no message"])[-1]
+    return f"the measuring process ended with status {code}: {last}"
+
+
+# -- the folder -------------------------------------------------------------------------------
+
+
+def drive(
+    folder: Path,
+    *,
+    lines: Path | None = None,
+    worker: Path = WORKER,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Do what ``FOLDER/session.json`` says, or go on with it, and return what was measured.
+
+    Args:
+        folder: with session.json, models and inputs.
+        lines: in place of ``FOLDER/session.jsonl``.
+        worker: the worker's file.
+        tell: is told in a few words what is about to be done.
+
+    Raises:
+        Busy: another session is timing on this device.
+        DriverError: the folder is wrong, belongs to other lines, or nothing works here.
+        OSError: the disk refused.
+    """
+    session, plan = _load(folder)
+    for model in session["models"]:
+        _verify(folder, model)
+    path = folder / "session.jsonl" if lines is None else lines
+    with device_lock(), _journal(path) as journal:
+        header = {"schema": _SCHEMA, "session": session}
+        if journal.line({"kind": "session"}, lambda: header).get("session") != session:
+            raise DriverError(
+                f"{path}: these are the lines of another session; move the file away to start over."
+            )
+        call = _caller(folder, session, worker, tell)
+        try:
+            journal.line({"kind": "environment"}, lambda: call("environment", 0, {}))
+        except JobFailed as error:
+            raise DriverError(
+                f"nothing can be measured on this device by {sys.executable}: {error}"
+            ) from error
+        names = [model["name"] for model in session["models"]]
+        outcome = Outcome({}, {}, [])
+        if plan is not None:
+            outcome = measure(names, plan, session["seed"], call, journal)
+        for index, name in enumerate(names if session["predict"] else []):
+            place = {"kind": "outputs", "index": index, "model": name}
+            journal.line(place, _outputs(folder, session, index, call))
+        journal.line({"kind": "end"}, dict)
+    return outcome
+
+
+def _load(folder: Path) -> tuple[Line, Plan | None]:
+    """``session.json``, checked and with its defaults filled in, and its plan."""
+    path = folder / "session.json"
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DriverError(f"{path}: there is no session that can be read ({error}).") from error
+    if not isinstance(given, dict) or given.get("schema") != _SCHEMA:
+        raise DriverError(f"{path}: not a session of schema {_SCHEMA}; take a driver that fits it.")
+    try:
+        return checked_session(given)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DriverError(f"{path}: wrong or missing: {error}.") from error
+
+
+def checked_session(given: Mapping[str, Any]) -> tuple[Line, Plan | None]:
+    """A session from plain data with its defaults filled in, and its plan.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: what is wrong or missing, in few words.
+    """
+    scoring = {"labels": None, "metric": None, "expected": None}
+    defaults = {"predict": False, "seed": 0, "job": {}, "timeout_s": _TIMEOUT_S}
+    session: Line = {**defaults, **scoring, **given}
+    for key in ("threads", "batch"):
+        if not isinstance(session[key], int) or session[key] < 1:
+            raise ValueError(f"{key} must be a whole number from 1; got {session[key]!r:.40}")
+    if session["metric"] not in (None, "accuracy", "mse"):
+        raise ValueError(f"metric must be accuracy, mse or null; got {session['metric']!r:.40}")
+    if not isinstance(session["job"], dict) or not session["timeout_s"] > 0:
+        raise ValueError("job must be a mapping, and timeout_s above 0")
+    expected = session["expected"] or []
+    if expected and len(expected) != len(session["models"]):
+        raise ValueError("expected must have an entry for each model")
+    for model in session["models"]:
+        if not isinstance(model["name"], str) or not isinstance(model["sha256"], str):
+            raise TypeError("each model's name and sha256 must be text")
+    paths = [model["path"] for model in session["models"]]
+    paths += [*session["inputs"].values(), session["labels"], *expected]
+    for path in paths:
+        if path is not None and not stays_inside(path):
+            raise ValueError(f"the path {path!r:.80} leads out of the folder")
+    return session, None if session["plan"] is None else checked_plan(session["plan"])
+
+
+def stays_inside(path: object) -> bool:
+    """Whether a relative path, of whichever system, leads to something in its folder."""
+    if not isinstance(path, str) or not path or "\\" in path or ":" in path or "\0" in path:
+        return False
+    return not {"", ".", ".."} & set(path.split("/"))
+
+
+def _verify(folder: Path, model: Mapping[str, str]) -> None:
+    path = folder / model["path"]
+    if not path.is_file():
+        raise DriverError(f"{path}: there is no such file, yet session.json names it as a model.")
+    found = _sha256([path, path.with_name(path.name + ".data")])
+    if found != model["sha256"]:
+        raise DriverError(
+            f"{path}: its sha256 is {found[:12]}..., session.json says {model['sha256'][:12]}...; "
+            "send the file again."
+        )
+
+
+def _sha256(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            with path.open("rb") as stream:
+                for block in iter(lambda: stream.read(1 << 20), b""):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def _caller(
+    folder: Path, session: Mapping[str, Any], worker: Path, tell: Callable[[str], None]
+) -> Call:
+    inputs = {name: str(folder / path) for name, path in session["inputs"].items()}
+    fixed = {**session["job"], **{key: session[key] for key in ("threads", "batch", "seed")}}
+    rounds = itertools.count(1)
+
+    def call(kind: str, index: int, settings: Mapping[str, Any]) -> Line:
+        if kind == "environment":
+            job = {**fixed, "kind": kind}
+            return run_worker(job, timeout_s=session["timeout_s"], worker=worker)
+        model = session["models"][index]
+        tell(f"{kind} {model['name']}" + (f" ({next(rounds)})" if kind == "time" else ""))
+        job = {**fixed, "kind": kind, "model": str(folder / model["path"]), "inputs": inputs}
+        scale = float(settings.get("samples", 0)) / 1000
+        limit_s = session["timeout_s"] * max(1.0, scale)
+        try:
+            return run_worker({**job, **settings}, timeout_s=limit_s, worker=worker)
+        except JobFailed as error:
+            raise JobFailed(f"{model['name']}: {error}") from error
+
+    return call
+
+
+# -- outputs ----------------------------------------------------------------------------------
+
+
+def _outputs(
+    folder: Path, session: Mapping[str, Any], index: int, call: Call
+) -> Callable[[], Mapping[str, Any]]:
+    """Makes the line about one model's outputs for every sample."""
+
+    def make() -> Line:
+        # Not at the top: what a session only times needs no numpy here.
+        sys.path.extend(f for f in _library_folders() if f not in sys.path)
+        try:
+            found = _predicted(folder, session, index, call)
+        except JobFailed as error:
+            return {"error": str(error)}
+        try:
+            return {**found, **_judged(folder, session, index, found["files"][0]["path"])}
+        except ValueError as error:
+            return {**found, "error": f"{session['models'][index]['name']}: {error}"}
+
+    return make
+
+
+def _predicted(folder: Path, session: Mapping[str, Any], index: int, call: Call) -> Line:
+    import numpy as np
+
+    (folder / "outputs").mkdir(exist_ok=True)
+    inputs = [folder / path for path in session["inputs"].values()]
+    samples = [len(np.load(path, mmap_mode="r", allow_pickle=False)) for path in inputs]
+    files = []
+    with tempfile.TemporaryDirectory(dir=folder / "outputs") as scratch:
+        settings = {"folder": scratch, "samples": max(samples, default=0)}
+        answer = call("predict", index, settings)
+        for place, written in enumerate(answer["outputs"]):
+            name = f"outputs/{index}-{place}.npy" if place else f"outputs/{index}.npy"
+            os.replace(written, folder / name)
+            files.append({"path": name, "sha256": _sha256([folder / name])})
+    return {"samples": answer["samples"], "names": answer["names"], "files": files}
+
+
+def _judged(folder: Path, session: Mapping[str, Any], index: int, path: str) -> Line:
+    """Scores and the difference from the host, where the session asks for them."""
+    import numpy as np
+
+    def load(name: str) -> Any:
+        return np.load(folder / name, allow_pickle=False)
+
+    found: Line = {}
+    outputs, labels = load(path), session["labels"]
+    if labels is not None and session["metric"] is not None:
+        found["scores"] = scores(outputs, load(labels), session["metric"]).tolist()
+    expected = session["expected"][index] if session["expected"] else None
+    if expected is not None:
+        found["host"] = difference(outputs, load(expected))
+    return found
+
+
+def scores(outputs: Any, labels: Any, metric: str) -> Any:
+    """The score of each sample, a float array of shape ``(n,)``.
+
+    Args:
+        outputs: ``(n, classes, ...)`` for ``accuracy``; anything with samples first for ``mse``.
+        labels: ``(n, ...)`` class indices for ``accuracy``; the outputs' shape for ``mse``.
+        metric: ``accuracy`` is right (1) or wrong (0), or the share of right positions where a
+            sample has several; outputs that are not finite are wrong. ``mse`` is the mean over
+            a sample's values.
+
+    Raises:
+        ValueError: shapes that do not go together, or labels that are no class.
+    """
+    if len(outputs) != len(labels):
+        raise ValueError(
+            f"{len(outputs)} outputs and {len(labels)} labels; there must be one label per sample."
+        )
+    return _accuracy(outputs, labels) if metric == "accuracy" else _mse(outputs, labels)
+
+
+def _accuracy(outputs: Any, labels: Any) -> Any:
+    import numpy as np
+
+    if outputs.ndim < 2 or outputs.shape[:1] + outputs.shape[2:] != labels.shape:
+        raise ValueError(
+            "accuracy needs outputs (n, classes, ...) and labels (n, ...); got "
+            f"{outputs.shape} and {labels.shape}."
+        )
+    classes = outputs.shape[1]
+    if labels.dtype.kind not in "iub" or (
+        labels.size and not 0 <= labels.min() <= labels.max() < classes
+    ):
+        raise ValueError(
+            f"labels must be class indices 0 to {classes - 1}; got {labels.dtype} from "
+            f"{labels.min()} to {labels.max()}."
+        )
+    right = (outputs.argmax(axis=1) == labels) & np.isfinite(outputs).all(axis=1)
+    return right.reshape(len(labels), -1).mean(axis=1, dtype=np.float64)
+
+
+def _mse(outputs: Any, labels: Any) -> Any:
+    import numpy as np
+
+    # Only a trailing axis of one may differ: broadcasting would compare all with all.
+    if outputs.size != labels.size or outputs.squeeze().shape != labels.squeeze().shape:
+        raise ValueError(
+            f"mse needs outputs and labels of one shape; got {outputs.shape} and {labels.shape}."
+        )
+    rows = len(labels)
+    errors = outputs.reshape(rows, -1).astype(np.float64) - labels.reshape(rows, -1)
+    return np.square(errors).mean(axis=1)
+
+
+def difference(outputs: Any, expected: Any) -> Line:
+    """How far outputs are from those of another machine, on the samples that both have.
+
+    ``agreement`` is the share of equal largest outputs (``None`` without classes), ``max_error``
+    the largest absolute difference (``None`` if that is not finite).
+
+    Raises:
+        ValueError: shapes that do not go together.
+    """
+    import numpy as np
+
+    own = outputs[: len(expected)]
+    if own.shape != expected.shape or not own.size or own.dtype.kind not in "fiub":
+        raise ValueError(
+            f"its outputs have shape {outputs.shape}; expected were {expected.shape}, of numbers."
+        )
+    error = float(np.abs(own.astype(np.float64) - expected).max())
+    agreement = None
+    if own.ndim > 1 and own.shape[1] > 1:
+        agreement = float((own.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return {
+        "samples": len(expected),
+        "agreement": agreement,
+        "max_error": error if math.isfinite(error) else None,
+    }
+
+
+# -- one at a time ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def device_lock() -> Iterator[None]:
+    """Hold the device: two sessions that time at once would measure each other.
+
+    The system's own file lock: it goes with its process, however that ends, so none gets stale.
+
+    Raises:
+        Busy: another session holds it.
+        DriverError: the lock's file cannot be made.
+    """
+    path = Path(tempfile.gettempdir()) / _LOCK
+    with _lock_file(path) as handle:
+        try:
+            _lock(handle)
+        except OSError:
+            holder = os.read(handle, 20).decode("ascii", "replace").strip()
+            raise Busy(
+                f"another session (process {holder or 'unknown'}) is timing on this device and "
+                f"holds {path}; wait until it has ended."
+            ) from None
+        with contextlib.suppress(OSError):  # another user's file: locked, but not to be written
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+
+
+@contextlib.contextmanager
+def _lock_file(path: Path) -> Iterator[int]:
+    try:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except PermissionError:
+            handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise DriverError(
+            f"{path}: the device's lock cannot be made ({error.strerror}); set TMPDIR to a folder "
+            "where it can."
+        ) from error
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Beyond the number in the file, which others may then read.
+        os.lseek(handle, 1000, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        os.lseek(handle, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _stop(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Drive the session in the folder named by the only argument; see the module's docstring."""
+    if len(arguments) != 1:
+        print("usage: python3 -I driver.py FOLDER", file=sys.stderr)
+        return 2
+    # Ended politely, it takes its worker along and gives the device back.
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        drive(Path(arguments[0]).absolute())
+    except Busy as error:
+        print(error, file=sys.stderr)
+        return 3
+    except (DriverError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

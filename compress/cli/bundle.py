@@ -1,0 +1,51 @@
+"""``compresskit bundle``: everything that a device needs to measure a run, in one file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from compress.device.bundle import Contents, Samples, write_bundle
+from compress.recipe import Recipe
+from compress.record import Record
+from compress.running.measuring import TestSet
+
+_NORMAL_975 = 1.96
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    folder = Path(arguments.run)
+    record = Record.load(folder)
+    # JSON is YAML: the recipe as it was resolved for the run.
+    recipe = Recipe.loads(json.dumps(record.recipe), imports=arguments.imports)
+    task = recipe.make_task()
+    test = TestSet.of(task)
+    metric = task.metric if isinstance(task.metric, str) else None
+    out = Path(arguments.out or f"{record.name}.zip")
+    contents = write_bundle(
+        record,
+        folder if folder.is_dir() else folder.parent,
+        out,
+        Samples(test.inputs, test.labels, metric),
+        target=arguments.target,
+        samples=arguments.samples,
+    )
+    print(describe(record, contents, out))
+    return 0
+
+
+def describe(record: Record, contents: Contents, out: Path) -> str:
+    """What was written, how sure a score can be with so many samples, and what to do with it."""
+    score = f"{contents.samples:,} of {contents.of_samples:,} test samples"
+    found = [m.accuracy.value for m in record.rows[record.baseline].measurements if m.accuracy]
+    if record.task.metric in ("accuracy", "agreement") and found:
+        half = _NORMAL_975 * math.sqrt(found[0] * (1 - found[0]) / contents.samples)
+        score += f" (enough for {record.task.metric} to ±{100 * half:.1f} points)"
+    return (
+        f"wrote {out}: {contents.rows} models, {score}, {contents.bytes / 2**20:.1f} MiB\n"
+        f"on the device: python3 {out.name}\n"
+        f"then here:     compresskit merge RUN {out.stem}-result.json"
+    )

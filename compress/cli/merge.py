@@ -1,0 +1,33 @@
+"""``compresskit merge``: take what a device measured into a run's record and report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from compress.device.merge import merge
+from compress.errors import RecipeError
+from compress.record import Record
+from compress.report import render_table, write_report
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command.
+
+    Raises:
+        RecipeError: one name for several results.
+    """
+    if arguments.name is not None and len(arguments.results) > 1:
+        raise RecipeError(
+            f"--name is for one result, and {len(arguments.results)} were given; merge them one by "
+            "one."
+        )
+    given = Path(arguments.run)
+    folder = given if given.is_dir() else given.parent
+    record = Record.load(given)
+    for result in arguments.results:
+        name = merge(record, folder, Path(result), name=arguments.name, replace=arguments.replace)
+        print(f"{result}: merged as the target {name!r}")
+    written = write_report(record, folder)
+    print(f"\n{render_table(record)}\nreport: {written[0]}")
+    return 0

@@ -1,0 +1,140 @@
+"""Result: what a device sends back, read as what it is: a stranger's file.
+
+Bounded in size, JSON and nothing else, every part checked before it is used; statistics are
+computed again from the raw samples.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compress.errors import MeasurementError, RecordError
+from compress.measure.session import SessionResult, read_session
+
+__all__ = ["Result", "ResultRow", "load_result"]
+
+_MOST_BYTES = 256 << 20  # a strict session of thirty small models
+_MOST_WORDS = 5000
+_MOST_FACTS = 100_000
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(max_length=200)]
+
+
+class ResultRow(BaseModel):
+    """Which row of the run one model of the session is; ``sha256`` is that of its artifact."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: Annotated[int, Field(strict=True, ge=0)]
+    stage: Text
+    sha256: Sha256
+
+
+class _Samples(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    count: Annotated[int, Field(strict=True, ge=1)]
+    of: Annotated[int, Field(strict=True, ge=1)]
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    schema_: Literal[1] = Field(alias="schema")
+    kind: Literal["compresskit-result"]
+    bundle_sha256: Sha256
+    record: Text
+    target: Text
+    mode: Text
+    rows: Annotated[tuple[ResultRow, ...], Field(min_length=1, max_length=1000)]
+    samples: _Samples
+    lines: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A device's result: ``session`` has one timing and one set of scores for each of ``rows``."""
+
+    path: Path
+    content: _Content
+    session: SessionResult
+
+    @property
+    def rows(self) -> tuple[ResultRow, ...]:
+        """The rows measured, in the session's order; the first is the baseline."""
+        return self.content.rows
+
+
+def load_result(path: Path) -> Result:
+    """Read a result.
+
+    Raises:
+        RecordError: no such file, too large, not JSON, or not the result of a whole session.
+    """
+    content = _content(path, _text(path))
+    names = [f"row {row.index} ({row.stage})" for row in content.rows]
+    try:
+        session = read_session(content.lines, names)
+    except MeasurementError as error:
+        raise RecordError(f"{path}: {error}") from error
+    measured = [model["sha256"] for model in session.session["models"]]
+    if measured != [row.sha256 for row in content.rows]:
+        raise RecordError(f"{path}: it names other models than it measured; take it again.")
+    if not session.timings:
+        raise RecordError(f"{path}: nothing in it was timed.")
+    _check_numbers(path, content, session)
+    return Result(path, content, session)
+
+
+def _check_numbers(path: Path, content: _Content, session: SessionResult) -> None:
+    for outputs in session.outputs:
+        if outputs.scores is not None and len(outputs.scores) != content.samples.count:
+            raise RecordError(
+                f"{path}: it has {len(outputs.scores)} scores for {content.samples.count} samples."
+            )
+    for line in content.lines:
+        error = line.get("error", "")
+        if not isinstance(error, str) or len(error) > _MOST_WORDS:
+            raise RecordError(f"{path}: an error in it is no sentence.")
+    if len(json.dumps(session.environment)) > _MOST_FACTS:
+        raise RecordError(f"{path}: it says more of its device than a device can be.")
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise RecordError(f"{path}: larger than the {_MOST_BYTES >> 20} MiB of any result.")
+        return text.decode("utf-8")
+    except FileNotFoundError:
+        raise RecordError(f"{path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: the result cannot be read ({error}).") from error
+
+
+def _content(path: Path, text: str) -> _Content:
+    try:
+        return _Content.model_validate(
+            json.loads(text, parse_constant=_finite, parse_float=_finite)
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RecordError(f"{path}: not a result of schema 1: {where}: {first['msg']}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: not a result, for it is not JSON ({error}).") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number")
+    return number

@@ -1,0 +1,240 @@
+"""Profile: where the time of ONNX files goes, on the graph that onnxruntime really runs.
+
+::
+
+    each round, in random order    every model once, in a fresh process: its operators' times
+                                   and the time of a run without the profiler
+    the first rounds               each model's session opened as deployed, without prepacking and
+                                   without the memory arena, in a fresh process each
+    at the end                     names, parts, islands, and why           profile_*.py
+
+The first model is what the others are compared with.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+
+from compress.errors import MeasurementError
+from compress.measure import stats
+from compress.measure.compare import short_names
+from compress.measure.plan import PLANS
+from compress.measure.profile_facts import KINDS, Profile, Setting
+from compress.measure.profile_graph import Graph, modules_of, noted, read_graph
+from compress.measure.profile_parts import (
+    UNNAMED,
+    Ran,
+    changes,
+    int8_mac_fraction,
+    islands,
+    kernel_ratio,
+    parts,
+    ran,
+    time_of,
+)
+from compress.measure.profile_words import Comparison, int8_dot_product, summary
+from compress.measure.summary import memory_facts
+from compress.measure.target import Failure, Mode, Target
+
+__all__ = ["Profiles", "profile"]
+
+_PROCESSES: Mapping[Mode, int] = {"quick": 3, "default": 5, "strict": 10}
+_SETTING_ROUNDS = 3
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "as deployed": {},
+    "without prepacking": {"session": {"session.disable_prepacking": "1"}},
+    "without arena": {"arena": False},
+}
+
+Answer = Mapping[str, Any]
+
+
+@runtime_checkable
+class Profiles(Protocol):
+    """A target whose worker can be given single jobs."""
+
+    def work(self, kind: str, model: Path, settings: Mapping[str, Any], /) -> dict[str, Any]:
+        """One job of ``measure/worker.py`` in a fresh process.
+
+        Raises:
+            MeasurementError: the job failed, or its process was killed or took too long.
+        """
+        ...
+
+    def environment(self) -> dict[str, Any]:
+        """Fingerprint and state of the device."""
+        ...
+
+
+def profile(
+    models: Sequence[Path], target: Target, mode: Mode = "default", *, seed: int = 0
+) -> list[Profile | Failure]:
+    """Where the time of each of ``models`` goes, one result each, in order.
+
+    Inputs are drawn from ``seed`` to each model's own signature. A model that cannot be profiled is
+    a :class:`Failure` in its place; if it is the first, the next one that works is the reference.
+
+    Raises:
+        MeasurementError: the target cannot be given single jobs, or measures nothing.
+    """
+    if not isinstance(target, Profiles):
+        raise MeasurementError(
+            f"target {target.name!r} cannot be profiled from here: copy the files to the device, "
+            "and run `compresskit bench --profile` there."
+        )
+    device = target.environment().get("device", {})
+    taken = _rounds(models, target, mode, seed)
+    names = short_names(models)
+    built = {
+        index: _Built.of(each, names[index])
+        for index, each in enumerate(taken)
+        if isinstance(each, _Taken)
+    }
+    reference = next(iter(built.values()), None)
+    return [
+        _finished(built[index], cast("_Built", reference), device) if index in built else failure
+        for index, failure in enumerate(cast("list[Failure]", taken))
+    ]
+
+
+# -- the processes ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What the processes of one model answered."""
+
+    model: Path
+    profiles: list[Answer] = field(default_factory=list)
+    times: dict[str, list[Answer]] = field(default_factory=dict)
+    memory: dict[str, Answer] = field(default_factory=dict)
+
+
+def _rounds(
+    models: Sequence[Path], target: Profiles, mode: Mode, seed: int
+) -> list[_Taken | Failure]:
+    found: list[_Taken | Failure] = [_Taken(model) for model in models]
+    chance = random.Random(seed)
+    timing = {**PLANS[mode].timing, "seed": seed}
+    for number in range(_PROCESSES[mode]):
+        for index in chance.sample(range(len(models)), len(models)):
+            taken = found[index]
+            if isinstance(taken, Failure):
+                continue
+            try:
+                _visit(taken, target, timing, number)
+            except MeasurementError as error:
+                found[index] = Failure(str(error).removeprefix(f"{taken.model}: "))
+    return found
+
+
+def _visit(taken: _Taken, target: Profiles, timing: Mapping[str, Any], number: int) -> None:
+    settings = {**timing, "graph": number == 0}
+    taken.profiles.append(target.work("profile", taken.model, settings))
+    if number >= _SETTING_ROUNDS:
+        return
+    for name, changed in _SETTINGS.items():
+        answer = target.work("time", taken.model, {**timing, **changed})
+        taken.times.setdefault(name, []).append(answer)
+        if number == 0:
+            taken.memory[name] = target.work("memory", taken.model, {**changed})
+
+
+# -- one model --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Built:
+    """One model: its profile as far as it can be told without the others, and what it is from."""
+
+    profile: Profile
+    ran: Ran
+    stores_integers: bool
+
+    @classmethod
+    def of(cls, taken: _Taken, name: str) -> _Built:
+        running = read_graph(zlib.decompress(base64.b64decode(taken.profiles[0]["graph"])))
+        source = read_graph(taken.model.read_bytes())
+        model = ran(taken.profiles, running, source, modules_of(source, noted(taken.model)))
+        return cls(_described(taken, name, model), model, _stores_integers(source))
+
+
+def _described(taken: _Taken, name: str, model: Ran) -> Profile:
+    kinds = {kind: time_of(model.seconds_of(kind), model.run_s) for kind in KINDS}
+    by_module = parts(model, lambda step: step.module)
+    unnamed = sum(part.time.share for part in by_module if part.name == UNNAMED)
+    note = (
+        "nothing in the file names its modules; an artifact of a run has them in NAME.modules.json "
+        "beside it"
+    )
+    return Profile(
+        name=name,
+        processes=len(model.run_s),
+        batch=taken.profiles[0]["batch"],
+        latency_s=float(np.median(model.run_s)),
+        ci95_latency_s=stats.median_interval(model.run_s),
+        speedup=1.0,
+        ci95_speedup=(1.0, 1.0),
+        verdict="reference",
+        int8_mac_fraction=int8_mac_fraction(model),
+        kinds=kinds,
+        modules=by_module,
+        operators=parts(model, lambda step: step.operator),
+        islands=islands(model),
+        changes=(),
+        settings=tuple(_setting(taken, name) for name in _SETTINGS),
+        summary="",
+        notes=(note,) if unnamed > 0.5 else (),
+    )
+
+
+def _setting(taken: _Taken, name: str) -> Setting:
+    results, memory = taken.times[name], taken.memory[name]
+    create_s = [result["create_ns"] / 1e9 for result in results]
+    run_s = [np.median(r["samples_ns"]) / r["runs_per_sample"] / 1e9 for r in results]
+    return Setting(
+        name=name,
+        create_s=float(np.median(create_s)),
+        run_s=float(np.median(run_s)),
+        model_peak_bytes=None if "unavailable" in memory else memory_facts(memory).model_peak_bytes,
+    )
+
+
+def _stores_integers(source: Graph) -> bool:
+    """Whether most weights of a file are integers of 8 bits or less."""
+    sizes = {True: 0, False: 0}
+    for constant in source.constants.values():
+        if len(constant.shape) > 1:
+            sizes["int" in constant.type] += int(np.prod(constant.shape))
+    return sizes[True] > sizes[False]
+
+
+def _finished(built: _Built, reference: _Built, device: Mapping[str, Any]) -> Profile:
+    own = built.profile
+    ratio = None
+    if built is not reference:
+        speedup = stats.paired_ratio(reference.ran.run_s, built.ran.run_s)
+        own = replace(
+            own,
+            speedup=speedup.value,
+            ci95_speedup=(speedup.ci95.lo, speedup.ci95.hi),
+            verdict=stats.verdict(speedup, noise_floor=0.0, bound=PLANS["quick"].bound),
+            changes=changes(built.ran, reference.ran),
+        )
+        ratio = kernel_ratio(built.ran, reference.ran)
+    compared = Comparison(
+        own=own,
+        reference=reference.profile if built is not reference else own,
+        kernel_ratio=ratio,
+        stores_integers=built.stores_integers,
+        dot_product=int8_dot_product(device),
+    )
+    return replace(own, summary=summary(compared))

@@ -1,0 +1,173 @@
+"""Shells on other devices, and what the programs that make them say when they fail.
+
+A shell runs a command, puts files and gets one; it knows nothing of models. A complaint of ``ssh``,
+``scp`` or ``adb`` becomes one sentence: :class:`LinkDown` where trying again may help, and a plain
+:class:`MeasurementError` where it will not.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol
+
+from compress.errors import MeasurementError
+
+__all__ = [
+    "DISK_FULL",
+    "LINK_BROKE",
+    "Cause",
+    "Done",
+    "LinkDown",
+    "Shell",
+    "execute",
+    "explained",
+    "home_path",
+    "transfer_s",
+]
+
+LINK_BROKE = 255  # the status with which ssh speaks for itself
+
+_LEAST_BYTES_PER_S = 20_000  # a slower transfer counts as stuck
+_TRANSFER_S = 60
+
+
+class LinkDown(MeasurementError):
+    """The device cannot be reached at the moment."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command on the device left behind."""
+
+    code: int
+    out: str
+    complaint: str
+
+
+class Shell(Protocol):
+    """A way onto one device. A context manager: leaving it closes the connection."""
+
+    @property
+    def where(self) -> str:
+        """The device, as messages name it."""
+        ...
+
+    def __enter__(self) -> Shell: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def run(self, command: str, *, stdin: str = "", timeout_s: float = 60) -> Done:
+        """Run ``command``, which must be quoted for a shell.
+
+        Raises:
+            LinkDown: the device does not answer.
+            MeasurementError: it never will like this.
+        """
+        ...
+
+    def put(self, files: Sequence[Path], folder: str) -> None:
+        """Copy ``files`` into ``folder``, which exists, under their own names; raises as run does.
+
+        What was there under that name is replaced, perhaps in part.
+        """
+        ...
+
+    def get(self, path: str, file: Path, size_bytes: int) -> None:
+        """Copy one file from the device; raises as :meth:`run` does."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the connection, so that the next call makes a new one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Words of a program, and what they mean. ``again`` is whether trying again may help."""
+
+    words: str
+    meaning: str
+    again: bool = False
+
+
+DISK_FULL = Cause(
+    r"No space left on device|Disk quota exceeded|ENOSPC",
+    "no space is left there for models and samples; free some, or give `folder` another place",
+)
+
+
+def explained(
+    where: str, causes: Sequence[Cause], done: Done, names: Mapping[str, str]
+) -> MeasurementError:
+    """The error for what a program said; for what nobody foresaw, its last line."""
+    complaint = done.complaint or done.out
+    for cause in causes:
+        if found := re.search(cause.words, complaint):
+            facts = {**names, "words": _line_with(complaint, found.start())}
+            kind = LinkDown if cause.again else MeasurementError
+            return kind(f"{where}: {cause.meaning.format_map(facts)}.")
+    last = (complaint.strip().splitlines() or ["it gave no reason"])[-1].strip().rstrip(".")
+    if done.code == LINK_BROKE:
+        return LinkDown(f"{where}: the link broke ({last}).")
+    return MeasurementError(f"{where}: status {done.code}: {last}.")
+
+
+def _line_with(text: str, place: int) -> str:
+    begin = text.rfind("\n", 0, place) + 1
+    return text[begin:].partition("\n")[0].strip().rstrip(".")
+
+
+def execute(command: Sequence[str], stdin: str, timeout_s: float, where: str) -> Done:
+    """Run a program of this machine that talks to the device ``where``.
+
+    Raises:
+        LinkDown: it took longer than ``timeout_s``, and was stopped.
+        MeasurementError: there is no such program.
+    """
+    # Errors go to a file, not a pipe: the connection that ssh leaves behind for later calls keeps
+    # it open in some versions, and a pipe would then never end.
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            done = subprocess.run(
+                command,
+                input=stdin.encode(),
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                timeout=timeout_s,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise MeasurementError(
+                f"{where}: there is no `{command[0]}` on this machine; install "
+                f"{'OpenSSH' if command[0] in ('ssh', 'scp') else 'the Android platform tools'}."
+            ) from None
+        except subprocess.TimeoutExpired:
+            raise LinkDown(f"{where}: no answer within {timeout_s:g} s.") from None
+        return Done(done.returncode, done.stdout.decode(errors="replace"), _text(complaints))
+
+
+def _text(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")
+
+
+def transfer_s(size_bytes: int) -> float:
+    """How long a transfer may take before it counts as stuck."""
+    return _TRANSFER_S + size_bytes / _LEAST_BYTES_PER_S
+
+
+def home_path(path: str) -> str:
+    """``path`` quoted for a shell, with a leading ``~`` still meaning the home folder."""
+    return f"~/{shlex.quote(path[2:])}" if path.startswith("~/") else shlex.quote(path)

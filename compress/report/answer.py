@@ -1,0 +1,54 @@
+"""The answer at the top of a target's section: which row to ship, and what it gives."""
+
+from __future__ import annotations
+
+from compress.pareto import Recommendation, StageEffects
+from compress.pareto.words import duration, plain, ratio_words, score, score_change, size
+from compress.record import Record
+from compress.report.markup import text
+
+__all__ = ["Tile", "answer_box", "tiles"]
+
+Tile = tuple[str, str, str]
+
+
+def answer_box(record: Record, row: StageEffects, advice: Recommendation) -> str:
+    """The recommendation in words and its four numbers; the page's script rewrites it."""
+    state = "met" if advice.meets_budget else "missed"
+    missed = "".join(f"<li>{text(sentence)}</li>" for sentence in advice.missed)
+    shown = "".join(
+        f"<div><dt>{text(label)}</dt><dd>{text(value)}<small>{text(note)}</small></dd></div>"
+        for label, value, note in tiles(record, row)
+    )
+    return (
+        f'<div class="answer {state}" data-row="{advice.index}">'
+        f'<div aria-live="polite"><p class="verdict">{text(advice.reasons, 2000)}</p>'
+        f'<ul class="misses" aria-label="Budget missed"{"" if missed else " hidden"}>{missed}</ul>'
+        f'</div><dl class="tiles">{shown}</dl></div>'
+    )
+
+
+def tiles(record: Record, row: StageEffects) -> list[Tile]:
+    """Name, value and comparison with the baseline of what was measured of ``row``."""
+    shown: list[Tile] = []
+    metric, accuracy = record.task.metric, row.effects.get("accuracy")
+    if accuracy is not None:
+        change = accuracy.from_baseline
+        note = f"{score_change(metric, change.value)} against the baseline" if change else ""
+        if row.row == record.baseline:
+            note = "the baseline itself"
+        shown.append((plain(metric, 40), score(metric, accuracy.reading.value), note))
+    for name, label, words, better, worse in (
+        ("latency_p50_s", "p50 latency", duration, "faster", "slower"),
+        ("artifact_bytes", "artifact", size, "smaller", "larger"),
+        ("model_peak_bytes", "peak memory", size, "smaller", "larger"),
+    ):
+        effect = row.effects.get(name)
+        if effect is None:
+            continue
+        change = effect.from_baseline
+        note = f"{ratio_words(change.value, better, worse)} than the baseline" if change else ""
+        if change and change.value == 1:
+            note = "as the baseline"
+        shown.append((label, words(effect.reading.value), note))
+    return shown

@@ -1,0 +1,440 @@
+// The report's plots and budgets. Python worked out every place, word and comparison; this moves
+// what the page already shows. No library, no request; text enters the page as text only.
+"use strict";
+
+(() => {
+  const SVG = "http://www.w3.org/2000/svg";
+  const LAST_BIT = 1e-12; // as in the Python rule: a drop of exactly what is allowed is allowed
+  const pages = JSON.parse(document.getElementById("data").textContent);
+
+  const make = (name, attributes, words) => {
+    const node = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    if (words !== undefined) node.textContent = words;
+    return node;
+  };
+  const element = (name, words, className) => {
+    const node = document.createElement(name);
+    node.textContent = words;
+    if (className) node.className = className;
+    return node;
+  };
+  const least = (list, cost) => list.reduce((a, b) => (cost(b) < cost(a) ? b : a));
+
+  // --- Choosing a row: the rule of compress.pareto.recommend ---
+
+  function missesOf(choice, stops, i) {
+    const found = [];
+    choice.sliders.forEach((slider, k) => {
+      const [limit, words] = stops[k];
+      if (limit === null) return;
+      const isDrop = slider.objective === "accuracy";
+      const value = isDrop ? choice.drops[i] : choice.values[slider.objective][i];
+      const shown = choice.shown[i][slider.objective];
+      if (value === null) {
+        found.push({ words: `${slider.what} was not measured`, over: Infinity });
+      } else if (isDrop && value > limit + LAST_BIT) {
+        const over = Math.log2(value / Math.max(limit, 1e-4));
+        found.push({ words: `${slider.what} ${shown} against the baseline, budget ${words}`, over });
+      } else if (!isDrop && value > limit * slider.unit) {
+        const over = Math.log2(value / (limit * slider.unit));
+        found.push({ words: `${slider.what} ${shown}, budget ${words}`, over });
+      }
+    });
+    return found;
+  }
+
+  // One digit for each pair of rows: 1 no worse, 2 shown to be better, 4 shown to be worse.
+  const bit = (choice, name, i, j, mask) => (Number(choice.versus[name][i][j]) & mask) !== 0;
+
+  function unbeaten(choice, pool) {
+    const shared = Object.keys(choice.costs).filter((name) =>
+      pool.every((i) => choice.costs[name][i] !== null));
+    const beats = (i, j) => shared.every((name) => bit(choice, name, i, j, 1)) &&
+      shared.some((name) => bit(choice, name, i, j, 2));
+    const above = new Map();
+    for (const start of pool) {
+      const reached = new Set();
+      const todo = [start];
+      while (todo.length) {
+        const j = todo.pop();
+        for (const i of pool) {
+          if (i !== j && !reached.has(i) && beats(i, j)) {
+            reached.add(i);
+            todo.push(i);
+          }
+        }
+      }
+      above.set(start, reached);
+    }
+    return pool.filter((i) => [...above.get(i)].every((better) => above.get(better).has(i)));
+  }
+
+  function fastest(choice, pool, scope) {
+    if (pool.length === 1) return [pool[0], `the only row ${scope}`];
+    let left = unbeaten(choice, pool);
+    if (left.length === 1) {
+      return [left[0], `the only one of ${pool.length} rows ${scope} that none of them beats`];
+    }
+    const words = [];
+    for (const [name, word] of [["latency_p50_s", "fastest"], ["accuracy", "most accurate"]]) {
+      const known = left.filter((i) => choice.costs[name][i] !== null);
+      if (known.length && left.length > 1) {
+        const best = least(known, (i) => choice.costs[name][i]);
+        left = known.filter((i) => i === best || !bit(choice, name, i, best, 4));
+        words.push(word);
+      }
+    }
+    if (left.length > 1) words.push("smallest");
+    const chosen = least(left, (i) => choice.values.artifact_bytes[i]);
+    const last = words.pop();
+    const tied = words.length ? ` of those tied for ${words.join(" and ")}, among` : " of";
+    return [chosen, `the ${last}${tied} ${pool.length} rows ${scope}`];
+  }
+
+  function best(choice, stops, fit) {
+    const asked = choice.sliders.findIndex((slider) => slider.objective === "accuracy");
+    const drop = asked < 0 ? null : stops[asked][0];
+    const allowed = drop === null ? choice.default : drop;
+    const limited = stops.some((stop) => stop[0] !== null);
+    let scope = limited ? "within the budget" : "measured";
+    const known = fit.filter((i) => choice.drops[i] !== null);
+    if (allowed === null || !known.length) return fastest(choice, fit, scope);
+    const within = known.filter((i) => choice.drops[i] <= allowed + LAST_BIT);
+    const loss = `${drop === null ? choice.defaultWords : stops[asked][1]} of the baseline`;
+    if (!within.length) {
+      return [least(known, (i) => choice.drops[i]),
+        `the most accurate row ${scope}, though none of those is within ${loss}`];
+    }
+    if (!limited) scope = `within ${loss}`;
+    else if (drop === null) scope = `${scope} and ${loss}`;
+    return fastest(choice, within, scope);
+  }
+
+  function choose(choice, stops) {
+    const all = choice.rows.map((_, i) => i);
+    const misses = all.map((i) => missesOf(choice, stops, i));
+    const fit = all.filter((i) => !misses[i].length);
+    let chosen, why;
+    if (fit.length) {
+      [chosen, why] = best(choice, stops, fit);
+    } else {
+      const over = all.map((i) => misses[i].reduce((sum, miss) => sum + miss.over, 0));
+      chosen = all.reduce((a, b) => {
+        const fewer = misses[b].length - misses[a].length;
+        return fewer < 0 || (fewer === 0 && over[b] < over[a]) ? b : a;
+      });
+      why = "no row meets the budget, and this one misses it by the least";
+    }
+    const row = choice.rows[chosen];
+    const sentences = [`Ship row ${row} (${choice.stages[chosen]}): ${why}.`];
+    if (choice.gains[chosen]) {
+      sentences.push(`Against baseline row ${choice.baseline} it is ${choice.gains[chosen]}.`);
+    }
+    return {
+      row,
+      chosen,
+      meetsBudget: fit.length > 0,
+      reasons: sentences.concat(choice.slowdowns).join(" "),
+      missed: misses[chosen].map((miss) => miss.words),
+      outside: choice.rows.filter((_, i) => misses[i].length),
+    };
+  }
+
+  // --- Drawing ---
+
+  function frameOf(plot) {
+    const width = Math.max(280, Math.round(plot.box.clientWidth));
+    const height = Math.round(Math.min(460, Math.max(330, width * 0.58)));
+    const { left, top, right, bottom } = plot.data.margins;
+    const narrow = width < 520 ? 8 : 0;
+    const frame = { width, height, left: left - narrow, top,
+      right: width - right + narrow, bottom: height - bottom };
+    frame.across = (at) => frame.left + at * (frame.right - frame.left);
+    frame.down = (at) => frame.top + at * (frame.bottom - frame.top);
+    return frame;
+  }
+
+  function drawGrid(plot, frame) {
+    const { left, right, top, bottom, across, down } = frame;
+    const x = plot.data.axes[plot.x], y = plot.data.axes[plot.y];
+    const parts = [make("path", { class: "frame", d: `M${left},${top}V${bottom}H${right}` })];
+    const put = (className, atX, atY, words) =>
+      parts.push(make("text", { class: className, x: atX, y: atY }, words));
+    let free = -Infinity;
+    for (const [at, words] of [...x.ticks].sort((a, b) => a[0] - b[0])) {
+      const half = words.length * 3.4;
+      parts.push(make("path", { class: "tick", d: `M${across(at)},${bottom}v5` }));
+      if (across(at) - half < free || across(at) + half > frame.width) continue;
+      put("middle", across(at), bottom + 19, words);
+      free = across(at) + half + 8;
+    }
+    for (const [at, words] of y.ticks) {
+      parts.push(make("path", { class: "line", d: `M${left},${down(at)}H${right}` }));
+      put("end", left - 8, down(at) + 4, words);
+    }
+    for (const [at, words] of x.ratios) {
+      parts.push(make("path", { class: "ratio", d: `M${across(at)},${top}V${bottom}` }));
+      put("middle", across(at), top - 6, words);
+    }
+    for (const [at, words] of y.ratios) {
+      parts.push(make("path", { class: "ratio", d: `M${left},${down(at)}H${right}` }));
+      put("end", right - 4, down(at) - 4, words);
+    }
+    put("middle title", (left + right) / 2, frame.height - 8, `← ${x.cue} · ${x.title}`);
+    put("start title", 6, 15, `↑ ${y.cue} · ${y.title}`);
+    plot.svg.querySelector(".grid").replaceChildren(...parts);
+  }
+
+  function drawStair(plot, frame, shown) {
+    const members = shown.filter(({ point, y }) => point.front && y.length === 3)
+      .map(({ x, y }) => [x[0], y[0]]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    let path = "", lowest = Infinity;
+    plot.corners = [];
+    for (const [at, down] of members) {
+      if (down >= lowest) continue;
+      if (!path) path = `M${frame.across(at)},${frame.bottom}`;
+      path += `H${frame.across(at)}V${frame.down(down)}`;
+      plot.corners.push([frame.across(at), frame.down(down)]);
+      lowest = down;
+    }
+    if (path) path += `H${frame.right}`;
+    plot.svg.querySelector(".stair").setAttribute("d", path);
+    plot.svg.querySelector(".shade").setAttribute("d", path && `${path}V${frame.bottom}Z`);
+  }
+
+  function drawLimits(plot, frame) {
+    const parts = [];
+    plot.stops.forEach((stop, k) => {
+      const at = stop[2], axis = plot.data.choice.sliders[k].objective;
+      if (at === null || (axis !== plot.x && axis !== plot.y)) return;
+      const { left, right, top, bottom } = frame;
+      const upright = axis === plot.x;
+      const place = upright ? frame.across(at) : frame.down(at);
+      const box = upright ? { x: place, y: top, width: right - place, height: bottom - top }
+        : { x: left, y: place, width: right - left, height: bottom - place };
+      parts.push(make("rect", { class: "outside", ...box }));
+      const line = upright ? `M${place},${top}V${bottom}` : `M${left},${place}H${right}`;
+      parts.push(make("path", { class: "limit", d: line }));
+    });
+    plot.svg.querySelector(".limits").replaceChildren(...parts);
+  }
+
+  const meet = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+
+  // Thin boxes around bars and steps, which labels would rather not cover.
+  function linesOf(plot, shown, frame) {
+    const lines = shown.flatMap(({ px, py, x, y }) => [
+      [frame.across(x[1]), py - 1, frame.across(x[2]), py + 1],
+      [px - 1, frame.down(y[1]), px + 1, frame.down(y[2])]]);
+    let from = null;
+    for (const [x, y] of plot.corners) {
+      if (from) lines.push([from[0], from[1] - 1, x, from[1] + 1], [x - 1, y, x + 1, from[1]]);
+      from = [x, y];
+    }
+    if (from) lines.push([from[0], from[1] - 1, frame.right, from[1] + 1]);
+    return lines;
+  }
+
+  // The places beside a point, nearest first, that lie inside the frame.
+  function placesFor({ px, py, point }, width, frame) {
+    const sides = [[1, 0], [0, -1], [0, 1], [-1, 0], [1, -1], [1, 1], [-1, -1], [-1, 1]];
+    return [7, 16, 26, 36].flatMap((more) => sides.map(([dx, dy]) => {
+      const gap = point.radius + more;
+      const left = px + dx * gap - (dx > 0 ? 0 : dx < 0 ? width : width / 2);
+      const top = py + dy * gap - 7;
+      return [left, top, left + width, top + 14];
+    })).filter((box) => box[0] > frame.left && box[2] < frame.width - 2 &&
+      box[1] > frame.top && box[3] < frame.bottom);
+  }
+
+  // Labels take the first free place beside their point; those that find none wait for the pointer.
+  function placeLabels(plot, shown, frame) {
+    const lines = linesOf(plot, shown, frame);
+    const taken = shown.map(({ px, py, point }) => {
+      const reach = point.radius + 2;
+      return [px - reach, py - reach, px + reach, py + reach];
+    });
+    const order = [...shown].sort((a, b) =>
+      b.row.classList.contains("ship") - a.row.classList.contains("ship") ||
+      b.point.front - a.point.front);
+    for (const spot of order) {
+      const { row, point, px, py, y } = spot;
+      const name = row.querySelector(".name");
+      name.textContent = y.length > 3 ? `${point.label} ↓ ${y[3]}` : point.label;
+      const width = name.getComputedTextLength();
+      const free = placesFor(spot, width, frame)
+        .filter((box) => !taken.some((other) => meet(box, other)));
+      const chosen = free.find((box) => !lines.some((line) => meet(box, line))) || free[0];
+      row.classList.toggle("crowded", !chosen);
+      const box = chosen || [px + point.radius + 6, py - 7];
+      name.setAttribute("x", box[0] - px);
+      name.setAttribute("y", box[1] + 11 - py);
+      if (chosen) taken.push(chosen);
+    }
+  }
+
+  function drawRows(plot, frame) {
+    const shown = [];
+    plot.rows.forEach((row, k) => {
+      const point = plot.data.points[k];
+      const x = point.at[plot.x], y = point.at[plot.y];
+      row.classList.toggle("absent", !x || !y);
+      if (!x || !y) return;
+      const px = frame.across(x[0]), py = frame.down(y[0]);
+      row.setAttribute("transform", `translate(${px},${py})`);
+      row.querySelector(".bars").setAttribute("d",
+        `M${frame.across(x[1]) - px},0H${frame.across(x[2]) - px}` +
+        `M0,${frame.down(y[1]) - py}V${frame.down(y[2]) - py}`);
+      const leader = row.querySelector(".leader");
+      if (leader) leader.remove();
+      shown.push({ row, point, px, py, x, y });
+    });
+    return shown;
+  }
+
+  function draw(plot) {
+    const frame = frameOf(plot);
+    plot.svg.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
+    drawGrid(plot, frame);
+    const shown = drawRows(plot, frame);
+    drawStair(plot, frame, shown);
+    if (plot.stops) drawLimits(plot, frame);
+    placeLabels(plot, shown, frame);
+    const absent = plot.data.points.filter((point) => !point.at[plot.x] || !point.at[plot.y]);
+    plot.absent.textContent = absent.length
+      ? `Not measured on these axes: ${absent.map((point) => point.label).join(", ")}.` : "";
+    for (const [name, select] of Object.entries(plot.selects)) {
+      const relative = plot.data.axes[plot[name]].relative;
+      select.title = relative ? `Dotted lines: multiples of ${relative}` : "";
+    }
+  }
+
+  // --- What a reader does ---
+
+  function showTip(plot, row) {
+    const point = plot.data.points[Number(row.dataset.point)];
+    const facts = document.createElement("dl");
+    for (const [name, words] of point.facts) {
+      const pair = document.createElement("div");
+      pair.append(element("dt", name), element("dd", words));
+      facts.append(pair);
+    }
+    plot.tip.replaceChildren(element("p", `Row ${point.label}`), facts);
+    plot.tip.hidden = false;
+    const box = plot.box.getBoundingClientRect();
+    const mark = row.querySelector(".mark").getBoundingClientRect();
+    const tip = plot.tip.getBoundingClientRect();
+    const middle = mark.left + mark.width / 2 - box.left;
+    const left = Math.max(0, Math.min(middle - tip.width / 2, box.width - tip.width));
+    const below = mark.bottom - box.top + 10;
+    const fits = below + tip.height <= box.height || mark.top - box.top < tip.height + 10;
+    plot.tip.style.left = `${left}px`;
+    plot.tip.style.top = `${fits ? below : mark.top - box.top - tip.height - 10}px`;
+  }
+
+  function watchRows(plot) {
+    const hide = () => { plot.tip.hidden = true; };
+    for (const row of plot.rows) {
+      row.addEventListener("pointerenter", () => showTip(plot, row));
+      row.addEventListener("pointerleave", hide);
+      row.addEventListener("focus", () => showTip(plot, row));
+      row.addEventListener("blur", hide);
+    }
+    document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  }
+
+  function watchAxes(plot, form) {
+    for (const name of ["x", "y"]) {
+      const select = plot.selects[name] = form.querySelector(`[data-axis="${name}"]`);
+      for (const [key, axis] of Object.entries(plot.data.axes)) {
+        const option = element("option", axis.title);
+        option.value = key;
+        select.append(option);
+      }
+      select.value = plot[name];
+      select.addEventListener("change", () => {
+        const other = name === "x" ? "y" : "x";
+        if (select.value === plot[other]) {
+          plot[other] = plot[name];
+          plot.selects[other].value = plot[other];
+        }
+        plot[name] = select.value;
+        draw(plot);
+      });
+    }
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.hidden = false;
+  }
+
+  function showAnswer(plot, answer) {
+    const box = plot.section.querySelector(".answer");
+    box.classList.toggle("met", answer.meetsBudget);
+    box.classList.toggle("missed", !answer.meetsBudget);
+    box.dataset.row = answer.row;
+    box.querySelector(".verdict").textContent = answer.reasons;
+    const missed = box.querySelector(".misses");
+    missed.replaceChildren(...answer.missed.map((words) => element("li", words)));
+    missed.hidden = !answer.missed.length;
+    const tiles = plot.data.choice.tiles[answer.chosen].map(([label, value, note]) => {
+      const tile = document.createElement("div"), shown = element("dd", value);
+      shown.append(element("small", note));
+      tile.append(element("dt", label), shown);
+      return tile;
+    });
+    box.querySelector(".tiles").replaceChildren(...tiles);
+    plot.rows.forEach((row, k) => {
+      const index = plot.data.points[k].row;
+      row.classList.toggle("ship", index === answer.row);
+      row.classList.toggle("out", answer.outside.includes(index));
+    });
+    for (const line of plot.section.querySelectorAll("tr[data-row]")) {
+      const isShip = Number(line.dataset.row) === answer.row, head = line.firstElementChild;
+      line.classList.toggle("ship", isShip);
+      head.textContent = head.textContent.replace(">", "") + (isShip ? ">" : "");
+    }
+  }
+
+  function watchBudget(plot, form) {
+    const inputs = [...form.querySelectorAll("input")];
+    const sliders = plot.data.choice.sliders;
+    const read = () => {
+      plot.stops = inputs.map((input, k) => sliders[k].stops[Number(input.value)]);
+      inputs.forEach((input, k) => {
+        const words = plot.stops[k][1];
+        input.setAttribute("aria-valuetext", words);
+        input.nextElementSibling.textContent = words;
+      });
+      showAnswer(plot, choose(plot.data.choice, plot.stops));
+      draw(plot);
+    };
+    form.addEventListener("input", read);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("reset", () => setTimeout(read));
+    form.hidden = false;
+    read();
+  }
+
+  document.documentElement.classList.add("scripted");
+  for (const section of document.querySelectorAll("[data-plot]")) {
+    const data = pages[Number(section.dataset.plot)];
+    const svg = section.querySelector("svg.pareto");
+    if (!data || !svg) continue;
+    const plot = { data, section, svg, box: section.querySelector(".plot"), selects: {},
+      x: data.shown[0], y: data.shown[1], stops: null,
+      tip: section.querySelector(".tip"), absent: section.querySelector(".absentees"),
+      rows: [...svg.querySelectorAll(".row")] };
+    watchAxes(plot, section.querySelector("form.axes"));
+    watchRows(plot);
+    const budget = section.querySelector("form.budget");
+    if (budget) watchBudget(plot, budget);
+    else draw(plot);
+    let width = plot.box.clientWidth;
+    new ResizeObserver(() => {
+      if (plot.box.clientWidth !== width) {
+        width = plot.box.clientWidth;
+        draw(plot);
+      }
+    }).observe(plot.box);
+  }
+})();

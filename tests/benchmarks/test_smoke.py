@@ -1,0 +1,37 @@
+"""Every benchmark script runs, leaves a result of the agreed form, and has its kept one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
+KEYS = {"id", "statement", "value", "ci95", "bound", "holds"}
+
+
+def check(result):
+    assert result["command"].startswith("python ")
+    assert result["environment"]["packages"]
+    assert result["raw"]
+    assert result["claims"]
+    for claim in result["claims"]:
+        assert set(claim) == KEYS
+    assert len({claim["id"] for claim in result["claims"]}) == len(result["claims"])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_the_script_runs_and_writes_its_claims(script, tmp_path):
+    command = [sys.executable, str(script), "--smoke", "--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=FOLDER)
+    assert done.returncode == 0, done.stderr
+    check(json.loads((tmp_path / f"{script.stem}.json").read_text()))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_the_kept_result_has_the_agreed_form(script):
+    kept = json.loads((FOLDER / "results" / f"{script.stem}.json").read_text())
+    check(kept)
+    assert "--smoke" not in kept["command"]
