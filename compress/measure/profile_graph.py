@@ -92,7 +92,7 @@ def read_graph(content: bytes) -> Graph:
 def _type_name(number: int) -> str:
     import onnx
 
-    return onnx.TensorProto.DataType.Name(number).lower()
+    return str(onnx.TensorProto.DataType.Name(number)).lower()
 
 
 def _node(node: Any) -> Node:
@@ -110,8 +110,7 @@ def _node(node: Any) -> Node:
 
 def _scope(text: str | None) -> str | None:
     try:
-        paths = ast.literal_eval(text) if text else ()
-        return str(paths[-2])
+        return str(ast.literal_eval(text or "")[-2])
     except (ValueError, SyntaxError, IndexError, TypeError):
         return None
 

@@ -333,7 +333,8 @@ def _flips(view: View, claimed: Collection[int]) -> list[Shore]:
 def _beyond(graph: Graph, place: int) -> list[int]:
     """What is on both sides of a node, seen through conversions, but for int8 convolutions."""
     made_by, read_by = graph.makers(), graph.readers()
-    seen, left, found = {place}, [place], []
+    seen, left = {place}, [place]
+    found: list[int] = []
     while left:
         node = graph.nodes[left.pop()]
         near = [made_by[name] for name in node.inputs if name in made_by]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,14 @@ class Ran:
         """The sum over some steps, in each process."""
         chosen = [step.seconds for step in self.steps if wanted(step)]
         return np.sum(chosen, axis=0) if chosen else np.zeros_like(self.run_s)
+
+    def seconds_in(self, nodes: Collection[int]) -> Array:
+        """What some nodes of the running graph take, in each process."""
+        return self.seconds(lambda step: step.node in nodes)
+
+    def seconds_of_module(self, name: str) -> Array:
+        """What one module takes, in each process."""
+        return self.seconds(lambda step: step.module == name)
 
     def seconds_of(self, kind: Kind) -> Array:
         """What one kind of work takes in each process; ``outside`` is what operators do not."""
@@ -253,7 +261,7 @@ def islands(model: Ran) -> tuple[Island, ...]:
     """Float islands with their times, those that take longest first."""
     found = []
     for shore in find_islands(model.view):
-        seconds = model.seconds(lambda step, nodes=shore.nodes: step.node in nodes)
+        seconds = model.seconds_in(shore.nodes)
         found.append(
             Island(
                 operators=shore.operators,
@@ -271,9 +279,7 @@ def changes(model: Ran, reference: Ran) -> tuple[Change, ...]:
     names = dict.fromkeys(step.module for step in (*model.steps, *reference.steps))
     found = []
     for name in names:
-        own, other = (
-            each.seconds(lambda step, name=name: step.module == name) for each in (model, reference)
-        )
+        own, other = (each.seconds_of_module(name) for each in (model, reference))
         mean, lo, hi = mean_interval(own - other)
         found.append(Change(name, mean, (lo, hi)))
     return tuple(sorted(found, key=lambda change: -change.seconds))
