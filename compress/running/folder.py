@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CheckpointError, RecordError, StorageError
+from compress.pareto import front_facts
 from compress.record import RECORD_NAME, Record, write_atomically
 
 __all__ = ["RunFolder", "StageResult"]
@@ -76,6 +77,25 @@ class RunFolder:
                 f"{self.root}: cannot be made ({error.strerror or error})."
             ) from error
         return earlier
+
+    def save(self, record: Record, earlier: Record | None) -> None:
+        """Write the record with its fronts, and with the rows that ``earlier`` has beyond it.
+
+        A repetition that is cut short so loses nothing that an earlier run of the same recipe had
+        measured.
+
+        Raises:
+            StorageError: the disk refused; the previous record is intact.
+        """
+        rows = list(record.rows)
+        if earlier is not None and earlier.recipe == record.recipe:
+            known = zip(rows, earlier.rows, strict=False)
+            if all(new.fingerprint == old.fingerprint for new, old in known):
+                measured = [row for row in rows if row.measurements]
+                rows = [*measured, *earlier.rows[len(measured) :]]
+        whole = record.model_copy(update={"rows": rows})
+        record.pareto = {name: front_facts(whole, name) for name in whole.targets}
+        whole.model_copy(update={"pareto": record.pareto}).save(self.root)
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""

@@ -34,7 +34,6 @@ from compress.candidate import Architecture, Candidate, count_parameters
 from compress.environment import environment, package_versions
 from compress.errors import CompressError, ContractViolation
 from compress.measure.target import Mode, Target
-from compress.pareto import front_facts
 from compress.record import Record, Row
 from compress.references import CodeReferences
 from compress.running.folder import DAMAGED, RunFolder, StageResult
@@ -114,8 +113,7 @@ def run(job: Job, *, fresh: bool = False) -> Record:
                 # What came before the baseline could not be timed against it until now.
                 for past, place in zip(record.rows[:index], entries, strict=False):
                     _measure(job, bench, record, past, place, earlier)
-            record.pareto = {name: front_facts(record, name) for name in record.targets}
-            record.save(job.folder.root)
+            job.folder.save(record, earlier)
         record.status = "done"
     except KeyboardInterrupt:
         record.status, record.error = "interrupted", "interrupted by the user"
@@ -127,7 +125,7 @@ def run(job: Job, *, fresh: bool = False) -> Record:
         record.status, record.error = "failed", f"{type(error).__name__}: {error}"
         raise
     finally:
-        record.save(job.folder.root)
+        job.folder.save(record, earlier)
         job.observer({"event": "end", "status": record.status})
     return record
 

@@ -143,6 +143,34 @@ def test_a_second_run_does_nothing_again(candidate, task, target, tmp_path):
     assert second.rows[1].history == first.rows[1].history
 
 
+@pytest.mark.parametrize("moment", [("stage", 1), ("reuse", 0), ("reuse", 2), ("stage", 3)])
+def test_a_repetition_that_is_cut_short_loses_no_row(moment, candidate, task, target, tmp_path):
+    def run(observer):
+        return recipe().run(candidate, task, targets=[target], workdir=tmp_path, observer=observer)
+
+    def interrupt(event):
+        if (event["event"], event.get("index")) == moment:
+            raise KeyboardInterrupt
+
+    first, _ = events_of(run)
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupt)
+    cut = Record.load(tmp_path)
+    assert cut.status == "interrupted"
+    assert [row.measurements for row in cut.rows] == [row.measurements for row in first.rows]
+    assert cut.pareto == first.pareto
+    again, events = events_of(run)
+    assert again.status == "done"
+    assert not [e for e in events if e[0] == "measure"]
+
+
+def test_rows_of_a_changed_recipe_are_not_carried_over(candidate, task, target, tmp_path):
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    with pytest.raises(StageError):
+        recipe(STAGES[0], Sabotage()).run(candidate, task, targets=[target], workdir=tmp_path)
+    assert [row.stage for row in Record.load(tmp_path).rows] == ["input", "train"]
+
+
 def test_fresh_starts_over_and_gives_the_same_candidates(candidate, task, target, tmp_path):
     first = recipe().run(candidate, task, targets=[target], workdir=tmp_path)
     second = recipe().run(candidate, task, targets=[target], workdir=tmp_path, fresh=True)
