@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,6 +64,7 @@ def train(
     objective: Objective,
     optimization: Optimization,
     *,
+    companions: Sequence[nn.Module] = (),
     distinct_views: int | None = None,
     on_epoch_start: Callable[[], None] = lambda: None,
     after_step: Callable[[], None] = lambda: None,
@@ -76,6 +77,7 @@ def train(
         views: the data.
         objective: the loss of one batch.
         optimization: how to descend.
+        companions: modules that the objective uses, trained by the same optimiser.
         distinct_views: after so many epochs the views repeat; ``None`` for a new view each epoch.
         on_epoch_start: called before each epoch.
         after_step: called after each optimiser step.
@@ -89,11 +91,13 @@ def train(
     layout = _layout(module)
     _arrange(module, layout)
     module.train()
-    optimizer = _optimizer(module, optimization)
+    for companion in companions:
+        companion.to(accelerator.device).train()
+    parameters = [p for trained in (module, *companions) for p in trained.parameters()]
+    optimizer = _optimizer(parameters, optimization)
     steps = optimization.epochs * len(views)
     schedule = LambdaLR(optimizer, lambda step: _rate(step, steps, optimization))
     prepared, optimizer = accelerator.prepare(module, optimizer)
-    parameters = list(module.parameters())
     for epoch in range(optimization.epochs):
         on_epoch_start()
         prepared.train()
@@ -157,10 +161,12 @@ def _accelerator() -> Any:
     return Accelerator()
 
 
-def _optimizer(module: nn.Module, optimization: Optimization) -> torch.optim.Optimizer:
+def _optimizer(
+    parameters: Sequence[nn.Parameter], optimization: Optimization
+) -> torch.optim.Optimizer:
     # Norms and biases are not decayed: decay would pull their scale, not the function, to zero.
-    decayed = [p for p in module.parameters() if p.dim() > 1]
-    others = [p for p in module.parameters() if p.dim() <= 1]
+    decayed = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
     groups = [
         {"params": decayed, "weight_decay": optimization.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -9,10 +9,9 @@ from pydantic import Field, field_validator
 
 from compress.algorithms.fakequant import quantizable_layers
 from compress.candidate import Candidate
-from compress.errors import DataError
-from compress.inputs import forward
 from compress.stages.base import Context, Effect, Need, Stage
-from compress.stages.fitting import LossSettings, ResponseLoss, Training, fit
+from compress.stages.fitting import Training, fit, rehearse_losses
+from compress.stages.losses import LossSettings, ResponseLoss
 from compress.stages.models import ModelSettings, TeacherSettings, build_model, build_teacher
 
 __all__ = ["DistillStage"]
@@ -37,7 +36,7 @@ class DistillStage(Training, Stage):
     @field_validator("losses")
     @classmethod
     def _asks_the_teacher(cls, losses: tuple[LossSettings, ...]) -> tuple[LossSettings, ...]:
-        if all(loss.kind == "label" for loss in losses):
+        if not any(loss.asks_teacher for loss in losses):
             raise ValueError("no loss asks the teacher; add one such as response, or use train")
         return losses
 
@@ -50,19 +49,13 @@ class DistillStage(Training, Stage):
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The untrained student, once teacher and student are seen to fit together."""
         student = self._enter(candidate, context)
-        teacher = build_teacher(self.teacher, context)
-        taught, learnt = teacher(student.example), forward(student.module, student.example)
-        if taught.shape != learnt.shape:
-            raise DataError(
-                f"distill: the teacher answers {tuple(taught.shape)} and the student "
-                f"{tuple(learnt.shape)} for the same batch; give both the same number of classes."
-            )
+        rehearse_losses(student, context, self.losses, build_teacher(self.teacher, context))
         return student
 
     def explain(self) -> str:
         """What this stage will do."""
         who = "the present model" if self.student == "self" else f"a new {self.student.arch}"
-        how = ", ".join(f"{loss.weight:g} x {loss.kind}" for loss in self.losses)
+        how = ", ".join(loss.words for loss in self.losses)
         return f"distil into {who} for {self.epochs} epochs with {how}"
 
     def epochs_of_training(self) -> int:

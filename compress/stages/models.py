@@ -6,6 +6,7 @@ Used for the model that enters, for students and for teachers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from compress.inputs import Inputs, forward
 from compress.recipe_file import RecipePath
 from compress.stages.base import Context, Teacher
 
-__all__ = ["ModelSettings", "TeacherSettings", "build_model", "build_teacher", "frozen_teacher"]
+__all__ = [
+    "ModelSettings",
+    "ModuleTeacher",
+    "TeacherSettings",
+    "build_model",
+    "build_teacher",
+    "frozen_teacher",
+]
 
 
 class ModelSettings(BaseModel):
@@ -83,15 +91,28 @@ def build_model(
     return module.float().eval().requires_grad_(True)
 
 
-def frozen_teacher(module: nn.Module) -> Teacher:
-    """The module as a teacher: eval, no gradients, its outputs detached."""
-    module.eval()
+@dataclass(frozen=True)
+class ModuleTeacher:
+    """A module as a teacher: no gradients, on the device of what it is asked.
+
+    The one kind of teacher that losses can look into.
+    """
+
+    module: nn.Module
 
     @torch.no_grad()
-    def teach(inputs: Inputs) -> Tensor:
-        return forward(module, inputs)
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """What the module says about a batch."""
+        device = (next(iter(inputs.values())) if isinstance(inputs, dict) else inputs).device
+        first = next(self.module.parameters(), None)
+        if first is not None and first.device != device:
+            self.module.to(device)
+        return forward(self.module, inputs)
 
-    return teach
+
+def frozen_teacher(module: nn.Module) -> ModuleTeacher:
+    """The module as a teacher: eval, no gradients, its outputs detached."""
+    return ModuleTeacher(module.eval())
 
 
 def build_teacher(settings: TeacherSettings | None, context: Context) -> Teacher:
@@ -123,8 +144,6 @@ def _checked(teach: Callable[[Inputs], Any], name: str) -> Teacher:
                 f"the teacher {name} must return one tensor with {expected} rows, one for each "
                 f"sample; got {given}."
             )
-        if not bool(torch.isfinite(outputs).all()):
-            raise StageError(f"the teacher {name} returned values that are not finite.")
         return outputs.detach()
 
     return checked

@@ -21,8 +21,9 @@ from compress.errors import NoEffect
 from compress.inputs import forward
 from compress.invariants import Invariant, KeepZeros
 from compress.select import select
-from compress.stages.base import Context, Effect, Need, Stage, formats_of, ranges_of
-from compress.stages.fitting import LabelLoss, LossSettings, ResponseLoss, Training, fit, task_loss
+from compress.stages.base import Context, Effect, Need, Stage, Teacher, formats_of, ranges_of
+from compress.stages.fitting import Training, fit, rehearse_losses
+from compress.stages.losses import LabelLoss, LossSettings, ResponseLoss, task_loss
 from compress.stages.models import TeacherSettings, build_teacher
 
 __all__ = ["FineTune", "PruneStage"]
@@ -101,8 +102,7 @@ class PruneStage(Stage):
         else:
             pruned = self._zero(pruned)
         if self.finetune is not None:
-            losses = self.finetune.losses or _default_losses(context)
-            teacher = build_teacher(self.finetune.teacher, context)
+            losses, teacher = _lessons(self.finetune, context)
             fit(pruned, context, self.finetune, losses, teacher)
         return pruned
 
@@ -110,7 +110,10 @@ class PruneStage(Stage):
         """The cut without data and training: the widths are right, the choice is not."""
         data_free: Importance = "group-l2" if self.importance == "taylor" else self.importance
         update = {"finetune": None, "importance": data_free}
-        return self.model_copy(update=update).run(candidate, context)
+        pruned = self.model_copy(update=update).run(candidate, context)
+        if self.finetune is not None:
+            rehearse_losses(pruned, context, *_lessons(self.finetune, context))
+        return pruned
 
     def explain(self) -> str:
         """What this stage will do."""
@@ -193,13 +196,14 @@ def _multiples(invariants: tuple[Invariant, ...]) -> list[int]:
     return [promise.channel_multiple for promise in invariants]
 
 
-def _default_losses(context: Context) -> tuple[LossSettings, ...]:
-    return (LabelLoss(),) if is_labelled(context.task.train) else (ResponseLoss(),)
+def _lessons(finetune: FineTune, context: Context) -> tuple[tuple[LossSettings, ...], Teacher]:
+    default = LabelLoss() if is_labelled(context.task.train) else ResponseLoss()
+    return finetune.losses or (default,), build_teacher(finetune.teacher, context)
 
 
 def _losses(module: nn.Module, context: Context) -> Iterator[Tensor]:
     """The loss of a part of the training data; against the teacher where there are no labels."""
-    supervised = task_loss(context)
+    supervised = task_loss(context.task)
     for batch in read(context.task.train, _TAYLOR_BATCH, _TAYLOR_SAMPLES):
         outputs = forward(module, batch.inputs)
         if batch.labels is not None:

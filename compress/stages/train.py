@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from compress.candidate import Candidate
 from compress.stages.base import Context, Effect, Need, Stage
-from compress.stages.fitting import LabelLoss, Training, fit
+from compress.stages.fitting import Training, fit
+from compress.stages.losses import LabelLoss
 
 __all__ = ["TrainStage"]
 

@@ -16,6 +16,16 @@ SETTINGS: dict[str, list[Stage]] = {
             student={"arch": "dscnn", "width": 8, "classes": 4},
             losses=[{"kind": "logits-mse"}, {"kind": "label", "weight": 0.1}],
         ),
+        DistillStage(
+            epochs=2,
+            views=1,
+            batch_size=64,
+            losses=[
+                {"kind": "hint", "student": "blocks.0", "teacher": "blocks.1"},
+                {"kind": "crd", "weight": {"from": 0.5, "to": 0.1}},
+                {"kind": "adversarial", "weight": 0.01},
+            ],
+        ),
     ],
     "quantize": [
         QuantizeStage(),

@@ -17,6 +17,7 @@ from compress.errors import CheckpointError, CodeReferenceError, DataError, Stag
 from compress.references import CodeReferences
 from compress.stages.base import formats_of
 from compress.stages.models import TeacherSettings, build_teacher, frozen_teacher
+from compress.stages.terms import ask
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 
@@ -87,14 +88,14 @@ def test_remembered_answers_give_the_same_student_as_asking_again(start, context
     stage = DistillStage(epochs=4, batch_size=64, views=2)
     remembered = stage.run(start, noisy)
     monkeypatch.setattr(
-        "compress.stages.fitting._remembering",
-        lambda teacher, views, training: lambda batch: teacher(batch.inputs),
+        "compress.stages.fitting.remembering",
+        lambda scene, terms, samples, _: lambda batch: ask(scene.teacher, batch, ()),
     )
     assert stage.run(start, noisy).fingerprint == remembered.fingerprint
 
 
 def test_a_cache_that_would_not_fit_is_refused_with_a_way_out(start, context, monkeypatch):
-    monkeypatch.setattr("compress.stages.fitting._LARGEST_TEACHER_CACHE_BYTES", 100)
+    monkeypatch.setattr("compress.stages.objective._LARGEST_TEACHER_CACHE_BYTES", 100)
     with pytest.raises(StageError, match=r"2 views would take .* GiB .*set fewer views"):
         DistillStage(epochs=4, views=2).run(start, context)
 
@@ -181,7 +182,11 @@ TEACHERS = {
     [
         ("short", StageError, r"must return one tensor with 64 rows, .* got \(1, 4\)"),
         ("text", StageError, r"must return one tensor with 64 rows, .* got str"),
-        ("nan", StageError, r"returned values that are not finite"),
+        (
+            "nan",
+            StageError,
+            r"values that are not finite \(outputs\) for (batch \d+ of view 1|the first samples)",
+        ),
         ("classes", DataError, r"student's outputs are \(64, 4\) and the teacher's are \(64, 3\)"),
     ],
 )

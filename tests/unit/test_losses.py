@@ -1,12 +1,29 @@
+"""Every loss against an independent computation, its gradient, and what it says of bad input."""
+
+import inspect
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from compress.algorithms import losses
+from compress.algorithms.losses.adversarial import Adversary
+from compress.algorithms.losses.contrastive import Embedding
 from compress.errors import DataError
 
-STUDENT = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]], dtype=torch.float64)
-TEACHER = torch.tensor([[0.5, 2.5, 0.0], [1.0, 0.0, 2.0]], dtype=torch.float64)
+
+def drawn(seed, *shape):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+SCORES = (drawn(0, 5, 4), drawn(1, 5, 4))
+IMAGES = (drawn(2, 2, 3, 13, 12), drawn(3, 2, 3, 13, 12))
+MAPS = (drawn(4, 3, 2, 4, 4), drawn(5, 3, 2, 4, 4))
+TOKENS = (drawn(6, 3, 5, 4), drawn(7, 3, 5, 4))
+ATTENTION = (drawn(8, 2, 2, 5, 5), drawn(9, 2, 2, 5, 5))
+TARGET = torch.tensor([0, 3, 1, 1, 2])
 
 
 def softmax(values):
@@ -14,34 +31,409 @@ def softmax(values):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
+def kl(p, q):
+    return float((p * np.log(p / q)).sum())
+
+
+def response(s, t, temperature=4.0):
+    p, q = softmax(t / temperature), softmax(s / temperature)
+    return np.mean([kl(a, b) for a, b in zip(p, q, strict=True)]) * temperature**2
+
+
+def hard(s, t):
+    return np.mean([-np.log(q[row.argmax()]) for q, row in zip(softmax(s), t, strict=True)])
+
+
+def dkd(s, t, target=None, *, alpha=1.0, beta=8.0, temperature=4.0):
+    total = 0.0
+    for p, q, c in zip(
+        softmax(t / temperature),
+        softmax(s / temperature),
+        t.argmax(1) if target is None else target,
+        strict=True,
+    ):
+        others = np.arange(len(p)) != c
+        binary = kl(np.array([p[c], 1 - p[c]]), np.array([q[c], 1 - q[c]]))
+        among = kl(p[others] / (1 - p[c]), q[others] / (1 - q[c]))
+        total += alpha * binary + beta * among
+    return total / len(s) * temperature**2
+
+
+def dist(s, t):
+    p, q = softmax(t), softmax(s)
+    within = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)]
+    across = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)]
+    return np.mean(within) + np.mean(across)
+
+
+def topk_kl(s, t, k=2, temperature=1.0):
+    total = 0.0
+    for p, q in zip(softmax(t / temperature), softmax(s / temperature), strict=True):
+        top = np.argsort(p)[::-1][:k]
+        lumped = [np.append(x[top], 1 - x[top].sum()) for x in (p, q)]
+        total += kl(*lumped)
+    return total / len(s) * temperature**2
+
+
+def ssim(s, t, data_range=1.0):
+    length = 11
+    offsets = np.arange(length) - 5
+    window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    window /= window.sum()
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    values = []
+    for a, b in zip(s.reshape(-1, *s.shape[2:]), t.reshape(-1, *t.shape[2:]), strict=True):
+        for y in range(a.shape[0] - length + 1):
+            for x in range(a.shape[1] - length + 1):
+                u, v = (m[y : y + length, x : x + length] for m in (a, b))
+                mu, mv = (window * u).sum(), (window * v).sum()
+                vu, vv = ((window * (m - n) ** 2).sum() for m, n in ((u, mu), (v, mv)))
+                cov = (window * (u - mu) * (v - mv)).sum()
+                top = (2 * mu * mv + c1) * (2 * cov + c2)
+                values.append(top / ((mu**2 + mv**2 + c1) * (vu + vv + c2)))
+    return 1 - np.mean(values)
+
+
+def attention_transfer(s, t):
+    total = 0.0
+    for a, b in zip(s, t, strict=True):
+        maps = [(m**2).sum(0).ravel() for m in (a, b)]
+        maps = [m / np.sqrt((m**2).sum()) for m in maps]
+        total += ((maps[0] - maps[1]) ** 2).sum()
+    return total / len(s)
+
+
+def huber(difference):
+    size = abs(difference)
+    return 0.5 * size**2 if size < 1 else size - 0.5
+
+
+def rkd_distance(s, t):
+    pairs = [(i, j) for i in range(len(s)) for j in range(i)]
+    lengths = [np.array([np.linalg.norm(x[i] - x[j]) for i, j in pairs]) for x in (s, t)]
+    a, b = (d / d.mean() for d in lengths)
+    return np.mean([huber(d) for d in a - b])
+
+
+def rkd_angle(s, t):
+    def cosine(x, i, j, k):
+        u, v = x[i] - x[j], x[k] - x[j]
+        return u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
+
+    n = range(len(s))
+    triples = [(i, j, k) for i in n for j in n for k in n if len({i, j, k}) == 3]
+    return np.mean([huber(cosine(s, *x) - cosine(t, *x)) for x in triples])
+
+
+def similarity(s, t):
+    grams = [x @ x.T for x in (s, t)]
+    a, b = (g / np.sqrt((g**2).sum(1, keepdims=True)) for g in grams)
+    return ((a - b) ** 2).sum() / len(s) ** 2
+
+
+def pkt(s, t):
+    total = 0.0
+    for i in range(len(s)):
+        choices = []
+        for x in (t, s):
+            others = [j for j in range(len(x)) if j != i]
+            cosines = [x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]) for j in others]
+            affinity = (np.array(cosines) + 1) / 2
+            choices.append(affinity / affinity.sum())
+        total += kl(*choices)
+    return total / len(s)
+
+
+def crd(s, t, temperature=0.07):
+    u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (s, t))
+    scores = u @ v.T / temperature
+    found = [-np.log(softmax(m)[i, i]) for m in (scores, scores.T) for i in range(len(m))]
+    return np.mean(found)
+
+
+def mean_square(s, t):
+    return ((s - t) ** 2).mean()
+
+
+# name -> (tensors, the same worked out in numpy, arguments beside them). One line for a new loss.
+CASES = {
+    "attention_maps": (ATTENTION, mean_square, {}),
+    "attention_transfer": (MAPS, attention_transfer, {}),
+    "crd": (SCORES, crd, {}),
+    "dist": (SCORES, dist, {}),
+    "dkd": (SCORES, dkd, {}),
+    "hard": (SCORES, hard, {}),
+    "hidden": (TOKENS, mean_square, {}),
+    "hinge_discriminator": (
+        SCORES,
+        lambda r, f: np.maximum(0, 1 - r).mean() + np.maximum(0, 1 + f).mean(),
+        {},
+    ),
+    "hint": (MAPS, mean_square, {}),
+    "l1": (IMAGES, lambda s, t: abs(s - t).mean(), {}),
+    "logits_mse": (SCORES, mean_square, {}),
+    "pkt": (SCORES, pkt, {}),
+    "response": (SCORES, response, {}),
+    "rkd_angle": (SCORES, rkd_angle, {}),
+    "rkd_distance": (SCORES, rkd_distance, {}),
+    "similarity": (SCORES, similarity, {}),
+    "ssim": (IMAGES, ssim, {}),
+    "topk_kl": (SCORES, topk_kl, {"k": 2}),
+}
+# These take other things than two tensors; each has a test of its own below.
+OTHERS = {"hinge_generator", "perceptual"}
+
+
+def function(name):
+    loss, arguments = getattr(losses, name), CASES[name][2]
+    return lambda s, t: loss(s, t, **arguments)
+
+
+def test_every_loss_is_here():
+    assert set(CASES) | OTHERS == set(losses.__all__)
+    assert list(losses.__all__) == sorted(losses.__all__)
+
+
+def test_every_loss_names_its_paper():
+    for name in losses.__all__:
+        words = inspect.getdoc(getattr(losses, name))
+        assert re.search(r"\b(et al\.|and \w+|Lee) 20[012]\d", words), name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_loss_is_what_is_worked_out_in_numpy(name):
+    (student, teacher), expected, arguments = CASES[name]
+    assert float(function(name)(student, teacher)) == pytest.approx(
+        expected(student.numpy(), teacher.numpy(), **arguments), rel=1e-6
+    )
+
+
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 10.0])
-def test_response_is_the_kl_divergence_worked_out_in_numpy(temperature):
-    p = softmax(TEACHER.numpy() / temperature)
-    q = softmax(STUDENT.numpy() / temperature)
-    expected = (p * np.log(p / q)).sum(axis=1).mean() * temperature**2
-    assert float(losses.response(STUDENT, TEACHER, temperature)) == pytest.approx(expected)
+@pytest.mark.parametrize("name", ["response", "dkd", "topk_kl"])
+def test_temperature_softens_both_and_the_square_keeps_the_size(name, temperature):
+    s, t = SCORES
+    extra = {"k": 2} if name == "topk_kl" else {}
+    expected = globals()[name](s.numpy(), t.numpy(), temperature=temperature, **extra)
+    value = getattr(losses, name)(s, t, temperature=temperature, **extra)
+    assert float(value) == pytest.approx(expected)
 
 
-def test_logits_mse_is_the_mean_squared_difference():
-    expected = ((STUDENT - TEACHER).numpy() ** 2).mean()
-    assert float(losses.logits_mse(STUDENT, TEACHER)) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("name", losses.__all__)
-def test_every_loss_is_zero_between_equals_and_averages_over_positions(name):
-    loss = getattr(losses, name)
-    assert float(loss(TEACHER, TEACHER)) == pytest.approx(0, abs=1e-12)
-    dense = [t.view(2, 3, 1, 1).expand(2, 3, 4, 5) for t in (STUDENT, TEACHER)]
-    assert float(loss(*dense)) == pytest.approx(float(loss(STUDENT, TEACHER)))
-
-
-@pytest.mark.parametrize("name", losses.__all__)
+@pytest.mark.parametrize("name", CASES)
 def test_the_gradient_of_every_loss_is_right(name):
-    student = STUDENT.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: getattr(losses, name)(s, TEACHER), (student,))
+    # All are smooth at these points; L1 and the hinges only have corners elsewhere.
+    student, teacher = CASES[name][0]
+    compared = function(name)
+    student = student.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: compared(s, teacher), (student,))
 
 
-@pytest.mark.parametrize("name", losses.__all__)
+ZERO_BETWEEN_EQUALS = sorted(set(CASES) - {"crd", "hard", "hinge_discriminator"})
+
+
+@pytest.mark.parametrize("name", ZERO_BETWEEN_EQUALS)
+def test_a_loss_is_zero_between_equals_and_has_a_gradient_there(name):
+    teacher = CASES[name][0][1]
+    student = teacher.clone().requires_grad_()
+    value = function(name)(student, teacher)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(0, abs=1e-7)
+    assert bool(torch.isfinite(student.grad).all())
+
+
+@pytest.mark.parametrize("name", ["response", "logits_mse", "hard", "dkd", "topk_kl", "l1"])
+def test_dense_outputs_are_averaged_over_positions(name):
+    dense = [t.view(5, 4, 1, 1).expand(5, 4, 2, 3) for t in SCORES]
+    assert float(getattr(losses, name)(*dense)) == pytest.approx(
+        float(getattr(losses, name)(*SCORES))
+    )
+
+
+SAME_SHAPE = ["response", "logits_mse", "hard", "dkd", "dist", "topk_kl", "l1", "ssim"]
+
+
+@pytest.mark.parametrize("name", SAME_SHAPE)
 def test_outputs_that_do_not_match_are_explained(name):
-    with pytest.raises(DataError, match=r"\(2, 3\) and the teacher's are \(2, 2\); both must"):
-        getattr(losses, name)(STUDENT, TEACHER[:, :2])
+    student, teacher = SCORES
+    with pytest.raises(DataError, match=r"\(5, 4\) and the teacher's are \(5, 3\); both must"):
+        getattr(losses, name)(student, teacher[:, :3])
+
+
+@pytest.mark.parametrize("name", ["hard", "dkd", "dist", "topk_kl"])
+def test_values_that_are_no_classes_are_explained(name):
+    with pytest.raises(
+        DataError, match=r"compares scores of classes.*are \(5, 1\): use logits-mse"
+    ):
+        getattr(losses, name)(SCORES[0][:, :1], SCORES[1][:, :1])
+
+
+RELATIONS = ["rkd_distance", "rkd_angle", "similarity", "pkt"]
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+def test_relations_compare_features_of_any_shape(name):
+    value = getattr(losses, name)(MAPS[0], TOKENS[1])
+    expected = globals()[name](MAPS[0].flatten(1).numpy(), TOKENS[1].flatten(1).numpy())
+    assert float(value) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", [*RELATIONS, "dist", "crd"])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_batch_too_small_for_a_relation_still_trains(name, samples):
+    student = SCORES[0][:samples].clone().requires_grad_()
+    value = getattr(losses, name)(student, SCORES[1][:samples])
+    value.backward()
+    assert bool(torch.isfinite(value))
+    assert bool(torch.isfinite(student.grad).all())
+
+
+@pytest.mark.parametrize("name", ["rkd_distance", "similarity", "attention_maps", "crd"])
+def test_different_batches_are_explained(name):
+    student, teacher = CASES[name][0]
+    with pytest.raises(DataError, match=rf"gives {len(student)} samples and the teacher 1; both"):
+        getattr(losses, name)(student, teacher[:1])
+
+
+def test_samples_that_coincide_have_no_angle():
+    student, teacher = SCORES
+    repeated = torch.cat([student, student[:1]]), torch.cat([teacher, teacher[:1]])
+    leaf = repeated[0].clone().requires_grad_()
+    value = losses.rkd_angle(leaf, repeated[1])
+    value.backward()
+    assert bool(torch.isfinite(leaf.grad).all())
+    assert float(losses.rkd_angle(torch.ones(4, 3), torch.rand(4, 3))) == 0
+    # The triples without the repeated pair, each side of it counted.
+    n = range(6)
+    triples = [
+        (i, j, k)
+        for i in n
+        for j in n
+        for k in n
+        if len({i, j, k}) == 3 and {i, j} != {0, 5} and {j, k} != {0, 5}
+    ]
+    cosines = []
+    for x in repeated:
+        x = x.numpy()
+        u = np.array([x[i] - x[j] for i, j, _ in triples])
+        v = np.array([x[k] - x[j] for _, j, k in triples])
+        cosines.append((u * v).sum(1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1))
+    expected = np.mean([huber(d) for d in cosines[0] - cosines[1]])
+    assert float(value.detach()) == pytest.approx(expected)
+
+
+def test_dkd_takes_the_label_where_there_is_one_and_the_teachers_choice_elsewhere():
+    s, t = SCORES
+    expected = dkd(s.numpy(), t.numpy(), TARGET.numpy())
+    assert float(losses.dkd(s, t, TARGET)) == pytest.approx(expected)
+    some = TARGET.clone()
+    some[2] = -100  # what cross-entropy ignores
+    mixed = TARGET.clone()
+    mixed[2] = t[2].argmax()
+    assert float(losses.dkd(s, t, some)) == pytest.approx(float(losses.dkd(s, t, mixed)))
+
+
+def test_dkd_with_equal_parts_weighted_by_the_teachers_doubt_is_plain_kl():
+    # Equation 5 of the paper: KL = TCKD + (1 - p_target) NCKD, sample by sample.
+    for s, t in zip(*SCORES, strict=True):
+        p = float((t / 4).softmax(0)[t.argmax()])
+        apart = losses.dkd(s[None], t[None], alpha=1.0, beta=1 - p)
+        assert float(apart) == pytest.approx(float(losses.response(s[None], t[None])))
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (torch.rand(5), r"index of a class for each of 5 .* labels are \(5,\) of torch.float32"),
+        (torch.zeros(3, dtype=torch.long), r"each of 5 samples .* labels are \(3,\) of"),
+        (torch.full((5,), 9), r"the label 9 is beyond the 4 classes"),
+    ],
+)
+def test_labels_that_are_no_classes_are_explained(target, message):
+    with pytest.raises(DataError, match=message):
+        losses.dkd(*SCORES, target)
+
+
+def test_topk_never_exceeds_the_whole_divergence_and_ends_there():
+    whole = float(losses.response(*SCORES, 1.0))
+    values = [float(losses.topk_kl(*SCORES, k)) for k in (1, 2, 3, 100)]
+    assert values == sorted(values)
+    assert values[0] < whole
+    assert values[2:] == pytest.approx([whole, whole])
+
+
+def test_dist_forgives_a_scale_and_a_shift_of_probabilities():
+    probabilities = torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]], dtype=torch.float64)
+    milder = 0.5 * probabilities + 0.5 / 3
+    only_samples = losses.dist(milder.log(), probabilities.log(), gamma=0.0)
+    assert float(only_samples) == pytest.approx(0, abs=1e-9)
+
+
+def test_ssim_knows_the_range_and_shrinks_its_window_to_small_images():
+    s, t = (image[:, :, :8, :7] for image in IMAGES)
+    assert 0 < float(losses.ssim(s, t)) < 2
+    assert float(losses.ssim(255 * s, 255 * t, 255.0)) == pytest.approx(float(losses.ssim(s, t)))
+    with pytest.raises(DataError, match=r"ssim compares images.* outputs are \(5, 4\): use l1"):
+        losses.ssim(*SCORES)
+
+
+def test_perceptual_averages_over_layers():
+    value = losses.perceptual([MAPS[0], TOKENS[0]], [MAPS[1], TOKENS[1]])
+    expected = (mean_square(*MAPS) + mean_square(*TOKENS)) / 2
+    assert float(value) == pytest.approx(float(expected))
+    leaf = MAPS[0].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: losses.perceptual([s], [MAPS[1]]), (leaf,))
+
+
+def test_the_generator_wants_high_scores():
+    assert float(losses.hinge_generator(SCORES[0])) == pytest.approx(-float(SCORES[0].mean()))
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 9), (2, 8, 9), (1, 4, 8, 8)])
+def test_an_adversary_learns_to_tell_apart_what_differs(shape):
+    torch.manual_seed(0)
+    adversary = Adversary(shape, learning_rate=1e-2, width=8)
+    made, real = torch.randn(32, *shape), torch.randn(32, *shape) + 2
+    first = float(adversary(made, real))
+    for _ in range(30):
+        last = float(adversary(made, real))
+    assert last > first  # the student's loss: it is found out
+    made.requires_grad_()
+    adversary(made, real).backward()
+    assert float(made.grad.abs().sum()) > 0
+
+
+def test_an_adversary_takes_outputs_of_one_shape():
+    with pytest.raises(DataError, match=r"\(5, 4\) and the teacher's are \(5, 3\)"):
+        Adversary((4,), 1e-3)(SCORES[0], SCORES[1][:, :3])
+    with pytest.raises(DataError, match="up to three axes of positions"):
+        Adversary((1, 2, 2, 2, 2), 1e-3)
+
+
+def test_attention_of_different_heads_is_averaged_over_heads():
+    student, teacher = ATTENTION[0], torch.cat(ATTENTION, dim=1)
+    expected = mean_square(student.mean(1), teacher.mean(1))
+    assert float(losses.attention_maps(student, teacher)) == pytest.approx(float(expected))
+
+
+FEATURES = {
+    "hint": (MAPS[0], MAPS[1][:, :1], r"has 2 channels and the teacher's 1; an adapter"),
+    "attention_transfer": (SCORES[0], SCORES[1], r"no positions: choose layers before the pooling"),
+    "hidden": (TOKENS[0], TOKENS[1][:, :2], r"\(3, 5, 4\) and the teacher's \(3, 2, 4\); both"),
+    "attention_maps": (
+        ATTENTION[0],
+        ATTENTION[1][..., :3],
+        r"over \(5, 5\) queries and keys and the teacher over \(5, 3\); both must",
+    ),
+    "crd": (SCORES[0], SCORES[1][:, :2], r"embedding is \(5, 4\) and the teacher's is \(5, 2\)"),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_that_do_not_fit_are_explained(name):
+    student, teacher, message = FEATURES[name]
+    with pytest.raises(DataError, match=message):
+        getattr(losses, name)(student, teacher)
+
+
+def test_an_embedding_brings_both_to_one_width():
+    student, teacher = Embedding(4, 6, 3)(torch.rand(5, 4), torch.rand(5, 6))
+    assert student.shape == teacher.shape == (5, 3)

@@ -1,0 +1,81 @@
+"""Attention maps: where to find them in a net, and how to work them out.
+
+Most nets never give their attention to anyone: a fused kernel, or a line of functional code, makes
+and uses it. But queries and keys come from layers of their own, and these can be caught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from compress.algorithms.features import Feature
+
+__all__ = ["AttentionSource", "attention_source"]
+
+# What the layers of queries and keys are called: here and in BERT, in Llama and ViT, in DistilBERT.
+_PROJECTIONS = (("query", "key"), ("q_proj", "k_proj"), ("q_lin", "k_lin"), ("q", "k"))
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
+_SCALES = ("scale", "scaling")
+
+
+@dataclass(frozen=True)
+class AttentionSource:
+    """Modules whose outputs give a map: queries and keys, or one that gives the map itself.
+
+    ``heads`` and ``scale`` are those of queries and keys.
+    """
+
+    layers: tuple[str, ...]
+    heads: int = 1
+    scale: float = 1.0
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether it gives scores; otherwise it gives what the softmax made of them."""
+        return len(self.layers) == 2
+
+    def maps(self, features: Mapping[str, Tensor], softmax: bool) -> Tensor:
+        """Attention ``(n, heads, queries, keys)``: scores, or with ``softmax`` probabilities."""
+        if not self.has_scores:
+            return features[self.layers[0]]
+        query, key = (self._by_head(features[name]) for name in self.layers)
+        scores: Tensor = query @ key.transpose(-2, -1) * self.scale
+        return scores.softmax(-1) if softmax else scores
+
+    def _by_head(self, feature: Tensor) -> Tensor:
+        return feature.reshape(*feature.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+def attention_source(
+    module: nn.Module, name: str, features: Mapping[str, Feature]
+) -> AttentionSource | None:
+    """Where the map of the module at ``name`` comes from; ``None`` if it cannot be told.
+
+    Either the module holds layers of queries and keys (``query``/``key``, ``q_proj``/``k_proj``,
+    ``q_lin``/``k_lin``, ``q``/``k``) and says its number of heads (``num_heads``,
+    ``num_attention_heads``, ``n_heads`` or ``heads``), or its own output is a map
+    ``(n, heads, tokens, tokens)``. Scores are scaled by the module's ``scale`` or ``scaling``, or
+    by one over the root of a head's width.
+    """
+    inner = module.get_submodule(name)
+    heads = _number(inner, _HEADS)
+    for query, key in _PROJECTIONS:
+        layers = (f"{name}.{query}", f"{name}.{key}")
+        shapes = [features[layer].shape if layer in features else () for layer in layers]
+        fits = all(len(shape) == 2 and shape[1] == shapes[0][1] for shape in shapes)
+        if heads and fits and shapes[0][1] % int(heads) == 0:
+            scale = _number(inner, _SCALES) or (shapes[0][1] / heads) ** -0.5
+            return AttentionSource(layers, int(heads), scale)
+    own = features.get(name)
+    if own is None or len(own.shape) != 3 or own.shape[1] != own.shape[2]:
+        return None
+    # A square map of a convolution looks the same; only what surrounds it tells them apart.
+    return AttentionSource((name,)) if own.channels_last else None
+
+
+def _number(module: nn.Module, names: tuple[str, ...]) -> float | None:
+    found = (getattr(module, name, None) for name in names)
+    return next((n for n in found if isinstance(n, (int, float)) and n > 0), None)

@@ -1,0 +1,37 @@
+"""Distillation losses: functions of what the student and the teacher say about the same batch.
+
+One file per family. Every function takes tensors with samples on axis 0, averages over samples, and
+gives a scalar; its docstring has the paper and says where this differs from the authors' code.
+"""
+
+from __future__ import annotations
+
+from compress.algorithms.losses.adversarial import hinge_discriminator, hinge_generator
+from compress.algorithms.losses.contrastive import crd
+from compress.algorithms.losses.feature import attention_maps, attention_transfer, hidden, hint
+from compress.algorithms.losses.image import l1, perceptual, ssim
+from compress.algorithms.losses.relation import pkt, rkd_angle, rkd_distance, similarity
+from compress.algorithms.losses.response import dist, dkd, hard, logits_mse, response, topk_kl
+
+__all__ = [
+    "attention_maps",
+    "attention_transfer",
+    "crd",
+    "dist",
+    "dkd",
+    "hard",
+    "hidden",
+    "hinge_discriminator",
+    "hinge_generator",
+    "hint",
+    "l1",
+    "logits_mse",
+    "perceptual",
+    "pkt",
+    "response",
+    "rkd_angle",
+    "rkd_distance",
+    "similarity",
+    "ssim",
+    "topk_kl",
+]

@@ -1,0 +1,113 @@
+"""What every loss in a recipe has: a kind, a weight that may move over the epochs, and a term."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from torch import Tensor
+
+from compress.stages.terms import Scene, Term
+
+__all__ = ["LossBlock", "Paths", "WeightSchedule", "of_outputs"]
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+#: One path or glob of modules, or several: ``blocks.*`` is one level, not what lies below it.
+Paths = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_listed),
+    Field(min_length=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+
+
+class WeightSchedule(BaseModel):
+    """A weight that goes ``from`` one value in the first epoch ``to`` another in the last."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    start: float = Field(alias="from", ge=0)
+    end: float = Field(alias="to", ge=0)
+    schedule: Literal["linear", "cosine"] = "linear"
+
+    @model_validator(mode="after")
+    def _is_not_nothing(self) -> WeightSchedule:
+        if self.start == self.end == 0:
+            raise ValueError("a weight from 0 to 0 does nothing; leave the loss out")
+        return self
+
+    def at(self, epoch: int, epochs: int) -> float:
+        """The weight in ``epoch``, counted from 0, of ``epochs``."""
+        share = epoch / max(1, epochs - 1)
+        if self.schedule == "cosine":
+            share = (1 - math.cos(math.pi * share)) / 2
+        return self.start + (self.end - self.start) * share
+
+
+def _sort_of_weight(value: Any) -> str:
+    return "from-to" if isinstance(value, (dict, WeightSchedule)) else "number"
+
+
+Weight = Annotated[
+    Annotated[float, Field(gt=0), Tag("number")] | Annotated[WeightSchedule, Tag("from-to")],
+    Discriminator(_sort_of_weight),
+]
+
+
+class LossBlock(BaseModel, ABC):
+    """One entry of ``losses``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Whether it needs the teacher's answer.
+    asks_teacher: ClassVar[bool] = True
+
+    weight: Weight = 1.0
+    kind: str
+
+    @abstractmethod
+    def term(self, scene: Scene) -> Term:
+        """This loss, ready for one training.
+
+        Raises:
+            CompressError: student and teacher do not fit it.
+        """
+
+    def weight_at(self, epoch: int, epochs: int) -> float:
+        """Its weight in ``epoch``, counted from 0, of ``epochs``."""
+        return self.weight if isinstance(self.weight, float) else self.weight.at(epoch, epochs)
+
+    @property
+    def words(self) -> str:
+        """Weight and kind, for a sentence."""
+        if isinstance(self.weight, float):
+            return f"{self.weight:g} x {self.kind}"
+        return f"{self.weight.start:g} to {self.weight.end:g} x {self.kind}"
+
+
+def of_outputs(function: Callable[[Tensor, Tensor], Tensor]) -> Term:
+    """A term that looks at outputs only."""
+    return Term(lambda student, teacher, _: function(student.outputs, teacher.outputs))

@@ -1,0 +1,238 @@
+"""Losses on what student and teacher answer; they take any teacher."""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from compress.algorithms import losses as functions
+from compress.algorithms.features import capture, survey
+from compress.algorithms.losses.adversarial import Adversary
+from compress.errors import DataError, SelectorError
+from compress.inputs import forward
+from compress.stages.losses.base import LossBlock, Paths, of_outputs
+from compress.stages.models import ModelSettings, build_model
+from compress.stages.terms import Answer, Layers, Scene, Term
+from compress.task import Loss, Task
+
+__all__ = [
+    "AdversarialLoss",
+    "DistLoss",
+    "DkdLoss",
+    "HardLoss",
+    "L1Loss",
+    "LabelLoss",
+    "LogitsLoss",
+    "PerceptualLoss",
+    "ResponseLoss",
+    "SsimLoss",
+    "TopKLoss",
+    "task_loss",
+]
+
+
+def task_loss(task: Task) -> Loss:
+    """The task's loss, or the one that its metric implies."""
+    if task.loss is not None:
+        return task.loss
+    return nn.functional.mse_loss if task.metric == "mse" else nn.functional.cross_entropy
+
+
+class LabelLoss(LossBlock):
+    """The task's own loss on its labels."""
+
+    asks_teacher: ClassVar[bool] = False
+    kind: Literal["label"] = "label"
+
+    def term(self, scene: Scene) -> Term:
+        """The task's loss as a term."""
+        supervised = task_loss(scene.context.task)
+
+        def function(student: Answer, _: Answer, labels: Tensor | None) -> Tensor:
+            if labels is None:
+                raise DataError("a batch of the training data came without labels.")
+            return supervised(student.outputs, labels)
+
+        return Term(function)
+
+
+class ResponseLoss(LossBlock):
+    """Match the teacher's softened probabilities (Hinton et al. 2015)."""
+
+    kind: Literal["response"] = "response"
+    temperature: float = Field(default=4.0, gt=0)
+
+    def term(self, scene: Scene) -> Term:
+        """KL at the temperature."""
+        return of_outputs(lambda s, t: functions.response(s, t, self.temperature))
+
+
+class LogitsLoss(LossBlock):
+    """Match the teacher's raw outputs: logits, values or images, by mean squared difference."""
+
+    kind: Literal["logits-mse"] = "logits-mse"
+
+    def term(self, scene: Scene) -> Term:
+        """Mean squared difference."""
+        return of_outputs(functions.logits_mse)
+
+
+class HardLoss(LossBlock):
+    """Learn the class that the teacher finds likeliest, as if it were the label."""
+
+    kind: Literal["hard"] = "hard"
+
+    def term(self, scene: Scene) -> Term:
+        """Cross-entropy on the teacher's choice."""
+        return of_outputs(functions.hard)
+
+
+class DkdLoss(LossBlock):
+    """Decoupled distillation (Zhao et al. 2022): ``alpha`` for the target, ``beta`` for the others.
+
+    The target is the label, as in the paper, or the teacher's choice where there are no labels.
+    """
+
+    kind: Literal["dkd"] = "dkd"
+    alpha: float = Field(default=1.0, ge=0)
+    beta: float = Field(default=8.0, ge=0)
+    temperature: float = Field(default=4.0, gt=0)
+
+    def term(self, scene: Scene) -> Term:
+        """Both parts."""
+
+        def function(student: Answer, teacher: Answer, labels: Tensor | None) -> Tensor:
+            return functions.dkd(
+                student.outputs,
+                teacher.outputs,
+                labels,
+                alpha=self.alpha,
+                beta=self.beta,
+                temperature=self.temperature,
+            )
+
+        return Term(function)
+
+
+class DistLoss(LossBlock):
+    """Match correlations within samples (``beta``) and classes (``gamma``) (Huang et al. 2022)."""
+
+    kind: Literal["dist"] = "dist"
+    beta: float = Field(default=1.0, ge=0)
+    gamma: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+
+    def term(self, scene: Scene) -> Term:
+        """Both correlations."""
+        return of_outputs(
+            lambda s, t: functions.dist(
+                s, t, beta=self.beta, gamma=self.gamma, temperature=self.temperature
+            )
+        )
+
+
+class TopKLoss(LossBlock):
+    """Match the teacher's ``k`` likeliest classes, all others counted as one; for many classes."""
+
+    kind: Literal["topk-kl"] = "topk-kl"
+    k: int = Field(default=100, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+
+    def term(self, scene: Scene) -> Term:
+        """KL over k classes and the rest."""
+        return of_outputs(lambda s, t: functions.topk_kl(s, t, self.k, self.temperature))
+
+
+class L1Loss(LossBlock):
+    """Match values or images by mean absolute difference."""
+
+    kind: Literal["l1"] = "l1"
+
+    def term(self, scene: Scene) -> Term:
+        """Mean absolute difference."""
+        return of_outputs(functions.l1)
+
+
+class SsimLoss(LossBlock):
+    """Match the structure of images (Wang et al. 2004), whose values span ``data_range``."""
+
+    kind: Literal["ssim"] = "ssim"
+    data_range: float = Field(default=1.0, gt=0)
+
+    def term(self, scene: Scene) -> Term:
+        """One minus SSIM."""
+        return of_outputs(lambda s, t: functions.ssim(s, t, self.data_range))
+
+
+class PerceptualLoss(LossBlock):
+    """Match what a frozen net sees in both output images (Johnson et al. 2016).
+
+    ``layers`` are those of ``network``, a block with ``arch`` and ``weights``; without it, of the
+    teacher, which must then take its own outputs as inputs.
+    """
+
+    kind: Literal["perceptual"] = "perceptual"
+    layers: Paths
+    network: ModelSettings | None = None
+
+    @field_validator("network")
+    @classmethod
+    def _has_weights(cls, network: ModelSettings | None) -> ModelSettings | None:
+        if network is not None and network.weights is None:
+            raise ValueError("a network that judges needs weights")
+        return network
+
+    def term(self, scene: Scene) -> Term:
+        """Differences of the frozen net's features."""
+        judge = self._judge(scene)
+        with torch.no_grad():
+            example = forward(scene.student, scene.example.inputs)
+        try:
+            layers = Layers("the network that judges", judge, survey(judge, example))
+        except RuntimeError as error:
+            raise DataError(
+                f"perceptual: the network that judges cannot take outputs of "
+                f"{tuple(example.shape)} as its inputs ({str(error).splitlines()[0]}); give a "
+                "network that can."
+            ) from error
+        try:
+            names = layers.choose(self.layers)
+        except ValueError as error:
+            raise SelectorError(f"the loss 'perceptual': {error}; {layers}.") from None
+
+        def seen(images: Tensor) -> list[Tensor]:
+            with capture(judge.to(images.device), names) as features:
+                forward(judge, images.contiguous())
+            return [features[name] for name in names]
+
+        def compare(student: Tensor, teacher: Tensor) -> Tensor:
+            with torch.no_grad():
+                wanted = seen(teacher)
+            return functions.perceptual(seen(student), wanted)
+
+        return of_outputs(compare)
+
+    def _judge(self, scene: Scene) -> nn.Module:
+        if self.network is None:
+            judge = copy.deepcopy(scene.teacher_module(self.kind))
+        else:
+            judge = build_model(self.network, scene.context.build, scene.context.seed)
+        return judge.eval().requires_grad_(False)
+
+
+class AdversarialLoss(LossBlock):
+    """Fool a small discriminator that learns beside the student (hinge; Lim and Ye 2017)."""
+
+    kind: Literal["adversarial"] = "adversarial"
+    learning_rate: float = Field(default=2e-4, gt=0)
+    width: int = Field(default=32, ge=1)
+
+    def term(self, scene: Scene) -> Term:
+        """The student's side; each call is also a step of the discriminator."""
+        with torch.no_grad():
+            example = forward(scene.student, scene.example.inputs)
+        return of_outputs(Adversary(tuple(example.shape[1:]), self.learning_rate, self.width))

@@ -1,0 +1,152 @@
+"""Losses on how the samples of a batch lie to each other.
+
+Without ``student`` and ``teacher`` they look at outputs, of any teacher; with both, at a layer of
+each, of a teacher that is a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from compress.algorithms import losses as functions
+from compress.algorithms.features import channels_first, pooled
+from compress.algorithms.losses.contrastive import Embedding
+from compress.errors import DataError
+from compress.stages.losses.base import LossBlock
+from compress.stages.terms import Answer, Layers, Scene, Term, ask, watch
+
+__all__ = ["CrdLoss", "PktLoss", "RkdAngleLoss", "RkdDistanceLoss", "SimilarityLoss"]
+
+
+class RelationBlock(LossBlock):
+    """``student`` and ``teacher``: the path of one layer of each, or neither for the outputs."""
+
+    student: str | None = None
+    teacher: str | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> RelationBlock:
+        if (self.student is None) != (self.teacher is None):
+            given = "student" if self.teacher is None else "teacher"
+            raise ValueError(
+                f"only the {given}'s layer is given; name a layer of both, or of neither to "
+                "compare outputs"
+            )
+        return self
+
+    def compared(
+        self, scene: Scene, function: Callable[[Tensor, Tensor], Tensor], *, pool: bool = False
+    ) -> Term:
+        """A term of what the two nets give; with ``pool``, of means over positions."""
+        if self.student is None or self.teacher is None:
+
+            def of_outputs(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
+                pair = (student.outputs, teacher.outputs)
+                return function(*(pooled(x) if pool else x for x in pair))
+
+            return Term(of_outputs)
+        ours, theirs = self._layers(scene, self.student, self.teacher)
+
+        def of_features(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
+            a = _seen(scene.student_layers, ours, student, pool)
+            return function(a, _seen(scene.teacher_layers, theirs, teacher, pool))
+
+        return Term(of_features, (ours,), (theirs,))
+
+    def _layers(self, scene: Scene, student: str, teacher: str) -> tuple[str, str]:
+        pairs = scene.pairs(self.kind, [student], [teacher])
+        if len(pairs) > 1:
+            raise scene.misfit(
+                self.kind, f"takes one layer of each net, and {student!r} matches {len(pairs)}"
+            )
+        return pairs[0]
+
+
+class RkdDistanceLoss(RelationBlock):
+    """Match distances between samples (Park et al. 2019)."""
+
+    kind: Literal["rkd-distance"] = "rkd-distance"
+
+    def term(self, scene: Scene) -> Term:
+        """Over all pairs of the batch."""
+        return self.compared(scene, functions.rkd_distance)
+
+
+class RkdAngleLoss(RelationBlock):
+    """Match angles between samples (Park et al. 2019); memory grows with the batch cubed."""
+
+    kind: Literal["rkd-angle"] = "rkd-angle"
+
+    def term(self, scene: Scene) -> Term:
+        """Over all triples of the batch."""
+        return self.compared(scene, functions.rkd_angle)
+
+
+class SimilarityLoss(RelationBlock):
+    """Match inner products between samples (Tung and Mori 2019)."""
+
+    kind: Literal["similarity"] = "similarity"
+
+    def term(self, scene: Scene) -> Term:
+        """Over the matrix of the batch."""
+        return self.compared(scene, functions.similarity)
+
+
+class PktLoss(RelationBlock):
+    """Match whom each sample would choose among the others (Passalis and Tefas 2018)."""
+
+    kind: Literal["pkt"] = "pkt"
+
+    def term(self, scene: Scene) -> Term:
+        """Over the rows of the batch."""
+        return self.compared(scene, functions.pkt)
+
+
+class CrdLoss(RelationBlock):
+    """Find the teacher's view of each sample among those of the batch (Tian et al. 2020).
+
+    Features are averaged over positions and embedded in ``width`` dimensions by linear maps that
+    are learned and thrown away. The negatives are the other samples of the batch.
+    """
+
+    kind: Literal["crd"] = "crd"
+    temperature: float = Field(default=0.07, gt=0)
+    width: int = Field(default=128, ge=1)
+
+    def term(self, scene: Scene) -> Term:
+        """Contrast within the batch."""
+        embedding = Embedding(*self._widths(scene), self.width)
+
+        def contrast(student: Tensor, teacher: Tensor) -> Tensor:
+            ours, theirs = embedding(student, teacher)
+            return functions.crd(ours, theirs, self.temperature)
+
+        plain = self.compared(scene, contrast, pool=True)
+        return Term(plain.function, plain.student_layers, plain.teacher_layers, embedding)
+
+    def _widths(self, scene: Scene) -> tuple[int, int]:
+        if self.student is not None and self.teacher is not None:
+            ours, theirs = self._layers(scene, self.student, self.teacher)
+            return (
+                scene.student_layers.features[ours].channels,
+                scene.teacher_layers.features[theirs].channels,
+            )
+        assert scene.teacher is not None
+        student = watch(scene.student, scene.student, scene.example, ())
+        teacher = ask(scene.teacher, scene.example, ())
+        shapes = [tuple(answer.outputs.shape) for answer in (student, teacher)]
+        if min(map(len, shapes)) < 2:
+            raise DataError(
+                f"crd embeds vectors, (n, width, ...); outputs here are {shapes[0]} and "
+                f"{shapes[1]}: name a layer of each net."
+            )
+        return shapes[0][1], shapes[1][1]
+
+
+def _seen(layers: Layers, name: str, answer: Answer, pool: bool) -> Tensor:
+    feature = channels_first(answer.features[name], layers.features[name].channels_last)
+    return pooled(feature) if pool else feature

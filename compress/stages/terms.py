@@ -1,0 +1,216 @@
+"""Terms: losses made ready for one training: where they look, what they compute, what they train.
+
+A setting in a recipe names layers by patterns; a term knows the layers. It is made on a *scene*:
+the student and the teacher that it will see, and two samples of the data to try it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from compress.algorithms.batches import Batch, head
+from compress.algorithms.features import Feature, capture, matching, survey, uniform_map
+from compress.errors import DataError, SelectorError, StageError
+from compress.inputs import batch_size_of, forward
+from compress.stages.base import Context, Teacher
+from compress.stages.models import ModuleTeacher
+
+__all__ = ["Answer", "Layers", "Scene", "Term", "ask", "watch"]
+
+_PROBE_SAMPLES, _NO_VIEW = 2, -1
+_MOST_LISTED = 60
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a net says about a batch, and what the layers that were asked for gave on the way."""
+
+    outputs: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.outputs.nbytes + sum(tensor.nbytes for tensor in self.features.values())
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss, ready.
+
+    Args:
+        function: of the student's answer, the teacher's, and the labels if there are any; a scalar.
+        student_layers: whose features the student's answer must hold.
+        teacher_layers: whose features the teacher's answer must hold.
+        companion: what is trained beside the student and thrown away after.
+    """
+
+    function: Callable[[Answer, Answer, Tensor | None], Tensor]
+    student_layers: tuple[str, ...] = ()
+    teacher_layers: tuple[str, ...] = ()
+    companion: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of one net that a loss can look into."""
+
+    whose: str
+    module: nn.Module
+    features: Mapping[str, Feature]
+
+    def choose(self, patterns: Sequence[str]) -> list[str]:
+        """The layers that paths and globs stand for, each once, in the order of the patterns.
+
+        Raises:
+            ValueError: a pattern that stands for none, or for one that runs several times.
+        """
+        chosen: dict[str, None] = {}
+        for pattern in patterns:
+            found = matching(pattern, [n for n, f in self.features.items() if f.calls == 1])
+            if not found and pattern in self.features:
+                raise ValueError(
+                    f"{pattern!r} of {self.whose} runs {self.features[pattern].calls} times in one "
+                    "pass, so that it has no one output; name a module around or before it"
+                )
+            if not found:
+                raise ValueError(f"{pattern!r} matches no layer of {self.whose}")
+            chosen |= dict.fromkeys(found)
+        return list(chosen)
+
+    def __str__(self) -> str:
+        listed = [f"{n} {f.shape}" for n, f in self.features.items() if f.calls == 1]
+        more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
+        return f"{self.whose} has {', '.join(listed[:_MOST_LISTED])}{more}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What terms are made on. ``student`` is in eval mode while they are."""
+
+    student: nn.Module
+    teacher: Teacher | None
+    context: Context
+
+    @cached_property
+    def example(self) -> Batch:
+        """A few samples of the training data, of no view."""
+        return replace(head(self.context.task.train, _PROBE_SAMPLES), view=_NO_VIEW)
+
+    @cached_property
+    def student_layers(self) -> Layers:
+        """The student's layers."""
+        return Layers("the student", self.student, survey(self.student, self.example.inputs))
+
+    @cached_property
+    def teacher_layers(self) -> Layers:
+        """The teacher's layers; its module must be known."""
+        module = self._teacher_module
+        assert module is not None
+        return Layers("the teacher", module, survey(module, self.example.inputs))
+
+    def teacher_module(self, loss: str) -> nn.Module:
+        """The module that teaches.
+
+        Raises:
+            StageError: the teacher is not a module.
+        """
+        if self._teacher_module is None:
+            raise StageError(
+                f"the loss {loss!r} looks inside the teacher, which is no module: of an ONNX file "
+                "or a callable only the outputs are known; give a teacher with arch and weights, "
+                "or use a loss of outputs such as response or rkd-distance."
+            )
+        return self._teacher_module
+
+    def pairs(
+        self, loss: str, student: Sequence[str], teacher: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """Which layer of the student learns from which of the teacher.
+
+        One to one where there are as many of each; else TinyBERT's uniform map.
+
+        Raises:
+            SelectorError: a pattern that matches nothing, or too few layers of the teacher's.
+            StageError: the teacher is not a module.
+        """
+        self.teacher_module(loss)
+        learning, teaching = self.student_layers, self.teacher_layers
+        try:
+            ours, theirs = learning.choose(student), teaching.choose(teacher)
+            places = uniform_map(len(ours), len(theirs))
+        except ValueError as error:
+            raise self.misfit(loss, str(error)) from None
+        return [(name, theirs[place]) for name, place in zip(ours, places, strict=True)]
+
+    def misfit(self, loss: str, problem: str) -> SelectorError:
+        """An error about layers, with all that there are; shapes are for one sample."""
+        return SelectorError(
+            f"the loss {loss!r}: {problem.rstrip('.')}; {self.student_layers}; "
+            f"{self.teacher_layers}."
+        )
+
+    def tried(self, loss: str, term: Term) -> Term:
+        """The term, once it has been computed for the example.
+
+        Raises:
+            SelectorError: layers whose features do not fit together.
+            DataError: outputs that do not fit together.
+        """
+        student = watch(self.student, self.student, self.example, term.student_layers)
+        teacher = student
+        if self.teacher is not None:
+            teacher = ask(self.teacher, self.example, term.teacher_layers)
+        try:
+            term.function(student, teacher, self.example.labels)
+        except DataError as error:
+            if not term.teacher_layers:
+                raise
+            raise self.misfit(loss, str(error)) from error
+        return term
+
+    @property
+    def _teacher_module(self) -> nn.Module | None:
+        return self.teacher.module if isinstance(self.teacher, ModuleTeacher) else None
+
+
+def watch(run: nn.Module, student: nn.Module, batch: Batch, layers: Sequence[str]) -> Answer:
+    """The student's answer; ``run`` is the student, perhaps wrapped to run on several devices."""
+    with capture(student, layers) as seen:
+        outputs = forward(run, batch.inputs)
+    return Answer(outputs, dict(seen))
+
+
+@torch.no_grad()
+def ask(teacher: Teacher, batch: Batch, layers: Sequence[str]) -> Answer:
+    """The teacher's answer.
+
+    Raises:
+        StageError: an answer for another number of samples, or one that is not finite.
+    """
+    if layers:
+        assert isinstance(teacher, ModuleTeacher)
+        with capture(teacher.module, layers) as seen:
+            outputs = teacher(batch.inputs)
+        answer = Answer(outputs, dict(seen))
+    else:
+        answer = Answer(teacher(batch.inputs))
+    expected = batch_size_of(batch.inputs)
+    if len(answer.outputs) != expected:
+        raise StageError(
+            f"the teacher gives {len(answer.outputs)} answers for a batch of {expected} samples."
+        )
+    for what, tensor in {"outputs": answer.outputs, **answer.features}.items():
+        if not bool(torch.isfinite(tensor).all()):
+            where = f"batch {batch.index + 1} of view {batch.view + 1}"
+            raise StageError(
+                f"the teacher returned values that are not finite ({what}) for "
+                f"{'the first samples' if batch.view == _NO_VIEW else where}; look at its weights, "
+                "and at what it is asked."
+            )
+    return answer

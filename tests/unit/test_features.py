@@ -1,0 +1,285 @@
+"""What modules inside a net give: caught, named, and laid over each other."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from compress.algorithms.attention import attention_source
+from compress.algorithms.fakequant import effective, quantizable_layers, simulate
+from compress.algorithms.features import (
+    Adapter,
+    aligned,
+    capture,
+    channels_first,
+    matching,
+    pooled,
+    survey,
+    uniform_map,
+)
+from compress.errors import DataError
+from compress.numerics import LayerFormat
+from compress.testing.nets import NETS
+
+
+def hooks_of(net):
+    return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in net.modules()]
+
+
+class Shared(nn.Module):
+    """One activation used twice, in place; one layer that gives a tuple, one a mapping."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.pair, self.named, self.nothing = Pair(), Named(), Nothing()
+
+    def forward(self, x):
+        x = self.relu(self.first(x))
+        self.nothing(x)
+        return self.relu(self.named(self.pair(self.second(x))[0])["out"])
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, None
+
+
+class Named(nn.Module):
+    def forward(self, x):
+        return {"mask": None, "out": x}
+
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        return len(x)
+
+
+def test_a_survey_lists_what_gives_a_tensor_for_each_sample():
+    net = Shared().train()
+    found = survey(net, torch.randn(2, 4))
+    assert {name: feature.shape for name, feature in found.items()} == {
+        "first": (4,),
+        "second": (3,),
+        "relu": (3,),
+        "pair": (3,),
+        "named": (3,),
+    }
+    assert found["relu"].calls == 2
+    assert net.training
+    assert not any(hooks_of(net))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_has_features_and_computes_the_same_while_they_are_caught(name):
+    case = NETS[name]
+    net, example = case.build(), case.example()
+    found = survey(net, example)
+    names = [n for n, feature in found.items() if feature.calls == 1]
+    expected = net(example)
+    with capture(net, names) as seen:
+        outputs = net(example)
+    assert torch.equal(outputs, expected)
+    assert {n: tuple(t.shape[1:]) for n, t in seen.items()} == {n: found[n].shape for n in names}
+    assert torch.equal(seen["head"].flatten(), outputs.flatten())
+    assert not any(hooks_of(net))
+    net(torch.zeros_like(example))
+    assert torch.equal(seen["head"].flatten(), outputs.flatten())  # closed: no longer followed
+
+
+def test_hooks_are_gone_after_an_error():
+    net = Shared()
+    with pytest.raises(RuntimeError), capture(net, ["first"]):
+        net(torch.randn(2, 5))
+    assert not any(hooks_of(net))
+
+
+def test_what_is_caught_has_gradients_and_is_not_overwritten_in_place():
+    net, x = Shared(), torch.randn(2, 4)
+    with capture(net, ["first"]) as seen:
+        net(x)
+    assert torch.equal(seen["first"], F.linear(x, net.first.weight, net.first.bias))
+    seen["first"].sum().backward()
+    assert net.first.weight.grad is not None
+
+
+def test_under_fake_quantisation_the_features_are_the_quantised_ones():
+    case = NETS["resnet"]
+    net, example = case.build(), case.example()
+    formats = dict.fromkeys(
+        quantizable_layers(net), LayerFormat(weights="int2", activations="float32")
+    )
+    with simulate(net, formats, {}), capture(net, ["blocks.1"]) as seen:
+        net(example)
+    snapped = effective(net, formats)
+    with capture(snapped, ["blocks.1"]) as wanted:
+        snapped(example)
+    assert torch.allclose(seen["blocks.1"], wanted["blocks.1"], atol=1e-6)
+    assert not any(hooks_of(net))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("stem", ["stem"]),
+        ("blocks.*", ["blocks.0", "blocks.1"]),
+        ("blocks.*.conv?", ["blocks.0.conv1", "blocks.1.conv2"]),
+        ("*", ["stem", "blocks"]),
+        ("blocks.2", []),
+    ],
+)
+def test_a_glob_stays_on_its_level(pattern, expected):
+    names = ["stem", "blocks", "blocks.0", "blocks.0.conv1", "blocks.1", "blocks.1.conv2"]
+    assert matching(pattern, names) == expected
+
+
+@pytest.mark.parametrize(
+    ("students", "teachers", "expected"),
+    [(3, 3, [0, 1, 2]), (4, 12, [2, 5, 8, 11]), (1, 5, [4]), (2, 3, [0, 2])],
+)
+def test_layers_are_spread_evenly_and_the_last_learns_from_the_last(students, teachers, expected):
+    assert uniform_map(students, teachers) == expected
+
+
+def test_a_teacher_with_fewer_layers_is_explained():
+    with pytest.raises(ValueError, match="3 layers of the student have only 2 of the teacher's"):
+        uniform_map(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("net", "last", "second"),
+    [
+        ("attention", ["blocks", "blocks.0", "blocks.0.attention", "norm"], ["embed"]),
+        ("conv1d", [], ["conv1", "norm1"]),
+        ("resnet", [], ["blocks.0", "blocks.1.shortcut"]),
+    ],
+)
+def test_where_the_channels_are_is_told_from_the_layers_around(net, last, second):
+    case = NETS[net]
+    found = survey(case.build(), case.example())
+    assert all(found[name].channels_last for name in last)
+    assert not any(found[name].channels_last for name in second)
+
+
+def test_channels_come_first_and_are_pooled():
+    tokens = torch.randn(2, 5, 3)
+    assert channels_first(tokens, True).shape == (2, 3, 5)
+    assert torch.allclose(pooled(channels_first(tokens, True)), tokens.mean(1), atol=1e-6)
+    vector = torch.randn(2, 3)
+    assert torch.equal(pooled(channels_first(vector, True)), vector)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "positions"),
+    [
+        ((2, 3, 4, 4), (2, 5, 8, 8), (4, 4)),
+        ((2, 3, 8, 2), (2, 5, 4, 4), (4, 2)),
+        ((2, 3, 9), (2, 3, 6), (6,)),
+        ((2, 3, 4, 4), (2, 7), ()),
+        ((2, 3), (2, 7), ()),
+        ((2, 3, 4, 4), (2, 5, 9), (3, 3)),
+        ((2, 5, 10), (2, 3, 4, 4), (3, 3)),
+        ((2, 3, 2, 2, 2), (2, 3, 4, 4, 4), (2, 2, 2)),
+    ],
+)
+def test_the_finer_map_is_averaged_down_to_the_coarser(student, teacher, positions):
+    a, b = aligned(torch.randn(student), torch.randn(teacher))
+    assert a.shape == (2, student[1], *positions)
+    assert b.shape == (2, teacher[1], *positions)
+
+
+def test_averaging_down_takes_means_of_whole_blocks():
+    fine = torch.arange(16.0).view(1, 1, 4, 4)
+    _, coarse = aligned(torch.zeros(1, 1, 2, 2), fine)
+    assert coarse.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+
+
+def test_tokens_are_laid_out_as_the_image_that_they_were_cut_from():
+    image = torch.randn(1, 2, 3, 3)
+    tokens = image.flatten(2)
+    with_class = torch.cat([torch.full((1, 2, 1), 9.0), tokens], dim=2)
+    for form in (tokens, with_class):
+        assert torch.equal(aligned(image, form)[1], image)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        ((2, 3, 4, 4), (2, 5, 7), "7 tokens, with or without a class token, are not a square"),
+        ((2, 3, 4, 4, 4), (2, 5, 4, 4), r"3 and of 2 axes .* cannot be laid over each other"),
+        ((2, 3), (3, 3), "features of 2 and of 3 samples do not pair"),
+    ],
+)
+def test_positions_without_a_relation_are_explained(student, teacher, message):
+    with pytest.raises(DataError, match=message):
+        aligned(torch.randn(student), torch.randn(teacher))
+
+
+@pytest.mark.parametrize("positions", [(), (4,), (4, 5), (2, 3, 4)])
+def test_an_adapter_is_a_1x1_convolution(positions):
+    adapter = Adapter(3, 6)
+    x = torch.randn(2, 3, *positions)
+    out = adapter(x)
+    assert out.shape == (2, 6, *positions)
+    flat = F.conv1d(x.flatten(2) if positions else x[..., None], adapter.linear.weight[..., None])
+    flat = flat + adapter.linear.bias[:, None]
+    assert torch.allclose(out.reshape(2, 6, -1), flat, atol=1e-6)
+
+
+class Attention(nn.Module):
+    """Queries and keys under given names; a softmax that is a module or not."""
+
+    def __init__(self, names, heads_name, heads=2, width=8):
+        super().__init__()
+        self.names, self.softmax = names, nn.Softmax(dim=-1)
+        for name in names:
+            setattr(self, name, nn.Linear(width, width))
+        setattr(self, heads_name, heads)
+        self._heads = heads
+
+    def forward(self, x):
+        query, key = (getattr(self, name)(x) for name in self.names)
+        query, key = (t.view(*t.shape[:2], self._heads, -1).transpose(1, 2) for t in (query, key))
+        maps = self.softmax(query @ key.transpose(-2, -1) / 2.0)  # width of a head: 4
+        return (maps @ x.unsqueeze(1)).mean(1)
+
+
+@pytest.mark.parametrize(
+    ("names", "heads"),
+    [
+        (("query", "key"), "num_attention_heads"),
+        (("q_proj", "k_proj"), "num_heads"),
+        (("q_lin", "k_lin"), "n_heads"),
+        (("q", "k"), "heads"),
+    ],
+)
+def test_scores_from_queries_and_keys_are_those_that_the_net_works_with(names, heads):
+    net, x = nn.Sequential(Attention(names, heads)), torch.randn(3, 5, 8)
+    found = survey(net, x)
+    source = attention_source(net, "0", found)
+    own = attention_source(net, "0.softmax", found)
+    assert source.has_scores
+    assert not own.has_scores
+    with capture(net, (*source.layers, *own.layers)) as seen:
+        net(x)
+    maps = own.maps(seen, softmax=True)
+    assert maps.shape == (3, 2, 5, 5)
+    assert torch.allclose(source.maps(seen, softmax=True), maps, atol=1e-6)
+    assert torch.allclose(source.maps(seen, softmax=False).softmax(-1), maps, atol=1e-6)
+
+
+def test_the_zoos_attention_gives_its_scores():
+    case = NETS["attention"]
+    net = case.build()
+    source = attention_source(net, "blocks.1.attention", survey(net, case.example()))
+    assert source.layers == ("blocks.1.attention.query", "blocks.1.attention.key")
+    assert source.heads == 2
+    assert source.scale == pytest.approx(net.blocks[1].attention.scale)
+
+
+@pytest.mark.parametrize("name", ["norm", "blocks.0.expand"])
+def test_a_layer_without_attention_has_no_source(name):
+    case = NETS["attention"]
+    net = case.build()
+    assert attention_source(net, name, survey(net, case.example())) is None
