@@ -4,10 +4,10 @@ A/A: a file against a copy of itself; whatever is called different is a false al
 20 equal convolutions against one of 21, which is 5 % more work. Each trial does all three:
 
 - ``compresskit``: a ``bench`` session in default mode, and its verdict;
-- ``sequential``: one process for each file, one after the other, one run to warm up and 1,000 timed
-  (the shape of ``onnxruntime_perf_test -r 1000``);
-- ``in process``: both files in one process, 10 runs to warm up and 20 timed of each (the usual shape
-  of evaluators that time while they score).
+- ``sequential``: one process for each file, one after the other, one run to warm up and 1,000
+  timed (the shape of ``onnxruntime_perf_test -r 1000``);
+- ``in process``: both files in one process, 10 runs to warm up and 20 timed of each (the usual
+  shape of evaluators that time while they score).
 
 The last two come without a verdict, so they get the two that people use: Welch's t test over
 iterations at 5 %, and a difference of means above 2 %.
@@ -99,7 +99,11 @@ def judged(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """What the two usual rules say of two lists of times."""
     ratio = float(np.mean(second) / np.mean(first))
     p_value = float(ttest_ind(first, second, equal_var=False).pvalue)
-    return {"ratio": ratio, "t test": p_value < 0.05, "2 % rule": abs(ratio - 1) > FEWEST_DIFFERENCE}
+    return {
+        "ratio": ratio,
+        "t test": p_value < 0.05,
+        "2 % rule": abs(ratio - 1) > FEWEST_DIFFERENCE,
+    }
 
 
 def trial(kind: str, number: int, models: Sequence[Path], mode: Mode) -> dict[str, Any]:

@@ -63,6 +63,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,6 +81,7 @@ __all__ = [
     "LogRatio",
     "Outcome",
     "Plan",
+    "Race",
     "checked_plan",
     "checked_session",
     "device_lock",
@@ -91,16 +93,21 @@ __all__ = [
     "measure",
     "process_median_s",
     "read_lines",
+    "run_turns",
     "run_worker",
     "scores",
     "stays_inside",
     "student_cdf",
     "student_quantile",
+    "turn_logs",
 ]
 
 Line = dict[str, Any]
 #: Runs one job of the worker on the model with an index: (kind, index, settings) -> answer.
 Call = Callable[[str, int, Mapping[str, Any]], Mapping[str, Any]]
+#: Times several models side by side: (index and settings of each, seed) -> an answer for each,
+#: which is ``{"error": "..."}`` where there is none.
+Race = Callable[[Sequence["tuple[int, Mapping[str, Any]]"], int], Sequence[Mapping[str, Any]]]
 
 WORKER = Path(__file__).with_name("worker.py")
 CONFIDENCE = 0.95
@@ -108,6 +115,8 @@ CONFIDENCE = 0.95
 _SCHEMA = 1
 _TIMEOUT_S = 600.0
 _MEMORY_AGREES = 0.02
+_MEMORY_SHARE = 0.5  # of what is free may be taken by models that are timed side by side
+_FEWEST_TURNS = 3
 _LOCK = "compresskit-device.lock"
 
 
@@ -196,24 +205,38 @@ class LogRatio(NamedTuple):
     rounds: int
 
 
-def log_ratio(baseline_s: Sequence[float], times_s: Sequence[float]) -> LogRatio:
-    """Of baseline time over time, from one pair for each round, with Student's interval.
+def log_ratio(logs: Sequence[float]) -> LogRatio:
+    """Of the logarithms of one ratio from each round, with Student's interval.
 
     Raises:
         ValueError: fewer than two rounds.
     """
-    rounds = len(baseline_s)
+    rounds = len(logs)
     if rounds < 2:
         raise ValueError(f"a paired ratio needs at least 2 rounds; got {rounds}")
-    logs = [math.log(baseline_s[i]) - math.log(times_s[i]) for i in range(rounds)]
     error = statistics.stdev(logs) / math.sqrt(rounds)
     half_width = student_quantile((1 + CONFIDENCE) / 2, rounds - 1) * error
     return LogRatio(statistics.fmean(logs), error, half_width, rounds)
 
 
 def process_median_s(result: Mapping[str, Any]) -> float:
-    """The median time of one inference in one process: the sample that statistics use."""
+    """The median time of one inference in one process: the sample that intervals of times use."""
     return float(statistics.median(result["samples_ns"])) / int(result["runs_per_sample"]) / 1e9
+
+
+def turn_logs(result: Mapping[str, Any]) -> list[float]:
+    """Of one process: for each of its turns the logarithm of the median of one inference in ns.
+
+    Raises:
+        ValueError: turns that are not those of the samples.
+    """
+    samples, runs = result["samples_ns"], int(result["runs_per_sample"])
+    turns = result.get("turns", [len(samples)])
+    if not turns or sum(turns) != len(samples):
+        raise ValueError(f"turns of {sum(turns)} samples, where there are {len(samples)}")
+    ends = list(itertools.accumulate(turns))
+    parts = (samples[ends[i] - turns[i] : ends[i]] for i in range(len(turns)))
+    return [math.log(statistics.median(part) / runs) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -233,11 +256,28 @@ class Config:
 def log_ratios(configs: Sequence[Config]) -> list[LogRatio]:
     """Of the baseline against itself, then of the baseline to each other configuration.
 
-    The baseline's time in a round is the geometric mean of its two processes.
+    The ratio of a round is the median over its turns, in each of which everything was timed within
+    milliseconds. The baseline's time in a turn is the geometric mean of its two processes.
+
+    Raises:
+        ValueError: fewer than two rounds, or processes of a round that took other turns.
     """
-    first, again, *others = (config.medians_s for config in configs)
-    baseline = [math.sqrt(first[i] * again[i]) for i in range(len(first))]
-    return [log_ratio(first, again), *(log_ratio(baseline, times_s) for times_s in others)]
+    first, again, *others = ([turn_logs(r) for r in config.results] for config in configs)
+    rounds = range(len(first))
+    baseline = [[(a + b) / 2 for a, b in _pairs(first[i], again[i])] for i in rounds]
+    pairs = [(first, again), *((baseline, other) for other in others)]
+    return [log_ratio([_median_gap(one[i], two[i]) for i in rounds]) for one, two in pairs]
+
+
+def _median_gap(first: Sequence[float], second: Sequence[float]) -> float:
+    return statistics.median(a - b for a, b in _pairs(first, second))
+
+
+def _pairs(first: Sequence[float], second: Sequence[float]) -> Iterator[tuple[float, float]]:
+    # Python 3.9 has no zip(strict=True).
+    if len(first) != len(second):
+        raise ValueError(f"a turn is missing: {len(first)} and {len(second)} of one round")
+    return ((first[i], second[i]) for i in range(len(first)))
 
 
 # -- the lines --------------------------------------------------------------------------------
@@ -260,15 +300,32 @@ class Journal:
         Raises:
             DriverError: the next line is of another place, or there is none and none can be made.
         """
-        if self._there:
-            line = self._there.popleft()
-            if any(line.get(key) != place[key] for key in place if key != "model"):
-                raise DriverError(f"expected a line with {_words(place)}; got {_words(line)}.")
-            return line
-        if self._write is None:
+        return self.lines([place], lambda: [make()])[0]
+
+    def lines(
+        self,
+        places: Sequence[Mapping[str, Any]],
+        make: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> list[Line]:
+        """The lines at ``places``, which are made all at once if they are not there.
+
+        Raises:
+            DriverError: as from :meth:`line`.
+        """
+        if self._there or self._write is None:
+            return [self._taken(place) for place in places]
+        made = make()
+        found = [{**places[i], **made[i]} for i in range(len(places))]
+        for line in found:
+            self._write(line)
+        return found
+
+    def _taken(self, place: Mapping[str, Any]) -> Line:
+        if not self._there:
             raise DriverError(f"its lines end before the one with {_words(place)}.")
-        line = {**place, **make()}
-        self._write(line)
+        line = self._there.popleft()
+        if any(line.get(key) != place[key] for key in place if key != "model"):
+            raise DriverError(f"expected a line with {_words(place)}; got {_words(line)}.")
         return line
 
 
@@ -300,6 +357,10 @@ def read_lines(path: Path) -> tuple[list[Line], int]:
 @contextlib.contextmanager
 def _journal(path: Path) -> Iterator[Journal]:
     lines, whole = read_lines(path)
+    # What a round timed side by side belongs together: half of a round is done again.
+    while lines and lines[-1].get("kind") == "time":
+        lines.pop()
+        whole = path.read_bytes().rfind(b"\n", 0, whole - 1) + 1
     with path.open("a", encoding="utf-8") as stream:
         stream.truncate(whole)
 
@@ -326,7 +387,14 @@ class Outcome(NamedTuple):
     configs: list[Config]
 
 
-def measure(names: Sequence[str], plan: Plan, seed: int, call: Call, journal: Journal) -> Outcome:
+def measure(
+    names: Sequence[str],
+    plan: Plan,
+    seed: int,
+    call: Call,
+    journal: Journal,
+    race: Race | None = None,
+) -> Outcome:
     """Measure models side by side, in fresh processes.
 
     ::
@@ -335,12 +403,14 @@ def measure(names: Sequence[str], plan: Plan, seed: int, call: Call, journal: Jo
         until precise enough     one round: every model once and the baseline twice, in random order
 
     Blocks of one model after the other call identical models different in a fifth of trials;
-    rounds cancel what drifts. The first model that works is the baseline.
+    rounds cancel what drifts. Within a round the processes take turns of about a millisecond (by
+    ``race``; one after the other without it, or where the models do not fit into memory together),
+    which cancels what drifts faster. The first model that works is the baseline.
 
     Raises:
         DriverError: the journal's lines are not those of this session.
     """
-    session = _Session(names, plan, seed, call, journal)
+    session = _Session(names, plan, seed, call, journal, race)
     surveys: dict[int, Line] = {}
     failures: dict[int, str] = {}
     for index in range(len(names)):
@@ -352,7 +422,7 @@ def measure(names: Sequence[str], plan: Plan, seed: int, call: Call, journal: Jo
         working = [index for index in range(len(names)) if index not in failures]
         if not working:
             return Outcome(surveys, failures, [])
-        configs, failed = session.rounds(working)
+        configs, failed = session.rounds(working, surveys)
         failures.update(failed)
         # Without its baseline a session has no ratios: begin again with the next one.
         if working[0] not in failed:
@@ -365,6 +435,7 @@ class _Session(NamedTuple):
     seed: int
     call: Call
     journal: Journal
+    race: Race | None
 
     def run(
         self, kind: str, index: int, settings: Mapping[str, Any], place: Mapping[str, Any]
@@ -396,24 +467,24 @@ class _Session(NamedTuple):
             found["check"] = self.run("check", index, {}, {})
         return found
 
-    def rounds(self, working: Sequence[int]) -> tuple[list[Config], dict[int, str]]:
+    def rounds(
+        self, working: Sequence[int], surveys: Mapping[int, Line]
+    ) -> tuple[list[Config], dict[int, str]]:
         """Time the models with these indices in interleaved rounds, until precise enough.
 
         A model that fails leaves the rounds; if it is the baseline, they end there.
         """
         configs = [Config(index, Path(self.names[index]).name, []) for index in working]
         configs.insert(1, Config(working[0], "baseline again", []))
+        together = _fit([surveys[config.index] for config in configs])
+        race = self.race if self.race and together else self._one_after_the_other
         failed: dict[int, str] = {}
         chance = random.Random(self.seed)
         begin_s = time.monotonic()
         for number in range(self.plan.max_rounds):
             # random() is the one method whose sequence no version of Python may change.
-            for config in sorted(configs, key=lambda _: chance.random()):
-                if config.index not in failed:
-                    try:
-                        self._time(config, number)
-                    except JobFailed as error:
-                        failed[config.index] = str(error)
+            order = sorted(configs, key=lambda _: chance.random())
+            failed.update(self._round(order, number, race))
             configs = [config for config in configs if config.index not in failed]
             if working[0] in failed:
                 break
@@ -423,13 +494,43 @@ class _Session(NamedTuple):
                 break
         return configs, failed
 
-    def _time(self, config: Config, number: int) -> None:
-        settings = dict(self.plan.timing)
-        if config.results:
-            # Every process of a model groups its runs alike, or their medians would not compare.
-            settings["runs_per_sample"] = config.results[0]["runs_per_sample"]
-        place = {"round": number, "label": config.label}
-        config.results.append(self.run("time", config.index, settings, place))
+    def _round(self, order: Sequence[Config], number: int, race: Race) -> dict[int, str]:
+        """Each configuration gets its next result; returns the failures, by index."""
+        jobs = [(config.index, self._settings(config)) for config in order]
+        places = [
+            {
+                "kind": "time",
+                "index": config.index,
+                "model": self.names[config.index],
+                "round": number,
+                "label": config.label,
+            }
+            for config in order
+        ]
+        lines = self.journal.lines(places, lambda: race(jobs, 1000 * self.seed + number))
+        failed = {}
+        for place, line in enumerate(lines):
+            if "error" in line:
+                failed[order[place].index] = str(line["error"])
+            else:
+                order[place].results.append(line)
+        return failed
+
+    def _settings(self, config: Config) -> Mapping[str, Any]:
+        # Every process of a model groups its runs alike, or their medians would not compare.
+        grouped = [{"runs_per_sample": r["runs_per_sample"]} for r in config.results[:1]]
+        return {**self.plan.timing, **(grouped[0] if grouped else {})}
+
+    def _one_after_the_other(
+        self, jobs: Sequence[tuple[int, Mapping[str, Any]]], _: int
+    ) -> list[Mapping[str, Any]]:
+        answers: list[Mapping[str, Any]] = []
+        for index, settings in jobs:
+            try:
+                answers.append(self.call("time", index, settings))
+            except JobFailed as error:
+                answers.append({"error": str(error)})
+        return answers
 
     def _verdict(self, configs: Sequence[Config], number: int, begin_s: float) -> Line:
         """The line that ends a round, and says whether it was the last."""
@@ -456,6 +557,13 @@ def _peak_bytes(result: Mapping[str, Any]) -> int:
     return max(int(result["load_peak_bytes"]), int(result["run_peak_bytes"]))
 
 
+def _fit(surveys: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether models fit into memory together, as far as their systems tell."""
+    peaks = [survey["memory"][-1] for survey in surveys if survey["memory"]]
+    free = [peak["free_bytes"] for peak in peaks if peak.get("free_bytes") is not None]
+    return not free or sum(map(_peak_bytes, peaks)) <= _MEMORY_SHARE * min(free)
+
+
 # -- processes --------------------------------------------------------------------------------
 
 # Isolated mode keeps the package and the working folder off the path, so that nothing there can
@@ -471,6 +579,7 @@ _KEPT = (
 # What the worker may import: of the runtimes and of onnxruntime's plug-ins, those that are there.
 _LIBRARIES = ("numpy", "onnxruntime", "openvino", "onnxruntime_ep_openvino", "onnxruntime_qnn")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_READY = "ready"
 _SIGNALS = {
     9: "most likely out of memory",
     4: "this build of onnxruntime uses instructions that the CPU lacks",
@@ -486,30 +595,141 @@ def run_worker(job: Mapping[str, Any], *, timeout_s: float, worker: Path = WORKE
     Raises:
         JobFailed: the job failed, or its process crashed, was killed or took too long.
     """
-    command = [sys.executable, "-I", "-c", _START, str(worker), *_library_folders()]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command,
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        env={**{name: os.environ[name] for name in _KEPT if name in os.environ}, **_ONE_THREAD},
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        try:
-            answer, complaint = process.communicate(json.dumps(job), timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            text = f"no answer within {timeout_s:g} s; the process was stopped."
-            raise JobFailed(text) from None
-        finally:
-            process.kill()
-    if process.returncode != 0 or not answer:
-        raise JobFailed(f"{_exit(process.returncode, complaint)}.")
-    result: Line = json.loads(answer)
-    if "error" in result:
-        raise JobFailed(result["error"])
-    return result
+    with _Worker(worker, timeout_s) as process:
+        process.tell(json.dumps(job))
+        return process.answer()
+
+
+def run_turns(
+    jobs: Sequence[Mapping[str, Any]], *, seed: int, timeout_s: float, worker: Path = WORKER
+) -> list[Line]:
+    """Time several models in fresh processes that take turns.
+
+    Each is started and warmed up in order. Then, again and again, all get one turn, in random
+    order, until there was time for ``sample_s`` of each and there were ``least`` turns, or until
+    ``cap_s`` of each.
+
+    Args:
+        jobs: complete ``time`` jobs for the worker, with the same timing.
+        seed: of the order of turns.
+        timeout_s: for any one answer of a process.
+        worker: the worker's file.
+
+    Returns:
+        An answer for each job, ``{"error": "..."}`` where there is none.
+    """
+    with contextlib.ExitStack() as stack:
+        workers, running = [], []
+        for job in jobs:
+            process = stack.enter_context(_Worker(worker, timeout_s))
+            workers.append(process)
+            process.tell(json.dumps({**job, "kind": "turns"}))
+            if process.hears_ready():
+                running.append(process)
+        _alternate(running, jobs[0], random.Random(seed))
+        return [_answer_or_error(process) for process in workers]
+
+
+def _alternate(running: list[_Worker], timing: Mapping[str, Any], chance: random.Random) -> None:
+    begin_s = time.monotonic()
+    for turns in itertools.count(1):
+        for process in chance.sample(running, len(running)):
+            process.tell("")
+            if not process.hears_ready():
+                running.remove(process)
+        took_s = (time.monotonic() - begin_s) / max(1, len(running))
+        enough = turns >= timing["least"] and took_s >= timing["sample_s"]
+        if not running or enough or (turns >= _FEWEST_TURNS and took_s >= timing["cap_s"]):
+            return
+
+
+def _answer_or_error(process: _Worker) -> Line:
+    try:
+        return process.answer()
+    except JobFailed as error:
+        return {"error": str(error)}
+
+
+class _Worker:
+    """A fresh process of the worker, spoken with line by line. It ends with its context."""
+
+    def __init__(self, worker: Path, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._asked_s: float | None = None
+        self._late = False
+        self._heard = ""
+        self._ended = threading.Event()
+        # A file, since a pipe that nobody reads meanwhile would stop the process when it is full.
+        self._resources = contextlib.ExitStack()
+        self._complaints = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _START, str(worker), *_library_folders()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env={**{name: os.environ[name] for name in _KEPT if name in os.environ}, **_ONE_THREAD},
+            encoding="utf-8",
+            errors="replace",
+        )
+
+    def __enter__(self) -> _Worker:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._process.kill()
+        with contextlib.suppress(OSError), self._resources, self._process:
+            pass
+
+    def _watch(self) -> None:
+        """Stop the process when it is asked for something and does not answer."""
+        while not self._ended.wait(self._left_s()):
+            if self._left_s() <= 0:
+                self._late = True
+                self._process.kill()
+                return
+
+    def _left_s(self) -> float:
+        asked_s = self._asked_s
+        return self._timeout_s - (0.0 if asked_s is None else time.monotonic() - asked_s)
+
+    def tell(self, line: str) -> None:
+        """Send a line; if the process has ended, :meth:`answer` says why."""
+        self._asked_s = time.monotonic()
+        with contextlib.suppress(OSError):
+            print(line, file=self._process.stdin, flush=True)
+
+    def hears_ready(self) -> bool:
+        """Wait for a line, and whether it says that the process is ready for another turn."""
+        assert self._process.stdout is not None
+        self._heard = self._process.stdout.readline().rstrip("\n")
+        self._asked_s = None
+        return self._heard == _READY
+
+    def answer(self) -> Line:
+        """Tell the process that this was all, and return its answer.
+
+        Raises:
+            JobFailed: the job failed, or the process crashed, was killed or took too long.
+        """
+        self._asked_s = time.monotonic()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        text = self._process.stdout.read() if self._heard in ("", _READY) else self._heard
+        self._process.wait()
+        if self._late:
+            raise JobFailed(f"no answer within {self._timeout_s:g} s; the process was stopped.")
+        if self._process.returncode != 0 or not text:
+            self._complaints.seek(0)
+            complaint = self._complaints.read().decode("utf-8", "replace")
+            raise JobFailed(f"{_exit(self._process.returncode, complaint)}.")
+        result: Line = json.loads(text)
+        if "error" in result:
+            raise JobFailed(result["error"])
+        return result
 
 
 def _library_folders() -> list[str]:
@@ -576,7 +796,8 @@ def drive(
         names = [model["name"] for model in session["models"]]
         outcome = Outcome({}, {}, [])
         if plan is not None:
-            outcome = measure(names, plan, session["seed"], call, journal)
+            race = _racer(folder, session, worker, tell)
+            outcome = measure(names, plan, session["seed"], call, journal, race)
         for index, name in enumerate(names if session["predict"] else []):
             place = {"kind": "outputs", "index": index, "model": name}
             journal.line(place, _outputs(folder, session, index, call))
@@ -661,25 +882,54 @@ def _sha256(paths: Sequence[Path]) -> str:
 def _caller(
     folder: Path, session: Mapping[str, Any], worker: Path, tell: Callable[[str], None]
 ) -> Call:
-    inputs = {name: str(folder / path) for name, path in session["inputs"].items()}
-    fixed = {**session["job"], **{key: session[key] for key in ("threads", "batch", "seed")}}
     rounds = itertools.count(1)
 
     def call(kind: str, index: int, settings: Mapping[str, Any]) -> Line:
         if kind == "environment":
-            job = {**fixed, "kind": kind}
+            job = {**_fixed(session), "kind": kind}
             return run_worker(job, timeout_s=session["timeout_s"], worker=worker)
-        model = session["models"][index]
-        tell(f"{kind} {model['name']}" + (f" ({next(rounds)})" if kind == "time" else ""))
-        job = {**fixed, "kind": kind, "model": str(folder / model["path"]), "inputs": inputs}
+        name = session["models"][index]["name"]
+        tell(f"{kind} {name}" + (f" ({next(rounds)})" if kind == "time" else ""))
         scale = float(settings.get("samples", 0)) / 1000
         limit_s = session["timeout_s"] * max(1.0, scale)
+        job = _job(folder, session, index, {"kind": kind, **settings})
         try:
-            return run_worker({**job, **settings}, timeout_s=limit_s, worker=worker)
+            return run_worker(job, timeout_s=limit_s, worker=worker)
         except JobFailed as error:
-            raise JobFailed(f"{model['name']}: {error}") from error
+            raise JobFailed(f"{name}: {error}") from error
 
     return call
+
+
+def _racer(
+    folder: Path, session: Mapping[str, Any], worker: Path, tell: Callable[[str], None]
+) -> Race:
+    rounds = itertools.count(1)
+
+    def race(jobs: Sequence[tuple[int, Mapping[str, Any]]], seed: int) -> list[Line]:
+        tell(f"time {len(jobs)} processes side by side ({next(rounds)})")
+        whole = [_job(folder, session, index, settings) for index, settings in jobs]
+        limit_s = session["timeout_s"]
+        answers = run_turns(whole, seed=seed, timeout_s=limit_s, worker=worker)
+        for place, answer in enumerate(answers):
+            if "error" in answer:
+                name = session["models"][jobs[place][0]]["name"]
+                answer["error"] = f"{name}: {answer['error']}"
+        return answers
+
+    return race
+
+
+def _job(
+    folder: Path, session: Mapping[str, Any], index: int, settings: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    inputs = {name: str(folder / path) for name, path in session["inputs"].items()}
+    model = str(folder / session["models"][index]["path"])
+    return {**_fixed(session), "model": model, "inputs": inputs, **settings}
+
+
+def _fixed(session: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**session["job"], **{key: session[key] for key in ("threads", "batch", "seed")}}
 
 
 # -- outputs ----------------------------------------------------------------------------------

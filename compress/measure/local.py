@@ -17,7 +17,7 @@ from compress.artifact import Lowering, file_sha256
 from compress.errors import MeasurementError
 from compress.measure import worker
 from compress.measure.machine import describe, saturates
-from compress.measure.process import run_worker
+from compress.measure.process import run_turns, run_worker
 from compress.measure.rawlog import RawLog
 from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples
@@ -98,7 +98,7 @@ class LocalTarget(RuntimeSettings):
     def measure(
         self, models: Sequence[Path], probe: Probe, raw: Path | None = None
     ) -> list[Timing | Failure]:
-        """Time ``models`` in interleaved rounds, against the first one; see :mod:`.rounds`.
+        """Time ``models`` in interleaved rounds, against the first one; see :mod:`.driver`.
 
         Without inputs in ``probe``, each model gets inputs drawn to its own signature.
 
@@ -116,7 +116,13 @@ class LocalTarget(RuntimeSettings):
             def call(kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
                 return self.work(kind, model, {**shared, **settings})
 
-            device = Device(call, self.threads, self.batch, worker.cpu_count())
+            def race(
+                jobs: Sequence[tuple[Path, Mapping[str, Any]]], seed: int
+            ) -> Sequence[Mapping[str, Any]]:
+                whole = [self._job("turns", model, {**shared, **own}) for model, own in jobs]
+                return run_turns(whole, seed=seed, timeout_s=self.timeout_s)
+
+            device = Device(call, self.threads, self.batch, worker.cpu_count(), race)
             return run_session(models, probe, device, log)
 
     def work(self, kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""Process: one job of the worker on this machine, with errors that belong to this package."""
+"""Process: jobs of the worker on this machine, with errors that belong to this package."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.errors import MeasurementError
 from compress.measure import driver
 from compress.measure.complaints import plain_complaint
 
-__all__ = ["WORKER", "run_worker"]
+__all__ = ["WORKER", "run_turns", "run_worker"]
 
 WORKER = driver.WORKER
 
@@ -23,5 +23,19 @@ def run_worker(job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
     try:
         return driver.run_worker(job, timeout_s=timeout_s, worker=WORKER)
     except driver.JobFailed as error:
-        subject = job.get("model", "the measuring process")
-        raise MeasurementError(f"{subject}: {plain_complaint(str(error))}") from None
+        raise MeasurementError(_complaint(job, str(error))) from None
+
+
+def run_turns(
+    jobs: Sequence[Mapping[str, Any]], *, seed: int, timeout_s: float
+) -> list[dict[str, Any]]:
+    """Time several models in fresh processes that take turns; see :func:`.driver.run_turns`."""
+    answers = driver.run_turns(jobs, seed=seed, timeout_s=timeout_s, worker=WORKER)
+    return [
+        {"error": _complaint(job, answer["error"])} if "error" in answer else answer
+        for job, answer in zip(jobs, answers, strict=True)
+    ]
+
+
+def _complaint(job: Mapping[str, Any], error: str) -> str:
+    return f"{job.get('model', 'the measuring process')}: {plain_complaint(error)}"

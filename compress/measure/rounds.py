@@ -21,7 +21,7 @@ from compress.measure.rawlog import RawLog
 from compress.measure.summary import Survey, memory_facts, summarise
 from compress.measure.target import Failure, Probe, Timing
 
-__all__ = ["Call", "Device", "run_session", "timings_of"]
+__all__ = ["Call", "Device", "Race", "run_session", "timings_of"]
 
 
 class Call(Protocol):
@@ -36,14 +36,25 @@ class Call(Protocol):
         ...
 
 
+class Race(Protocol):
+    """Times several models in fresh processes that take turns."""
+
+    def __call__(
+        self, jobs: Sequence[tuple[Path, Mapping[str, Any]]], seed: int, /
+    ) -> Sequence[Mapping[str, Any]]:
+        """The worker's answers, ``{"error": "..."}`` for a model that failed."""
+        ...
+
+
 @dataclass(frozen=True)
 class Device:
-    """What a session needs to know of a target."""
+    """What a session needs to know of a target. Without ``race``, processes never take turns."""
 
     call: Call
     threads: int
     batch: int
     cores: int
+    race: Race | None = None
 
 
 def run_session(
@@ -61,8 +72,16 @@ def run_session(
         except MeasurementError as error:
             raise driver.JobFailed(str(error)) from error
 
+    def race(
+        jobs: Sequence[tuple[int, Mapping[str, Any]]], seed: int
+    ) -> Sequence[Mapping[str, Any]]:
+        assert device.race is not None
+        return device.race([(models[index], settings) for index, settings in jobs], seed)
+
     plan, names = PLANS[probe.mode], [str(model) for model in models]
-    outcome = driver.measure(names, plan, probe.seed, call, driver.Journal(write=log.write))
+    journal = driver.Journal(write=log.write)
+    turns = race if device.race else None
+    outcome = driver.measure(names, plan, probe.seed, call, journal, turns)
     return timings_of(
         outcome, names, plan, threads=device.threads, batch=device.batch, cores=device.cores
     )

@@ -45,7 +45,7 @@ Array = np.ndarray[Any, Any]
 
 #: Fewest samples whose order statistics bound a percentile on both sides at 95 % (binomial).
 FEWEST_SAMPLES = {0.90: 29, 0.99: 299}
-#: An effect below this is not called a difference, however narrow its interval.
+#: An effect that may be smaller than this is not called a difference, however narrow its interval.
 SMALLEST_EFFECT = 0.01
 
 _NORMAL_975 = 1.959963984540054
@@ -82,8 +82,8 @@ def paired_ratio(baseline_s: ArrayLike, times_s: ArrayLike) -> Ratio:
     Raises:
         ValueError: fewer than two rounds.
     """
-    baseline, times = (np.asarray(values, float).tolist() for values in (baseline_s, times_s))
-    return ratio_of(log_ratio(baseline, times))
+    logs = np.log(np.asarray(baseline_s, float)) - np.log(np.asarray(times_s, float))
+    return ratio_of(log_ratio(logs.tolist()))
 
 
 def ratio_of(log: LogRatio) -> Ratio:
@@ -170,13 +170,16 @@ def verdict(ratio: Ratio, *, noise_floor: float, bound: float, p_value: float | 
         p_value: in place of the ratio's own, where it was adjusted for several tests.
 
     Returns:
-        ``faster`` or ``slower`` where the test rejects equality at 5 % and the effect exceeds both
-        the noise floor and 1 %; ``noisy`` where the interval is wider than ``bound`` and so could
-        hide an effect; ``no difference shown`` otherwise.
+        ``faster`` or ``slower`` where the test rejects equality at 5 %, the whole interval is
+        beyond 1 %, and the effect exceeds the noise floor; ``noisy`` where the interval is wider
+        than ``bound`` and so could hide an effect; ``no difference shown`` otherwise. An interval
+        beyond 1 and not beyond 1 % is no difference: rounds that stop when they are precise have
+        intervals that miss a little more often than they say.
     """
     p = ratio.p_value if p_value is None else p_value
     effect = abs(math.log(ratio.value))
-    if p < 1 - CONFIDENCE and effect > math.log1p(max(noise_floor, SMALLEST_EFFECT)):
+    beyond = effect - ratio.half_width > math.log1p(SMALLEST_EFFECT)
+    if p < 1 - CONFIDENCE and beyond and effect > math.log1p(noise_floor):
         return "faster" if ratio.value > 1 else "slower"
     return "noisy" if ratio.half_width > bound else "no difference shown"
 

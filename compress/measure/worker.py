@@ -3,11 +3,15 @@
 One file on purpose. It needs the standard library, numpy and the runtime that a job asks for, keeps
 to Python 3.9, and knows nothing of this package, so that a copy of it runs on a bare device::
 
-    python -I worker.py job.json        # or the job on standard input
+    python -I worker.py job.json        # or the job as one line on standard input
 
 A job is a JSON object; ``kind`` is a key of :data:`JOBS`, whose functions say what else they read
 and what they return. The answer is one JSON object on standard output, ``{"error": "..."}`` where
 the job could not be done; the exit status is non-zero only if the process crashed.
+
+One kind of job is a conversation. ``turns`` does what ``time`` does, when it is told to: the worker
+says ``ready``, takes a turn for each line that it gets, and says ``ready`` again; the answer comes
+at the end of its input.
 
 Keys that every job with a model reads: ``model`` (path), ``runtime`` (``onnxruntime``, which it is
 by default, or ``openvino``), ``provider`` (of onnxruntime: a key of :data:`PROVIDERS`, by default
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import gc
 import importlib.util
 import itertools
@@ -57,6 +62,8 @@ __all__ = [
 
 Array = Any
 Job = dict[str, Any]
+#: Says something to whoever gave the job, and returns the line that comes back, empty at the end.
+Ask = Callable[[str], str]
 
 ISA_FLAGS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
@@ -72,6 +79,9 @@ _SAME_NAME = {
 _FEEDS = 8  # distinct batches to rotate over, so that no single sample's branches decide the time
 _SHORT_RUN_NS = 100_000  # below this, the clock and the loop are a visible part of one run
 _SHORT_SAMPLE_NS = 200_000  # so runs are timed in groups of about this length
+_TURN_S = 0.001  # of a comparison by turns
+_SPINNING_TURN_S = 0.02
+_LEAD = 0.2  # of a turn, at its beginning, is left out
 _PROBE_LOOPS = 40_000  # about 5 ms on a core of the 2020s
 _MEMORY_RUNS = 20  # an arena has its final size after a few
 _MEMORY_CAP_S = 10
@@ -833,50 +843,95 @@ def _warm_up(sample: Callable[[], int], window_s: float, cap_s: float) -> tuple[
             return trace, False
 
 
-def _time(job: Job) -> Job:
-    """Load, warm up and time a model.
+class _Timed:
+    """A model that is loaded and warmed up, and what its timing showed so far.
 
-    Reads ``window_s`` and ``warmup_cap_s`` (warm-up), ``sample_s``, ``least`` and ``cap_s``
-    (sampling), and optionally ``runs_per_sample``, which else is 1 for runs of 100 us or more.
-    Each entry of ``samples_ns`` is the time of ``runs_per_sample`` inferences. ``ran`` is what
-    :func:`_ran` says.
+    Reads ``window_s`` and ``warmup_cap_s`` (warm-up), ``cap_s``, and optionally
+    ``runs_per_sample``, which else is 1 for runs of 100 us or more.
     """
-    begin = time.perf_counter_ns()
-    runtime = _import(job)
-    imported = time.perf_counter_ns()
-    session = _open(job)
-    created = time.perf_counter_ns()
-    feeds = Feeds(session, job)
-    rotation = feeds.rotation()
-    first, finite = _first_runs(session, rotation, job["cap_s"])
-    runs = job.get("runs_per_sample") or _grouped(first)
-    sample = _sampler(session, rotation, runs)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    warmup, steady = _warm_up(sample, job["window_s"], job["warmup_cap_s"])
-    load, probe = _load(), _probe()
-    sample()  # the probe has had the caches
-    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
-    samples = _collect(sample, job["sample_s"], job["least"], job["cap_s"])
-    wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
-    return {
-        "batch": feeds.batch,
-        "runs_per_sample": runs,
-        "import_ns": imported - begin,
-        "create_ns": created - imported,
-        "first_run_ns": first[0],
-        "warmup_ns": warmup,
-        "samples_ns": samples,
-        "steady": steady,
-        "finite": finite,
-        "wall_ns": wall,
-        "cpu_ns": cpu,
-        "load": [load, _load()],
-        "probe_ns": [probe, _probe()],
-        "ran": _ran(session, job),
-        runtime.__name__: runtime.__version__,
-    }
+
+    def __init__(self, job: Job) -> None:
+        begin = time.perf_counter_ns()
+        self._runtime = _import(job)
+        imported = time.perf_counter_ns()
+        self._session, self._job = _open(job), job
+        created = time.perf_counter_ns()
+        feeds = Feeds(self._session, job)
+        rotation = feeds.rotation()
+        first, finite = _first_runs(self._session, rotation, job["cap_s"])
+        runs = job.get("runs_per_sample") or _grouped(first)
+        self._sample = _sampler(self._session, rotation, runs)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        warmup, steady = _warm_up(self._sample, job["window_s"], job["warmup_cap_s"])
+        self._facts: Job = {
+            "batch": feeds.batch,
+            "runs_per_sample": runs,
+            "import_ns": imported - begin,
+            "create_ns": created - imported,
+            "first_run_ns": first[0],
+            "warmup_ns": warmup,
+            "steady": steady,
+            "finite": finite,
+        }
+        self._samples: list[int] = []
+        self._turns: list[int] = []
+        self._wall = self._cpu = 0
+        self._load, self._probe = _load(), _probe()
+
+    def turn(self, seconds: float, least: int) -> None:
+        """Take samples, after one that is left out: whoever ran before has had the caches."""
+        _collect(self._sample, _LEAD * min(seconds, _SPINNING_TURN_S), 1, self._job["cap_s"])
+        wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+        samples = _collect(self._sample, seconds, least, self._job["cap_s"])
+        self._wall += time.perf_counter_ns() - wall
+        self._cpu += time.process_time_ns() - cpu
+        self._samples += samples
+        self._turns.append(len(samples))
+
+    def result(self) -> Job:
+        """Each of ``samples_ns`` is the time of ``runs_per_sample`` inferences.
+
+        ``turns`` are the numbers of samples that were taken together, in order. ``ran`` is what
+        :func:`_ran` says.
+        """
+        return {
+            **self._facts,
+            "samples_ns": self._samples,
+            "turns": self._turns,
+            "wall_ns": self._wall,
+            "cpu_ns": self._cpu,
+            "load": [self._load, _load()],
+            "probe_ns": [self._probe, _probe()],
+            "ran": _ran(self._session, self._job),
+            self._runtime.__name__: self._runtime.__version__,
+        }
+
+
+def _time(job: Job) -> Job:
+    """Load, warm up and time a model; see :class:`_Timed`.
+
+    Reads ``sample_s`` and ``least``, too.
+    """
+    timed = _Timed(job)
+    timed.turn(job["sample_s"], job["least"])
+    return timed.result()
+
+
+def _take_turns(job: Job, ask: Ask) -> Job:
+    """Load and warm up a model, then time it a little whenever told to.
+
+    So that models which are compared are timed within milliseconds of each other: the speed of a
+    machine, most of all of a virtual one, may change by a quarter from one second to the next.
+    """
+    timed = _Timed(job)
+    # Threads spin for a while after a run, and accelerators change their clocks.
+    restless = int(job.get("threads", 1)) > 1 or _provider(job) != "cpu"
+    turn_s = _SPINNING_TURN_S if restless else _TURN_S
+    while ask("ready"):
+        timed.turn(turn_s, 1)
+    return timed.result()
 
 
 # -- where the time goes ----------------------------------------------------------------------
@@ -1010,6 +1065,7 @@ def _memory(job: Job) -> Job:
     """
     if "VmHWM:" not in _read("/proc/self/status"):
         return {"unavailable": "peak memory needs VmHWM in /proc/self/status, which is not here"}
+    free = free_memory_bytes()
     _start_runtime(job)
     gc.collect()
     reset = _reset_peak()
@@ -1030,6 +1086,7 @@ def _memory(job: Job) -> Job:
         "load_peak_bytes": load_peak,
         "run_peak_bytes": run_peak,
         "resident_bytes": _status_bytes("VmRSS"),
+        "free_bytes": None if math.isinf(free) else free,
         "reset": reset,
     }
 
@@ -1190,18 +1247,22 @@ def _sentence(error: BaseException, allowed: float) -> str:
     return text
 
 
-def answer(text: str, *, bounded: bool = False) -> Job:
+def answer(text: str, *, bounded: bool = False, ask: Ask | None = None) -> Job:
     """What standard output gets for the job in ``text``.
 
-    ``bounded``: limit the memory of this process first, for good.
+    ``bounded``: limit the memory of this process first, for good. With ``ask`` there is one more
+    kind of job: ``turns``.
     """
     allowed = math.inf
+    jobs = dict(JOBS)
+    if ask is not None:
+        jobs["turns"] = functools.partial(_take_turns, ask=ask)
     try:
         job = json.loads(text)
         allowed = _bound_memory(job) if bounded else allowed
-        work = JOBS.get(job["kind"])
+        work = jobs.get(job["kind"])
         if work is None:
-            return {"error": f"the job's kind is {job['kind']!r}; known are {', '.join(JOBS)}."}
+            return {"error": f"the job's kind is {job['kind']!r}; known are {', '.join(jobs)}."}
         return work(job)
     except Exception as error:
         return {"error": _sentence(error, allowed)}
@@ -1212,9 +1273,14 @@ def main(arguments: list[str]) -> None:
     # Native code may print; only the answer may reach standard output.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    text = Path(arguments[0]).read_text(encoding="utf-8") if arguments else sys.stdin.read()
+    text = Path(arguments[0]).read_text(encoding="utf-8") if arguments else sys.stdin.readline()
+
+    def ask(line: str) -> str:
+        print(line, file=channel, flush=True)
+        return sys.stdin.readline()
+
     with channel:
-        json.dump(answer(text, bounded=True), channel)
+        json.dump(answer(text, bounded=True, ask=ask), channel)
 
 
 if __name__ == "__main__":

@@ -94,8 +94,8 @@ class RunFolder:
                 measured = [row for row in rows if row.measurements]
                 rows = [*measured, *earlier.rows[len(measured) :]]
         whole = record.model_copy(update={"rows": rows})
-        record.pareto = {name: front_facts(whole, name) for name in whole.targets}
-        whole.model_copy(update={"pareto": record.pareto}).save(self.root)
+        whole.pareto = record.pareto = {name: front_facts(whole, name) for name in whole.targets}
+        whole.save(self.root)
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""

@@ -38,7 +38,7 @@ from compress.record import Record, Row
 from compress.references import CodeReferences
 from compress.running.folder import DAMAGED, RunFolder, StageResult
 from compress.running.measuring import Bench, Entry, task_facts
-from compress.stages.base import Context, Effect, Stage, Teacher
+from compress.stages.base import Context, Effect, Stage, Teacher, unique_name
 from compress.stages.models import frozen_teacher
 from compress.task import Task
 
@@ -145,11 +145,7 @@ def labels_of(stages: Sequence[Stage]) -> list[str]:
     """A unique label for row 0 and for each stage: its own, or its kind with a number."""
     labels = ["input"]
     for stage in stages:
-        wanted = stage.label or stage.kind.rpartition(":")[2]
-        label, count = wanted, 2
-        while label in labels:
-            label, count = f"{wanted}-{count}", count + 1
-        labels.append(label)
+        labels.append(unique_name(stage.label or stage.kind.rpartition(":")[2], labels))
     return labels
 
 

@@ -20,7 +20,7 @@ from compress.algorithms.sparsity import keep_zeros
 from compress.algorithms.training import EpochReport, Optimization, isolated, train
 from compress.candidate import Candidate
 from compress.errors import DataError, StageError
-from compress.inputs import forward
+from compress.inputs import forward, to_device
 from compress.stages.base import Context, Teacher, formats_of, ranges_of
 from compress.stages.losses import LossSettings, task_loss
 from compress.stages.objective import WeightedSum, remembering, weighted
@@ -147,8 +147,7 @@ def validation_loss(module: nn.Module, context: Context) -> float | None:
     module.eval()
     for batch in read(context.task.validation, 256):
         assert batch.labels is not None
-        inputs = batch.inputs if isinstance(batch.inputs, dict) else batch.inputs.to(device)
-        value = loss(forward(module, inputs), batch.labels.to(device))
+        value = loss(forward(module, to_device(batch.inputs, device)), batch.labels.to(device))
         total += float(value) * len(batch.labels)
         seen += len(batch.labels)
     module.train(was_training)

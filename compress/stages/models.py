@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from compress.algorithms.training import isolated
 from compress.candidate import Architecture, load_weights
 from compress.errors import DataError, RecipeError, StageError
-from compress.inputs import Inputs, forward
+from compress.inputs import Inputs, batch_size_of, forward
 from compress.recipe_file import RecipePath
 from compress.stages.base import Context, Teacher
 
@@ -137,7 +137,7 @@ def build_teacher(settings: TeacherSettings | None, context: Context) -> Teacher
 def _checked(teach: Callable[[Inputs], Any], name: str) -> Teacher:
     def checked(inputs: Inputs) -> Tensor:
         outputs = teach(inputs)
-        expected = len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
+        expected = batch_size_of(inputs)
         if not isinstance(outputs, Tensor) or len(outputs) != expected:
             given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise StageError(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from compress.algorithms.batches import Batch
 from compress.errors import StageError
 from compress.inputs import batch_size_of
+from compress.stages.base import unique_name
 from compress.stages.losses import LossSettings
 from compress.stages.terms import Answer, Scene, Term, ask, watch
 
@@ -40,10 +41,7 @@ def weighted(losses: Sequence[LossSettings], scene: Scene, epochs: int) -> list[
     """The losses ready for one training of ``epochs``."""
     made: list[Weighted] = []
     for loss in losses:
-        names = {other.name for other in made}
-        name, count = loss.kind, 2
-        while name in names:
-            name, count = f"{loss.kind}-{count}", count + 1
+        name = unique_name(loss.kind, [other.name for other in made])
         weight = partial(loss.weight_at, epochs=epochs)
         made.append(Weighted(name, weight, loss.term(scene)))
     return made

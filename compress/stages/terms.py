@@ -103,6 +103,12 @@ class Scene:
         return replace(head(self.context.task.train, _PROBE_SAMPLES), view=_NO_VIEW)
 
     @cached_property
+    def example_outputs(self) -> Tensor:
+        """What the student answers to the example; no gradient."""
+        with torch.no_grad():
+            return forward(self.student, self.example.inputs)
+
+    @cached_property
     def student_layers(self) -> Layers:
         """The student's layers."""
         return Layers("the student", self.student, survey(self.student, self.example.inputs))

@@ -23,7 +23,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PRETENDING = """
 import json, os, sys, time
 
-job = json.load(sys.stdin)
+job = json.loads(sys.stdin.readline())
 if job["kind"] == "environment":
     print(json.dumps({
         "arch": "x", "system": "Linux", "kernel": "6", "cpu": "Pretended CPU", "board": "",
@@ -38,19 +38,27 @@ with open(os.path.join(here, "calls"), "a") as calls:
     calls.write(job["kind"] + "\\n")
 settings = json.load(open(os.path.join(here, "settings.json")))
 time.sleep(settings.get("sleep_s", 0))
-if settings.get("error") == job["kind"]:
+kind = {"turns": "time"}.get(job["kind"], job["kind"])
+if settings.get("error") == kind:
     print(json.dumps({"error": "it broke."}))
     sys.exit()
+turns = 0
+while job["kind"] == "turns":
+    print("ready", flush=True)
+    if not sys.stdin.readline():
+        break
+    turns += 1
 ns = settings["ns"]
 print(json.dumps({
     "memory": {"runtime_bytes": 100, "load_peak_bytes": 300, "run_peak_bytes": 200},
     "check": {"denormal_ratio": 1.0, "saturation_sqnr_db": None, "repeatable": True},
     "time": {
         "batch": 1, "runs_per_sample": 1, "import_ns": 1, "create_ns": 1, "first_run_ns": ns,
-        "samples_ns": [ns, ns + 1, ns + 2], "steady": True, "finite": True, "wall_ns": 3 * ns,
+        "samples_ns": [ns, ns + 1, ns + 2] * turns, "turns": [3] * turns,
+        "steady": True, "finite": True, "wall_ns": 3 * ns,
         "cpu_ns": 3 * ns, "load": [0.0, 0.0], "probe_ns": [5000000, 5000000],
     },
-}[job["kind"]]))
+}[kind]))
 """
 
 

@@ -108,6 +108,7 @@ def ratio(value, half, p=0.001):
         (ratio(0.7, 0.01), 0.0, "slower"),
         (ratio(2.0, 0.40), 0.0, "faster"),  # wide, but clear
         (ratio(1.008, 0.001), 0.0, "no difference shown"),  # certain, but below 1 %
+        (ratio(1.02, 0.015), 0.0, "no difference shown"),  # not 1, but perhaps below 1 %
         (ratio(1.03, 0.01), 0.05, "no difference shown"),  # the baseline differs more from itself
         (ratio(1.03, 0.01, p=0.2), 0.0, "no difference shown"),
         (ratio(1.03, 0.10, p=0.5), 0.0, "noisy"),

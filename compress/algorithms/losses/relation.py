@@ -50,8 +50,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     a, b = _vectors(student, teacher)
     (cos_a, apart_a), (cos_b, apart_b) = _angles(a), _angles(b)
     apart = apart_a & apart_b
-    different = ~torch.eye(len(a), dtype=torch.bool, device=a.device)
-    triples = apart[:, :, None] & apart[:, None, :] & different
+    triples = apart[:, :, None] & apart[:, None, :] & _different(a)
     if not bool(triples.any()):
         return a.sum() * 0
     return F.smooth_l1_loss(cos_a[triples], cos_b[triples])
@@ -100,9 +99,7 @@ def _angles(vectors: Tensor) -> tuple[Tensor, Tensor]:
     gram = centred @ centred.T
     norms = gram.diagonal()
     squares = norms[:, None] + norms - 2 * gram
-    apart = (squares > _COINCIDE * squares.mean()) & ~torch.eye(
-        len(gram), dtype=torch.bool, device=gram.device
-    )
+    apart = (squares > _COINCIDE * squares.mean()) & _different(gram)
     lengths = torch.where(apart, squares, 1.0).sqrt()
     inner = gram[None] - gram[:, :, None] - gram[:, None, :] + norms[:, None, None]
     return inner / (lengths[:, :, None] * lengths[:, None, :]), apart
@@ -111,6 +108,10 @@ def _angles(vectors: Tensor) -> tuple[Tensor, Tensor]:
 def _choices(vectors: Tensor) -> Tensor:
     """Logarithm of the probability with which each sample chooses each other, ``(n, n - 1)``."""
     unit = F.normalize(vectors)
-    others = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    affinity = ((unit @ unit.T + 1) / 2)[others].view(len(unit), -1).clamp(min=1e-7)
+    affinity = ((unit @ unit.T + 1) / 2)[_different(unit)].view(len(unit), -1).clamp(min=1e-7)
     return (affinity / affinity.sum(1, keepdim=True)).log()
+
+
+def _different(rows: Tensor) -> Tensor:
+    """Which pairs of rows are of different ones, ``(n, n)``."""
+    return ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -130,15 +131,15 @@ def _paired(
     tokens: bool = False,
 ) -> Term:
     """The mean over pairs of layers of a comparison of their features, channels on axis 1."""
-    ours = [scene.student_layers.features[name] for name, _ in pairs]
-    theirs = [scene.teacher_layers.features[name] for _, name in pairs]
+    ours = [_feature(scene.student_layers, name, tokens) for name, _ in pairs]
+    theirs = [_feature(scene.teacher_layers, name, tokens) for _, name in pairs]
     between = nn.ModuleList(adapters or [nn.Identity() for _ in pairs])
 
     def function(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
         parts = [
             compare(
-                adapter(channels_first(student.features[a], _last(ours[i], tokens))),
-                channels_first(teacher.features[b], _last(theirs[i], tokens)),
+                adapter(channels_first(student.features[a], ours[i].channels_last)),
+                channels_first(teacher.features[b], theirs[i].channels_last),
             )
             for i, ((a, b), adapter) in enumerate(zip(pairs, between, strict=True))
         ]
@@ -154,17 +155,17 @@ def _paired(
 
 
 def _adapter(scene: Scene, pair: tuple[str, str], *, tokens: bool) -> nn.Module:
-    before = _channels(scene.student_layers.features[pair[0]], tokens)
-    after = _channels(scene.teacher_layers.features[pair[1]], tokens)
+    before = _feature(scene.student_layers, pair[0], tokens).channels
+    after = _feature(scene.teacher_layers, pair[1], tokens).channels
     return nn.Identity() if before == after else Adapter(before, after)
 
 
-def _channels(feature: Feature, tokens: bool) -> int:
-    return feature.shape[-1 if _last(feature, tokens) else 0]
-
-
-def _last(feature: Feature, tokens: bool) -> bool:
-    return feature.channels_last or (tokens and len(feature.shape) == 2)
+def _feature(layers: Layers, name: str, tokens: bool) -> Feature:
+    """What a layer gives; with ``tokens``, two axes are tokens and their width."""
+    feature = layers.features[name]
+    if tokens and len(feature.shape) == 2:
+        return replace(feature, channels_last=True)
+    return feature
 
 
 def _layers_of(sources: Sequence[AttentionSource]) -> tuple[str, ...]:

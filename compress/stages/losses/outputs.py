@@ -188,9 +188,7 @@ class PerceptualLoss(LossBlock):
 
     def term(self, scene: Scene) -> Term:
         """Differences of the frozen net's features."""
-        judge = self._judge(scene)
-        with torch.no_grad():
-            example = forward(scene.student, scene.example.inputs)
+        judge, example = self._judge(scene), scene.example_outputs
         try:
             layers = Layers("the network that judges", judge, survey(judge, example))
         except RuntimeError as error:
@@ -233,6 +231,5 @@ class AdversarialLoss(LossBlock):
 
     def term(self, scene: Scene) -> Term:
         """The student's side; each call is also a step of the discriminator."""
-        with torch.no_grad():
-            example = forward(scene.student, scene.example.inputs)
-        return of_outputs(Adversary(tuple(example.shape[1:]), self.learning_rate, self.width))
+        shape = tuple(scene.example_outputs.shape[1:])
+        return of_outputs(Adversary(shape, self.learning_rate, self.width))

@@ -7,6 +7,7 @@ each, of a teacher that is a module.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -16,8 +17,8 @@ from compress.algorithms import losses as functions
 from compress.algorithms.features import channels_first, pooled
 from compress.algorithms.losses.contrastive import Embedding
 from compress.errors import DataError
-from compress.stages.losses.base import LossBlock
-from compress.stages.terms import Answer, Layers, Scene, Term, ask, watch
+from compress.stages.losses.base import LossBlock, of_outputs
+from compress.stages.terms import Answer, Layers, Scene, Term, ask
 
 __all__ = ["CrdLoss", "PktLoss", "RkdAngleLoss", "RkdDistanceLoss", "SimilarityLoss"]
 
@@ -38,22 +39,15 @@ class RelationBlock(LossBlock):
             )
         return self
 
-    def compared(
-        self, scene: Scene, function: Callable[[Tensor, Tensor], Tensor], *, pool: bool = False
-    ) -> Term:
-        """A term of what the two nets give; with ``pool``, of means over positions."""
+    def compared(self, scene: Scene, function: Callable[[Tensor, Tensor], Tensor]) -> Term:
+        """A term of what the two nets give."""
         if self.student is None or self.teacher is None:
-
-            def of_outputs(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
-                pair = (student.outputs, teacher.outputs)
-                return function(*(pooled(x) if pool else x for x in pair))
-
-            return Term(of_outputs)
+            return of_outputs(function)
         ours, theirs = self._layers(scene, self.student, self.teacher)
 
         def of_features(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
-            a = _seen(scene.student_layers, ours, student, pool)
-            return function(a, _seen(scene.teacher_layers, theirs, teacher, pool))
+            seen = _seen(scene.student_layers, ours, student)
+            return function(seen, _seen(scene.teacher_layers, theirs, teacher))
 
         return Term(of_features, (ours,), (theirs,))
 
@@ -122,11 +116,10 @@ class CrdLoss(RelationBlock):
         embedding = Embedding(*self._widths(scene), self.width)
 
         def contrast(student: Tensor, teacher: Tensor) -> Tensor:
-            ours, theirs = embedding(student, teacher)
+            ours, theirs = embedding(pooled(student), pooled(teacher))
             return functions.crd(ours, theirs, self.temperature)
 
-        plain = self.compared(scene, contrast, pool=True)
-        return Term(plain.function, plain.student_layers, plain.teacher_layers, embedding)
+        return replace(self.compared(scene, contrast), companion=embedding)
 
     def _widths(self, scene: Scene) -> tuple[int, int]:
         if self.student is not None and self.teacher is not None:
@@ -136,9 +129,8 @@ class CrdLoss(RelationBlock):
                 scene.teacher_layers.features[theirs].channels,
             )
         assert scene.teacher is not None
-        student = watch(scene.student, scene.student, scene.example, ())
-        teacher = ask(scene.teacher, scene.example, ())
-        shapes = [tuple(answer.outputs.shape) for answer in (student, teacher)]
+        taught = ask(scene.teacher, scene.example, ()).outputs
+        shapes = [tuple(outputs.shape) for outputs in (scene.example_outputs, taught)]
         if min(map(len, shapes)) < 2:
             raise DataError(
                 f"crd embeds vectors, (n, width, ...); outputs here are {shapes[0]} and "
@@ -147,6 +139,5 @@ class CrdLoss(RelationBlock):
         return shapes[0][1], shapes[1][1]
 
 
-def _seen(layers: Layers, name: str, answer: Answer, pool: bool) -> Tensor:
-    feature = channels_first(answer.features[name], layers.features[name].channels_last)
-    return pooled(feature) if pool else feature
+def _seen(layers: Layers, name: str, answer: Answer) -> Tensor:
+    return channels_first(answer.features[name], layers.features[name].channels_last)
