@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compress import Recipe
+from compress import Recipe, Record
+from compress.report import markdown
 from compress.testing.stage_contract import CHECKS
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,12 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_table_is_that_of_the_kept_record():
+    record = Record.load(ROOT / "benchmarks" / "results" / "fashion-mnist")
+    shown = re.search(r"<!-- begin: .*?-->\n(.*?)<!-- end -->", README, re.DOTALL)[1]
+    assert shown.strip() == markdown(record, record.targets[0]).strip()
 
 
 def test_the_recipe_loads():
