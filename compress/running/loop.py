@@ -44,6 +44,9 @@ from compress.task import Task
 
 __all__ = ["Job", "Observer", "check_effects", "context_of", "labels_of", "located", "run"]
 
+# Packages whose versions change what is measured and nothing that a stage does.
+_ONLY_MEASURES = frozenset({"openvino"})
+
 #: Is told what happens, as plain JSON values.
 Observer = Callable[[Mapping[str, Any]], None]
 
@@ -360,7 +363,7 @@ def _key(job: Job, stage: Stage, progress: _Progress, index: int) -> str:
         stage.model_dump(mode="json", exclude={"label"}),
         _seed(job.seed, index),
         _data_fingerprint(job.task),
-        package_versions(),
+        {name: v for name, v in package_versions().items() if name not in _ONLY_MEASURES},
     ]
     return hashlib.blake2b(json.dumps(facts, default=str).encode(), digest_size=16).hexdigest()
 

@@ -22,6 +22,7 @@ from compress import (
     Task,
     TrainStage,
 )
+from compress.environment import package_versions
 from compress.errors import (
     CheckpointError,
     CompressError,
@@ -190,6 +191,17 @@ def test_another_data_set_is_not_mistaken_for_the_same(candidate, case, task, ta
     other = case.make_task(seed=5)
     record = recipe().run(candidate, other, targets=[target], workdir=tmp_path)
     assert not any(row.cached for row in record.rows)
+
+
+@pytest.mark.parametrize(("package", "again"), [("torch", True), ("openvino", False)])
+def test_another_version_of_what_stages_compute_with_makes_them_again(
+    package, again, candidate, task, target, tmp_path, monkeypatch
+):
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    versions = {**package_versions(), package: "0.0"}
+    monkeypatch.setattr("compress.running.loop.package_versions", lambda: versions)
+    record = recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    assert [row.cached for row in record.rows[1:]] == [not again] * 3
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "other weights"])
