@@ -886,8 +886,8 @@ def _caller(
 
     def call(kind: str, index: int, settings: Mapping[str, Any]) -> Line:
         if kind == "environment":
-            job = {**_fixed(session), "kind": kind}
-            return run_worker(job, timeout_s=session["timeout_s"], worker=worker)
+            asked = {**_fixed(session), "kind": kind}
+            return run_worker(asked, timeout_s=session["timeout_s"], worker=worker)
         name = session["models"][index]["name"]
         tell(f"{kind} {name}" + (f" ({next(rounds)})" if kind == "time" else ""))
         scale = float(settings.get("samples", 0)) / 1000
