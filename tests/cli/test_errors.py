@@ -215,7 +215,9 @@ def test_an_unexpected_error_is_one_line_unless_debug(tiny, monkeypatch, capsys)
 
 def start(tmp_path, recipe_text, preface=""):
     (tmp_path / "r.yaml").write_text(recipe_text)
-    code = f"{preface}\nimport sys\nfrom compress.cli import main\nsys.exit(main(sys.argv[1:]))"
+    # A shell may have started the tests in its background, where Ctrl-C is ignored.
+    heard = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{preface}\n{heard}\nfrom compress.cli import main\nsys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", code, "run", "r.yaml", "--quick", "--out", "run"],
         cwd=tmp_path,

@@ -49,7 +49,7 @@ def test_a_run_measures_its_rows_there_whatever_becomes_of_the_link(
     here = run(tmp_path / "here", LocalTarget(name="pi"))
     connections = device.link.connections
     meanwhile(lambda: any(line["kind"] == "time" for line in there.lines()), cut)
-    rows = run(tmp_path / "there", device.target(there, name="pi"))
+    rows = run(tmp_path / "run", device.target(there, name="pi"))
     assert [row.stage for row in rows] == ["input", "quantize", "prune"]
     assert facts(rows) == facts(here)
     for row in rows:
