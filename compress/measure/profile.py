@@ -170,6 +170,8 @@ class _Built:
 def _described(taken: _Taken, name: str, model: Ran) -> Profile:
     kinds = {kind: time_of(model.seconds_of(kind), model.run_s) for kind in KINDS}
     by_module = parts(model, lambda step: step.module)
+    # Of the operators' time: between them the runtime may take more than a small model does.
+    named = sum(part.time.share for part in by_module if part.name != UNNAMED)
     unnamed = sum(part.time.share for part in by_module if part.name == UNNAMED)
     note = (
         "nothing in the file names its modules; an artifact of a run has them in NAME.modules.json "
@@ -192,7 +194,7 @@ def _described(taken: _Taken, name: str, model: Ran) -> Profile:
         changes=(),
         settings=tuple(_setting(taken, name) for name in _SETTINGS),
         summary="",
-        notes=(note,) if unnamed > 0.5 else (),
+        notes=(note,) if unnamed > named else (),
     )
 
 
