@@ -39,7 +39,7 @@ FOLDER/session.jsonl gets a line for each thing done, and is only ever appended 
 
 A line with ``error`` (a sentence) stands for a job that could not be done; the session goes on
 without that model. ``index`` counts models. The same command again goes on where the last one was
-stopped, however it was; a torn last line is dropped.
+stopped, however it was; a torn last line is dropped, and so is a round that is not whole.
 
 Exit status: 0 the session is whole (see the lines for models that failed); 2 the folder is wrong,
 or nothing works here; 3 another session is timing on this device. 2 and 3 come with a sentence on
@@ -68,6 +68,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -358,9 +359,12 @@ def read_lines(path: Path) -> tuple[list[Line], int]:
 def _journal(path: Path) -> Iterator[Journal]:
     lines, whole = read_lines(path)
     # What a round timed side by side belongs together: half of a round is done again.
-    while lines and lines[-1].get("kind") == "time":
-        lines.pop()
-        whole = path.read_bytes().rfind(b"\n", 0, whole - 1) + 1
+    half = 0
+    while half < len(lines) and lines[-1 - half].get("kind") == "time":
+        half += 1
+    if half:
+        lines = lines[:-half]
+        whole = sum(map(len, path.read_bytes().splitlines(keepends=True)[: len(lines)]))
     with path.open("a", encoding="utf-8") as stream:
         stream.truncate(whole)
 
@@ -441,15 +445,8 @@ class _Session(NamedTuple):
         self, kind: str, index: int, settings: Mapping[str, Any], place: Mapping[str, Any]
     ) -> Line:
         """One process and its line."""
-
-        def make() -> Mapping[str, Any]:
-            try:
-                return self.call(kind, index, settings)
-            except JobFailed as error:
-                return {"error": str(error)}
-
         where = {"kind": kind, "index": index, "model": self.names[index], **place}
-        line = self.journal.line(where, make)
+        line = self.journal.line(where, lambda: _or_error(lambda: self.call(kind, index, settings)))
         if "error" in line:
             raise JobFailed(line["error"])
         return line
@@ -517,20 +514,16 @@ class _Session(NamedTuple):
         return failed
 
     def _settings(self, config: Config) -> Mapping[str, Any]:
-        # Every process of a model groups its runs alike, or their medians would not compare.
-        grouped = [{"runs_per_sample": r["runs_per_sample"]} for r in config.results[:1]]
-        return {**self.plan.timing, **(grouped[0] if grouped else {})}
+        settings = dict(self.plan.timing)
+        if config.results:
+            # Every process of a model groups its runs alike, or their medians would not compare.
+            settings["runs_per_sample"] = config.results[0]["runs_per_sample"]
+        return settings
 
     def _one_after_the_other(
         self, jobs: Sequence[tuple[int, Mapping[str, Any]]], _: int
-    ) -> list[Mapping[str, Any]]:
-        answers: list[Mapping[str, Any]] = []
-        for index, settings in jobs:
-            try:
-                answers.append(self.call("time", index, settings))
-            except JobFailed as error:
-                answers.append({"error": str(error)})
-        return answers
+    ) -> list[Line]:
+        return [_or_error(partial(self.call, "time", index, settings)) for index, settings in jobs]
 
     def _verdict(self, configs: Sequence[Config], number: int, begin_s: float) -> Line:
         """The line that ends a round, and says whether it was the last."""
@@ -551,6 +544,14 @@ class _Session(NamedTuple):
             }
 
         return self.journal.line({"kind": "round", "round": number}, make)
+
+
+def _or_error(work: Callable[[], Mapping[str, Any]]) -> Line:
+    """What ``work`` returns, or its failure as data."""
+    try:
+        return dict(work())
+    except JobFailed as error:
+        return {"error": str(error)}
 
 
 def _peak_bytes(result: Mapping[str, Any]) -> int:
@@ -627,7 +628,7 @@ def run_turns(
             if process.hears_ready():
                 running.append(process)
         _alternate(running, jobs[0], random.Random(seed))
-        return [_answer_or_error(process) for process in workers]
+        return [_or_error(process.answer) for process in workers]
 
 
 def _alternate(running: list[_Worker], timing: Mapping[str, Any], chance: random.Random) -> None:
@@ -641,13 +642,6 @@ def _alternate(running: list[_Worker], timing: Mapping[str, Any], chance: random
         enough = turns >= timing["least"] and took_s >= timing["sample_s"]
         if not running or enough or (turns >= _FEWEST_TURNS and took_s >= timing["cap_s"]):
             return
-
-
-def _answer_or_error(process: _Worker) -> Line:
-    try:
-        return process.answer()
-    except JobFailed as error:
-        return {"error": str(error)}
 
 
 class _Worker:

@@ -11,7 +11,7 @@ __all__ = ["PLANS", "Plan"]
 
 
 PLANS: Mapping[Mode, Plan] = {
-    # For search loops: some 5 s for two small models.
+    # For search loops: seconds.
     "quick": Plan(
         bound=0.05,
         min_rounds=3,
@@ -21,7 +21,7 @@ PLANS: Mapping[Mode, Plan] = {
         checks=False,
         timing={"window_s": 0.02, "warmup_cap_s": 0.2, "sample_s": 0.2, "least": 10, "cap_s": 1.5},
     ),
-    # For the record: some 15 s for two small models on a quiet machine.
+    # For the record: half a minute for two small models on a machine that is not quite quiet.
     "default": Plan(
         bound=0.02,
         min_rounds=5,

@@ -923,7 +923,7 @@ def _take_turns(job: Job, ask: Ask) -> Job:
     """Load and warm up a model, then time it a little whenever told to.
 
     So that models which are compared are timed within milliseconds of each other: the speed of a
-    machine, most of all of a virtual one, may change by a quarter from one second to the next.
+    machine, most of all of a virtual one, may change within a second.
     """
     timed = _Timed(job)
     # Threads spin for a while after a run, and accelerators change their clocks.

@@ -3,6 +3,7 @@
 import pytest
 
 from compress import Candidate, PruneStage, QuantizeStage, Recipe
+from compress.measure import session
 from compress.measure.local import LocalTarget
 from compress.testing.nets import NETS
 
@@ -10,7 +11,7 @@ from compress.testing.nets import NETS
 @pytest.fixture
 def run(monkeypatch):
     """Runs a short recipe with targets in a folder; the rows of its record."""
-    monkeypatch.setattr("compress.measure.rounds.PLANS", quick_plans())
+    monkeypatch.setattr("compress.measure.rounds.PLANS", session.PLANS)
     case = NETS["mlp"]
 
     def start(folder, target):
@@ -20,12 +21,6 @@ def run(monkeypatch):
         return recipe.run(candidate, task, targets=[target], workdir=folder, mode="quick").rows
 
     return start
-
-
-def quick_plans():
-    from compress.measure import session
-
-    return session.PLANS
 
 
 def facts(rows):
