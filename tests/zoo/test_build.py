@@ -112,7 +112,9 @@ def test_cutting_channels_that_are_zero_leaves_attention_as_it_was():
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(RecipeError, match=r"'resnett'; did you mean 'resnet'.*attention, autoencoder"):
+    with pytest.raises(
+        RecipeError, match=r"'resnett'; did you mean 'resnet'.*attention, autoencoder"
+    ):
         build("resnett")
 
 
