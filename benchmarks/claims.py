@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.environment import environment
+from compress.measure.stats import student_quantile
 from compress.record import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,6 +42,16 @@ def at_least(
 ) -> Claim:
     """A claim that ``value`` reaches ``bound``."""
     return Claim(id, statement, value, bound, value >= bound, ci95)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Mean of repeats that know nothing of each other, and Student's 95 % interval of it."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    half = student_quantile(0.975, len(values) - 1) * error
+    return mean, (mean - half, mean + half)
 
 
 def write(name: str, raw: Mapping[str, Any], claims: Sequence[Claim], folder: Path) -> Path:

@@ -130,7 +130,13 @@ def _add_bench(commands: Commands) -> None:
     bench = commands.add_parser(
         "bench", help="measure ONNX files side by side; the first is the baseline"
     )
-    bench.add_argument("models", nargs="+", metavar="MODEL.onnx")
+    bench.add_argument("models", nargs="*", metavar="MODEL.onnx")
+    bench.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="in place of files, build and measure a fixed set of nets: tiny",
+    )
+    bench.add_argument("--keep", metavar="FOLDER", help="keep the files of the suite here")
     bench.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
     bench.add_argument(
         "--batch", type=int, default=1, metavar="N", help="for free batch axes (default: 1)"

@@ -1,19 +1,23 @@
-"""``compresskit bench``: measure ONNX files side by side; the first is the baseline."""
+"""``compresskit bench``: measure ONNX files side by side, or a suite of nets."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
+from compress.cli.progress import Progress
 from compress.cli.run import mode_of
 from compress.cli.targets import target_of
 from compress.errors import RecipeError
 from compress.measure import profile_table
-from compress.measure.compare import Comparison, compare, short_names, table
+from compress.measure.compare import Comparison, compare, session_table, short_names, table
 from compress.measure.profile import profile
 from compress.measure.target import Failure
 from compress.record import write_atomically
@@ -28,22 +32,34 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; 1 where a file could not be measured.
 
     Raises:
-        RecipeError: ``threads`` or ``batch`` below 1, a target of no known form, or options that do
-            not go together.
+        RecipeError: ``threads`` or ``batch`` below 1, a target or a suite of no known name, or
+            options that do not go together.
+        MeasurementError: the target cannot measure anything.
         StorageError: the result could not be written; it was printed.
     """
-    for name in ("threads", "batch"):
-        if getattr(arguments, name) < 1:
-            raise RecipeError(f"--{name} must be at least 1; got {getattr(arguments, name)}.")
-    if arguments.profile and arguments.raw:
-        raise RecipeError("--raw keeps the samples of a comparison; with --profile, use --json.")
+    _check(arguments)
     target = target_of(arguments)
-    models = [Path(model) for model in arguments.models]
-    result = (_profiled if arguments.profile else _compared)(arguments, models, target)
+    work = _suite if arguments.suite else _profiled if arguments.profile else _compared
+    result = work(arguments, target)
     print(result.text)
     if arguments.json:
         write_atomically(Path(arguments.json), result.json)
     return _FAILED if result.failed else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name in ("threads", "batch"):
+        if getattr(arguments, name) < 1:
+            raise RecipeError(f"--{name} must be at least 1; got {getattr(arguments, name)}.")
+    if bool(arguments.models) == bool(arguments.suite):
+        given = "both" if arguments.suite else "neither"
+        raise RecipeError(f"bench takes ONNX files or --suite NAME; got {given}.")
+    if arguments.keep and not arguments.suite:
+        raise RecipeError("--keep is for the files of a suite; add --suite NAME.")
+    if arguments.profile and arguments.suite:
+        raise RecipeError("--profile is for ONNX files; --keep those of the suite and name them.")
+    if arguments.profile and arguments.raw:
+        raise RecipeError("--raw keeps the samples of a comparison; with --profile, use --json.")
 
 
 class _Result(NamedTuple):
@@ -52,15 +68,62 @@ class _Result(NamedTuple):
     failed: bool
 
 
-def _compared(arguments: argparse.Namespace, models: list[Path], target: Target) -> _Result:
-    raw = Path(arguments.raw) if arguments.raw else None
-    rows = compare(models, target, mode_of(arguments), raw=raw)
-    facts = TypeAdapter(list[Comparison]).dump_python(rows, mode="json")
-    text = json.dumps({"schema": 1, "models": facts}, indent=1) + "\n"
-    return _Result(table(rows), text, any(row.error for row in rows))
+def _compared(arguments: argparse.Namespace, target: Target) -> _Result:
+    models = [Path(model) for model in arguments.models]
+    rows = compare(models, target, mode_of(arguments), raw=_raw(arguments))
+    return _result(table(rows), rows, {})
 
 
-def _profiled(arguments: argparse.Namespace, models: list[Path], target: Target) -> _Result:
+def _suite(arguments: argparse.Namespace, target: Target) -> _Result:
+    from compress.suite import measure_suite, suite_of  # builds nets, which takes torch
+
+    suite, mode = suite_of(arguments.suite), mode_of(arguments)
+    environment = target.environment()  # first: without the device there is no need to build
+    place: AbstractContextManager[str] = (
+        nullcontext(arguments.keep) if arguments.keep else TemporaryDirectory(prefix="compresskit-")
+    )
+    with place as folder:
+        results = measure_suite(
+            suite.nets,
+            target,
+            mode,
+            folder=Path(folder),
+            raw=_raw(arguments),
+            observer=Progress(),
+        )
+    rows = [row for result in results for row in result.rows]
+    nets = [
+        {
+            **asdict(result.net),
+            "parameters": result.parameters,
+            "macs": result.macs,
+            "int8_mac_fraction": result.int8_mac_fraction,
+        }
+        for result in results
+    ]
+    facts = {
+        "suite": suite.name,
+        "about": suite.about,
+        "mode": mode,
+        "environment": environment,
+        "nets": nets,
+    }
+    text = session_table({result.net.name: result.rows for result in results})
+    return _result(f"{text}\n{suite.about}", rows, facts)
+
+
+def _raw(arguments: argparse.Namespace) -> Path | None:
+    return Path(arguments.raw) if arguments.raw else None
+
+
+def _result(text: str, rows: list[Comparison], facts: dict[str, Any]) -> _Result:
+    models = TypeAdapter(list[Comparison]).dump_python(rows, mode="json")
+    content = json.dumps({"schema": 1, **facts, "models": models}, indent=1) + "\n"
+    return _Result(text, content, any(row.error for row in rows))
+
+
+def _profiled(arguments: argparse.Namespace, target: Target) -> _Result:
+    models = [Path(model) for model in arguments.models]
     found = profile(models, target, mode_of(arguments))
     named = list(zip(short_names(models), found, strict=True))
     failed = any(isinstance(each, Failure) for each in found)

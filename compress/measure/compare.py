@@ -18,7 +18,7 @@ from compress.artifact import model_files
 from compress.measure.target import Failure, Mode, Probe, Target, Timing
 from compress.record import Latency, Memory, Speedup
 
-__all__ = ["Comparison", "compare", "table"]
+__all__ = ["Comparison", "compare", "session_table", "table"]
 
 Array = np.ndarray[Any, Any]
 
@@ -137,22 +137,34 @@ def table(rows: Sequence[Comparison]) -> str:
 
     ``peak MiB`` is memory above the runtime's own.
     """
+    return _text(rows, _notes(rows, "all"))
+
+
+def session_table(sessions: Mapping[str, Sequence[Comparison]]) -> str:
+    """As :func:`table`, of several sessions by their name.
+
+    What is said of every model of a session is said once, under the name of the session.
+    """
+    notes = [note for name, rows in sessions.items() for note in _notes(rows, name)]
+    return _text([row for rows in sessions.values() for row in rows], notes)
+
+
+def _text(rows: Sequence[Comparison], notes: Sequence[str]) -> str:
     cells = [_HEAD, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
     lines = ["  ".join(_aligned(line, widths)).rstrip() for line in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    notes = _notes(rows)
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
-def _notes(rows: Sequence[Comparison]) -> list[str]:
+def _notes(rows: Sequence[Comparison], everything: str) -> list[str]:
     measured = [row for row in rows if row.error is None]
     # What is said of every model is about the machine: once is enough.
     shared = [note for note in measured[0].warnings if _in_all(note, measured)] if measured else []
     notes = [f"{row.name}: {row.error}" for row in rows if row.error]
     for row in measured:
         notes += [f"{row.name}: {note}" for note in row.warnings if note not in shared]
-    return list(dict.fromkeys([*notes, *(f"all: {note}" for note in shared)]))
+    return list(dict.fromkeys([*notes, *(f"{everything}: {note}" for note in shared)]))
 
 
 def _in_all(note: str, rows: Sequence[Comparison]) -> bool:

@@ -1,8 +1,8 @@
-"""Seven small nets of different kinds, each with a small task that it can learn.
+"""A small net of every architecture, each with a small task that it can learn.
 
-For tests that must hold for every kind of model: residual, depthwise, one-dimensional, fully
-connected, attention, dense output with skip connections, and functional code. Everything is drawn
-from seeds, and the global generator is left as it was.
+For tests that must hold for every kind of model: residual, depthwise, inverted residuals, gates,
+one-dimensional, fully connected, attention, dense output with skip connections, and functional
+code. Everything is drawn from seeds, and the global generator is left as it was.
 """
 
 from __future__ import annotations
@@ -111,6 +111,11 @@ NETS: Mapping[str, NetCase] = MappingProxyType(
             NetCase("attention", {"width": 32, "heads": 2, "image_size": 12}, _IMAGE, classes=4),
             NetCase("unet", {"width": 8}, (1, 16, 16), classes=3, per_pixel=True),
             NetCase("functional", {"width": 16, "image_size": 12}, _IMAGE, classes=4),
+            NetCase("autoencoder", {"in_features": 24, "width": 32, "depth": 2}, (24,), classes=4),
+            NetCase("dscnn-kws", {"width": 16, "depth": 2}, (1, 24, 10), classes=4),
+            NetCase("mobilenet-v1", {"width": 8, "depth": 3}, _IMAGE, classes=4),
+            NetCase("mobilenet-v2", {"width": 8, "depth": 3}, _IMAGE, classes=4),
+            NetCase("mobilenet-v3", {"width": 8, "depth": 3}, _IMAGE, classes=4),
         )
     }
 )

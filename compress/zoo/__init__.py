@@ -25,10 +25,15 @@ __all__ = ["ARCHITECTURES", "build"]
 ARCHITECTURES: Mapping[str, str] = MappingProxyType(
     {
         "attention": "compress.zoo.attention:Transformer",
+        "autoencoder": "compress.zoo.autoencoder:Autoencoder",
         "conv1d": "compress.zoo.conv1d:Conv1dNet",
         "dscnn": "compress.zoo.dscnn:DSCNN",
+        "dscnn-kws": "compress.zoo.dscnn_kws:KeywordDSCNN",
         "functional": "compress.zoo.functional:FunctionalNet",
         "mlp": "compress.zoo.mlp:MLP",
+        "mobilenet-v1": "compress.zoo.mobilenet_v1:MobileNetV1",
+        "mobilenet-v2": "compress.zoo.mobilenet_v2:MobileNetV2",
+        "mobilenet-v3": "compress.zoo.mobilenet_v3:MobileNetV3Small",
         "resnet": "compress.zoo.resnet:ResNet",
         "unet": "compress.zoo.unet:UNet",
     }

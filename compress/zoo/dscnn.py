@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["DSCNN"]
+__all__ = ["DSCNN", "Separable"]
 
 
-class _Block(nn.Module):
+class Separable(nn.Module):
     """A 3x3 convolution of each channel by itself, then a 1x1 convolution that mixes channels."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -26,6 +26,7 @@ class _Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features ``(n, out_channels, h / stride, w / stride)``."""
         x = F.relu(self.norm1(self.depthwise(x)))
         return F.relu(self.norm2(self.pointwise(x)))
 
@@ -50,9 +51,9 @@ class DSCNN(nn.Module):
         self.stem = nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.blocks = nn.Sequential(
-            _Block(width, 2 * width, stride=1),
-            _Block(2 * width, 4 * width, stride=2),
-            *(_Block(4 * width, 4 * width, stride=1) for _ in range(depth)),
+            Separable(width, 2 * width, stride=1),
+            Separable(2 * width, 4 * width, stride=2),
+            *(Separable(4 * width, 4 * width, stride=1) for _ in range(depth)),
         )
         self.head = nn.Linear(4 * width, classes)
 

@@ -4,7 +4,9 @@ Topology: the CIFAR networks of He et al. 2016, "Deep Residual Learning for Imag
 section 4.2: a 3x3 stem, three stages of basic blocks at widths w, 2w, 4w, the second and third
 starting with stride 2, global average pooling, a linear head. Shortcuts that change shape are 1x1
 convolutions (the paper's option B): padded ones (option A) tie channels together by position,
-which leaves nothing to prune. Knows nothing of tasks, formats or pruning.
+which leaves nothing to prune. With one block in each stage it is the ResNet-8 of MLPerf Tiny
+(Banbury et al. 2021, "MLPerf Tiny Benchmark"; github.com/mlcommons/tiny, image_classification).
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

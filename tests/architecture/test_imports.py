@@ -21,7 +21,7 @@ LEVELS: list[set[str]] = [
     {"lower", "measure"},
     {"stages"},
     {"tasks", "zoo", "report", "device"},
-    {"running"},
+    {"running", "suite"},
     {"recipe"},
     {"cli", "testing"},
     {"__main__"},

@@ -6,7 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
-from compress.measure.compare import Comparison, compare, model_bytes, short_names, table
+from compress.measure.compare import (
+    Comparison,
+    compare,
+    model_bytes,
+    session_table,
+    short_names,
+    table,
+)
 from compress.measure.local import LocalTarget
 from compress.measure.replay import ReplayTarget
 from compress.record import Latency, Memory, Speedup
@@ -136,3 +143,20 @@ def test_what_is_said_of_every_model_is_printed_once():
         Comparison("c", None, error="no model."),
     ]
     assert table(rows).split("\n\n")[1].splitlines() == ["c: no model.", "a: slow", "all: busy"]
+
+
+def test_what_is_said_of_a_whole_session_is_printed_once_under_its_name():
+    latency = Latency(p50_s=1.0, p90_s=1.0, p99_s=1.0, ci95_p50_s=(1, 1), processes=3, samples=3)
+    speedup = Speedup(value=1.0, ci95=(1, 1), verdict="baseline")
+    sessions = {
+        name: [
+            Comparison(f"{name} a", 1, latency, speedup, None, ("busy", "slow")),
+            Comparison(f"{name} b", 1, latency, speedup, None, ("busy",)),
+        ]
+        for name in ("one", "two")
+    }
+    rows, notes = session_table(sessions).split("\n\n")
+    assert [line.split("  ")[0] for line in rows.splitlines()[2:]] == [
+        "one a", "one b", "two a", "two b",
+    ]  # fmt: skip
+    assert notes.splitlines() == ["one a: slow", "one: busy", "two a: slow", "two: busy"]

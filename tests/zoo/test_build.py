@@ -5,6 +5,7 @@ import torch
 
 from compress.errors import RecipeError
 from compress.zoo import ARCHITECTURES, build
+from compress.zoo.mobilenet_v2 import eights
 
 
 def parameters(net) -> int:
@@ -18,6 +19,10 @@ def parameters(net) -> int:
         ("dscnn", {"width": 8}, 4_298),
         ("dscnn", {"width": 16}, 13_962),
         ("dscnn", {"width": 32}, 49_418),
+        ("autoencoder", {}, 267_928),
+        ("dscnn-kws", {}, 23_180),
+        ("mobilenet-v2", {"in_channels": 3, "classes": 1000}, 3_504_872),
+        ("mobilenet-v3", {"in_channels": 3, "classes": 1000}, 2_542_856),
     ],
 )
 def test_documented_sizes_hold(name, options, count):
@@ -41,10 +46,12 @@ def test_the_output_layer_is_called_head_and_is_as_wide_as_asked(name):
 
 
 @pytest.mark.parametrize("size", [8, 28, 33])
-@pytest.mark.parametrize("name", ["resnet", "dscnn"])
+@pytest.mark.parametrize(
+    "name", ["resnet", "dscnn", "dscnn-kws", "mobilenet-v1", "mobilenet-v2", "mobilenet-v3"]
+)
 def test_classifiers_with_global_pooling_take_any_size(name, size):
     net = build(name, {"in_channels": 3, "width": 8}).eval()
-    assert net(torch.zeros(2, 3, size, size)).shape == (2, 10)
+    assert net(torch.zeros(2, 3, size, size)).shape == (2, net.head.out_features)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (16, 16), (13, 22)])
@@ -55,6 +62,39 @@ def test_unet_keeps_the_size_of_its_input(shape):
 def test_deeper_and_wider_nets_are_larger():
     for name, option in [("resnet", "blocks"), ("dscnn", "depth"), ("mlp", "depth")]:
         assert parameters(build(name, {option: 3})) > parameters(build(name))
+
+
+# Parameters that training changes, as the authors' own code and torchvision count them: what the
+# averages of norms and biases before norms add to a published total is left out.
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("resnet", {"in_channels": 3, "blocks": 1}, 78_666 - 4 * 240 + 2 * 240 - 336 + 2 * 96),
+        ("dscnn-kws", {}, 24_908 - 9 * 2 * 64 - 9 * 64),
+        ("autoencoder", {}, 269_992 - 2 * (8 * 128 + 8)),
+        ("mobilenet-v1", {"in_channels": 3, "width": 8, "classes": 1000}, 470_072),
+    ],
+)
+def test_reference_nets_have_the_published_number_of_parameters(name, options, count):
+    assert parameters(build(name, options)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("mobilenet-v1", 13), ("mobilenet-v2", 17), ("mobilenet-v3", 11)]
+)
+def test_blocks_that_the_paper_does_not_have_are_refused(name, blocks):
+    assert len(build(name, {"width": 8}).blocks) == blocks
+    with pytest.raises(RecipeError, match=f"depth must be at most {blocks}; got {blocks + 1}"):
+        build(name, {"width": 8, "depth": blocks + 1})
+
+
+@pytest.mark.parametrize(
+    ("channels", "rounded"),
+    [(1, 8), (12, 16), (11.9, 16), (18, 24), (20, 24), (36, 40), (100, 104)],
+)
+def test_channels_are_rounded_to_eights_and_lose_at_most_a_tenth(channels, rounded):
+    assert eights(channels) == rounded
+    assert rounded >= 0.9 * channels
 
 
 def test_cutting_channels_that_are_zero_leaves_attention_as_it_was():
@@ -72,7 +112,9 @@ def test_cutting_channels_that_are_zero_leaves_attention_as_it_was():
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(RecipeError, match=r"'resnett'; did you mean 'resnet'.*attention, conv1d"):
+    with pytest.raises(
+        RecipeError, match=r"'resnett'; did you mean 'resnet'.*attention, autoencoder"
+    ):
         build("resnett")
 
 
