@@ -110,6 +110,13 @@ def _add_run(commands: Commands) -> None:
         "--quick", action="store_true", help="measure roughly, in a fraction of the time"
     )
     run.add_argument("--strict", action="store_true", help="measure to 1 %%, however long it takes")
+    run.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER[:PLACE]",
+        help="tell mlflow, tensorboard or wandb (each an extra) of the run; may be repeated",
+    )
 
 
 def _add_plan(commands: Commands) -> None:

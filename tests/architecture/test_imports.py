@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"algorithms"},
     {"lower", "measure"},
     {"stages"},
-    {"tasks", "zoo", "report", "device"},
+    {"tasks", "zoo", "report", "device", "tracking"},
     {"running"},
     {"recipe"},
     {"cli", "testing"},
@@ -35,11 +35,15 @@ HOMES = {
     "matplotlib": ["report/plots.py"],
     "accelerate": ["algorithms/training.py"],
     "sklearn": ["tasks/digits.py"],
+    "mlflow": ["tracking/mlflow.py"],
+    "torch.utils.tensorboard": ["tracking/tensorboard.py"],
+    "wandb": ["tracking/wandb.py"],
 }
 
 # Parts that must work where there is no torch: on devices, and where reports are made.
 WITHOUT_TORCH = ["errors", "select", "references", "artifact", "record", "numerics", "invariants"]
 WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay", "recipe_file"]
+WITHOUT_TORCH += ["tracking"]
 
 
 def room_of(path):
