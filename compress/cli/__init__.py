@@ -156,6 +156,12 @@ def _add_bench(commands: Commands) -> None:
         action="store_true",
         help="say where the time goes: by module and operator, float islands, what could be done",
     )
+    bench.add_argument(
+        "--sustained",
+        type=float,
+        metavar="SECONDS",
+        help="run each model back to back for so long, and say whether it slows down",
+    )
     bench.add_argument("--json", metavar="FILE", help="write the result here, too")
     _target_arguments(bench)
     _common(bench)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,9 +13,10 @@ from pydantic import TypeAdapter
 from compress.cli.run import mode_of
 from compress.cli.targets import target_of
 from compress.errors import RecipeError
-from compress.measure import profile_table
+from compress.measure import profile_table, sustained_table
 from compress.measure.compare import Comparison, compare, short_names, table
 from compress.measure.profile import profile
+from compress.measure.sustained import LEAST_S, sustain
 from compress.measure.target import Failure
 from compress.record import write_atomically
 
@@ -37,13 +39,29 @@ def run(arguments: argparse.Namespace) -> int:
             raise RecipeError(f"--{name} must be at least 1; got {getattr(arguments, name)}.")
     if arguments.profile and arguments.raw:
         raise RecipeError("--raw keeps the samples of a comparison; with --profile, use --json.")
+    work = _profiled if arguments.profile else _compared
+    if arguments.sustained is not None:
+        _check_sustained(arguments)
+        work = _sustained
     target = target_of(arguments)
     models = [Path(model) for model in arguments.models]
-    result = (_profiled if arguments.profile else _compared)(arguments, models, target)
+    result = work(arguments, models, target)
     print(result.text)
     if arguments.json:
         write_atomically(Path(arguments.json), result.json)
     return _FAILED if result.failed else 0
+
+
+def _check_sustained(arguments: argparse.Namespace) -> None:
+    if not LEAST_S <= arguments.sustained < math.inf:
+        raise RecipeError(
+            f"--sustained takes at least {LEAST_S:g} seconds; got {arguments.sustained:g}."
+        )
+    if arguments.profile or arguments.raw or arguments.quick or arguments.strict:
+        raise RecipeError(
+            "--sustained goes without --profile, --raw, --quick and --strict; all of it is in "
+            "--json."
+        )
 
 
 class _Result(NamedTuple):
@@ -65,3 +83,10 @@ def _profiled(arguments: argparse.Namespace, models: list[Path], target: Target)
     named = list(zip(short_names(models), found, strict=True))
     failed = any(isinstance(each, Failure) for each in found)
     return _Result(profile_table.text(named), profile_table.as_json(named), failed)
+
+
+def _sustained(arguments: argparse.Namespace, models: list[Path], target: Target) -> _Result:
+    found = sustain(models, target, arguments.sustained)
+    named = list(zip(short_names(models), found, strict=True))
+    failed = any(isinstance(each, Failure) for each in found)
+    return _Result(sustained_table.text(named), sustained_table.as_json(named), failed)
