@@ -21,7 +21,7 @@ _REFUSED = re.compile(r"[^\w\-. /]", re.ASCII)  # in names
 
 
 class MlflowTracker:
-    """Writes to ``place``: a folder, or a store's address.
+    """Writes to ``place``: a folder, or the address of a server or a database.
 
     Without one, to what ``MLFLOW_TRACKING_URI`` says, or to ``mlruns`` here.
 
@@ -46,9 +46,7 @@ class MlflowTracker:
 
     def begin(self, name: str, facts: Mapping[str, Fact]) -> None:
         """Make a run in the experiment ``name``, with the facts as its parameters."""
-        local = "://" not in self._place
-        uri = Path(self._place).absolute().as_uri() if local else self._place
-        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
+        self._client = self._mlflow.MlflowClient(tracking_uri=self._address())
         known = self._client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else self._client.create_experiment(name)
         self._run = self._client.create_run(experiment).info.run_id
@@ -58,6 +56,14 @@ class MlflowTracker:
         ]
         for start in range(0, len(parameters), _MOST_AT_ONCE):
             self._client.log_batch(self._run, params=parameters[start : start + _MOST_AT_ONCE])
+
+    def _address(self) -> str:
+        if "://" in self._place:
+            return self._place
+        # A folder needs no server and no database; MLflow, which has stopped adding to its store of
+        # files, asks that whoever uses it says so.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        return Path(self._place).absolute().as_uri()
 
     def add(self, group: str, axis: str, step: int, values: Mapping[str, float]) -> None:
         """One metric for each number, named ``group/number``."""

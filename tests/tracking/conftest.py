@@ -9,19 +9,42 @@ from compress import Candidate, QuantizeStage, Recipe, ReplayTarget, TrainStage
 from compress.testing.nets import NETS
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Runs the same small recipe in the same folder; returns its record."""
+def small_run(folder, observer):
+    """Trains and quantises a small net, and returns the record."""
     case = NETS["mlp"]
     stages = (TrainStage(epochs=2, batch_size=64, learning_rate=1e-2), QuantizeStage())
     recipe = Recipe(name="tracked", stages=stages)
     candidate, task = Candidate.of(case.build(), case.example()), case.make_task()
+    options = {"targets": [ReplayTarget()], "workdir": folder, "observer": observer}
+    return recipe.run(candidate, task, **options)
 
-    def call(observer):
-        options = {"targets": [ReplayTarget()], "workdir": tmp_path / "run"}
-        return recipe.run(candidate, task, observer=observer, **options)
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """The folder, the records and the events of a run and of its repetition."""
+    folder, records, events = tmp_path_factory.mktemp("runs") / "run", [], []
+    for _ in range(2):
+        events.append([])
+        records.append(small_run(folder, events[-1].append))
+    return SimpleNamespace(folder=folder, records=records, events=events)
+
+
+@pytest.fixture
+def run(runs):
+    """Tells an observer of the run (or with 1, of its repetition); returns its record."""
+
+    def call(observer, number=0):
+        for event in runs.events[number]:
+            observer(event)
+        return runs.records[number]
 
     return call
+
+
+@pytest.fixture
+def new_run(tmp_path):
+    """The run for real, in a folder of its own."""
+    return lambda observer: small_run(tmp_path / "run", observer)
 
 
 class Calls(list):
@@ -80,7 +103,10 @@ def pretend(monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     # What a tracker sets for its library must not reach other tests.
-    for name in ("MLFLOW_DISABLE_TELEMETRY", "WANDB_ERROR_REPORTING"):
+    for name in (
+        *("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"),
+        "WANDB_ERROR_REPORTING",
+    ):
         monkeypatch.setenv(name, "set by the test")
 
     def install(kind):

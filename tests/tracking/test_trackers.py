@@ -38,6 +38,7 @@ def test_mlflow_gets_an_experiment_of_the_recipe(pretend, tmp_path, status, word
         ("mlflow:http://host:5000", "sqlite:///x.db", "http://host:5000"),
         ("mlflow", "http://other:5000", "http://other:5000"),
         ("mlflow", "", "mlruns"),
+        ("mlflow:sqlite:///x.db", "", "sqlite:///x.db"),
     ],
 )
 def test_mlflow_goes_to_a_server_only_where_one_is_named(
@@ -141,3 +142,11 @@ def test_a_real_mlflow_store_reads_back_what_was_written(run, tmp_path):
     assert found.data.metrics["targets/replay/speedup"] == pytest.approx(last.speedup.value)
     losses = client.get_metric_history(found.info.run_id, "stages/train/loss")
     assert [metric.step for metric in losses] == [1, 2]
+
+
+def test_a_real_wandb_writes_a_run_to_be_sent_later(run, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run(Tracking.of([f"wandb:{tmp_path}"], pytest.fail))
+    (written,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert written.stat().st_size > 0
