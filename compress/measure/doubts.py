@@ -35,7 +35,7 @@ _FLAGS = ("too low a voltage", "a capped clock", "throttling", "too much heat")
 def about_machine(results: Sequence[Result], *, threads: int, cores: int) -> list[str]:
     """Doubts about the machine during a session, from the ``time`` results of all its processes."""
     told = [result for result in results if "state" in result]
-    changes = []
+    changes: list[str] = []
     if told:
         first = min(told, key=lambda result: result["at_ns"][0])
         later = sorted(told, key=lambda result: result["at_ns"][1])

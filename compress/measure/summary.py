@@ -52,8 +52,8 @@ def energy_facts(result: Mapping[str, Any]) -> Energy | None:
     each_j = [window["uj"] / window["runs"] / 1e6 for window in windows]
     idle_uj = [idle["uj"] / idle["ns"] * window["ns"] for window in windows]
     above_j = [
-        (window["uj"] - idle) / window["runs"] / 1e6
-        for window, idle in zip(windows, idle_uj, strict=True)
+        (window["uj"] - resting) / window["runs"] / 1e6
+        for window, resting in zip(windows, idle_uj, strict=True)
     ]
     return Energy(
         inference_j=float(np.median(each_j)),
