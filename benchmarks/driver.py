@@ -29,7 +29,7 @@ FOLDER/session.jsonl gets a line for each thing done, and is only ever appended 
 
     {"kind": "session", "schema": 1, "session": {session.json}}
     {"kind": "environment", ...}                          answer to the worker's job, as are these:
-    {"kind": "memory" | "check", "index", "model", ...}
+    {"kind": "memory" | "check" | "energy", "index", "model", ...}
     {"kind": "time", "index", "model", "round", "label", ...}
     {"kind": "round", "round", "half_width", "elapsed_s", "enough"}
     {"kind": "outputs", "index", "model", "samples", "names",
@@ -143,6 +143,7 @@ class Plan:
     Rounds are added until the 95 % interval of every ratio is within ``bound`` on either side (not
     until it is significant): at least ``min_rounds``, at most ``max_rounds``, and none after
     ``budget_s`` once there are enough. ``timing`` goes to the worker's ``time`` job as it is.
+    ``energy_s`` is how long a model runs for its energy to be read, on devices that tell it.
     """
 
     bound: float
@@ -152,6 +153,7 @@ class Plan:
     memory_processes: int
     checks: bool
     timing: Mapping[str, float]
+    energy_s: float = 0.0
 
 
 def checked_plan(given: Mapping[str, Any]) -> Plan:
@@ -166,6 +168,8 @@ def checked_plan(given: Mapping[str, Any]) -> Plan:
         raise ValueError("a plan needs 2 rounds and 1 process for memory, at least")
     if not all(number > 0 for number in (plan.bound, plan.budget_s, *plan.timing.values())):
         raise ValueError("the bound, budget and times of a plan must be positive")
+    if not plan.energy_s >= 0:
+        raise ValueError("energy_s of a plan must be 0 or more")
     return plan
 
 
@@ -382,8 +386,8 @@ class Outcome(NamedTuple):
     """What a session found out, by the index of a model.
 
     ``surveys`` have ``memory`` (results in order of their peaks, none where it cannot be read),
-    ``unavailable`` (why it cannot) and ``check``. Of ``configs`` the first two are the baseline;
-    there are none if nothing could be timed.
+    ``unavailable`` (why it cannot), ``check`` and ``energy``. Of ``configs`` the first two are the
+    baseline; there are none if nothing could be timed.
     """
 
     surveys: dict[int, Line]
@@ -403,7 +407,7 @@ def measure(
 
     ::
 
-        each model alone         memory, checks
+        each model alone         memory, checks, energy where the device tells it
         until precise enough     one round: every model once and the baseline twice, in random order
 
     Blocks of one model after the other call identical models different in a fifth of trials;
@@ -452,9 +456,14 @@ class _Session(NamedTuple):
         return line
 
     def survey(self, index: int) -> Line:
-        """Memory and checks of one model; raises for a model that does not load or run."""
+        """Memory, checks and energy of one model; raises for a model that does not load or run."""
         peaks = [self.run("memory", index, {}, {}) for _ in range(self.plan.memory_processes)]
-        found: Line = {"memory": [], "unavailable": peaks[0].get("unavailable"), "check": None}
+        found: Line = {
+            "memory": [],
+            "unavailable": peaks[0].get("unavailable"),
+            "check": None,
+            "energy": None,
+        }
         if not found["unavailable"]:
             sizes = [_peak_bytes(peak) for peak in peaks]
             if (max(sizes) - min(sizes)) / max(sizes) > _MEMORY_AGREES:
@@ -462,6 +471,9 @@ class _Session(NamedTuple):
             found["memory"] = sorted(peaks, key=_peak_bytes)
         if self.plan.checks:
             found["check"] = self.run("check", index, {}, {})
+        if self.plan.energy_s and peaks[0].get("energy_source"):
+            settings = {**self.plan.timing, "energy_s": self.plan.energy_s}
+            found["energy"] = self.run("energy", index, settings, {})
         return found
 
     def rounds(

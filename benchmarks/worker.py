@@ -87,6 +87,10 @@ _MEMORY_RUNS = 20  # an arena has its final size after a few
 _MEMORY_CAP_S = 10
 _MEMORY_SHARE = 0.9  # of what is free; the rest is for the system and its caches
 _TRACED_RUNS = 100
+_ENERGY_WINDOWS = 5
+_ENERGY_LOOK_S = 0.05  # between looks at a sensor that tells power, not energy
+_SYS = Path("/sys")
+_INA = ("ina209", "ina219", "ina220", "ina226", "ina230", "ina231", "ina238", "ina3221")
 _MODEL_FIELDS = {*range(1, 9), 14, 20, 25, 26}  # of the message that an ONNX file is
 # The smallest model there is: one Identity (opset 13, IR 7) on one float.
 _TRIVIAL = (
@@ -224,9 +228,7 @@ def machine() -> Job:
     cpu = sorted(set(_cpuinfo("model name"))) or sorted(
         set(_cpuinfo("CPU implementer", "CPU part"))
     )
-    policies = sorted(Path("/sys/devices/system/cpu/cpufreq").glob("policy*"))
     supplies = sorted(Path("/sys/class/power_supply").glob("*/online"))
-    zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp"))
     memory = _read("/proc/meminfo").partition("MemTotal:")[2].split()
     return {
         "arch": platform.machine(),
@@ -236,17 +238,44 @@ def machine() -> Job:
         "board": _read("/proc/device-tree/model"),
         "isa": [flag for flag in ISA_FLAGS if flag in cpu_flags()],
         "cores": os.cpu_count() or 1,
-        "max_khz": [_read(f"{policy}/cpuinfo_max_freq") for policy in policies],
+        "max_khz": _found("devices/system/cpu/cpufreq/policy*/cpuinfo_max_freq"),
         "memory_gib": round(int(memory[0]) / 2**20, 1) if memory else None,
         "python": platform.python_version(),
-        "governor": sorted({_read(f"{policy}/scaling_governor") for policy in policies}),
         "boost": _read("/sys/devices/system/cpu/cpufreq/boost"),
         "affinity": _affinity(),
         "cpu_limit": None if math.isinf(_cpu_limit()) else _cpu_limit(),
         "mains_power": [_read(str(supply)) == "1" for supply in supplies],
-        "load": _load(),
         "pressure": _read("/proc/pressure/cpu").partition("\n")[0],
-        "temperatures_mc": [int(value) for value in map(_read, map(str, zones)) if value.isdigit()],
+        **_state(),
+    }
+
+
+def _found(pattern: str) -> list[str]:
+    """The texts of the files in ``/sys`` that fit a pattern, in the order of their names."""
+    return [_read(str(path)) for path in sorted(_SYS.glob(pattern))]
+
+
+def _numbers(pattern: str) -> list[int]:
+    return [int(text) for text in _found(pattern) if text.isdigit()]
+
+
+def _state() -> Job:
+    """How the machine is set, and how it is at this moment; what is not told is empty.
+
+    ``throttled`` has the flags of a Raspberry Pi's firmware, in hexadecimal. ``throttle_count`` is
+    how often Intel's CPUs were slowed down since they started, and ``cooling`` how many of the
+    kernel's cooling devices slow a CPU down now.
+    """
+    cooling = sorted(_SYS.glob("class/thermal/cooling_device*"))
+    of_cpu = [each for each in cooling if re.search("cpufreq|Processor", _read(f"{each}/type"))]
+    return {
+        "governor": sorted(set(_found("devices/system/cpu/cpufreq/policy*/scaling_governor"))),
+        "khz": _numbers("devices/system/cpu/cpufreq/policy*/scaling_cur_freq"),
+        "temperatures_mc": _numbers("class/thermal/thermal_zone*/temp"),
+        "throttled": "".join(_found("devices/platform/soc*/*firmware/get_throttled")[:1]),
+        "throttle_count": sum(_numbers("devices/system/cpu/cpu*/thermal_throttle/*_count")),
+        "cooling": sum(_read(f"{each}/cur_state") not in ("", "0", "-1") for each in of_cpu),
+        "load": _load(),
     }
 
 
@@ -878,7 +907,8 @@ class _Timed:
         self._samples: list[int] = []
         self._turns: list[int] = []
         self._wall = self._cpu = 0
-        self._load, self._probe = _load(), _probe()
+        # The probe first: its work is what the clock is then that of.
+        self._probe, self._at, self._state = _probe(), time.monotonic_ns(), _state()
 
     def turn(self, seconds: float, least: int) -> None:
         """Take samples, after one that is left out: whoever ran before has had the caches."""
@@ -894,16 +924,20 @@ class _Timed:
         """Each of ``samples_ns`` is the time of ``runs_per_sample`` inferences.
 
         ``turns`` are the numbers of samples that were taken together, in order. ``ran`` is what
-        :func:`_ran` says.
+        :func:`_ran` says. Of ``state`` (before and after the timing) ``at_ns`` are the times, on a
+        clock that all processes share.
         """
+        probe, now = _probe(), _state()
         return {
             **self._facts,
             "samples_ns": self._samples,
             "turns": self._turns,
             "wall_ns": self._wall,
             "cpu_ns": self._cpu,
-            "load": [self._load, _load()],
-            "probe_ns": [self._probe, _probe()],
+            "probe_ns": [self._probe, probe],
+            "at_ns": [self._at, time.monotonic_ns()],
+            "state": [self._state, now],
+            "load": [self._state["load"], now["load"]],
             "ran": _ran(self._session, self._job),
             self._runtime.__name__: self._runtime.__version__,
         }
@@ -932,6 +966,143 @@ def _take_turns(job: Job, ask: Ask) -> Job:
     while ask("ready"):
         timed.turn(turn_s, 1)
     return timed.result()
+
+
+# -- for long, and energy ---------------------------------------------------------------------
+
+
+class _Meter:
+    """The energy that the machine has taken since the meter was made, from a sensor that it has.
+
+    Intel's and AMD's running average power limit (packages, and memory where it is apart), or the
+    INA power monitors of boards: the rail that feeds the board, if one is named so, or the only
+    one. Without such a sensor ``source`` is empty; nothing is guessed from a model of the CPU.
+    """
+
+    def __init__(self) -> None:
+        self._zones = _rapl()
+        self._factors: list[str] = []
+        self.source = ", ".join(["RAPL", *(_read(f"{zone}/name") for zone in self._zones)])
+        if not self._zones:
+            self.source, self._factors = _rail()
+        self._uj = 0.0
+        self._last: dict[str, int] = {}
+        self._at, self._uw = time.monotonic(), 0.0
+        self.read()
+        self._uj = 0.0
+
+    def read(self) -> float:
+        """Microjoules so far; between two calls, a sensor of power is taken to have moved evenly.
+
+        A counter that begins again from 0 has gone on by its range. Of a sensor that stops telling
+        numbers, nothing is told from then on: it is no ``source`` any more.
+        """
+        try:
+            for zone in self._zones:
+                count = int(_read(f"{zone}/energy_uj"))
+                gone = count - self._last.get(zone, count)
+                self._last[zone] = count
+                self._uj += gone if gone >= 0 else gone + int(_read(f"{zone}/max_energy_range_uj"))
+            if self._factors:
+                now, uw = time.monotonic(), math.prod(int(_read(path)) for path in self._factors)
+                self._uj += (uw + self._uw) / 2 * (now - self._at)
+                self._at, self._uw = now, uw
+        except ValueError:
+            self.source = ""
+        return self._uj
+
+
+def _rapl() -> list[str]:
+    """Folders of the zones to add up; those that only root may read are left out.
+
+    Cores and graphics are parts of their package, and the whole platform (psys) has it all again.
+    """
+    zones = map(str, sorted(_SYS.glob("class/powercap/intel-rapl:*")))
+    return [
+        zone
+        for zone in zones
+        if _read(f"{zone}/name").startswith(("package", "dram"))
+        and _read(f"{zone}/energy_uj").isdigit()
+    ]
+
+
+def _rail() -> tuple[str, list[str]]:
+    """Name and files of the rail to look at, whose product is in microwatt; empty if none is."""
+    rails: dict[str, list[str]] = {}
+    for monitor in sorted(_SYS.glob("class/hwmon/hwmon*")):
+        name = _read(f"{monitor}/name")
+        for number in range(1, 4) if name in _INA else ():
+            label = _read(f"{monitor}/in{number}_label") or f"{monitor.name}/{number}"
+            power = [f"{monitor}/power{number}_input"]
+            amperes = [f"{monitor}/in{number}_input", f"{monitor}/curr{number}_input"]
+            files = next((f for f in (power, amperes) if all(_read(p).isdigit() for p in f)), None)
+            if files:
+                rails[f"{name} {label}"] = files
+    feeds = [name for name in rails if name.endswith("_IN")]
+    chosen = feeds if len(feeds) == 1 else list(rails)
+    return (chosen[0], rails[chosen[0]]) if len(chosen) == 1 else ("", [])
+
+
+def _energy(job: Job) -> Job:
+    """What the machine takes while the model runs back to back, and while nothing does.
+
+    Reads what :func:`_time` reads, less its samples, and ``energy_s``: five windows of a fifth of
+    it, after one as long of idling. Where no sensor can be read, the answer is
+    ``{"unavailable": "why"}``.
+    """
+    meter = _Meter()
+    if meter.source:
+        session = _open(job)
+        feeds = Feeds(session, job)
+        rotation = feeds.rotation()
+        runs = _grouped(_first_runs(session, rotation, job["cap_s"])[0])
+        sample = _sampler(session, rotation, runs)
+        window_s = job["energy_s"] / _ENERGY_WINDOWS
+        idle = _window(meter, window_s, None)
+        _warm_up(sample, job["window_s"], job["warmup_cap_s"])
+        windows = [_window(meter, window_s, sample) for _ in range(_ENERGY_WINDOWS)]
+        for window in windows:
+            window["runs"] *= runs
+    if not meter.source:
+        return {"unavailable": "no sensor of energy can be read here"}
+    return {"source": meter.source, "batch": feeds.batch, "idle": idle, "windows": windows}
+
+
+def _window(meter: _Meter, seconds: float, sample: Callable[[], int] | None) -> Job:
+    """Energy, time and number of samples of some seconds of running, or of idling."""
+    begin, before = time.perf_counter_ns(), meter.read()
+    runs, after = 0, before
+    while time.perf_counter_ns() - begin < seconds * 1e9:
+        if sample is None:
+            time.sleep(_ENERGY_LOOK_S)
+        else:
+            runs += len(_collect(sample, _ENERGY_LOOK_S, 1, _ENERGY_LOOK_S))
+        after = meter.read()
+    return {"uj": after - before, "ns": time.perf_counter_ns() - begin, "runs": runs}
+
+
+def _sustain(job: Job) -> Job:
+    """Run a model back to back for long, with a look at the machine now and then.
+
+    Reads ``sustain_s``, ``interval_s`` (between looks) and ``cap_s``. Each of ``slots`` has the
+    inferences from ``begin_ns`` to ``end_ns`` and the :func:`_state` at its end; ``uj`` is what the
+    machine took until then, if there is a ``source``. ``before`` is the state at first.
+    """
+    before, meter = _state(), _Meter()
+    session = _open(job)
+    feeds = Feeds(session, job)
+    rotation = feeds.rotation()
+    runs = _grouped(_first_runs(session, rotation, job["cap_s"])[0])
+    sample = _sampler(session, rotation, runs)
+    slots: list[Job] = []
+    begin = time.perf_counter_ns()
+    begin_uj = meter.read()
+    while not slots or slots[-1]["end_ns"] < job["sustain_s"] * 1e9:
+        slot = {"begin_ns": time.perf_counter_ns() - begin}
+        done = len(_collect(sample, job["interval_s"], 1, job["interval_s"]))
+        slot["end_ns"] = time.perf_counter_ns() - begin
+        slots.append({**slot, "runs": done * runs, "uj": meter.read() - begin_uj, **_state()})
+    return {"batch": feeds.batch, "source": meter.source, "before": before, "slots": slots}
 
 
 # -- where the time goes ----------------------------------------------------------------------
@@ -1061,7 +1232,8 @@ def _memory(job: Job) -> Job:
     numpy and the runtime after one trivial model: the first session of a process pages in some
     10 MB of library, which would hide what a small model needs. Without a writable ``clear_refs``
     the peak of the run includes that of the load, which the headline does anyway. Where the
-    system does not tell, the answer is ``{"unavailable": "why"}``.
+    system does not tell, the answer is ``{"unavailable": "why"}``. ``energy_source`` says whether
+    an ``energy`` job would be of use.
     """
     if "VmHWM:" not in _read("/proc/self/status"):
         return {"unavailable": "peak memory needs VmHWM in /proc/self/status, which is not here"}
@@ -1088,6 +1260,7 @@ def _memory(job: Job) -> Job:
         "resident_bytes": _status_bytes("VmRSS"),
         "free_bytes": None if math.isinf(free) else free,
         "reset": reset,
+        "energy_source": _Meter().source,
     }
 
 
@@ -1230,6 +1403,8 @@ JOBS: dict[str, Callable[[Job], Job]] = {
     "time": _time,
     "memory": _memory,
     "check": _check,
+    "energy": _energy,
+    "sustain": _sustain,
     "profile": _profile,
     "predict": _predict,
     "inspect": _inspect,

@@ -20,6 +20,7 @@ __all__ = [
     "Accuracy",
     "ArtifactFacts",
     "Budget",
+    "Energy",
     "Executed",
     "FrontFacts",
     "Latency",
@@ -107,6 +108,21 @@ class Memory(_Facts):
     runtime_bytes: int
 
 
+class Energy(_Facts):
+    """Of one inference, from the device's own ``source``: nothing is estimated.
+
+    What all that the sensor covers took while the model ran back to back, over the inferences: the
+    median of some windows of time, and the least and most of them. ``above_idle_j`` is that less
+    what was taken while nothing ran.
+    """
+
+    inference_j: float
+    range_j: tuple[float, float]
+    above_idle_j: float
+    source: str
+    inferences: int
+
+
 class ParityFacts(_Facts):
     """Artifact against the (simulated) module it was made from."""
 
@@ -138,6 +154,7 @@ class Measurement(_Facts):
     latency: Latency | None = None
     speedup: Speedup | None = None
     memory: Memory | None = None
+    energy: Energy | None = None
     executed: Executed | None = None
     parity: ParityFacts | None = None
     warnings: list[str] = []

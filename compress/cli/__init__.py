@@ -110,6 +110,13 @@ def _add_run(commands: Commands) -> None:
         "--quick", action="store_true", help="measure roughly, in a fraction of the time"
     )
     run.add_argument("--strict", action="store_true", help="measure to 1 %%, however long it takes")
+    run.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER[:PLACE]",
+        help="tell mlflow, tensorboard or wandb (each an extra) of the run; may be repeated",
+    )
 
 
 def _add_plan(commands: Commands) -> None:
@@ -154,6 +161,12 @@ def _add_bench(commands: Commands) -> None:
         "--profile",
         action="store_true",
         help="say where the time goes: by module and operator, float islands, what could be done",
+    )
+    bench.add_argument(
+        "--sustained",
+        type=float,
+        metavar="SECONDS",
+        help="run each model back to back for so long, and say whether it slows down",
     )
     bench.add_argument("--json", metavar="FILE", help="write the result here, too")
     _target_arguments(bench)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -16,13 +17,16 @@ from compress.cli.progress import Progress
 from compress.cli.run import mode_of
 from compress.cli.targets import target_of
 from compress.errors import RecipeError
-from compress.measure import profile_table
+from compress.measure import profile_table, sustained_table
 from compress.measure.compare import Comparison, compare, session_table, short_names, table
 from compress.measure.profile import profile
+from compress.measure.sustained import LEAST_S, sustain
 from compress.measure.target import Failure
 from compress.record import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compress.measure.target import Target
 
 _FAILED = 1
@@ -39,12 +43,19 @@ def run(arguments: argparse.Namespace) -> int:
     """
     _check(arguments)
     target = target_of(arguments)
-    work = _suite if arguments.suite else _profiled if arguments.profile else _compared
-    result = work(arguments, target)
+    result = _work(arguments)(arguments, target)
     print(result.text)
     if arguments.json:
         write_atomically(Path(arguments.json), result.json)
     return _FAILED if result.failed else 0
+
+
+def _work(arguments: argparse.Namespace) -> Callable[[argparse.Namespace, Target], _Result]:
+    if arguments.suite:
+        return _suite
+    if arguments.sustained is not None:
+        return _sustained
+    return _profiled if arguments.profile else _compared
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -56,10 +67,27 @@ def _check(arguments: argparse.Namespace) -> None:
         raise RecipeError(f"bench takes ONNX files or --suite NAME; got {given}.")
     if arguments.keep and not arguments.suite:
         raise RecipeError("--keep is for the files of a suite; add --suite NAME.")
-    if arguments.profile and arguments.suite:
-        raise RecipeError("--profile is for ONNX files; --keep those of the suite and name them.")
+    for name in ("profile", "sustained"):
+        if arguments.suite and getattr(arguments, name):
+            raise RecipeError(
+                f"--{name} is for ONNX files; --keep those of the suite and name them."
+            )
     if arguments.profile and arguments.raw:
         raise RecipeError("--raw keeps the samples of a comparison; with --profile, use --json.")
+    if arguments.sustained is not None:
+        _check_sustained(arguments)
+
+
+def _check_sustained(arguments: argparse.Namespace) -> None:
+    if not LEAST_S <= arguments.sustained < math.inf:
+        raise RecipeError(
+            f"--sustained takes at least {LEAST_S:g} seconds; got {arguments.sustained:g}."
+        )
+    if arguments.profile or arguments.raw or arguments.quick or arguments.strict:
+        raise RecipeError(
+            "--sustained goes without --profile, --raw, --quick and --strict; all of it is in "
+            "--json."
+        )
 
 
 class _Result(NamedTuple):
@@ -128,3 +156,11 @@ def _profiled(arguments: argparse.Namespace, target: Target) -> _Result:
     named = list(zip(short_names(models), found, strict=True))
     failed = any(isinstance(each, Failure) for each in found)
     return _Result(profile_table.text(named), profile_table.as_json(named), failed)
+
+
+def _sustained(arguments: argparse.Namespace, target: Target) -> _Result:
+    models = [Path(model) for model in arguments.models]
+    found = sustain(models, target, arguments.sustained)
+    named = list(zip(short_names(models), found, strict=True))
+    failed = any(isinstance(each, Failure) for each in found)
+    return _Result(sustained_table.text(named), sustained_table.as_json(named), failed)

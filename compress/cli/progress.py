@@ -35,6 +35,10 @@ class Progress:
         elif kind == "end":
             self._settle("")
 
+    def note(self, text: str) -> None:
+        """Show a sentence on a line of its own."""
+        self._settle(text)
+
     def _epoch(self, event: Mapping[str, Any]) -> str:
         validation = event["validation_loss"]
         seen = "" if validation is None else f", validation {validation:.4f}"

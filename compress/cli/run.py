@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from compress.cli.progress import Progress
 from compress.errors import RecipeError
@@ -12,6 +14,7 @@ from compress.pareto import recommend
 from compress.recipe import Recipe
 from compress.record import Record
 from compress.report import render_table, write_report
+from compress.tracking import Tracking
 
 _BUDGET_MISSED = 3
 
@@ -20,11 +23,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; 3 where the recipe's budget is missed."""
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
     folder = Path(arguments.out or Path("runs") / recipe.name)
+    progress = Progress()
+    tracking = Tracking.of(arguments.track, progress.note)
+
+    def observer(event: Mapping[str, Any]) -> None:
+        progress(event)
+        tracking(event)
+
     record = recipe.execute(
         workdir=folder,
         mode=mode_of(arguments),
         fresh=arguments.fresh,
-        observer=Progress(),
+        observer=observer,
     )
     written = write_report(record, folder)
     print(render_table(record))

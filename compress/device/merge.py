@@ -142,6 +142,7 @@ def _measurement(
         measurement.warnings.append(timing.error)
         return measurement
     measurement.latency, measurement.memory = timing.latency, timing.memory
+    measurement.energy = timing.energy
     # Without the baseline's time there is nothing to be faster than.
     if isinstance(result.session.timings[0], Timing):
         measurement.speedup = timing.speedup

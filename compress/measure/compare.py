@@ -16,7 +16,7 @@ import numpy as np
 
 from compress.artifact import model_files
 from compress.measure.target import Failure, Mode, Probe, Target, Timing
-from compress.record import Latency, Memory, Speedup
+from compress.record import Energy, Latency, Memory, Speedup
 
 __all__ = ["Comparison", "compare", "session_table", "table"]
 
@@ -36,6 +36,7 @@ class Comparison:
     memory: Memory | None = None
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    energy: Energy | None = None
 
 
 def compare(
@@ -70,7 +71,13 @@ def _row(name: str, model: Path, outcome: Timing | Failure) -> Comparison:
     if isinstance(outcome, Failure):
         return Comparison(name, size, error=outcome.error.removeprefix(f"{model}: "))
     return Comparison(
-        name, size, outcome.latency, outcome.speedup, outcome.memory, outcome.warnings
+        name,
+        size,
+        outcome.latency,
+        outcome.speedup,
+        outcome.memory,
+        outcome.warnings,
+        energy=outcome.energy,
     )
 
 
@@ -135,7 +142,7 @@ _HEAD = (
 def table(rows: Sequence[Comparison]) -> str:
     """Plain text: a line per model, then what went wrong and what to be careful with.
 
-    ``peak MiB`` is memory above the runtime's own.
+    ``peak MiB`` is memory above the runtime's own. Energy has a column where a sensor told it.
     """
     return _text(rows, _notes(rows, "all"))
 
@@ -151,7 +158,10 @@ def session_table(sessions: Mapping[str, Sequence[Comparison]]) -> str:
 
 def _text(rows: Sequence[Comparison], notes: Sequence[str]) -> str:
     cells = [_HEAD, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
+    if any(row.energy for row in rows):
+        energies = ["mJ", *("-" if r.energy is None else _mj(r.energy) for r in rows)]
+        cells = [(*line, energy) for line, energy in zip(cells, energies, strict=True)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(_aligned(line, widths)).rstrip() for line in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
@@ -193,6 +203,10 @@ def _cells(row: Comparison) -> tuple[str, ...]:
         row.speedup.verdict,
         "-" if memory is None else f"{memory.model_peak_bytes / 2**20:.1f}",
     )
+
+
+def _mj(energy: Energy) -> str:
+    return f"{1e3 * energy.inference_j:.3g}"
 
 
 def _ms(seconds: float) -> str:

@@ -6,6 +6,8 @@ and printed beside them, and it never stops a session.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from compress.measure import stats
 
-__all__ = ["about_checks", "about_machine", "about_model"]
+__all__ = ["about_change", "about_checks", "about_machine", "about_model"]
 
 Result = Mapping[str, Any]
 
@@ -23,11 +25,23 @@ _DRIFT = 0.05
 _DENORMAL_RATIO = 1.05
 # An error of 1 % of the outputs' magnitude; rounding to int8 itself costs some 30 to 40 dB.
 _SATURATION_DB = 40.0
+_CLOCK = 0.10
+_WARMER_MC = 20_000  # below it, any machine that begins to work
+# Of a Raspberry Pi's firmware: what is so now, and 16 bits higher what ever was, or since the last
+# look, as the firmware likes.
+_FLAGS = ("too low a voltage", "a capped clock", "throttling", "too much heat")
 
 
 def about_machine(results: Sequence[Result], *, threads: int, cores: int) -> list[str]:
     """Doubts about the machine during a session, from the ``time`` results of all its processes."""
-    return [*_load(results, threads, cores), *_share(results, threads), *_speed(results)]
+    told = [result for result in results if "state" in result]
+    changes: list[str] = []
+    if told:
+        first = min(told, key=lambda result: result["at_ns"][0])
+        later = sorted(told, key=lambda result: result["at_ns"][1])
+        changes = about_change([first["state"][0], *(result["state"][1] for result in later)])
+    busy = [*_load(results, threads, cores), *_share(results, threads)]
+    return [*busy, *_speed(results), *changes]
 
 
 def _load(results: Sequence[Result], threads: int, cores: int) -> list[str]:
@@ -53,6 +67,37 @@ def _speed(results: Sequence[Result]) -> list[str]:
         return []
     loop = f"a fixed loop took {lo:.2f} ms in some processes and {hi:.2f} ms in others"
     return [f"the machine's speed varied: {loop} (clock, heat or neighbours)"]
+
+
+def about_change(states: Sequence[Result]) -> list[str]:
+    """Doubts from the machine's states (the worker's) before, during and after a measurement."""
+    before, *later = states
+    found = []
+    governors = ["/".join(state["governor"])[:40] for state in (before, later[-1])]
+    if all(governors) and governors[0] != governors[1]:
+        found.append(f"the CPU's governor changed meanwhile: {governors[0]}, then {governors[1]}")
+    begin, end = (max(state["khz"], default=0) / 1e6 for state in (before, later[-1]))
+    if begin and end and abs(end / begin - 1) > _CLOCK:
+        found.append(f"the CPU's clock was {begin:.2f} GHz at first and {end:.2f} GHz at the end")
+    cool, *warm = (max(state["temperatures_mc"], default=0) for state in states)
+    if cool and max(warm) - cool > _WARMER_MC:
+        found.append(f"the machine warmed up from {cool / 1e3:.0f} to {max(warm) / 1e3:.0f} °C")
+    return [*found, *_throttled(before, later)]
+
+
+def _throttled(before: Result, later: Sequence[Result]) -> list[str]:
+    found = []
+    times = later[-1]["throttle_count"] - before["throttle_count"]
+    if times > 0:
+        found.append(f"the CPU was slowed down against heat or power {times} times meanwhile")
+    if any(state["cooling"] for state in later):
+        found.append("the system slowed the CPU down against heat")
+    old, *bits = (int(state["throttled"] or "0", 16) for state in (before, *later))
+    new = functools.reduce(operator.or_, (each | each >> 16 & ~(old >> 16) for each in bits))
+    flags = [text for place, text in enumerate(_FLAGS) if new >> place & 1]
+    if flags:
+        found.append(f"the board's firmware reported: {', '.join(flags)}")
+    return found
 
 
 def about_model(results: Sequence[Result], *, batch: int) -> list[str]:

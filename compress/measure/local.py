@@ -131,7 +131,8 @@ class LocalTarget(RuntimeSettings):
         Raises:
             MeasurementError: the job failed, or its process was killed or took too long.
         """
-        return run_worker(self._job(kind, model, settings), timeout_s=self.timeout_s)
+        longer_s = float(settings.get("sustain_s", 0))  # a job that is meant to be long
+        return run_worker(self._job(kind, model, settings), timeout_s=self.timeout_s + longer_s)
 
     def inspect(self, model: Path) -> dict[str, Any]:
         """Names, types and shapes of the model's ``inputs`` and ``outputs``.

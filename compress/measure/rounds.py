@@ -18,7 +18,7 @@ from compress.measure.complaints import plain_complaint
 from compress.measure.doubts import about_checks, about_machine
 from compress.measure.plan import PLANS, Plan
 from compress.measure.rawlog import RawLog
-from compress.measure.summary import Survey, memory_facts, summarise
+from compress.measure.summary import Survey, energy_facts, memory_facts, summarise
 from compress.measure.target import Failure, Probe, Timing
 
 __all__ = ["Call", "Device", "Race", "run_session", "timings_of"]
@@ -125,7 +125,7 @@ def _other_baseline(names: Sequence[str], baseline: int, failure: Failure) -> st
 
 
 def _survey(found: Mapping[str, Any]) -> Survey:
-    peaks, check = found["memory"], found["check"]
+    peaks, check, energy = found["memory"], found["check"], found["energy"]
     facts: dict[str, Any] = {}
     warnings = [found["unavailable"]] if found["unavailable"] else []
     if peaks:
@@ -133,4 +133,11 @@ def _survey(found: Mapping[str, Any]) -> Survey:
     if check:
         facts["check"] = check
         warnings += about_checks(check)
-    return Survey(memory_facts(peaks[len(peaks) // 2]) if peaks else None, facts, warnings)
+    if energy:
+        facts["energy"] = energy
+    return Survey(
+        memory=memory_facts(peaks[len(peaks) // 2]) if peaks else None,
+        facts=facts,
+        warnings=warnings,
+        energy=energy_facts(energy) if energy else None,
+    )

@@ -17,9 +17,9 @@ from compress.measure.doubts import about_model
 from compress.measure.driver import Config, log_ratios
 from compress.measure.plan import Plan
 from compress.measure.target import Timing
-from compress.record import Executed, Latency, Memory, Speedup
+from compress.record import Energy, Executed, Latency, Memory, Speedup
 
-__all__ = ["Survey", "memory_facts", "summarise"]
+__all__ = ["Survey", "energy_facts", "memory_facts", "summarise"]
 
 _HOLM_ABOVE = 5  # comparisons; with fewer, one false alarm in twenty is what a reader expects
 
@@ -31,6 +31,7 @@ class Survey:
     memory: Memory | None
     facts: Mapping[str, Any]
     warnings: Sequence[str]
+    energy: Energy | None = None
 
 
 def memory_facts(result: Mapping[str, Any]) -> Memory:
@@ -40,6 +41,26 @@ def memory_facts(result: Mapping[str, Any]) -> Memory:
         peak_rss_bytes=peak,
         model_peak_bytes=max(0, peak - result["runtime_bytes"]),
         runtime_bytes=result["runtime_bytes"],
+    )
+
+
+def energy_facts(result: Mapping[str, Any]) -> Energy | None:
+    """The record's energy facts from one ``energy`` result; ``None`` where no sensor told them."""
+    if "unavailable" in result:
+        return None
+    idle, windows = result["idle"], result["windows"]
+    each_j = [window["uj"] / window["runs"] / 1e6 for window in windows]
+    idle_uj = [idle["uj"] / idle["ns"] * window["ns"] for window in windows]
+    above_j = [
+        (window["uj"] - resting) / window["runs"] / 1e6
+        for window, resting in zip(windows, idle_uj, strict=True)
+    ]
+    return Energy(
+        inference_j=float(np.median(each_j)),
+        range_j=(min(each_j), max(each_j)),
+        above_idle_j=float(np.median(above_j)),
+        source=str(result["source"])[:100],
+        inferences=sum(window["runs"] for window in windows),
     )
 
 
@@ -73,6 +94,7 @@ def summarise(
             ),
             raw={**_raw(config), **surveys[config.index].facts},
             executed=_executed(config.results[0].get("ran")),
+            energy=surveys[config.index].energy,
         )
         for config, speedup, ratio in zip(
             [baseline, *configs[2:]], speedups, [itself, *others], strict=True

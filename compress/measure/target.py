@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from compress.artifact import Lowering
-from compress.record import Executed, Latency, Memory, Speedup
+from compress.record import Energy, Executed, Latency, Memory, Speedup
 
 __all__ = ["Failure", "Mode", "Probe", "Target", "Timing"]
 
@@ -44,6 +44,7 @@ class Timing:
     warnings: tuple[str, ...] = ()
     raw: dict[str, Any] = field(default_factory=dict)
     executed: Executed | None = None
+    energy: Energy | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ __all__ = [
     "count",
     "decimals_for",
     "duration",
+    "energy",
     "interval",
     "latency_unit",
     "plain",
@@ -91,6 +92,14 @@ def duration(seconds: float) -> str:
         return f"{seconds // 60:.0f} min {seconds % 60 // 1:02.0f} s"
     unit, per_second = latency_unit(seconds)
     value = seconds * per_second
+    return f"{value:.{decimals_for(value)}f} {unit}"
+
+
+def energy(joules: float) -> str:
+    """``84.2 µJ``, ``1.52 mJ``, ``2.10 J``: three significant digits."""
+    units = (("J", 1.0), ("mJ", 1e3), ("µJ", 1e6))
+    unit, per_joule = next((each for each in units if abs(joules) * each[1] >= 1), units[-1])
+    value = joules * per_joule
     return f"{value:.{decimals_for(value)}f} {unit}"
 
 

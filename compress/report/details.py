@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from compress.pareto.words import (
     count,
     duration,
+    energy,
     plain,
     score,
     score_change,
@@ -14,7 +15,7 @@ from compress.pareto.words import (
     size,
     times,
 )
-from compress.record import Accuracy, Latency, Measurement, Record, Row
+from compress.record import Accuracy, Energy, Latency, Measurement, Record, Row
 
 __all__ = ["row_facts"]
 
@@ -60,6 +61,8 @@ def _measured_facts(record: Record, found: Measurement) -> Iterator[Fact]:
         above, runtime = size(found.memory.model_peak_bytes), size(found.memory.runtime_bytes)
         total = size(found.memory.peak_rss_bytes)
         yield "Memory", f"peak {above} above the runtime's {runtime}; {total} in all"
+    if found.energy is not None:
+        yield "Energy", _energy_words(found.energy)
     yield from _artifact_facts(found)
 
 
@@ -94,6 +97,14 @@ def _latency_words(latency: Latency) -> str:
     return (
         f"p50 {duration(latency.p50_s)}, 95 % interval {duration(low)} to {duration(high)}; "
         f"{', '.join(tail)}; {latency.processes} processes, {latency.samples:,} timed runs"
+    )
+
+
+def _energy_words(found: Energy) -> str:
+    low, high = (energy(end) for end in found.range_j)
+    return (
+        f"{energy(found.inference_j)} an inference, {low} to {high} in its windows, "
+        f"{energy(found.above_idle_j)} above idling; from {plain(found.source, 60)}"
     )
 
 

@@ -104,6 +104,8 @@ def run(job: Job, *, fresh: bool = False) -> Record:
     progress = _Progress(job.candidate, job.candidate, job.candidate)
     entries: list[Entry] = []
     bench = Bench(job.task, job.targets, job.folder, job.mode, job.seed)
+    start = {"labels": labels_of(job.stages), "folder": str(job.folder.root)}
+    job.observer({"event": "start", **start, "record": record.model_dump(mode="json")})
     try:
         for index, label in enumerate(labels_of(job.stages)):
             with located(index, label):
@@ -117,6 +119,10 @@ def run(job: Job, *, fresh: bool = False) -> Record:
                 for past, place in zip(record.rows[:index], entries, strict=False):
                     _measure(job, bench, record, past, place, earlier)
             job.folder.save(record, earlier)
+            if index >= record.baseline:
+                for whole in record.rows[0 if index == record.baseline else index :]:
+                    told = whole.model_dump(mode="json")
+                    job.observer({"event": "row", "index": whole.index, "row": told})
         record.status = "done"
     except KeyboardInterrupt:
         record.status, record.error = "interrupted", "interrupted by the user"

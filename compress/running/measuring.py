@@ -160,6 +160,7 @@ class Bench:
             measurement.warnings.append(timing.error)
             return measurement
         measurement.latency, measurement.memory = timing.latency, timing.memory
+        measurement.energy = timing.energy
         # Without the baseline's time there is nothing to be faster than.
         measurement.speedup = None if isinstance(timings[0], Failure) else timing.speedup
         measurement.warnings.extend(timing.warnings)

@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"algorithms"},
     {"lower", "measure"},
     {"stages"},
-    {"tasks", "zoo", "report", "device"},
+    {"tasks", "zoo", "report", "device", "tracking"},
     {"running", "suite"},
     {"recipe"},
     {"cli", "testing"},
@@ -35,11 +35,15 @@ HOMES = {
     "matplotlib": ["report/plots.py"],
     "accelerate": ["algorithms/training.py"],
     "sklearn": ["tasks/digits.py"],
+    "mlflow": ["tracking/mlflow.py"],
+    "torch.utils.tensorboard": ["tracking/tensorboard.py"],
+    "wandb": ["tracking/wandb.py"],
 }
 
 # Parts that must work where there is no torch: on devices, and where reports are made.
 WITHOUT_TORCH = ["errors", "select", "references", "artifact", "record", "numerics", "invariants"]
 WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay", "recipe_file"]
+WITHOUT_TORCH += ["tracking"]
 
 
 def room_of(path):
@@ -165,7 +169,7 @@ def test_functions_stay_short():
 
 def test_files_stay_small():
     # The worker and the driver are copied to devices as they are: one file each, by design.
-    limits = {PACKAGE / "measure" / "worker.py": 1300, PACKAGE / "measure" / "driver.py": 1200}
+    limits = {PACKAGE / "measure" / "worker.py": 1500, PACKAGE / "measure" / "driver.py": 1200}
     lengths = {path: len(path.read_text().splitlines()) for path in FILES}
     assert not {str(p): n for p, n in lengths.items() if n > limits.get(p, 400)}
 

@@ -79,6 +79,7 @@ def test_a_wrong_recipe_is_refused_with_its_place(text, message, refused):
     [
         (recipe(), ["--set", "stages.4.epochs=1"], r"'4' is not an index"),
         (recipe(), ["--quick", "--strict"], r"--quick and --strict exclude each other"),
+        (recipe(), ["--track", "mlfow"], r"a tracker is one of mlflow, tensorboard, wandb.*got 'mlfow'"),
         (recipe("  - {kind: nowhere_parts:X}"), ["--import", "nowhere_parts"], r"cannot be imported"),
         (recipe("  - {kind: json:dumps}"), ["--import", "json"], r"'json:dumps' is not a subclass of compress\.Stage"),
         (recipe("  - {kind: json:gone}"), ["--import", "json"], r"the module 'json' has no 'gone'"),

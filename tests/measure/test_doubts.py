@@ -2,7 +2,7 @@
 
 import pytest
 
-from compress.measure.doubts import about_checks, about_machine, about_model
+from compress.measure.doubts import about_change, about_checks, about_machine, about_model
 
 CALM = {
     "samples_ns": [1000] * 30,
@@ -15,6 +15,16 @@ CALM = {
     "wall_ns": 1000,
     "cpu_ns": 1000,
 }
+STATE = {
+    "governor": ["performance"],
+    "khz": [2_400_000, 600_000],
+    "temperatures_mc": [40_000, 52_000],
+    "throttled": "0",
+    "throttle_count": 3,
+    "cooling": 0,
+    "load": 0.5,
+}
+EMPTY = {"governor": [], "khz": [], "temperatures_mc": [], "throttled": ""}
 CLEAN = {"denormal_ratio": 1.0, "saturation_sqnr_db": None, "repeatable": True}
 
 
@@ -91,3 +101,51 @@ def test_checks_are_put_in_words(change, said):
 
 def test_harmless_checks_stay_silent():
     assert about_checks(CLEAN | {"denormal_ratio": 1.04, "saturation_sqnr_db": 55.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"governor": ["powersave"]}, "governor changed meanwhile: performance, then powersave"),
+        ({"khz": [600_000, 1_800_000]}, "clock was 2.40 GHz at first and 1.80 GHz at the end"),
+        ({"temperatures_mc": [73_000]}, "warmed up from 52 to 73 °C"),
+        ({"throttle_count": 5}, "slowed down against heat or power 2 times meanwhile"),
+        ({"cooling": 1}, "the system slowed the CPU down against heat"),
+        ({"throttled": "50000"}, "firmware reported: too low a voltage, throttling"),
+        ({"throttled": "8"}, "firmware reported: too much heat"),
+    ],
+)
+def test_a_machine_that_is_not_as_it_was_is_named(change, said):
+    (doubt,) = about_change([STATE, STATE | change])
+    assert said in doubt
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        [STATE, STATE],
+        [STATE | EMPTY, STATE | EMPTY],
+        [STATE | EMPTY, STATE],
+        [STATE | {"throttled": "50005", "cooling": 1}, STATE],  # before is before
+        [STATE | {"throttled": "50000"}, STATE | {"throttled": "50000"}],
+        [STATE, STATE | {"khz": [2_300_000], "temperatures_mc": [70_000]}],
+    ],
+)
+def test_a_machine_that_is_as_it_was_raises_no_doubt(states):
+    assert about_change(states) == []
+
+
+def test_what_came_and_went_is_named_but_settings_are_compared_at_the_ends():
+    passing = STATE | {"throttled": "4", "temperatures_mc": [80_000], "governor": ["x"]}
+    said = " ".join(about_change([STATE, passing, STATE]))
+    assert "throttling" in said
+    assert "to 80 °C" in said
+    assert "governor" not in said
+
+
+def test_a_session_is_judged_from_its_first_to_its_last_process():
+    cool, hot = STATE, STATE | {"temperatures_mc": [75_000]}
+    late = {"at_ns": [30, 40], "state": [hot, hot]}
+    early = {"at_ns": [10, 20], "state": [cool, hot]}
+    (doubt,) = of_machine(late, {}, early)
+    assert "from 52 to 75 °C" in doubt

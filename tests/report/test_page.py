@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import compress.report
+from compress.record import Energy
 from compress.report import write_report
 from compress.report.curves import curves_of, svg_of
 from compress.report.details import row_facts
@@ -194,6 +195,22 @@ def test_row_facts_say_what_the_table_cannot(chain):
     assert facts["Float between int8"] == "ReduceMean"
     assert facts["Parity with its module"].startswith("99.80 % same answer, largest error 0.031")
     assert "p99 needs more samples" in facts["Latency"]
+
+
+def test_energy_is_told_only_where_a_sensor_told_it(chain):
+    row = chain.rows[3].model_copy(deep=True)
+    assert "Energy" not in dict(row_facts(chain, row, "laptop"))
+    row.on("laptop").energy = Energy(
+        inference_j=1.234e-3,
+        range_j=(9.5e-4, 2.1),
+        above_idle_j=8e-6,
+        source="RAPL,\npackage-0",
+        inferences=10,
+    )
+    assert dict(row_facts(chain, row, "laptop"))["Energy"] == (
+        "1.23 mJ an inference, 950 µJ to 2.10 J in its windows, 8.00 µJ above idling; "
+        "from RAPL, package-0"
+    )
 
 
 def test_row_facts_of_an_unmeasured_row_are_those_of_its_stage(chain):
