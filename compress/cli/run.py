@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from compress.algorithms.processes import leave
+from compress.cli.launch import complete_launch
 from compress.cli.progress import Progress
+from compress.environment import process_index
 from compress.errors import RecipeError
 from compress.measure.target import Mode
 from compress.pareto import recommend
@@ -17,7 +20,11 @@ _BUDGET_MISSED = 3
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; 3 where the recipe's budget is missed."""
+    """Run the command; 3 where the recipe's budget is missed.
+
+    Of several processes that were launched together, the first one's result is what counts.
+    """
+    complete_launch()
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
     folder = Path(arguments.out or Path("runs") / recipe.name)
     record = recipe.execute(
@@ -26,6 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
         fresh=arguments.fresh,
         observer=Progress(),
     )
+    leave()
+    if process_index() > 0:
+        return 0  # the first process writes and speaks for all
     written = write_report(record, folder)
     print(render_table(record))
     report = next((path for path in written if path.suffix == ".html"), folder)
