@@ -28,10 +28,12 @@ from compress.invariants import Invariant
 from compress.numerics import Numerics, QuantRule
 from compress.record import write_atomically
 
-__all__ = ["Architecture", "Candidate", "Inputs", "count_parameters", "load_weights"]
+__all__ = ["FILES", "Architecture", "Candidate", "Inputs", "count_parameters", "load_weights"]
 
 _WEIGHTS = "weights.safetensors"
 _STRUCTURE = "candidate.json"
+#: What a saved candidate consists of.
+FILES = (_WEIGHTS, _STRUCTURE)
 
 
 class Architecture(BaseModel):

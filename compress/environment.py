@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
-__all__ = ["environment", "package_versions"]
+__all__ = ["environment", "package_versions", "process_count", "process_index"]
 
 _PACKAGES = (
     "compresskit",
@@ -20,6 +22,21 @@ _PACKAGES = (
     "accelerate",
     "numpy",
 )
+
+
+# What torchrun and accelerate set, and three kinds of mpirun.
+_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_INDICES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+
+def process_count() -> int:
+    """How many processes were launched together; 1 where nothing was said."""
+    return _first_number(_COUNTS, 1)
+
+
+def process_index() -> int:
+    """Which of them this is, from 0."""
+    return _first_number(_INDICES, 0)
 
 
 def package_versions() -> dict[str, str]:
@@ -54,3 +71,8 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
+
+
+def _first_number(names: Sequence[str], otherwise: int) -> int:
+    values = [os.environ.get(name, "") for name in names]
+    return next((int(value) for value in values if value.isdecimal()), otherwise)

@@ -18,6 +18,7 @@ The tree::
     ├── MeasurementError       a target that could not load, run or time an artifact
     ├── RecordError            a run folder or record that cannot be read or belongs elsewhere
     ├── StorageError           the disk refused a write
+    ├── ProcessError           of several processes that train together, another one failed
     └── MissingExtra           an optional dependency that is not installed
 
 A message is one sentence (two at most): what was wrong, where, what was given, what would do.
@@ -38,6 +39,7 @@ __all__ = [
     "MissingExtra",
     "NoEffect",
     "ParityError",
+    "ProcessError",
     "RecipeError",
     "RecordError",
     "SelectorError",
@@ -121,6 +123,10 @@ class RecordError(CompressError):
 
 class StorageError(CompressError):
     """The disk refused a write; what was written before is intact."""
+
+
+class ProcessError(CompressError):
+    """Of several processes that train together, another one failed or is gone."""
 
 
 class MissingExtra(CompressError):

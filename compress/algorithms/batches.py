@@ -28,22 +28,33 @@ __all__ = ["Batch", "Views", "head", "is_labelled", "read"]
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch. ``view`` and ``index``, its place in the view, identify its content."""
+    """One batch, or one process's part of it.
+
+    ``view`` and ``index``, its place in the view, identify its content, for one part. ``weight`` is
+    its share of the mean over the whole batch, which has ``whole`` samples.
+    """
 
     view: int
     index: int
     inputs: Inputs
     labels: Tensor | None
+    weight: float = 1.0
+    whole: int = 0
 
 
 @dataclass(frozen=True)
 class Views:
-    """Seeded views of a data set; see the module's docstring."""
+    """Seeded views of a data set; see the module's docstring.
+
+    ``part`` is which part of every batch to give, and of how many. Parts are equal to one sample; a
+    batch that has not two samples for each is given whole to all.
+    """
 
     dataset: Dataset
     batch_size: int
     seed: int
     augment: Augment | None = None
+    part: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.batch_size)
@@ -56,19 +67,32 @@ class Views:
         if order_seed is not None:
             generator = _generator(self.seed, order_seed + 1_000_003)
             order = torch.randperm(len(chunks), generator=generator).tolist()
-        loader = _loader(self.dataset, [chunks[i].tolist() for i in order])
-        for index, (inputs, labels) in zip(order, loader, strict=True):
+        parts = [self._part(chunks[i]) for i in order]
+        loader = _loader(self.dataset, [part.tolist() for part in parts])
+        for index, part, (inputs, labels) in zip(order, parts, loader, strict=True):
+            whole = len(chunks[index])
+            is_part = len(part) < whole
             if self.augment is not None:
                 if not isinstance(inputs, Tensor):
                     raise DataError("augment needs inputs that are one tensor, not a dictionary.")
-                inputs = self.augment(inputs, _generator(self.seed, view, index))
-            yield Batch(view, index, inputs, labels)
+                seeds = (index, self.part[0]) if is_part else (index,)
+                inputs = self.augment(inputs, _generator(self.seed, view, *seeds))
+            weight = len(part) / whole if is_part else 1 / self.part[1]
+            yield Batch(view, index, inputs, labels, weight, whole)
+
+    def _part(self, chunk: Tensor) -> Tensor:
+        # Norms over a batch need two samples.
+        which, count = self.part
+        return torch.tensor_split(chunk, count)[which] if len(chunk) >= 2 * count else chunk
 
 
-def read(dataset: Dataset, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-    """The data set in its own order, at most ``limit`` samples of it."""
+def read(
+    dataset: Dataset, batch_size: int, limit: int | None = None, part: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
+    """The data set in its own order, at most ``limit`` samples; of its batches every n-th."""
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    chunks = [list(range(i, min(i + batch_size, count))) for i in range(0, count, batch_size)]
+    starts = range(0, count, batch_size)[part[0] :: part[1]]
+    chunks = [list(range(start, min(start + batch_size, count))) for start in starts]
     for index, (inputs, labels) in enumerate(_loader(dataset, chunks)):
         yield Batch(0, index, inputs, labels)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.algorithms.calibrate import RangeObserver, activation_grid
-from compress.inputs import Inputs, forward
+from compress.inputs import Inputs, forward, to_device
 from compress.numerics import LayerFormat, weight_bits
 
 __all__ = [
@@ -153,8 +153,9 @@ def observe_ranges(
     module.eval()
     try:
         if static:
+            device = next(module.parameters()).device
             for batch in batches:
-                forward(module, batch)
+                forward(module, to_device(batch, device))
     finally:
         module.train(was_training)
         for handle in handles:

@@ -65,7 +65,14 @@ def zero_tensors(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
 def keep_zeros(module: nn.Module, invariants: Sequence[Invariant]) -> Callable[[], None]:
     """A function that puts the present zeros of the named tensors back, for use after each step."""
     masks = {name: module.get_parameter(name) != 0 for name in _named(invariants)}
-    return lambda: zero_tensors(module, masks)
+
+    def put_back() -> None:
+        for name, mask in masks.items():
+            # The module may have moved to another device since.
+            masks[name] = mask.to(module.get_parameter(name).device)
+        zero_tensors(module, masks)
+
+    return put_back
 
 
 def verify_zeros(before: nn.Module, after: nn.Module, invariants: Sequence[Invariant]) -> None:

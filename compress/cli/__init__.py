@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 
-from compress.errors import CompressError
+from compress.errors import CompressError, ProcessError
 
 TYPE_CHECKING = False  # typing itself takes a tenth of the time of `--help` to import
 if TYPE_CHECKING:
@@ -34,14 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(command.run(arguments))
     except KeyboardInterrupt:
-        _complain(
-            "interrupted; what was finished is kept, and the same command goes on from there."
-        )
+        if not _is_follower():
+            _complain(
+                "interrupted; what was finished is kept, and the same command goes on from there."
+            )
         return _FAILED
     except CompressError as error:
         if arguments.debug:
             raise
-        _complain(_placed(error))
+        # Wrong input, and the end of the first process, are not said once more by every other.
+        if not (_is_follower() and (error.exit_code == 2 or isinstance(error, ProcessError))):
+            _complain(_placed(error))
         return error.exit_code
     except BrokenPipeError:
         return _FAILED
@@ -57,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(message: str) -> None:
     print(f"compresskit: {message}", file=sys.stderr)
+
+
+def _is_follower() -> bool:
+    from compress.environment import process_index
+
+    return process_index() > 0
 
 
 def _placed(error: CompressError) -> str:

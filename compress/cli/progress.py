@@ -28,6 +28,12 @@ class Progress:
             self._settle(f"{self._stage}")
         elif kind == "epoch":
             self._move(self._epoch(event))
+        elif kind == "step":
+            self._step(event)
+        elif kind == "resumed":
+            self._settle(f"{self._stage}: going on after epoch {event['epoch']}")
+        elif kind == "warning":
+            self._settle(f"{self._stage}: {event['text']}")
         elif kind == "measure":
             self._settle(f"{self._stage}: measuring")
         elif kind == "reuse":
@@ -44,8 +50,16 @@ class Progress:
         seen = "" if validation is None else f", validation {validation:.4f}"
         return (
             f"{self._stage}: epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.4f}"
-            f"{seen}, {event['samples_per_s']:.0f} samples/s"
+            f"{seen}, {_pace(event)}"
         )
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        # Lines that stay would be too many.
+        if self._moves:
+            self._move(
+                f"{self._stage}: epoch {event['epoch']}/{event['epochs']}, step {event['step']}/"
+                f"{event['steps']}, loss {event['loss']:.4f}, {_pace(event)}"
+            )
 
     def _move(self, text: str) -> None:
         if not self._moves:
@@ -64,5 +78,16 @@ class Progress:
         self._stream.flush()
 
     def _stamped(self, text: str) -> str:
-        elapsed_s = int(time.monotonic() - self._start_s)
-        return f"{elapsed_s // 60:3d}:{elapsed_s % 60:02d}  {text}"
+        return f"{_clock(time.monotonic() - self._start_s):>6}  {text}"
+
+
+def _pace(event: Mapping[str, Any]) -> str:
+    left = f", {_clock(event['left_s'])} left" if event["left_s"] >= 1 else ""
+    return f"{event['samples_per_s']:.0f} samples/s{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

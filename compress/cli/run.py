@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.algorithms.processes import leave
+from compress.cli.launch import complete_launch
 from compress.cli.progress import Progress
+from compress.environment import process_index
 from compress.errors import RecipeError
 from compress.measure.target import Mode
 from compress.pareto import recommend
@@ -20,11 +23,16 @@ _BUDGET_MISSED = 3
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; 3 where the recipe's budget is missed."""
+    """Run the command; 3 where the recipe's budget is missed.
+
+    Of several processes that were launched together, the first one's result is what counts.
+    """
+    complete_launch()
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
     folder = Path(arguments.out or Path("runs") / recipe.name)
     progress = Progress()
-    tracking = Tracking.of(arguments.track, progress.note)
+    first = process_index() == 0  # of a launch, only the first process writes and speaks
+    tracking = Tracking.of(arguments.track if first else [], progress.note)
 
     def observer(event: Mapping[str, Any]) -> None:
         progress(event)
@@ -36,6 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
         fresh=arguments.fresh,
         observer=observer,
     )
+    leave()
+    if not first:
+        return 0
     written = write_report(record, folder)
     print(render_table(record))
     report = next((path for path in written if path.suffix == ".html"), folder)

@@ -17,7 +17,7 @@ from compress.algorithms.training import isolated
 from compress.candidate import Candidate, count_parameters
 from compress.inputs import Inputs, batch_size_of, forward
 from compress.measure.target import Mode
-from compress.running.loop import Job, context_of, labels_of, located
+from compress.running.job import Job, context_of, labels_of, located
 from compress.stages.base import Stage
 from compress.stages.models import frozen_teacher
 

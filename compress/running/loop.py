@@ -17,79 +17,36 @@ A failure leaves the rows before it on disk, and the next run of the same recipe
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.processes import Processes, join
 from compress.algorithms.sparsity import verify_zeros
-from compress.candidate import Architecture, Candidate, count_parameters
-from compress.environment import environment, package_versions
-from compress.errors import CompressError, ContractViolation
-from compress.measure.target import Mode, Target
+from compress.candidate import Candidate, count_parameters
+from compress.environment import environment
+from compress.errors import CompressError, ContractViolation, ProcessError
 from compress.record import Record, Row
-from compress.references import CodeReferences
-from compress.running.folder import DAMAGED, RunFolder, StageResult
+from compress.running.folder import DAMAGED, StageResult
+from compress.running.followers import follow, tell_candidate, tell_end, tell_stage
+from compress.running.job import (
+    Job,
+    Observer,
+    Progress,
+    context_of,
+    labels_of,
+    load_candidate,
+    located,
+    trains,
+)
 from compress.running.measuring import Bench, Entry, task_facts
-from compress.stages.base import Context, Effect, Stage, Teacher, unique_name
-from compress.stages.models import frozen_teacher
-from compress.task import Task
+from compress.stages.base import Context, Effect, Stage
 
 __all__ = ["Job", "Observer", "check_effects", "context_of", "labels_of", "located", "run"]
-
-# Packages whose versions change what is measured and nothing that a stage does.
-_ONLY_MEASURES = frozenset({"openvino"})
-
-#: Is told what happens, as plain JSON values.
-Observer = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A recipe with everything that it is run on.
-
-    Args:
-        name: of the recipe.
-        recipe: the recipe, fully resolved, for the record.
-        seed: of the recipe.
-        stages: in order.
-        candidate: what enters.
-        task: what it is for.
-        targets: where it is measured; at least one.
-        folder: where the run is kept.
-        build: makes a module from an architecture.
-        references: the user's code that may be followed.
-        mode: how hard to measure.
-        observer: is told what happens.
-    """
-
-    name: str
-    recipe: dict[str, Any]
-    seed: int
-    stages: Sequence[Stage]
-    candidate: Candidate
-    task: Task
-    targets: Sequence[Target]
-    folder: RunFolder
-    build: Callable[[Architecture], nn.Module]
-    references: CodeReferences
-    mode: Mode = "default"
-    observer: Observer = lambda _: None
-
-
-@dataclass
-class _Progress:
-    # What the loop carries from row to row.
-    candidate: Candidate
-    teacher: Candidate
-    origin: Candidate
 
 
 def run(job: Job, *, fresh: bool = False) -> Record:
@@ -99,9 +56,25 @@ def run(job: Job, *, fresh: bool = False) -> Record:
         StageError: a stage failed; carries its index and label.
         CompressError: lowering or measuring failed; the rows before are on disk.
     """
+    processes = join()
+    if not processes.is_first:
+        return follow(job, processes)
+    record, problem = None, "it was interrupted"
+    try:
+        record = _lead(job, processes, fresh)
+        return record
+    except Exception as error:
+        problem = str(error)
+        raise
+    finally:
+        with suppress(ProcessError):
+            tell_end(processes, record, problem)
+
+
+def _lead(job: Job, processes: Processes, fresh: bool) -> Record:
     earlier = job.folder.prepare(job.name, fresh=fresh)
     record = _new_record(job, earlier)
-    progress = _Progress(job.candidate, job.candidate, job.candidate)
+    progress = Progress.at_the_start(job, processes)
     entries: list[Entry] = []
     bench = Bench(job.task, job.targets, job.folder, job.mode, job.seed)
     start = {"labels": labels_of(job.stages), "folder": str(job.folder.root)}
@@ -139,41 +112,6 @@ def run(job: Job, *, fresh: bool = False) -> Record:
     return record
 
 
-@contextmanager
-def located(index: int, label: str) -> Iterator[None]:
-    """Errors raised inside say that they belong to the stage that makes row ``index``."""
-    try:
-        yield
-    except CompressError as error:
-        if error.index is None:
-            error.index, error.label = index - 1, label
-        raise
-
-
-def labels_of(stages: Sequence[Stage]) -> list[str]:
-    """A unique label for row 0 and for each stage: its own, or its kind with a number."""
-    labels = ["input"]
-    for stage in stages:
-        labels.append(unique_name(stage.label or stage.kind.rpartition(":")[2], labels))
-    return labels
-
-
-def context_of(
-    job: Job, teacher: Teacher, origin: Candidate, index: int, report: Observer = lambda _: None
-) -> Context:
-    """What the stage that makes row ``index`` is given."""
-    return Context(
-        task=job.task,
-        teacher=teacher,
-        origin=origin,
-        seed=_seed(job.seed, index),
-        workdir=job.folder.stage(index, labels_of(job.stages)[index]),
-        build=job.build,
-        references=job.references,
-        report=report,
-    )
-
-
 def _new_record(job: Job, earlier: Record | None) -> Record:
     # What devices told whose results were merged stays as long as their measurements do.
     targets = dict(earlier.environment.get("targets", {})) if earlier else {}
@@ -189,13 +127,15 @@ def _new_record(job: Job, earlier: Record | None) -> Record:
     )
 
 
-def _advance(job: Job, progress: _Progress, index: int, label: str) -> Row:
+def _advance(job: Job, progress: Progress, index: int, label: str) -> Row:
     """Run one stage, or find its result; the row has no measurement yet."""
     parent = progress.candidate.fingerprint
     job.observer({"event": "stage", "index": index, "label": label, "of": len(job.stages)})
     if index == 0:
         job.candidate.validate()
-        job.candidate.save(job.folder.stage(0, label) / "candidate")
+        folder = job.folder.stage(0, label) / "candidate"
+        job.candidate.save(folder)
+        tell_candidate(progress.processes, 0, folder)
         result, cached = StageResult(parent, parent, 0.0, (), ()), False
     else:
         result, cached = _take(job, progress, job.stages[index - 1], index, label)
@@ -217,19 +157,21 @@ def _advance(job: Job, progress: _Progress, index: int, label: str) -> Row:
 
 
 def _take(
-    job: Job, progress: _Progress, stage: Stage, index: int, label: str
+    job: Job, progress: Progress, stage: Stage, index: int, label: str
 ) -> tuple[StageResult, bool]:
     """Move the progress past one stage; whether its result was there already."""
-    key = _key(job, stage, progress, index)
+    key, folder = progress.key(job, index), job.folder.stage(index, label)
     found = _earlier_result(job, index, label, key, progress.candidate)
     result, after = found or _run_stage(job, progress, stage, index, label, key)
-    _follow(progress, stage, after)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    tell_candidate(progress.processes, index, folder / "candidate")
+    progress.advance(stage, after)
     return result, found is not None
 
 
 def _run_stage(
     job: Job,
-    progress: _Progress,
+    progress: Progress,
     stage: Stage,
     index: int,
     label: str,
@@ -237,24 +179,34 @@ def _run_stage(
 ) -> tuple[StageResult, Candidate]:
     before, folder = progress.candidate, job.folder.stage(index, label)
     history: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    earlier_s: list[float] = []
 
     def report(event: Mapping[str, Any]) -> None:
-        history.append({k: v for k, v in event.items() if k != "event"})
-        job.folder.log({"stage": label, **event})
+        if event["event"] == "epoch":
+            history.append({k: v for k, v in event.items() if k not in ("event", "left_s")})
+        elif event["event"] == "resumed":
+            history.extend(event["history"])
+            earlier_s.append(event["seconds"])
+        elif event["event"] == "warning":
+            warnings.append(event["text"])
+        if event["event"] != "step":
+            job.folder.log({"stage": label, **event})
         job.observer({"stage": label, **event})
 
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stage.json").unlink(missing_ok=True)
-    teacher = frozen_teacher(progress.teacher.fork().module)
-    after = _checked(stage, before, context_of(job, teacher, progress.origin, index, report))
+    if trains(stage):
+        tell_stage(progress.processes, index, key)
+    after = _checked(stage, before, progress.context(job, index, key, report))
     after = replace(after, lineage=(*before.lineage, before.fingerprint))
     after.save(folder / "candidate")
     result = StageResult(
         key=key,
         fingerprint=after.fingerprint,
-        seconds=time.perf_counter() - start,
-        notes=after.notes,
+        seconds=time.perf_counter() - start + sum(earlier_s),
+        notes=(*after.notes, *warnings),
         history=tuple(history),
     )
     job.folder.remember(index, label, result)
@@ -304,30 +256,11 @@ def _earlier_result(
     result = job.folder.result(index, label)
     if result is None or result.key != key:
         return None
-
-    def build(architecture: Architecture | None) -> nn.Module:
-        if architecture is not None:
-            return job.build(architecture)
-        return before.fork().module
-
     try:
-        path = job.folder.stage(index, label) / "candidate"
-        after = Candidate.load(path, before.example, build)
+        after = load_candidate(job, job.folder.stage(index, label) / "candidate", before)
     except DAMAGED:
         return None
     return (result, after) if after.fingerprint == result.fingerprint else None
-
-
-def _follow(progress: _Progress, stage: Stage, after: Candidate) -> None:
-    old = quantizable_layers(progress.origin.module)
-    if (
-        old != quantizable_layers(after.module)
-        or progress.origin.architecture != after.architecture
-    ):
-        progress.origin = after
-    if stage.kind == "train":
-        progress.teacher = after
-    progress.candidate = after
 
 
 def _measure(
@@ -352,45 +285,3 @@ def _measure(
     job.observer({"event": "measure", "index": row.index, "label": row.stage})
     row.measurements = bench.compared(entry) if bench.has_baseline else bench.scored(entry)
     row.macs, row.measured_with = bench.macs(entry), key
-
-
-def _seed(seed: int, index: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def _key(job: Job, stage: Stage, progress: _Progress, index: int) -> str:
-    """Identifies everything that a stage's result depends on."""
-    facts = [
-        progress.candidate.fingerprint,
-        progress.teacher.fingerprint,
-        progress.origin.fingerprint,
-        type(stage).__qualname__,
-        stage.model_dump(mode="json", exclude={"label"}),
-        _seed(job.seed, index),
-        _data_fingerprint(job.task),
-        {name: v for name, v in package_versions().items() if name not in _ONLY_MEASURES},
-    ]
-    return hashlib.blake2b(json.dumps(facts, default=str).encode(), digest_size=16).hexdigest()
-
-
-def _data_fingerprint(task: Task) -> str:
-    # A look at a few samples of each split: enough to notice another data set, at no cost.
-    digest = hashlib.blake2b(task.name.encode(), digest_size=16)
-    for split in (task.train, task.validation, task.test):
-        count = len(split)
-        digest.update(str(count).encode())
-        for place in (0, count // 3, count // 2, count - 1):
-            for tensor in _tensors(split[place]):
-                digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _tensors(sample: Any) -> list[Tensor]:
-    if isinstance(sample, Tensor):
-        return [sample]
-    if isinstance(sample, dict):
-        return [t for value in sample.values() for t in _tensors(value)]
-    if isinstance(sample, (tuple, list)):
-        return [t for value in sample for t in _tensors(value)]
-    return [torch.as_tensor(sample)]

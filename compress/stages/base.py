@@ -29,7 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from compress.algorithms.batches import read
+from compress.algorithms.checkpoints import Checkpoint
 from compress.algorithms.fakequant import observe_ranges, quantizable_layers
+from compress.algorithms.processes import ALONE, Processes
 from compress.candidate import Architecture, Candidate, Inputs
 from compress.numerics import LayerFormat
 from compress.references import CodeReferences
@@ -85,6 +87,10 @@ class Context:
         build: makes a module from an architecture.
         references: the user's code that may be followed.
         report: takes events such as an epoch's loss, as plain JSON values.
+        checkpoint: where an unfinished training is kept; ``None`` for nowhere.
+        processes: who runs the same stage now, each on its part of the training data; the first
+            of them alone writes to ``workdir``. A stage runs in all of them where its
+            ``epochs_of_training`` is not 0, and else in the first alone.
     """
 
     task: Task
@@ -95,6 +101,8 @@ class Context:
     build: Callable[[Architecture], nn.Module]
     references: CodeReferences = field(default_factory=CodeReferences)
     report: Callable[[Mapping[str, Any]], None] = lambda _: None
+    checkpoint: Checkpoint | None = None
+    processes: Processes = ALONE
 
 
 class Stage(BaseModel, ABC):
@@ -133,7 +141,7 @@ class Stage(BaseModel, ABC):
         return candidate
 
     def epochs_of_training(self) -> int:
-        """How many passes over the training data it makes, for the forecast."""
+        """How many passes over the training data it makes at most; 0 where it does not train."""
         return 0
 
 

@@ -43,8 +43,7 @@ class DistillStage(Training, Stage):
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The trained student."""
         student = self._enter(candidate, context)
-        fit(student, context, self, self.losses, build_teacher(self.teacher, context))
-        return student
+        return fit(student, context, self, self.losses, build_teacher(self.teacher, context))
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The untrained student, once teacher and student are seen to fit together."""

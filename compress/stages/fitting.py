@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Literal
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,8 +17,19 @@ from torch import nn
 
 from compress.algorithms.batches import Views, is_labelled, read
 from compress.algorithms.fakequant import simulate
+from compress.algorithms.optimization import Schedule
 from compress.algorithms.sparsity import keep_zeros
-from compress.algorithms.training import EpochReport, Optimization, isolated, train
+from compress.algorithms.training import (
+    Beside,
+    EpochReport,
+    Hooks,
+    Keeping,
+    Optimization,
+    Outcome,
+    StepReport,
+    isolated,
+    train,
+)
 from compress.candidate import Candidate
 from compress.errors import DataError, StageError
 from compress.inputs import forward, to_device
@@ -28,9 +40,14 @@ from compress.stages.terms import Scene
 
 __all__ = ["Training", "fit", "rehearse_losses", "validation_loss"]
 
+_WARMUP, _ONE_CYCLE_WARMUP = 0.05, 0.3
+
 
 class Training(BaseModel):
     """How to train; the keys that train, distill and finetune blocks share.
+
+    ``batch_size``: samples for one step, of all processes together: a recipe trains in the same
+    steps however many processes share the work.
 
     ``views``: how many augmented views of the data to use before they repeat. With a teacher, its
     outputs are computed once for each view and kept, so that ``epochs`` beyond ``views`` cost no
@@ -40,26 +57,50 @@ class Training(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(
+        default=128, ge=1, description="Samples for one step, of all processes together."
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="The highest one.")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = Field(default=1e-2, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    clip_norm: float | None = Field(default=1.0, gt=0)
+    schedule: Schedule = "cosine"
+    warmup: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of all steps in which the learning rate rises; 0.05, of one-cycle 0.3.",
+    )
+    clip_norm: float | None = Field(
+        default=1.0, gt=0, description="The largest norm of the gradient of one step."
+    )
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay of a moving average of the weights, which then are the result.",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after so many epochs without a lower validation loss, and take the "
+        "weights of the epoch where it was lowest.",
+    )
     augment: bool = True
     views: int | None = Field(default=None, ge=1)
 
     def optimization(self) -> Optimization:
         """These settings for the training loop."""
+        usual = _ONE_CYCLE_WARMUP if self.schedule == "one-cycle" else _WARMUP
         return Optimization(
             epochs=self.epochs,
             learning_rate=self.learning_rate,
             optimizer=self.optimizer,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
-            warmup=self.warmup,
+            warmup=usual if self.warmup is None else self.warmup,
             clip_norm=self.clip_norm,
+            ema=self.ema,
+            patience=self.patience,
         )
 
 
@@ -69,54 +110,40 @@ def fit(
     training: Training,
     losses: Sequence[LossSettings],
     teacher: Teacher | None,
-) -> None:
-    """Train the candidate's module in place, as it computes.
+) -> Candidate:
+    """Train the candidate's module in place, as it computes; the candidate, with notes.
+
+    An unfinished training that left a checkpoint is gone on with.
 
     Raises:
-        DataError: a loss needs labels and the training data has none.
+        DataError: a loss, or the wish to stop early, needs labels and the data has none.
         SelectorError: a loss names layers that are not there or do not fit.
         StageError: a loss needs a teacher, or another; or its answers do not fit in memory.
         TrainingDiverged: a loss that is not finite.
     """
     _check(losses, context, teacher)
-    module, task, formats = candidate.module, context.task, formats_of(candidate)
+    _check_patience(training, context)
+    module, task = candidate.module, context.task
     augment = task.augment if training.augment else None
-    views = Views(task.train, training.batch_size, context.seed, augment)
+    part = context.processes.part
+    views = Views(task.train, training.batch_size, context.seed, augment, part)
+    keeping = _keeping(candidate, context, training, losses)
     simulation = ExitStack()
 
     with isolated(context.seed), simulation:
-        objective, companions = _objective(candidate, context, training, losses, teacher)
-
-        def before_epoch() -> None:
-            # Weights have moved, so ranges are taken anew: on the float module, as lowering does.
-            objective.next_epoch()
-            simulation.close()
-            simulation.enter_context(simulate(module, formats, ranges_of(module, formats, task)))
-
-        def after_epoch(report: EpochReport) -> None:
-            context.report(
-                {
-                    "event": "epoch",
-                    "epoch": report.epoch,
-                    "epochs": report.epochs,
-                    "loss": report.loss,
-                    "losses": objective.means(),
-                    "validation_loss": validation_loss(module, context),
-                    "samples_per_s": report.samples_per_s,
-                }
-            )
-
-        train(
+        objective, beside = _objective(candidate, context, training, losses, teacher)
+        outcome = train(
             module,
             views,
             objective,
             training.optimization(),
-            companions=companions,
+            beside=beside,
             distinct_views=training.views,
-            on_epoch_start=before_epoch,
-            after_step=keep_zeros(module, candidate.invariants),
-            on_epoch_end=after_epoch,
+            hooks=_hooks(candidate, context, objective, simulation, keeping.journal),
+            keeping=keeping,
+            processes=context.processes,
         )
+    return replace(candidate, notes=(*candidate.notes, *_notes(outcome, training)))
 
 
 def rehearse_losses(
@@ -145,13 +172,14 @@ def validation_loss(module: nn.Module, context: Context) -> float | None:
     loss, total, seen = task_loss(context.task), 0.0, 0
     was_training, device = module.training, next(module.parameters()).device
     module.eval()
-    for batch in read(context.task.validation, 256):
+    for batch in read(context.task.validation, 256, part=context.processes.part):
         assert batch.labels is not None
         value = loss(forward(module, to_device(batch.inputs, device)), batch.labels.to(device))
         total += float(value) * len(batch.labels)
         seen += len(batch.labels)
     module.train(was_training)
-    return total / seen
+    everyone = context.processes.gather(torch.tensor([total, seen], dtype=torch.float64)).sum(0)
+    return float(everyone[0] / everyone[1])
 
 
 def _check(losses: Sequence[LossSettings], context: Context, teacher: Teacher | None) -> None:
@@ -165,13 +193,92 @@ def _check(losses: Sequence[LossSettings], context: Context, teacher: Teacher | 
             raise StageError(f"the loss {loss.kind!r} needs a teacher and there is none.")
 
 
+def _check_patience(training: Training, context: Context) -> None:
+    if training.patience is not None and not is_labelled(context.task.validation):
+        raise DataError(
+            f"patience needs labels in the validation data, and that of task "
+            f"{context.task.name!r} has none; leave it out."
+        )
+
+
+def _keeping(
+    candidate: Candidate, context: Context, training: Training, losses: Sequence[LossSettings]
+) -> Keeping:
+    # A stage may train twice, and what enters a training may come out otherwise than before: the
+    # checkpoint of one is not that of another.
+    checkpoint = context.checkpoint
+    if checkpoint is not None:
+        settings = [training.model_dump(mode="json"), [x.model_dump(mode="json") for x in losses]]
+        checkpoint = checkpoint.within(candidate.fingerprint, settings)
+    diverged = context.workdir / "diverged-batch.safetensors"
+    if context.processes.is_first:
+        diverged.unlink(missing_ok=True)  # of an earlier try
+    return Keeping(checkpoint, [], diverged)
+
+
+def _hooks(
+    candidate: Candidate,
+    context: Context,
+    objective: WeightedSum,
+    simulation: ExitStack,
+    journal: list[dict[str, Any]],
+) -> Hooks:
+    module, task, formats = candidate.module, context.task, formats_of(candidate)
+
+    def epoch_start(epoch: int) -> None:
+        # Weights have moved, so ranges are taken anew: on the float module, as lowering does.
+        objective.start_epoch(epoch)
+        simulation.close()
+        simulation.enter_context(simulate(module, formats, ranges_of(module, formats, task)))
+
+    def epoch_end(report: EpochReport) -> None:
+        means = objective.means()
+        everyone = context.processes.gather(torch.tensor(list(means.values()))).mean(0).tolist()
+        entry = {
+            "epoch": report.epoch,
+            "epochs": report.epochs,
+            "loss": report.loss,
+            "losses": dict(zip(means, everyone, strict=True)),
+            "validation_loss": report.validation_loss,
+            "samples_per_s": report.samples_per_s,
+        }
+        journal.append(entry)
+        context.report({"event": "epoch", **entry, "left_s": report.left_s})
+
+    def step(report: StepReport) -> None:
+        context.report({"event": "step", **asdict(report)})
+
+    def resumed(epochs: int, seconds: float) -> None:
+        history = list(journal)
+        context.report(
+            {"event": "resumed", "epoch": epochs, "seconds": seconds, "history": history}
+        )
+
+    return Hooks(
+        epoch_start=epoch_start,
+        after_step=keep_zeros(module, candidate.invariants),
+        validate=lambda: validation_loss(module, context),
+        epoch_end=epoch_end,
+        step=step,
+        resumed=resumed,
+        warn=lambda text: context.report({"event": "warning", "text": text}),
+    )
+
+
+def _notes(outcome: Outcome, training: Training) -> list[str]:
+    if outcome.epoch_of_weights == training.epochs:
+        return []
+    best, epochs = outcome.epoch_of_weights, f"{outcome.epochs} of {training.epochs} epochs"
+    return [f"trained {epochs}; the weights are of epoch {best}, of lowest validation loss"]
+
+
 def _objective(
     candidate: Candidate,
     context: Context,
     training: Training,
     losses: Sequence[LossSettings],
     teacher: Teacher | None,
-) -> tuple[WeightedSum, list[nn.Module]]:
+) -> tuple[WeightedSum, Beside]:
     scene = Scene(candidate.module, teacher, context)
     terms = weighted(losses, scene, training.epochs)
     ask = None
@@ -179,5 +286,8 @@ def _objective(
         repeats = training.views is not None and training.views < training.epochs
         views = training.views if repeats else None
         ask = remembering(scene, terms, len(context.task.train), views)
-    companions = [one.term.companion for one in terms if one.term.companion is not None]
-    return WeightedSum(candidate.module, terms, ask), companions
+    beside = Beside(
+        tuple(one.term.companion for one in terms if one.term.companion is not None),
+        tuple(other for one in terms for other in one.term.others),
+    )
+    return WeightedSum(candidate.module, terms, ask), beside

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from compress.algorithms.training import isolated
 from compress.candidate import Architecture, load_weights
 from compress.errors import DataError, RecipeError, StageError
-from compress.inputs import Inputs, batch_size_of, forward
+from compress.inputs import Inputs, batch_size_of, device_of, forward, to_device
 from compress.recipe_file import RecipePath
 from compress.stages.base import Context, Teacher
 
@@ -103,7 +103,7 @@ class ModuleTeacher:
     @torch.no_grad()
     def __call__(self, inputs: Inputs) -> Tensor:
         """What the module says about a batch."""
-        device = (next(iter(inputs.values())) if isinstance(inputs, dict) else inputs).device
+        device = device_of(inputs)
         first = next(self.module.parameters(), None)
         if first is not None and first.device != device:
             self.module.to(device)
@@ -144,7 +144,7 @@ def _checked(teach: Callable[[Inputs], Any], name: str) -> Teacher:
                 f"the teacher {name} must return one tensor with {expected} rows, one for each "
                 f"sample; got {given}."
             )
-        return outputs.detach()
+        return outputs.detach().to(device_of(inputs))
 
     return checked
 
@@ -169,7 +169,8 @@ def _onnx_teacher(path: Path) -> Callable[[Inputs], Tensor]:
                 f"teacher.onnx: {path}: the file takes the inputs {sorted(names)} and the task "
                 f"gives {sorted(given)}."
             )
-        rows = [session.run(None, feeds)[0][-new:] for feeds, new in batches([inputs], session)]
+        there = to_device(inputs, torch.device("cpu"))
+        rows = [session.run(None, feeds)[0][-new:] for feeds, new in batches([there], session)]
         return torch.from_numpy(np.concatenate(rows))
 
     return teach

@@ -59,13 +59,13 @@ class WeightedSum:
     def __init__(self, student: nn.Module, terms: Sequence[Weighted], ask: Ask | None) -> None:
         self._student, self._terms, self._ask = student, terms, ask
         self._watched = _distinct(weighted.term.student_layers for weighted in terms)
-        self._epoch = -1
+        self._epoch = 0
         self._totals: dict[str, Tensor] = {}
         self._samples = 0
 
-    def next_epoch(self) -> None:
-        """Move the weights on, and forget the means of the epoch before."""
-        self._epoch += 1
+    def start_epoch(self, epoch: int) -> None:
+        """Take the weights of ``epoch``, counted from 0, and forget the means of the one before."""
+        self._epoch = epoch
         self._totals, self._samples = {}, 0
 
     def means(self) -> dict[str, float]:

@@ -103,7 +103,7 @@ class PruneStage(Stage):
             pruned = self._zero(pruned)
         if self.finetune is not None:
             losses, teacher = _lessons(self.finetune, context)
-            fit(pruned, context, self.finetune, losses, teacher)
+            pruned = fit(pruned, context, self.finetune, losses, teacher)
         return pruned
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compress.algorithms.batches import Batch, head
 from compress.algorithms.features import Feature, capture, matching, survey, uniform_map
+from compress.algorithms.session import Stateful
 from compress.errors import DataError, SelectorError, StageError
 from compress.inputs import batch_size_of, forward
 from compress.stages.base import Context, Teacher
@@ -48,12 +49,14 @@ class Term:
         student_layers: whose features the student's answer must hold.
         teacher_layers: whose features the teacher's answer must hold.
         companion: what is trained beside the student and thrown away after.
+        others: modules and optimisers that the function moves by itself, for checkpoints.
     """
 
     function: Callable[[Answer, Answer, Tensor | None], Tensor]
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
     companion: nn.Module | None = None
+    others: tuple[Stateful, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,7 @@ class TrainStage(Training, Stage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with trained weights."""
-        trained = candidate.fork()
-        fit(trained, context, self, [LabelLoss()], teacher=None)
-        return trained
+        return fit(candidate.fork(), context, self, [LabelLoss()], teacher=None)
 
     def explain(self) -> str:
         """What this stage will do."""

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.randomness import foreign_state
 from compress.algorithms.sparsity import verify_zeros
 from compress.candidate import Candidate
 from compress.errors import ContractViolation, NoEffect
@@ -221,6 +222,7 @@ def _run_chain(chain: Iterable[Stage], folder: Path) -> None:
 def _process_state() -> dict[str, Any]:
     return {
         "the random number generator": torch.get_rng_state().tolist(),
+        "a random number generator of Python or numpy": foreign_state(),
         "grad mode": torch.is_grad_enabled(),
         "the number of threads": torch.get_num_threads(),
         "the default dtype": torch.get_default_dtype(),

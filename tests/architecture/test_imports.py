@@ -33,7 +33,7 @@ HOMES = {
     "torch_pruning": ["algorithms/channels.py"],
     "onnxruntime.quantization": ["lower/quantize.py"],
     "matplotlib": ["report/plots.py"],
-    "accelerate": ["algorithms/training.py"],
+    "accelerate": ["algorithms/processes.py"],
     "sklearn": ["tasks/digits.py"],
     "mlflow": ["tracking/mlflow.py"],
     "torch.utils.tensorboard": ["tracking/tensorboard.py"],

@@ -1,9 +1,13 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from compress.algorithms.batches import Views, head, is_labelled, read
-from compress.algorithms.training import Optimization, isolated, train
+from compress.algorithms.checkpoints import Checkpoint, unpack
+from compress.algorithms.training import Hooks, Keeping, Optimization, isolated, train
 from compress.errors import DataError, TrainingDiverged
 from compress.tasks.arrays import ArrayDataset
 
@@ -71,12 +75,13 @@ def objective(module, batch):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "one-cycle"])
 def test_training_lowers_the_loss_and_leaves_the_module_ready(optimizer, schedule):
     with isolated(0):
         module, reports = nn.Sequential(nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 4)), []
         optimization = Optimization(15, 0.05, optimizer=optimizer, schedule=schedule)
-        train(module, Views(dataset(), 8, 0), objective, optimization, on_epoch_end=reports.append)
+        hooks = Hooks(epoch_end=reports.append)
+        train(module, Views(dataset(), 8, 0), objective, optimization, hooks=hooks)
     assert reports[-1].loss < 0.8 * reports[0].loss
     assert [r.epoch for r in reports] == list(range(1, 16))
     assert not module.training
@@ -102,12 +107,161 @@ def test_a_loss_that_is_not_finite_stops_with_the_place(value):
         train(nn.Linear(1, 4), Views(dataset(), 8, 0), diverging, Optimization(1, 0.05))
 
 
-def test_isolation_leaves_the_generator_where_it_was():
-    torch.manual_seed(1)
-    expected = torch.rand(1)
-    torch.manual_seed(1)
-    with isolated(99), torch.no_grad():
-        torch.rand(100)
-        torch.set_default_dtype(torch.float64)
-    assert torch.equal(torch.rand(1), expected)
+@pytest.mark.parametrize("labels", [True, False])
+def test_the_batch_whose_loss_is_not_finite_is_kept(labels, tmp_path):
+    class Broken:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            inputs = {"x": torch.tensor([float("nan") if index == 17 else 1.0])}
+            return (inputs, index) if labels else inputs
+
+    def mean(module, batch):
+        return module(batch.inputs["x"]).mean()
+
+    keeping = Keeping(diverged_batch=tmp_path / "new" / "batch.safetensors")
+    with pytest.raises(TrainingDiverged, match=r"\(its batch is kept in .*batch\.safetensors\); a"):
+        train(nn.Linear(1, 4), Views(Broken(), 8, 0), mean, Optimization(1, 0.05), keeping=keeping)
+    saved = unpack(keeping.diverged_batch.read_bytes())
+    assert saved.facts["epoch"] == 1
+    assert saved.facts["step"] >= 1
+    assert int(saved.tensors["inputs.x"].isnan().sum()) == 1
+    assert ("labels" in saved.tensors) == labels
+    if labels:
+        place = saved.tensors["inputs.x"].isnan().flatten().nonzero()
+        assert saved.tensors["labels"][place] == 17
+
+
+def test_a_batch_that_cannot_be_kept_does_not_hide_what_happened(tmp_path):
+    def diverging(module, batch):
+        return objective(module, batch) * float("nan")
+
+    (tmp_path / "file").write_text("in the way")
+    keeping = Keeping(diverged_batch=tmp_path / "file" / "batch.safetensors")
+    with pytest.raises(TrainingDiverged, match=r"became nan in epoch 1, step 1, at a .* 0\.05; a"):
+        train(
+            nn.Linear(1, 4),
+            Views(dataset(), 8, 0),
+            diverging,
+            Optimization(1, 0.05),
+            keeping=keeping,
+        )
+
+
+def test_early_stopping_takes_the_weights_of_the_best_epoch():
+    losses, seen, stages = [3.0, 2.0, float("nan"), 2.5, 2.0, 1.0], [], []
+    module = nn.Linear(1, 4)
+
+    def validate():
+        seen.append(module.weight.detach().clone())
+        return losses[len(seen) - 1]
+
+    hooks = Hooks(validate=validate, epoch_end=stages.append)
+    optimization = Optimization(6, 0.05, patience=3)
+    outcome = train(module, Views(dataset(), 8, 0), objective, optimization, hooks=hooks)
+    assert (outcome.epochs, outcome.epoch_of_weights) == (5, 2)
+    assert len(stages) == 5
+    assert torch.equal(module.weight, seen[1])
+
+
+@pytest.mark.parametrize("patience", [1, 4])
+def test_without_any_finite_validation_loss_the_last_weights_stay(patience):
+    module, seen = nn.Linear(1, 4), []
+
+    def validate():
+        seen.append(module.weight.detach().clone())
+        return float("nan")
+
+    optimization = Optimization(3, 0.05, patience=patience)
+    hooks = Hooks(validate=validate)
+    outcome = train(module, Views(dataset(), 8, 0), objective, optimization, hooks=hooks)
+    assert outcome.epoch_of_weights == outcome.epochs == min(patience, 3)
+    assert torch.equal(module.weight, seen[-1])
+
+
+def test_what_is_validated_and_what_leaves_are_the_averaged_weights():
+    seen, raw = [], []
+    module = nn.Linear(1, 4)
+    hooks = Hooks(
+        after_step=lambda: raw.append(module.weight.detach().clone().numpy()),
+        validate=lambda: seen.append(module.weight.detach().clone()),
+    )
+    first = module.weight.detach().clone().numpy().astype(np.float64)
+    optimization = Optimization(3, 0.05, ema=0.9)
+    train(module, Views(dataset(), 8, 0), objective, optimization, hooks=hooks)
+    average = first
+    for steps, weights in enumerate(raw, start=1):
+        decay = min(0.9, (1 + steps) / (10 + steps))
+        average = decay * average + (1 - decay) * weights
+    np.testing.assert_allclose(module.weight.detach().numpy(), average, rtol=1e-5, atol=1e-6)
+    assert torch.equal(module.weight, seen[-1])
+    assert not np.allclose(average, raw[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_of_a_batch_are_the_batch(count):
+    whole = {b.index: b for b in Views(dataset(51), 8, seed=3).batches(0, order_seed=0)}
+    parts = [
+        list(Views(dataset(51), 8, seed=3, part=(which, count)).batches(0, order_seed=0))
+        for which in range(count)
+    ]
+    for same in zip(*parts, strict=True):
+        batch = whole[same[0].index]
+        assert sum(part.weight for part in same) == pytest.approx(1)
+        assert all(part.whole == len(batch.inputs) for part in same)
+        if len(batch.inputs) >= 2 * count:
+            assert torch.equal(torch.cat([part.inputs for part in same]), batch.inputs)
+            assert torch.equal(torch.cat([part.labels for part in same]), batch.labels)
+        else:
+            assert all(torch.equal(part.inputs, batch.inputs) for part in same)
+
+
+def test_reading_in_parts_reads_every_sample_once():
+    parts = [[b.inputs for b in read(dataset(50), 8, part=(which, 3))] for which in range(3)]
+    together = torch.cat([inputs for part in parts for inputs in part])
+    assert torch.equal(together.sort(dim=0).values, dataset(50).inputs)
+
+
+def test_where_a_training_is_comes_with_the_time_that_is_left(monkeypatch):
+    monkeypatch.setattr("compress.algorithms.training._REPORT_EVERY_S", 0.0)
+    steps, epochs = [], []
+    hooks = Hooks(step=steps.append, epoch_end=epochs.append)
+    train(nn.Linear(1, 4), Views(dataset(), 8, 0), objective, Optimization(2, 0.05), hooks=hooks)
+    assert [(r.epoch, r.step) for r in steps] == [(e, s) for e in (1, 2) for s in range(1, 8)]
+    assert all(r.steps == 7 and r.samples_per_s > 0 and r.left_s >= 0 for r in steps)
+    assert epochs[0].left_s > 0
+    assert epochs[1].left_s == 0
+
+
+def test_a_checkpoint_is_replaced_in_every_epoch(tmp_path):
+    place, sizes = Checkpoint(tmp_path / "own", "key"), []
+    hooks = Hooks(epoch_start=lambda _: sizes.append(len(list(place.folder.glob("*")))))
+    keeping = Keeping(place)
+    views = Views(dataset(), 8, 0)
+    train(nn.Linear(1, 4), views, objective, Optimization(4, 0.05), hooks=hooks, keeping=keeping)
+    assert sizes == [0, 1, 1, 1]
+    assert unpack(place.read()).facts["epochs"] == 4
+
+
+def test_isolation_leaves_the_generators_where_they_were():
+    def seed():
+        torch.manual_seed(1)
+        np.random.seed(1)
+        random.seed(1)
+
+    def draw():
+        return torch.rand(1).item(), np.random.normal(), random.gauss(0, 1)
+
+    def inside():
+        with isolated(99), torch.no_grad():
+            torch.set_default_dtype(torch.float64)
+            return [draw() for _ in range(3)]
+
+    seed()
+    expected = draw()
+    seed()
+    first = inside()
+    assert draw() == expected
+    assert inside() == first
     assert torch.get_default_dtype() == torch.float32

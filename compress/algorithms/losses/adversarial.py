@@ -51,6 +51,11 @@ class Adversary:
         self._net = _discriminator(shape, width)
         self._optimizer = torch.optim.Adam(self._net.parameters(), learning_rate, _BETAS)
 
+    @property
+    def moving(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """What each call moves."""
+        return self._net, self._optimizer
+
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """One step of the discriminator on this batch, then the student's loss.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -232,4 +233,5 @@ class AdversarialLoss(LossBlock):
     def term(self, scene: Scene) -> Term:
         """The student's side; each call is also a step of the discriminator."""
         shape = tuple(scene.example_outputs.shape[1:])
-        return of_outputs(Adversary(shape, self.learning_rate, self.width))
+        adversary = Adversary(shape, self.learning_rate, self.width)
+        return replace(of_outputs(adversary), others=adversary.moving)

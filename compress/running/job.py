@@ -1,0 +1,166 @@
+"""Job: a recipe with everything that it is run on, and what is carried from row to row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.algorithms.checkpoints import Checkpoint
+from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.processes import ALONE, Processes
+from compress.candidate import Architecture, Candidate
+from compress.errors import CompressError
+from compress.measure.target import Mode, Target
+from compress.references import CodeReferences
+from compress.running.folder import RunFolder
+from compress.running.keys import key_of, seed_of
+from compress.stages.base import Context, Stage, Teacher, unique_name
+from compress.stages.models import frozen_teacher
+from compress.task import Task
+
+__all__ = [
+    "Job",
+    "Observer",
+    "Progress",
+    "context_of",
+    "labels_of",
+    "load_candidate",
+    "located",
+    "trains",
+]
+
+#: Is told what happens, as plain JSON values.
+Observer = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with everything that it is run on.
+
+    Args:
+        name: of the recipe.
+        recipe: the recipe, fully resolved, for the record.
+        seed: of the recipe.
+        stages: in order.
+        candidate: what enters.
+        task: what it is for.
+        targets: where it is measured; at least one.
+        folder: where the run is kept.
+        build: makes a module from an architecture.
+        references: the user's code that may be followed.
+        mode: how hard to measure.
+        observer: is told what happens.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    seed: int
+    stages: Sequence[Stage]
+    candidate: Candidate
+    task: Task
+    targets: Sequence[Target]
+    folder: RunFolder
+    build: Callable[[Architecture], nn.Module]
+    references: CodeReferences
+    mode: Mode = "default"
+    observer: Observer = lambda _: None
+
+
+@dataclass
+class Progress:
+    """What is carried from row to row, in every process alike."""
+
+    candidate: Candidate
+    teacher: Candidate
+    origin: Candidate
+    processes: Processes = ALONE
+
+    @classmethod
+    def at_the_start(cls, job: Job, processes: Processes) -> Progress:
+        """Before the first stage."""
+        return cls(job.candidate, job.candidate, job.candidate, processes)
+
+    def key(self, job: Job, index: int) -> str:
+        """Identifies everything that the stage that makes row ``index`` depends on."""
+        stage, seed = job.stages[index - 1], seed_of(job.seed, index)
+        return key_of(stage, self.candidate, self.teacher, self.origin, job.task, seed)
+
+    def context(self, job: Job, index: int, key: str, report: Observer = lambda _: None) -> Context:
+        """What the stage that makes row ``index`` is given; its teacher is a copy."""
+        teacher = frozen_teacher(self.teacher.fork().module)
+        context = context_of(job, teacher, self.origin, index, report)
+        return replace(
+            context,
+            checkpoint=Checkpoint(context.workdir / "checkpoint", key),
+            processes=self.processes if trains(job.stages[index - 1]) else ALONE,
+        )
+
+    def advance(self, stage: Stage, after: Candidate) -> None:
+        """Move past a stage."""
+        old = quantizable_layers(self.origin.module)
+        if (
+            old != quantizable_layers(after.module)
+            or self.origin.architecture != after.architecture
+        ):
+            self.origin = after
+        if stage.kind == "train":
+            self.teacher = after
+        self.candidate = after
+
+
+@contextmanager
+def located(index: int, label: str) -> Iterator[None]:
+    """Errors raised inside say that they belong to the stage that makes row ``index``."""
+    try:
+        yield
+    except CompressError as error:
+        if error.index is None:
+            error.index, error.label = index - 1, label
+        raise
+
+
+def labels_of(stages: Sequence[Stage]) -> list[str]:
+    """A unique label for row 0 and for each stage: its own, or its kind with a number."""
+    labels = ["input"]
+    for stage in stages:
+        labels.append(unique_name(stage.label or stage.kind.rpartition(":")[2], labels))
+    return labels
+
+
+def context_of(
+    job: Job, teacher: Teacher, origin: Candidate, index: int, report: Observer = lambda _: None
+) -> Context:
+    """What the stage that makes row ``index`` is given."""
+    return Context(
+        task=job.task,
+        teacher=teacher,
+        origin=origin,
+        seed=seed_of(job.seed, index),
+        workdir=job.folder.stage(index, labels_of(job.stages)[index]),
+        build=job.build,
+        references=job.references,
+        report=report,
+    )
+
+
+def trains(stage: Stage) -> bool:
+    """Whether all processes run the stage; else the first does, and the others wait."""
+    return stage.epochs_of_training() > 0
+
+
+def load_candidate(job: Job, folder: Path, before: Candidate) -> Candidate:
+    """A saved candidate; one without an architecture is built around a copy of ``before``.
+
+    Raises:
+        CheckpointError: a missing, damaged or foreign file.
+    """
+
+    def build(architecture: Architecture | None) -> nn.Module:
+        return before.fork().module if architecture is None else job.build(architecture)
+
+    return Candidate.load(folder, before.example, build)

@@ -1,0 +1,110 @@
+"""Messages and sums between processes, and what is said when one of them is gone."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from compress.algorithms.processes import ALONE, join
+
+PREFACE = """
+import os, sys, torch
+torch.set_num_threads(1)
+from datetime import timedelta
+from compress.algorithms.processes import join
+from compress.errors import CompressError
+us = join()
+try:
+"""
+FAILED = """
+except CompressError as error:
+    print(type(error).__name__, error, flush=True)
+    os._exit(3)
+"""
+
+
+def both(code):
+    """What each of two processes prints, and how it ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    indented = "".join(f"    {line}\n" for line in code.strip().splitlines())
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    shared |= {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PREFACE + indented + FAILED],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in running]
+    return [(p.returncode, out.strip(), err) for p, (out, err) in zip(running, said, strict=True)]
+
+
+def test_what_the_first_says_all_hear_and_means_are_of_all():
+    results = both("""
+mine = torch.full((2, 3), float(us.index)).T
+whole = torch.tensor(us.index + 5)
+heard = [us.share(b"abc" * us.index + b"hello"), us.share(), us.share(b"x" * 100_000)]
+gathered = us.gather(torch.tensor([us.index, 7]))
+kept = mine.clone()
+us.average([mine])
+us.copy_first([kept, whole])
+print(heard[0], heard[1], len(heard[2]), gathered.tolist(), mine.tolist(), kept.tolist(), whole)
+""")
+    expected = (
+        "b'hello' b'' 100000 [[0, 7], [1, 7]] [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]] "
+        "[[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]] tensor(5)"
+    )
+    assert [(code, out) for code, out, _ in results] == [(0, expected)] * 2, results
+
+
+def test_models_of_different_sizes_are_refused_by_all():
+    results = both("us.copy_first([torch.zeros(3 + us.index)])")
+    for code, out, err in results:
+        assert code == 3, err
+        assert out.startswith("ProcessError the processes of this launch have made models of diff")
+
+
+def test_the_end_of_one_is_noticed_by_the_others():
+    (gone, _, _), (code, out, err) = both("""
+if us.is_first:
+    os._exit(7)
+us.share()
+""")
+    assert gone == 7
+    assert code == 3, err
+    assert "ProcessError another process of this launch is gone (" in out
+    assert "repeat the command, and it goes on from what was finished." in out
+
+
+def test_who_waits_for_a_time_only_is_told_that_it_is_over():
+    (_, out, _), (code, said, err) = both("""
+import time
+if us.is_first:
+    time.sleep(4)
+else:
+    us.share(limit=timedelta(seconds=1))
+""")
+    assert out == ""
+    assert code == 3, err
+    assert "ProcessError another process of this launch is gone (" in said
+
+
+def test_a_process_alone_talks_to_itself():
+    assert join() is ALONE
+    tensor = torch.tensor([1.0, 2.0])
+    ALONE.average([tensor])
+    ALONE.copy_first([tensor])
+    assert tensor.tolist() == [1.0, 2.0]
+    assert ALONE.share(b"me") == b"me"
+    assert ALONE.gather(tensor).tolist() == [[1.0, 2.0]]
+    with pytest.raises(AttributeError):
+        ALONE.index = 1
