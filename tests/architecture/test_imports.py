@@ -35,6 +35,7 @@ HOMES = {
     "matplotlib": ["report/plots.py"],
     "accelerate": ["algorithms/training.py"],
     "sklearn": ["tasks/digits.py"],
+    "PIL": ["tasks/image_folder.py"],
 }
 
 # Parts that must work where there is no torch: on devices, and where reports are made.
