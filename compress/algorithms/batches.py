@@ -1,8 +1,8 @@
 """Batches: how training and calibration read a task's data sets.
 
-Training goes through *views*. A view is one seeded shuffling and augmentation of the whole data
-set, cut into batches; asking for the same view again gives the same batches bit for bit. That is
-what lets a teacher's outputs be computed once per view and re-used, with teacher and student
+Training goes through *views*. A view is one seeded shuffling, augmentation and mixing of the whole
+data set, cut into batches; asking for the same view again gives the same batches bit for bit. That
+is what lets a teacher's outputs be computed once per view and re-used, with teacher and student
 always looking at the same crop (Beyer et al. 2022, "Knowledge distillation: a good teacher is
 patient and consistent").
 """
@@ -19,21 +19,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from compress.algorithms.mixing import Mix
 from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.task import Augment, Dataset
 
-__all__ = ["Batch", "Views", "head", "is_labelled", "read"]
+__all__ = ["Batch", "Views", "has_label", "head", "is_labelled", "read"]
+
+# Keeps the draws of mixing apart from those of augmenting.
+_MIXING = 1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch. ``view`` and ``index``, its place in the view, identify its content."""
+    """One batch. ``view`` and ``index``, its place in the view, identify its content.
+
+    Where samples are mixed, ``labels`` count by ``share`` and ``partners``, the labels of what was
+    mixed in, by the rest.
+    """
 
     view: int
     index: int
     inputs: Inputs
     labels: Tensor | None
+    partners: Tensor | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,9 +54,14 @@ class Views:
     batch_size: int
     seed: int
     augment: Augment | None = None
+    mix: Mix | None = None
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.batch_size)
+
+    def rows(self) -> list[int]:
+        """How many samples each batch of a view has."""
+        return [len(chunk) for chunk in torch.arange(len(self.dataset)).split(self.batch_size)]
 
     def batches(self, view: int, order_seed: int | None = None) -> Iterator[Batch]:
         """The batches of ``view``, the same at every call; ``order_seed`` sets their order."""
@@ -59,10 +74,15 @@ class Views:
         loader = _loader(self.dataset, [chunks[i].tolist() for i in order])
         for index, (inputs, labels) in zip(order, loader, strict=True):
             if self.augment is not None:
-                if not isinstance(inputs, Tensor):
-                    raise DataError("augment needs inputs that are one tensor, not a dictionary.")
-                inputs = self.augment(inputs, _generator(self.seed, view, index))
-            yield Batch(view, index, inputs, labels)
+                inputs = self.augment(
+                    _one_tensor(inputs, "augment"), _generator(self.seed, view, index)
+                )
+            if self.mix is None:
+                yield Batch(view, index, inputs, labels)
+                continue
+            generator = _generator(self.seed, view, index, _MIXING)
+            mixed = self.mix(_one_tensor(inputs, "mix"), labels, generator)
+            yield Batch(view, index, mixed.inputs, mixed.labels, mixed.partners, mixed.share)
 
 
 def read(dataset: Dataset, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
@@ -79,8 +99,20 @@ def head(dataset: Dataset, samples: int) -> Batch:
 
 
 def is_labelled(dataset: Dataset) -> bool:
-    """Whether the samples are ``(input, label)`` pairs."""
+    """Whether the samples are ``(input, label)`` pairs; some may have no label all the same."""
     return isinstance(dataset[0], (tuple, list))
+
+
+def has_label(labels: Tensor, *, classes: bool) -> Tensor:
+    """Which samples of a batch have a label, ``(n,)``.
+
+    Those have none whose label is NaN throughout or, where labels are ``classes``, negative
+    throughout (what cross-entropy ignores).
+    """
+    missing = labels.isnan() if labels.is_floating_point() else labels < 0
+    if not (classes or labels.is_floating_point()):
+        missing = torch.zeros_like(missing)
+    return ~missing.flatten(1).all(1) if labels.dim() > 1 else ~missing
 
 
 class _Collated(TorchDataset[Any]):
@@ -95,9 +127,26 @@ class _Collated(TorchDataset[Any]):
         # torch's own Subset has it too, and answers with a list of single samples.
         if batch is None or isinstance(batch, list):
             samples = batch or [self._dataset[i] for i in indices]
-            batch = torch.utils.data.default_collate(samples)
+            batch = torch.utils.data.default_collate(_with_every_label(samples))
         inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
         return inputs, labels
+
+
+def _with_every_label(samples: list[Any]) -> list[Any]:
+    """The samples with a label of no class, or of NaN, in the place of ``None``."""
+    if not isinstance(samples[0], (tuple, list)) or all(label is not None for _, label in samples):
+        return samples
+    known = [torch.as_tensor(label) for _, label in samples if label is not None]
+    missing = torch.tensor(math.nan)
+    if known:
+        missing = torch.full_like(known[0], math.nan if known[0].is_floating_point() else -1)
+    return [(one, missing if label is None else torch.as_tensor(label)) for one, label in samples]
+
+
+def _one_tensor(inputs: Inputs, what: str) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise DataError(f"{what} needs inputs that are one tensor, not a dictionary.")
+    return inputs
 
 
 def _loader(dataset: Dataset, chunks: Sequence[Sequence[int]]) -> DataLoader[Any]:

@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -190,7 +190,8 @@ def _moved(batch: Batch, device: torch.device, layout: torch.memory_format) -> B
     if isinstance(inputs, Tensor) and inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=layout)
     labels = None if batch.labels is None else batch.labels.to(device)
-    return Batch(batch.view, batch.index, inputs, labels)
+    partners = None if batch.partners is None else batch.partners.to(device)
+    return replace(batch, inputs=inputs, labels=labels, partners=partners)
 
 
 def _diverged(value: float, epoch: int, step: int, optimization: Optimization) -> str:
