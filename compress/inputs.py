@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compress.errors import ContractViolation
 
-__all__ = ["Inputs", "batch_size_of", "forward", "to_device"]
+__all__ = ["Inputs", "batch_size_of", "device_of", "forward", "to_device"]
 
 #: One batch: a tensor, or tensors by the name of the forward argument. Samples are on axis 0.
 Inputs = Tensor | dict[str, Tensor]
@@ -29,8 +29,12 @@ def forward(module: nn.Module, inputs: Inputs) -> Tensor:
 
 def batch_size_of(inputs: Inputs) -> int:
     """Number of samples in a batch."""
-    tensor = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
-    return tensor.shape[0]
+    return _first(inputs).shape[0]
+
+
+def device_of(inputs: Inputs) -> torch.device:
+    """Where a batch is."""
+    return _first(inputs).device
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:
@@ -38,3 +42,7 @@ def to_device(inputs: Inputs, device: torch.device) -> Inputs:
     if isinstance(inputs, dict):
         return {name: tensor.to(device) for name, tensor in inputs.items()}
     return inputs.to(device)
+
+
+def _first(inputs: Inputs) -> Tensor:
+    return next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
