@@ -28,6 +28,10 @@ class Progress:
             self._settle(f"{self._stage}")
         elif kind == "epoch":
             self._move(self._epoch(event))
+        elif kind == "teacher":
+            self._move(f"{self._stage}: asking the teacher, view {event['view']}/{event['views']}")
+        elif kind == "warning":
+            self._settle(f"{self._stage}: {event['text']}")
         elif kind == "measure":
             self._settle(f"{self._stage}: measuring")
         elif kind == "reuse":

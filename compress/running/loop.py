@@ -38,6 +38,7 @@ from compress.record import Record, Row
 from compress.references import CodeReferences
 from compress.running.folder import DAMAGED, RunFolder, StageResult
 from compress.running.measuring import Bench, Entry, task_facts
+from compress.running.named import named_files
 from compress.stages.base import Context, Effect, Stage, Teacher, unique_name
 from compress.stages.models import frozen_teacher
 from compress.task import Task
@@ -228,9 +229,13 @@ def _run_stage(
 ) -> tuple[StageResult, Candidate]:
     before, folder = progress.candidate, job.folder.stage(index, label)
     history: list[dict[str, Any]] = []
+    warnings: list[str] = []
 
     def report(event: Mapping[str, Any]) -> None:
-        history.append({k: v for k, v in event.items() if k != "event"})
+        if event["event"] == "epoch":
+            history.append({k: v for k, v in event.items() if k != "event"})
+        elif event["event"] == "warning":
+            warnings.append(event["text"])
         job.folder.log({"stage": label, **event})
         job.observer({"stage": label, **event})
 
@@ -245,7 +250,7 @@ def _run_stage(
         key=key,
         fingerprint=after.fingerprint,
         seconds=time.perf_counter() - start,
-        notes=after.notes,
+        notes=(*after.notes, *warnings),
         history=tuple(history),
     )
     job.folder.remember(index, label, result)
@@ -358,6 +363,7 @@ def _key(job: Job, stage: Stage, progress: _Progress, index: int) -> str:
         progress.origin.fingerprint,
         type(stage).__qualname__,
         stage.model_dump(mode="json", exclude={"label"}),
+        named_files(stage.model_dump()),
         _seed(job.seed, index),
         _data_fingerprint(job.task),
         package_versions(),
@@ -378,6 +384,8 @@ def _data_fingerprint(task: Task) -> str:
 
 
 def _tensors(sample: Any) -> list[Tensor]:
+    if sample is None:
+        return []
     if isinstance(sample, Tensor):
         return [sample]
     if isinstance(sample, dict):
