@@ -44,7 +44,8 @@ class Task:
 
     Args:
         name: shown in records and plots.
-        train: what training stages see; may be unlabelled for distillation.
+        train: what training stages see; may be unlabelled for distillation, or partly labelled: a
+            label of ``None`` or NaN, or with the metric ``accuracy`` a negative one, is none.
         validation: what every choice looks at (early stopping, calibration checks, sweeps).
         test: what the record's accuracy is computed on, and nothing else.
         metric: ``accuracy`` (top-1; outputs ``(n, classes, ...)``, labels ``(n, ...)``),

@@ -1,8 +1,8 @@
 """Batches: how training and calibration read a task's data sets.
 
-Training goes through *views*. A view is one seeded shuffling and augmentation of the whole data
-set, cut into batches; asking for the same view again gives the same batches bit for bit. That is
-what lets a teacher's outputs be computed once per view and re-used, with teacher and student
+Training goes through *views*. A view is one seeded shuffling, augmentation and mixing of the whole
+data set, cut into batches; asking for the same view again gives the same batches bit for bit. That
+is what lets a teacher's outputs be computed once per view and re-used, with teacher and student
 always looking at the same crop (Beyer et al. 2022, "Knowledge distillation: a good teacher is
 patient and consistent").
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,11 +19,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from compress.algorithms.mixing import Mix
 from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.task import Augment, Dataset
 
-__all__ = ["Batch", "Views", "head", "is_labelled", "read"]
+__all__ = ["Batch", "Views", "has_label", "head", "is_labelled", "read"]
+
+# Keeps the draws of mixing apart from those of augmenting.
+_MIXING = 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class Batch:
     """One batch, or one process's part of it.
 
     ``view`` and ``index``, its place in the view, identify its content, for one part. ``weight`` is
-    its share of the mean over the whole batch, which has ``whole`` samples.
+    its share of the mean over the whole batch, which has ``whole`` samples. Where samples are
+    mixed, ``labels`` count by ``share`` and ``partners``, the labels of what was mixed in, by the
+    rest.
     """
 
     view: int
@@ -40,6 +46,8 @@ class Batch:
     labels: Tensor | None
     weight: float = 1.0
     whole: int = 0
+    partners: Tensor | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,9 +63,15 @@ class Views:
     seed: int
     augment: Augment | None = None
     part: tuple[int, int] = (0, 1)
+    mix: Mix | None = None
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.batch_size)
+
+    def rows(self) -> list[int]:
+        """How many samples each batch of a view has, in this part of it."""
+        chunks = torch.arange(len(self.dataset)).split(self.batch_size)
+        return [len(self._part(chunk)) for chunk in chunks]
 
     def batches(self, view: int, order_seed: int | None = None) -> Iterator[Batch]:
         """The batches of ``view``, the same at every call; ``order_seed`` sets their order."""
@@ -72,13 +86,24 @@ class Views:
         for index, part, (inputs, labels) in zip(order, parts, loader, strict=True):
             whole = len(chunks[index])
             is_part = len(part) < whole
+            seeds = (index, self.part[0]) if is_part else (index,)
             if self.augment is not None:
-                if not isinstance(inputs, Tensor):
-                    raise DataError("augment needs inputs that are one tensor, not a dictionary.")
-                seeds = (index, self.part[0]) if is_part else (index,)
-                inputs = self.augment(inputs, _generator(self.seed, view, *seeds))
+                augmented = _one_tensor(inputs, "augment")
+                inputs = self.augment(augmented, _generator(self.seed, view, *seeds))
             weight = len(part) / whole if is_part else 1 / self.part[1]
-            yield Batch(view, index, inputs, labels, weight, whole)
+            batch = Batch(view, index, inputs, labels, weight, whole)
+            yield batch if self.mix is None else self._mixed(batch, self.mix, seeds)
+
+    def _mixed(self, batch: Batch, mix: Mix, seeds: tuple[int, ...]) -> Batch:
+        generator = _generator(self.seed, batch.view, *seeds, _MIXING)
+        mixed = mix(_one_tensor(batch.inputs, "mix"), batch.labels, generator)
+        return replace(
+            batch,
+            inputs=mixed.inputs,
+            labels=mixed.labels,
+            partners=mixed.partners,
+            share=mixed.share,
+        )
 
     def _part(self, chunk: Tensor) -> Tensor:
         # Norms over a batch need two samples.
@@ -103,8 +128,20 @@ def head(dataset: Dataset, samples: int) -> Batch:
 
 
 def is_labelled(dataset: Dataset) -> bool:
-    """Whether the samples are ``(input, label)`` pairs."""
+    """Whether the samples are ``(input, label)`` pairs; some may have no label all the same."""
     return isinstance(dataset[0], (tuple, list))
+
+
+def has_label(labels: Tensor, *, classes: bool) -> Tensor:
+    """Which samples of a batch have a label, ``(n,)``.
+
+    Those have none whose label is NaN throughout or, where labels are ``classes``, negative
+    throughout (what cross-entropy ignores).
+    """
+    missing = labels.isnan() if labels.is_floating_point() else labels < 0
+    if not (classes or labels.is_floating_point()):
+        missing = torch.zeros_like(missing)
+    return ~missing.flatten(1).all(1) if labels.dim() > 1 else ~missing
 
 
 class _Collated(TorchDataset[Any]):
@@ -119,9 +156,26 @@ class _Collated(TorchDataset[Any]):
         # torch's own Subset has it too, and answers with a list of single samples.
         if batch is None or isinstance(batch, list):
             samples = batch or [self._dataset[i] for i in indices]
-            batch = torch.utils.data.default_collate(samples)
+            batch = torch.utils.data.default_collate(_with_every_label(samples))
         inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
         return inputs, labels
+
+
+def _with_every_label(samples: list[Any]) -> list[Any]:
+    """The samples with a label of no class, or of NaN, in the place of ``None``."""
+    if not isinstance(samples[0], (tuple, list)) or all(label is not None for _, label in samples):
+        return samples
+    known = [torch.as_tensor(label) for _, label in samples if label is not None]
+    missing = torch.tensor(math.nan)
+    if known:
+        missing = torch.full_like(known[0], math.nan if known[0].is_floating_point() else -1)
+    return [(one, missing if label is None else torch.as_tensor(label)) for one, label in samples]
+
+
+def _one_tensor(inputs: Inputs, what: str) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise DataError(f"{what} needs inputs that are one tensor, not a dictionary.")
+    return inputs
 
 
 def _loader(dataset: Dataset, chunks: Sequence[Sequence[int]]) -> DataLoader[Any]:

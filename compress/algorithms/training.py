@@ -278,8 +278,8 @@ class _Loop:
             return False
         inputs = batch.inputs if isinstance(batch.inputs, dict) else {"": batch.inputs}
         tensors = {f"inputs.{k}" if k else "inputs": tensor for k, tensor in inputs.items()}
-        if batch.labels is not None:
-            tensors["labels"] = batch.labels
+        labels = {"labels": batch.labels, "partners": batch.partners}
+        tensors |= {name: tensor for name, tensor in labels.items() if tensor is not None}
         where = {"epoch": epoch + 1, "step": step + 1, "view": batch.view, "index": batch.index}
         try:
             write_atomically(path, pack(tensors, where))
@@ -321,4 +321,5 @@ def _moved(batch: Batch, session: Session) -> Batch:
     if isinstance(inputs, Tensor) and inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=session.layout)
     labels = None if batch.labels is None else batch.labels.to(session.device)
-    return replace(batch, inputs=inputs, labels=labels)
+    partners = None if batch.partners is None else batch.partners.to(session.device)
+    return replace(batch, inputs=inputs, labels=labels, partners=partners)

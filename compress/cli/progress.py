@@ -32,6 +32,8 @@ class Progress:
             self._step(event)
         elif kind == "resumed":
             self._settle(f"{self._stage}: going on after epoch {event['epoch']}")
+        elif kind == "teacher":
+            self._move(f"{self._stage}: asking the teacher, view {event['view']}/{event['views']}")
         elif kind == "warning":
             self._settle(f"{self._stage}: {event['text']}")
         elif kind == "measure":

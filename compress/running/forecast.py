@@ -6,7 +6,7 @@ Each model that the recipe will train is built, and one batch of it is timed. No
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,17 @@ _RUNTIME_BYTES = 700 << 20
 
 @dataclass(frozen=True)
 class StageForecast:
-    """One line of the plan. ``seconds`` is for training only; measuring is counted apart."""
+    """One line of the plan. ``seconds`` is for training only; measuring is counted apart.
+
+    ``answer_bytes`` is what a teacher's answers take on disk.
+    """
 
     index: int
     label: str
     sentence: str
     parameters: int
     seconds: float
+    answer_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,28 +70,37 @@ def forecast(job: Job) -> Forecast:
     batch = head(job.task.train, min(_PROBE_BATCH, len(job.task.train))).inputs
     candidate, teacher = job.candidate, job.candidate
     candidate.validate()
-    lines = [_line(0, "input", "the model that comes in", candidate, 0.0)]
+    lines = [_line(0, "input", "the model that comes in", candidate, 0.0, 0)]
     for index, label in enumerate(labels_of(job.stages)[1:], start=1):
         stage = job.stages[index - 1]
+        said: list[Mapping[str, Any]] = []
         with located(index, label), isolated(job.seed):
-            context = context_of(job, frozen_teacher(teacher.module), candidate, index)
+            known = frozen_teacher(teacher.module)
+            context = context_of(job, known, candidate, index, said.append)
             candidate = stage.rehearse(candidate, context)
         seconds = _training_s(stage, candidate, teacher, batch, len(job.task.train))
-        lines.append(_line(index, label, stage.explain(), candidate, seconds))
+        kept = sum(event["bytes"] for event in said if event["event"] == "answers")
+        lines.append(_line(index, label, stage.explain(), candidate, seconds, kept))
         if stage.kind == "train":
             teacher = candidate
     return Forecast(
         stages=tuple(lines),
         measuring_s=_MEASURE_S[job.mode] * len(lines) * len(job.targets),
         memory_bytes=_memory_bytes(job, lines, batch),
-        disk_bytes=sum(2 * _BYTES_PER_PARAMETER * line.parameters for line in lines) + (1 << 20),
+        disk_bytes=sum(map(_disk_bytes, lines)) + (1 << 20),
     )
 
 
 def _line(
-    index: int, label: str, sentence: str, candidate: Candidate, seconds: float
+    index: int, label: str, sentence: str, candidate: Candidate, seconds: float, answer_bytes: int
 ) -> StageForecast:
-    return StageForecast(index, label, sentence, count_parameters(candidate.module)[0], seconds)
+    parameters = count_parameters(candidate.module)[0]
+    return StageForecast(index, label, sentence, parameters, seconds, answer_bytes)
+
+
+def _disk_bytes(line: StageForecast) -> int:
+    # The candidate and its artifact.
+    return 2 * _BYTES_PER_PARAMETER * line.parameters + line.answer_bytes
 
 
 def _training_s(

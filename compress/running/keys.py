@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compress.candidate import Candidate
 from compress.environment import package_versions
+from compress.running.named import named_files
 from compress.stages.base import Stage
 from compress.task import Task
 
@@ -36,6 +37,7 @@ def key_of(
         origin.fingerprint,
         type(stage).__qualname__,
         stage.model_dump(mode="json", exclude={"label"}),
+        named_files(stage.model_dump()),
         seed,
         _data_fingerprint(task),
         {name: v for name, v in package_versions().items() if name not in _ONLY_MEASURES},
@@ -56,6 +58,8 @@ def _data_fingerprint(task: Task) -> str:
 
 
 def _tensors(sample: Any) -> list[Tensor]:
+    if sample is None:
+        return []
     if isinstance(sample, Tensor):
         return [sample]
     if isinstance(sample, dict):

@@ -12,7 +12,7 @@ from compress.candidate import Candidate
 from compress.stages.base import Context, Effect, Need, Stage
 from compress.stages.fitting import Training, fit, rehearse_losses
 from compress.stages.losses import LossSettings, ResponseLoss
-from compress.stages.models import ModelSettings, TeacherSettings, build_model, build_teacher
+from compress.stages.models import ModelSettings, TeacherBlock, build_model, build_teacher
 
 __all__ = ["DistillStage"]
 
@@ -30,7 +30,7 @@ class DistillStage(Training, Stage):
 
     kind: Literal["distill"] = "distill"
     student: ModelSettings | Literal["self"] = "self"
-    teacher: TeacherSettings | None = None
+    teacher: TeacherBlock | None = None
     losses: tuple[LossSettings, ...] = Field(default=(ResponseLoss(),), min_length=1)
 
     @field_validator("losses")
@@ -48,7 +48,7 @@ class DistillStage(Training, Stage):
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The untrained student, once teacher and student are seen to fit together."""
         student = self._enter(candidate, context)
-        rehearse_losses(student, context, self.losses, build_teacher(self.teacher, context))
+        rehearse_losses(student, context, self, self.losses, build_teacher(self.teacher, context))
         return student
 
     def explain(self) -> str:

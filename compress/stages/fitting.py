@@ -12,11 +12,12 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from compress.algorithms.batches import Views, is_labelled, read
 from compress.algorithms.fakequant import simulate
+from compress.algorithms.mixing import Mix
 from compress.algorithms.optimization import Schedule
 from compress.algorithms.sparsity import keep_zeros
 from compress.algorithms.training import (
@@ -34,13 +35,24 @@ from compress.candidate import Candidate
 from compress.errors import DataError, StageError
 from compress.inputs import forward, to_device
 from compress.stages.base import Context, Teacher, formats_of, ranges_of
-from compress.stages.losses import LossSettings, task_loss
-from compress.stages.objective import WeightedSum, remembering, weighted
+from compress.stages.losses import LossSettings, labelled, task_loss
+from compress.stages.memory import CacheSettings, TeacherMemory, remembering
+from compress.stages.objective import WeightedSum, weighted
 from compress.stages.terms import Scene
+from compress.task import Dataset, Task
 
 __all__ = ["Training", "fit", "rehearse_losses", "validation_loss"]
 
 _WARMUP, _ONE_CYCLE_WARMUP = 0.05, 0.3
+
+
+class MixSettings(BaseModel):
+    """Mixtures of samples (``compress.algorithms.mixing``), seen by teacher and student alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["mixup", "cutmix"] = "mixup"
+    alpha: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class Training(BaseModel):
@@ -50,8 +62,9 @@ class Training(BaseModel):
     steps however many processes share the work.
 
     ``views``: how many augmented views of the data to use before they repeat. With a teacher, its
-    outputs are computed once for each view and kept, so that ``epochs`` beyond ``views`` cost no
-    teacher; ``None`` makes a new view in every epoch and asks the teacher each time.
+    answers are worked out once for each view and kept on disk as ``cache`` says, so that ``epochs``
+    beyond ``views`` cost no teacher; ``None`` makes a new view in every epoch and asks the teacher
+    each time. ``mix`` makes mixtures of samples part of the view.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +100,27 @@ class Training(BaseModel):
     )
     augment: bool = True
     views: int | None = Field(default=None, ge=1)
+    cache: CacheSettings | None = None
+    mix: MixSettings | None = None
+
+    @model_validator(mode="after")
+    def _cache_needs_views(self) -> Training:
+        if self.cache is not None and self.views is None:
+            raise ValueError("cache goes with views: without them no answer is asked for twice")
+        return self
+
+    @property
+    def repeated_views(self) -> int | None:
+        """How many different views there are; ``None`` where none comes again."""
+        return self.views if self.views is not None and self.views < self.epochs else None
+
+    def data(self, context: Context) -> Views:
+        """The training data as these settings show them."""
+        task = context.task
+        augment = task.augment if self.augment else None
+        mix = None if self.mix is None else Mix(self.mix.kind, self.mix.alpha)
+        part = context.processes.part
+        return Views(task.train, self.batch_size, context.seed, augment, part, mix)
 
     def optimization(self) -> Optimization:
         """These settings for the training loop."""
@@ -118,15 +152,13 @@ def fit(
     Raises:
         DataError: a loss, or the wish to stop early, needs labels and the data has none.
         SelectorError: a loss names layers that are not there or do not fit.
-        StageError: a loss needs a teacher, or another; or its answers do not fit in memory.
+        StageError: a loss needs a teacher, or another; or its answers would take too much disk.
+        StorageError: the disk is full.
         TrainingDiverged: a loss that is not finite.
     """
     _check(losses, context, teacher)
     _check_patience(training, context)
-    module, task = candidate.module, context.task
-    augment = task.augment if training.augment else None
-    part = context.processes.part
-    views = Views(task.train, training.batch_size, context.seed, augment, part)
+    module, views = candidate.module, training.data(context)
     keeping = _keeping(candidate, context, training, losses)
     simulation = ExitStack()
 
@@ -149,10 +181,13 @@ def fit(
 def rehearse_losses(
     candidate: Candidate,
     context: Context,
+    training: Training,
     losses: Sequence[LossSettings],
     teacher: Teacher | None,
 ) -> None:
     """Work out every loss once, on two samples: what does not fit is found before the training.
+
+    Reports what the teacher's answers will take on disk.
 
     Raises:
         CompressError: what :func:`fit` would fail with.
@@ -160,8 +195,12 @@ def rehearse_losses(
     _check(losses, context, teacher)
     with isolated(context.seed):
         scene = Scene(candidate.module, teacher, context)
-        for loss in losses:
-            scene.tried(loss.kind, loss.term(scene))
+        terms = [scene.tried(loss.kind, loss.term(scene)) for loss in losses]
+        views, kept = training.data(context), training.repeated_views
+        if kept is not None and any(loss.asks_teacher for loss in losses):
+            memory = TeacherMemory(scene, terms, views, kept, training.cache)
+            memory.check_room()
+            context.report({"event": "answers", "bytes": memory.nbytes})
 
 
 @torch.no_grad()
@@ -175,16 +214,16 @@ def validation_loss(module: nn.Module, context: Context) -> float | None:
     for batch in read(context.task.validation, 256, part=context.processes.part):
         assert batch.labels is not None
         value = loss(forward(module, to_device(batch.inputs, device)), batch.labels.to(device))
-        total += float(value) * len(batch.labels)
-        seen += len(batch.labels)
+        count = int(labelled(context.task, batch.labels).sum())
+        total, seen = total + float(value) * count, seen + count
     module.train(was_training)
     everyone = context.processes.gather(torch.tensor([total, seen], dtype=torch.float64)).sum(0)
-    return float(everyone[0] / everyone[1])
+    return float(everyone[0] / everyone[1]) if everyone[1] else None
 
 
 def _check(losses: Sequence[LossSettings], context: Context, teacher: Teacher | None) -> None:
     for loss in losses:
-        if loss.kind == "label" and not is_labelled(context.task.train):
+        if loss.kind == "label" and not _has_a_label(context.task.train, context.task):
             raise DataError(
                 f"the loss `label` needs labels and the training data of task "
                 f"{context.task.name!r} has none; leave it out and let the teacher speak."
@@ -194,7 +233,7 @@ def _check(losses: Sequence[LossSettings], context: Context, teacher: Teacher | 
 
 
 def _check_patience(training: Training, context: Context) -> None:
-    if training.patience is not None and not is_labelled(context.task.validation):
+    if training.patience is not None and not _has_a_label(context.task.validation, context.task):
         raise DataError(
             f"patience needs labels in the validation data, and that of task "
             f"{context.task.name!r} has none; leave it out."
@@ -272,6 +311,14 @@ def _notes(outcome: Outcome, training: Training) -> list[str]:
     return [f"trained {epochs}; the weights are of epoch {best}, of lowest validation loss"]
 
 
+def _has_a_label(dataset: Dataset, task: Task) -> bool:
+    # Mostly the first batch has one.
+    return is_labelled(dataset) and any(
+        batch.labels is not None and bool(labelled(task, batch.labels).any())
+        for batch in read(dataset, 64)
+    )
+
+
 def _objective(
     candidate: Candidate,
     context: Context,
@@ -283,9 +330,8 @@ def _objective(
     terms = weighted(losses, scene, training.epochs)
     ask = None
     if any(loss.asks_teacher for loss in losses):
-        repeats = training.views is not None and training.views < training.epochs
-        views = training.views if repeats else None
-        ask = remembering(scene, terms, len(context.task.train), views)
+        views, kept = training.data(context), training.repeated_views
+        ask = remembering(scene, [one.term for one in terms], views, kept, training.cache)
     beside = Beside(
         tuple(one.term.companion for one in terms if one.term.companion is not None),
         tuple(other for one in terms for other in one.term.others),

@@ -5,30 +5,36 @@ Used for the model that enters, for students and for teachers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from torch import Tensor, nn
 
 from compress.algorithms.training import isolated
-from compress.candidate import Architecture, load_weights
+from compress.artifact import file_sha256
+from compress.candidate import Architecture, Candidate, load_weights
 from compress.errors import DataError, RecipeError, StageError
 from compress.inputs import Inputs, batch_size_of, device_of, forward, to_device
 from compress.recipe_file import RecipePath
 from compress.stages.base import Context, Teacher
 
 __all__ = [
+    "Ensemble",
+    "EnsembleMember",
     "ModelSettings",
     "ModuleTeacher",
+    "TeacherBlock",
     "TeacherSettings",
     "build_model",
     "build_teacher",
     "frozen_teacher",
+    "identity_of",
 ]
 
 
@@ -75,6 +81,24 @@ class TeacherSettings(BaseModel):
         return self
 
 
+class EnsembleMember(TeacherSettings):
+    """One of several teachers; weights are relative to each other."""
+
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
+def _how_many(value: Any) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+#: One teacher, or a list of several that are averaged.
+TeacherBlock = Annotated[
+    Annotated[TeacherSettings, Tag("one")]
+    | Annotated[tuple[EnsembleMember, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_how_many),
+]
+
+
 def build_model(
     settings: ModelSettings, build: Callable[[Architecture], nn.Module], seed: int
 ) -> nn.Module:
@@ -109,13 +133,99 @@ class ModuleTeacher:
             self.module.to(device)
         return forward(self.module, inputs)
 
+    @property
+    def identity(self) -> str:
+        """Of its weights and structure."""
+        content = Candidate(self.module, torch.empty(0)).fingerprint
+        return hashlib.blake2b(f"{content}{self.module}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class OutputTeacher:
+    """A teacher of which only the outputs are known: an ONNX file, or a callable.
+
+    ``identity``: of the file's bytes, or the callable's name.
+    """
+
+    teach: Callable[[Inputs], Any]
+    name: str
+    identity: str
+
+    @torch.no_grad()
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """What it says about a batch.
+
+        Raises:
+            StageError: that is not one tensor with a row for each sample.
+        """
+        outputs = self.teach(inputs)
+        expected = batch_size_of(inputs)
+        if not isinstance(outputs, Tensor) or outputs.shape[:1] != (expected,):
+            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise StageError(
+                f"the teacher {self.name} must return one tensor with {expected} rows, one for "
+                f"each sample; got {given}."
+            )
+        return outputs.detach().to(device_of(inputs))
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several teachers as one, which answers with the weighted mean of their outputs.
+
+    The softmax of a mean of logits is, at every temperature, the normalised geometric mean of the
+    teachers' distributions, one of the two means that Hinton et al. 2015 give for an ensemble. The
+    other, of probabilities, is of one temperature only, and means nothing for outputs that are
+    values.
+
+    Args:
+        members: the teachers.
+        weights: of each, relative to each other.
+    """
+
+    members: tuple[Teacher, ...]
+    weights: tuple[float, ...]
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The mean.
+
+        Raises:
+            DataError: their outputs differ in shape.
+        """
+        answers = [member(inputs) for member in self.members]
+        for number, answer in enumerate(answers[1:], start=1):
+            if answer.shape != answers[0].shape:
+                raise DataError(
+                    f"the outputs of teacher[0] are {tuple(answers[0].shape)} and those of "
+                    f"teacher[{number}] are {tuple(answer.shape)}; teachers that are averaged must "
+                    "answer the same question: give them the same number of classes."
+                )
+        total = sum(self.weights)
+        shares = [weight / total for weight in self.weights]
+        parts = [share * answer for share, answer in zip(shares, answers, strict=True)]
+        return torch.stack(parts).sum(0)
+
+    @property
+    def identity(self) -> str:
+        """Of its members and weights."""
+        return str([*map(identity_of, self.members), *self.weights])
+
+
+def identity_of(teacher: Teacher) -> str:
+    """What tells a teacher from others; empty for a function that is not known by any name."""
+    if isinstance(teacher, (ModuleTeacher, OutputTeacher, Ensemble)):
+        return teacher.identity
+    return ""
+
 
 def frozen_teacher(module: nn.Module) -> ModuleTeacher:
     """The module as a teacher: eval, no gradients, its outputs detached."""
     return ModuleTeacher(module.eval())
 
 
-def build_teacher(settings: TeacherSettings | None, context: Context) -> Teacher:
+def build_teacher(
+    settings: TeacherSettings | Sequence[EnsembleMember] | None, context: Context
+) -> Teacher:
     """The teacher that the settings name; the context's own where they are ``None``.
 
     Raises:
@@ -123,33 +233,21 @@ def build_teacher(settings: TeacherSettings | None, context: Context) -> Teacher
     """
     if settings is None:
         return context.teacher
+    if not isinstance(settings, TeacherSettings):
+        members = tuple(build_teacher(member, context) for member in settings)
+        return Ensemble(members, tuple(member.weight for member in settings))
     if settings.onnx is not None:
-        return _checked(_onnx_teacher(settings.onnx), str(settings.onnx))
+        return _onnx_teacher(settings.onnx)
     if settings.callable is not None:
         teach = context.references.resolve(settings.callable, "teacher.callable")
-        return _checked(torch.no_grad()(teach), settings.callable)
+        return OutputTeacher(teach, settings.callable, settings.callable)
     assert settings.arch is not None
     options = dict(settings.model_extra or {})
     model = ModelSettings(arch=settings.arch, weights=settings.weights, **options)
     return frozen_teacher(build_model(model, context.build, context.seed))
 
 
-def _checked(teach: Callable[[Inputs], Any], name: str) -> Teacher:
-    def checked(inputs: Inputs) -> Tensor:
-        outputs = teach(inputs)
-        expected = batch_size_of(inputs)
-        if not isinstance(outputs, Tensor) or len(outputs) != expected:
-            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise StageError(
-                f"the teacher {name} must return one tensor with {expected} rows, one for each "
-                f"sample; got {given}."
-            )
-        return outputs.detach().to(device_of(inputs))
-
-    return checked
-
-
-def _onnx_teacher(path: Path) -> Callable[[Inputs], Tensor]:
+def _onnx_teacher(path: Path) -> Teacher:
     import onnxruntime
 
     from compress.lower.feeds import batches
@@ -173,4 +271,4 @@ def _onnx_teacher(path: Path) -> Callable[[Inputs], Tensor]:
         rows = [session.run(None, feeds)[0][-new:] for feeds, new in batches([there], session)]
         return torch.from_numpy(np.concatenate(rows))
 
-    return teach
+    return OutputTeacher(teach, str(path), file_sha256(path))

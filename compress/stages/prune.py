@@ -24,7 +24,7 @@ from compress.select import select
 from compress.stages.base import Context, Effect, Need, Stage, Teacher, formats_of, ranges_of
 from compress.stages.fitting import Training, fit, rehearse_losses
 from compress.stages.losses import LabelLoss, LossSettings, ResponseLoss, task_loss
-from compress.stages.models import TeacherSettings, build_teacher
+from compress.stages.models import TeacherBlock, build_teacher
 
 __all__ = ["FineTune", "PruneStage"]
 
@@ -40,7 +40,7 @@ class FineTune(Training):
     """
 
     losses: tuple[LossSettings, ...] = ()
-    teacher: TeacherSettings | None = None
+    teacher: TeacherBlock | None = None
 
 
 class PruneStage(Stage):
@@ -112,7 +112,8 @@ class PruneStage(Stage):
         update = {"finetune": None, "importance": data_free}
         pruned = self.model_copy(update=update).run(candidate, context)
         if self.finetune is not None:
-            rehearse_losses(pruned, context, *_lessons(self.finetune, context))
+            lessons = _lessons(self.finetune, context)
+            rehearse_losses(pruned, context, self.finetune, *lessons)
         return pruned
 
     def explain(self) -> str:

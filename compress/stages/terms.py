@@ -34,11 +34,6 @@ class Answer:
     outputs: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes."""
-        return self.outputs.nbytes + sum(tensor.nbytes for tensor in self.features.values())
-
 
 @dataclass(frozen=True)
 class Term:
@@ -50,6 +45,8 @@ class Term:
         teacher_layers: whose features the teacher's answer must hold.
         companion: what is trained beside the student and thrown away after.
         others: modules and optimisers that the function moves by itself, for checkpoints.
+        reads_labels: whether its value depends on the labels.
+        takes: of the labels, which samples take part, ``(n,)``; ``None`` for all.
     """
 
     function: Callable[[Answer, Answer, Tensor | None], Tensor]
@@ -57,6 +54,8 @@ class Term:
     teacher_layers: tuple[str, ...] = ()
     companion: nn.Module | None = None
     others: tuple[Stateful, ...] = ()
+    reads_labels: bool = False
+    takes: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,9 @@ class Scene:
         """
         if self._teacher_module is None:
             raise StageError(
-                f"the loss {loss!r} looks inside the teacher, which is no module: of an ONNX file "
-                "or a callable only the outputs are known; give a teacher with arch and weights, "
-                "or use a loss of outputs such as response or rkd-distance."
+                f"the loss {loss!r} looks inside the teacher, which is no module: of an ONNX file, "
+                "a callable or several teachers only the outputs are known; give one with arch and "
+                "weights, or use a loss of outputs such as response or rkd-distance."
             )
         return self._teacher_module
 
@@ -210,10 +209,9 @@ def ask(teacher: Teacher, batch: Batch, layers: Sequence[str]) -> Answer:
     else:
         answer = Answer(teacher(batch.inputs))
     expected = batch_size_of(batch.inputs)
-    if len(answer.outputs) != expected:
-        raise StageError(
-            f"the teacher gives {len(answer.outputs)} answers for a batch of {expected} samples."
-        )
+    if answer.outputs.shape[:1] != (expected,):
+        given = len(answer.outputs) if answer.outputs.dim() else "no separate"
+        raise StageError(f"the teacher gives {given} answers for a batch of {expected} samples.")
     for what, tensor in {"outputs": answer.outputs, **answer.features}.items():
         if not bool(torch.isfinite(tensor).all()):
             where = f"batch {batch.index + 1} of view {batch.view + 1}"

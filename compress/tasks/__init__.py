@@ -28,6 +28,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
     {
         "digits": "compress.tasks.digits:make_task",
         "fashion-mnist": "compress.tasks.fashion_mnist:make_task",
+        "image-folder": "compress.tasks.image_folder:make_task",
     }
 )
 
@@ -45,6 +46,8 @@ class TaskConfig(BaseModel):
     folder: RecipePath | None = None
     download: bool | None = None
     augment: bool | None = None
+    size: int | None = Field(default=None, ge=8, le=1024)
+    grey: bool | None = None
     limit: int | None = Field(default=None, ge=1)
 
     @property

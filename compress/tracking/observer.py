@@ -22,6 +22,7 @@ from compress.tracking.tracker import Fact, Tracker, tracker_of
 
 __all__ = ["Tracking", "facts_of", "row_values", "target_values"]
 
+_NO_SERIES = ("epoch", "epochs", "left_s")
 _ROW = ("seconds", "parameters", "nonzero_parameters", "macs")
 # By the name of a series, where the number is in a row's measurement.
 _TARGET: Mapping[str, tuple[str | int, ...]] = {
@@ -80,7 +81,10 @@ class Tracking:
 
 def _pass_on(tracker: Tracker, event: Mapping[str, Any]) -> None:
     kind = event.get("event")
-    if "stage" in event:  # a stage's own words, whatever they are
+    if kind == "resumed":  # what an earlier process has done of this training
+        for report in event["history"]:
+            _add_epoch(tracker, str(event["stage"]), report)
+    elif "stage" in event and kind != "step":  # a stage's own words, whatever they are
         _add_epoch(tracker, str(event["stage"]), event)
     elif kind == "start":
         tracker.begin(event["record"]["name"], facts_of(event))
@@ -92,7 +96,7 @@ def _pass_on(tracker: Tracker, event: Mapping[str, Any]) -> None:
 
 def _add_epoch(tracker: Tracker, stage: str, report: Mapping[str, Any]) -> None:
     epoch = report.get("epoch")
-    values = {name: value for name, value in _numbers(report) if name not in ("epoch", "epochs")}
+    values = {name: value for name, value in _numbers(report) if name not in _NO_SERIES}
     if isinstance(epoch, int) and values:
         tracker.add(f"stages/{stage}", "epoch", epoch, values)
 

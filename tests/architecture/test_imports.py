@@ -38,6 +38,7 @@ HOMES = {
     "mlflow": ["tracking/mlflow.py"],
     "torch.utils.tensorboard": ["tracking/tensorboard.py"],
     "wandb": ["tracking/wandb.py"],
+    "PIL": ["tasks/image_folder.py"],
 }
 
 # Parts that must work where there is no torch: on devices, and where reports are made.

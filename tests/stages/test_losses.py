@@ -18,7 +18,6 @@ from compress.algorithms.losses.adversarial import Adversary
 from compress.algorithms.losses.contrastive import Embedding
 from compress.errors import DataError, RecipeError, SelectorError, StageError
 from compress.references import CodeReferences
-from compress.stages import fitting
 from compress.stages.losses import BUILT_IN, WeightSchedule
 from compress.stages.models import frozen_teacher
 from compress.tasks.arrays import ArrayDataset
@@ -330,30 +329,6 @@ def test_features_are_remembered_with_the_answers(kind, tmp_path):
     kept.validate()
 
 
-@pytest.mark.parametrize("kind", ["hint", "response"])
-def test_remembered_features_give_the_same_student_as_asking_again(kind, tmp_path, monkeypatch):
-    def shift(inputs, generator):
-        return inputs + torch.randn(inputs.shape, generator=generator)
-
-    start, context = scene(CLASSES, tmp_path)
-    noisy = replace(context, task=replace(CLASSES.task, augment=shift))
-    stage = distill(CLASSES, block(kind), epochs=4, views=2)
-    remembered = stage.run(start, noisy)
-    whole = fitting.remembering
-    monkeypatch.setattr(
-        fitting, "remembering", lambda scene, terms, samples, _: whole(scene, terms, samples, None)
-    )
-    assert stage.run(start, noisy).fingerprint == remembered.fingerprint
-
-
-def test_features_that_would_not_fit_in_memory_are_refused(tmp_path, monkeypatch):
-    start, context = scene(CLASSES, tmp_path)
-    monkeypatch.setattr("compress.stages.objective._LARGEST_TEACHER_CACHE_BYTES", 64 * 1000 * 4)
-    distill(CLASSES, block("response"), epochs=3, views=2).run(start, context)
-    with pytest.raises(StageError, match=r"outputs and features for 2 views .*set fewer"):
-        distill(CLASSES, block("hint"), epochs=3, views=2).run(start, context)
-
-
 def test_a_network_of_its_own_may_judge(tmp_path):
     start, context = scene(IMAGES, tmp_path)
     path = tmp_path / "judge.safetensors"
@@ -491,10 +466,11 @@ def test_features_that_are_not_finite_are_reported_with_the_layer(tmp_path):
         distill(CLASSES, loss).run(start, context)
 
 
+@pytest.mark.parametrize(("rows", "given"), [((1, 4), "1"), ((), "no separate")], ids=str)
 @pytest.mark.parametrize("attempt", ["run", "rehearse"])
-def test_a_teacher_that_answers_for_another_batch_is_explained(attempt, tmp_path):
-    start, context = scene(CLASSES, tmp_path, teacher=lambda x: torch.zeros(1, 4))
-    with pytest.raises(StageError, match=r"gives 1 answers for a batch of \d+ samples"):
+def test_a_teacher_that_answers_for_another_batch_is_explained(attempt, rows, given, tmp_path):
+    start, context = scene(CLASSES, tmp_path, teacher=lambda x: torch.zeros(rows))
+    with pytest.raises(StageError, match=rf"gives {given} answers for a batch of \d+ samples"):
         getattr(distill(CLASSES, block("response")), attempt)(start, context)
 
 

@@ -46,6 +46,7 @@ def test_views_differ_and_each_has_every_sample_once():
     for one in seen:
         assert torch.equal(one.sort(dim=0).values, dataset().inputs)
     assert len(views) == 7
+    assert views.rows() == [len(b.inputs) for b in views.batches(0)]
 
 
 def test_dictionaries_without_labels_are_read():

@@ -33,6 +33,7 @@ from compress.stages.losses.outputs import (
     ResponseLoss,
     SsimLoss,
     TopKLoss,
+    labelled,
     task_loss,
 )
 from compress.stages.losses.relations import (
@@ -53,6 +54,7 @@ __all__ = [
     "LossSettings",
     "ResponseLoss",
     "WeightSchedule",
+    "labelled",
     "task_loss",
 ]
 
@@ -107,7 +109,7 @@ class CustomLoss(LossBlock):
             value: Tensor = own(student.outputs, teacher.outputs, labels)
             return value
 
-        return Term(function)
+        return Term(function, reads_labels=True)
 
 
 def _tag(value: Any) -> str:

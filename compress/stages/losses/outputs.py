@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from compress.algorithms import losses as functions
+from compress.algorithms.batches import has_label
 from compress.algorithms.features import capture, survey
 from compress.algorithms.losses.adversarial import Adversary
 from compress.errors import DataError, SelectorError
@@ -32,15 +33,38 @@ __all__ = [
     "ResponseLoss",
     "SsimLoss",
     "TopKLoss",
+    "labelled",
     "task_loss",
 ]
 
 
 def task_loss(task: Task) -> Loss:
-    """The task's loss, or the one that its metric implies."""
-    if task.loss is not None:
-        return task.loss
-    return nn.functional.mse_loss if task.metric == "mse" else nn.functional.cross_entropy
+    """The task's loss, or the one that its metric implies, over the samples that have a label.
+
+    Where none of a batch has one, it is zero, without a gradient.
+    """
+    implied = nn.functional.mse_loss if task.metric == "mse" else _cross_entropy
+    own = task.loss or implied
+
+    def of_labelled(outputs: Tensor, labels: Tensor) -> Tensor:
+        known = labelled(task, labels)
+        if bool(known.all()):
+            return own(outputs, labels)
+        return own(outputs[known], labels[known]) if bool(known.any()) else 0.0 * outputs.sum()
+
+    return of_labelled
+
+
+def labelled(task: Task, labels: Tensor) -> Tensor:
+    """Which samples of a batch have a label: ``-1`` is no class, and NaN no value."""
+    return has_label(labels, classes=task.metric == "accuracy")
+
+
+def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    if labels.is_floating_point():
+        return nn.functional.cross_entropy(outputs, labels)
+    # Positions of a dense label that are of no class are left out, as samples are.
+    return nn.functional.cross_entropy(outputs, labels.clamp(min=-1), ignore_index=-1)
 
 
 class LabelLoss(LossBlock):
@@ -58,7 +82,8 @@ class LabelLoss(LossBlock):
                 raise DataError("a batch of the training data came without labels.")
             return supervised(student.outputs, labels)
 
-        return Term(function)
+        task = scene.context.task
+        return Term(function, reads_labels=True, takes=lambda labels: labelled(task, labels))
 
 
 class ResponseLoss(LossBlock):
@@ -116,7 +141,7 @@ class DkdLoss(LossBlock):
                 temperature=self.temperature,
             )
 
-        return Term(function)
+        return Term(function, reads_labels=True)
 
 
 class DistLoss(LossBlock):

@@ -1,0 +1,194 @@
+"""A store of arrays on disk, by view: each view is written whole or not at all.
+
+::
+
+    FOLDER/0000/outputs.npy, ...   plain arrays, with the rows of the view in its order
+    FOLDER/0000/view.json          their checksums, and a mark of every batch; written last
+
+Arrays are written through files: where the disk is full, a write to a file fails, and one through a
+memory map kills the process. They are read through memory maps that live for one batch, so that
+what was read once does not stay in memory. Knows nothing of teachers or stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.artifact import file_sha256
+from compress.errors import DataError, StorageError
+from compress.record import write_atomically
+
+__all__ = ["Array", "Form", "ViewStore"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one row of an array is; ``dtype`` is numpy's name for it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class ViewStore:
+    """Arrays of a fixed form for every view.
+
+    Args:
+        folder: where they lie.
+        owner: identifies what they are worked out from; what others left is not used.
+        forms: of one row of each array.
+        rows: of every batch of a view.
+    """
+
+    def __init__(
+        self, folder: Path, owner: str, forms: Mapping[str, Form], rows: Sequence[int]
+    ) -> None:
+        self._folder, self._owner, self._forms = folder, owner, dict(forms)
+        self._ends = list(accumulate(rows))
+        # Of the views that were seen to be whole.
+        self._marks: dict[int, list[str]] = {}
+
+    def __contains__(self, view: int) -> bool:
+        """Whether the view was finished; whether it is still as it was written is not looked at."""
+        return self._facts_path(view).is_file()
+
+    def read(self, view: int, batch: int, mark: str) -> dict[str, Array] | None:
+        """The rows of one batch; ``None`` where the view was never finished.
+
+        Args:
+            view: which view; at its first reading all of it is checked.
+            batch: its place in the view.
+            mark: must be the one that it was written with.
+
+        Raises:
+            DataError: what is there is damaged, or belongs to something else.
+        """
+        if view not in self._marks:
+            if view not in self:
+                return None
+            self._marks[view] = self._checked(view)
+        if self._marks[view][batch] != mark:
+            raise DataError(f"{self._path(view)}: batch {batch + 1} belongs to other inputs.")
+        rows = slice(self._ends[batch - 1] if batch else 0, self._ends[batch])
+        return {name: np.array(self._mapped(view, name)[rows]) for name in self._forms}
+
+    def write(self, view: int, batches: Iterable[tuple[str, Mapping[str, Array]]]) -> None:
+        """Write a view from the marks and arrays of its batches, in order.
+
+        Raises:
+            StorageError: the disk refused; nothing of the view is left.
+        """
+        folder = self._path(view)
+        self.drop(view)
+        try:
+            folder.mkdir(parents=True)
+            facts = self._write_arrays(view, batches)
+            write_atomically(self._facts_path(view), json.dumps(facts))
+        except OSError as error:
+            self.drop(view)
+            raise StorageError(
+                f"{folder}: could not be written ({error.strerror or error}); what was finished "
+                "before is intact. Free space, or set fewer views or cache: {dtype: float16}."
+            ) from error
+        except BaseException:
+            self.drop(view)
+            raise
+        self._marks[view] = facts["marks"]
+
+    def drop(self, view: int) -> None:
+        """Remove a view, finished or not."""
+        self._marks.pop(view, None)
+        shutil.rmtree(self._path(view), ignore_errors=True)
+
+    def _write_arrays(
+        self, view: int, batches: Iterable[tuple[str, Mapping[str, Array]]]
+    ) -> dict[str, Any]:
+        sums = {name: hashlib.sha256() for name in self._forms}
+        marks: list[str] = []
+        with ExitStack() as stack:
+            files = {
+                name: stack.enter_context(self._array_path(view, name).open("wb"))
+                for name in self._forms
+            }
+
+            def put(name: str, block: bytes) -> None:
+                sums[name].update(block)
+                files[name].write(block)
+
+            for name, form in self._forms.items():
+                put(name, _header(form, self._ends[-1]))
+            for mark, arrays in batches:
+                marks.append(mark)
+                for name, form in self._forms.items():
+                    put(name, np.ascontiguousarray(arrays[name], form.dtype).tobytes())
+            for stream in files.values():
+                stream.flush()
+                os.fsync(stream.fileno())
+        digests = {name: digest.hexdigest() for name, digest in sums.items()}
+        return {"schema": 1, "owner": self._owner, "sums": digests, "marks": marks}
+
+    def _checked(self, view: int) -> list[str]:
+        """The marks of a view, once every byte of it is seen to be as it was written."""
+        path = self._facts_path(view)
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            owner, sums, marks = facts["owner"], dict(facts["sums"]), list(facts["marks"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: cannot be read ({error}).") from error
+        if owner != self._owner or len(marks) != len(self._ends):
+            raise DataError(f"{path}: belongs to another teacher or to other data.")
+        for name in self._forms:
+            self._mapped(view, name)
+            # Through the file: the pages of a map would count as memory of this process.
+            if file_sha256(self._array_path(view, name)) != sums.get(name):
+                raise DataError(f"{self._array_path(view, name)}: its checksum is another.")
+        return marks
+
+    def _mapped(self, view: int, name: str) -> Array:
+        path, form = self._array_path(view, name), self._forms[name]
+        try:
+            array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read ({error}).") from error
+        if array.shape != (self._ends[-1], *form.shape) or array.dtype != np.dtype(form.dtype):
+            raise DataError(f"{path}: holds {array.shape} of {array.dtype}.")
+        return array
+
+    def _path(self, view: int) -> Path:
+        return self._folder / f"{view:04d}"
+
+    def _array_path(self, view: int, name: str) -> Path:
+        return self._path(view) / f"{name}.npy"
+
+    def _facts_path(self, view: int) -> Path:
+        return self._path(view) / "view.json"
+
+
+def _header(form: Form, rows: int) -> bytes:
+    stream = io.BytesIO()
+    description = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(form.dtype)),
+        "fortran_order": False,
+        "shape": (rows, *form.shape),
+    }
+    np.lib.format.write_array_header_1_0(stream, description)
+    return stream.getvalue()

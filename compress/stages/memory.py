@@ -1,0 +1,294 @@
+"""The teacher's memory: where views repeat, its answers are worked out once and kept on disk.
+
+Answers are outputs with the features that losses look at. They lie in the stage's folder, under a
+key of all that they depend on: the teacher, the data, the order and augmentation of the views. With
+every batch goes a mark of what the teacher was shown, which is compared with what the student is
+shown whenever an answer is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from compress.algorithms.batches import Batch, Views
+from compress.algorithms.viewstore import Array, Form, ViewStore
+from compress.errors import DataError, StageError, StorageError
+from compress.inputs import Inputs, device_of, to_device
+from compress.stages.models import identity_of
+from compress.stages.terms import Answer, Scene, Term, ask
+
+__all__ = ["Ask", "CacheSettings", "TeacherMemory", "remembering"]
+
+#: The teacher, by batch.
+Ask = Callable[[Batch], Answer]
+
+_OUTPUTS = "outputs"
+_MARKED_VALUES = 32
+_LARGEST_FLOAT16 = 65504.0
+
+
+class CacheSettings(BaseModel):
+    """How a teacher's answers are kept where views repeat.
+
+    ``float16`` halves them; ``most_mib`` is what they may take on disk.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["float32", "float16"] = "float32"
+    most_mib: int = Field(default=2048, ge=1)
+
+
+def remembering(
+    scene: Scene,
+    terms: Iterable[Term],
+    views: Views,
+    repeated_views: int | None,
+    settings: CacheSettings | None,
+) -> Ask:
+    """The teacher by batch; where views repeat, each answer is worked out once and kept.
+
+    Args:
+        scene: has the teacher.
+        terms: say which of its layers are looked at.
+        views: the data.
+        repeated_views: how many different views there are; ``None`` where none comes again.
+        settings: how answers are kept; ``None`` for the defaults.
+
+    Raises:
+        StageError: the answers would take more than they may; or, when asked, are not usable.
+        StorageError: they would not fit on the disk.
+    """
+    if repeated_views is None:
+        teacher, layers = scene.teacher, _layers_of(terms)
+        assert teacher is not None
+        return lambda batch: ask(teacher, batch, layers)
+    memory = TeacherMemory(scene, terms, views, repeated_views, settings)
+    memory.check_room()
+    memory.forget_others()
+    return memory
+
+
+class TeacherMemory:
+    """A teacher's answers to views that repeat; see the module's docstring.
+
+    Args:
+        scene: has the teacher.
+        terms: say which of its layers are looked at.
+        views: the data.
+        count: how many different views there are.
+        settings: how answers are kept; ``None`` for the defaults.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        terms: Iterable[Term],
+        views: Views,
+        count: int,
+        settings: CacheSettings | None,
+    ) -> None:
+        assert scene.teacher is not None
+        self._scene, self._teacher = scene, scene.teacher
+        self._views, self._count, self._layers = views, count, _layers_of(terms)
+        self._settings = settings or CacheSettings()
+        example = ask(self._teacher, scene.example, self._layers)
+        self._dtypes = {name: tensor.dtype for name, tensor in self._named(example)}
+        self._forms = {
+            name: Form(tuple(tensor.shape[1:]), self._settings.dtype)
+            for name, tensor in self._named(example)
+        }
+        self._root = _root_of(scene.context.workdir, views)
+        key = self._key(example)
+        self._folder = self._root / key
+        self._store = ViewStore(self._folder, key, self._forms, views.rows())
+
+    @property
+    def nbytes(self) -> int:
+        """What all answers take on disk."""
+        return self._count * self._view_bytes
+
+    def check_room(self) -> None:
+        """Refuse answers that would not fit, before any is worked out.
+
+        Raises:
+            StageError: they would take more than they may.
+            StorageError: they would take more than the disk has.
+        """
+        what = "outputs and features" if self._layers else "outputs"
+        subject = f"the teacher's {what} for {self._count} views would take {_size(self.nbytes)}"
+        cure = "set fewer views, or views: null to ask the teacher in every epoch."
+        if self._settings.dtype == "float32":
+            cure = f"set cache: {{dtype: float16}}, {cure}"
+        if self.nbytes > self._settings.most_mib << 20:
+            limit = _size(self._settings.most_mib << 20)
+            raise StageError(f"{subject} of disk; the limit cache.most_mib is {limit}: {cure}")
+        missing = sum(view not in self._store for view in range(self._count)) * self._view_bytes
+        free = _free_bytes(self._root, self._folder)
+        if missing > free:
+            raise StorageError(f"{subject}, and {self._root} has {_size(free)} free: {cure}")
+
+    def forget_others(self) -> None:
+        """Remove answers of other teachers or to other data, so that they never pile up."""
+        for other in _others(self._root, self._folder):
+            shutil.rmtree(other, ignore_errors=True)
+
+    def __call__(self, batch: Batch) -> Answer:
+        """The answer to a batch of one of the views.
+
+        Raises:
+            StageError: answers that are not usable.
+            StorageError: the disk refused.
+        """
+        mark, report = _mark(batch.inputs), self._scene.context.report
+        kept: Mapping[str, Array] | None = None
+        try:
+            kept = self._store.read(batch.view, batch.index, mark)
+        except DataError as damage:
+            text = f"{str(damage).rstrip('.')}; the teacher is asked again about this view."
+            report({"event": "warning", "text": text})
+        if kept is None:
+            report({"event": "teacher", "view": batch.view + 1, "views": self._count})
+            self._store.write(batch.view, self._answers(batch))
+            kept = self._just_written(batch, mark)
+        device = device_of(batch.inputs)
+        tensors = {
+            name: torch.from_numpy(array).to(device, self._dtypes[name])
+            for name, array in kept.items()
+        }
+        outputs = tensors.pop(_OUTPUTS)
+        return Answer(outputs, dict(zip(self._layers, tensors.values(), strict=True)))
+
+    def _just_written(self, batch: Batch, mark: str) -> Mapping[str, Array]:
+        try:
+            kept = self._store.read(batch.view, batch.index, mark)
+        except DataError as error:
+            raise DataError(
+                f"the training data of task {self._scene.context.task.name!r} are other ones when "
+                "the same view is asked for again, so that teacher and student would not see the "
+                "same: all randomness must come from the generator that `augment` is given; or "
+                "set views: null."
+            ) from error
+        assert kept is not None
+        return kept
+
+    @property
+    def _view_bytes(self) -> int:
+        return sum(self._views.rows()) * sum(form.nbytes for form in self._forms.values())
+
+    def _answers(self, like: Batch) -> Iterator[tuple[str, dict[str, Array]]]:
+        for batch in self._views.batches(like.view):
+            shown = _laid_out(batch, like)
+            answer = ask(self._teacher, shown, self._layers)
+            arrays = {name: self._array(name, tensor) for name, tensor in self._named(answer)}
+            yield _mark(shown.inputs), arrays
+
+    def _named(self, answer: Answer) -> Iterator[tuple[str, Tensor]]:
+        # Layers are numbered: their names may hold what a file's may not.
+        yield _OUTPUTS, answer.outputs
+        for number, layer in enumerate(self._layers):
+            yield f"feature-{number}", answer.features[layer]
+
+    def _array(self, name: str, tensor: Tensor) -> Array:
+        if tuple(tensor.shape[1:]) != self._forms[name].shape:
+            raise StageError(
+                f"the teacher's {name} are {self._forms[name].shape} for one sample and "
+                f"{tuple(tensor.shape[1:])} for another, which cannot be kept; set views: null to "
+                "ask it in every epoch."
+            )
+        values = tensor.detach().to("cpu", torch.float32)
+        if self._settings.dtype == "float16" and values.numel():
+            largest = float(values.abs().max())
+            if largest > _LARGEST_FLOAT16:
+                raise StageError(
+                    f"the teacher's {name} reach {largest:.3g}, and float16 ends at "
+                    f"{_LARGEST_FLOAT16:g}; set cache: {{dtype: float32}}."
+                )
+        return values.numpy().astype(self._settings.dtype)
+
+    def _key(self, example: Answer) -> str:
+        """Of all that the answers depend on; the data themselves are compared by marks."""
+        digest = hashlib.blake2b(digest_size=16)
+        views = self._views
+        facts = {
+            "teacher": identity_of(self._teacher),
+            "layers": list(self._layers),
+            "forms": {name: [form.shape, form.dtype] for name, form in self._forms.items()},
+            "task": self._scene.context.task.name,
+            "rows": views.rows(),
+            "seed": views.seed,
+            "augment": views.augment is not None,
+            "mix": None if views.mix is None else [views.mix.kind, views.mix.alpha],
+            "torch": torch.__version__,
+        }
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        # Of a callable, what it says is all that is known of it.
+        for _, tensor in self._named(example):
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _layers_of(terms: Iterable[Term]) -> tuple[str, ...]:
+    return tuple(sorted({name for term in terms for name in term.teacher_layers}))
+
+
+def _laid_out(batch: Batch, like: Batch) -> Batch:
+    """The batch as the training loop lays out ``like``: same device, same order in memory."""
+    inputs, wanted = to_device(batch.inputs, device_of(like.inputs)), like.inputs
+    if isinstance(inputs, Tensor) and isinstance(wanted, Tensor) and wanted.dim() == 4:
+        last = wanted.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        inputs = inputs.contiguous(memory_format=layout)
+    return replace(batch, inputs=inputs)
+
+
+def _mark(inputs: Inputs) -> str:
+    """Of a few values of every sample, as they are shown to both nets."""
+    digest = hashlib.blake2b(digest_size=8)
+    tensors = inputs if isinstance(inputs, dict) else {"": inputs}
+    for name, tensor in sorted(tensors.items()):
+        seen: Any = tensor
+        if tensor.dim() > 1:
+            sample = tensor.shape[1:]
+            places = np.unique(np.linspace(0, sample.numel() - 1, _MARKED_VALUES).astype(np.int64))
+            # By coordinates: flattening would copy a batch whose channels are last.
+            where: list[Any] = [slice(None), *np.unravel_index(places, sample)]
+            seen = tensor[tuple(where)]
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(seen.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _root_of(workdir: Path, views: Views) -> Path:
+    """Each process has its own part of every batch, and looks after its own answers."""
+    part, count = views.part
+    folder = workdir / "answers"
+    return folder if count == 1 else folder / f"part-{part + 1}-of-{count}"
+
+
+def _others(root: Path, own: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path != own] if root.is_dir() else []
+
+
+def _free_bytes(root: Path, own: Path) -> int:
+    """What the disk has, once answers that are of no use any more are gone."""
+    place = root
+    while not place.exists():
+        place = place.parent
+    stale = [file for other in _others(root, own) for file in other.rglob("*.npy")]
+    return shutil.disk_usage(place).free + sum(file.stat().st_size for file in stale)
+
+
+def _size(nbytes: float) -> str:
+    return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"
