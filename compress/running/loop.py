@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.fakequant import declared_formats, quantizable_layers
 from compress.algorithms.sparsity import verify_zeros
 from compress.candidate import Architecture, Candidate, count_parameters
 from compress.environment import environment, package_versions
@@ -263,7 +263,7 @@ def _checked(stage: Stage, before: Candidate, context: Context) -> Candidate:
     if after.invariants:
         shared = [p for p in before.invariants if p in after.invariants]
         verify_zeros(before.module, after.module, shared)
-    after.numerics.resolve(quantizable_layers(after.module))
+    declared_formats(after.module, after.numerics)
     return after
 
 

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from compress.algorithms.batches import read
-from compress.algorithms.fakequant import observe_ranges, quantizable_layers
+from compress.algorithms.fakequant import declared_formats, observe_ranges
 from compress.candidate import Architecture, Candidate, Inputs
 from compress.numerics import LayerFormat
 from compress.references import CodeReferences
@@ -139,7 +139,7 @@ class Stage(BaseModel, ABC):
 
 def formats_of(candidate: Candidate) -> dict[str, LayerFormat]:
     """The declared format of every layer of the candidate that can have one."""
-    return candidate.numerics.resolve(quantizable_layers(candidate.module))
+    return declared_formats(candidate.module, candidate.numerics)
 
 
 def calibration_inputs(task: Task, samples: int) -> list[Inputs]:
