@@ -8,23 +8,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from compress.algorithms.training import isolated
 from compress.candidate import Architecture, load_weights
 from compress.errors import DataError, RecipeError, StageError
+from compress.huggingface import (
+    Encoder,
+    HubTask,
+    Pooling,
+    load_folder,
+    read_architecture,
+    tokenizer_digest,
+)
 from compress.inputs import Inputs, batch_size_of, forward
-from compress.recipe_file import RecipePath
+from compress.recipe_file import RecipePath, located
 from compress.stages.base import Context, Teacher
+from compress.task import Task
 
 __all__ = [
+    "BlocksSettings",
+    "HubSettings",
     "ModelSettings",
     "ModuleTeacher",
+    "StartSettings",
+    "StudentSettings",
     "TeacherSettings",
     "build_model",
     "build_teacher",
@@ -48,9 +69,120 @@ class ModelSettings(BaseModel):
         """How to build it from nothing."""
         return Architecture(arch=self.arch, options=dict(self.model_extra or {}))
 
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return self.arch
+
+    def fill(self, module: nn.Module) -> None:
+        """Load the weights, where there are any."""
+        if self.weights is not None:
+            load_weights(module, self.weights)
+
+    def check(self, task: Task) -> None:
+        """Nothing is known of what an architecture was made for."""
+
+
+class HubSettings(BaseModel):
+    """``hf`` is a folder in the form of the Hugging Face hub: a path, or ``package:NAME/...``.
+
+    ``task`` is what is asked of the model: sentence embeddings, or the logits of its classifier.
+    ``config`` changes keys of its configuration; what then no longer fits its weights starts from
+    ``pretrained: false``. ``pooling`` and ``normalize`` are those of the folder where not given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hf: RecipePath
+    task: HubTask = "feature-extraction"
+    config: dict[str, Any] = {}
+    pretrained: bool = True
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """How to build it from nothing, without the folder.
+
+        Raises:
+            RecipeError: no such folder, or none of an encoder.
+        """
+        return read_architecture(
+            located(self.hf),
+            self.task,
+            changes=self.config,
+            pooling=self.pooling,
+            normalize=self.normalize,
+        )
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return f"model like {self.hf.name}"
+
+    def fill(self, module: nn.Module) -> None:
+        """Load the folder's weights, unless it starts from nothing."""
+        if self.pretrained:
+            assert isinstance(module, Encoder)
+            load_folder(module, located(self.hf))
+
+    def check(self, task: Task) -> None:
+        """See that the task's tokens mean to this model what they mean to the task.
+
+        Raises:
+            RecipeError: the folder's tokenizer is another one.
+        """
+        own = tokenizer_digest(located(self.hf))
+        if task.tokenizer is not None and own is not None and own != task.tokenizer:
+            raise RecipeError(
+                f"hf: {self.hf}: its tokenizer is not that of task {task.name!r}, so that ids "
+                "would mean other words to it; teacher, student and task need one tokenizer."
+            )
+
+
+class BlocksSettings(BaseModel):
+    """``layers``: the blocks of the present model that the student keeps, counted from 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return f"model of the blocks {', '.join(map(str, self.layers))}"
+
+
+def _sort_of_model(block: Any) -> str:
+    # Tags are no keys of a recipe, so that messages about the keys need not tell them apart.
+    if isinstance(block, str):
+        return "of-none"
+
+    def has(key: str) -> bool:
+        return key in block if isinstance(block, dict) else hasattr(block, key)
+
+    return "of-" + next((key for key in ("arch", "hf", "layers") if has(key)), "arch")
+
+
+_OfArchitecture = Annotated[ModelSettings, Tag("of-arch")]
+_OfFolder = Annotated[HubSettings, Tag("of-hf")]
+#: A model that a recipe starts from: ``arch`` or ``hf``.
+StartSettings = Annotated[_OfArchitecture | _OfFolder, Discriminator(_sort_of_model)]
+#: A model that learns: ``arch``, ``hf``, ``layers``, or the present one.
+StudentSettings = Annotated[
+    _OfArchitecture
+    | _OfFolder
+    | Annotated[BlocksSettings, Tag("of-layers")]
+    | Annotated[Literal["self"], Tag("of-none")],
+    Discriminator(_sort_of_model),
+]
+
 
 class TeacherSettings(BaseModel):
-    """One of ``onnx`` (a file), ``callable`` (``module:name``), or ``arch`` with ``weights``."""
+    """One of ``onnx`` (a file), ``callable`` (``module:name``), ``arch`` with ``weights``, ``hf``.
+
+    ``hf`` is a folder, with the keys that a model from a folder has.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -58,36 +190,52 @@ class TeacherSettings(BaseModel):
     callable: str | None = None
     arch: str | None = None
     weights: RecipePath | None = None
+    hf: RecipePath | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> TeacherSettings:
-        given = [k for k in ("onnx", "callable", "arch") if getattr(self, k) is not None]
+        given = [k for k in ("onnx", "callable", "arch", "hf") if getattr(self, k) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"a teacher is one of onnx, callable or arch with weights; got "
+                f"a teacher is one of onnx, callable, hf, or arch with weights; got "
                 f"{' and '.join(given) or 'none of them'}"
             )
         if self.arch is not None and self.weights is None:
             raise ValueError("a teacher of its own architecture needs weights")
-        if self.arch is None and (self.weights is not None or self.model_extra):
-            extra = sorted(self.model_extra or {}) or ["weights"]
+        others = [] if self.hf is not None else sorted(self.model_extra or {})
+        if self.arch is None and (self.weights is not None or others):
+            extra = others or ["weights"]
             raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
+        if self.hf is not None:
+            try:
+                self.model  # noqa: B018 - its validators speak
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise ValueError(f"teacher.{first['loc'][0]}: {first['msg']}") from None
         return self
+
+    @property
+    def model(self) -> ModelSettings | HubSettings:
+        """The module that it names, where it names one."""
+        options = dict(self.model_extra or {})
+        if self.hf is not None:
+            return HubSettings(hf=self.hf, **options)
+        assert self.arch is not None
+        return ModelSettings(arch=self.arch, weights=self.weights, **options)
 
 
 def build_model(
-    settings: ModelSettings, build: Callable[[Architecture], nn.Module], seed: int
+    settings: ModelSettings | HubSettings, build: Callable[[Architecture], nn.Module], seed: int
 ) -> nn.Module:
     """The module with its weights, float32, eval and trainable.
 
     Raises:
-        RecipeError: no such architecture, or options that it does not take.
+        RecipeError: no such architecture or folder, or options that it does not take.
         CheckpointError: weights that cannot be read or do not fit.
     """
     with isolated(seed):
         module = build(settings.architecture)
-    if settings.weights is not None:
-        load_weights(module, settings.weights)
+    settings.fill(module)
     return module.float().eval().requires_grad_(True)
 
 
@@ -128,10 +276,8 @@ def build_teacher(settings: TeacherSettings | None, context: Context) -> Teacher
     if settings.callable is not None:
         teach = context.references.resolve(settings.callable, "teacher.callable")
         return _checked(torch.no_grad()(teach), settings.callable)
-    assert settings.arch is not None
-    options = dict(settings.model_extra or {})
-    model = ModelSettings(arch=settings.arch, weights=settings.weights, **options)
-    return frozen_teacher(build_model(model, context.build, context.seed))
+    settings.model.check(context.task)
+    return frozen_teacher(build_model(settings.model, context.build, context.seed))
 
 
 def _checked(teach: Callable[[Inputs], Any], name: str) -> Teacher:

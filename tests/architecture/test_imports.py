@@ -19,6 +19,7 @@ LEVELS: list[set[str]] = [
     {"candidate", "pareto"},
     {"algorithms"},
     {"lower", "measure"},
+    {"huggingface"},
     {"stages"},
     {"tasks", "zoo", "report", "device"},
     {"running"},
@@ -35,6 +36,8 @@ HOMES = {
     "matplotlib": ["report/plots.py"],
     "accelerate": ["algorithms/training.py"],
     "sklearn": ["tasks/digits.py"],
+    "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py"],
+    "transformers": ["huggingface.py", "testing/tiny_bert.py"],
 }
 
 # Parts that must work where there is no torch: on devices, and where reports are made.
