@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,22 @@ FILES = (_WEIGHTS, _STRUCTURE)
 
 
 class Architecture(BaseModel):
-    """How to build the module from nothing: a built-in name or ``module:name``, and its options."""
+    """How to build the module from nothing: a built-in name or ``module:name``, and its options.
+
+    ``blocks``: which of its repeated blocks are kept
+    (:func:`compress.algorithms.depth.keep_blocks`); ``None`` for all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str
     options: dict[str, Any] = {}
+    blocks: tuple[int, ...] | None = None
+
+    def keeping(self, blocks: Sequence[int]) -> Architecture:
+        """This with only some of the blocks that it still has, counted from 0."""
+        kept = tuple(blocks if self.blocks is None else (self.blocks[place] for place in blocks))
+        return self.model_copy(update={"blocks": kept})
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,6 +71,13 @@ class LayerFormat(BaseModel):
         """Whether activations have a fixed range, which needs calibration."""
         return self.activations == "int8"
 
+    @property
+    def of_a_table(self) -> LayerFormat:
+        """What this comes to for a table of rows, such as an embedding: it takes no activations."""
+        if weight_bits(self.weights) is None:
+            return self
+        return LayerFormat(weights=self.weights)
+
     @model_validator(mode="after")
     def _formats_go_together(self) -> LayerFormat:
         integer_weights = weight_bits(self.weights) is not None
@@ -113,8 +120,8 @@ class Numerics:
     def resolve(self, layers: Mapping[str, str]) -> dict[str, LayerFormat]:
         """The format of every layer.
 
-        ``layers`` maps the path of each quantisable layer to its class name
-        (``algorithms.fakequant.quantizable_layers`` makes it).
+        ``layers`` maps the path of each layer that can have a format to its class name
+        (``algorithms.fakequant.layers_with_formats`` makes it).
 
         Raises:
             SelectorError: a rule whose pattern matches no layer.

@@ -42,10 +42,10 @@ from compress.running.folder import RunFolder
 from compress.running.forecast import Forecast, forecast
 from compress.running.loop import Job, Observer, run
 from compress.stages import STAGES, Stage
-from compress.stages.models import ModelSettings, build_model
+from compress.stages.models import StartSettings, build_model
 from compress.task import Task
 from compress.tasks import TaskConfig, limited, make_task
-from compress.zoo import build as build_architecture
+from compress.zoo.building import build_module
 
 __all__ = ["Recipe", "TargetSettings"]
 
@@ -94,7 +94,7 @@ class Recipe(BaseModel):
     description: str = ""
     seed: int = Field(default=0, ge=0)
     task: TaskConfig | None = None
-    model: ModelSettings | None = None
+    model: StartSettings | None = None
     targets: tuple[TargetSettings, ...] = Field(default=(LocalSettings(),), min_length=1)
     budget: Budget | None = None
     stages: Annotated[tuple[SerializeAsAny[Stage], ...], Field(min_length=1)]
@@ -254,8 +254,9 @@ class Recipe(BaseModel):
             )
 
         def build(architecture: Architecture) -> nn.Module:
-            return _build(architecture, self._references)
+            return build_module(architecture, self._references)
 
+        self.model.check(task)
         module = build_model(self.model, build, self.seed)
         example = head(task.validation, min(_EXAMPLE_SAMPLES, len(task.validation))).inputs
         return Candidate(module, example, self.model.architecture)
@@ -280,7 +281,7 @@ class Recipe(BaseModel):
             task=task,
             targets=[t.target() for t in self.targets] if targets is None else list(targets),
             folder=RunFolder(workdir.absolute()),
-            build=lambda architecture: _build(architecture, references),
+            build=lambda architecture: build_module(architecture, references),
             references=references,
             mode=mode,
             observer=observer,
@@ -370,18 +371,3 @@ def _check_references(
 
 #: Keys whose value may be a reference to code.
 _MAY_REFER = frozenset({"task", "name", "arch", "kind", "callable"})
-
-
-def _build(architecture: Architecture, references: CodeReferences) -> nn.Module:
-    if not is_reference(architecture.arch):
-        return build_architecture(architecture.arch, architecture.options)
-    make = references.resolve(architecture.arch, f"arch {architecture.arch!r}")
-    try:
-        made = make(**architecture.options)
-    except TypeError as error:
-        raise RecipeError(f"arch {architecture.arch!r}: {error}.") from error
-    if not isinstance(made, nn.Module):
-        raise RecipeError(
-            f"arch {architecture.arch!r} must give a torch.nn.Module; got {type(made).__name__}."
-        )
-    return made

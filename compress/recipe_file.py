@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -17,16 +18,42 @@ from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
 from compress.errors import RecipeError
 
-__all__ = ["Document", "RecipePath", "parse", "sentence", "with_settings"]
+__all__ = ["Document", "RecipePath", "located", "parse", "sentence", "with_settings"]
+
+_IN_PACKAGE = "package:"
 
 
 def _beside_recipe(path: FilePath, info: ValidationInfo) -> FilePath:
     folder = (info.context or {}).get("folder")
-    return path if folder is None else FilePath(folder) / path
+    inside = str(path).startswith(_IN_PACKAGE)
+    return path if folder is None or inside else FilePath(folder) / path
 
 
-#: A path in a recipe, relative to the recipe's own folder.
+#: A path in a recipe, relative to the recipe's own folder; or ``package:NAME/...``, which
+#: :func:`located` finds.
 RecipePath = Annotated[FilePath, AfterValidator(_beside_recipe)]
+
+
+def located(path: FilePath) -> FilePath:
+    """Where a path of a recipe leads: ``package:NAME/rest`` is inside an installed package.
+
+    The package is found, and never imported: a recipe runs no code.
+
+    Raises:
+        RecipeError: there is no such package.
+    """
+    text = str(path)
+    if not text.startswith(_IN_PACKAGE):
+        return path
+    name, _, rest = text.removeprefix(_IN_PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not places:
+        raise RecipeError(
+            f"{text}: there is no package {name!r} here; install what brings it (pip install "
+            f"{name.replace('_', '-')}, by its usual name), or give the folder itself."
+        )
+    return FilePath(places[0]) / rest
 
 
 _LARGEST_FILE_CHARACTERS = 1_000_000

@@ -55,6 +55,8 @@ class Task:
         augment: applied to training batches.
         calibration: inputs for quantisation ranges; ``None`` takes them from ``train``.
         classes: class names, for error messages and reports.
+        tokenizer: identifies what made the inputs, where they are ids of tokens
+            (:func:`compress.huggingface.tokenizer_digest`); models made for another are refused.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Task:
     augment: Augment | None = None
     calibration: Dataset | None = None
     classes: tuple[str, ...] = field(default=())
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         for split in ("train", "validation", "test"):

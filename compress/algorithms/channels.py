@@ -23,14 +23,26 @@ from torch import Tensor, nn
 from compress.errors import NoEffect, StageError
 from compress.inputs import Inputs, forward
 
-__all__ = ["ChannelChoice", "Importance", "choose_channels", "cut_channels", "output_layers"]
+__all__ = [
+    "ChannelChoice",
+    "Importance",
+    "Unit",
+    "choose_channels",
+    "cut_channels",
+    "output_layers",
+]
 
 Importance = Literal["l1", "l2", "group-l2", "taylor", "bn-scale", "random"]
+#: What goes together: the same channels of every head of attention, or a head as a whole.
+Unit = Literal["channels", "heads"]
 #: ``(layer path, output channels?, channel indices)`` in the order of cutting.
 ChannelChoice = list[tuple[str, bool, list[int]]]
 
 _MOST_OF_A_LAYER = 0.9
 _HAIR = 1e-3
+# How attention blocks, here and in transformers, call their number of heads and a head's width.
+_HEADS = ("num_heads", "num_attention_heads", "n_heads")
+_HEAD_WIDTHS = ("head_dim", "attention_head_size", "attention_head_dim")
 _PROJECTION = re.compile(r"(to_)?(q|k|v|query|key|value)(_proj|_lin)?")
 
 
@@ -39,6 +51,7 @@ def choose_channels(
     example: Inputs,
     *,
     ratio: float,
+    unit: Unit = "channels",
     importance: Importance = "group-l2",
     scope: Literal["local", "global"] = "local",
     round_to: int = 1,
@@ -52,6 +65,10 @@ def choose_channels(
         module: ranked as given; pass the effective module of a quantised candidate.
         example: one batch of inputs.
         ratio: share of each layer's channels to remove (of all channels, for ``scope: global``).
+        unit: ``channels`` of any layer, of attention the same number from every head; or whole
+            ``heads`` of attention and nothing else, the nearest whole number of each block's
+            whatever the ``scope`` (Michel et al. 2019, "Are sixteen heads really better than
+            one?").
         importance: ``l1`` and ``l2`` norms of a layer's own filters (Li et al. 2017), ``group-l2``
             over everything that must go together (Fang et al. 2023), ``taylor`` first-order change
             of the loss (Molchanov et al. 2019), ``bn-scale`` (Liu et al. 2017), or ``random``.
@@ -73,7 +90,8 @@ def choose_channels(
     for own, other in zip(module.parameters(), scratch.parameters(), strict=True):
         other.grad = own.grad
     kept = [*ignore, *output_layers(module, example)]
-    local = scope == "local"
+    heads, by_head = _attention_heads(scratch), unit == "heads"
+    local = by_head or scope == "local"
     ratios = _ratios(scratch, ratio, layer_ratios or {}, round_to) if local else {}
     with _traced(scratch):
         pruner = tp.pruner.BasePruner(
@@ -81,16 +99,20 @@ def choose_channels(
             example,
             _criterion(importance),
             global_pruning=not local,
-            pruning_ratio=ratio,
+            pruning_ratio=0.0 if by_head else ratio,
             # One layer may lose most of its channels to a global ranking, never all of them.
             max_pruning_ratio=1.0 if local else max(ratio, _MOST_OF_A_LAYER),
-            pruning_ratio_dict=ratios,
+            # Without a ratio of its own, the library passes a block by, heads and all.
+            pruning_ratio_dict=dict.fromkeys(heads, ratio) if by_head else ratios,
             ignored_layers=[scratch.get_submodule(name) for name in dict.fromkeys(kept)],
             round_to=None if local or round_to == 1 else round_to,
             # Fresh dictionaries: the library writes into its own mutable defaults.
             in_channel_groups={},
             out_channel_groups={},
-            num_heads=_attention_heads(scratch),
+            num_heads=dict(heads),
+            prune_num_heads=by_head,
+            prune_head_dims=not by_head,
+            head_pruning_ratio_dict=_head_ratios(heads, ratio),
             channel_groups={},
         )
         pruner.step()
@@ -99,26 +121,25 @@ def choose_channels(
             for name, is_out, indices in pruner.pruning_history()
         ]
     if not history:
-        raise NoEffect(
-            f"prune: a ratio of {ratio:g} with round_to {round_to} removes no channel from any "
-            "layer; raise the ratio, lower round_to, or ignore less."
-        )
+        raise NoEffect(_nothing(ratio, unit, round_to, bool(heads)))
     return history
 
 
-def cut_channels(module: nn.Module, example: Inputs, choice: ChannelChoice) -> None:
-    """Remove the chosen channels from ``module``, in place.
+def cut_channels(
+    module: nn.Module, example: Inputs, choice: ChannelChoice, *, unit: Unit = "channels"
+) -> None:
+    """Remove the chosen channels from ``module``, in place; ``unit`` as they were chosen.
 
     Raises:
         StageError: the model cannot be traced, or no longer gives outputs of the same shape.
     """
     import torch_pruning as tp
 
-    expected = _output_shape(module, example)
+    expected, widths = _output_shape(module, example), _head_widths(module)
     with _traced(module):
         graph = tp.DependencyGraph().build_dependency(module, example)
         graph.load_pruning_history(list(choice))
-    _update_attention_heads(module)
+    _update_attention_heads(widths, unit)
     try:
         shape = _output_shape(module, example)
     except RuntimeError as error:
@@ -231,23 +252,51 @@ def _ratios(
 
 
 def _attention_heads(module: nn.Module) -> dict[nn.Module, int]:
-    # The pruner must take the same channels from every head. A block says how many heads it has in
-    # `num_heads`, and which layers make them by the field's usual names.
+    # The pruner must take the same channels from every head. A block says how many heads it has,
+    # and which layers make them, by the field's usual names.
     return {
         layer: count
         for block in module.modules()
-        if isinstance(count := getattr(block, "num_heads", None), int)
+        if (count := _number_of_heads(block))
         for layer in _projections(block)
     }
 
 
-def _update_attention_heads(module: nn.Module) -> None:
-    # For modules that keep the width of a head in an attribute instead of reading it from tensors.
-    for block in module.modules():
-        count, width = getattr(block, "num_heads", None), getattr(block, "head_dim", None)
-        layers = _projections(block)
-        if isinstance(count, int) and isinstance(width, int) and layers:
-            block.head_dim = layers[0].out_features // count  # type: ignore[assignment]
+def _head_ratios(heads: Mapping[nn.Module, int], ratio: float) -> dict[nn.Module, float]:
+    # The library rounds the number of heads up; a hair less keeps it from taking one too many. At
+    # least one head stays.
+    removed = {layer: min(round(ratio * count), count - 1) for layer, count in heads.items()}
+    return {layer: max(0.0, removed[layer] - _HAIR) / count for layer, count in heads.items()}
+
+
+def _head_widths(module: nn.Module) -> dict[nn.Module, int]:
+    return {
+        block: layers[0].out_features // count
+        for block in module.modules()
+        if (count := _number_of_heads(block)) and (layers := _projections(block))
+    }
+
+
+def _update_attention_heads(widths: Mapping[nn.Module, int], unit: Unit) -> None:
+    # For modules that keep these numbers in attributes instead of reading them from tensors;
+    # ``widths`` are those of heads before the cut.
+    for block, width in widths.items():
+        channels = _projections(block)[0].out_features
+        if unit == "heads":
+            _set_number(block, _HEADS, channels // width)
+        else:
+            _set_number(block, _HEAD_WIDTHS, channels // (_number_of_heads(block) or 1))
+
+
+def _set_number(block: nn.Module, names: Sequence[str], value: int) -> None:
+    for name in names:
+        if isinstance(getattr(block, name, None), int):
+            setattr(block, name, value)
+
+
+def _number_of_heads(block: nn.Module) -> int | None:
+    found = (getattr(block, name, None) for name in _HEADS)
+    return next((count for count in found if isinstance(count, int) and count > 0), None)
 
 
 def _projections(block: nn.Module) -> list[nn.Linear]:
@@ -256,6 +305,20 @@ def _projections(block: nn.Module) -> list[nn.Linear]:
         for name, layer in block.named_children()
         if isinstance(layer, nn.Linear) and _PROJECTION.fullmatch(name)
     ]
+
+
+def _nothing(ratio: float, unit: str, round_to: int, has_heads: bool) -> str:
+    if unit == "channels":
+        return (
+            f"prune: a ratio of {ratio:g} with round_to {round_to} removes no channel from any "
+            "layer; raise the ratio, lower round_to, or ignore less."
+        )
+    if not has_heads:
+        return (
+            "prune: the model has no attention whose heads could be told apart; a block says "
+            f"their number in {_HEADS[0]} or {_HEADS[1]}, beside linear layers query, key, value."
+        )
+    return f"prune: a ratio of {ratio:g} removes no head from any block; raise the ratio."
 
 
 def _output_shape(module: nn.Module, example: Inputs) -> tuple[int, ...]:

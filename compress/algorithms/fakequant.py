@@ -22,12 +22,14 @@ from torch.utils.hooks import RemovableHandle
 
 from compress.algorithms.calibrate import RangeObserver, activation_grid
 from compress.inputs import Inputs, forward, to_device
-from compress.numerics import LayerFormat, weight_bits
+from compress.numerics import LayerFormat, Numerics, weight_bits
 
 __all__ = [
     "channel_axis",
+    "declared_formats",
     "effective",
     "fake_quantize_weight",
+    "layers_with_formats",
     "observe_ranges",
     "quantizable_layers",
     "simulate",
@@ -36,22 +38,39 @@ __all__ = [
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _QUANTIZABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+# Layers that look rows up: their weights can be stored in few bits, and nothing is multiplied.
+_TABLES = (nn.Embedding,)
 _LARGEST_UINT8 = 255
 
 Ranges = Mapping[str, tuple[float, float]]
 
 
 def quantizable_layers(module: nn.Module) -> dict[str, str]:
-    """Path and class name of every layer whose weights can have an integer format, in order."""
-    return {
-        name: type(layer).__name__
-        for name, layer in module.named_modules()
-        if isinstance(layer, _QUANTIZABLE)
-    }
+    """Path and class name of every layer that computes products with its weights, in order."""
+    return _layers_of(module, _QUANTIZABLE)
+
+
+def layers_with_formats(module: nn.Module) -> dict[str, str]:
+    """Path and class name of every layer whose weights can have an integer format, in order.
+
+    Those of :func:`quantizable_layers`, and tables of rows (``nn.Embedding``).
+    """
+    return _layers_of(module, (*_QUANTIZABLE, *_TABLES))
+
+
+def declared_formats(module: nn.Module, numerics: Numerics) -> dict[str, LayerFormat]:
+    """The format of every layer of ``module`` that can have one.
+
+    Raises:
+        SelectorError: a rule whose pattern matches no layer.
+    """
+    formats = numerics.resolve(layers_with_formats(module))
+    tables = _layers_of(module, _TABLES)
+    return {name: f.of_a_table if name in tables else f for name, f in formats.items()}
 
 
 def channel_axis(layer: nn.Module) -> int:
-    """The axis of ``layer.weight`` that counts output channels."""
+    """The axis of ``layer.weight`` that counts output channels; of a table, its rows."""
     return 1 if isinstance(layer, _TRANSPOSED) else 0
 
 
@@ -163,6 +182,14 @@ def observe_ranges(
     return {name: observers[name].range(static[name].calibration) for name in static}
 
 
+def _layers_of(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, str]:
+    return {
+        name: type(layer).__name__
+        for name, layer in module.named_modules()
+        if isinstance(layer, kinds)
+    }
+
+
 def _quantize_around(
     layer: nn.Module,
     format: LayerFormat,
@@ -171,14 +198,16 @@ def _quantize_around(
 ) -> tuple[RemovableHandle, RemovableHandle]:
     # The snapped weight shadows the parameter for the length of one forward pass. Parametrisations
     # would do the same, but they rename parameters and change the layer's class.
-    axis = channel_axis(layer)
+    axis, is_table = channel_axis(layer), isinstance(layer, _TABLES)
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         weight = module._parameters["weight"]
         assert weight is not None
         module.__dict__["weight"] = fake_quantize_weight(
-            weight, axis=axis, format=format, avoid_saturation=avoid_saturation
+            weight, axis=axis, format=format, avoid_saturation=avoid_saturation and not is_table
         )
+        if is_table:
+            return inputs
         return (_fake_quantize_activation(inputs[0], format, bounds), *inputs[1:])
 
     def after(module: nn.Module, *_: Any) -> None:

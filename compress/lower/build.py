@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch import nn
 
-from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.fakequant import declared_formats, quantizable_layers
 from compress.artifact import Artifact, Lowering, file_sha256, model_files, modules_file
 from compress.candidate import Candidate
 from compress.errors import ContractViolation, LoweringError, StorageError
@@ -38,7 +39,7 @@ from compress.lower.quantize import quantize
 from compress.lower.ranges import Range
 from compress.lower.regions import layers_with
 from compress.lower.tidy import tidy
-from compress.numerics import LayerFormat
+from compress.numerics import FLOAT32, LayerFormat
 
 __all__ = ["encode", "lower"]
 
@@ -71,10 +72,11 @@ def lower(
         StorageError: the disk refused.
     """
     module = copy.deepcopy(candidate.module).eval()
-    formats = candidate.numerics.resolve(quantizable_layers(module))
     _check_output(candidate)
+    graph = export(module, candidate.example, lowering)
+    formats = _encodable(graph, module, declared_formats(module, candidate.numerics))
     model, ranges, warnings = encode(
-        export(module, candidate.example, lowering),
+        graph,
         formats,
         calibration,
         avoid_saturation=lowering.avoid_saturation,
@@ -157,6 +159,15 @@ def _write(
         parity=parity,
         warnings=warnings,
     )
+
+
+def _encodable(
+    model: ir.Model, module: nn.Module, formats: Mapping[str, LayerFormat]
+) -> dict[str, LayerFormat]:
+    # Where a table is read at fixed places (positions, say), what is read is a constant of the
+    # graph, and stays float.
+    there = {layer_of(node) for node in model.graph}.union(quantizable_layers(module))
+    return {name: f if name in there else FLOAT32 for name, f in formats.items()}
 
 
 def _note_modules(graph: ir.Graph) -> None:

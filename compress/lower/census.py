@@ -222,7 +222,19 @@ def _parameter_names(graph: onnx.GraphProto) -> set[str]:
         names.update(node.input[place] for place in places if place < len(node.input))
         if node.op_type == "Mul":
             # The scale of weight-only (Cast, Mul) and of dynamic (DynamicQuantizeLinear, Mul).
-            makers = [made_by[name].op_type if name in made_by else "" for name in node.input]
-            if "Cast" in makers or "DynamicQuantizeLinear" in makers:
+            makers = [made_by[name] for name in node.input if name in made_by]
+            kinds = {maker.op_type for maker in makers}
+            if "Cast" in kinds or "DynamicQuantizeLinear" in kinds:
                 names.update(node.input)
+            names.update(_scales_looked_up(makers, made_by))
     return names
+
+
+def _scales_looked_up(
+    makers: Sequence[onnx.NodeProto], made_by: Mapping[str, onnx.NodeProto]
+) -> list[str]:
+    # Of a table in integers: Gather, Cast, times a Gather of the scales.
+    casts = [maker for maker in makers if maker.op_type == "Cast"]
+    scales = [maker for maker in makers if maker.op_type == "Gather"]
+    rows = [made_by[c.input[0]].op_type for c in casts if c.input[0] in made_by]
+    return [scale.input[0] for scale in scales] if rows == ["Gather"] else []

@@ -2,8 +2,8 @@
 
 Owns the call of torch's exporter and the translation of its failures. Knows nothing of number
 formats. Each node carries the module that it came from (:func:`scopes`), and the product of each
-quantisable layer carries that layer's path (:func:`layer_of`); marks are removed when the file is
-written.
+layer that can have a format carries that layer's path (:func:`layer_of`), as does the Gather of an
+embedding; marks are removed when the file is written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.fakequant import layers_with_formats
 from compress.artifact import Lowering
 from compress.errors import LoweringError
 from compress.inputs import Inputs
@@ -29,7 +29,7 @@ OUTPUT = "output"
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _LAYER = "compresskit.layer"
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_PRODUCTS = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
 _OLDEST_OPSET = 18  # that the exporter writes; converting its output further down loses the marks
 _USER_CODE = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)')
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'")
@@ -83,7 +83,7 @@ def scopes(node: ir.Node) -> list[str]:
 
 
 def layer_of(node: ir.Node) -> str | None:
-    """Path of the quantisable layer whose product ``node`` computes."""
+    """Path of the layer with a format whose product ``node`` computes, or rows it looks up."""
     return node.metadata_props.get(_LAYER)
 
 
@@ -132,7 +132,7 @@ def _run_exporter(module: nn.Module, batch: Inputs, opset: int) -> ir.Model:
 
 def _mark_layers(graph: ir.Graph, module: nn.Module) -> None:
     # One module under two names is one layer, known by its first name.
-    first_name = {id(module.get_submodule(name)): name for name in quantizable_layers(module)}
+    first_name = {id(module.get_submodule(name)): name for name in layers_with_formats(module)}
     modules = dict(module.named_modules(remove_duplicate=False))
     for node in graph:
         innermost = modules.get(scopes(node)[-1])

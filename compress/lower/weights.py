@@ -53,6 +53,8 @@ class Grid:
 def grid_of(node: ir.Node, format: LayerFormat, *, avoid_saturation: bool) -> Grid:
     """The weight of a layer's product ``node`` on the integer grid of ``format``.
 
+    A table is never summed in int8, so that nothing in it can saturate.
+
     A channel of zeros gets the median step of the others: its bias is stored in steps of input
     scale times weight scale, and a step of one would round it away.
 
@@ -62,6 +64,7 @@ def grid_of(node: ir.Node, format: LayerFormat, *, avoid_saturation: bool) -> Gr
     bits = weight_bits(format.weights)
     assert bits is not None
     axis = _channel_axis(node)
+    avoid_saturation = avoid_saturation and node.op_type != "Gather"
     weight = torch.from_numpy(weight_array(node).copy())
     snapped = fake_quantize_weight(
         weight, axis=axis, format=format, avoid_saturation=avoid_saturation
@@ -77,12 +80,12 @@ def grid_of(node: ir.Node, format: LayerFormat, *, avoid_saturation: bool) -> Gr
 
 
 def weight_array(node: ir.Node) -> Array:
-    """The float32 weight of a layer's product.
+    """The float32 weight of a layer's product, or the table that its Gather looks rows up in.
 
     Raises:
         LoweringError: it is computed in forward, so that there is nothing to encode.
     """
-    array = array_of(node.inputs[1])
+    array = array_of(node.inputs[0 if node.op_type == "Gather" else 1])
     if array is None:
         raise LoweringError(
             f"the weight of the layer {layer_of(node)!r} is computed in forward and cannot be "
@@ -94,7 +97,7 @@ def weight_array(node: ir.Node) -> Array:
 
 def _channel_axis(node: ir.Node) -> int:
     # Where the output channels are: Conv (out, in, ...), ConvTranspose (in, out, ...), Gemm
-    # (out, in) if transposed, MatMul (in, out).
+    # (out, in) if transposed, MatMul (in, out). A table has a step for each row.
     if node.op_type == "ConvTranspose":
         return 1
     if node.op_type == "MatMul":

@@ -19,7 +19,7 @@ from compress.inputs import Inputs, batch_size_of, forward
 from compress.measure.target import Mode
 from compress.running.job import Job, context_of, labels_of, located
 from compress.stages.base import Stage
-from compress.stages.models import frozen_teacher
+from compress.stages.teachers import frozen_teacher
 
 __all__ = ["Forecast", "StageForecast", "forecast"]
 

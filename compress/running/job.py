@@ -20,7 +20,7 @@ from compress.references import CodeReferences
 from compress.running.folder import RunFolder
 from compress.running.keys import key_of, seed_of
 from compress.stages.base import Context, Stage, Teacher, unique_name
-from compress.stages.models import frozen_teacher
+from compress.stages.teachers import frozen_teacher
 from compress.task import Task
 
 __all__ = [

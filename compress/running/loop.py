@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.fakequant import declared_formats
 from compress.algorithms.processes import Processes, join
 from compress.algorithms.sparsity import verify_zeros
 from compress.candidate import Candidate, count_parameters
@@ -224,7 +224,7 @@ def _checked(stage: Stage, before: Candidate, context: Context) -> Candidate:
     if after.invariants:
         shared = [p for p in before.invariants if p in after.invariants]
         verify_zeros(before.module, after.module, shared)
-    after.numerics.resolve(quantizable_layers(after.module))
+    declared_formats(after.module, after.numerics)
     return after
 
 

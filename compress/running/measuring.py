@@ -64,7 +64,9 @@ class TestSet:
 
 def task_facts(task: Task) -> TaskFacts:
     """The ``task`` block of the record."""
-    name = task.metric_name if is_labelled(task.test) else "agreement"
+    # A metric of one's own may compare any two outputs, so it keeps its name without labels.
+    named = is_labelled(task.test) or callable(task.metric)
+    name = task.metric_name if named else "agreement"
     return TaskFacts(
         name=task.name,
         metric=name,

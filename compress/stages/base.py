@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from compress.algorithms.batches import read
 from compress.algorithms.checkpoints import Checkpoint
-from compress.algorithms.fakequant import observe_ranges, quantizable_layers
+from compress.algorithms.fakequant import declared_formats, observe_ranges
 from compress.algorithms.processes import ALONE, Processes
 from compress.candidate import Architecture, Candidate, Inputs
 from compress.numerics import LayerFormat
@@ -147,7 +147,7 @@ class Stage(BaseModel, ABC):
 
 def formats_of(candidate: Candidate) -> dict[str, LayerFormat]:
     """The declared format of every layer of the candidate that can have one."""
-    return candidate.numerics.resolve(quantizable_layers(candidate.module))
+    return declared_formats(candidate.module, candidate.numerics)
 
 
 def calibration_inputs(task: Task, samples: int) -> list[Inputs]:

@@ -7,12 +7,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.depth import keep_blocks
+from compress.algorithms.fakequant import layers_with_formats
 from compress.candidate import Candidate
 from compress.stages.base import Context, Effect, Need, Stage
 from compress.stages.fitting import Training, fit, rehearse_losses
 from compress.stages.losses import LossSettings, ResponseLoss
-from compress.stages.models import ModelSettings, TeacherBlock, build_model, build_teacher
+from compress.stages.models import BlocksSettings, StudentSettings, build_model
+from compress.stages.teachers import TeacherBlock, build_teacher
 
 __all__ = ["DistillStage"]
 
@@ -21,15 +23,16 @@ class DistillStage(Training, Stage):
     """Train a student on the teacher's outputs, with or without labels.
 
     ``student: self`` lets the present model learn, which is how a pruned or quantised model is
-    brought back. A new student takes over declared formats where its layers match the patterns;
-    promises about zeros are of the old weights and end with them.
+    brought back. ``student: {layers: [0, 2, 5]}`` starts from some blocks of the present model. A
+    new student takes over declared formats where its layers match the patterns; promises about
+    zeros are of the old weights and end with them.
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset(Effect)
     needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAIN_DATA, Need.TEACHER})
 
     kind: Literal["distill"] = "distill"
-    student: ModelSettings | Literal["self"] = "self"
+    student: StudentSettings = "self"
     teacher: TeacherBlock | None = None
     losses: tuple[LossSettings, ...] = Field(default=(ResponseLoss(),), min_length=1)
 
@@ -53,7 +56,7 @@ class DistillStage(Training, Stage):
 
     def explain(self) -> str:
         """What this stage will do."""
-        who = "the present model" if self.student == "self" else f"a new {self.student.arch}"
+        who = "the present model" if self.student == "self" else f"a new {self.student.words}"
         how = ", ".join(loss.words for loss in self.losses)
         return f"distil into {who} for {self.epochs} epochs with {how}"
 
@@ -64,15 +67,24 @@ class DistillStage(Training, Stage):
     def _enter(self, candidate: Candidate, context: Context) -> Candidate:
         if self.student == "self":
             return candidate.fork()
-        module = build_model(self.student, context.build, context.seed)
-        numerics, dropped = candidate.numerics.carried_to(quantizable_layers(module))
+        if isinstance(self.student, BlocksSettings):
+            module = candidate.fork().module
+            keep_blocks(module, self.student.layers)
+            architecture = candidate.architecture and candidate.architecture.keeping(
+                self.student.layers
+            )
+        else:
+            self.student.check(context.task)
+            module = build_model(self.student, context.build, context.seed)
+            architecture = self.student.architecture
+        numerics, dropped = candidate.numerics.carried_to(layers_with_formats(module))
         notes = [f"formats for {pattern!r} end here: no such layer" for pattern in dropped]
         if candidate.invariants:
             notes.append("promised zeros end here: the new student has weights of its own")
         return replace(
             candidate,
             module=module,
-            architecture=self.student.architecture,
+            architecture=architecture,
             numerics=numerics,
             invariants=(),
             notes=tuple(notes),

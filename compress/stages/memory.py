@@ -25,7 +25,7 @@ from compress.algorithms.batches import Batch, Views
 from compress.algorithms.viewstore import Array, Form, ViewStore
 from compress.errors import DataError, StageError, StorageError
 from compress.inputs import Inputs, device_of, to_device
-from compress.stages.models import identity_of
+from compress.stages.teachers import identity_of
 from compress.stages.terms import Answer, Scene, Term, ask
 
 __all__ = ["Ask", "CacheSettings", "TeacherMemory", "remembering"]

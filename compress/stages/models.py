@@ -1,40 +1,37 @@
 """Models in recipes: a block that says how to build one, and where its weights are.
 
-Used for the model that enters, for students and for teachers.
+Used for the model that enters, for students and for teachers (``compress.stages.teachers``).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
-from torch import Tensor, nn
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from torch import nn
 
 from compress.algorithms.training import isolated
-from compress.artifact import file_sha256
-from compress.candidate import Architecture, Candidate, load_weights
-from compress.errors import DataError, RecipeError, StageError
-from compress.inputs import Inputs, batch_size_of, device_of, forward, to_device
-from compress.recipe_file import RecipePath
-from compress.stages.base import Context, Teacher
+from compress.candidate import Architecture, load_weights
+from compress.errors import RecipeError
+from compress.huggingface import (
+    Encoder,
+    HubTask,
+    Pooling,
+    load_folder,
+    read_architecture,
+    tokenizer_digest,
+)
+from compress.recipe_file import RecipePath, located
+from compress.task import Task
 
 __all__ = [
-    "Ensemble",
-    "EnsembleMember",
+    "BlocksSettings",
+    "HubSettings",
     "ModelSettings",
-    "ModuleTeacher",
-    "TeacherBlock",
-    "TeacherSettings",
+    "StartSettings",
+    "StudentSettings",
     "build_model",
-    "build_teacher",
-    "frozen_teacher",
-    "identity_of",
 ]
 
 
@@ -54,221 +51,125 @@ class ModelSettings(BaseModel):
         """How to build it from nothing."""
         return Architecture(arch=self.arch, options=dict(self.model_extra or {}))
 
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return self.arch
 
-class TeacherSettings(BaseModel):
-    """One of ``onnx`` (a file), ``callable`` (``module:name``), or ``arch`` with ``weights``."""
+    def fill(self, module: nn.Module) -> None:
+        """Load the weights, where there are any."""
+        if self.weights is not None:
+            load_weights(module, self.weights)
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    def check(self, task: Task) -> None:
+        """Nothing is known of what an architecture was made for."""
 
-    onnx: RecipePath | None = None
-    callable: str | None = None
-    arch: str | None = None
-    weights: RecipePath | None = None
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> TeacherSettings:
-        given = [k for k in ("onnx", "callable", "arch") if getattr(self, k) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a teacher is one of onnx, callable or arch with weights; got "
-                f"{' and '.join(given) or 'none of them'}"
+class HubSettings(BaseModel):
+    """``hf`` is a folder in the form of the Hugging Face hub: a path, or ``package:NAME/...``.
+
+    ``task`` is what is asked of the model: sentence embeddings, or the logits of its classifier.
+    ``config`` changes keys of its configuration; what then no longer fits its weights starts from
+    ``pretrained: false``. ``pooling`` and ``normalize`` are those of the folder where not given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hf: RecipePath
+    task: HubTask = "feature-extraction"
+    config: dict[str, Any] = {}
+    pretrained: bool = True
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """How to build it from nothing, without the folder.
+
+        Raises:
+            RecipeError: no such folder, or none of an encoder.
+        """
+        return read_architecture(
+            located(self.hf),
+            self.task,
+            changes=self.config,
+            pooling=self.pooling,
+            normalize=self.normalize,
+        )
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return f"model like {self.hf.name}"
+
+    def fill(self, module: nn.Module) -> None:
+        """Load the folder's weights, unless it starts from nothing."""
+        if self.pretrained:
+            assert isinstance(module, Encoder)
+            load_folder(module, located(self.hf))
+
+    def check(self, task: Task) -> None:
+        """See that the task's tokens mean to this model what they mean to the task.
+
+        Raises:
+            RecipeError: the folder's tokenizer is another one.
+        """
+        own = tokenizer_digest(located(self.hf))
+        if task.tokenizer is not None and own is not None and own != task.tokenizer:
+            raise RecipeError(
+                f"hf: {self.hf}: its tokenizer is not that of task {task.name!r}, so that ids "
+                "would mean other words to it; teacher, student and task need one tokenizer."
             )
-        if self.arch is not None and self.weights is None:
-            raise ValueError("a teacher of its own architecture needs weights")
-        if self.arch is None and (self.weights is not None or self.model_extra):
-            extra = sorted(self.model_extra or {}) or ["weights"]
-            raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
-        return self
 
 
-class EnsembleMember(TeacherSettings):
-    """One of several teachers; weights are relative to each other."""
+class BlocksSettings(BaseModel):
+    """``layers``: the blocks of the present model that the student keeps, counted from 0."""
 
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return f"model of the blocks {', '.join(map(str, self.layers))}"
 
 
-def _how_many(value: Any) -> str:
-    return "several" if isinstance(value, (list, tuple)) else "one"
+def _sort_of_model(block: Any) -> str:
+    # Tags are no keys of a recipe, so that messages about the keys need not tell them apart.
+    if isinstance(block, str):
+        return "of-none"
+
+    def has(key: str) -> bool:
+        return key in block if isinstance(block, dict) else hasattr(block, key)
+
+    return "of-" + next((key for key in ("arch", "hf", "layers") if has(key)), "arch")
 
 
-#: One teacher, or a list of several that are averaged.
-TeacherBlock = Annotated[
-    Annotated[TeacherSettings, Tag("one")]
-    | Annotated[tuple[EnsembleMember, ...], Field(min_length=1), Tag("several")],
-    Discriminator(_how_many),
+_OfArchitecture = Annotated[ModelSettings, Tag("of-arch")]
+_OfFolder = Annotated[HubSettings, Tag("of-hf")]
+#: A model that a recipe starts from: ``arch`` or ``hf``.
+StartSettings = Annotated[_OfArchitecture | _OfFolder, Discriminator(_sort_of_model)]
+#: A model that learns: ``arch``, ``hf``, ``layers``, or the present one.
+StudentSettings = Annotated[
+    _OfArchitecture
+    | _OfFolder
+    | Annotated[BlocksSettings, Tag("of-layers")]
+    | Annotated[Literal["self"], Tag("of-none")],
+    Discriminator(_sort_of_model),
 ]
 
 
 def build_model(
-    settings: ModelSettings, build: Callable[[Architecture], nn.Module], seed: int
+    settings: ModelSettings | HubSettings, build: Callable[[Architecture], nn.Module], seed: int
 ) -> nn.Module:
     """The module with its weights, float32, eval and trainable.
 
     Raises:
-        RecipeError: no such architecture, or options that it does not take.
+        RecipeError: no such architecture or folder, or options that it does not take.
         CheckpointError: weights that cannot be read or do not fit.
     """
     with isolated(seed):
         module = build(settings.architecture)
-    if settings.weights is not None:
-        load_weights(module, settings.weights)
+    settings.fill(module)
     return module.float().eval().requires_grad_(True)
-
-
-@dataclass(frozen=True)
-class ModuleTeacher:
-    """A module as a teacher: no gradients, on the device of what it is asked.
-
-    The one kind of teacher that losses can look into.
-    """
-
-    module: nn.Module
-
-    @torch.no_grad()
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """What the module says about a batch."""
-        device = device_of(inputs)
-        first = next(self.module.parameters(), None)
-        if first is not None and first.device != device:
-            self.module.to(device)
-        return forward(self.module, inputs)
-
-    @property
-    def identity(self) -> str:
-        """Of its weights and structure."""
-        content = Candidate(self.module, torch.empty(0)).fingerprint
-        return hashlib.blake2b(f"{content}{self.module}".encode(), digest_size=16).hexdigest()
-
-
-@dataclass(frozen=True)
-class OutputTeacher:
-    """A teacher of which only the outputs are known: an ONNX file, or a callable.
-
-    ``identity``: of the file's bytes, or the callable's name.
-    """
-
-    teach: Callable[[Inputs], Any]
-    name: str
-    identity: str
-
-    @torch.no_grad()
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """What it says about a batch.
-
-        Raises:
-            StageError: that is not one tensor with a row for each sample.
-        """
-        outputs = self.teach(inputs)
-        expected = batch_size_of(inputs)
-        if not isinstance(outputs, Tensor) or outputs.shape[:1] != (expected,):
-            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise StageError(
-                f"the teacher {self.name} must return one tensor with {expected} rows, one for "
-                f"each sample; got {given}."
-            )
-        return outputs.detach().to(device_of(inputs))
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Several teachers as one, which answers with the weighted mean of their outputs.
-
-    The softmax of a mean of logits is, at every temperature, the normalised geometric mean of the
-    teachers' distributions, one of the two means that Hinton et al. 2015 give for an ensemble. The
-    other, of probabilities, is of one temperature only, and means nothing for outputs that are
-    values.
-
-    Args:
-        members: the teachers.
-        weights: of each, relative to each other.
-    """
-
-    members: tuple[Teacher, ...]
-    weights: tuple[float, ...]
-
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """The mean.
-
-        Raises:
-            DataError: their outputs differ in shape.
-        """
-        answers = [member(inputs) for member in self.members]
-        for number, answer in enumerate(answers[1:], start=1):
-            if answer.shape != answers[0].shape:
-                raise DataError(
-                    f"the outputs of teacher[0] are {tuple(answers[0].shape)} and those of "
-                    f"teacher[{number}] are {tuple(answer.shape)}; teachers that are averaged must "
-                    "answer the same question: give them the same number of classes."
-                )
-        total = sum(self.weights)
-        shares = [weight / total for weight in self.weights]
-        parts = [share * answer for share, answer in zip(shares, answers, strict=True)]
-        return torch.stack(parts).sum(0)
-
-    @property
-    def identity(self) -> str:
-        """Of its members and weights."""
-        return str([*map(identity_of, self.members), *self.weights])
-
-
-def identity_of(teacher: Teacher) -> str:
-    """What tells a teacher from others; empty for a function that is not known by any name."""
-    if isinstance(teacher, (ModuleTeacher, OutputTeacher, Ensemble)):
-        return teacher.identity
-    return ""
-
-
-def frozen_teacher(module: nn.Module) -> ModuleTeacher:
-    """The module as a teacher: eval, no gradients, its outputs detached."""
-    return ModuleTeacher(module.eval())
-
-
-def build_teacher(
-    settings: TeacherSettings | Sequence[EnsembleMember] | None, context: Context
-) -> Teacher:
-    """The teacher that the settings name; the context's own where they are ``None``.
-
-    Raises:
-        RecipeError, CheckpointError, CodeReferenceError: the teacher cannot be made.
-    """
-    if settings is None:
-        return context.teacher
-    if not isinstance(settings, TeacherSettings):
-        members = tuple(build_teacher(member, context) for member in settings)
-        return Ensemble(members, tuple(member.weight for member in settings))
-    if settings.onnx is not None:
-        return _onnx_teacher(settings.onnx)
-    if settings.callable is not None:
-        teach = context.references.resolve(settings.callable, "teacher.callable")
-        return OutputTeacher(teach, settings.callable, settings.callable)
-    assert settings.arch is not None
-    options = dict(settings.model_extra or {})
-    model = ModelSettings(arch=settings.arch, weights=settings.weights, **options)
-    return frozen_teacher(build_model(model, context.build, context.seed))
-
-
-def _onnx_teacher(path: Path) -> Teacher:
-    import onnxruntime
-
-    from compress.lower.feeds import batches
-
-    if not path.is_file():
-        raise RecipeError(f"teacher.onnx: {path}: there is no such file.")
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own classes, which share no base
-        raise DataError(f"teacher.onnx: {path}: onnxruntime cannot load it ({error}).") from error
-    names = [port.name for port in session.get_inputs()]
-
-    def teach(inputs: Inputs) -> Tensor:
-        given = list(inputs) if isinstance(inputs, dict) else names[:1]
-        if set(given) != set(names):
-            raise DataError(
-                f"teacher.onnx: {path}: the file takes the inputs {sorted(names)} and the task "
-                f"gives {sorted(given)}."
-            )
-        there = to_device(inputs, torch.device("cpu"))
-        rows = [session.run(None, feeds)[0][-new:] for feeds, new in batches([there], session)]
-        return torch.from_numpy(np.concatenate(rows))
-
-    return OutputTeacher(teach, str(path), file_sha256(path))

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from compress.algorithms.batches import is_labelled, read
-from compress.algorithms.channels import Importance, choose_channels, cut_channels
+from compress.algorithms.channels import Importance, Unit, choose_channels, cut_channels
 from compress.algorithms.fakequant import effective, quantizable_layers, simulate
 from compress.algorithms.sparsity import magnitude_masks, n_of_m_masks, zero_tensors
 from compress.algorithms.training import isolated
@@ -24,7 +24,7 @@ from compress.select import select
 from compress.stages.base import Context, Effect, Need, Stage, Teacher, formats_of, ranges_of
 from compress.stages.fitting import Training, fit, rehearse_losses
 from compress.stages.losses import LabelLoss, LossSettings, ResponseLoss, task_loss
-from compress.stages.models import TeacherBlock, build_teacher
+from compress.stages.teachers import TeacherBlock, build_teacher
 
 __all__ = ["FineTune", "PruneStage"]
 
@@ -47,9 +47,9 @@ class PruneStage(Stage):
     """Remove the least important channels or weights, and optionally train after it.
 
     ``granularity``: ``channels`` cuts whole channels, which makes the model smaller and faster on
-    any device; ``weights`` and ``N:M`` set single weights to zero, which by itself helps only
-    storage. ``ratio`` is of the present width unless ``of: original``. ``round_to`` keeps channel
-    numbers at a multiple (kernels like 8).
+    any device, and ``heads`` whole heads of attention; ``weights`` and ``N:M`` set single weights
+    to zero, which by itself helps only storage. ``ratio`` is of the present width unless
+    ``of: original``. ``round_to`` keeps channel numbers at a multiple (kernels like 8).
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset(
@@ -71,12 +71,12 @@ class PruneStage(Stage):
     @classmethod
     def _known_granularity(cls, granularity: str) -> str:
         pattern = _N_OF_M.fullmatch(granularity)
-        if granularity in ("channels", "weights") or (
+        if granularity in ("channels", "heads", "weights") or (
             pattern and int(pattern[1]) < int(pattern[2])
         ):
             return granularity
         raise ValueError(
-            f"granularity is channels, weights, or N:M with N below M such as '2:4'; "
+            f"granularity is channels, heads, weights, or N:M with N below M such as '2:4'; "
             f"got {granularity!r}"
         )
 
@@ -86,10 +86,13 @@ class PruneStage(Stage):
             for field, default in (("round_to", 1), ("of", "current")):
                 if getattr(self, field) != default:
                     raise ValueError(f"{field} is for granularity channels")
-            if self.importance not in ("l1", "l2", "group-l2"):
-                raise ValueError(
-                    f"importance {self.importance} is for channels; weights go by magnitude"
-                )
+        if self.granularity == "heads" and self.scope == "global":
+            raise ValueError("heads are counted in each block, and go with scope: local")
+        by_magnitude = self.importance in ("l1", "l2", "group-l2")
+        if self.granularity not in ("channels", "heads") and not by_magnitude:
+            raise ValueError(
+                f"importance {self.importance} is for channels; weights go by magnitude"
+            )
         if self.of == "original" and self.scope == "global":
             raise ValueError("of: original counts per layer and goes with scope: local")
         return self
@@ -97,7 +100,7 @@ class PruneStage(Stage):
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The pruned candidate."""
         pruned = candidate.fork()
-        if self.granularity == "channels":
+        if self.granularity in ("channels", "heads"):
             self._cut(pruned, context)
         else:
             pruned = self._zero(pruned)
@@ -118,8 +121,9 @@ class PruneStage(Stage):
 
     def explain(self) -> str:
         """What this stage will do."""
-        what = {"channels": "channels", "weights": "weights"}.get(self.granularity)
-        what = what or f"weights ({self.granularity} along inputs)"
+        what = f"weights ({self.granularity} along inputs)"
+        if self.granularity in ("channels", "heads", "weights"):
+            what = self.granularity
         tail = f", then train {self.finetune.epochs} epochs" if self.finetune else ""
         return f"remove {self.ratio:.0%} of the {self.of} {what} by {self.importance}{tail}"
 
@@ -130,6 +134,7 @@ class PruneStage(Stage):
     def _cut(self, pruned: Candidate, context: Context) -> None:
         module, formats = pruned.module, formats_of(pruned)
         ignored = self._ignored(module)
+        unit: Unit = "heads" if self.granularity == "heads" else "channels"
         ranked = effective(module, formats)
         with (
             isolated(context.seed),
@@ -139,6 +144,7 @@ class PruneStage(Stage):
                 ranked,
                 pruned.example,
                 ratio=self.ratio,
+                unit=unit,
                 importance=self.importance,
                 scope=self.scope,
                 round_to=math.lcm(self.round_to, *_multiples(pruned.invariants)),
@@ -146,7 +152,7 @@ class PruneStage(Stage):
                 layer_ratios=self._ratios_of_original(module, context),
                 losses=_losses(ranked, context) if self.importance == "taylor" else (),
             )
-        cut_channels(module, pruned.example, choice)
+        cut_channels(module, pruned.example, choice, unit=unit)
         for promise in pruned.invariants:
             # A cut moves the groups of an N:M pattern; the pattern is projected anew.
             if pattern := _N_OF_M.fullmatch(promise.pattern):

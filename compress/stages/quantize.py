@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.fakequant import declared_formats, layers_with_formats
 from compress.candidate import Candidate
 from compress.errors import NoEffect
 from compress.numerics import ActivationFormat, Calibration, LayerFormat, QuantRule, WeightFormat
@@ -22,8 +22,9 @@ class QuantizeStage(Stage):
 
     ``weights``/``activations``: ``int8``/``int8`` is static (ranges from calibration data),
     ``int8``/``dynamic`` finds ranges at run time, ``int8``/``float32`` stores small and computes in
-    float, ``float16``/``float16`` halves the file. ``select`` and ``exclude`` are layer patterns;
-    a later stage wins where selectors overlap.
+    float, ``float16``/``float16`` halves the file. A table of rows (``nn.Embedding``) has a format
+    for its weights only. ``select`` and ``exclude`` are layer patterns; a later stage wins where
+    selectors overlap.
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.NUMERICS})
@@ -58,13 +59,14 @@ class QuantizeStage(Stage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with one more rule."""
-        layers = quantizable_layers(candidate.module)
+        layers = layers_with_formats(candidate.module)
         if not layers:
             raise NoEffect("quantize: the model has no layer whose weights could be quantised.")
         select(self.select, layers, exclude=self.exclude, where="select")
         rule = QuantRule(select=self.select, exclude=self.exclude, format=self.format)
         numerics = candidate.numerics.with_rule(rule)
-        if numerics.resolve(layers) == candidate.numerics.resolve(layers):
+        before = declared_formats(candidate.module, candidate.numerics)
+        if declared_formats(candidate.module, numerics) == before:
             raise NoEffect(
                 f"quantize: every selected layer already has weights {self.weights} and "
                 f"activations {self.activations}."

@@ -19,7 +19,7 @@ from compress.algorithms.session import Stateful
 from compress.errors import DataError, SelectorError, StageError
 from compress.inputs import batch_size_of, forward
 from compress.stages.base import Context, Teacher
-from compress.stages.models import ModuleTeacher
+from compress.stages.teachers import ModuleTeacher
 
 __all__ = ["Answer", "Layers", "Scene", "Term", "ask", "watch"]
 

@@ -29,6 +29,8 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "digits": "compress.tasks.digits:make_task",
         "fashion-mnist": "compress.tasks.fashion_mnist:make_task",
         "image-folder": "compress.tasks.image_folder:make_task",
+        "text": "compress.tasks.text:make_task",
+        "wordnet": "compress.tasks.wordnet:make_task",
     }
 )
 
@@ -48,6 +50,10 @@ class TaskConfig(BaseModel):
     augment: bool | None = None
     size: int | None = Field(default=None, ge=8, le=1024)
     grey: bool | None = None
+    path: RecipePath | None = None
+    tokenizer: RecipePath | None = None
+    max_length: int | None = Field(default=None, ge=1)
+    labels: bool | None = None
     limit: int | None = Field(default=None, ge=1)
 
     @property
@@ -79,9 +85,14 @@ def make_task(config: TaskConfig | str) -> Task:
     if name not in TASKS:
         raise RecipeError(_unknown(name))
     function = _resolve(TASKS[name])
-    if isinstance(config, str):
-        return function()
-    taken = list(inspect.signature(function).parameters)
+    config = TaskConfig(name=name) if isinstance(config, str) else config
+    taken = inspect.signature(function).parameters
+    for option, parameter in taken.items():
+        if parameter.default is parameter.empty and option not in config.options:
+            raise RecipeError(
+                f"task.{option}: the task {name!r} needs it; write `task: {{name: {name}, "
+                f"{option}: ...}}`."
+            )
     for option in config.options:
         if option not in taken:
             raise RecipeError(

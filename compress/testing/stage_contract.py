@@ -33,7 +33,7 @@ from compress.errors import ContractViolation, NoEffect
 from compress.recipe import Recipe
 from compress.running.loop import check_effects
 from compress.stages import STAGES, Context, PruneStage, QuantizeStage, Stage, TrainStage
-from compress.stages.models import frozen_teacher
+from compress.stages.teachers import frozen_teacher
 from compress.testing.nets import NETS
 from compress.zoo import build
 

@@ -19,6 +19,7 @@ LEVELS: list[set[str]] = [
     {"candidate", "pareto"},
     {"algorithms"},
     {"lower", "measure"},
+    {"huggingface"},
     {"stages"},
     {"tasks", "zoo", "report", "device", "tracking"},
     {"running", "suite"},
@@ -39,6 +40,8 @@ HOMES = {
     "torch.utils.tensorboard": ["tracking/tensorboard.py"],
     "wandb": ["tracking/wandb.py"],
     "PIL": ["tasks/image_folder.py"],
+    "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py"],
+    "transformers": ["huggingface.py", "testing/tiny_bert.py"],
 }
 
 # Parts that must work where there is no torch: on devices, and where reports are made.

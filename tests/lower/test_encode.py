@@ -1,5 +1,7 @@
 """The formats without calibration, and all of them in one graph."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -8,10 +10,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from compress.artifact import Lowering
+from compress.candidate import Candidate
 from compress.errors import LoweringError
+from compress.lower import lower
 from compress.lower.build import encode
 from compress.lower.export import export
-from compress.numerics import LayerFormat
+from compress.numerics import LayerFormat, Numerics, QuantRule
 
 
 def operators(made):
@@ -121,3 +125,38 @@ def test_a_layer_that_is_never_called_is_reported(rule):
         "'spare': its product is computed outside of the layer, so it stays float32.",
     )
     assert ranges == {"used": (0.0, 1.0), "spare": (0.0, 0.0)}
+
+
+class Words(nn.Module):
+    """A table that inputs look rows up in, and one that is read at fixed places."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(40, 16), nn.Embedding(6, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, ids):
+        places = torch.arange(ids.shape[1], device=ids.device)
+        return self.head((self.words(ids) + self.places(places)).mean(1))
+
+
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_a_table_is_looked_up_in_integers(bits, tmp_path):
+    torch.manual_seed(0)
+    ids = torch.randint(40, (16, 6))
+    rule = QuantRule(format=LayerFormat(weights=bits, activations="int8"))
+    candidate = replace(Candidate.of(Words(), ids), numerics=Numerics((rule,)))
+    path = tmp_path / "words.onnx"
+    made = lower(
+        candidate, Lowering(avoid_saturation=True), calibration=[ids], check=ids, path=path
+    )
+    proto = onnx.load(path)
+    arrays = [numpy_helper.to_array(tensor) for tensor in proto.graph.initializer]
+    (table,) = (a for a in arrays if a.shape == (40, 16))
+    assert table.dtype == np.int8
+    assert [node.op_type for node in proto.graph.node].count("Gather") == 2
+    assert made.parity.sqnr_db > 30
+    assert not [w for w in made.warnings if not w.endswith("has no smaller kernels for them.")]
+    # Rows, the other table and the linear layer with its bias; no scale is counted.
+    assert made.census.nonzero_weights <= 40 * 16 + 6 * 16 + 16 * 3 + 3
+    assert made.census.nonzero_weights > 0.7 * 40 * 16

@@ -16,7 +16,7 @@ from compress.algorithms.fakequant import effective, quantizable_layers
 from compress.errors import CheckpointError, CodeReferenceError, DataError, StageError
 from compress.references import CodeReferences
 from compress.stages.base import formats_of
-from compress.stages.models import TeacherSettings, build_teacher, frozen_teacher
+from compress.stages.teachers import TeacherSettings, build_teacher, frozen_teacher
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 

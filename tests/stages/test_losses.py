@@ -19,7 +19,7 @@ from compress.algorithms.losses.contrastive import Embedding
 from compress.errors import DataError, RecipeError, SelectorError, StageError
 from compress.references import CodeReferences
 from compress.stages.losses import BUILT_IN, WeightSchedule
-from compress.stages.models import frozen_teacher
+from compress.stages.teachers import frozen_teacher
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context

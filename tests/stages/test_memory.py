@@ -15,7 +15,7 @@ from torch import nn
 from compress import Candidate, DistillStage, PruneStage
 from compress.errors import DataError, StageError, StorageError
 from compress.stages import fitting, memory
-from compress.stages.models import frozen_teacher
+from compress.stages.teachers import frozen_teacher
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context

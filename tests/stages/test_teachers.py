@@ -13,7 +13,7 @@ from compress import Candidate, DistillStage, PruneStage, Recipe
 from compress.algorithms import losses
 from compress.errors import DataError, RecipeError, StageError
 from compress.references import CodeReferences
-from compress.stages.models import Ensemble, build_teacher
+from compress.stages.teachers import Ensemble, build_teacher
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 

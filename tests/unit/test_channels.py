@@ -156,3 +156,49 @@ def test_torch_pruning_default_dicts_do_not_leak_between_calls():
     choose_channels(case.build(), case.example(), ratio=0.5)
     after = [len(d) for d in tp.pruner.BasePruner.__init__.__defaults__ if isinstance(d, dict)]
     assert after == before
+
+
+@pytest.mark.parametrize("importance", ["l1", "group-l2", "taylor"])
+def test_whole_heads_are_chosen_and_nothing_else(importance):
+    case = NETS["attention"]
+    module, example = case.build(), case.example()
+    settings = {"importance": importance, "losses": losses(module, case)}
+    choice = choose_channels(module, example, ratio=0.5, unit="heads", **settings)
+    cut_channels(module, example, choice, unit="heads")
+    for block in module.blocks:
+        assert block.attention.num_heads == 1
+        assert block.attention.query.out_features == 16
+        assert block.attention.project.in_features == 16
+        assert block.expand.out_features == 64
+    assert module(example).shape == (2, 4)
+
+
+def test_the_heads_with_the_smallest_norms_go():
+    case = NETS["attention"]
+    module, example = case.build(), case.example()
+    with torch.no_grad():
+        for block in module.blocks:
+            for layer in (block.attention.query, block.attention.key, block.attention.value):
+                layer.weight[:16] = layer.bias[:16] = 0
+            block.attention.project.weight[:, :16] = 0
+        before = module(example)
+        choice = choose_channels(module, example, ratio=0.5, unit="heads")
+        cut_channels(module, example, choice, unit="heads")
+        assert torch.allclose(module(example), before, atol=1e-5)
+
+
+def test_one_head_always_stays():
+    case = NETS["attention"]
+    module, example = case.build(), case.example()
+    choice = choose_channels(module, example, ratio=0.99, unit="heads")
+    cut_channels(module, example, choice, unit="heads")
+    assert [block.attention.num_heads for block in module.blocks] == [1, 1]
+
+
+def test_without_heads_to_cut_there_is_no_effect():
+    case = NETS["resnet"]
+    with pytest.raises(NoEffect, match="no attention whose heads could be told apart"):
+        choose_channels(case.build(), case.example(), ratio=0.5, unit="heads")
+    case = NETS["attention"]
+    with pytest.raises(NoEffect, match=r"a ratio of 0\.1 removes no head from any block"):
+        choose_channels(case.build(), case.example(), ratio=0.1, unit="heads")

@@ -9,14 +9,16 @@ from torch import nn
 
 from compress.algorithms.fakequant import (
     channel_axis,
+    declared_formats,
     effective,
     fake_quantize_weight,
+    layers_with_formats,
     observe_ranges,
     quantizable_layers,
     simulate,
     weight_scale,
 )
-from compress.numerics import LayerFormat
+from compress.numerics import LayerFormat, Numerics, QuantRule
 
 INT8 = LayerFormat(weights="int8", activations="int8")
 FORMATS = [
@@ -157,3 +159,34 @@ def test_dynamic_activations_have_a_range_for_each_sample():
     with simulate(module, formats, {}):
         together, alone = module(inputs)[:1], module(inputs[:1])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+def words():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(20, 6), nn.Flatten(), nn.Linear(24, 3)).eval()
+
+
+def test_tables_have_formats_for_their_weights_only():
+    module = words()
+    assert quantizable_layers(module) == {"2": "Linear"}
+    assert layers_with_formats(module) == {"0": "Embedding", "2": "Linear"}
+    for format in FORMATS:
+        found = declared_formats(module, Numerics((QuantRule(format=format),)))
+        assert found["2"] == format
+        assert found["0"].weights == format.weights
+        assert found["0"].activations in ("float32", "float16")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_are_looked_up_from_the_grid_and_learn(format):
+    module, ids = words(), torch.arange(8).view(2, 4)
+    formats = {"0": format.of_a_table}
+    seen = []
+    module[0].register_forward_hook(lambda _, __, output: seen.append(output))
+    with simulate(module, formats, {}, avoid_saturation=True):
+        module(ids).sum().backward()
+    snapped = fake_quantize_weight(module[0].weight, axis=0, format=format)
+    assert torch.equal(seen[0], snapped[ids])
+    assert not torch.equal(snapped, module[0].weight)
+    assert module[0].weight.grad[:8].any()
+    assert torch.equal(effective(module, formats)[0].weight, snapped)

@@ -1,0 +1,288 @@
+"""Encoders from Hugging Face folders, as modules that give one tensor.
+
+Owns what is read from a folder: configuration, weights, how tokens are pooled, and which tokenizer
+it was made for. Folders are local: nothing is asked of the hub, no code of a folder is run, and no
+pickled weights are opened. The only file that imports transformers (extra ``transformers``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.candidate import Architecture
+from compress.errors import CheckpointError, MissingExtra, RecipeError
+from compress.lower.quiet import quiet
+
+__all__ = [
+    "ARCHITECTURE",
+    "Encoder",
+    "HubTask",
+    "Pooling",
+    "build_encoder",
+    "load_folder",
+    "read_architecture",
+    "tokenizer_digest",
+]
+
+#: What ``Architecture.arch`` says of these models.
+ARCHITECTURE = "huggingface"
+
+#: What is asked of a model, in the hub's words.
+HubTask = Literal["feature-extraction", "text-classification"]
+#: One vector of many: the mean over tokens that are no padding, the first token's, or none: all.
+Pooling = Literal["mean", "cls", "none"]
+
+_LARGEST_JSON_BYTES = 64 << 20
+# Keys of a configuration that say where it came from, or what other programs should do.
+_NOT_STRUCTURE = {"architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
+_NOT_STRUCTURE |= {"attn_implementation"}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_MOST_NAMED = 3
+# What of a tokenizer decides about ids; how it pads and truncates is the task's choice.
+_DECIDES = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
+
+
+class Encoder(nn.Module):
+    """A transformer that gives one tensor: embeddings ``(n, width)``, or the logits of a head.
+
+    Args:
+        model: takes ``input_ids`` and ``attention_mask``.
+        pooling: of its last hidden state; ``None`` for a model that gives logits.
+        normalize: scale embeddings to length 1.
+    """
+
+    def __init__(self, model: nn.Module, pooling: Pooling | None, *, normalize: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.pooling = pooling
+        self.normalize = normalize
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the model says about tokens ``(n, length)``; the mask is 1 for all but padding."""
+        answer = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        if self.pooling is None:
+            logits: Tensor = answer.logits
+            return logits
+        pooled = _pooled(answer.last_hidden_state, attention_mask, self.pooling)
+        return F.normalize(pooled, dim=-1) if self.normalize else pooled
+
+
+def read_architecture(
+    folder: Path,
+    task: HubTask = "feature-extraction",
+    *,
+    changes: Mapping[str, Any] | None = None,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+) -> Architecture:
+    """How to build the model of a folder from nothing, with no need of the folder.
+
+    Args:
+        folder: has ``config.json``.
+        task: what is asked of the model.
+        changes: keys of the configuration with other values.
+        pooling: where not given, what ``modules.json`` of sentence-transformers says, or the mean.
+        normalize: where not given, what ``modules.json`` says, or not.
+
+    Raises:
+        RecipeError: no such folder, or one that holds no encoder that can be used.
+    """
+    config = _read_json(folder / "config.json", "a folder of a model has one")
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise RecipeError(f"{folder / 'config.json'}: it does not say its model_type.")
+    if config.get("quantization_config"):
+        raise RecipeError(
+            f"{folder}: its weights are quantised already, and cannot be trained or cut; give the "
+            "float model."
+        )
+    unknown = [key for key in changes or {} if key not in config]
+    if unknown:
+        raise RecipeError(f"{folder / 'config.json'}: it has no key {unknown[0]!r} to change.")
+    kept = {k: v for k, v in config.items() if k not in _NOT_STRUCTURE and not k.startswith("_")}
+    options: dict[str, Any] = {"config": kept | dict(changes or {}), "task": task}
+    if task == "feature-extraction":
+        found, unit = _head_of(folder) if pooling is None else (pooling, False)
+        options |= {"pooling": found, "normalize": unit if normalize is None else normalize}
+    elif pooling is not None or normalize is not None:
+        raise RecipeError("pooling and normalize are for task feature-extraction.")
+    return Architecture(arch=ARCHITECTURE, options=options)
+
+
+def build_encoder(options: Mapping[str, Any]) -> Encoder:
+    """The model of :func:`read_architecture`'s options with fresh weights, in eval mode.
+
+    Raises:
+        RecipeError: options of something else, or a configuration that makes no model.
+        MissingExtra: transformers is not installed.
+    """
+    config, task = options.get("config"), options.get("task", "feature-extraction")
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise RecipeError(
+            f"the architecture {ARCHITECTURE!r} is made from a folder: write `hf: FOLDER` in place "
+            "of arch."
+        )
+    transformers = _library()
+    values = {k: v for k, v in config.items() if k != "model_type"}
+    kind = "AutoModel" if task == "feature-extraction" else "AutoModelForSequenceClassification"
+    try:
+        with quiet():
+            settings = transformers.AutoConfig.for_model(config["model_type"], **values)
+            # The plain form of attention: every operator of it can be exported, traced and cut.
+            model = getattr(transformers, kind).from_config(
+                settings, trust_remote_code=False, attn_implementation="eager"
+            )
+    except Exception as error:  # whatever a class thinks of values that do not go together
+        raise RecipeError(
+            f"the model type {config['model_type']!r} cannot be built for {task}: "
+            f"{_first_line(error)}."
+        ) from error
+    if settings.is_encoder_decoder:
+        raise RecipeError(
+            f"the model type {config['model_type']!r} has a decoder; this builds encoders only."
+        )
+    if task != "feature-extraction":
+        return Encoder(model, None, normalize=False).float().eval()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # pooled here; its weights would be dead
+    return Encoder(model, options["pooling"], normalize=options["normalize"]).float().eval()
+
+
+def load_folder(encoder: Encoder, folder: Path) -> None:
+    """Load the weights of a folder, all that the model has; more in the folder is left alone.
+
+    Raises:
+        CheckpointError: no safetensors, or weights that are missing or do not fit.
+    """
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        raise CheckpointError(
+            f"{folder}: there is no model.safetensors in it, and other formats are not opened, "
+            "since pickled weights can run code; save it with save_pretrained of transformers."
+        )
+    model: Any = encoder.model
+    try:
+        with quiet():
+            loaded, found = type(model).from_pretrained(
+                str(folder),
+                config=model.config,
+                local_files_only=True,
+                use_safetensors=True,
+                attn_implementation="eager",
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except Exception as error:  # damaged files have as many errors as there are readers
+        raise CheckpointError(
+            f"{folder}: its weights cannot be loaded into this model ({_first_line(error)}); a "
+            "student of another shape starts from `pretrained: false`."
+        ) from error
+    own = model.state_dict()
+    missing = sorted(name for name in found["missing_keys"] if name in own)
+    if missing:
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        raise CheckpointError(
+            f"{folder}: model.safetensors lacks {', '.join(missing[:_MOST_NAMED])}{more}; write "
+            "`pretrained: false` to start from random weights."
+        )
+    state = loaded.state_dict()
+    model.load_state_dict({name: state[name] for name in own})
+
+
+def tokenizer_digest(folder: Path) -> str | None:
+    """What tells tokenizers apart that give other ids; ``None`` where the folder has none.
+
+    Raises:
+        RecipeError: ``tokenizer.json`` cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    content = _read_json(path, "")
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: it holds no tokenizer.")
+    decides = {key: content.get(key) for key in _DECIDES}
+    text = json.dumps(decides, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _pooled(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    if pooling == "none":
+        return hidden
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = mask.to(hidden.dtype).unsqueeze(-1)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+
+
+def _head_of(folder: Path) -> tuple[Pooling, bool]:
+    """How sentence-transformers pools and whether it normalises, as ``modules.json`` says."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return "mean", False
+    modules = _read_json(path, "")
+    pooling: Pooling = "mean"
+    normalize = False
+    for entry in modules if isinstance(modules, list) else []:
+        kind = str(entry.get("type", "")).rpartition(".")[2]
+        if kind == "Pooling":
+            pooling = _pooling_of(folder / str(entry.get("path", "")) / "config.json")
+        elif kind == "Normalize":
+            normalize = True
+        elif kind != "Transformer":
+            raise RecipeError(
+                f"{path}: it has a module {kind}, which is not known here; say what the model is "
+                "with `pooling` and `normalize`."
+            )
+    return pooling, normalize
+
+
+def _pooling_of(path: Path) -> Pooling:
+    stored = _read_json(path, "modules.json names it")
+    given = stored if isinstance(stored, dict) else {}
+    chosen = [k for k, v in given.items() if k.startswith("pooling_mode_") and v is True]
+    modes: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean"}
+    modes |= {"cls": "cls", "cls_token": "cls"}
+    names = chosen or [given.get("pooling_mode")]
+    mode = str(names[0]).removeprefix("pooling_mode_")
+    if len(names) != 1 or mode not in modes:
+        raise RecipeError(
+            f"{path}: only pooling by the mean or the first token is known here; say which with "
+            "`pooling`."
+        )
+    return modes[mode]
+
+
+def _read_json(path: Path, why: str) -> Any:
+    try:
+        if path.stat().st_size > _LARGEST_JSON_BYTES:
+            raise RecipeError(f"{path}: the file is over {_LARGEST_JSON_BYTES >> 20} MiB.")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such file{why and f', and {why}'}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: not readable as JSON ({_first_line(error)}).") from error
+
+
+def _library() -> Any:
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtra(
+            "models from Hugging Face folders need transformers, which is not installed: "
+            "pip install 'compresskit[transformers]'."
+        )
+    with quiet():
+        import transformers
+
+    return transformers
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:200].rstrip(".")

@@ -1,0 +1,267 @@
+"""Teachers: what a student learns from, by a block of a recipe or as the run provides it.
+
+A module, an ONNX file, a callable, or several of them as one; students ask for nothing but outputs,
+and losses that look at features ask for a module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from torch import Tensor, nn
+
+from compress.artifact import file_sha256
+from compress.candidate import Candidate
+from compress.errors import DataError, RecipeError, StageError
+from compress.inputs import Inputs, batch_size_of, device_of, forward, to_device
+from compress.recipe_file import RecipePath
+from compress.stages.base import Context, Teacher
+from compress.stages.models import HubSettings, ModelSettings, build_model
+
+__all__ = [
+    "Ensemble",
+    "EnsembleMember",
+    "ModuleTeacher",
+    "OutputTeacher",
+    "TeacherBlock",
+    "TeacherSettings",
+    "build_teacher",
+    "frozen_teacher",
+    "identity_of",
+]
+
+
+class TeacherSettings(BaseModel):
+    """One of ``onnx`` (a file), ``callable`` (``module:name``), ``arch`` with ``weights``, ``hf``.
+
+    ``hf`` is a folder, with the keys that a model from a folder has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    onnx: RecipePath | None = None
+    callable: str | None = None
+    arch: str | None = None
+    weights: RecipePath | None = None
+    hf: RecipePath | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> TeacherSettings:
+        given = [k for k in ("onnx", "callable", "arch", "hf") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a teacher is one of onnx, callable, hf, or arch with weights; got "
+                f"{' and '.join(given) or 'none of them'}"
+            )
+        if self.arch is not None and self.weights is None:
+            raise ValueError("a teacher of its own architecture needs weights")
+        others = [] if self.hf is not None else sorted(self.model_extra or {})
+        if self.arch is None and (self.weights is not None or others):
+            extra = others or ["weights"]
+            raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
+        if self.hf is not None:
+            try:
+                self.model  # noqa: B018 - its validators speak
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise ValueError(f"teacher.{first['loc'][0]}: {first['msg']}") from None
+        return self
+
+    @property
+    def model(self) -> ModelSettings | HubSettings:
+        """The module that it names, where it names one."""
+        options = dict(self.model_extra or {})
+        if self.hf is not None:
+            return HubSettings(hf=self.hf, **options)
+        assert self.arch is not None
+        return ModelSettings(arch=self.arch, weights=self.weights, **options)
+
+
+class EnsembleMember(TeacherSettings):
+    """One of several teachers; weights are relative to each other."""
+
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
+def _how_many(value: Any) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+#: One teacher, or a list of several that are averaged.
+TeacherBlock = Annotated[
+    Annotated[TeacherSettings, Tag("one")]
+    | Annotated[tuple[EnsembleMember, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_how_many),
+]
+
+
+@dataclass(frozen=True)
+class ModuleTeacher:
+    """A module as a teacher: no gradients, on the device of what it is asked.
+
+    The one kind of teacher that losses can look into.
+    """
+
+    module: nn.Module
+
+    @torch.no_grad()
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """What the module says about a batch."""
+        device = device_of(inputs)
+        first = next(self.module.parameters(), None)
+        if first is not None and first.device != device:
+            self.module.to(device)
+        return forward(self.module, inputs)
+
+    @property
+    def identity(self) -> str:
+        """Of its weights and structure."""
+        content = Candidate(self.module, torch.empty(0)).fingerprint
+        return hashlib.blake2b(f"{content}{self.module}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class OutputTeacher:
+    """A teacher of which only the outputs are known: an ONNX file, or a callable.
+
+    ``identity``: of the file's bytes, or the callable's name.
+    """
+
+    teach: Callable[[Inputs], Any]
+    name: str
+    identity: str
+
+    @torch.no_grad()
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """What it says about a batch.
+
+        Raises:
+            StageError: that is not one tensor with a row for each sample.
+        """
+        outputs = self.teach(inputs)
+        expected = batch_size_of(inputs)
+        if not isinstance(outputs, Tensor) or outputs.shape[:1] != (expected,):
+            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise StageError(
+                f"the teacher {self.name} must return one tensor with {expected} rows, one for "
+                f"each sample; got {given}."
+            )
+        return outputs.detach().to(device_of(inputs))
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several teachers as one, which answers with the weighted mean of their outputs.
+
+    The softmax of a mean of logits is, at every temperature, the normalised geometric mean of the
+    teachers' distributions, one of the two means that Hinton et al. 2015 give for an ensemble. The
+    other, of probabilities, is of one temperature only, and means nothing for outputs that are
+    values.
+
+    Args:
+        members: the teachers.
+        weights: of each, relative to each other.
+    """
+
+    members: tuple[Teacher, ...]
+    weights: tuple[float, ...]
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The mean.
+
+        Raises:
+            DataError: their outputs differ in shape.
+        """
+        answers = [member(inputs) for member in self.members]
+        for number, answer in enumerate(answers[1:], start=1):
+            if answer.shape != answers[0].shape:
+                raise DataError(
+                    f"the outputs of teacher[0] are {tuple(answers[0].shape)} and those of "
+                    f"teacher[{number}] are {tuple(answer.shape)}; teachers that are averaged must "
+                    "answer the same question: give them the same number of classes."
+                )
+        total = sum(self.weights)
+        shares = [weight / total for weight in self.weights]
+        parts = [share * answer for share, answer in zip(shares, answers, strict=True)]
+        return torch.stack(parts).sum(0)
+
+    @property
+    def identity(self) -> str:
+        """Of its members and weights."""
+        return str([*map(identity_of, self.members), *self.weights])
+
+
+def identity_of(teacher: Teacher) -> str:
+    """What tells a teacher from others; empty for a function that is not known by any name."""
+    if isinstance(teacher, (ModuleTeacher, OutputTeacher, Ensemble)):
+        return teacher.identity
+    return ""
+
+
+def frozen_teacher(module: nn.Module) -> ModuleTeacher:
+    """The module as a teacher: eval, no gradients, its outputs detached."""
+    return ModuleTeacher(module.eval())
+
+
+def build_teacher(
+    settings: TeacherSettings | Sequence[EnsembleMember] | None, context: Context
+) -> Teacher:
+    """The teacher that the settings name; the context's own where they are ``None``.
+
+    Raises:
+        RecipeError, CheckpointError, CodeReferenceError: the teacher cannot be made.
+    """
+    if settings is None:
+        return context.teacher
+    if not isinstance(settings, TeacherSettings):
+        members = tuple(build_teacher(member, context) for member in settings)
+        return Ensemble(members, tuple(member.weight for member in settings))
+    if settings.onnx is not None:
+        return _onnx_teacher(settings.onnx)
+    if settings.callable is not None:
+        teach = context.references.resolve(settings.callable, "teacher.callable")
+        return OutputTeacher(teach, settings.callable, settings.callable)
+    settings.model.check(context.task)
+    return frozen_teacher(build_model(settings.model, context.build, context.seed))
+
+
+def _onnx_teacher(path: Path) -> Teacher:
+    import onnxruntime
+
+    from compress.lower.feeds import batches
+
+    if not path.is_file():
+        raise RecipeError(f"teacher.onnx: {path}: there is no such file.")
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes, which share no base
+        raise DataError(f"teacher.onnx: {path}: onnxruntime cannot load it ({error}).") from error
+    names = [port.name for port in session.get_inputs()]
+
+    def teach(inputs: Inputs) -> Tensor:
+        given = list(inputs) if isinstance(inputs, dict) else names[:1]
+        if set(given) != set(names):
+            raise DataError(
+                f"teacher.onnx: {path}: the file takes the inputs {sorted(names)} and the task "
+                f"gives {sorted(given)}."
+            )
+        there = to_device(inputs, torch.device("cpu"))
+        rows = [session.run(None, feeds)[0][-new:] for feeds, new in batches([there], session)]
+        return torch.from_numpy(np.concatenate(rows))
+
+    return OutputTeacher(teach, str(path), file_sha256(path))

@@ -1,0 +1,185 @@
+"""Texts as token ids: how lines become a data set that an encoder takes.
+
+Owns tokenising by a folder's own tokenizer (extra ``transformers``, which brings tokenizers), the
+padding to one length, and how texts are divided. Knows nothing of where texts come from.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.errors import DataError, MissingExtra
+from compress.huggingface import tokenizer_digest
+from compress.measure.similarity import similarity_spearman
+from compress.recipe_file import located
+from compress.task import Task
+from compress.tasks.arrays import ArrayDataset
+
+__all__ = ["TokenDataset", "text_task", "tokenize"]
+
+_CHUNK = 1024
+_PADDING = -1
+_SPLIT_SEED = 0
+# What padding is called by tokenizers that do not say.
+_PAD_TOKENS = ("[PAD]", "<pad>")
+
+
+class TokenDataset(ArrayDataset):
+    """Samples ``{input_ids, attention_mask}``, padded to one length; labels where there are any.
+
+    Args:
+        ids: ``(n, length)``, int32, with -1 behind the end of a text.
+        pad_id: what stands there in ``input_ids``.
+        labels: ``(n,)``.
+    """
+
+    def __init__(self, ids: Tensor, pad_id: int, labels: Tensor | None = None) -> None:
+        super().__init__(ids, labels)
+        self.pad_id = pad_id
+
+    def __getitem__(self, index: int, /) -> Any:
+        """One sample: its tokens, or ``(tokens, label)``."""
+        return self._fed(super().__getitem__(index))
+
+    def __getitems__(self, indices: Sequence[int], /) -> Any:
+        """One collated batch: tokens, or ``(tokens, labels)``."""
+        return self._fed(super().__getitems__(indices))
+
+    def subset(self, indices: Sequence[int]) -> TokenDataset:
+        """A data set of these samples, in this order, with its own memory."""
+        part = super().subset(indices)
+        return TokenDataset(part.inputs, self.pad_id, part.labels)
+
+    def without_labels(self) -> TokenDataset:
+        """The tokens alone, sharing memory."""
+        return TokenDataset(self.inputs, self.pad_id)
+
+    def _fed(self, sample: Tensor | tuple[Tensor, Tensor]) -> Any:
+        if isinstance(sample, tuple):
+            return self._fed(sample[0]), sample[1]
+        is_text = sample != _PADDING
+        ids = torch.where(is_text, sample, self.pad_id)
+        return {"input_ids": ids.long(), "attention_mask": is_text.long()}
+
+
+def tokenize(texts: Sequence[str], folder: Path, max_length: int) -> TokenDataset:
+    """The texts as ids, cut and padded to ``max_length`` tokens, special ones included.
+
+    Args:
+        texts: of any length.
+        folder: has ``tokenizer.json``, and perhaps ``tokenizer_config.json``.
+        max_length: of every sample.
+
+    Raises:
+        DataError: no such tokenizer, a damaged one, or texts of which it leaves nothing.
+        MissingExtra: tokenizers is not installed.
+    """
+    tokenizer = _load(folder)
+    if max_length <= tokenizer.num_special_tokens_to_add(False):
+        raise DataError(f"max_length {max_length} leaves no room for a text between its marks.")
+    tokenizer.enable_truncation(max_length)
+    pad_id = _pad_id(tokenizer, folder)
+    tokenizer.no_padding()
+    ids = np.full((len(texts), max_length), _PADDING, dtype=np.int32)
+    for start in range(0, len(texts), _CHUNK):
+        encoded = tokenizer.encode_batch(list(texts[start : start + _CHUNK]))
+        for row, encoding in enumerate(encoded, start):
+            ids[row, : len(encoding.ids)] = encoding.ids
+    return TokenDataset(torch.from_numpy(ids), pad_id)
+
+
+def text_task(
+    name: str,
+    texts: Sequence[str],
+    *,
+    tokenizer: Path,
+    max_length: int,
+    held_out: tuple[int, int],
+    labels: Sequence[int] | None = None,
+    classes: tuple[str, ...] = (),
+) -> Task:
+    """A task of texts, in an order drawn once and for all, so that any first part is a sample.
+
+    Without labels the metric is how well similarities agree with those of the baseline; with
+    labels it is accuracy.
+
+    Args:
+        name: of the task.
+        texts: all of them.
+        tokenizer: folder of the tokenizer, as in a recipe.
+        max_length: of every sample, in tokens.
+        held_out: how many are for testing and for validation.
+        labels: a class for each text.
+        classes: their names.
+
+    Raises:
+        DataError: too few texts, or no tokenizer.
+    """
+    test, validation = held_out
+    if len(texts) <= test + validation:
+        raise DataError(
+            f"task {name!r}: {len(texts)} texts are too few to hold {test} out for testing and "
+            f"{validation} for validation; give more texts, or hold out fewer."
+        )
+    folder = located(tokenizer)
+    tokens = tokenize(texts, folder, max_length)
+    if labels is not None:
+        tokens = TokenDataset(tokens.inputs, tokens.pad_id, torch.tensor(labels))
+    order = np.random.RandomState(_SPLIT_SEED).permutation(len(texts)).tolist()
+    first, second = test, test + validation
+    return Task(
+        name=name,
+        train=tokens.subset(order[second:]),
+        validation=tokens.subset(order[first:second]),
+        test=tokens.subset(order[:first]),
+        metric=similarity_spearman if labels is None else "accuracy",
+        classes=classes,
+        tokenizer=tokenizer_digest(folder),
+    )
+
+
+def _load(folder: Path) -> Any:
+    path = folder / "tokenizer.json"
+    if importlib.util.find_spec("tokenizers") is None:
+        raise MissingExtra(
+            "texts need tokenizers, which is not installed: pip install "
+            "'compresskit[transformers]'."
+        )
+    if not path.is_file():
+        raise DataError(
+            f"{folder}: there is no tokenizer.json in it; AutoTokenizer of transformers makes one "
+            "of older files when it saves them."
+        )
+    import tokenizers
+
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain exceptions
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not a readable tokenizer ({reason}).") from error
+
+
+def _pad_id(tokenizer: Any, folder: Path) -> int:
+    if tokenizer.padding is not None:
+        return int(tokenizer.padding["pad_id"])
+    named = [*_named_padding(folder / "tokenizer_config.json"), *_PAD_TOKENS]
+    known = (tokenizer.token_to_id(token) for token in named)
+    return next((int(place) for place in known if place is not None), 0)
+
+
+def _named_padding(path: Path) -> Iterator[str]:
+    try:
+        given = json.loads(path.read_text(encoding="utf-8")).get("pad_token")
+    except (OSError, ValueError, AttributeError):
+        return
+    token = given.get("content") if isinstance(given, dict) else given
+    if isinstance(token, str):
+        yield token
