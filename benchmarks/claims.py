@@ -54,15 +54,20 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] |
     return mean, (mean - half, mean + half)
 
 
-def write(name: str, raw: Mapping[str, Any], claims: Sequence[Claim], folder: Path) -> Path:
-    """Write ``folder/<name>.json`` and print the claims."""
+def write(
+    name: str, raw: Mapping[str, Any], claims: Sequence[Claim], folder: Path, table: str = ""
+) -> Path:
+    """Write ``folder/<name>.json``; print the claims, and the table where there is one."""
     path = folder / f"{name}.json"
     content = {
         "command": " ".join(["python", *sys.argv]),
         "environment": environment(),
+        **({"table": table} if table else {}),
         "raw": raw,
         "claims": [asdict(claim) for claim in claims],
     }
+    if table:
+        print(table)
     write_atomically(path, json.dumps(content, indent=1) + "\n")
     for claim in claims:
         interval = f" [{claim.ci95[0]:.3g}, {claim.ci95[1]:.3g}]" if claim.ci95 else ""

@@ -12,7 +12,7 @@ A/A: a file against a copy of itself; whatever is called different is a false al
 The last two come without a verdict, so they get the two that people use: Welch's t test over
 iterations at 5 %, and a difference of means above 2 %.
 
-    python benchmarks/measure_aa.py            # about an hour; goes on where it was stopped
+    python benchmarks/measure_aa.py            # twenty minutes; goes on where it was stopped
     python benchmarks/measure_aa.py --smoke    # seconds
 """
 
@@ -208,8 +208,7 @@ def main() -> None:
     )
     kept = arguments.results / "measure_aa.partial.jsonl"
     raw = list(trials(plan, "quick" if arguments.smoke else "default", kept))
-    print(table(raw))
-    write("measure_aa", {"trials": raw}, claims_of(raw), arguments.results)
+    write("measure_aa", {"trials": raw}, claims_of(raw), arguments.results, table(raw))
     kept.unlink()
 
 
