@@ -40,7 +40,6 @@ from compress.task import Task
 __all__ = [
     "Context",
     "Effect",
-    "Need",
     "Stage",
     "Teacher",
     "calibration_inputs",
@@ -62,14 +61,6 @@ class Effect(str, Enum):
     WEIGHTS = "weights"
     NUMERICS = "numerics"
     INVARIANTS = "invariants"
-
-
-class Need(str, Enum):
-    """Something that a stage asks of its context."""
-
-    TRAIN_DATA = "train data"
-    CALIBRATION_DATA = "calibration data"
-    TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -108,14 +99,13 @@ class Context:
 class Stage(BaseModel, ABC):
     """One step of a recipe; its fields are the keys in YAML.
 
-    A subclass declares ``kind: Literal["my-kind"] = "my-kind"``, its ``effects`` and ``needs``,
+    A subclass declares ``kind: Literal["my-kind"] = "my-kind"``, its ``effects``,
     and implements :meth:`run`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     effects: ClassVar[frozenset[Effect]]
-    needs: ClassVar[frozenset[Need]] = frozenset()
 
     kind: str
     label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")

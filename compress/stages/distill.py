@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from compress.algorithms.depth import keep_blocks
 from compress.algorithms.fakequant import layers_with_formats
 from compress.candidate import Candidate
-from compress.stages.base import Context, Effect, Need, Stage
+from compress.stages.base import Context, Effect, Stage
 from compress.stages.fitting import Training, fit, rehearse_losses
 from compress.stages.losses import LossSettings, ResponseLoss
 from compress.stages.models import BlocksSettings, StudentSettings, build_model
@@ -29,7 +29,6 @@ class DistillStage(Training, Stage):
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset(Effect)
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAIN_DATA, Need.TEACHER})
 
     kind: Literal["distill"] = "distill"
     student: StudentSettings = "self"

@@ -21,7 +21,7 @@ from compress.errors import NoEffect
 from compress.inputs import forward
 from compress.invariants import Invariant, KeepZeros
 from compress.select import select
-from compress.stages.base import Context, Effect, Need, Stage, Teacher, formats_of, ranges_of
+from compress.stages.base import Context, Effect, Stage, Teacher, formats_of, ranges_of
 from compress.stages.fitting import Training, fit, rehearse_losses
 from compress.stages.losses import LabelLoss, LossSettings, ResponseLoss, task_loss
 from compress.stages.teachers import TeacherBlock, build_teacher
@@ -55,7 +55,6 @@ class PruneStage(Stage):
     effects: ClassVar[frozenset[Effect]] = frozenset(
         {Effect.STRUCTURE, Effect.WEIGHTS, Effect.INVARIANTS}
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAIN_DATA})
 
     kind: Literal["prune"] = "prune"
     ratio: float = Field(default=0.5, gt=0, lt=1)

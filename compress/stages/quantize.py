@@ -12,7 +12,7 @@ from compress.candidate import Candidate
 from compress.errors import NoEffect
 from compress.numerics import ActivationFormat, Calibration, LayerFormat, QuantRule, WeightFormat
 from compress.select import select
-from compress.stages.base import Context, Effect, Need, Stage
+from compress.stages.base import Context, Effect, Stage
 
 __all__ = ["QuantizeStage"]
 
@@ -28,7 +28,6 @@ class QuantizeStage(Stage):
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.NUMERICS})
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION_DATA})
 
     kind: Literal["quantize"] = "quantize"
     weights: WeightFormat = "int8"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from compress.candidate import Candidate
-from compress.stages.base import Context, Effect, Need, Stage
+from compress.stages.base import Context, Effect, Stage
 from compress.stages.fitting import Training, fit
 from compress.stages.losses import LabelLoss
 
@@ -16,7 +16,6 @@ class TrainStage(Training, Stage):
     """Train the model on the task's labels, as it computes: after a quantize stage this is QAT."""
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.WEIGHTS})
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAIN_DATA})
 
     kind: Literal["train"] = "train"
 
