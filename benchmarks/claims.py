@@ -60,7 +60,7 @@ def write(
     """Write ``folder/<name>.json``; print the claims, and the table where there is one."""
     path = folder / f"{name}.json"
     content = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *_without_results(sys.argv)]),
         "environment": environment(),
         **({"table": table} if table else {}),
         "raw": raw,
@@ -75,3 +75,11 @@ def write(
         print(f"{verdict}: {claim.statement}: {claim.value:.4g}{interval} (bound {claim.bound:g})")
     print(f"wrote {path}")
     return path
+
+
+def _without_results(words: Sequence[str]) -> list[str]:
+    # Where the result went says nothing about it.
+    if "--results" not in words:
+        return list(words)
+    at = words.index("--results")
+    return [*words[:at], *words[at + 2 :]]

@@ -11,9 +11,12 @@ small program that does as an application would (start onnxruntime, load the mod
 - *heap*: ``valgrind --tool=massif``, which sees every allocation and no pages at all. It is left
   out where there is no valgrind, and from ``--smoke``: it takes a minute.
 
-A control group's ``memory.peak`` would do as well, but making one takes root. Last, the same number
-is taken with and without 1 GB held by the process that starts the worker: a child begins with its
+A control group's ``memory.peak`` would do as well, but making one takes root. The same number is
+taken with and without 1 GB held by the process that starts the worker: a child begins with its
 parent's ``ru_maxrss``, which is why that is not what is read.
+
+The worker and the program have ``MALLOC_MMAP_THRESHOLD_=131072``, with which glibc gives large
+blocks back as soon as they are freed. What the program takes without it is told as well.
 
     python benchmarks/memory_check.py            # some minutes
     python benchmarks/memory_check.py --smoke    # seconds
@@ -22,6 +25,7 @@ parent's ``ru_maxrss``, which is why that is not what is read.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import select
 import shutil
@@ -29,7 +33,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +50,7 @@ REPEATS, SMOKE_REPEATS = 20, 3
 HELD_BYTES, SMOKE_HELD_BYTES = 1_000_000_000, 100_000_000
 AGREES, SAME = 0.05, 0.02
 EVERY_S = 1e-4
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 #: Starts the runtime on a trivial model and says so; given leave, loads and runs the model.
 PROGRAM = """
 import os, sys
@@ -117,11 +122,11 @@ def private_bytes(pid: int) -> int:
     return 1024 * sum(map(int, re.findall(r"^Private_(?:Clean|Dirty): +(\d+) kB", text, re.M)))
 
 
-def pages_peak_bytes(trivial: Path, model: Path) -> int:
+def pages_peak_bytes(trivial: Path, model: Path, settings: Mapping[str, str]) -> int:
     """Most private pages of the program while it loads and runs the model, above those before."""
     command = [sys.executable, "-c", PROGRAM, str(trivial), str(model)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as program:
+    with subprocess.Popen(command, env={**os.environ, **settings}, **pipes) as program:
         assert program.stdin is not None
         assert program.stdout is not None
         program.stdout.readline()
@@ -162,12 +167,24 @@ def trial(number: int, trivial: Path, model: Path, held_bytes: int) -> dict[str,
     ways = {
         "worker": lambda: model_peak_bytes(model),
         "worker, parent holding": lambda: with_parent_holding(held_bytes, model),
-        "pages": lambda: pages_peak_bytes(trivial, model),
+        "pages": lambda: pages_peak_bytes(trivial, model, GIVES_BACK),
+        "pages, by glibc's default": lambda: pages_peak_bytes(trivial, model, {}),
     }
     order = np.random.default_rng(number).permutation(list(ways))
     found = {name: ways[name]() for name in order}
     print(", ".join(f"{name} {found[name] / 2**20:.2f} MiB" for name in ways), flush=True)
     return {name: found[name] for name in ways}
+
+
+def table(trials: Sequence[Mapping[str, int]], heap: int | None) -> str:
+    """Each number's median, least and most."""
+    lines = [f"{'MiB':<28}{'median':>8}{'least':>8}{'most':>8}"]
+    for way in trials[0]:
+        seen = np.array([trial[way] for trial in trials]) / 2**20
+        lines.append(f"{way:<28}{np.median(seen):>8.2f}{seen.min():>8.2f}{seen.max():>8.2f}")
+    if heap is not None:
+        lines.append(f"{'heap, by massif':<28}{heap / 2**20:>8.2f}")
+    return "\n".join(lines)
 
 
 def far_from_one(id: str, statement: str, ratios: list[float], bound: float) -> Claim:
@@ -218,7 +235,8 @@ def main() -> None:
         if not smoke and shutil.which("valgrind"):
             heap = heap_peak_bytes(trivial, model, Path(folder))
     raw: dict[str, Any] = {"bytes": trials, "heap_bytes": heap, "held_bytes": held_bytes}
-    write("memory_check", raw, list(claims_of(trials, heap, held_bytes)), arguments.results)
+    claims = list(claims_of(trials, heap, held_bytes))
+    write("memory_check", raw, claims, arguments.results, table(trials, heap))
 
 
 if __name__ == "__main__":
