@@ -150,9 +150,12 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument(
         "--suite",
         metavar="NAME",
-        help="in place of files, build and measure a fixed set of nets: tiny",
+        help="in place of files, build and measure a fixed set of nets: tiny or mobile",
     )
     bench.add_argument("--keep", metavar="FOLDER", help="keep the files of the suite here")
+    bench.add_argument(
+        "--weights", metavar="FOLDER", help="has NET.safetensors for nets of the suite to load"
+    )
     bench.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
     bench.add_argument(
         "--batch", type=int, default=1, metavar="N", help="for free batch axes (default: 1)"

@@ -65,8 +65,9 @@ def _check(arguments: argparse.Namespace) -> None:
     if bool(arguments.models) == bool(arguments.suite):
         given = "both" if arguments.suite else "neither"
         raise RecipeError(f"bench takes ONNX files or --suite NAME; got {given}.")
-    if arguments.keep and not arguments.suite:
-        raise RecipeError("--keep is for the files of a suite; add --suite NAME.")
+    for name, of in (("keep", "files"), ("weights", "nets")):
+        if getattr(arguments, name) and not arguments.suite:
+            raise RecipeError(f"--{name} is for the {of} of a suite; add --suite NAME.")
     for name in ("profile", "sustained"):
         if arguments.suite and getattr(arguments, name):
             raise RecipeError(
@@ -116,6 +117,7 @@ def _suite(arguments: argparse.Namespace, target: Target) -> _Result:
             target,
             mode,
             folder=Path(folder),
+            weights=Path(arguments.weights) if arguments.weights else None,
             raw=_raw(arguments),
             observer=Progress(),
         )
@@ -124,6 +126,7 @@ def _suite(arguments: argparse.Namespace, target: Target) -> _Result:
         {
             **asdict(result.net),
             "parameters": result.parameters,
+            "weights": result.weights,
             "macs": result.macs,
             "int8_mac_fraction": result.int8_mac_fraction,
         }

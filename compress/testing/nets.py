@@ -113,6 +113,7 @@ NETS: Mapping[str, NetCase] = MappingProxyType(
             NetCase("functional", {"width": 16, "image_size": 12}, _IMAGE, classes=4),
             NetCase("autoencoder", {"in_features": 24, "width": 32, "depth": 2}, (24,), classes=4),
             NetCase("dscnn-kws", {"width": 16, "depth": 2}, (1, 24, 10), classes=4),
+            NetCase("efficientnet-lite0", {"width": 8, "depth": 4}, _IMAGE, classes=4),
             NetCase("mobilenet-v1", {"width": 8, "depth": 3}, _IMAGE, classes=4),
             NetCase("mobilenet-v2", {"width": 8, "depth": 3}, _IMAGE, classes=4),
             NetCase("mobilenet-v3", {"width": 8, "depth": 3}, _IMAGE, classes=4),

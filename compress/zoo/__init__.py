@@ -29,6 +29,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "conv1d": "compress.zoo.conv1d:Conv1dNet",
         "dscnn": "compress.zoo.dscnn:DSCNN",
         "dscnn-kws": "compress.zoo.dscnn_kws:KeywordDSCNN",
+        "efficientnet-lite0": "compress.zoo.efficientnet_lite:EfficientNetLite0",
         "functional": "compress.zoo.functional:FunctionalNet",
         "mlp": "compress.zoo.mlp:MLP",
         "mobilenet-v1": "compress.zoo.mobilenet_v1:MobileNetV1",

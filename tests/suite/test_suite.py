@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from compress.cli import main
@@ -20,6 +21,9 @@ from compress.suite import FORMATS, SUITES, Net, Suite, measure_suite, suite_of
 from compress.zoo import build
 
 TINY = suite_of("tiny")
+# Encoders are in folders of their own: test_encoders.py.
+NETS = {net.name: net for suite in SUITES.values() for net in suite.nets if not net.is_encoder}
+each_net = pytest.mark.parametrize("net", NETS.values(), ids=list(NETS))
 SMALL = Net("small", "mlp", {"in_features": 12, "width": 16}, (12,))
 OTHER = Net("other", "dscnn", {"width": 8}, (1, 9, 9))
 FASTER_IN_INT8 = {"small-fp32.onnx": 2e-4, "small-int8.onnx": 1e-4, "other-fp32.onnx": 3e-4}
@@ -31,7 +35,7 @@ def replay():
     return ReplayTarget(latency_s=FASTER_IN_INT8)
 
 
-@pytest.mark.parametrize("net", TINY.nets, ids=lambda net: net.name)
+@each_net
 def test_every_net_takes_its_inputs(net):
     module = build(net.arch, net.options).eval()
     with torch.no_grad():
@@ -40,7 +44,7 @@ def test_every_net_takes_its_inputs(net):
     assert outputs.shape[:2] == (2, classes)
 
 
-@pytest.mark.parametrize("net", TINY.nets, ids=lambda net: net.name)
+@each_net
 def test_the_page_about_the_suite_has_every_net_with_its_size(net):
     page = (Path(__file__).parents[2] / "docs" / "suite.md").read_text()
     parameters = sum(p.numel() for p in build(net.arch, net.options).parameters())
@@ -68,6 +72,7 @@ def test_each_int8_file_is_paired_with_its_own_float32_one(replay, tmp_path):
     assert rows[1].speedup.value == pytest.approx(2)
     assert rows[3].speedup.value == pytest.approx(3 / 4)
     assert rows[1].bytes < rows[0].bytes
+    assert not any(row.warnings for row in rows)
     assert [result.parameters for result in results] == [
         sum(p.numel() for p in build(net.arch, net.options).parameters()) for net in (SMALL, OTHER)
     ]
@@ -86,6 +91,48 @@ def test_files_hold_what_they_are_named_and_come_from_the_seed(replay, tmp_path)
     fp32, int8 = (take_census(file) for file in sorted((tmp_path / "one").glob("*.onnx")))
     assert fp32.int8_mac_fraction == 0
     assert int8.int8_mac_fraction > 0.9
+
+
+def outputs_of(file, batches):
+    session = onnxruntime.InferenceSession(file)
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+
+
+def test_a_net_whose_weights_are_given_has_them_and_another_says_how_to_get_them(replay, tmp_path):
+    trained = build(OTHER.arch, OTHER.options).eval()
+    for parameter in trained.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    (tmp_path / "weights").mkdir()
+    save_file(trained.state_dict(), tmp_path / "weights" / "other.safetensors")
+    nets = [replace(net, converter="scripts/convert.py") for net in (SMALL, OTHER)]
+    small, other = measure_suite(
+        nets, replay, "quick", folder=tmp_path, weights=tmp_path / "weights"
+    )
+    assert small.weights == "random"
+    note = r"its weights are random; scripts/convert\.py makes small\.safetensors .* --weights .*"
+    assert all(re.fullmatch(note, row.warnings[0]) for row in small.rows)
+    assert other.weights == str(tmp_path / "weights" / "other.safetensors")
+    assert not any(row.warnings for row in other.rows)
+    images = torch.randn(8, *OTHER.shape, generator=torch.Generator().manual_seed(3))
+    given = outputs_of(tmp_path / "other-fp32.onnx", [image[None].numpy() for image in images])
+    with torch.no_grad():
+        assert np.allclose(given, trained(images), atol=1e-4)
+
+
+def test_a_folder_without_weights_for_any_net_is_refused(replay, tmp_path):
+    (tmp_path / "smal.safetensors").touch()
+    with pytest.raises(RecipeError, match=r"no NET\.safetensors.*can have one are small, other"):
+        measure_suite([SMALL, OTHER], replay, "quick", folder=tmp_path, weights=tmp_path)
+
+
+def test_weights_that_do_not_fit_are_a_row_that_says_so(replay, tmp_path):
+    save_file({"head.weight": torch.zeros(2)}, tmp_path / "small.safetensors")
+    small, other = measure_suite([SMALL, OTHER], replay, "quick", folder=tmp_path, weights=tmp_path)
+    assert (small.parameters, small.weights, small.macs) == (None, None, None)
+    assert [row.name for row in small.rows] == ["small fp32", "small int8"]
+    assert all("the weights do not fit the model" in row.error for row in small.rows)
+    assert all(row.error is None for row in other.rows)
 
 
 def test_the_target_decides_the_batch(replay, tmp_path):
@@ -117,13 +164,11 @@ class Deep(nn.Module):
 
 
 def test_activations_of_a_deep_net_neither_vanish_nor_explode(replay, tmp_path, monkeypatch):
-    monkeypatch.setattr("compress.suite.build", lambda *_: Deep())
+    monkeypatch.setattr("compress.suite.building.build", lambda *_: Deep())
     measure_suite([Net("small", "deep", {}, (8,))], replay, "quick", folder=tmp_path)
-    session = onnxruntime.InferenceSession(tmp_path / "small-fp32.onnx")
     draw = np.random.default_rng(0)
-    name = session.get_inputs()[0].name
     inputs = [draw.standard_normal((1, 8), "float32") for _ in range(50)]
-    outputs = np.concatenate([session.run(None, {name: x})[0] for x in inputs])
+    outputs = outputs_of(tmp_path / "small-fp32.onnx", inputs)
     assert 0.05 < outputs.std(axis=0).max() < 5
 
 
@@ -143,14 +188,14 @@ def test_a_net_that_fails_is_a_row_that_says_why_and_the_others_are_measured(tmp
     ],
 )
 def test_a_net_that_cannot_be_lowered_says_why(fails, errors, replay, tmp_path, monkeypatch):
-    from compress.suite import lower
+    from compress.suite.measuring import lower
 
     def sometimes(candidate, *arguments, path, **settings):
         if fails in path.name:
             raise LoweringError(f"{fails}: not this one.")
         return lower(candidate, *arguments, path=path, **settings)
 
-    monkeypatch.setattr("compress.suite.lower", sometimes)
+    monkeypatch.setattr("compress.suite.measuring.lower", sometimes)
     (result,) = measure_suite([SMALL], replay, "quick", folder=tmp_path)
     assert [row.error for row in result.rows] == errors
     assert (result.macs is None) == (fails == "fp32")
@@ -175,8 +220,9 @@ def test_a_device_that_is_lost_on_the_way_keeps_what_was_measured(tmp_path):
 
 def test_a_device_that_measures_nothing_ends_it_at_once(tmp_path):
     target = Breaking(latency_s=FASTER_IN_INT8, errors={"small": ""})
+    unbuilt = replace(OTHER, name="unbuilt", arch="nonsense")
     with pytest.raises(MeasurementError, match="the device does not answer"):
-        measure_suite([SMALL, OTHER], target, "quick", folder=tmp_path)
+        measure_suite([unbuilt, SMALL, OTHER], target, "quick", folder=tmp_path)
     assert not list(tmp_path.glob("other*"))
 
 
@@ -196,7 +242,7 @@ def test_an_unknown_suite_is_refused(name, match):
 def bench(replay, monkeypatch, capsys):
     """``compresskit bench`` with a suite of two small nets and declared times."""
     pair = Suite("pair", "Two small nets. Not a result of anyone's.", (SMALL, OTHER))
-    monkeypatch.setattr("compress.suite.SUITES", {**SUITES, "pair": pair})
+    monkeypatch.setattr("compress.suite.nets.SUITES", {**SUITES, "pair": pair})
     monkeypatch.setattr("compress.cli.bench.target_of", lambda _: replay)
 
     def call(*arguments):
@@ -226,6 +272,7 @@ def test_bench_prints_one_table_and_says_what_it_is(bench, tmp_path):
     assert facts["environment"]["device_id"] == "replay"
     assert [net["name"] for net in facts["nets"]] == ["small", "other"]
     assert facts["nets"][0]["options"] == SMALL.options
+    assert facts["nets"][0]["weights"] == "random"
     assert [model["name"] for model in facts["models"]][:2] == ["small fp32", "small int8"]
     assert all(json.loads(line) for line in raw.read_text().splitlines())
 
@@ -242,6 +289,8 @@ def test_bench_keeps_the_files_where_it_is_told_to(bench, tmp_path):
         ([], "bench takes ONNX files or --suite NAME; got neither"),
         (["a.onnx", "--suite", "tiny"], "bench takes ONNX files or --suite NAME; got both"),
         (["a.onnx", "--keep", "k"], "--keep is for the files of a suite; add --suite NAME"),
+        (["a.onnx", "--weights", "w"], "--weights is for the nets of a suite; add --suite NAME"),
+        (["--suite", "tiny", "--weights", "w"], "w: there is no NET.safetensors in it for a net"),
         (
             ["--suite", "tiny", "--profile"],
             "--profile is for ONNX files; --keep those of the suite",

@@ -21,6 +21,7 @@ def parameters(net) -> int:
         ("dscnn", {"width": 32}, 49_418),
         ("autoencoder", {}, 267_928),
         ("dscnn-kws", {}, 23_180),
+        ("efficientnet-lite0", {"in_channels": 3, "classes": 1000}, 4_652_008),
         ("mobilenet-v2", {"in_channels": 3, "classes": 1000}, 3_504_872),
         ("mobilenet-v3", {"in_channels": 3, "classes": 1000}, 2_542_856),
     ],
@@ -47,7 +48,9 @@ def test_the_output_layer_is_called_head_and_is_as_wide_as_asked(name):
 
 @pytest.mark.parametrize("size", [8, 28, 33])
 @pytest.mark.parametrize(
-    "name", ["resnet", "dscnn", "dscnn-kws", "mobilenet-v1", "mobilenet-v2", "mobilenet-v3"]
+    "name",
+    ["resnet", "dscnn", "dscnn-kws", "efficientnet-lite0"]
+    + [f"mobilenet-v{version}" for version in (1, 2, 3)],
 )
 def test_classifiers_with_global_pooling_take_any_size(name, size):
     net = build(name, {"in_channels": 3, "width": 8}).eval()
@@ -80,7 +83,8 @@ def test_reference_nets_have_the_published_number_of_parameters(name, options, c
 
 
 @pytest.mark.parametrize(
-    ("name", "blocks"), [("mobilenet-v1", 13), ("mobilenet-v2", 17), ("mobilenet-v3", 11)]
+    ("name", "blocks"),
+    [("efficientnet-lite0", 16), ("mobilenet-v1", 13), ("mobilenet-v2", 17), ("mobilenet-v3", 11)],
 )
 def test_blocks_that_the_paper_does_not_have_are_refused(name, blocks):
     assert len(build(name, {"width": 8}).blocks) == blocks
