@@ -28,7 +28,7 @@ def test_recipe_loads_and_comes_back_equal_from_what_it_dumps(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_recipe_is_named_after_its_file(path):
-    prefix = "order-" if path.parent.name == "orders" else ""
+    prefix = {"orders": "order-", "families": "family-"}.get(path.parent.name, "")
     assert Recipe.load(path).name == prefix + path.stem
 
 
