@@ -44,7 +44,7 @@ from compress.running.loop import Job, Observer, run
 from compress.stages import STAGES, Stage
 from compress.stages.models import StartSettings, build_model
 from compress.task import Task
-from compress.tasks import TaskConfig, limited, make_task
+from compress.tasks import TaskConfig, adjusted, make_task
 from compress.zoo.building import build_module
 
 __all__ = ["Recipe", "TargetSettings"]
@@ -239,7 +239,7 @@ class Recipe(BaseModel):
             raise RecipeError(
                 f"task: {self.task.name} must return a compress.Task; got {type(made).__name__}."
             )
-        return limited(made, self.task.limit)
+        return adjusted(made, self.task)
 
     def make_candidate(self, task: Task) -> Candidate:
         """The model that the recipe names, with the first validation samples as its example.

@@ -25,10 +25,7 @@ def training_section(record: Record) -> str:
     blocks = []
     for row in record.rows:
         curves = curves_of(row.history)
-        drawn = "".join(
-            f"<figure><figcaption>{text(curve.name)}</figcaption>{svg_of(curve)}</figure>"
-            for curve in curves
-        )
+        drawn = "".join(_figure(curve) for curve in curves)
         if drawn:
             blocks.append(
                 f'<h3>Row {row.index}: {text(row.stage, 80)}</h3><div class="curves">{drawn}</div>'
@@ -37,6 +34,12 @@ def training_section(record: Record) -> str:
     if not blocks:
         return ""
     return f"<section><h2>Training curves</h2>{''.join(blocks)}</section>"
+
+
+def _figure(curve: Curve) -> str:
+    note = " <small>before its weight</small>" if curve.is_part else ""
+    caption = f"<figcaption>{text(curve.name)}{note}</figcaption>"
+    return f"<figure>{caption}{svg_of(curve)}</figure>"
 
 
 def _epochs_table(curves: Sequence[Curve]) -> str:
@@ -50,8 +53,11 @@ def _epochs_table(curves: Sequence[Curve]) -> str:
         for epoch in shown
     ]
     some = f" {len(shown)} of {len(epochs)} epochs; all are in record.json." if step > 1 else ""
+    each = " Each loss is before its weight." if any(curve.is_part for curve in curves) else ""
     return data_table(
-        ["epoch", *(curve.name for curve in curves)], lines, f"What training reported.{some}"
+        ["epoch", *(curve.name for curve in curves)],
+        lines,
+        f"What training reported.{each}{some}",
     )
 
 

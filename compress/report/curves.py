@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
+
+from compress.report.markup import text
 
 __all__ = ["Curve", "curves_of", "svg_of"]
 
@@ -17,10 +18,14 @@ _VALIDATION = ("validation", "validation_loss", "validation_accuracy")
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity over epochs; ``points`` are ``(epoch, value)``, finite, in order."""
+    """One quantity over epochs; ``points`` are ``(epoch, value)``, finite, in order.
+
+    ``is_part``: whether it is one of several losses, before its weight, and not their sum.
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]
+    is_part: bool = False
 
     @property
     def alt(self) -> str:
@@ -30,18 +35,35 @@ class Curve:
 
 
 def curves_of(history: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """The loss and, where it was followed, the validation; what is no number is left out."""
-    found = []
-    for name in ("loss", *_VALIDATION):
-        points = [
-            (epoch, value)
-            for number, entry in enumerate(history, start=1)
-            if (value := _number(entry.get(name))) is not None
-            and (epoch := _number(entry.get("epoch", number))) is not None
-        ]
-        if points:
-            found.append(Curve(name.replace("_", " "), tuple(points)))
-    return found
+    """The loss, the validation where it was followed, and where there are several losses each.
+
+    What is no number is left out.
+    """
+    epochs = [entry.get("epoch", number) for number, entry in enumerate(history, start=1)]
+    parts = [_losses(entry) for entry in history]
+    whole = [
+        Curve(name.replace("_", " "), _points(epochs, [entry.get(name) for entry in history]))
+        for name in ("loss", *_VALIDATION)
+    ]
+    each = [
+        Curve(f"loss: {name}", _points(epochs, [part.get(name) for part in parts]), is_part=True)
+        for name in dict.fromkeys(name for part in parts for name in part)
+    ]
+    # A single loss is the sum but for its weight.
+    return [curve for curve in (*whole, *(each if len(each) > 1 else ())) if curve.points]
+
+
+def _points(epochs: Sequence[object], values: Sequence[object]) -> tuple[tuple[float, float], ...]:
+    return tuple(
+        (epoch, value)
+        for epoch, value in zip(map(_number, epochs), map(_number, values), strict=True)
+        if epoch is not None and value is not None
+    )
+
+
+def _losses(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = entry.get("losses")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _number(value: object) -> float | None:
@@ -70,12 +92,12 @@ def svg_of(curve: Curve) -> str:
         (_WIDTH - _RIGHT, _HEIGHT - 6, "end", f"{curve.points[-1][0]:g}"),
     )
     texts = "".join(
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>'
-        for x, y, anchor, text in labels
+        f'<text x="{x}" y="{y}" text-anchor="{anchor}">{said}</text>'
+        for x, y, anchor, said in labels
     )
     return (
         f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{escape(curve.alt)}">'
+        f'aria-label="{text(curve.alt)}">'
         f'<path class="axis" d="M{_LEFT},{_TOP}V{ground}H{_WIDTH - _RIGHT}"/>'
         f'<polyline points="{line}"/><circle cx="{end_x}" cy="{end_y}" r="3"/>{texts}</svg>'
     )

@@ -21,7 +21,7 @@ from compress.recipe_file import RecipePath
 from compress.references import is_reference
 from compress.task import Task
 
-__all__ = ["TASKS", "TaskConfig", "limited", "make_task"]
+__all__ = ["TASKS", "TaskConfig", "adjusted", "limited", "make_task", "without_labels"]
 
 #: Name -> ``module:function``; the function's keyword arguments are the task's options.
 TASKS: Mapping[str, str] = MappingProxyType(
@@ -38,8 +38,9 @@ TASKS: Mapping[str, str] = MappingProxyType(
 class TaskConfig(BaseModel):
     """A task as a recipe writes it: ``fashion-mnist``, or ``{name: fashion-mnist, limit: 1000}``.
 
-    ``name`` is built in, or ``module:function``. ``limit`` is for smoke runs: training sees the
-    first ``limit`` samples only. The other options are those of the task's own function.
+    ``name`` is built in, or ``module:function``. With ``limit`` training sees the first ``limit``
+    samples only: for smoke runs, and for questions about few data. With ``inputs_only`` no split
+    has labels, as where nobody knows them. The other options are those of the task's own function.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,11 +56,12 @@ class TaskConfig(BaseModel):
     max_length: int | None = Field(default=None, ge=1)
     labels: bool | None = None
     limit: int | None = Field(default=None, ge=1)
+    inputs_only: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was set, less the name and the limit."""
-        return self.model_dump(exclude={"name", "limit"}, exclude_none=True)
+        """What was set for the task's own function."""
+        return self.model_dump(exclude={"name", "limit", "inputs_only"}, exclude_none=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -97,9 +99,15 @@ def make_task(config: TaskConfig | str) -> Task:
         if option not in taken:
             raise RecipeError(
                 f"task.{option}: the task {name!r} does not take it; it takes "
-                f"{', '.join([*taken, 'limit'])}."
+                f"{', '.join([*taken, 'limit', 'inputs_only'])}."
             )
-    return limited(function(**config.options), config.limit)
+    return adjusted(function(**config.options), config)
+
+
+def adjusted(task: Task, config: TaskConfig) -> Task:
+    """``task`` with those options of ``config`` that every task takes."""
+    task = limited(task, config.limit)
+    return without_labels(task) if config.inputs_only else task
 
 
 def limited(task: Task, limit: int | None) -> Task:
@@ -107,6 +115,14 @@ def limited(task: Task, limit: int | None) -> Task:
     from compress.tasks.arrays import first
 
     return task if limit is None else replace(task, train=first(task.train, limit))
+
+
+def without_labels(task: Task) -> Task:
+    """``task`` with the inputs of all its splits, and nothing else."""
+    from compress.tasks.arrays import inputs_of
+
+    splits = {name: inputs_of(getattr(task, name)) for name in ("train", "validation", "test")}
+    return replace(task, **splits)
 
 
 def _resolve(reference: str) -> Callable[..., Task]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from compress.errors import DataError
 from compress.task import Dataset
 
-__all__ = ["ArrayDataset", "first", "split"]
+__all__ = ["ArrayDataset", "first", "inputs_of", "split"]
 
 
 class ArrayDataset:
@@ -72,6 +72,26 @@ class _First:
         if not 0 <= index < self._count:
             raise IndexError(index)
         return self._dataset[index]
+
+
+class _Inputs:
+    # For data sets that have no way of their own.
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int, /) -> object:
+        sample = self._dataset[index]
+        return sample[0] if isinstance(sample, (tuple, list)) else sample
+
+
+def inputs_of(dataset: Dataset) -> Dataset:
+    """The data set without its labels; by its own ``without_labels`` where it has one."""
+    own = getattr(dataset, "without_labels", None)
+    inputs: Dataset = _Inputs(dataset) if own is None else own()
+    return inputs
 
 
 def first(dataset: Dataset, count: int) -> Dataset:

@@ -55,6 +55,10 @@ class _Scaled:
     def __getitems__(self, indices: Sequence[int], /) -> Tensor | tuple[Tensor, Tensor]:
         return _scaled(self._images.__getitems__(indices))
 
+    def without_labels(self) -> _Scaled:
+        """The images alone, sharing memory."""
+        return _Scaled(self._images.without_labels())
+
 
 def make_task(
     *, folder: Path | None = None, size: int = 32, grey: bool = False, augment: bool = True

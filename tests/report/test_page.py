@@ -240,6 +240,40 @@ def test_curves_take_the_loss_and_whatever_validation_there_is():
     assert curves_of([{"note": "no epochs here"}]) == []
 
 
+def test_each_of_several_losses_has_a_curve_of_its_own():
+    history = [
+        {"epoch": 1, "loss": 2.0, "losses": {"response": 1.5, "label": 5.0}},
+        {"epoch": 2, "loss": 1.0, "losses": {"response": 0.5, "label": float("inf")}},
+        {"epoch": 3, "loss": 0.9, "losses": "broken"},
+    ]
+    whole, response, label = curves_of(history)
+    assert (whole.name, whole.is_part) == ("loss", False)
+    assert (response.name, response.is_part) == ("loss: response", True)
+    assert response.points == ((1.0, 1.5), (2.0, 0.5))
+    assert label.points == ((1.0, 5.0),)
+
+
+def test_the_curve_of_a_single_loss_is_not_drawn_twice():
+    history = [{"epoch": 1, "loss": 2.0, "losses": {"label": 2.0}}]
+    assert [curve.name for curve in curves_of(history)] == ["loss"]
+
+
+def test_curves_of_losses_reach_the_page_with_their_numbers(make):
+    specs = make.four_rows()
+    specs[1].history = [
+        entry | {"losses": {"hint": 0.125 / entry["epoch"], "<i>:mine": 3.0}}
+        for entry in make.history(4)
+    ]
+    shown = page(make.build(specs, baseline=0))
+    assert "<figcaption>loss: hint <small>before its weight</small></figcaption>" in shown
+    assert 'aria-label="loss: hint: 0.125 at epoch 1, 0.03125 at epoch 4"' in shown
+    assert "Each loss is before its weight." in shown
+    assert '<th scope="col">loss: hint</th>' in shown
+    assert "0.04167" in shown  # the third epoch, in the table
+    assert "<i>" not in shown
+    assert "loss: &lt;i&gt;:mine" in shown
+
+
 def test_a_curve_is_drawn_to_scale_with_its_numbers_in_words():
     [curve] = curves_of([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}])
     shown = svg_of(curve)

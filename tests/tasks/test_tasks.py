@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import RecipeError
 from compress.task import Task
-from compress.tasks import TASKS, TaskConfig, limited, make_task
+from compress.tasks import TASKS, TaskConfig, limited, make_task, without_labels
+from compress.tasks.arrays import ArrayDataset, inputs_of
 
 
 def test_a_recipe_names_a_task_or_maps_its_options():
@@ -40,7 +41,8 @@ def test_a_wrong_option_is_refused(given):
 def test_an_option_of_another_task_is_refused():
     with pytest.raises(
         RecipeError,
-        match=r"task.folder: the task 'digits' does not take it; it takes augment, limit",
+        match=r"task.folder: the task 'digits' does not take it; it takes augment, limit, "
+        r"inputs_only",
     ):
         make_task(TaskConfig(name="digits", folder=Path("/data")))
 
@@ -59,6 +61,30 @@ def test_a_limit_holds_for_any_data_set():
     task = Task(name="own", train=pairs, validation=pairs, test=pairs)
     assert len(limited(task, 4).train) == 4
     assert limited(task, None) is task
+
+
+def test_inputs_only_leaves_no_label_anywhere():
+    task = make_task(TaskConfig(name="digits", limit=7, inputs_only=True))
+    for split in (task.train, task.validation, task.test):
+        assert split[0].shape == (1, 8, 8)
+        assert split.__getitems__([0, 1]).shape == (2, 1, 8, 8)
+    assert len(task.train) == 7
+
+
+def test_inputs_only_holds_for_any_data_set():
+    pairs = [(torch.zeros(2), 0)] * 9
+    task = without_labels(Task(name="own", train=pairs, validation=pairs, test=[torch.ones(2)]))
+    assert len(task.train) == 9
+    assert torch.equal(task.validation[3], torch.zeros(2))
+    assert torch.equal(task.test[0], torch.ones(2))
+    with pytest.raises(IndexError):
+        task.train[9]
+
+
+def test_a_data_set_leaves_its_labels_out_in_its_own_way():
+    data = ArrayDataset(torch.zeros(3, 2), torch.arange(3))
+    assert isinstance(inputs_of(data), ArrayDataset)
+    assert inputs_of(data).inputs is data.inputs
 
 
 def test_every_name_leads_to_a_function():
