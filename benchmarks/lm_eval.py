@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from claims import RESULTS, Claim, at_least, at_most, write
+from torch import Tensor
 
 from compress.algorithms.batches import head
 from compress.lower.session import open_session, run
@@ -54,7 +55,7 @@ class Setting:
 def full(run: Path) -> Setting:
     """The run of the recipe; prompts are those that its student learned from."""
     record = Record.load(run / "record.json")
-    return Setting(run, record, make_task(TaskConfig.model_validate(record.recipe["task"])), 24, 24)
+    return Setting(run, record, make_task(TaskConfig.model_validate(record.recipe["task"])), 16, 16)
 
 
 def smoke(folder: Path) -> Setting:
@@ -91,6 +92,7 @@ def measured(row: Row) -> Measurement:
 def compare(setting: Setting) -> dict[str, dict[str, Any]]:
     """Every row of the run against the teacher."""
     test = head(setting.task.test, len(setting.task.test))
+    assert isinstance(test.inputs, Tensor)
     assert test.labels is not None
     windows, labels = test.inputs.numpy(), test.labels.numpy()
     prompts = windows[:PROMPTS]
@@ -145,6 +147,9 @@ def claims_of(setting: Setting, rows: dict[str, dict[str, Any]]) -> Iterator[Cla
     yield at_most("student", said, lost, 0.4)
     smaller = teacher["bytes"] / small["bytes"]
     yield at_least("bytes", "times smaller than its teacher: the int8 student's file", smaller, 8)
+    speed = small["speedup"]
+    said = "times as fast as the record's baseline: the int8 student"
+    yield at_least("speed", said, speed["value"], 2.0, tuple(speed["ci95"]))
     gained = rows[students[-1]]["agreement"] - rows[students[0]]["agreement"]
     said = "share of the teacher's greedy text gained by learning from its texts"
     yield at_least("sequence", said, gained, 0.0)

@@ -1,9 +1,8 @@
 """Decoding: how a net that scores the next token continues a text.
 
-A text is a window ``(n, length)`` of tokens whose first ones are given. The net is asked about the
-whole window for every token that it adds: what stands behind the place that is being filled does
-not matter to a causal net, and a net that was made for one length, such as a file for a device, can
-be asked too. Keys and values are not kept from one token to the next, so that any net will do.
+A text is a window ``(n, length)`` of tokens whose first ones are given. For every token that it
+adds, the net is asked about all those before it; it keeps nothing from one to the next, so that any
+net will do. :func:`padded` is for one that takes a single length, such as a file for a device.
 """
 
 from __future__ import annotations
@@ -12,10 +11,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["NextToken", "beam_search", "sample"]
+__all__ = ["NextToken", "beam_search", "padded", "sample"]
 
-#: Scores of the token after each place, ``(n, classes, length)``, for tokens ``(n, length)``.
+#: Scores of the token after each place, ``(n, classes, length)``, for tokens ``(n, length)``; each
+#: depends on the tokens up to there.
 NextToken = Callable[[Tensor], Tensor]
 
 
@@ -39,7 +40,7 @@ def beam_search(net: NextToken, windows: Tensor, start: int, count: int, beams: 
     rows = len(windows)
     texts, totals = windows.clone(), torch.zeros(rows, 1, device=windows.device)
     for place in range(start, start + count):
-        scores = net(texts)[:, :, place - 1].log_softmax(1)
+        scores = net(texts[:, :place])[:, :, -1].log_softmax(1)
         classes, live = scores.shape[1], totals.shape[1]
         joint = (totals.view(rows, live, 1) + scores.view(rows, live, classes)).flatten(1)
         totals, chosen = joint.topk(min(beams, live * classes), dim=1)
@@ -58,6 +59,16 @@ def sample(net: NextToken, windows: Tensor, start: int, count: int) -> Tensor:
     """
     texts = windows.clone()
     for place in range(start, start + count):
-        chances = net(texts)[:, :, place - 1].softmax(1)
+        chances = net(texts[:, :place])[:, :, -1].softmax(1)
         texts[:, place] = torch.multinomial(chances, 1).squeeze(1)
     return texts[:, start : start + count]
+
+
+def padded(net: NextToken, length: int) -> NextToken:
+    """The net asked about texts of ``length`` only: shorter ones are filled up behind their end."""
+
+    def ask(texts: Tensor) -> Tensor:
+        given = texts.shape[1]
+        return net(F.pad(texts, (0, length - given)))[:, :, :given]
+
+    return ask

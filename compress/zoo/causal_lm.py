@@ -18,6 +18,9 @@ from compress.zoo.attention import Block
 __all__ = ["CausalLM"]
 
 _EXPANSION = 4
+# Torch's own tables, of 1, drown what the blocks add to them at first; those of GPT-2, of
+# 0.02, drown in it.
+_TABLE_STD = 0.1
 
 
 class CausalLM(nn.Module):
@@ -49,6 +52,8 @@ class CausalLM(nn.Module):
             raise ValueError(f"width must be a multiple of heads; got {width} and {heads}")
         self.tokens = nn.Embedding(classes, width)
         self.positions = nn.Embedding(context, width)
+        for table in (self.tokens, self.positions):
+            nn.init.normal_(table.weight, std=_TABLE_STD)
         blocks = (Block(width, heads, expansion=_EXPANSION, causal=True) for _ in range(depth))
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width)

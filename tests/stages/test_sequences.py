@@ -270,6 +270,32 @@ def test_student_and_teacher_may_be_of_any_kind(loss, place, tmp_path):
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in pairs)
 
 
+class OneLength(nn.Module):
+    """A net that takes texts of one length."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = CASE.build()
+        self.places = nn.Parameter(torch.zeros(6, LENGTH))
+
+    def forward(self, tokens):
+        return self.net(tokens) + self.places
+
+
+@pytest.mark.parametrize("loss", [SEQUENCE, {**GKD, "on_policy": 1.0}], ids=lambda x: x["kind"])
+def test_nets_of_one_length_learn_and_teach_too(loss, start, place):
+    context, _ = place
+    fixed = Candidate.of(OneLength(), CASE.example())
+    training = DistillStage(losses=[loss], batch_size=32)
+    training.run(fixed, context).validate()
+    # Untrained places add nothing, so that this teacher writes what its inner net would.
+    taught = [
+        training.run(start, replace(context, teacher=frozen_teacher(net))).fingerprint
+        for net in (fixed.module, fixed.fork().module.net)
+    ]
+    assert taught[0] == taught[1]
+
+
 class Looking(nn.Module):
     """Not causal: every token sees the mean of all."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.algorithms.decoding import beam_search, sample
+from compress.algorithms.decoding import beam_search, padded, sample
 from compress.testing.nets import NETS
 
 CASE = NETS["causal-lm"]
@@ -67,6 +67,25 @@ def test_what_stands_behind_the_prompt_does_not_matter_and_stays(decode, net, wi
     assert torch.equal(decode(net, other, START, COUNT), expected)
     assert torch.equal(other, before)
     assert expected.shape == (3, COUNT)
+
+
+@pytest.mark.parametrize("decode", [beam_search, sample])
+def test_a_net_of_one_length_is_asked_about_that(decode, net, windows):
+    asked = []
+
+    def fixed(texts):
+        asked.append(texts.shape[1])
+        return net(texts)
+
+    torch.manual_seed(0)
+    expected = decode(net, windows, START, COUNT)
+    torch.manual_seed(0)
+    length = windows.shape[1]
+    assert torch.equal(decode(padded(fixed, length), windows, START, COUNT), expected)
+    assert asked == [length] * COUNT
+    asked.clear()
+    decode(fixed, windows, START, COUNT)
+    assert asked == [START, START + 1, START + 2]
 
 
 def test_samples_are_drawn_as_likely_as_they_are(net, windows):

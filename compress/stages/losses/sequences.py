@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compress.algorithms import losses as functions
 from compress.algorithms.batches import Batch
-from compress.algorithms.decoding import NextToken, beam_search, sample
+from compress.algorithms.decoding import NextToken, beam_search, padded, sample
 from compress.algorithms.losses.checks import same_shape
 from compress.errors import DataError
 from compress.inputs import Inputs, forward
@@ -35,10 +35,17 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class _Span:
-    """Which tokens of a window are continued: ``count`` of them from ``start`` on."""
+    """Which tokens of a window are made: ``count`` of them from ``start`` on, of ``length``.
+
+    ``student_takes_less`` and ``teacher_takes_less``: whether each can be asked about the front of
+    a window alone.
+    """
 
     start: int
     count: int
+    length: int
+    student_takes_less: bool
+    teacher_takes_less: bool
 
     @property
     def places(self) -> slice:
@@ -79,11 +86,19 @@ class ContinuationBlock(LossBlock):
             )
         assert scene.teacher is not None
         same_shape(outputs, ask(scene.teacher, scene.example, Question()).outputs)
-        self._check_causal("the student", _asked(scene.student), windows)
-        # A file's rounding may depend on all that it is shown, and its word is taken.
-        if isinstance(scene.teacher, ModuleTeacher):
-            self._check_causal("the teacher", scene.teacher, windows)
-        return _Span(self.prompt, count)
+        student, teacher = _asked(scene.student), scene.teacher
+        # A file has one length, and its rounding may depend on all that it is shown.
+        is_known = isinstance(teacher, ModuleTeacher)
+        self._check_causal("the student", student, windows)
+        if is_known:
+            self._check_causal("the teacher", teacher, windows)
+        return _Span(
+            start=self.prompt,
+            count=count,
+            length=length,
+            student_takes_less=_takes_less(student, windows, self.prompt),
+            teacher_takes_less=is_known and _takes_less(teacher, windows, self.prompt),
+        )
 
     def _windows(self, inputs: Inputs) -> Tensor:
         if isinstance(inputs, Tensor) and inputs.dim() == 2 and not inputs.is_floating_point():
@@ -101,8 +116,7 @@ class ContinuationBlock(LossBlock):
     def _check_causal(self, who: str, net: NextToken, windows: Tensor) -> None:
         other = windows.clone()
         other[:, self.prompt :] = windows[:, :1]  # any other tokens that there are
-        before, after = (net(given)[:, :, : self.prompt] for given in (windows, other))
-        if float((before - after).abs().max()) > _ROUNDING * float(before.abs().max()):
+        if not _equal(*(net(given)[:, :, : self.prompt] for given in (windows, other))):
             raise DataError(
                 f"{self.kind}: {who} is not causal: what it says about the first {self.prompt} "
                 "tokens depends on those that follow, so that it cannot continue a text."
@@ -112,8 +126,8 @@ class ContinuationBlock(LossBlock):
 class SequenceLoss(ContinuationBlock):
     """Learn the teacher's own continuation of each text as if it were the data (Kim and Rush 2016).
 
-    The teacher searches for it with ``beams``; 1 is greedy. That costs it a pass over the window
-    for each token and beam, so set ``views: 1``: continuations are then made once and kept.
+    The teacher searches for it with ``beams``; 1 is greedy. That costs it a pass over the text for
+    each token and beam, so set ``views: 1``: continuations are then made once and kept.
     """
 
     kind: Literal["sequence"] = "sequence"
@@ -124,7 +138,8 @@ class SequenceLoss(ContinuationBlock):
         span, beams = self.span(scene), self.beams
 
         def decode(teacher: Teacher, inputs: Inputs) -> Tensor:
-            return beam_search(teacher, _tokens(inputs), span.start, span.count, beams)
+            net = teacher if span.teacher_takes_less else padded(teacher, span.length)
+            return beam_search(net, _tokens(inputs), span.start, span.count, beams)
 
         lesson = Lesson(f"{span.count} tokens after {span.start} by {beams} beams", decode)
 
@@ -158,7 +173,8 @@ class GkdLoss(ContinuationBlock):
         def retell(student: nn.Module, batch: Batch, _: Answer) -> tuple[Batch, Answer] | None:
             if float(torch.rand(())) >= self.on_policy:
                 return None
-            with _speaking(student) as net:
+            with _speaking(student) as speaker:
+                net = speaker if span.student_takes_less else padded(speaker, span.length)
                 tokens = sample(net, _tokens(batch.inputs), span.start, span.count)
             told = span.continued(batch, tokens)
             return told, ask(teacher, told, Question())
@@ -183,6 +199,21 @@ def _speaking(student: nn.Module) -> Iterator[NextToken]:
 
 def _asked(net: nn.Module) -> NextToken:
     return lambda windows: forward(net, windows)
+
+
+@torch.no_grad()
+def _takes_less(net: NextToken, windows: Tensor, length: int) -> bool:
+    """Whether a net takes the front of a window alone, and says the same about it."""
+    whole = net(windows)[:, :, :length]
+    try:
+        front = net(windows[:, :length])
+    except Exception:  # made for one length, and every net has its own way to say so
+        return False
+    return front.shape == whole.shape and _equal(front, whole)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return float((one - other).abs().max()) <= _ROUNDING * float(one.abs().max())
 
 
 def _tokens(inputs: Inputs) -> Tensor:
