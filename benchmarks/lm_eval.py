@@ -15,14 +15,17 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from claims import RESULTS, Claim, at_least, at_most, write
 from torch import Tensor
 
 from compress.algorithms.batches import head
+from compress.lower.feeds import batches
 from compress.lower.session import open_session, run
 from compress.measure.language import (
     bits_per_token,
@@ -89,70 +92,82 @@ def measured(row: Row) -> Measurement:
     return row.measurements[0]
 
 
-def compare(setting: Setting) -> dict[str, dict[str, Any]]:
-    """Every row of the run against the teacher."""
+@dataclass(frozen=True)
+class Written:
+    """What one row makes of the test texts: bits per token of each, and continuations."""
+
+    bits: Array
+    tokens: Array
+
+
+def write_all(setting: Setting) -> dict[str, Written]:
+    """What every row's file makes of the test texts."""
     test = head(setting.task.test, len(setting.task.test))
     assert isinstance(test.inputs, Tensor)
     assert test.labels is not None
     windows, labels = test.inputs.numpy(), test.labels.numpy()
-    prompts = windows[:PROMPTS]
-    wrote: dict[str, Array] = {}
-    found: dict[str, dict[str, Any]] = {}
+    found = {}
     for row in setting.record.rows:
-        model = Model(setting.run / measured(row).artifact.path)
-        bits = bits_per_token(model(windows), labels)
-        wrote[row.stage] = greedy_continuations(model, prompts, setting.prompt, setting.tokens)
-        found[row.stage] = {
-            "bytes": measured(row).artifact.bytes,
-            "bits_per_token": float(bits.mean()),
-            "bits_ci95": [*bootstrap_mean(bits)],
-            "perplexity": perplexity(float(bits.mean())),
-            "text": decode(wrote[row.stage][0].tolist()),
-        }
-    for row in setting.record.rows:
-        same = continuation_agreement(wrote[row.stage], wrote[teacher_of(setting.record).stage])
-        found[row.stage]["agreement"] = float(same.mean())
-        found[row.stage]["agreement_ci95"] = [*bootstrap_mean(same)]
-        speedup = measured(row).speedup
-        found[row.stage]["speedup"] = speedup.model_dump(mode="json") if speedup else None
+        ask = partial(predict, open_session(setting.run / measured(row).artifact.path))
+        tokens = greedy_continuations(ask, windows[:PROMPTS], setting.prompt, setting.tokens)
+        found[row.stage] = Written(bits_per_token(ask(windows), labels), tokens)
     return found
 
 
-class Model:
-    """A row's file, asked about any number of windows, in the batch that it was made for."""
-
-    def __init__(self, path: Path) -> None:
-        self._session = open_session(path)
-        port = self._session.get_inputs()[0]
-        self._name, self._batch = port.name, port.shape[0]
-
-    def __call__(self, windows: Array) -> Array:
-        """Scores of next tokens, ``(n, classes, length)``."""
-        starts = range(0, len(windows), self._batch)
-        assert len(windows) % self._batch == 0
-        feeds = ({self._name: windows[start : start + self._batch]} for start in starts)
-        return np.concatenate([run(self._session, None, feed)[0] for feed in feeds])
+def predict(session: Any, windows: Array) -> Array:
+    """Scores of next tokens, in the batch that the file was made for."""
+    feeds = batches([torch.from_numpy(windows)], session)
+    return np.concatenate([run(session, None, feed)[0][-new:] for feed, new in feeds])
 
 
-def claims_of(setting: Setting, rows: dict[str, dict[str, Any]]) -> Iterator[Claim]:
-    """What the students are to show."""
+def summary(setting: Setting, written: dict[str, Written]) -> dict[str, dict[str, Any]]:
+    """Every row in a few numbers, with 95 % intervals over texts."""
+    reference = written[teacher_of(setting.record).stage].tokens
+    found = {}
+    for row in setting.record.rows:
+        own, speedup = written[row.stage], measured(row).speedup
+        same = continuation_agreement(own.tokens, reference)
+        found[row.stage] = {
+            "bytes": measured(row).artifact.bytes,
+            "bits_per_token": float(own.bits.mean()),
+            "bits_ci95": [*bootstrap_mean(own.bits)],
+            "perplexity": perplexity(float(own.bits.mean())),
+            "agreement": float(same.mean()),
+            "agreement_ci95": [*bootstrap_mean(same)],
+            "speedup": speedup.model_dump(mode="json") if speedup else None,
+            "text": decode(own.tokens[0].tolist()),
+        }
+    return found
+
+
+def claims_of(
+    setting: Setting, written: dict[str, Written], rows: dict[str, dict[str, Any]]
+) -> Iterator[Claim]:
+    """What the students are to show; differences are of the same texts."""
     record = setting.record
-    teacher = rows[teacher_of(record).stage]
+    teacher = teacher_of(record).stage
+    small = next(row.stage for row in record.rows if row.kind == "quantize")
     students = [row.stage for row in record.rows if row.kind == "distill"]
-    small = rows[next(row.stage for row in record.rows if row.kind == "quantize")]
-    lost = small["bits_per_token"] - rows[students[-1]]["bits_per_token"]
-    yield at_most("int8", "bits per token that int8 costs the student", lost, 0.02)
-    lost = small["bits_per_token"] - teacher["bits_per_token"]
+    first, last = students[0], students[-1]
+
+    lost = written[small].bits - written[last].bits
+    said = "bits per token that int8 costs the student"
+    yield at_most("int8", said, float(lost.mean()), 0.02, bootstrap_mean(lost))
+    lost = written[small].bits - written[teacher].bits
     said = "bits per token that the int8 student needs more than its teacher"
-    yield at_most("student", said, lost, 0.4)
-    smaller = teacher["bytes"] / small["bytes"]
+    yield at_most("student", said, float(lost.mean()), 0.4, bootstrap_mean(lost))
+    smaller = rows[teacher]["bytes"] / rows[small]["bytes"]
     yield at_least("bytes", "times smaller than its teacher: the int8 student's file", smaller, 8)
-    speed = small["speedup"]
+    speed = rows[small]["speedup"]
     said = "times as fast as the record's baseline: the int8 student"
     yield at_least("speed", said, speed["value"], 2.0, tuple(speed["ci95"]))
-    gained = rows[students[-1]]["agreement"] - rows[students[0]]["agreement"]
+    later, sooner = (
+        continuation_agreement(written[stage].tokens, written[teacher].tokens)
+        for stage in (last, first)
+    )
     said = "share of the teacher's greedy text gained by learning from its texts"
-    yield at_least("sequence", said, gained, 0.0)
+    gained = later - sooner
+    yield at_least("sequence", said, float(gained.mean()), 0.0, bootstrap_mean(gained))
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -176,9 +191,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         setting = smoke(Path(scratch)) if arguments.smoke else full(arguments.run)
-        rows = compare(setting)
+        written = write_all(setting)
+        rows = summary(setting, written)
     print(table(rows))
-    write("lm_eval", {"rows": rows}, list(claims_of(setting, rows)), arguments.results)
+    claims = list(claims_of(setting, written, rows))
+    write("lm_eval", {"rows": rows}, claims, arguments.results)
 
 
 if __name__ == "__main__":

@@ -195,11 +195,14 @@ def _entries(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _stream(entries: Iterator[list[int]], least: int) -> Tensor:
-    """Entries, each between two end marks, until there are so many tokens or none are left."""
+    """Entries, each between two end marks, until there are so many tokens and one or none are left.
+
+    What the last one has beyond that is left out.
+    """
     tokens = [_END]
     while len(tokens) <= least and (entry := next(entries, None)) is not None:
         tokens += [*entry, _END]
-    return torch.tensor(tokens, dtype=torch.uint8)
+    return torch.tensor(tokens[: least + 1], dtype=torch.uint8)
 
 
 def _cut(stream: Tensor, length: int) -> WindowDataset:
