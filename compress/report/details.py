@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from compress.measure.language import bits_per_token, perplexity
 from compress.pareto.words import (
     count,
     duration,
@@ -68,7 +69,10 @@ def _measured_facts(record: Record, found: Measurement) -> Iterator[Fact]:
 
 def _accuracy_words(metric: str, accuracy: Accuracy) -> str:
     low, high = (score(metric, end) for end in accuracy.ci95)
-    return f"{score(metric, accuracy.value)}, 95 % interval {low} to {high}, {accuracy.n:,} samples"
+    told = f"{score(metric, accuracy.value)}, 95 % interval {low} to {high}"
+    if metric == bits_per_token.__name__:
+        told += f" (perplexity {perplexity(accuracy.value):.4g})"
+    return f"{told}, {accuracy.n:,} samples"
 
 
 def _paired_words(metric: str, versus: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from compress.algorithms.viewstore import Array, Form, ViewStore
 from compress.errors import DataError, StageError, StorageError
 from compress.inputs import Inputs, device_of, to_device
 from compress.stages.teachers import identity_of
-from compress.stages.terms import Answer, Scene, Term, ask
+from compress.stages.terms import Answer, Question, Scene, Term, ask
 
 __all__ = ["Ask", "CacheSettings", "TeacherMemory", "remembering"]
 
@@ -36,6 +36,7 @@ Ask = Callable[[Batch], Answer]
 _OUTPUTS = "outputs"
 _MARKED_VALUES = 32
 _LARGEST_FLOAT16 = 65504.0
+_WHOLE = "int32"
 
 
 class CacheSettings(BaseModel):
@@ -52,7 +53,7 @@ class CacheSettings(BaseModel):
 
 def remembering(
     scene: Scene,
-    terms: Iterable[Term],
+    terms: Sequence[Term],
     views: Views,
     repeated_views: int | None,
     settings: CacheSettings | None,
@@ -61,7 +62,7 @@ def remembering(
 
     Args:
         scene: has the teacher.
-        terms: say which of its layers are looked at.
+        terms: say what of its answers is looked at.
         views: the data.
         repeated_views: how many different views there are; ``None`` where none comes again.
         settings: how answers are kept; ``None`` for the defaults.
@@ -70,10 +71,10 @@ def remembering(
         StageError: the answers would take more than they may; or, when asked, are not usable.
         StorageError: they would not fit on the disk.
     """
-    if repeated_views is None:
-        teacher, layers = scene.teacher, _layers_of(terms)
-        assert teacher is not None
-        return lambda batch: ask(teacher, batch, layers)
+    teacher, question = scene.teacher, Question.of(terms)
+    assert teacher is not None
+    if repeated_views is None or question.is_empty:
+        return lambda batch: ask(teacher, batch, question)
     memory = TeacherMemory(scene, terms, views, repeated_views, settings)
     memory.check_room()
     memory.forget_others()
@@ -85,7 +86,7 @@ class TeacherMemory:
 
     Args:
         scene: has the teacher.
-        terms: say which of its layers are looked at.
+        terms: say what of its answers is looked at.
         views: the data.
         count: how many different views there are.
         settings: how answers are kept; ``None`` for the defaults.
@@ -101,12 +102,13 @@ class TeacherMemory:
     ) -> None:
         assert scene.teacher is not None
         self._scene, self._teacher = scene, scene.teacher
-        self._views, self._count, self._layers = views, count, _layers_of(terms)
+        self._views, self._count, self._question = views, count, Question.of(terms)
+        self._features = (*self._question.layers, *(one.name for one in self._question.lessons))
         self._settings = settings or CacheSettings()
-        example = ask(self._teacher, scene.example, self._layers)
+        example = ask(self._teacher, scene.example, self._question)
         self._dtypes = {name: tensor.dtype for name, tensor in self._named(example)}
         self._forms = {
-            name: Form(tuple(tensor.shape[1:]), self._settings.dtype)
+            name: Form(tuple(tensor.shape[1:]), self._kept_as(tensor))
             for name, tensor in self._named(example)
         }
         self._root = _root_of(scene.context.workdir, views)
@@ -126,7 +128,7 @@ class TeacherMemory:
             StageError: they would take more than they may.
             StorageError: they would take more than the disk has.
         """
-        what = "outputs and features" if self._layers else "outputs"
+        what = "outputs and features" if self._features else "outputs"
         subject = f"the teacher's {what} for {self._count} views would take {_size(self.nbytes)}"
         cure = "set fewer views, or views: null to ask the teacher in every epoch."
         if self._settings.dtype == "float32":
@@ -167,8 +169,9 @@ class TeacherMemory:
             name: torch.from_numpy(array).to(device, self._dtypes[name])
             for name, array in kept.items()
         }
-        outputs = tensors.pop(_OUTPUTS)
-        return Answer(outputs, dict(zip(self._layers, tensors.values(), strict=True)))
+        nothing = torch.empty(len(next(iter(kept.values()))), 0, device=device)
+        outputs = tensors.pop(_OUTPUTS, nothing)
+        return Answer(outputs, dict(zip(self._features, tensors.values(), strict=True)))
 
     def _just_written(self, batch: Batch, mark: str) -> Mapping[str, Array]:
         try:
@@ -190,15 +193,20 @@ class TeacherMemory:
     def _answers(self, like: Batch) -> Iterator[tuple[str, dict[str, Array]]]:
         for batch in self._views.batches(like.view):
             shown = _laid_out(batch, like)
-            answer = ask(self._teacher, shown, self._layers)
+            answer = ask(self._teacher, shown, self._question)
             arrays = {name: self._array(name, tensor) for name, tensor in self._named(answer)}
             yield _mark(shown.inputs), arrays
 
     def _named(self, answer: Answer) -> Iterator[tuple[str, Tensor]]:
-        # Layers are numbered: their names may hold what a file's may not.
-        yield _OUTPUTS, answer.outputs
-        for number, layer in enumerate(self._layers):
-            yield f"feature-{number}", answer.features[layer]
+        if self._question.outputs:
+            yield _OUTPUTS, answer.outputs
+        # Features are numbered: their names may hold what a file's may not.
+        for number, name in enumerate(self._features):
+            yield f"feature-{number}", answer.features[name]
+
+    def _kept_as(self, tensor: Tensor) -> str:
+        # Whole numbers, such as tokens, are not to be rounded.
+        return self._settings.dtype if tensor.is_floating_point() else _WHOLE
 
     def _array(self, name: str, tensor: Tensor) -> Array:
         if tuple(tensor.shape[1:]) != self._forms[name].shape:
@@ -207,6 +215,8 @@ class TeacherMemory:
                 f"{tuple(tensor.shape[1:])} for another, which cannot be kept; set views: null to "
                 "ask it in every epoch."
             )
+        if self._forms[name].dtype == _WHOLE:
+            return tensor.detach().cpu().numpy().astype(_WHOLE)
         values = tensor.detach().to("cpu", torch.float32)
         if self._settings.dtype == "float16" and values.numel():
             largest = float(values.abs().max())
@@ -223,7 +233,7 @@ class TeacherMemory:
         views = self._views
         facts = {
             "teacher": identity_of(self._teacher),
-            "layers": list(self._layers),
+            "features": list(self._features),
             "forms": {name: [form.shape, form.dtype] for name, form in self._forms.items()},
             "task": self._scene.context.task.name,
             "rows": views.rows(),
@@ -237,10 +247,6 @@ class TeacherMemory:
         for _, tensor in self._named(example):
             digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-
-def _layers_of(terms: Iterable[Term]) -> tuple[str, ...]:
-    return tuple(sorted({name for term in terms for name in term.teacher_layers}))
 
 
 def _laid_out(batch: Batch, like: Batch) -> Batch:

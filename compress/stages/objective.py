@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from compress.inputs import batch_size_of
 from compress.stages.base import unique_name
 from compress.stages.losses import LossSettings
 from compress.stages.memory import Ask
-from compress.stages.terms import Answer, Scene, Term, watch
+from compress.stages.terms import Answer, Scene, Term, compared, watch
 
 __all__ = ["Weighted", "WeightedSum", "weighted"]
 
@@ -67,11 +67,12 @@ class WeightedSum:
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """The weighted sum for one batch; ``module`` is the student, perhaps wrapped."""
-        student = watch(module, self._student, batch, self._watched)
-        teacher = self._ask(batch) if self._ask else Answer(student.outputs.detach())
+        plain = cache(lambda: watch(module, self._student, batch, self._watched))
+        teacher = self._ask(batch) if self._ask else Answer(plain().outputs.detach())
         parts = []
         for one in self._terms:
-            value = _value(one.term, student, teacher, batch)
+            answers = compared(one.term, module, self._student, batch, teacher, plain)
+            value = _value(one.term, *answers, batch)
             parts.append(one.weight(self._epoch) * value)
             count = _samples(one.term, batch)
             total = value.detach() * count

@@ -6,7 +6,7 @@ the student and the teacher that it will see, and two samples of the data to try
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,11 +17,21 @@ from compress.algorithms.batches import Batch, head
 from compress.algorithms.features import Feature, capture, matching, survey, uniform_map
 from compress.algorithms.session import Stateful
 from compress.errors import DataError, SelectorError, StageError
-from compress.inputs import batch_size_of, forward
+from compress.inputs import Inputs, batch_size_of, device_of, forward
 from compress.stages.base import Context, Teacher
 from compress.stages.teachers import ModuleTeacher
 
-__all__ = ["Answer", "Layers", "Scene", "Term", "ask", "watch"]
+__all__ = [
+    "Answer",
+    "Layers",
+    "Lesson",
+    "Question",
+    "Scene",
+    "Term",
+    "ask",
+    "compared",
+    "watch",
+]
 
 _PROBE_SAMPLES, _NO_VIEW = 2, -1
 _MOST_LISTED = 60
@@ -29,10 +39,27 @@ _MOST_LISTED = 60
 
 @dataclass(frozen=True)
 class Answer:
-    """What a net says about a batch, and what the layers that were asked for gave on the way."""
+    """What a net says about a batch, and what else it was asked for.
+
+    ``features`` are by the name of a layer or a lesson. ``outputs`` are ``(n, 0)`` where a teacher
+    was not asked for them.
+    """
 
     outputs: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher works out about a batch beside its answer, such as how it continues a text.
+
+    Args:
+        name: says all that the result depends on, beside the teacher and the batch.
+        work: of the teacher and a batch of inputs: a tensor with samples on axis 0.
+    """
+
+    name: str
+    work: Callable[[Teacher, Inputs], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,11 @@ class Term:
         others: modules and optimisers that the function moves by itself, for checkpoints.
         reads_labels: whether its value depends on the labels.
         takes: of the labels, which samples take part, ``(n,)``; ``None`` for all.
+        reads_teacher: whether it looks at the teacher's outputs for the batch.
+        lessons: what else the teacher's answer must hold.
+        retell: of the student, a batch and the teacher's answer: another batch that the term is
+            about, with the teacher's answer to that; ``None`` where it stays with the first. What
+            is drawn at random comes from torch's global generator.
     """
 
     function: Callable[[Answer, Answer, Tensor | None], Tensor]
@@ -56,6 +88,34 @@ class Term:
     others: tuple[Stateful, ...] = ()
     reads_labels: bool = False
     takes: Callable[[Tensor], Tensor] | None = None
+    reads_teacher: bool = True
+    lessons: tuple[Lesson, ...] = ()
+    retell: Callable[[nn.Module, Batch, Answer], tuple[Batch, Answer] | None] | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What of a teacher's answer is looked at."""
+
+    outputs: bool = True
+    layers: tuple[str, ...] = ()
+    lessons: tuple[Lesson, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it is looked at."""
+        return not (self.outputs or self.layers or self.lessons)
+
+    @classmethod
+    def of(cls, terms: Iterable[Term]) -> Question:
+        """All that some terms look at, in an order of its own."""
+        given = list(terms)
+        lessons = {lesson.name: lesson for term in given for lesson in term.lessons}
+        return cls(
+            outputs=any(term.reads_teacher for term in given),
+            layers=tuple(sorted({name for term in given for name in term.teacher_layers})),
+            lessons=tuple(lesson for _, lesson in sorted(lessons.items())),
+        )
 
 
 @dataclass(frozen=True)
@@ -173,9 +233,12 @@ class Scene:
         student = watch(self.student, self.student, self.example, term.student_layers)
         teacher = student
         if self.teacher is not None:
-            teacher = ask(self.teacher, self.example, term.teacher_layers)
+            teacher = ask(self.teacher, self.example, Question.of([term]))
         try:
-            term.function(student, teacher, self.example.labels)
+            answers = compared(
+                term, self.student, self.student, self.example, teacher, lambda: student
+            )
+            term.function(*answers, self.example.labels)
         except DataError as error:
             if not term.teacher_layers:
                 raise
@@ -194,21 +257,48 @@ def watch(run: nn.Module, student: nn.Module, batch: Batch, layers: Sequence[str
     return Answer(outputs, dict(seen))
 
 
+def compared(
+    term: Term,
+    run: nn.Module,
+    student: nn.Module,
+    batch: Batch,
+    teacher: Answer,
+    plain: Callable[[], Answer],
+) -> tuple[Answer, Answer]:
+    """The student's and the teacher's answers that a term compares.
+
+    Args:
+        term: may be about another batch.
+        run: the student, perhaps wrapped.
+        student: the student.
+        batch: what is shown.
+        teacher: its answer to that.
+        plain: gives the student's answer to that.
+    """
+    told = term.retell(run, batch, teacher) if term.retell is not None else None
+    if told is None:
+        return plain(), teacher
+    other, answer = told
+    return watch(run, student, other, term.student_layers), answer
+
+
 @torch.no_grad()
-def ask(teacher: Teacher, batch: Batch, layers: Sequence[str]) -> Answer:
+def ask(teacher: Teacher, batch: Batch, question: Question) -> Answer:
     """The teacher's answer.
 
     Raises:
         StageError: an answer for another number of samples, or one that is not finite.
     """
-    if layers:
+    expected, seen = batch_size_of(batch.inputs), dict[str, Tensor]()
+    outputs = torch.empty(expected, 0, device=device_of(batch.inputs))
+    if question.layers:
         assert isinstance(teacher, ModuleTeacher)
-        with capture(teacher.module, layers) as seen:
+        with capture(teacher.module, question.layers) as seen:
             outputs = teacher(batch.inputs)
-        answer = Answer(outputs, dict(seen))
-    else:
-        answer = Answer(teacher(batch.inputs))
-    expected = batch_size_of(batch.inputs)
+    elif question.outputs:
+        outputs = teacher(batch.inputs)
+    lessons = {lesson.name: lesson.work(teacher, batch.inputs) for lesson in question.lessons}
+    answer = Answer(outputs, {**seen, **lessons})
     if answer.outputs.shape[:1] != (expected,):
         given = len(answer.outputs) if answer.outputs.dim() else "no separate"
         raise StageError(f"the teacher gives {given} answers for a batch of {expected} samples.")

@@ -29,6 +29,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "digits": "compress.tasks.digits:make_task",
         "fashion-mnist": "compress.tasks.fashion_mnist:make_task",
         "image-folder": "compress.tasks.image_folder:make_task",
+        "language": "compress.tasks.language:make_task",
         "text": "compress.tasks.text:make_task",
         "wordnet": "compress.tasks.wordnet:make_task",
     }
@@ -54,6 +55,7 @@ class TaskConfig(BaseModel):
     path: RecipePath | None = None
     tokenizer: RecipePath | None = None
     max_length: int | None = Field(default=None, ge=1)
+    length: int | None = Field(default=None, ge=2)
     labels: bool | None = None
     limit: int | None = Field(default=None, ge=1)
     inputs_only: bool = False

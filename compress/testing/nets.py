@@ -1,8 +1,9 @@
 """A small net of every architecture, each with a small task that it can learn.
 
 For tests that must hold for every kind of model: residual, depthwise, inverted residuals, gates,
-one-dimensional, fully connected, attention, dense output with skip connections, and functional
-code. Everything is drawn from seeds, and the global generator is left as it was.
+one-dimensional, fully connected, attention, dense output with skip connections, functional code,
+and a causal language model. Everything is drawn from seeds, and the global generator is left as it
+was.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from compress.zoo import build
 __all__ = ["NETS", "NetCase"]
 
 _NOISE = 0.5
+_SLIPS = 0.1
 # Streams of random numbers that no seed of a task shares.
 _PATTERNS, _EXAMPLE = 8, 9
 
@@ -35,6 +37,8 @@ class NetCase:
         shape: of one input.
         classes: number of classes.
         per_pixel: whether each pixel of an input has a label.
+        of_text: whether inputs are tokens, of as many kinds as there are classes, each of which has
+            the next one for its label.
     """
 
     name: str
@@ -42,6 +46,14 @@ class NetCase:
     shape: tuple[int, ...]
     classes: int
     per_pixel: bool = False
+    of_text: bool = False
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The axes of a label: of one for each pixel or token, or none."""
+        if self.of_text:
+            return self.shape
+        return self.shape[-2:] if self.per_pixel else ()
 
     def build(self, seed: int = 0) -> nn.Module:
         """The net in eval mode, with the weights that ``seed`` draws."""
@@ -69,6 +81,8 @@ class NetCase:
         )
 
     def _samples(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self.of_text:
+            return _chains(count, self.shape[0], self.classes, generator)
         noise = _NOISE * torch.randn(count, *self.shape, generator=generator)
         if self.per_pixel:
             labels = _rectangles(count, self.shape[-2:], self.classes, generator)
@@ -93,6 +107,17 @@ def _rectangles(
     return inside * kinds
 
 
+def _chains(
+    count: int, length: int, classes: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Tokens ``(count, length)`` that mostly count up, and the next one of each."""
+    start = torch.randint(classes, (count, 1), generator=generator)
+    slips = torch.rand(count, length + 1, generator=generator) < _SLIPS
+    steps = 1 + slips * torch.randint(classes, slips.shape, generator=generator)
+    tokens = (start + steps.cumsum(1)) % classes
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+
 def _generator(seed: int, stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(10 * seed + stream)
 
@@ -106,6 +131,13 @@ NETS: Mapping[str, NetCase] = MappingProxyType(
         for case in (
             NetCase("resnet", {"width": 16, "blocks": 1}, _IMAGE, classes=4),
             NetCase("dscnn", {"width": 8}, _IMAGE, classes=4),
+            NetCase(
+                "causal-lm",
+                {"width": 32, "heads": 2, "context": 9},
+                (9,),
+                classes=6,
+                of_text=True,
+            ),
             NetCase("conv1d", {"in_channels": 2, "width": 16}, (2, 48), classes=4),
             NetCase("mlp", {"in_features": 24, "width": 32}, (24,), classes=4),
             NetCase("attention", {"width": 32, "heads": 2, "image_size": 12}, _IMAGE, classes=4),

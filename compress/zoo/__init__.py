@@ -26,6 +26,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
     {
         "attention": "compress.zoo.attention:Transformer",
         "autoencoder": "compress.zoo.autoencoder:Autoencoder",
+        "causal-lm": "compress.zoo.causal_lm:CausalLM",
         "conv1d": "compress.zoo.conv1d:Conv1dNet",
         "dscnn": "compress.zoo.dscnn:DSCNN",
         "dscnn-kws": "compress.zoo.dscnn_kws:KeywordDSCNN",

@@ -11,23 +11,27 @@ pruner knows). Knows nothing of tasks, formats or pruning.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Transformer"]
+__all__ = ["Block", "Transformer"]
 
 
 class _Attention(nn.Module):
     """Self-attention with ``num_heads`` heads.
 
     Channels of queries, keys and values are cut up by head, in order. ``scale`` stays what it was
-    when the net was made, so that cutting channels that are zero changes nothing.
+    when the net was made, so that cutting channels that are zero changes nothing. Where it is
+    ``causal``, a token sees itself and those before it.
     """
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, causal: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.causal = causal
         self.scale = (width // num_heads) ** -0.5
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
@@ -36,7 +40,11 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (self._heads(layer(x)) for layer in (self.query, self.key, self.value))
-        weights = torch.softmax((q * self.scale) @ k.transpose(-2, -1), dim=-1)
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        if self.causal:
+            place = torch.arange(x.size(1), device=x.device)
+            scores = scores.masked_fill(place[None, :] > place[:, None], -math.inf)
+        weights = torch.softmax(scores, dim=-1)
         mixed: Tensor = self.project((weights @ v).transpose(1, 2).flatten(2))
         return mixed
 
@@ -45,18 +53,28 @@ class _Attention(nn.Module):
         return x.view(x.size(0), x.size(1), self.num_heads, -1).transpose(1, 2)
 
 
-class _Block(nn.Module):
-    """Attention and a feed-forward net, each added to what came in."""
+class Block(nn.Module):
+    """Attention and a feed-forward net, each added to what came in, ``(n, tokens, width)``.
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    Args:
+        width: channels of a token; a multiple of ``num_heads``.
+        num_heads: of the attention.
+        expansion: units of the feed-forward half for each channel.
+        causal: whether a token sees only itself and those before it.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, *, expansion: int = 2, causal: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = _Attention(width, num_heads)
+        self.attention = _Attention(width, num_heads, causal)
         self.norm2 = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 2 * width)
-        self.contract = nn.Linear(2 * width, width)
+        self.expand = nn.Linear(width, expansion * width)
+        self.contract = nn.Linear(expansion * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The tokens, with what both halves add."""
         x = x + self.attention(self.norm1(x))
         wider = F.relu(self.expand(self.norm2(x)))
         out: Tensor = x + self.contract(wider)
@@ -97,7 +115,7 @@ class Transformer(nn.Module):
             raise ValueError(f"patch must not exceed image_size; got {patch} and {image_size}")
         self.embed = nn.Conv2d(in_channels, width, patch, stride=patch)
         self.positions = nn.Embedding((image_size // patch) ** 2, width)
-        self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
 

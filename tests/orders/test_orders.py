@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.fakequant import layers_with_formats, quantizable_layers
 from compress.candidate import Candidate, count_parameters
 from compress.errors import NoEffect
 from compress.measure.local import LocalTarget
@@ -66,8 +66,15 @@ def test_every_order_ends_in_an_int8_artifact_that_agrees_with_its_module(name, 
     assert all(format.is_static_int8 for format in formats.values())
     assert artifact.census.int8_mac_fraction > 0.5
     assert int8_weight_count(path) == sum(
-        final.module.get_submodule(layer).weight.numel() for layer in formats
+        final.module.get_submodule(layer).weight.numel()
+        for layer in (*formats, *tables_in_the_file(final))
     )
+
+
+def tables_in_the_file(final: Candidate) -> list[str]:
+    """Tables that are looked up by what the net is given; positions are constants of the graph."""
+    tables = set(layers_with_formats(final.module)) - set(quantizable_layers(final.module))
+    return sorted(tables - {"positions"})
 
 
 def int8_weight_count(path: Path) -> int:

@@ -197,6 +197,16 @@ def test_row_facts_say_what_the_table_cannot(chain):
     assert "p99 needs more samples" in facts["Latency"]
 
 
+def test_bits_per_token_are_told_with_their_perplexity(lower_is_better):
+    record = lower_is_better.model_copy(deep=True)
+    assert "perplexity" not in str(dict(row_facts(record, record.rows[1], "laptop")))
+    record.task.metric = "bits_per_token"
+    record.rows[1].measurements[0].accuracy.value = 2.0
+    told = dict(row_facts(record, record.rows[1], "laptop"))["Bits_per_token"]
+    assert told.startswith("2")
+    assert " (perplexity 4), " in told
+
+
 def test_energy_is_told_only_where_a_sensor_told_it(chain):
     row = chain.rows[3].model_copy(deep=True)
     assert "Energy" not in dict(row_facts(chain, row, "laptop"))

@@ -78,6 +78,11 @@ TOKENS = Pair(
     {"arch": "attention", "width": 16, "depth": 1, "heads": 2, "image_size": 12, "classes": 4},
     small(NETS["attention"].make_task()),
 )
+TEXTS = Pair(
+    {"arch": "causal-lm", "width": 32, "depth": 2, "heads": 4, "context": 10, "classes": 6},
+    {"arch": "causal-lm", "width": 16, "depth": 1, "heads": 2, "context": 12, "classes": 6},
+    small(NETS["causal-lm"].make_task()),
+)
 IMAGES = Pair({"arch": "unet", "classes": 1}, {"arch": "parts:Stack"}, images())
 
 # The smallest useful settings of every loss, and nets for it; a new kind needs one line here.
@@ -94,6 +99,7 @@ LOSSES = {
     "crd": (CLASSES, {"student": "blocks", "teacher": "blocks", "width": 16}),
     "dist": (CLASSES, {}),
     "dkd": (CLASSES, {}),
+    "gkd": (TEXTS, {"prompt": 4}),
     "hard": (CLASSES, {}),
     "hidden": (TOKENS, {"student": ["norm"], "teacher": ["norm"]}),
     "hint": (CLASSES, {"student": "blocks.1", "teacher": "blocks.2"}),
@@ -104,6 +110,7 @@ LOSSES = {
     "response": (CLASSES, {"temperature": 2.0}),
     "rkd-angle": (CLASSES, {"student": "blocks", "teacher": "blocks"}),
     "rkd-distance": (CLASSES, {"student": "blocks", "teacher": "blocks"}),
+    "sequence": (TEXTS, {"prompt": 3, "tokens": 6, "beams": 2}),
     "similarity": (CLASSES, {"student": "blocks", "teacher": "blocks"}),
     "ssim": (IMAGES, {}),
     "topk-kl": (CLASSES, {"k": 2}),

@@ -1,4 +1,5 @@
 import copy
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -158,10 +159,12 @@ def test_torch_pruning_default_dicts_do_not_leak_between_calls():
     assert after == before
 
 
+@pytest.mark.parametrize("name", ["attention", "causal-lm"])
 @pytest.mark.parametrize("importance", ["l1", "group-l2", "taylor"])
-def test_whole_heads_are_chosen_and_nothing_else(importance):
-    case = NETS["attention"]
+def test_whole_heads_are_chosen_and_nothing_else(importance, name):
+    case = NETS[name]
     module, example = case.build(), case.example()
+    units = module.blocks[0].expand.out_features
     settings = {"importance": importance, "losses": losses(module, case)}
     choice = choose_channels(module, example, ratio=0.5, unit="heads", **settings)
     cut_channels(module, example, choice, unit="heads")
@@ -169,8 +172,21 @@ def test_whole_heads_are_chosen_and_nothing_else(importance):
         assert block.attention.num_heads == 1
         assert block.attention.query.out_features == 16
         assert block.attention.project.in_features == 16
-        assert block.expand.out_features == 64
-    assert module(example).shape == (2, 4)
+        assert block.expand.out_features == units
+    assert module(example).shape == (2, case.classes, *case.positions)
+
+
+def test_units_of_a_language_model_go_where_attention_and_width_are_kept():
+    case = NETS["causal-lm"]
+    module, example = case.build(), case.example()
+    kept = ["blocks.*.attention.*", "blocks.*.contract"]
+    names = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)]
+    ignored = [n for n in names if any(fnmatch(n, pattern) for pattern in kept)]
+    choice = choose_channels(module, example, ratio=0.25, ignore=[*ignored, "tokens"])
+    cut_channels(module, example, choice)
+    for block in module.blocks:
+        assert block.expand.out_features == block.contract.in_features == 96
+        assert block.attention.query.out_features == block.contract.out_features == 32
 
 
 def test_the_heads_with_the_smallest_norms_go():

@@ -82,10 +82,12 @@ def test_every_net_has_features_and_computes_the_same_while_they_are_caught(name
         outputs = net(example)
     assert torch.equal(outputs, expected)
     assert {n: tuple(t.shape[1:]) for n, t in seen.items()} == {n: found[n].shape for n in names}
-    assert torch.equal(seen["head"].flatten(), outputs.flatten())
+    last = channels_first(seen["head"], found["head"].channels_last).clone()
+    assert torch.equal(last, outputs)
     assert not any(hooks_of(net))
     net(torch.zeros_like(example))
-    assert torch.equal(seen["head"].flatten(), outputs.flatten())  # closed: no longer followed
+    again = channels_first(seen["head"], found["head"].channels_last)
+    assert torch.equal(again, last)  # closed: no longer followed
 
 
 def test_hooks_are_gone_after_an_error():

@@ -151,6 +151,17 @@ def crd(s, t, temperature=0.07):
     return np.mean(found)
 
 
+def gkd(s, t, beta=0.5):
+    p, q = softmax(t), softmax(s)
+    m = beta * p + (1 - beta) * q
+    whole = [beta * kl(a, c) + (1 - beta) * kl(b, c) for a, b, c in zip(p, q, m, strict=True)]
+    return np.mean(whole)
+
+
+def sequence(s, tokens):
+    return np.mean([-np.log(q[token]) for q, token in zip(softmax(s), tokens, strict=True)])
+
+
 def mean_square(s, t):
     return ((s - t) ** 2).mean()
 
@@ -162,6 +173,7 @@ CASES = {
     "crd": (SCORES, crd, {}),
     "dist": (SCORES, dist, {}),
     "dkd": (SCORES, dkd, {}),
+    "gkd": (SCORES, gkd, {}),
     "hard": (SCORES, hard, {}),
     "hidden": (TOKENS, mean_square, {}),
     "hinge_discriminator": (
@@ -176,6 +188,7 @@ CASES = {
     "response": (SCORES, response, {}),
     "rkd_angle": (SCORES, rkd_angle, {}),
     "rkd_distance": (SCORES, rkd_distance, {}),
+    "sequence": ((SCORES[0], TARGET), sequence, {}),
     "similarity": (SCORES, similarity, {}),
     "ssim": (IMAGES, ssim, {}),
     "topk_kl": (SCORES, topk_kl, {"k": 2}),
@@ -227,7 +240,7 @@ def test_the_gradient_of_every_loss_is_right(name):
     assert torch.autograd.gradcheck(lambda s: compared(s, teacher), (student,))
 
 
-ZERO_BETWEEN_EQUALS = sorted(set(CASES) - {"crd", "hard", "hinge_discriminator"})
+ZERO_BETWEEN_EQUALS = sorted(set(CASES) - {"crd", "hard", "hinge_discriminator", "sequence"})
 
 
 @pytest.mark.parametrize("name", ZERO_BETWEEN_EQUALS)
@@ -240,15 +253,18 @@ def test_a_loss_is_zero_between_equals_and_has_a_gradient_there(name):
     assert bool(torch.isfinite(student.grad).all())
 
 
-@pytest.mark.parametrize("name", ["response", "logits_mse", "hard", "dkd", "topk_kl", "l1"])
+@pytest.mark.parametrize(
+    "name", ["response", "logits_mse", "hard", "dkd", "topk_kl", "l1", "gkd", "sequence"]
+)
 def test_dense_outputs_are_averaged_over_positions(name):
-    dense = [t.view(5, 4, 1, 1).expand(5, 4, 2, 3) for t in SCORES]
+    plain = CASES[name][0] if name == "sequence" else SCORES
+    dense = [t.view(*t.shape, 1, 1).expand(*t.shape, 2, 3) for t in plain]
     assert float(getattr(losses, name)(*dense)) == pytest.approx(
-        float(getattr(losses, name)(*SCORES))
+        float(getattr(losses, name)(*plain))
     )
 
 
-SAME_SHAPE = ["response", "logits_mse", "hard", "dkd", "dist", "topk_kl", "l1", "ssim"]
+SAME_SHAPE = ["response", "logits_mse", "hard", "dkd", "dist", "topk_kl", "l1", "ssim", "gkd"]
 
 
 @pytest.mark.parametrize("name", SAME_SHAPE)
@@ -258,7 +274,7 @@ def test_outputs_that_do_not_match_are_explained(name):
         getattr(losses, name)(student, teacher[:, :3])
 
 
-@pytest.mark.parametrize("name", ["hard", "dkd", "dist", "topk_kl"])
+@pytest.mark.parametrize("name", ["hard", "dkd", "dist", "topk_kl", "gkd"])
 def test_values_that_are_no_classes_are_explained(name):
     with pytest.raises(
         DataError, match=r"compares scores of classes.*are \(5, 1\): use logits-mse"
@@ -365,6 +381,45 @@ def test_dist_forgives_a_scale_and_a_shift_of_probabilities():
     milder = 0.5 * probabilities + 0.5 / 3
     only_samples = losses.dist(milder.log(), probabilities.log(), gamma=0.0)
     assert float(only_samples) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_response_of_texts_is_word_level_distillation(temperature):
+    # Kim and Rush 2016, section 3.1: the two distributions over words, at each place of each text.
+    student, teacher = drawn(10, 2, 4, 3), drawn(11, 2, 4, 3)
+    total = 0.0
+    for text in range(2):
+        for place in range(3):
+            p, q = (
+                softmax(x[text : text + 1, :, place].numpy() / temperature)[0]
+                for x in (teacher, student)
+            )
+            total += kl(p, q)
+    value = float(losses.response(student, teacher, temperature))
+    assert value == pytest.approx(total / 6 * temperature**2)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.9])
+def test_gkd_weighs_the_teacher_by_beta(beta):
+    s, t = SCORES
+    expected = gkd(s.numpy(), t.numpy(), beta)
+    assert float(losses.gkd(s, t, beta)) == pytest.approx(expected)
+    assert float(losses.gkd(t, s, 1 - beta)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("beta", "near", "share"), [(0, 1e-6, 1e-6), (1, 1 - 1e-6, 1e-6)])
+def test_gkd_ends_in_either_divergence(beta, near, share):
+    s, t = SCORES
+    limit = float(losses.gkd(s, t, near)) / share
+    assert float(losses.gkd(s, t, float(beta))) == pytest.approx(limit, rel=1e-4)
+    forward = float(losses.response(s, t, 1.0))
+    backward = float(losses.response(t, s, 1.0))
+    assert float(losses.gkd(s, t, float(beta))) == pytest.approx((forward, backward)[beta])
+
+
+def test_tokens_of_other_places_than_the_scores_are_explained():
+    with pytest.raises(DataError, match=r"scores of \(5, 4\) are not those of tokens \(3,\); scor"):
+        losses.sequence(SCORES[0], TARGET[:3])
 
 
 def test_ssim_knows_the_range_and_shrinks_its_window_to_small_images():

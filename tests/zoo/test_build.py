@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.errors import RecipeError
+from compress.errors import DataError, RecipeError
+from compress.tasks.language import VOCABULARY
 from compress.zoo import ARCHITECTURES, build
 from compress.zoo.mobilenet_v2 import eights
 
@@ -20,6 +21,7 @@ def parameters(net) -> int:
         ("dscnn", {"width": 16}, 13_962),
         ("dscnn", {"width": 32}, 49_418),
         ("autoencoder", {}, 267_928),
+        ("causal-lm", {}, 2 * 99 * 64 + 99 + 64 * 64 + 2 * (12 * 64**2 + 13 * 64) + 2 * 64),
         ("dscnn-kws", {}, 23_180),
         ("efficientnet-lite0", {"in_channels": 3, "classes": 1000}, 4_652_008),
         ("mobilenet-v2", {"in_channels": 3, "classes": 1000}, 3_504_872),
@@ -113,6 +115,31 @@ def test_cutting_channels_that_are_zero_leaves_attention_as_it_was():
             layer.weight.data, layer.bias.data = layer.weight[alive], layer.bias[alive]
         attention.project.weight.data = attention.project.weight[:, alive]
         assert torch.allclose(attention(tokens), before, atol=1e-6)
+
+
+def test_a_language_model_sees_nothing_of_what_comes_and_all_of_what_was():
+    net = build("causal-lm", {"classes": 8, "width": 16, "context": 6}).eval()
+    text = torch.tensor([[0, 1, 2, 3, 4, 5]])
+    with torch.no_grad():
+        before = net(text)
+        for place in range(6):
+            other = text.clone()
+            other[0, place] = 7
+            changed = (net(other) - before).abs().amax(1)[0] > 1e-5
+            assert changed.tolist() == [False] * place + [True] * (6 - place)
+        assert torch.allclose(net(text[:, :4]), before[:, :, :4], atol=1e-5)
+
+
+def test_a_text_longer_than_the_context_is_refused():
+    net = build("causal-lm", {"context": 6})
+    with pytest.raises(DataError, match="takes texts of up to 6 tokens and got 7; give it a conte"):
+        net(torch.zeros(1, 7, dtype=torch.long))
+
+
+def test_a_language_model_is_for_the_vocabulary_of_the_task():
+    assert build("causal-lm").head.out_features == len(VOCABULARY)
+    with pytest.raises(RecipeError, match="width must be a multiple of heads; got 30 and 4"):
+        build("causal-lm", {"width": 30, "heads": 4})
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():

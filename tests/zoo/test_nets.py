@@ -38,8 +38,7 @@ def test_a_case_is_drawn_from_its_seed_and_leaves_the_global_generator_alone(cas
 @each_net
 def test_outputs_have_a_logit_for_every_class(case):
     outputs = case.build()(case.example(3))
-    dense = case.shape[-2:] if case.per_pixel else ()
-    assert outputs.shape == (3, case.classes, *dense)
+    assert outputs.shape == (3, case.classes, *case.positions)
 
 
 @each_net

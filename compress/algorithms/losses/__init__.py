@@ -12,6 +12,7 @@ from compress.algorithms.losses.feature import attention_maps, attention_transfe
 from compress.algorithms.losses.image import l1, perceptual, ssim
 from compress.algorithms.losses.relation import pkt, rkd_angle, rkd_distance, similarity
 from compress.algorithms.losses.response import dist, dkd, hard, logits_mse, response, topk_kl
+from compress.algorithms.losses.sequence import gkd, sequence
 
 __all__ = [
     "attention_maps",
@@ -19,6 +20,7 @@ __all__ = [
     "crd",
     "dist",
     "dkd",
+    "gkd",
     "hard",
     "hidden",
     "hinge_discriminator",
@@ -31,6 +33,7 @@ __all__ = [
     "response",
     "rkd_angle",
     "rkd_distance",
+    "sequence",
     "similarity",
     "ssim",
     "topk_kl",

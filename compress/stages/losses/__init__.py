@@ -43,6 +43,7 @@ from compress.stages.losses.relations import (
     RkdDistanceLoss,
     SimilarityLoss,
 )
+from compress.stages.losses.sequences import GkdLoss, SequenceLoss
 from compress.stages.terms import Answer, Scene, Term
 
 __all__ = [
@@ -78,6 +79,8 @@ BuiltInLoss = (
     | SimilarityLoss
     | PktLoss
     | CrdLoss
+    | SequenceLoss
+    | GkdLoss
     | LabelLoss
 )
 

@@ -83,7 +83,12 @@ class LabelLoss(LossBlock):
             return supervised(student.outputs, labels)
 
         task = scene.context.task
-        return Term(function, reads_labels=True, takes=lambda labels: labelled(task, labels))
+        return Term(
+            function,
+            reads_labels=True,
+            takes=lambda labels: labelled(task, labels),
+            reads_teacher=False,
+        )
 
 
 class ResponseLoss(LossBlock):

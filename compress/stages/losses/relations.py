@@ -18,7 +18,7 @@ from compress.algorithms.features import channels_first, pooled
 from compress.algorithms.losses.contrastive import Embedding
 from compress.errors import DataError
 from compress.stages.losses.base import LossBlock, of_outputs
-from compress.stages.terms import Answer, Layers, Scene, Term, ask
+from compress.stages.terms import Answer, Layers, Question, Scene, Term, ask
 
 __all__ = ["CrdLoss", "PktLoss", "RkdAngleLoss", "RkdDistanceLoss", "SimilarityLoss"]
 
@@ -129,7 +129,7 @@ class CrdLoss(RelationBlock):
                 scene.teacher_layers.features[theirs].channels,
             )
         assert scene.teacher is not None
-        taught = ask(scene.teacher, scene.example, ()).outputs
+        taught = ask(scene.teacher, scene.example, Question()).outputs
         shapes = [tuple(outputs.shape) for outputs in (scene.example_outputs, taught)]
         if min(map(len, shapes)) < 2:
             raise DataError(
