@@ -70,7 +70,7 @@ class Views:
 
     def rows(self) -> list[int]:
         """How many samples each batch of a view has, in this part of it."""
-        chunks = torch.arange(len(self.dataset)).split(self.batch_size)
+        chunks = torch.split(torch.arange(len(self.dataset)), self.batch_size)
         return [len(self._part(chunk)) for chunk in chunks]
 
     def batches(self, view: int, order_seed: int | None = None) -> Iterator[Batch]:

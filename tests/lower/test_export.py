@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.algorithms.fakequant import quantizable_layers
+from compress.algorithms.fakequant import layers_with_formats
 from compress.artifact import Lowering
 from compress.errors import LoweringError
 from compress.lower.export import at_batch, export, layer_of, scopes
@@ -18,7 +18,7 @@ ALL = ["residual", "plain", "preactivation", "gated", "unet", "encoder", "two", 
 @pytest.mark.parametrize("name", ALL)
 def test_every_layer_is_found_in_the_graph(name, net, exported):
     found = [layer_of(node) for node in exported(name).graph if layer_of(node) is not None]
-    assert sorted(found) == sorted(quantizable_layers(net(name).module))
+    assert sorted(found) == sorted(layers_with_formats(net(name).module))
 
 
 def test_layers_with_equal_weights_are_told_apart():
@@ -35,7 +35,7 @@ def test_layers_with_equal_weights_are_told_apart():
 
 def test_a_module_under_two_names_is_known_by_its_first(exported):
     names = [layer_of(node) for node in exported("tied").graph if layer_of(node) is not None]
-    assert names == ["twice", "twice", "head"]
+    assert names == ["embed", "twice", "twice", "head"]
 
 
 def test_a_model_that_is_one_layer_has_the_empty_path():

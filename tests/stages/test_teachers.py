@@ -120,7 +120,7 @@ def test_losses_of_features_say_that_they_need_one_module(start, context):
     [
         ([], r"at least 1 item"),
         ([{"onnx": "a.onnx", "weight": 0}], r"weight: should be greater than 0; got 0"),
-        ([{"onnx": "a.onnx"}, {}], r"a teacher is one of onnx, callable or arch .*none of them"),
+        ([{"onnx": "a.onnx"}, {}], r"a teacher is one of onnx, callable, hf, or arch .*none of"),
         ([{"onnx": "a.onnx", "width": 3}], r"width goes with arch"),
         ({"onnx": "a.onnx", "weight": 2}, r"weight goes with arch"),
     ],

@@ -112,7 +112,7 @@ def test_mixing_leaves_shuffling_and_augmentation_as_they_are():
 
     data = ArrayDataset(*numbered(20))
     plain = list(Views(data, 8, 1, noise).batches(0))
-    mixed = list(Views(data, 8, 1, noise, Mix("mixup", 1.0)).batches(0))
+    mixed = list(Views(data, 8, 1, noise, mix=Mix("mixup", 1.0)).batches(0))
     for one, other in zip(plain, mixed, strict=True):
         assert torch.equal(one.labels, other.labels)
         partner = torch.cat([one.inputs[one.labels == label] for label in other.partners])
