@@ -34,8 +34,8 @@ def blocks_of(module: nn.Module) -> str:
             "student.layers: the model has no ModuleList or Sequential of two or more blocks of "
             "one class to keep some of; give the student an architecture of its own."
         )
-    longest = max(outer.items(), key=lambda item: (len(item[1]), _parameters(item[1])))
-    return longest[0]
+    longest: str = max(outer, key=lambda name: (len(outer[name]), _parameters(outer[name])))
+    return longest
 
 
 def keep_blocks(module: nn.Module, kept: Sequence[int]) -> None:

@@ -123,8 +123,12 @@ def without_labels(task: Task) -> Task:
     """``task`` with the inputs of all its splits, and nothing else."""
     from compress.tasks.arrays import inputs_of
 
-    splits = {name: inputs_of(getattr(task, name)) for name in ("train", "validation", "test")}
-    return replace(task, **splits)
+    return replace(
+        task,
+        train=inputs_of(task.train),
+        validation=inputs_of(task.validation),
+        test=inputs_of(task.test),
+    )
 
 
 def _resolve(reference: str) -> Callable[..., Task]:
