@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,10 @@ from compress.measure.target import Failure, Probe, Timing
 __all__ = ["LocalTarget", "RuntimeSettings"]
 
 Array = np.ndarray[Any, Any]
+
+# Scoring: a process for fewer samples would take longer to start than it saves, and one that loads
+# a large model may take several times the file.
+_LEAST_SAMPLES, _MOST_PROCESSES, _ROOM = 1000, 8, 10
 
 
 class RuntimeSettings(BaseModel):
@@ -90,10 +95,25 @@ class LocalTarget(RuntimeSettings):
         """
         self._check_threads()
         samples = max((len(array) for array in inputs.values()), default=0)
+        cuts = _cuts(samples, self.batch, self._processes(model))
+        parts = [{n: a[start:end] for n, a in inputs.items()} for start, end in cuts]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            answers = list(pool.map(lambda part: self._predict(model, part), parts))
+        return [np.concatenate(outputs) for outputs in zip(*answers, strict=True)]
+
+    def _predict(self, model: Path, inputs: Mapping[str, Array]) -> list[Array]:
+        samples = max((len(array) for array in inputs.values()), default=0)
         with _on_disk(inputs) as files, TemporaryDirectory(prefix="compresskit-") as folder:
             job = self._job("predict", model, {"inputs": files, "folder": folder})
             answer = run_worker(job, timeout_s=self.timeout_s * max(1, samples / 1000))
             return [np.load(path, allow_pickle=False) for path in answer["outputs"]]
+
+    def _processes(self, model: Path) -> int:
+        """How many processes may score at once: one a core, if there is memory for so many."""
+        if self.provider != "cpu" or not os.path.isfile(model):
+            return 1
+        room = worker.free_memory_bytes() / (_ROOM * max(1, os.path.getsize(model)))
+        return max(1, min(worker.cpu_count() // self.threads, int(min(room, _MOST_PROCESSES))))
 
     def measure(
         self, models: Sequence[Path], probe: Probe, raw: Path | None = None
@@ -171,6 +191,13 @@ def _digest(model: Path) -> str | None:
         return file_sha256(model) if os.path.isfile(model) else None
     except OSError:  # whoever opens it says so
         return None
+
+
+def _cuts(samples: int, batch: int, most: int) -> list[tuple[int, int]]:
+    """Where each of at most ``most`` parts begins and ends: at whole batches, of a good length."""
+    parts = max(1, min(most, samples // _LEAST_SAMPLES))
+    length = max(1, -(-samples // (parts * batch))) * batch
+    return [(start, start + length) for start in range(0, max(1, samples), length)]
 
 
 @contextmanager

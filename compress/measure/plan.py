@@ -19,7 +19,7 @@ PLANS: Mapping[Mode, Plan] = {
         budget_s=30,
         memory_processes=1,
         checks=False,
-        timing={"window_s": 0.02, "warmup_cap_s": 0.2, "sample_s": 0.2, "least": 10, "cap_s": 1.5},
+        timing={"window_s": 0.02, "warmup_cap_s": 0.15, "sample_s": 0.15, "least": 10, "cap_s": 1},
     ),
     # For the record: half a minute for two small models on a machine that is not quite quiet.
     "default": Plan(

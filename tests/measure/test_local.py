@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from compress.artifact import file_sha256
 from compress.errors import MeasurementError
-from compress.measure import worker
+from compress.measure import local, worker
 from compress.measure.local import LocalTarget
 from compress.measure.target import Failure, Probe, Target, Timing
 
@@ -32,6 +32,36 @@ def test_a_local_target_is_a_target_made_of_its_parameters():
 def test_predict_gives_outputs_for_every_sample(any_batch, batch):
     (y,) = LocalTarget(batch=batch).predict(any_batch, {"": X})
     np.testing.assert_allclose(y, X @ (np.arange(12).reshape(4, 3) / 4), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("samples", [1, 7, 16, 17, 30])
+def test_scoring_in_several_processes_gives_what_one_gives(any_batch, batch, samples, monkeypatch):
+    monkeypatch.setattr("compress.measure.local._LEAST_SAMPLES", 5)
+    monkeypatch.setattr("compress.measure.worker.cpu_count", lambda: 3)
+    started = []
+    run = local.run_worker
+    monkeypatch.setattr(
+        local,
+        "run_worker",
+        lambda job, timeout_s: started.append(job) or run(job, timeout_s=timeout_s),
+    )
+    x = np.random.default_rng(0).standard_normal((samples, 4), "float32")
+    (y,) = LocalTarget(batch=batch).predict(any_batch, {"": x})
+    # At whole batches, which may take a process less.
+    assert len(started) == {1: 1, 7: 1, 16: 3 if batch == 1 else 2, 17: 3, 30: 3}[samples]
+    np.testing.assert_allclose(y, x @ (np.arange(12).reshape(4, 3) / 4), rtol=1e-4, atol=1e-5)
+
+
+def test_no_more_processes_score_than_there_is_memory_for(any_batch, monkeypatch):
+    monkeypatch.setattr("compress.measure.local._LEAST_SAMPLES", 5)
+    monkeypatch.setattr("compress.measure.worker.cpu_count", lambda: 4)
+    size = any_batch.stat().st_size
+    for free, most in ((1.0, 1), (25 * size, 2), (float("inf"), 4)):
+        monkeypatch.setattr("compress.measure.worker.free_memory_bytes", lambda free=free: free)
+        assert LocalTarget()._processes(any_batch) == most
+    assert LocalTarget(threads=3)._processes(any_batch) == 1
+    assert LocalTarget(provider="cuda")._processes(any_batch) == 1
 
 
 def test_predict_says_what_is_wrong_with_the_file(truncated):
@@ -113,6 +143,7 @@ def test_scoring_a_data_set_may_take_as_long_for_every_thousand_samples(monkeypa
         raise MeasurementError("enough")
 
     monkeypatch.setattr("compress.measure.local.run_worker", spy)
+    monkeypatch.setattr("compress.measure.worker.cpu_count", lambda: 1)
     for samples in (10, 5000):
         with pytest.raises(MeasurementError, match="enough"):
             LocalTarget(timeout_s=60).predict(one, {"": np.zeros((samples, 4), np.float32)})
