@@ -14,7 +14,7 @@ train for as many steps. Their weights are those of the papers, and were not tun
 - Intervals are Student's, over seeds: of training again, on the same test images. In the table they
   are not widened for there being many families. One that holds 0 is called "no difference".
 
-    python benchmarks/distill_gain.py            # about 35 min on 2 cores; goes on where stopped
+    python benchmarks/distill_gain.py            # about 25 min on 2 cores; goes on where stopped
     python benchmarks/distill_gain.py --smoke    # under a minute, on digits
 """
 
@@ -48,7 +48,7 @@ from compress.zoo.building import build_module
 
 FAMILIES = Path(__file__).parents[1] / "recipes" / "families"
 DIRECT = "direct"
-SEEDS, SMOKE_SEEDS = 5, 2
+SEEDS, SMOKE_SEEDS = 3, 2
 SMOKE = ("task.name=digits", "task.limit=200", "stages.0.epochs=2", "stages.0.views=1")
 LEAST_GAIN, MOST_PARAMETERS = 0.3, 30_000
 
