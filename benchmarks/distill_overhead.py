@@ -7,7 +7,7 @@ what is left is reading the answers and the marks that show that they belong to 
 
 Both sides train in one process on one thread, in turns whose order changes from round to round. A
 training is timed from the end of its first epoch to the end of its last, so that starting up counts
-for neither; the stage's time includes its validation, on 128 images, which the loop by hand does
+for neither; the stage's time includes its validation, on 32 images, which the loop by hand does
 not have. The ratio of images per second is of each round, and its interval Student's over rounds.
 
     python benchmarks/distill_overhead.py            # about 5 min
@@ -43,7 +43,7 @@ from compress.zoo import build
 TEACHER = Path(__file__).parent / "models" / "resnet.safetensors"
 STUDENT = {"width": 8, "blocks": 1, "stem_stride": 2}  # that of distill_gain.py
 BATCH, RATE, DECAY, CLIP, TEMPERATURE = 128, 0.005, 0.01, 1.0, 4.0
-VALIDATION_IMAGES = 128
+VALIDATION_IMAGES = 32
 ROUNDS, SMOKE_ROUNDS = 8, 2
 ASKED_BOUND, KEPT_BOUND, LOW_BOUND = 0.97, 0.93, 0.93
 
