@@ -37,26 +37,24 @@ _STEM, _LAST = 32, 1280
 _EPSILON = 1e-3
 
 
-class _Pad(nn.Module):
-    """Zeros around an image for a convolution with a stride; an odd one is right and below.
+class _Strided(nn.Conv2d):
+    """A convolution with a stride whose odd zero is right and below, as TensorFlow has it.
 
-    On an even size it differs by a pixel from what a convolution here adds, the same on all sides.
-    The exporter makes it an attribute of the convolution.
+    On an even size that differs by a pixel from zeros that are the same on all sides. They are
+    added in here and not before, so that what is seen to enter it is what enters its operator,
+    which the exporter gives them as an attribute.
     """
 
-    def __init__(self, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
+    def forward(self, input: Tensor) -> Tensor:
+        """As many zeros around the image as give ``size / stride`` outputs, rounded up."""
+        above, below = self._zeros(input, 0)
+        left, right = self._zeros(input, 1)
+        return super().forward(F.pad(input, (left, right, above, below)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The image with as many zeros as give ``size / stride`` outputs, rounded up."""
-        above, below = self._zeros(x.shape[-2])
-        left, right = self._zeros(x.shape[-1])
-        return F.pad(x, (left, right, above, below))
-
-    def _zeros(self, size: int) -> tuple[int, int]:
-        outputs = -(-size // self.stride)
-        zeros = max((outputs - 1) * self.stride + self.kernel - size, 0)
+    def _zeros(self, input: Tensor, axis: int) -> tuple[int, int]:
+        size, stride = input.shape[2 + axis], self.stride[axis]
+        outputs = -(-size // stride)
+        zeros = max((outputs - 1) * stride + self.kernel_size[axis] - size, 0)
         return zeros // 2, zeros - zeros // 2
 
 
@@ -70,10 +68,8 @@ def _convolution(
     activates: bool = True,
 ) -> nn.Sequential:
     parts = OrderedDict[str, nn.Module]()
-    if stride > 1:
-        parts["pad"] = _Pad(kernel, stride)
-    padding = 0 if stride > 1 else kernel // 2
-    parts["conv"] = nn.Conv2d(
+    kind, padding = (_Strided, 0) if stride > 1 else (nn.Conv2d, kernel // 2)
+    parts["conv"] = kind(
         in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False
     )
     parts["norm"] = nn.BatchNorm2d(out_channels, eps=_EPSILON)
