@@ -21,7 +21,6 @@ train for as many steps. Their weights are those of the papers, and were not tun
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -35,6 +34,7 @@ from typing import Any
 
 import torch
 from claims import RESULTS, Claim, at_least, at_most, mean_interval, write
+from trials import add, known
 
 from compress import Recipe
 from compress.algorithms.batches import read
@@ -133,23 +133,21 @@ def work(job: Job, kept: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for family in job.families:
             row = trained(family, job, task, Path(folder))
-            with kept.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
+            add(kept, row)
             said = f"seed {job.seed}, {family}: {row['test']:.2f} % in {row['seconds']:.0f} s"
             print(said, flush=True)
 
 
 def done(kept: Path, settings: tuple[str, ...]) -> list[Row]:
     """The rows in the file that were trained with these settings."""
-    lines = kept.read_text().splitlines() if kept.exists() else []
-    return [row for row in map(json.loads, lines) if row["settings"] == list(settings)]
+    return [row for row in known(kept) if row["settings"] == list(settings)]
 
 
 def run(jobs: Sequence[Job], kept: Path, workers: int) -> list[Row]:
     """The rows of all jobs; those in the file ``kept`` are not trained again."""
-    known = {(row["family"], row["seed"]) for row in done(kept, jobs[0].settings)}
+    there = {(row["family"], row["seed"]) for row in done(kept, jobs[0].settings)}
     left = [
-        Job(job.seed, tuple(f for f in job.families if (f, job.seed) not in known), job.settings)
+        Job(job.seed, tuple(f for f in job.families if (f, job.seed) not in there), job.settings)
         for job in jobs
     ]
     kept.parent.mkdir(parents=True, exist_ok=True)

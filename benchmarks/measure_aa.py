@@ -33,6 +33,7 @@ import onnx
 from claims import RESULTS, Claim, at_least, at_most, write
 from onnx import TensorProto, helper
 from scipy.stats import ttest_ind
+from trials import each
 
 from compress.measure.compare import compare
 from compress.measure.local import LocalTarget
@@ -106,7 +107,7 @@ def judged(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def trial(kind: str, number: int, models: Sequence[Path], mode: Mode) -> dict[str, Any]:
+def trial(number: int, models: Sequence[Path], mode: Mode) -> dict[str, Any]:
     """All three protocols once, on the first and the last model."""
     first, second = models
     ours = compare(models, LocalTarget(), mode, seed=number)[1]
@@ -114,8 +115,6 @@ def trial(kind: str, number: int, models: Sequence[Path], mode: Mode) -> dict[st
         raise SystemExit(f"the second file could not be measured: {ours.error}")
     sequential = [timed(SEQUENTIAL, [model])[0] for model in (first, second)]
     return {
-        "kind": kind,
-        "number": number,
         "compresskit": {
             **ours.speedup.model_dump(mode="json"),
             "verdict rule": ours.speedup.verdict in ("faster", "slower"),
@@ -127,20 +126,15 @@ def trial(kind: str, number: int, models: Sequence[Path], mode: Mode) -> dict[st
 
 def trials(plan: Sequence[tuple[str, int]], mode: Mode, kept: Path) -> Iterator[dict[str, Any]]:
     """The trials of ``plan``; those in the file ``kept`` are not done again."""
-    known = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     with tempfile.TemporaryDirectory() as folder:
         same = chain(LAYERS, Path(folder) / "a.onnx")
         pairs = {
             "A/A": [same, Path(shutil.copy(same, Path(folder) / "copy.onnx"))],
             "A/B": [same, chain(LAYERS + LAYERS // 20, Path(folder) / "b.onnx")],
         }
-        for kind, number in plan:
-            found = next((t for t in known if (t["kind"], t["number"]) == (kind, number)), None)
-            if found is None:
-                found = trial(kind, number, pairs[kind], mode)
-                with kept.open("a") as stream:
-                    stream.write(json.dumps(found) + "\n")
-            print(kind, number, found["compresskit"]["verdict"], flush=True)
+        told = [{"kind": kind, "number": number} for kind, number in plan]
+        for found in each(told, lambda t: trial(t["number"], pairs[t["kind"]], mode), kept):
+            print(found["kind"], found["number"], found["compresskit"]["verdict"], flush=True)
             yield found
 
 

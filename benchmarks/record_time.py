@@ -13,7 +13,6 @@ in int8. What is timed is the whole run: stages, lowering, scoring, and the roun
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from claims import RESULTS, Claim, at_most, mean_interval, write
+from trials import each
 
 from compress import Candidate, DistillStage, LocalTarget, PruneStage, QuantizeStage, Recipe, Task
 from compress.measure.target import Mode
@@ -59,7 +59,7 @@ def record_of(task: Task, mode: Mode, folder: Path) -> Record:
     return recipe.run(candidate, task, targets=[LocalTarget()], workdir=folder, mode=mode)
 
 
-def trial(mode: Mode, number: int, task: Task) -> dict[str, Any]:
+def trial(mode: Mode, task: Task) -> dict[str, Any]:
     """Seconds of one run; fails unless every row was measured in full."""
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
@@ -69,21 +69,15 @@ def trial(mode: Mode, number: int, task: Task) -> dict[str, Any]:
     if len(measured) != ROWS or any(m.latency is None or m.memory is None for m in measured):
         raise SystemExit(f"{mode}: a row was not measured: {[m.warnings for m in measured]}")
     processes = [m.latency.processes for m in measured if m.latency]
-    return {"mode": mode, "number": number, "seconds": seconds, "processes": processes}
+    return {"seconds": seconds, "processes": processes}
 
 
 def trials(modes: list[Mode], repeats: int, task: Task, kept: Path) -> Iterator[dict[str, Any]]:
     """All trials; those in the file ``kept`` are not done again."""
-    known = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    for number in range(repeats):
-        for mode in modes:
-            found = next((t for t in known if (t["mode"], t["number"]) == (mode, number)), None)
-            if found is None:
-                found = trial(mode, number, task)
-                with kept.open("a") as stream:
-                    stream.write(json.dumps(found) + "\n")
-            print(f"{mode}: {found['seconds']:.1f} s", flush=True)
-            yield found
+    plan = [{"mode": mode, "number": number} for number in range(repeats) for mode in modes]
+    for found in each(plan, lambda told: trial(told["mode"], task), kept):
+        print(f"{found['mode']}: {found['seconds']:.1f} s", flush=True)
+        yield found
 
 
 def claims_of(raw: list[dict[str, Any]], modes: list[Mode]) -> Iterator[Claim]:

@@ -40,7 +40,8 @@ from compress.record import Budget, Record
 from compress.references import CodeReferences, is_reference
 from compress.running.folder import RunFolder
 from compress.running.forecast import Forecast, forecast
-from compress.running.loop import Job, Observer, run
+from compress.running.job import Job, Observer
+from compress.running.loop import run
 from compress.stages import STAGES, Stage
 from compress.stages.models import StartSettings, build_model
 from compress.task import Task

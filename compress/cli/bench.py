@@ -19,14 +19,16 @@ from compress.cli.targets import target_of
 from compress.errors import RecipeError
 from compress.measure import profile_table, sustained_table
 from compress.measure.compare import Comparison, compare, session_table, short_names, table
+from compress.measure.outcomes import as_json
 from compress.measure.profile import profile
 from compress.measure.sustained import LEAST_S, sustain
 from compress.measure.target import Failure
 from compress.record import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from compress.measure.outcomes import Found
     from compress.measure.target import Target
 
 _FAILED = 1
@@ -155,15 +157,19 @@ def _result(text: str, rows: list[Comparison], facts: dict[str, Any]) -> _Result
 
 def _profiled(arguments: argparse.Namespace, target: Target) -> _Result:
     models = [Path(model) for model in arguments.models]
-    found = profile(models, target, mode_of(arguments))
-    named = list(zip(short_names(models), found, strict=True))
-    failed = any(isinstance(each, Failure) for each in found)
-    return _Result(profile_table.text(named), profile_table.as_json(named), failed)
+    return _told(models, profile(models, target, mode_of(arguments)), profile_table.text)
 
 
 def _sustained(arguments: argparse.Namespace, target: Target) -> _Result:
     models = [Path(model) for model in arguments.models]
-    found = sustain(models, target, arguments.sustained)
+    return _told(models, sustain(models, target, arguments.sustained), sustained_table.text)
+
+
+def _told(
+    models: list[Path],
+    found: Sequence[Found | Failure],
+    text: Callable[[Sequence[tuple[str, Found | Failure]]], str],
+) -> _Result:
     named = list(zip(short_names(models), found, strict=True))
     failed = any(isinstance(each, Failure) for each in found)
-    return _Result(sustained_table.text(named), sustained_table.as_json(named), failed)
+    return _Result(text(named), as_json(named), failed)

@@ -1,16 +1,15 @@
-"""The profile on a terminal, and as JSON."""
+"""The profile on a terminal."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 
+from compress.measure.outcomes import blocks
 from compress.measure.profile_facts import KINDS, Island, Part, Profile, Setting, Time
 from compress.measure.target import Failure
 from compress.pareto.words import duration, plain, size
 
-__all__ = ["as_json", "text"]
+__all__ = ["text"]
 
 _MODULES, _OPERATORS, _CHANGES, _ISLANDS = 12, 8, 5, 8
 _OPERATOR_NAMES = 3
@@ -19,23 +18,10 @@ _LEAST = 0.0005
 Rows = list[tuple[str, ...]]
 
 
-def as_json(found: Sequence[tuple[str, Profile | Failure]]) -> str:
-    """All of it, by the names of :class:`Profile`; a failed model has ``name`` and ``error``."""
-    models = [
-        {"name": name, **asdict(each)} if isinstance(each, Failure) else asdict(each)
-        for name, each in found
-    ]
-    return json.dumps({"schema": 1, "models": models}, indent=1) + "\n"
-
-
 def text(found: Sequence[tuple[str, Profile | Failure]]) -> str:
     """Each model's times in tables, its islands, its settings; then a sentence for each model."""
-    blocks = [
-        f"{name}\n  failed: {each.error}\n" if isinstance(each, Failure) else _model(each)
-        for name, each in found
-    ]
     sentences = [each.summary for _, each in found if isinstance(each, Profile)]
-    return "\n".join([*blocks, *sentences]) + "\n"
+    return "\n".join([*blocks(found, _model), *sentences]) + "\n"
 
 
 def _model(own: Profile) -> str:

@@ -1,42 +1,28 @@
-"""A sustained run on a terminal, and as JSON."""
+"""A sustained run on a terminal."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 
+from compress.measure.outcomes import blocks
 from compress.measure.sustained import Slot, Sustained
 from compress.measure.target import Failure
 from compress.pareto.words import duration, energy
 
-__all__ = ["as_json", "text"]
+__all__ = ["text"]
 
 _ROWS = 10
 
 
-def as_json(found: Sequence[tuple[str, Sustained | Failure]]) -> str:
-    """All of it, by the names of :class:`Sustained`; a failed model has ``name`` and ``error``."""
-    models = [
-        {"name": name, **asdict(each)} if isinstance(each, Failure) else asdict(each)
-        for name, each in found
-    ]
-    return json.dumps({"schema": 1, "models": models}, indent=1) + "\n"
-
-
 def text(found: Sequence[tuple[str, Sustained | Failure]]) -> str:
     """Each model's throughput over time, in ten pieces; then a sentence for each model."""
-    blocks = [
-        f"{name}\n  failed: {each.error}\n" if isinstance(each, Failure) else _model(each)
-        for name, each in found
-    ]
     measured = [each for _, each in found if isinstance(each, Sustained)]
     notes = [each.summary for each in measured]
     if len(measured) > 1:
         notes.append("The models ran in this order: each but the first began on a warm machine.")
-    return "\n".join([*blocks, *notes]) + "\n"
+    return "\n".join([*blocks(found, _model), *notes]) + "\n"
 
 
 def _model(own: Sustained) -> str:

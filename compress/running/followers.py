@@ -1,7 +1,8 @@
 """Followers: what all processes but the first do in a run: train when told to, and wait.
 
 The first process tells the others which stage to take part in, and what came out of every stage,
-whether it was run or found. So they need nothing of its disk, and write nothing.
+whether it was run or found. So they need nothing of its disk; all that they write is what their
+teacher answers about their own part of the data.
 """
 
 from __future__ import annotations

@@ -35,9 +35,7 @@ from compress.running.folder import DAMAGED, StageResult
 from compress.running.followers import follow, tell_candidate, tell_end, tell_stage
 from compress.running.job import (
     Job,
-    Observer,
     Progress,
-    context_of,
     labels_of,
     load_candidate,
     located,
@@ -46,7 +44,7 @@ from compress.running.job import (
 from compress.running.measuring import Bench, Entry, task_facts
 from compress.stages.base import Context, Effect, Stage
 
-__all__ = ["Job", "Observer", "check_effects", "context_of", "labels_of", "located", "run"]
+__all__ = ["check_effects", "run"]
 
 
 def run(job: Job, *, fresh: bool = False) -> Record:

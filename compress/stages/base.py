@@ -79,8 +79,8 @@ class Context:
         references: the user's code that may be followed.
         report: takes events such as an epoch's loss, as plain JSON values.
         checkpoint: where an unfinished training is kept; ``None`` for nowhere.
-        processes: who runs the same stage now, each on its part of the training data; the first
-            of them alone writes to ``workdir``. A stage runs in all of them where its
+        processes: who runs the same stage now, each on its part of the training data; beside the
+            teacher's answers, the first alone writes to ``workdir``. A stage runs in all where its
             ``epochs_of_training`` is not 0, and else in the first alone.
     """
 

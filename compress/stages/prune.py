@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -30,6 +30,8 @@ __all__ = ["FineTune", "PruneStage"]
 
 _TAYLOR_BATCH = 64
 _TAYLOR_SAMPLES = 1024
+#: Granularities that change the structure, by what is cut.
+_UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
 _N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")
 
 
@@ -70,9 +72,7 @@ class PruneStage(Stage):
     @classmethod
     def _known_granularity(cls, granularity: str) -> str:
         pattern = _N_OF_M.fullmatch(granularity)
-        if granularity in ("channels", "heads", "weights") or (
-            pattern and int(pattern[1]) < int(pattern[2])
-        ):
+        if granularity in (*_UNITS, "weights") or (pattern and int(pattern[1]) < int(pattern[2])):
             return granularity
         raise ValueError(
             f"granularity is channels, heads, weights, or N:M with N below M such as '2:4'; "
@@ -88,7 +88,7 @@ class PruneStage(Stage):
         if self.granularity == "heads" and self.scope == "global":
             raise ValueError("heads are counted in each block, and go with scope: local")
         by_magnitude = self.importance in ("l1", "l2", "group-l2")
-        if self.granularity not in ("channels", "heads") and not by_magnitude:
+        if self.granularity not in _UNITS and not by_magnitude:
             raise ValueError(
                 f"importance {self.importance} is for channels; weights go by magnitude"
             )
@@ -99,7 +99,7 @@ class PruneStage(Stage):
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The pruned candidate."""
         pruned = candidate.fork()
-        if self.granularity in ("channels", "heads"):
+        if self.granularity in _UNITS:
             self._cut(pruned, context)
         else:
             pruned = self._zero(pruned)
@@ -121,7 +121,7 @@ class PruneStage(Stage):
     def explain(self) -> str:
         """What this stage will do."""
         what = f"weights ({self.granularity} along inputs)"
-        if self.granularity in ("channels", "heads", "weights"):
+        if self.granularity in (*_UNITS, "weights"):
             what = self.granularity
         tail = f", then train {self.finetune.epochs} epochs" if self.finetune else ""
         return f"remove {self.ratio:.0%} of the {self.of} {what} by {self.importance}{tail}"
@@ -133,7 +133,7 @@ class PruneStage(Stage):
     def _cut(self, pruned: Candidate, context: Context) -> None:
         module, formats = pruned.module, formats_of(pruned)
         ignored = self._ignored(module)
-        unit: Unit = "heads" if self.granularity == "heads" else "channels"
+        unit = _UNITS[self.granularity]
         ranked = effective(module, formats)
         with (
             isolated(context.seed),

@@ -9,9 +9,10 @@ import pytest
 from compress.cli import main
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
+from compress.measure.outcomes import as_json
 from compress.measure.replay import ReplayTarget
 from compress.measure.sustained import Sustained, described, sustain
-from compress.measure.sustained_table import as_json, text
+from compress.measure.sustained_table import text
 from compress.measure.target import Failure
 
 CALM = {

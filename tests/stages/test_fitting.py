@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
 
-from compress import Candidate, DistillStage, PruneStage, QuantizeStage, TrainStage
+from compress import DistillStage, PruneStage, QuantizeStage, TrainStage
 from compress.algorithms.batches import head
 from compress.algorithms.fakequant import effective, quantizable_layers
 from compress.errors import CheckpointError, CodeReferenceError, DataError, StageError
@@ -18,20 +18,9 @@ from compress.references import CodeReferences
 from compress.stages.base import formats_of
 from compress.stages.teachers import TeacherSettings, build_teacher, frozen_teacher
 from compress.testing.nets import NETS
-from compress.testing.stage_contract import bench_context
 
 CASE = NETS["mlp"]
 TASK = CASE.make_task()
-
-
-@pytest.fixture
-def start():
-    return Candidate.of(CASE.build(), CASE.example())
-
-
-@pytest.fixture
-def context(start, tmp_path):
-    return replace(bench_context(start, tmp_path), task=TASK)
 
 
 def loss_of(candidate):

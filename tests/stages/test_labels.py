@@ -43,16 +43,6 @@ def partly(every=4):
     return replace(TASK, train=ArrayDataset(TASK.train.inputs, labels))
 
 
-@pytest.fixture
-def start():
-    return Candidate.of(CASE.build(), CASE.example())
-
-
-@pytest.fixture
-def context(start, tmp_path):
-    return replace(bench_context(start, tmp_path), task=TASK)
-
-
 @pytest.mark.parametrize(
     ("labels", "classes", "expected"),
     [
