@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compress.algorithms.averaging import Average, Best
 from compress.algorithms.checkpoints import Saved
+from compress.algorithms.layout import arrange, layout_of
 from compress.algorithms.optimization import Optimization, make_optimizer, rate
 from compress.algorithms.processes import Processes, make_accelerator
 from compress.algorithms.randomness import (
@@ -74,8 +75,8 @@ class Session:
         self._accelerator = make_accelerator()
         self.device: torch.device = self._accelerator.device
         module.to(self.device)
-        self.layout = _layout(module)
-        _arrange(module, self.layout)
+        self.layout = layout_of(module)
+        arrange(module, self.layout)
         for companion in beside.companions:
             companion.to(self.device).train()
         for other in beside.others:
@@ -140,7 +141,7 @@ class Session:
             put_back(self.best.tensors, tensors_of(self.module))
         elif self.average is not None:
             put_back(self.average.tensors, tensors_of(self.module))
-        _arrange(self.module.to("cpu"), torch.contiguous_format)
+        arrange(self.module.to("cpu"), torch.contiguous_format)
         self.module.eval()
         for parameter in self.module.parameters():
             parameter.grad = None
@@ -227,17 +228,3 @@ def _of_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[str, _
 def _in_float32(outputs: Any) -> Any:
     is_lower = isinstance(outputs, Tensor) and outputs.dtype in (torch.float16, torch.bfloat16)
     return outputs.float() if is_lower else outputs
-
-
-def _layout(module: nn.Module) -> torch.memory_format:
-    # Channels last is what convolutions run fastest on. With widths that fill no vector of eight,
-    # as an unrounded prune leaves them, torch 2.13 aborts the process in their backward pass.
-    widths = [p.shape[0] for p in module.parameters() if p.dim() == 4]
-    return torch.channels_last if all(w % 8 == 0 for w in widths) else torch.contiguous_format
-
-
-def _arrange(module: nn.Module, layout: torch.memory_format) -> None:
-    # Layouts are for 2-D convolutions only.
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)

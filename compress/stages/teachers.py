@@ -25,6 +25,7 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
+from compress.algorithms.layout import arrange, layout_of
 from compress.artifact import file_sha256
 from compress.candidate import Candidate
 from compress.errors import DataError, RecipeError, StageError
@@ -214,7 +215,12 @@ def identity_of(teacher: Teacher) -> str:
 
 
 def frozen_teacher(module: nn.Module) -> ModuleTeacher:
-    """The module as a teacher: eval, no gradients, its outputs detached."""
+    """The module as a teacher: eval, no gradients, its outputs detached.
+
+    Its weights are laid out in place as those of a module that is trained: beside batches in that
+    layout, others would be turned at every answer.
+    """
+    arrange(module, layout_of(module))
     return ModuleTeacher(module.eval())
 
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage, Recipe
 from compress.algorithms import losses
 from compress.errors import DataError, RecipeError, StageError
 from compress.references import CodeReferences
-from compress.stages.teachers import Ensemble, build_teacher
+from compress.stages.teachers import Ensemble, build_teacher, frozen_teacher
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 
@@ -153,3 +154,13 @@ def test_a_response_to_several_trains_towards_all(start, context):
             float(losses.response(one.module(inputs), wanted)) for one in (start, student)
         )
     assert after < 0.5 * before
+
+
+@pytest.mark.parametrize(("width", "last"), [(8, True), (6, False)])
+def test_a_teacher_lies_in_memory_as_what_is_trained_does(width, last):
+    net = nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(), nn.LazyLinear(2))
+    x = torch.randn(2, 3, 5, 5)
+    expected = net(x)
+    answer = frozen_teacher(net)(x.contiguous(memory_format=torch.channels_last))
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last) == last
+    torch.testing.assert_close(answer, expected)
