@@ -13,6 +13,8 @@ __all__ = ["Curve", "curves_of", "svg_of"]
 
 _WIDTH, _HEIGHT = 320, 130
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 22
+# Left of zero, for numbers of up to nine characters, such as -1.23e-05.
+_ROOM = 20
 _VALIDATION = ("validation", "validation_loss", "validation_accuracy")
 
 
@@ -96,7 +98,7 @@ def svg_of(curve: Curve) -> str:
         for x, y, anchor, said in labels
     )
     return (
-        f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'<svg class="curve" viewBox="-{_ROOM} 0 {_ROOM + _WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{text(curve.alt)}">'
         f'<path class="axis" d="M{_LEFT},{_TOP}V{ground}H{_WIDTH - _RIGHT}"/>'
         f'<polyline points="{line}"/><circle cx="{end_x}" cy="{end_y}" r="3"/>{texts}</svg>'

@@ -291,6 +291,14 @@ def test_a_curve_is_drawn_to_scale_with_its_numbers_in_words():
     assert 'aria-label="loss: 2 at epoch 1, 1 at epoch 2"' in shown
 
 
+@pytest.mark.parametrize("least", [0.000176, -1.23e-5, 0.5])
+def test_the_ends_of_an_axis_fit_on_the_drawing(least):
+    [curve] = curves_of([{"loss": 2.0}, {"loss": least}])
+    (left,) = re.findall(r'viewBox="(-?\d+) ', svg_of(curve))
+    (end,) = re.findall(rf'<text x="(\d+)" y="\d+" text-anchor="end">{least:.3g}<', svg_of(curve))
+    assert int(end) - int(left) >= 6.4 * len(f"{least:.3g}")  # a character in the page's font
+
+
 def test_a_curve_of_one_epoch_can_be_drawn():
     [curve] = curves_of([{"loss": 2.0}])
     read(svg_of(curve))
