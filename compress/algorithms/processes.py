@@ -129,13 +129,17 @@ def join() -> Processes:
     """This process among those that were launched together; every one of them must call it.
 
     Groups are those of ``accelerate launch``, ``torchrun`` or ``mpirun``.
+
+    Raises:
+        ProcessError: another process ended meanwhile.
     """
     if process_count() == 1:
         return ALONE
-    state = make_accelerator()
-    if state.num_processes == 1:
-        return ALONE
-    group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    with _together():
+        state = make_accelerator()
+        if state.num_processes == 1:
+            return ALONE
+        group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
     return Processes(state.process_index, state.num_processes, group)
 
 

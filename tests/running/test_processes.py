@@ -14,12 +14,14 @@ PREFACE = """
 import os, sys, torch
 torch.set_num_threads(1)
 from datetime import timedelta
-from compress.algorithms.processes import join
+from compress.algorithms.processes import join, leave
 from compress.errors import CompressError
-us = join()
 try:
+    us = join()
 """
+# As the command does: a process that ends inside its group may abort.
 FAILED = """
+    leave()
 except CompressError as error:
     print(type(error).__name__, error, flush=True)
     os._exit(3)
