@@ -5,10 +5,11 @@ the same teacher, student, loss, optimiser, augmentation, batch and memory forma
 whose teacher has answered before (``views``), against :func:`by_hand` on labels, without a teacher:
 what is left is reading the answers and the marks that show that they belong to the batch.
 
-Both sides train in one process on one thread, in turns whose order changes from round to round. A
-training is timed from the end of its first epoch to the end of its last, so that starting up counts
-for neither; the stage's time includes its validation, on 32 images, which the loop by hand does
-not have. The ratio of images per second is of each round, and its interval Student's over rounds.
+A machine's speed moves within seconds, so both train in one process on one thread each, and take
+turns step by step: never do two compute at once, and what slows one slows the other. The ratio of
+images per second is of each epoch, and its interval Student's over epochs; the first and the last
+epoch are left out, where starting and ending fall. The stage's time includes its validation, on 32
+images, which the loop by hand does not have.
 
     python benchmarks/distill_overhead.py            # about 5 min
     python benchmarks/distill_overhead.py --smoke    # seconds, on digits
@@ -19,8 +20,10 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,13 +47,35 @@ TEACHER = Path(__file__).parent / "models" / "resnet.safetensors"
 STUDENT = {"width": 8, "blocks": 1, "stem_stride": 2}  # that of distill_gain.py
 BATCH, RATE, DECAY, CLIP, TEMPERATURE = 128, 0.005, 0.01, 1.0, 4.0
 VALIDATION_IMAGES = 32
-ROUNDS, SMOKE_ROUNDS = 8, 2
+EPOCHS, SMOKE_EPOCHS = {"asked": 16, "kept": 48}, {"asked": 2, "kept": 2}
 ASKED_BOUND, KEPT_BOUND, LOW_BOUND = 0.97, 0.93, 0.93
+
+
+class Turns:
+    """Lets one of two threads compute at a time, a step each, and times every step."""
+
+    def __init__(self, first: str, second: str) -> None:
+        self._other = {first: second, second: first}
+        self._turn = {first: threading.Semaphore(1), second: threading.Semaphore(0)}
+        self._began_s: dict[str, float] = {}
+        self.seconds: dict[str, list[float]] = {first: [], second: []}
+
+    def step(self, name: str) -> None:
+        """Where a step of ``name`` begins: its last one is over, and the other's turn comes."""
+        if name in self._began_s:
+            self.seconds[name].append(time.perf_counter() - self._began_s[name])
+            self._turn[self._other[name]].release()
+        self._turn[name].acquire()
+        self._began_s[name] = time.perf_counter()
+
+    def leave(self, name: str) -> None:
+        """Never wait for ``name`` again."""
+        self._turn[self._other[name]].release(1_000_000)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained on what; ``epochs`` of each comparison, the first of which is not timed."""
+    """What is trained on what; ``epochs`` are those that are timed."""
 
     task: Task
     teacher: nn.Module
@@ -62,9 +87,16 @@ class Setting:
         assert isinstance(self.task.train, ArrayDataset)
         return self.task.train
 
-    def rate_of(self, comparison: str, seconds: float) -> float:
-        """Images per second of the epochs that are timed."""
-        return (self.epochs[comparison] - 1) * len(self.data) / seconds
+    def timed(self, turns: Turns, name: str) -> Setting:
+        """The same, where ``augment``, which both sides call once a step, begins a turn."""
+        augment = self.task.augment
+        assert augment is not None
+
+        def in_turn(images: Any, generator: torch.Generator) -> Any:
+            turns.step(name)
+            return augment(images, generator)
+
+        return replace(self, task=replace(self.task, augment=in_turn))
 
 
 def make_setting(*, smoke: bool) -> Setting:
@@ -74,11 +106,11 @@ def make_setting(*, smoke: bool) -> Setting:
     task = replace(task, validation=first(task.validation, VALIDATION_IMAGES))
     teacher = build("resnet", {"width": 16})
     load_weights(teacher, TEACHER)
-    return Setting(task, teacher.eval(), {"asked": 3, "kept": 2 if smoke else 9})
+    return Setting(task, teacher.eval(), SMOKE_EPOCHS if smoke else EPOCHS)
 
 
-def by_hand(setting: Setting, epochs: int, teacher: nn.Module | None) -> float:
-    """The loop as one writes it, from the teacher or from labels; seconds after its first epoch."""
+def by_hand(setting: Setting, epochs: int, teacher: nn.Module | None) -> None:
+    """The loop as one writes it, from the teacher or from labels."""
     torch.manual_seed(0)
     images, labels, augment = setting.data.inputs, setting.data.labels, setting.task.augment
     assert labels is not None
@@ -94,8 +126,7 @@ def by_hand(setting: Setting, epochs: int, teacher: nn.Module | None) -> float:
     optimizer = torch.optim.AdamW(groups, lr=RATE)
     steps = epochs * -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    start = 0.0
-    for epoch in range(epochs):
+    for _ in range(epochs):
         total = 0.0
         for rows in torch.randperm(len(images), generator=generator).split(BATCH):
             x = augment(images[rows], generator).contiguous(memory_format=torch.channels_last)
@@ -114,18 +145,10 @@ def by_hand(setting: Setting, epochs: int, teacher: nn.Module | None) -> float:
             optimizer.step()
             schedule.step()
             total += loss.item() * len(rows)
-        start = start if epoch else time.perf_counter()
-    return time.perf_counter() - start
 
 
-def by_stage(setting: Setting, epochs: int, views: int | None, workdir: Path) -> float:
-    """The same by a ``distill`` stage; seconds after its first epoch."""
-    ends: list[float] = []
-
-    def report(event: Mapping[str, Any]) -> None:
-        if event["event"] == "epoch":
-            ends.append(time.perf_counter())
-
+def by_stage(setting: Setting, epochs: int, views: int | None, workdir: Path) -> None:
+    """The same by a ``distill`` stage."""
     start = Candidate.of(setting.teacher, head(setting.task.validation, 4).inputs)
     context = Context(
         task=setting.task,
@@ -134,7 +157,7 @@ def by_stage(setting: Setting, epochs: int, views: int | None, workdir: Path) ->
         seed=0,
         workdir=workdir,
         build=lambda architecture: build(architecture.arch, architecture.options),
-        report=report,
+        report=lambda _: None,
     )
     stage = DistillStage(
         student={"arch": "resnet", **STUDENT},
@@ -147,31 +170,59 @@ def by_stage(setting: Setting, epochs: int, views: int | None, workdir: Path) ->
         views=views,
     )
     stage.run(start, context)
-    return ends[-1] - ends[0]
 
 
-def measured(setting: Setting, rounds: int, folder: Path) -> dict[str, list[dict[str, float]]]:
-    """Images per second of both sides, and their ratio, of every round of both comparisons."""
-    epochs = setting.epochs
-    sides: dict[str, dict[str, Callable[[], float]]] = {
-        "asked": {
-            "stage": lambda: by_stage(setting, epochs["asked"], None, folder / "asked"),
-            "by hand": lambda: by_hand(setting, epochs["asked"], setting.teacher),
-        },
-        "kept": {
-            "stage": lambda: by_stage(setting, epochs["kept"], 1, folder / "kept"),
-            "by hand": lambda: by_hand(setting, epochs["kept"], None),
-        },
-    }
-    by_stage(setting, epochs["kept"], 1, folder / "kept")  # the teacher answers, once
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for number in range(rounds):
-        for name, both in sides.items():
-            order = list(both)[:: -1 if number % 2 else 1]
-            rates = {side: setting.rate_of(name, both[side]()) for side in order}
-            found[name].append(rates | {"ratio": rates["stage"] / rates["by hand"]})
-            print(number, name, {key: round(value, 3) for key, value in found[name][-1].items()})
+def in_turns(setting: Setting, sides: Mapping[str, Callable[[Setting], None]]) -> Turns:
+    """Both sides trained, a step each in turn."""
+    turns = Turns(*sides)
+
+    def run(name: str) -> None:
+        try:
+            sides[name](setting.timed(turns, name))
+        finally:
+            turns.leave(name)
+
+    with ThreadPoolExecutor(len(sides), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for done in [pool.submit(run, name) for name in sides]:
+            done.result()
+    return turns
+
+
+def by_epoch(turns: Turns, setting: Setting, epochs: int) -> list[dict[str, float]]:
+    """Images per second of both sides, and their ratio, for every epoch that is timed."""
+    images, steps = len(setting.data), -(-len(setting.data) // BATCH)
+    found = []
+    for epoch in range(1, epochs + 1):
+        spans = {
+            name: sum(seconds[epoch * steps : (epoch + 1) * steps])
+            for name, seconds in turns.seconds.items()
+        }
+        rates = {name: images / seconds for name, seconds in spans.items()}
+        found.append(rates | {"ratio": rates["stage"] / rates["by hand"]})
     return found
+
+
+def measured(setting: Setting, folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Every timed epoch of both comparisons."""
+    asked, kept = (setting.epochs[name] + 2 for name in ("asked", "kept"))
+    by_stage(setting, 2, 1, folder / "kept")  # the teacher answers, since the view comes again
+    turns = {
+        "asked": in_turns(
+            setting,
+            {
+                "stage": lambda own: by_stage(own, asked, None, folder / "asked"),
+                "by hand": lambda own: by_hand(own, asked, own.teacher),
+            },
+        ),
+        "kept": in_turns(
+            setting,
+            {
+                "stage": lambda own: by_stage(own, kept, 1, folder / "kept"),
+                "by hand": lambda own: by_hand(own, kept, None),
+            },
+        ),
+    }
+    return {name: by_epoch(turns[name], setting, setting.epochs[name]) for name in turns}
 
 
 def claims_of(found: Mapping[str, list[dict[str, float]]]) -> list[Claim]:
@@ -183,7 +234,7 @@ def claims_of(found: Mapping[str, list[dict[str, float]]]) -> list[Claim]:
     claims = []
     for name, (what, bound) in bounds.items():
         ratio, ci95 = mean_interval([one["ratio"] for one in found[name]])
-        assert ci95 is not None, "at least two rounds"
+        assert ci95 is not None, "at least two epochs"
         statement = f"images per second of a distill stage over those of {what}"
         claims.append(at_least(name, statement, ratio, bound, ci95))
         if name == "asked":
@@ -198,14 +249,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, help=f"at least 2; default: {ROUNDS}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rounds = arguments.rounds or (SMOKE_ROUNDS if arguments.smoke else ROUNDS)
     setting = make_setting(smoke=arguments.smoke)
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(setting, rounds, Path(folder))
-    raw = {"images": len(setting.data), "epochs": setting.epochs, "rounds": found}
+        found = measured(setting, Path(folder))
+    raw = {"images": len(setting.data), "epochs": found}
     write("distill_overhead", raw, claims_of(found), arguments.results)
 
 

@@ -22,4 +22,6 @@ def arrange(module: nn.Module, layout: torch.memory_format) -> None:
     """Lay the weights out, in place; their values stay."""
     for parameter in module.parameters():
         if parameter.dim() == 4:  # layouts are for 2-D convolutions only
-            parameter.data = parameter.data.contiguous(memory_format=layout)
+            # Not `contiguous`: it leaves a weight of one input channel, or of one pixel, as it is,
+            # since its values lie alike in both; convolutions go by the strides.
+            parameter.data = parameter.data.to(memory_format=layout)

@@ -84,7 +84,7 @@ class Session:
                 other.to(self.device)
         trained = (module, *beside.companions)
         self._parameters = [p for one in trained for p in one.parameters()]
-        self._optimizer = self._accelerator.prepare(make_optimizer(self._parameters, optimization))
+        self._optimizer = make_optimizer(self._parameters, optimization)
         processes.copy_first(self._shared())
         if not processes.is_first:
             torch.manual_seed(torch.initial_seed() + processes.index)  # dropout of its own
@@ -109,16 +109,25 @@ class Session:
         share = rate(step, self.steps, self.optimization.schedule, self.optimization.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = self.optimization.learning_rate * share
-        self._optimizer.zero_grad()
         if self._processes.count > 1:
             loss = loss * (weight * self._processes.count)
-        self._accelerator.backward(loss)
+        # Not by accelerate's own optimizer, which searches for packages at every step: a twentieth
+        # of a small net's.
+        scaler = self._accelerator.scaler
+        self._optimizer.zero_grad()
+        (loss if scaler is None else scaler.scale(loss)).backward()
         # Averaged here and not by DistributedDataParallel, which would miss what is trained beside
         # the module, and take weights that no loss looks at for an error.
         self._processes.average(p.grad for p in self._parameters if p.grad is not None)
+        if scaler is not None:
+            scaler.unscale_(self._optimizer)
         if self.optimization.clip_norm is not None:
-            self._accelerator.clip_grad_norm_(self._parameters, self.optimization.clip_norm)
-        self._optimizer.step()
+            nn.utils.clip_grad_norm_(self._parameters, self.optimization.clip_norm)
+        if scaler is None:
+            self._optimizer.step()
+        else:
+            scaler.step(self._optimizer)  # not where a gradient overflowed
+            scaler.update()
 
     def follow(self, step: int) -> None:
         """Take the weights after ``step``, counted from 0, into their average."""
@@ -179,7 +188,7 @@ class Session:
     def _parts(self) -> Iterator[tuple[str, _Get, _Put]]:
         """Everything with tensors: a prefix, how to read them, and how to put them back."""
         yield _of_module("module.", self.module)
-        yield _of_optimizer("optimizer.", self._optimizer.optimizer)
+        yield _of_optimizer("optimizer.", self._optimizer)
         if self.average is not None:
             mine = self.average.tensors
             yield "average.", lambda: mine, lambda tensors: put_back(tensors, mine)

@@ -66,6 +66,7 @@ class ViewStore:
         self._ends = list(accumulate(rows))
         # Of the views that were seen to be whole.
         self._marks: dict[int, list[str]] = {}
+        self._headers = {name: _header(form, self._ends[-1]) for name, form in forms.items()}
 
     def __contains__(self, view: int) -> bool:
         """Whether the view was finished; whether it is still as it was written is not looked at."""
@@ -134,8 +135,8 @@ class ViewStore:
                 sums[name].update(block)
                 files[name].write(block)
 
-            for name, form in self._forms.items():
-                put(name, _header(form, self._ends[-1]))
+            for name, header in self._headers.items():
+                put(name, header)
             for mark, arrays in batches:
                 marks.append(mark)
                 for name, form in self._forms.items():
@@ -157,21 +158,31 @@ class ViewStore:
         if owner != self._owner or len(marks) != len(self._ends):
             raise DataError(f"{path}: belongs to another teacher or to other data.")
         for name in self._forms:
-            self._mapped(view, name)
+            self._look_at(view, name)
             # Through the file: the pages of a map would count as memory of this process.
             if file_sha256(self._array_path(view, name)) != sums.get(name):
                 raise DataError(f"{self._array_path(view, name)}: its checksum is another.")
         return marks
 
-    def _mapped(self, view: int, name: str) -> Array:
+    def _look_at(self, view: int, name: str) -> None:
         path, form = self._array_path(view, name), self._forms[name]
         try:
             array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path}: cannot be read ({error}).") from error
-        if array.shape != (self._ends[-1], *form.shape) or array.dtype != np.dtype(form.dtype):
+        if array.shape != self._shape(name) or array.dtype != np.dtype(form.dtype):
             raise DataError(f"{path}: holds {array.shape} of {array.dtype}.")
-        return array
+
+    def _mapped(self, view: int, name: str) -> Array:
+        """An array of a view that was checked; its header, then, is known."""
+        path, dtype = str(self._array_path(view, name)), self._forms[name].dtype
+        try:
+            return np.memmap(path, dtype, "r", len(self._headers[name]), self._shape(name))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}).") from error
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return self._ends[-1], *self._forms[name].shape
 
     def _path(self, view: int) -> Path:
         return self._folder / f"{view:04d}"

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -266,14 +268,19 @@ def _mark(inputs: Inputs) -> str:
     for name, tensor in sorted(tensors.items()):
         seen: Any = tensor
         if tensor.dim() > 1:
-            sample = tensor.shape[1:]
-            places = np.unique(np.linspace(0, sample.numel() - 1, _MARKED_VALUES).astype(np.int64))
-            # By coordinates: flattening would copy a batch whose channels are last.
-            where: list[Any] = [slice(None), *np.unravel_index(places, sample)]
-            seen = tensor[tuple(where)]
+            seen = tensor[_marked_places(tensor.shape[1:])]
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(seen.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _marked_places(sample: tuple[int, ...]) -> tuple[Any, ...]:
+    """An index of a few values of every sample of that shape."""
+    places = np.linspace(0, math.prod(sample) - 1, _MARKED_VALUES).astype(np.int64)
+    # By coordinates: flattening would copy a batch whose channels are last.
+    coordinates = np.unravel_index(np.unique(places), sample)
+    return (slice(None), *(torch.from_numpy(one) for one in coordinates))
 
 
 def _root_of(workdir: Path, views: Views) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
+from operator import add
 
-import torch
 from torch import Tensor, nn
 
 from compress.algorithms.batches import Batch
@@ -76,9 +76,9 @@ class WeightedSum:
             parts.append(one.weight(self._epoch) * value)
             count = _samples(one.term, batch)
             total = value.detach() * count
-            self._totals[one.name] = self._totals.get(one.name, torch.zeros_like(total)) + total
+            self._totals[one.name] = self._totals.get(one.name, 0.0) + total
             self._samples[one.name] = self._samples.get(one.name, 0) + count
-        return torch.stack(parts).sum()
+        return reduce(add, parts)
 
 
 def _value(term: Term, student: Answer, teacher: Answer, batch: Batch) -> Tensor:

@@ -1,0 +1,74 @@
+"""How one step is taken, and how a module lies in memory while it is trained."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.algorithms import session as rooms
+from compress.algorithms.layout import arrange, layout_of
+from compress.algorithms.optimization import Optimization
+from compress.algorithms.processes import ALONE
+from compress.algorithms.session import Beside, Session
+
+OPTIMIZATION = Optimization(epochs=1, learning_rate=0.01, clip_norm=0.5)
+
+
+def _session(scaler: torch.amp.GradScaler | None, monkeypatch: pytest.MonkeyPatch) -> Session:
+    accelerator = SimpleNamespace(
+        device=torch.device("cpu"),
+        scaler=scaler,
+        mixed_precision="no" if scaler is None else "fp16",
+    )
+    monkeypatch.setattr(rooms, "make_accelerator", lambda: accelerator)
+    torch.manual_seed(0)
+    return Session(nn.Linear(3, 2), OPTIMIZATION, 4, Beside(), ALONE)
+
+
+def _loss(session: Session, scale: float = 1.0) -> Tensor:
+    return (session.module(torch.arange(6.0).view(2, 3)) * scale).square().mean()
+
+
+def test_a_scaled_loss_takes_the_step_of_a_plain_one(monkeypatch):
+    plain, scaled = (
+        _session(scaler, monkeypatch) for scaler in (None, torch.amp.GradScaler("cpu"))
+    )
+    for one in (plain, scaled):
+        before = one.module.weight.detach().clone()
+        one.descend(_loss(one), 1.0, 0)
+        assert not torch.equal(one.module.weight, before)
+    torch.testing.assert_close(scaled.module.weight, plain.module.weight)
+
+
+def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_is_lowered(monkeypatch):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    session = _session(scaler, monkeypatch)
+    before = session.module.weight.detach().clone()
+    session.descend(_loss(session, scale=1e3), 1.0, 0)
+    assert torch.equal(session.module.weight, before)
+    assert scaler.get_scale() == 2.0**119
+
+
+NETS = {
+    "several channels": lambda: nn.Conv2d(8, 16, 3),
+    "one channel": lambda: nn.Conv2d(1, 8, 3),
+    "one pixel": lambda: nn.Conv2d(8, 16, 1),
+    "depthwise": lambda: nn.Conv2d(8, 8, 3, groups=8),
+    "odd width": lambda: nn.Conv2d(8, 7, 3),
+    "linear": lambda: nn.Linear(4, 4),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_weights_are_laid_out_as_torch_itself_lays_them_out(name):
+    ours, layout = NETS[name](), layout_of(NETS[name]())
+    theirs = NETS[name]().to(memory_format=layout)
+    values = ours.weight.detach().clone()
+    arrange(ours, layout)
+    assert ours.weight.stride() == theirs.weight.stride()
+    assert torch.equal(ours.weight, values)
+    arrange(ours, torch.contiguous_format)
+    assert ours.weight.stride() == NETS[name]().weight.stride()
