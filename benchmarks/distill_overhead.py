@@ -152,7 +152,7 @@ def by_stage(setting: Setting, epochs: int, views: int | None, workdir: Path) ->
     start = Candidate.of(setting.teacher, head(setting.task.validation, 4).inputs)
     context = Context(
         task=setting.task,
-        teacher=frozen_teacher(setting.teacher),
+        teacher=frozen_teacher(setting.teacher, start.example),
         origin=start,
         seed=0,
         workdir=workdir,

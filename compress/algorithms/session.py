@@ -31,6 +31,7 @@ from compress.algorithms.states import (
     put_back_optimizer,
     tensors_of,
 )
+from compress.inputs import Inputs, to_device
 
 __all__ = ["Beside", "Session", "Stateful"]
 
@@ -60,6 +61,7 @@ class Session:
         steps: of the whole training.
         beside: what moves with it.
         processes: who trains with this process.
+        example: a few samples, to find a layout in memory in which the module runs.
     """
 
     def __init__(
@@ -69,13 +71,14 @@ class Session:
         steps: int,
         beside: Beside,
         processes: Processes,
+        example: Inputs,
     ) -> None:
         self.module, self.optimization, self.steps = module, optimization, steps
         self._beside, self._processes = beside, processes
         self._accelerator = make_accelerator()
         self.device: torch.device = self._accelerator.device
         module.to(self.device)
-        self.layout = layout_of(module)
+        self.layout = layout_of(module, to_device(example, self.device))
         arrange(module, self.layout)
         for companion in beside.companions:
             companion.to(self.device).train()

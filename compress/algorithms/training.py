@@ -31,8 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.batches import Batch, Views
+from compress.algorithms.batches import Batch, Views, head
 from compress.algorithms.checkpoints import Checkpoint, Saved, pack, unpack
+from compress.algorithms.layout import laid_out
 from compress.algorithms.optimization import Optimization
 from compress.algorithms.processes import ALONE, Processes
 from compress.algorithms.randomness import isolated
@@ -169,7 +170,8 @@ def train(
         StorageError: a checkpoint could not be written.
     """
     keeping, steps = keeping or Keeping(), optimization.epochs * len(views)
-    session = Session(module, optimization, steps, beside or Beside(), processes)
+    example = head(views.dataset, 2).inputs
+    session = Session(module, optimization, steps, beside or Beside(), processes, example)
     loop = _Loop(session, views, objective, hooks, keeping, processes, distinct_views)
     done = loop.resume()
     epochs = optimization.epochs
@@ -317,9 +319,7 @@ class _Loop:
 
 
 def _moved(batch: Batch, session: Session) -> Batch:
-    inputs = to_device(batch.inputs, session.device)
-    if isinstance(inputs, Tensor) and inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=session.layout)
+    inputs = laid_out(to_device(batch.inputs, session.device), session.layout)
     labels = None if batch.labels is None else batch.labels.to(session.device)
     partners = None if batch.partners is None else batch.partners.to(session.device)
     return replace(batch, inputs=inputs, labels=labels, partners=partners)

@@ -75,7 +75,7 @@ def forecast(job: Job) -> Forecast:
         stage = job.stages[index - 1]
         said: list[Mapping[str, Any]] = []
         with located(index, label), isolated(job.seed):
-            known = frozen_teacher(teacher.fork().module)
+            known = frozen_teacher(teacher.fork().module, teacher.example)
             context = context_of(job, known, candidate, index, said.append)
             candidate = stage.rehearse(candidate, context)
         seconds = _training_s(stage, candidate, teacher, batch, len(job.task.train))

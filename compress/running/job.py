@@ -92,7 +92,7 @@ class Progress:
 
     def context(self, job: Job, index: int, key: str, report: Observer = lambda _: None) -> Context:
         """What the stage that makes row ``index`` is given; its teacher is a copy."""
-        teacher = frozen_teacher(self.teacher.fork().module)
+        teacher = frozen_teacher(self.teacher.fork().module, self.teacher.example)
         context = context_of(job, teacher, self.origin, index, report)
         return replace(
             context,

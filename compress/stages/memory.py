@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from compress.algorithms.batches import Batch, Views
+from compress.algorithms.layout import laid_out
 from compress.algorithms.viewstore import Array, Form, ViewStore
 from compress.errors import DataError, StageError, StorageError
 from compress.inputs import Inputs, device_of, to_device
@@ -254,11 +255,11 @@ class TeacherMemory:
 def _laid_out(batch: Batch, like: Batch) -> Batch:
     """The batch as the training loop lays out ``like``: same device, same order in memory."""
     inputs, wanted = to_device(batch.inputs, device_of(like.inputs)), like.inputs
-    if isinstance(inputs, Tensor) and isinstance(wanted, Tensor) and wanted.dim() == 4:
-        last = wanted.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
-        inputs = inputs.contiguous(memory_format=layout)
-    return replace(batch, inputs=inputs)
+    layout = torch.contiguous_format
+    if isinstance(wanted, Tensor) and wanted.dim() == 4:
+        is_last = wanted.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_last else layout
+    return replace(batch, inputs=laid_out(inputs, layout))
 
 
 def _mark(inputs: Inputs) -> str:

@@ -66,7 +66,7 @@ def bench_context(origin: Candidate, workdir: Path) -> Context:
     workdir.mkdir(parents=True, exist_ok=True)
     return Context(
         task=NETS[_NET].make_task(),
-        teacher=frozen_teacher(origin.fork().module),
+        teacher=frozen_teacher(origin.fork().module, origin.example),
         origin=origin,
         seed=_SEED,
         workdir=workdir,

@@ -161,6 +161,24 @@ def test_a_teacher_lies_in_memory_as_what_is_trained_does(width, last):
     net = nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(), nn.LazyLinear(2))
     x = torch.randn(2, 3, 5, 5)
     expected = net(x)
-    answer = frozen_teacher(net)(x.contiguous(memory_format=torch.channels_last))
+    answer = frozen_teacher(net, x)(x.contiguous(memory_format=torch.channels_last))
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last) == last
     torch.testing.assert_close(answer, expected)
+
+
+class Viewing(nn.Module):
+    """A net that takes its maps for a row of channels, as many published ones do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(72, 2)
+
+    def forward(self, x):
+        return self.head(self.conv(x).view(len(x), -1))
+
+
+def test_a_teacher_that_views_its_maps_answers_whatever_lies_before_it():
+    net, x = Viewing(), torch.randn(2, 3, 5, 5)
+    expected = net(x)
+    answer = frozen_teacher(net, x)(x.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(answer, expected)

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms import session as rooms
+from compress.algorithms.batches import Batch, Views
 from compress.algorithms.layout import arrange, layout_of
 from compress.algorithms.optimization import Optimization
 from compress.algorithms.processes import ALONE
 from compress.algorithms.session import Beside, Session
+from compress.algorithms.training import train
+from compress.tasks.arrays import ArrayDataset
 
 OPTIMIZATION = Optimization(epochs=1, learning_rate=0.01, clip_norm=0.5)
 
@@ -25,7 +28,7 @@ def _session(scaler: torch.amp.GradScaler | None, monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr(rooms, "make_accelerator", lambda: accelerator)
     torch.manual_seed(0)
-    return Session(nn.Linear(3, 2), OPTIMIZATION, 4, Beside(), ALONE)
+    return Session(nn.Linear(3, 2), OPTIMIZATION, 4, Beside(), ALONE, torch.zeros(2, 3))
 
 
 def _loss(session: Session, scale: float = 1.0) -> Tensor:
@@ -64,7 +67,9 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_weights_are_laid_out_as_torch_itself_lays_them_out(name):
-    ours, layout = NETS[name](), layout_of(NETS[name]())
+    ours = NETS[name]()
+    example = torch.zeros(2, getattr(ours, "in_channels", 4), 4, 4)
+    layout = layout_of(ours, example)
     theirs = NETS[name]().to(memory_format=layout)
     values = ours.weight.detach().clone()
     arrange(ours, layout)
@@ -72,3 +77,31 @@ def test_weights_are_laid_out_as_torch_itself_lays_them_out(name):
     assert torch.equal(ours.weight, values)
     arrange(ours, torch.contiguous_format)
     assert ours.weight.stride() == NETS[name]().weight.stride()
+
+
+class Viewing(nn.Module):
+    """A net that takes its maps for a row of channels, as many published ones do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(72, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores."""
+        out: Tensor = self.head(self.conv(x).view(len(x), -1))
+        return out
+
+
+def test_a_net_that_views_its_maps_stays_as_it_is_and_can_be_trained():
+    net = Viewing()
+    assert layout_of(net, torch.zeros(2, 3, 5, 5)) == torch.contiguous_format
+    assert net.training
+    assert net.conv.weight.stride() == nn.Conv2d(3, 8, 3).weight.stride()
+    data = ArrayDataset(torch.randn(16, 3, 5, 5), torch.arange(16) % 2)
+
+    def objective(module: nn.Module, batch: Batch) -> Tensor:
+        return nn.functional.cross_entropy(module(batch.inputs), batch.labels)
+
+    before = net.conv.weight.detach().clone()
+    train(net, Views(data, 8, seed=0), objective, OPTIMIZATION)
+    assert not torch.equal(net.conv.weight, before)
