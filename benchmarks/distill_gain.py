@@ -239,9 +239,8 @@ def main() -> None:
     kept = arguments.results / "distill_gain.partial.jsonl"
     rows = run(jobs, kept, arguments.workers)
     teacher = teacher_scores(jobs[0], families_by_validation(rows)[0])
-    print("\n".join(table(rows, teacher)))
-    raw = {"teacher": teacher, "rows": rows}
-    write("distill_gain", raw, list(claims_of(rows)), arguments.results)
+    raw, lines = {"teacher": teacher, "rows": rows}, "\n".join(table(rows, teacher))
+    write("distill_gain", raw, list(claims_of(rows)), arguments.results, lines)
     kept.unlink()
 
 

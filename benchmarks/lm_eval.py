@@ -193,9 +193,8 @@ def main() -> None:
         setting = smoke(Path(scratch)) if arguments.smoke else full(arguments.run)
         written = write_all(setting)
         rows = summary(setting, written)
-    print(table(rows))
     claims = list(claims_of(setting, written, rows))
-    write("lm_eval", {"rows": rows}, claims, arguments.results)
+    write("lm_eval", {"rows": rows}, claims, arguments.results, table(rows))
 
 
 if __name__ == "__main__":

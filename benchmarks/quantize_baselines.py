@@ -175,7 +175,7 @@ def claims_of(net: str, rows: dict[str, dict[str, Any]]) -> Iterator[Claim]:
 
 def table(net: str, rows: dict[str, dict[str, Any]]) -> str:
     """The rows as text."""
-    lines = [f"\n{net}", f"{'':<50}{'bytes':>9}{'accuracy %':>12}{'speed-up':>10}  95 %"]
+    lines = [net, f"{'':<50}{'bytes':>9}{'accuracy %':>12}{'speed-up':>10}  95 %"]
     for name, row in rows.items():
         low, high = row["speedup"]["ci95"]
         lines.append(
@@ -197,9 +197,9 @@ def main() -> None:
     for net, candidate in setting.nets.items():
         with tempfile.TemporaryDirectory() as folder:
             raw[net] = compare(candidate, setting, Path(folder))
-        print(table(net, raw[net]))
         claims += claims_of(net, raw[net])
-    write("quantize_baselines", raw, claims, arguments.results)
+    tables = "\n\n".join(table(net, rows) for net, rows in raw.items())
+    write("quantize_baselines", raw, claims, arguments.results, tables)
 
 
 if __name__ == "__main__":
