@@ -27,6 +27,9 @@ A message is one sentence (two at most): what was wrong, where, what was given, 
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
+
 __all__ = [
     "CheckpointError",
     "CodeReferenceError",
@@ -46,7 +49,10 @@ __all__ = [
     "StageError",
     "StorageError",
     "TrainingDiverged",
+    "in_words",
 ]
+
+_MOST_CHARACTERS = 400
 
 
 class CompressError(Exception):
@@ -131,3 +137,19 @@ class ProcessError(CompressError):
 
 class MissingExtra(CompressError):
     """An optional dependency that is not installed; the message names the extra."""
+
+
+def in_words(error: BaseException) -> str:
+    """An exception that somebody else's code raised: its kind, the line, and what it says.
+
+    The line is the innermost that is not of an installed library: that which its author can mend.
+    """
+    installed = sysconfig.get_path("platlib"), sysconfig.get_path("purelib")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*installed, "<"))
+    ]
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    text = " ".join(str(error).split())[:_MOST_CHARACTERS].rstrip(".")
+    return f"{type(error).__name__}{place}{': ' if text else ''}{text}"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compress.errors import ContractViolation
 
-__all__ = ["Inputs", "batch_size_of", "device_of", "forward", "to_device"]
+__all__ = ["Inputs", "batch_size_of", "copied", "device_of", "forward", "to_device"]
 
 #: One batch: a tensor, or tensors by the name of the forward argument. Samples are on axis 0.
 Inputs = Tensor | dict[str, Tensor]
@@ -35,6 +35,13 @@ def batch_size_of(inputs: Inputs) -> int:
 def device_of(inputs: Inputs) -> torch.device:
     """Where a batch is."""
     return _first(inputs).device
+
+
+def copied(inputs: Inputs) -> Inputs:
+    """The batch in memory of its own."""
+    if isinstance(inputs, dict):
+        return {name: tensor.clone() for name, tensor in inputs.items()}
+    return inputs.clone()
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:

@@ -235,7 +235,7 @@ class Recipe(BaseModel):
             raise RecipeError(f"the recipe {self.name!r} names no task; add `task: digits`, say.")
         if not is_reference(self.task.name):
             return make_task(self.task)
-        made = self._references.resolve(self.task.name, "task")()
+        made = self._references.call(self.task.name, f"task {self.task.name!r}", {})
         if not isinstance(made, Task):
             raise RecipeError(
                 f"task: {self.task.name} must return a compress.Task; got {type(made).__name__}."

@@ -7,11 +7,11 @@ A recipe is data. It can name code, but only code in a module that was named wit
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.errors import CodeReferenceError
+from compress.errors import CodeReferenceError, CompressError, in_words
 
 __all__ = ["CodeReferences", "is_reference"]
 
@@ -41,6 +41,20 @@ class CodeReferences:
                 f"you name it: add `--import {module}` (in Python: imports=({module!r},))."
             )
 
+    def call(self, reference: str, where: str, options: Mapping[str, Any]) -> Any:
+        """What the callable that ``reference`` names makes of ``options``.
+
+        Raises:
+            CodeReferenceError: as :meth:`resolve`; or it failed, with what it raised.
+        """
+        make = self.resolve(reference, where)
+        try:
+            return make(**options)
+        except CompressError:
+            raise
+        except Exception as error:
+            raise CodeReferenceError(f"{where}: failed with {in_words(error)}.") from error
+
     def resolve(self, reference: str, where: str) -> Callable[..., Any]:
         """The callable that ``reference`` names.
 
@@ -50,16 +64,21 @@ class CodeReferences:
         self.check(reference, where)
         module_name, _, name = reference.partition(":")
         try:
-            found = getattr(importlib.import_module(module_name), name)
+            module = importlib.import_module(module_name)
         except ImportError as error:
             raise CodeReferenceError(
                 f"{where}: the module {module_name!r} cannot be imported ({error}); it must be "
                 "installed or lie in the current folder."
             ) from error
-        except AttributeError:
+        except CompressError:
+            raise
+        except Exception as error:
             raise CodeReferenceError(
-                f"{where}: the module {module_name!r} has no {name!r}."
-            ) from None
+                f"{where}: importing the module {module_name!r} failed with {in_words(error)}."
+            ) from error
+        if not hasattr(module, name):
+            raise CodeReferenceError(f"{where}: the module {module_name!r} has no {name!r}.")
+        found = getattr(module, name)
         if not callable(found):
             raise CodeReferenceError(
                 f"{where}: {reference!r} is a {type(found).__name__}, which cannot be called."

@@ -42,4 +42,5 @@ def run(session: Any, names: Sequence[str] | None, feeds: Mapping[str, Array]) -
     try:
         return list(session.run(names, dict(feeds)))
     except Exception as error:  # as above
-        raise LoweringError(f"onnxruntime cannot run the model: {error}") from error
+        words = " ".join(str(error).split())
+        raise LoweringError(f"onnxruntime cannot run the model: {words}") from error

@@ -14,7 +14,7 @@ from compress.algorithms.checkpoints import Checkpoint
 from compress.algorithms.fakequant import quantizable_layers
 from compress.algorithms.processes import ALONE, Processes
 from compress.candidate import Architecture, Candidate
-from compress.errors import CompressError
+from compress.errors import CompressError, StageError, in_words
 from compress.measure.target import Mode, Target
 from compress.references import CodeReferences
 from compress.running.folder import RunFolder
@@ -115,13 +115,24 @@ class Progress:
 
 @contextmanager
 def located(index: int, label: str) -> Iterator[None]:
-    """Errors raised inside say that they belong to the stage that makes row ``index``."""
+    """Errors raised inside say that they belong to the stage that makes row ``index``.
+
+    Raises:
+        CompressError: what was raised on purpose.
+        StageError: anything else, such as what a teacher, a loss or a stage of the user's raised.
+    """
     try:
         yield
     except CompressError as error:
         if error.index is None:
             error.index, error.label = index - 1, label
         raise
+    except BrokenPipeError:
+        raise  # whoever is told of the progress is gone: no stage's fault
+    except Exception as error:
+        problem = StageError(f"failed with {in_words(error)} (--debug shows how it came to it).")
+        problem.index, problem.label = index - 1, label
+        raise problem from error
 
 
 def labels_of(stages: Sequence[Stage]) -> list[str]:

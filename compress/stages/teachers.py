@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from compress.algorithms.layout import arrange, laid_out, layout_of
 from compress.artifact import file_sha256
 from compress.candidate import Candidate
-from compress.errors import DataError, RecipeError, StageError
-from compress.inputs import Inputs, batch_size_of, device_of, forward, to_device
+from compress.errors import DataError, LoweringError, RecipeError, StageError
+from compress.inputs import Inputs, batch_size_of, copied, device_of, forward, to_device
 from compress.recipe_file import RecipePath
 from compress.stages.base import Context, Teacher
 from compress.stages.models import HubSettings, ModelSettings, build_model
@@ -248,7 +248,10 @@ def build_teacher(
         return _onnx_teacher(settings.onnx)
     if settings.callable is not None:
         teach = context.references.resolve(settings.callable, "teacher.callable")
-        return OutputTeacher(teach, settings.callable, settings.callable)
+        # Whatever it does to its batch, the student is shown another one.
+        return OutputTeacher(
+            lambda inputs: teach(copied(inputs)), settings.callable, settings.callable
+        )
     settings.model.check(context.task)
     module = build_model(settings.model, context.build, context.seed)
     return frozen_teacher(module, context.origin.example)
@@ -258,6 +261,7 @@ def _onnx_teacher(path: Path) -> Teacher:
     import onnxruntime
 
     from compress.lower.feeds import batches
+    from compress.lower.session import run
 
     if not path.is_file():
         raise RecipeError(f"teacher.onnx: {path}: there is no such file.")
@@ -265,7 +269,8 @@ def _onnx_teacher(path: Path) -> Teacher:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes, which share no base
         raise DataError(f"teacher.onnx: {path}: onnxruntime cannot load it ({error}).") from error
-    names = [port.name for port in session.get_inputs()]
+    ports = session.get_inputs()
+    names = [port.name for port in ports]
 
     def teach(inputs: Inputs) -> Tensor:
         given = list(inputs) if isinstance(inputs, dict) else names[:1]
@@ -275,7 +280,11 @@ def _onnx_teacher(path: Path) -> Teacher:
                 f"gives {sorted(given)}."
             )
         there = to_device(inputs, torch.device("cpu"))
-        rows = [session.run(None, feeds)[0][-new:] for feeds, new in batches([there], session)]
+        try:
+            rows = [run(session, None, feeds)[0][-new:] for feeds, new in batches([there], session)]
+        except LoweringError as error:
+            takes = ", ".join(f"{port.name} {port.shape} {port.type}" for port in ports)
+            raise DataError(f"teacher.onnx: {path}: the file takes {takes}; {error}") from error
         return torch.from_numpy(np.concatenate(rows))
 
     return OutputTeacher(teach, str(path), file_sha256(path))

@@ -41,13 +41,8 @@ def _whole(architecture: Architecture, references: CodeReferences) -> nn.Module:
         return build_encoder(architecture.options)
     if not is_reference(architecture.arch):
         return build(architecture.arch, architecture.options)
-    make = references.resolve(architecture.arch, f"arch {architecture.arch!r}")
-    try:
-        made = make(**architecture.options)
-    except TypeError as error:
-        raise RecipeError(f"arch {architecture.arch!r}: {error}.") from error
+    where = f"arch {architecture.arch!r}"
+    made = references.call(architecture.arch, where, architecture.options)
     if not isinstance(made, nn.Module):
-        raise RecipeError(
-            f"arch {architecture.arch!r} must give a torch.nn.Module; got {type(made).__name__}."
-        )
+        raise RecipeError(f"{where} must give a torch.nn.Module; got {type(made).__name__}.")
     return made

@@ -96,7 +96,7 @@ def test_a_wrong_recipe_is_refused_with_its_place(text, message, refused):
         (recipe("  - {kind: nowhere_parts:X}"), ["--import", "nowhere_parts"], r"cannot be imported"),
         (recipe("  - {kind: json:dumps}"), ["--import", "json"], r"'json:dumps' is not a subclass of compress\.Stage"),
         (recipe("  - {kind: json:gone}"), ["--import", "json"], r"the module 'json' has no 'gone'"),
-        (recipe(task="json:dumps"), ["--import", "json"], r"unexpected TypeError|must return a compress\.Task"),
+        (recipe(task="json:dumps"), ["--import", "json"], r"task 'json:dumps': failed with TypeError at .*: dumps\(\) missing 1 required"),
         (recipe(model="{arch: 'collections:OrderedDict'}"), ["--import", "collections"], r"must give a torch\.nn\.Module; got OrderedDict"),
         (recipe(model="{arch: 'collections:OrderedDict', x: 1, y: 2}", task="digits"), ["--import", "collections"], r"must give a torch\.nn\.Module"),
     ],
@@ -293,3 +293,86 @@ def test_a_disk_that_fills_up_leaves_the_record_readable(tmp_path):
     assert re.search(r"could not be written \(File too large\); .*intact", said), said
     assert "Traceback" not in said
     assert Record.load(tmp_path / "run").status == "failed"
+
+
+OWN = """\
+import torch
+from compress import Stage
+
+class BrokenStage(Stage):
+    kind: str = "broken"
+
+    def run(self, candidate, context):
+        return candidate.modul
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        raise OSError("no memory left for it")
+
+def task():
+    return 1 / 0
+
+def raises(*tensors):
+    raise RuntimeError("not\\n  today.")
+
+def short(inputs):
+    return torch.zeros(len(inputs) - 1, 10)
+
+def not_finite(inputs):
+    return torch.full((len(inputs), 10), float("nan"))
+
+def vector(student, teacher, labels):
+    return (student - teacher).abs().mean(1)
+
+def number(student, teacher, labels):
+    return 3.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        (recipe(task="own_parts:task"), 2, r"task 'own_parts:task': failed with ZeroDivisionError at .*own_parts\.py:15: division by zero\."),
+        (recipe(model="{arch: 'own_parts:Net'}"), 2, r"arch 'own_parts:Net': failed with OSError at .*own_parts\.py:12: no memory left for it\."),
+        (recipe("  - {kind: distill, teacher: {callable: 'own_parts:raises'}}"), 1, r"stages\[0\] \(distill\): failed with RuntimeError at .*own_parts\.py:18: not today \(--debug shows how it came to it\)\."),
+        (recipe("  - {kind: distill, teacher: {callable: 'own_parts:short'}}"), 1, r"stages\[0\] \(distill\): the teacher own_parts:short must return one tensor with \d+ rows, one for each sample; got \(\d+, 10\)"),
+        (recipe("  - {kind: distill, teacher: {callable: 'own_parts:not_finite'}}"), 1, r"stages\[0\] \(distill\): the teacher returned values that are not finite"),
+        (recipe("  - {kind: distill, losses: [{kind: response}, {kind: 'own_parts:raises'}]}"), 1, r"stages\[0\] \(distill\): failed with RuntimeError at .*own_parts\.py:18"),
+        (recipe("  - {kind: distill, losses: [{kind: response}, {kind: 'own_parts:vector'}]}"), 1, r"the loss 'own_parts:vector' must return a tensor of one number, the mean over the batch; got \(\d+,\)"),
+        (recipe("  - {kind: distill, losses: [{kind: response}, {kind: 'own_parts:number'}]}"), 1, r"the loss 'own_parts:number' must return .*; got float"),
+    ],
+)  # fmt: skip
+def test_what_the_users_own_code_does_wrong_is_told_with_its_line(
+    text, code, message, refused, tmp_path, monkeypatch
+):
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+    given, said = refused(text, "--import", "own_parts", command="plan")
+    assert re.search(message, said), said
+    assert given == code
+
+
+def test_a_stage_of_the_users_own_that_raises_is_placed(refused, tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+    stages = "  - {kind: quantize}\n  - {kind: 'own_parts:BrokenStage'}"
+    code, said = refused(recipe(stages), "--quick", "--import", "own_parts")
+    assert code == 1
+    assert re.search(r"stages\[1\] \(broken\): failed with AttributeError at .*own_parts", said)
+    record = Record.load(Path("runs/r"))
+    assert record.status == "failed"
+    assert [row.stage for row in record.rows] == ["input", "quantize"]
+    assert "AttributeError" in record.error
+
+
+def test_a_module_that_cannot_even_be_read_is_told_with_its_line(refused, tmp_path, monkeypatch):
+    (tmp_path / "torn_parts.py").write_text("import torch\n\nraise ValueError('not here')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    code, said = refused(recipe(task="torn_parts:task"), "--import", "torn_parts")
+    assert code == 2
+    assert re.search(
+        r"importing the module 'torn_parts' failed with ValueError at .*torn_parts\.py:3: not here",
+        said,
+    )

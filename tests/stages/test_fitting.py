@@ -181,6 +181,13 @@ def test_a_callable_that_was_not_named_is_not_followed(start, context):
         DistillStage(teacher={"callable": "os:getcwd"}).run(start, context)
 
 
+def test_an_onnx_teacher_of_other_inputs_says_what_it_takes(context, tmp_path):
+    path = linear_onnx(tmp_path / "wide.onnx", "n")
+    teach = build_teacher(TeacherSettings(onnx=path), context)
+    with pytest.raises(DataError, match=r"wide\.onnx: the file takes \w+ .*24\] tensor\(float\); "):
+        teach(torch.zeros(2, 8))
+
+
 def test_an_onnx_teacher_that_is_none_is_explained(context, tmp_path):
     path = tmp_path / "t.onnx"
     path.write_bytes(b"nothing")

@@ -182,3 +182,14 @@ def test_a_teacher_that_views_its_maps_answers_whatever_lies_before_it():
     expected = net(x)
     answer = frozen_teacher(net, x)(x.contiguous(memory_format=torch.channels_last))
     assert torch.equal(answer, expected)
+
+
+def test_a_callable_may_change_its_batch(start, context):
+    def change(inputs):
+        return inputs.mul_(0)[:, :4]
+
+    vars(sys.modules["many_parts"])["change"] = change
+    inputs = CASE.example(3)
+    before = inputs.clone()
+    answer({"callable": "many_parts:change"}, context, inputs)
+    assert torch.equal(inputs, before)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Discriminator, Field, Tag, field_validator
 from torch import Tensor
 
+from compress.errors import StageError
 from compress.references import is_reference
 from compress.stages.losses.base import LossBlock, WeightSchedule
 from compress.stages.losses.features import (
@@ -109,7 +110,13 @@ class CustomLoss(LossBlock):
         own = scene.context.references.resolve(self.kind, f"losses: {self.kind}")
 
         def function(student: Answer, teacher: Answer, labels: Tensor | None) -> Tensor:
-            value: Tensor = own(student.outputs, teacher.outputs, labels)
+            value = own(student.outputs, teacher.outputs, labels)
+            if not (isinstance(value, Tensor) and value.shape == ()):
+                given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise StageError(
+                    f"the loss {self.kind!r} must return a tensor of one number, the mean over the "
+                    f"batch; got {given}."
+                )
             return value
 
         return Term(function, reads_labels=True)
