@@ -1,4 +1,4 @@
-"""Write docs/evidence.md from the results that are kept: every number with its bound."""
+"""Write docs/evidence.md from the results that are kept: claims with bounds, and whole runs."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.record import Record
+from compress.report import markdown
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "evidence.md"
 
 HEAD = """# Evidence
 
-What the scripts in `benchmarks/` found, with their raw samples in `benchmarks/results/`; repeat any
-of them with its command. Times are only ever compared with times of the same session, and intervals
-are of 95 %. This page is made of those files by `python benchmarks/evidence.py`.
+What the scripts in `benchmarks/` found, and what whole runs of `recipes/` gave; raw samples and
+records are in `benchmarks/results/`. Repeat any of them with its command. Times are only ever
+compared with times of the same session, and intervals are of 95 %. This page is made of those files
+by `python benchmarks/evidence.py`.
 """
 
 
 def page(results: Path) -> str:
     """The page, of all results in the folder."""
     kept = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
-    return "\n".join([HEAD, *(line for name in kept for line in section(name, kept[name]))])
+    records = [Record.load(path) for path in sorted(results.glob("*/record.json"))]
+    lines = [line for name in kept for line in section(name, kept[name])]
+    return "\n".join([HEAD, *lines, *(line for record in records for line in run(record))])
 
 
 def section(name: str, result: Mapping[str, Any]) -> Iterator[str]:
     """The lines about one script's result."""
     docstring = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or name
-    where = result["environment"]
     yield f"## {docstring.splitlines()[0].rstrip('.').replace('``', '`')}\n"
-    yield (
-        f"`python benchmarks/{name}.py`, {where['date'][:10]}, {where['cpu']}, "
-        f"onnxruntime {where['packages']['onnxruntime']}, torch {where['packages']['torch']}.\n"
-    )
+    yield f"`python benchmarks/{name}.py`, {_where(result['environment'])}.\n"
     if "table" in result:
         yield f"```\n{result['table']}\n```\n"
     yield "| what | value | 95 % interval | bound | holds |"
@@ -46,6 +48,22 @@ def section(name: str, result: Mapping[str, Any]) -> Iterator[str]:
             f"{_bound(claim)} | {'yes' if claim['holds'] else '**no**'} |"
         )
     yield ""
+
+
+def run(record: Record) -> Iterator[str]:
+    """The lines about one run of a recipe: its table on every target."""
+    yield f"## {record.recipe['description'].rstrip('.')}\n"
+    yield f"`compresskit run recipes/{record.name}.yaml`, {_where(record.environment)}.\n"
+    for target in record.targets:
+        yield markdown(record, target).rstrip() + "\n"
+
+
+def _where(environment: Mapping[str, Any]) -> str:
+    packages = environment["packages"]
+    return (
+        f"{environment['date'][:10]}, {environment['cpu']}, onnxruntime "
+        f"{packages['onnxruntime']}, torch {packages['torch']}"
+    )
 
 
 def _bound(claim: Mapping[str, Any]) -> str:
