@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from compress.errors import ContractViolation
 
-__all__ = ["Inputs", "batch_size_of", "copied", "device_of", "forward", "to_device"]
+__all__ = [
+    "Inputs",
+    "batch_size_of",
+    "copied",
+    "device_of",
+    "forward",
+    "own_tokens",
+    "to_device",
+]
 
 #: One batch: a tensor, or tensors by the name of the forward argument. Samples are on axis 0.
 Inputs = Tensor | dict[str, Tensor]
@@ -42,6 +50,15 @@ def copied(inputs: Inputs) -> Inputs:
     if isinstance(inputs, dict):
         return {name: tensor.clone() for name, tensor in inputs.items()}
     return inputs.clone()
+
+
+def own_tokens(inputs: Inputs) -> Tensor | None:
+    """Which tokens are the texts' own and not padding, ``(n, tokens)``; ``None`` if none says so.
+
+    It is ``attention_mask`` that says so, as transformers have it.
+    """
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    return None if mask is None else mask.bool()
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:

@@ -17,7 +17,7 @@ from compress.algorithms.batches import Batch, head
 from compress.algorithms.features import Feature, capture, matching, survey, uniform_map
 from compress.algorithms.session import Stateful
 from compress.errors import DataError, SelectorError, StageError
-from compress.inputs import Inputs, batch_size_of, device_of, forward
+from compress.inputs import Inputs, batch_size_of, device_of, forward, own_tokens
 from compress.stages.base import Context, Teacher
 from compress.stages.teachers import ModuleTeacher
 
@@ -42,11 +42,13 @@ class Answer:
     """What a net says about a batch, and what else it was asked for.
 
     ``features`` are by the name of a layer or a lesson. ``outputs`` are ``(n, 0)`` where a teacher
-    was not asked for them.
+    was not asked for them. ``own_tokens``, of a student's answer about padded texts, are those that
+    are no padding, ``(n, tokens)``.
     """
 
     outputs: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    own_tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ def watch(run: nn.Module, student: nn.Module, batch: Batch, layers: Sequence[str
     """The student's answer; ``run`` is the student, perhaps wrapped to run on several devices."""
     with capture(student, layers) as seen:
         outputs = forward(run, batch.inputs)
-    return Answer(outputs, dict(seen))
+    return Answer(outputs, dict(seen), own_tokens(batch.inputs))
 
 
 def compared(

@@ -1,5 +1,7 @@
 """Recipes on a folder: students, teachers, and every stage on an encoder with its mask."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -16,6 +18,7 @@ from compress.lower import lower
 from compress.running import measuring
 from compress.stages.base import Context
 from compress.stages.teachers import frozen_teacher
+from compress.stages.terms import Question, Scene, ask, watch
 from compress.zoo.building import build_module
 
 LOSSES = (
@@ -267,3 +270,33 @@ def test_distillation_brings_the_student_nearer_to_its_teacher(start, tmp_path):
     untrained = DistillStage(**settings).rehearse(candidate, context)
     trained = DistillStage(**settings, epochs=6, views=1).run(candidate, context)
     assert distance(trained) < 0.8 * distance(untrained)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [
+        ("hidden", "model.encoder.layer.*"),
+        ("attention-maps", "model.encoder.layer.*.attention.self"),
+    ],
+)
+def test_padding_says_nothing_to_losses_of_layers(kind, layers, start, tmp_path):
+    candidate, task = start
+    context = context_for(start, tmp_path)
+    stage = DistillStage(
+        student={"layers": [0, 2]}, losses=[{"kind": kind, "student": layers, "teacher": layers}]
+    )
+    student = stage.rehearse(candidate, context).module
+    term = stage.losses[0].term(Scene(student, context.teacher, context))
+    texts = head(task.train, 96)
+    short = texts.inputs["attention_mask"].sum(1) <= 9
+    assert bool(short.any())
+
+    def value(length):
+        inputs = {name: ids[short, :length] for name, ids in texts.inputs.items()}
+        batch = replace(texts, inputs=inputs)
+        ours = watch(student, student, batch, term.student_layers)
+        theirs = ask(context.teacher, batch, Question.of([term]))
+        return float(term.function(ours, theirs, None).detach())
+
+    assert value(12) > 0
+    assert value(9) == pytest.approx(value(12), rel=1e-4)

@@ -469,6 +469,31 @@ def test_attention_of_different_heads_is_averaged_over_heads():
     assert float(losses.attention_maps(student, teacher)) == pytest.approx(float(expected))
 
 
+OWN = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()  # the rest pads
+
+
+def test_hidden_states_of_padding_do_not_count():
+    student, teacher = TOKENS
+    rows = [(i, j) for i in range(3) for j in range(5) if OWN[i, j]]
+    expected = np.mean([mean_square(student[i, j], teacher[i, j]) for i, j in rows])
+    assert float(losses.hidden(student, teacher, OWN)) == pytest.approx(float(expected))
+    assert float(losses.hidden(student, teacher, OWN)) != float(losses.hidden(student, teacher))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_attention_from_and_to_padding_does_not_count(heads):
+    student, teacher = torch.rand(3, 2, 5, 5), torch.rand(3, 2, 5, 5)[:, :heads]
+    ours, theirs = (m.mean(1, keepdim=True) if heads == 1 else m for m in (student, teacher))
+    expected = np.mean(
+        [
+            mean_square(ours[n, h, q, k], theirs[n, h, q, k])
+            for n, h, q, k in np.ndindex(*ours.shape)
+            if OWN[n, q] and OWN[n, k]
+        ]
+    )
+    assert float(losses.attention_maps(student, teacher, OWN)) == pytest.approx(float(expected))
+
+
 FEATURES = {
     "hint": (MAPS[0], MAPS[1][:, :1], r"has 2 channels and the teacher's 1; an adapter"),
     "attention_transfer": (SCORES[0], SCORES[1], r"no positions: choose layers before the pooling"),

@@ -56,10 +56,15 @@ def attention_transfer(student: Tensor, teacher: Tensor, power: float = 2.0) -> 
     return (maps[0] - maps[1]).square().sum(1).mean()
 
 
-def hidden(student: Tensor, teacher: Tensor) -> Tensor:
+def hidden(student: Tensor, teacher: Tensor, own_tokens: Tensor | None = None) -> Tensor:
     """Mean squared difference of hidden states ``(n, tokens, width)``.
 
     Jiao et al. 2020, "TinyBERT", equation 8.
+
+    Args:
+        student: hidden states.
+        teacher: hidden states, same shape.
+        own_tokens: which tokens count, ``(n, tokens)``: padding says nothing; ``None`` for all.
 
     Raises:
         DataError: the shapes differ.
@@ -69,14 +74,22 @@ def hidden(student: Tensor, teacher: Tensor) -> Tensor:
             f"hidden: the student's states are {tuple(student.shape)} and the teacher's "
             f"{tuple(teacher.shape)}; both must see the same tokens: use hint where they do not."
         )
+    if own_tokens is not None and own_tokens.shape == student.shape[:2]:
+        student, teacher = student[own_tokens], teacher[own_tokens]
     return F.mse_loss(student, teacher)
 
 
-def attention_maps(student: Tensor, teacher: Tensor) -> Tensor:
+def attention_maps(student: Tensor, teacher: Tensor, own_tokens: Tensor | None = None) -> Tensor:
     """Mean squared difference of attention ``(n, heads, queries, keys)``.
 
     Jiao et al. 2020, "TinyBERT", equation 7, on scores before the softmax. Where the numbers of
     heads differ, which the paper does not have, each net's mean over its heads is compared.
+
+    Args:
+        student: maps.
+        teacher: maps; heads may differ.
+        own_tokens: which tokens count, as queries and as keys, ``(n, tokens)``; ``None`` for all.
+            The authors' code leaves out what is masked, too.
 
     Raises:
         DataError: different tokens.
@@ -88,5 +101,9 @@ def attention_maps(student: Tensor, teacher: Tensor) -> Tensor:
             f"and the teacher over {tuple(teacher.shape[2:])}; both must see the same tokens."
         )
     if student.shape[1] != teacher.shape[1]:
-        student, teacher = student.mean(1), teacher.mean(1)
+        student, teacher = student.mean(1, keepdim=True), teacher.mean(1, keepdim=True)
+    if own_tokens is not None and (own_tokens.shape[-1],) * 2 == student.shape[2:]:
+        both = own_tokens[:, None, :, None] & own_tokens[:, None, None, :]
+        both = both.expand_as(student)
+        student, teacher = student[both], teacher[both]
     return F.mse_loss(student, teacher)

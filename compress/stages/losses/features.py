@@ -18,7 +18,8 @@ from compress.stages.terms import Answer, Layers, Scene, Term
 
 __all__ = ["AttentionMapsLoss", "AttentionTransferLoss", "HiddenLoss", "HintLoss"]
 
-_Compare = Callable[[Tensor, Tensor], Tensor]
+#: Of the student's feature, the teacher's, and which tokens count where texts are padded.
+_Compare = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class PairedBlock(LossBlock):
@@ -48,7 +49,11 @@ class HintLoss(PairedBlock):
         """Adapted differences, averaged over pairs."""
         pairs = self.pairs(scene)
         adapters = [_adapter(scene, pair, tokens=False) for pair in pairs]
-        return scene.tried(self.kind, _paired(scene, pairs, functions.hint, adapters))
+
+        def compare(student: Tensor, teacher: Tensor, _: Tensor | None) -> Tensor:
+            return functions.hint(student, teacher)
+
+        return scene.tried(self.kind, _paired(scene, pairs, compare, adapters))
 
 
 class AttentionTransferLoss(PairedBlock):
@@ -60,7 +65,7 @@ class AttentionTransferLoss(PairedBlock):
     def term(self, scene: Scene) -> Term:
         """Differences of attention, averaged over pairs."""
 
-        def compare(student: Tensor, teacher: Tensor) -> Tensor:
+        def compare(student: Tensor, teacher: Tensor, _: Tensor | None) -> Tensor:
             return functions.attention_transfer(student, teacher, self.power)
 
         return scene.tried(self.kind, _paired(scene, self.pairs(scene), compare))
@@ -70,7 +75,7 @@ class HiddenLoss(PairedBlock):
     """Match hidden states of transformers (Jiao et al. 2020).
 
     Where widths differ, a learned linear map brings the student's to the teacher's; it is thrown
-    away afterwards.
+    away afterwards. Padding does not count.
     """
 
     kind: Literal["hidden"] = "hidden"
@@ -79,7 +84,11 @@ class HiddenLoss(PairedBlock):
         """Adapted differences, averaged over pairs."""
         pairs = self.pairs(scene)
         adapters = [_adapter(scene, pair, tokens=True) for pair in pairs]
-        term = _paired(scene, pairs, functions.hidden, adapters, tokens=True)
+
+        def compare(student: Tensor, teacher: Tensor, own_tokens: Tensor | None) -> Tensor:
+            return functions.hidden(student.movedim(1, -1), teacher.movedim(1, -1), own_tokens)
+
+        term = _paired(scene, pairs, compare, adapters, tokens=True)
         return scene.tried(self.kind, term)
 
 
@@ -87,7 +96,7 @@ class AttentionMapsLoss(PairedBlock):
     """Match attention maps of transformers (Jiao et al. 2020).
 
     The layers are attention modules. Their scores are worked out from their queries and keys; where
-    one net gives only probabilities, probabilities are compared.
+    one net gives only probabilities, probabilities are compared. Padding does not count.
     """
 
     kind: Literal["attention-maps"] = "attention-maps"
@@ -102,7 +111,9 @@ class AttentionMapsLoss(PairedBlock):
         def function(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
             parts = [
                 functions.attention_maps(
-                    a.maps(student.features, softmax), b.maps(teacher.features, softmax)
+                    a.maps(student.features, softmax),
+                    b.maps(teacher.features, softmax),
+                    student.own_tokens,
                 )
                 for a, b in zip(ours, theirs, strict=True)
             ]
@@ -140,6 +151,7 @@ def _paired(
             compare(
                 adapter(channels_first(student.features[a], ours[i].channels_last)),
                 channels_first(teacher.features[b], theirs[i].channels_last),
+                student.own_tokens,
             )
             for i, ((a, b), adapter) in enumerate(zip(pairs, between, strict=True))
         ]
