@@ -4,7 +4,13 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
+import yaml
+
+from compress import Record
+
 ROOT = Path(__file__).parents[2]
+RUNS = sorted((ROOT / "benchmarks" / "results").glob("*/record.json"))
 
 
 def script():
@@ -26,3 +32,28 @@ def test_a_claim_that_does_not_hold_is_said_to(tmp_path):
     page = script().page(tmp_path)
     assert "| 5 | 2.8 to 3.09 | ≤ 4 | **no** |" in page
     assert "```\na b\n```" in page
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.parent.name)
+def test_a_kept_run_is_whole_and_of_the_recipe_as_it_is_written_now(path):
+    record = Record.load(path)
+    written = yaml.safe_load((ROOT / "recipes" / f"{record.name}.yaml").read_text())
+    assert path.parent.name == record.name
+    assert record.status == "done"
+    assert len(record.rows) == 1 + len(written["stages"])
+    assert says(record.recipe, written)
+
+
+def says(kept, written):
+    """Whether all that is written is in what is kept, where defaults are filled in."""
+    if isinstance(written, dict):
+        return all(says(kept.get(key), value) for key, value in written.items())
+    if isinstance(written, list):
+        return len(kept) == len(written) and all(map(says, kept, written))
+    if isinstance(written, str) and isinstance(kept, dict):
+        return kept["name"] == written
+    if isinstance(written, str) and written.startswith("../"):
+        return kept.endswith(written.removeprefix("../"))
+    if isinstance(written, str) and isinstance(kept, list):
+        return kept == [written]
+    return kept == written
