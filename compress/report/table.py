@@ -6,7 +6,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.pareto import chances_on, contenders, front_facts, recommend
 from compress.pareto.words import (
@@ -40,7 +40,7 @@ _ASCII = str.maketrans(
     {"±": "+/-", "−": "-", "≈": "~", "µ": "u", "×": "x", "…": ".", "·": "-", "↓": "v", "↑": "^"}
 )
 _ABSENT = "-"
-_WIDTH = 100
+_WIDTH, _HEADING = 100, 11
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def columns(record: Record, target: str, *, unit_for_s: float | None = None) -> 
         Column("row", "", tuple(f"{r.row.index}{r.mark}" for r in rows), left=True),
         Column("stage", "", tuple(plain(r.row.stage, 60) for r in rows), left=True),
         Column(
-            plain(record.task.metric, 11),
+            plain(record.task.metric, 60),
             "% ± 95 %" if percent else "± 95 %",
             tuple(_accuracy(m, percent) for m in found),
         ),
@@ -203,11 +203,14 @@ def text_table(
 ) -> str:
     """The table and its findings as plain text, no line longer than ``width`` columns.
 
-    Stage names are cut, then the least important columns left out, until it fits. ``ascii_only``
-    is for terminals whose encoding knows no more than that.
+    Headings and stage names are cut, then the least important columns left out, until it fits.
+    ``ascii_only`` is for terminals whose encoding knows no more than that.
     """
     width = max(width, 40)
-    given = columns(record, target)
+    given = [
+        replace(column, heading=_cut(column.heading, _HEADING))
+        for column in columns(record, target)
+    ]
     if ascii_only:
         given = [_in_ascii(column) for column in given]
     kept = _fit(given, width)

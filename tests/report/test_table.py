@@ -128,6 +128,12 @@ def test_markdown_escapes_what_would_break_it(chain, adversarial):
     assert "<script>" not in markdown(adversarial, adversarial.targets[0]).replace("\\<", "")
 
 
+def test_only_a_terminal_is_too_narrow_for_the_name_of_a_metric(chain):
+    chain.task.metric = "similarity_spearman"
+    assert "similarity…" in text_table(chain, "laptop")
+    assert "| similarity\\_spearman ± 95 % |" in markdown(chain, "laptop")
+
+
 def test_csv_has_unrounded_numbers_in_base_units(chain):
     rows = list(csv.DictReader(io.StringIO(sheet([("run", chain)]))))
     assert len(rows) == 5
