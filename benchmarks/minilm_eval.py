@@ -175,15 +175,14 @@ def compare(setting: Setting, folder: Path) -> dict[str, dict[str, Any]]:
     files = {length: files_of(rows, length, setting, folder) for length in lengths}
     task = setting.tasks[lengths[0]]
     found: dict[str, dict[str, Any]] = {}
-    teacher = embed(files[lengths[0]][0], task.test, len(task.test))
-    taught = probe_hits(files[lengths[0]][0], task, setting.probe_samples)
-    for (stage, _), path in zip(rows, files[lengths[0]], strict=True):
-        outputs = embed(path, task.test, len(task.test))
-        spearman, interval = pair_spearman(outputs, teacher)
+    paths = files[lengths[0]]
+    embeddings = [embed(path, task.test, len(task.test)) for path in paths]
+    hits = [probe_hits(path, task, setting.probe_samples) for path in paths]
+    for (stage, _), path, outputs, right in zip(rows, paths, embeddings, hits, strict=True):
+        spearman, interval = pair_spearman(outputs, embeddings[0])
         by_sample, overlap = (
-            measure(outputs, teacher) for measure in (similarity_spearman, neighbour_overlap)
+            measure(outputs, embeddings[0]) for measure in (similarity_spearman, neighbour_overlap)
         )
-        right = probe_hits(path, task, setting.probe_samples)
         found[stage] = {
             "bytes": path.stat().st_size,
             "pair_spearman": spearman,
@@ -193,8 +192,8 @@ def compare(setting: Setting, folder: Path) -> dict[str, dict[str, Any]]:
             "overlap_10": float(overlap.mean()),
             "overlap_10_ci95": [*bootstrap_mean(overlap)],
             "probe": float(right.mean()),
-            "probe_lost": float((taught - right).mean()),
-            "probe_lost_ci95": [*bootstrap_mean(taught - right)],
+            "probe_lost": float((hits[0] - right).mean()),
+            "probe_lost_ci95": [*bootstrap_mean(hits[0] - right)],
             "speedup": {},
             "latency_p50_s": {},
         }

@@ -127,6 +127,7 @@ class Stage(BaseModel, ABC):
         """What would come out, in structure and formats, without training: for ``plan``.
 
         A stage that changes structure or numerics should check here all that it can without work.
+        One that trains may report ``{"event": "pace", "seconds": ...}``, which the forecast adds.
         """
         return candidate
 

@@ -6,10 +6,11 @@ quantisation where formats are declared, and with promised zeros put back after 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,8 +18,9 @@ from torch import nn
 
 from compress.algorithms.batches import Views, is_labelled, read
 from compress.algorithms.fakequant import simulate
+from compress.algorithms.layout import arrange, laid_out, layout_of
 from compress.algorithms.mixing import Mix
-from compress.algorithms.optimization import Schedule
+from compress.algorithms.optimization import Schedule, make_optimizer
 from compress.algorithms.sparsity import keep_zeros
 from compress.algorithms.training import (
     Beside,
@@ -37,13 +39,16 @@ from compress.inputs import forward, to_device
 from compress.stages.base import Context, Teacher, formats_of, ranges_of
 from compress.stages.losses import LossSettings, labelled, task_loss
 from compress.stages.memory import CacheSettings, TeacherMemory, remembering
-from compress.stages.objective import WeightedSum, weighted
-from compress.stages.terms import Scene
+from compress.stages.objective import Weighted, WeightedSum, weighted
+from compress.stages.terms import Answer, Question, Scene, ask
 from compress.task import Dataset, Task
 
 __all__ = ["Training", "fit", "rehearse_losses", "validation_loss"]
 
 _WARMUP, _ONE_CYCLE_WARMUP = 0.05, 0.3
+# Of a loss that is about another text in some steps only, more than one call has to be seen.
+_TIMED_CALLS = 2
+_T = TypeVar("_T")
 
 
 class MixSettings(BaseModel):
@@ -187,20 +192,24 @@ def rehearse_losses(
 ) -> None:
     """Work out every loss once, on two samples: what does not fit is found before the training.
 
-    Reports what the teacher's answers will take on disk.
+    Reports what the teacher's answers will take on disk, and how long the training will about take.
 
     Raises:
         CompressError: what :func:`fit` would fail with.
     """
     _check(losses, context, teacher)
+    _check_patience(training, context)
     with isolated(context.seed):
         scene = Scene(candidate.module, teacher, context)
-        terms = [scene.tried(loss.kind, loss.term(scene)) for loss in losses]
+        made = weighted(losses, scene, training.epochs)
+        terms = [scene.tried(one.name, one.term) for one in made]
         views, kept = training.data(context), training.repeated_views
         if kept is not None and any(loss.asks_teacher for loss in losses):
             memory = TeacherMemory(scene, terms, views, kept, training.cache)
             memory.check_room()
             context.report({"event": "answers", "bytes": memory.nbytes})
+        seconds = _seconds(candidate, context, training, made, scene)
+        context.report({"event": "pace", "seconds": seconds})
 
 
 @torch.no_grad()
@@ -253,6 +262,50 @@ def _keeping(
     if context.processes.is_first:
         diverged.unlink(missing_ok=True)  # of an earlier try
     return Keeping(checkpoint, [], diverged)
+
+
+def _seconds(
+    candidate: Candidate,
+    context: Context,
+    training: Training,
+    made: Sequence[Weighted],
+    scene: Scene,
+) -> float:
+    """How long the training will about take, from trying its first batch; validation is left out.
+
+    The batch is as the loop has it: augmented, in the layout of the module, its formats simulated.
+    """
+    student, views = candidate.fork().module, training.data(context)
+    layout = layout_of(student, candidate.example)
+    arrange(student.train(), layout)
+    first = next(iter(views.batches(0)))
+    batch = replace(first, inputs=laid_out(first.inputs, layout))
+    optimizer = make_optimizer(list(student.parameters()), training.optimization())
+    teacher, question = scene.teacher, Question.of(one.term for one in made)
+    answer, answer_s = Answer(torch.empty(0)), 0.0
+    asks = teacher is not None and not question.is_empty
+    if teacher is not None and asks:
+        answer, answer_s = _timed(lambda: ask(teacher, batch, question))
+    objective = WeightedSum(student, made, (lambda _: answer) if asks else None)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(objective(student, batch))
+        optimizer.step()
+
+    formats = formats_of(candidate)
+    with simulate(student, formats, ranges_of(candidate.module, formats, context.task)):
+        _, step_s = _timed(step)
+    asked = min(training.views or training.epochs, training.epochs)
+    return len(views) * (training.epochs * step_s + asked * answer_s)
+
+
+def _timed(work: Callable[[], _T]) -> tuple[_T, float]:
+    """What the work gives, and how long it takes once memory and kernels are planned."""
+    work()
+    start = time.perf_counter()
+    results = [work() for _ in range(_TIMED_CALLS)]
+    return results[-1], (time.perf_counter() - start) / _TIMED_CALLS
 
 
 def _hooks(

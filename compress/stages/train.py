@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from compress.candidate import Candidate
 from compress.stages.base import Context, Effect, Stage
-from compress.stages.fitting import Training, fit
+from compress.stages.fitting import Training, fit, rehearse_losses
 from compress.stages.losses import LabelLoss
 
 __all__ = ["TrainStage"]
@@ -22,6 +22,11 @@ class TrainStage(Training, Stage):
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with trained weights."""
         return fit(candidate.fork(), context, self, [LabelLoss()], teacher=None)
+
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """The candidate as it is, once its labels and its loss are seen to fit."""
+        rehearse_losses(candidate, context, self, [LabelLoss()], teacher=None)
+        return candidate
 
     def explain(self) -> str:
         """What this stage will do."""

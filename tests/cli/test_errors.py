@@ -127,6 +127,14 @@ def test_what_a_stage_cannot_do_is_known_to_plan_as_well(command, stages, code, 
     assert given == code
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_labels_that_are_not_there_are_missed_by_plan_as_well(command, refused):
+    unlabelled = recipe("  - {kind: train}", task="{name: digits, inputs_only: true}")
+    code, said = refused(unlabelled, command=command)
+    assert code == 1
+    assert re.match(r"stages\[0\] \(train\): the loss `label` needs labels and the training", said)
+
+
 def test_a_loss_that_is_not_finite_says_where(refused):
     code, said = refused(
         recipe("  - {kind: train, learning_rate: 1.0e+30, clip_norm: null, optimizer: sgd}"),

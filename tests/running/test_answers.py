@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from compress import DistillStage, PruneStage, Recipe, Record, TrainStage
@@ -111,6 +113,34 @@ def test_plan_forecasts_what_they_take(kind, tmp_path):
     assert [line.answer_bytes for line in plan.stages] == [0, 2 * 1077 * 10 * 4]
     assert plan.disk_bytes >= 2 * 1077 * 10 * 4
     assert not list(tmp_path.iterdir())
+
+
+SLOW = """\
+schema: 1
+name: slow
+task: digits
+model: {arch: mlp, in_features: 64, width: 16}
+stages:
+  - kind: distill
+    teacher: {callable: "slow_parts:teach"}
+    epochs: 200
+    batch_size: 1000
+"""
+ASKED_S = 0.05
+
+
+def test_plan_forecasts_the_time_that_they_take(tmp_path, monkeypatch):
+    module = types.ModuleType("slow_parts")
+    module.teach = lambda inputs: time.sleep(ASKED_S) or torch.zeros(len(inputs), 10)
+    monkeypatch.setitem(sys.modules, "slow_parts", module)
+
+    def seconds(more):
+        made = Recipe.loads(SLOW + more, imports=("slow_parts",))
+        return made.plan(workdir=tmp_path).stages[1].seconds
+
+    every_epoch = 200 * 2 * ASKED_S
+    assert seconds("") >= every_epoch
+    assert 2 * ASKED_S <= seconds("    views: 1\n") < every_epoch
 
 
 RECIPE = """\
