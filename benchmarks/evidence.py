@@ -67,7 +67,9 @@ def _where(environment: Mapping[str, Any]) -> str:
 
 
 def _bound(claim: Mapping[str, Any]) -> str:
-    below = claim["value"] <= claim["bound"]
+    if claim["value"] == claim["bound"]:
+        return f"= {_number(claim['bound'])}"
+    below = claim["value"] < claim["bound"]
     return f"{'≤' if below == claim['holds'] else '≥'} {_number(claim['bound'])}"
 
 
