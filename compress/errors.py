@@ -27,9 +27,6 @@ A message is one sentence (two at most): what was wrong, where, what was given, 
 
 from __future__ import annotations
 
-import sysconfig
-import traceback
-
 __all__ = [
     "CheckpointError",
     "CodeReferenceError",
@@ -144,7 +141,10 @@ def in_words(error: BaseException) -> str:
 
     The line is the innermost that is not of an installed library: that which its author can mend.
     """
-    installed = sysconfig.get_path("platlib"), sysconfig.get_path("purelib")
+    import sysconfig
+    import traceback
+
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")]
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
