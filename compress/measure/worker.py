@@ -533,14 +533,16 @@ def _ran(session: Any, job: Job) -> Job | None:
     ``int8_mac_fraction``, the share of multiply-accumulates that it computes in int8.
     """
     if isinstance(session, _OpenVino):
-        return {"int8_mac_fraction": _openvino_int8_fraction(session.compiled)}
+        fraction = _openvino_int8_fraction(session.compiled)
+        return None if fraction is None else {"int8_mac_fraction": fraction}
     return None if _provider(job) == "cpu" else _placement(session, _provider(job))
 
 
-def _openvino_int8_fraction(compiled: Any) -> float:
+def _openvino_int8_fraction(compiled: Any) -> float | None:
     """From the graph that runs: a product whose activations are int8 there is computed in int8.
 
     The type that OpenVINO itself notes there is int8 for weights that are only stored so, too.
+    ``None`` where no product is seen: with AVX-512 a whole MLP becomes one kernel.
     """
     total = int8 = 0.0
     for node in compiled.get_runtime_model().get_ops():
@@ -549,7 +551,7 @@ def _openvino_int8_fraction(compiled: Any) -> float:
             macs = _openvino_macs(node, kind)
             total += macs
             int8 += macs * (node.input_value(0).element_type.get_type_name() in ("i8", "u8"))
-    return int8 / total if total else 0.0
+    return int8 / total if total else None
 
 
 def _openvino_macs(node: Any, kind: str) -> float:

@@ -38,14 +38,29 @@ def test_both_runtimes_answer_alike_from_an_int8_file(name, artifact, answers):
 def test_int8_layers_run_in_int8(name, artifact):
     made = artifact(name, "int8")
     job = {"model": str(made.path), **OPENVINO}
-    ran = worker._ran(worker._open(job), job)
-    assert ran["int8_mac_fraction"] > made.census.int8_mac_fraction - 0.01
+    session = worker._open(job)
+    ran = worker._ran(session, job)
+    if name == "mlp" and hides_products(session):
+        assert ran is None
+    else:
+        assert ran["int8_mac_fraction"] > made.census.int8_mac_fraction - 0.01
+
+
+def hides_products(session):
+    """Whether OpenVINO made one kernel of the whole net, as it does of an MLP with AVX-512."""
+    kinds = {
+        str(op.get_rt_info()["layerType"].get())
+        for op in session.compiled.get_runtime_model().get_ops()
+    }
+    return kinds <= {"Input", "Const", "Subgraph", "Output"}
 
 
 def test_float_layers_run_in_float(artifact):
     for name, format in (("resnet", "float"), ("mlp", "weights")):
         job = {"model": str(artifact(name, format).path), **OPENVINO}
-        assert worker._ran(worker._open(job), job) == {"int8_mac_fraction": 0.0}
+        session = worker._open(job)
+        if not hides_products(session):
+            assert worker._ran(session, job) == {"int8_mac_fraction": 0.0}
 
 
 def test_a_session_has_times_memory_and_what_was_executed(artifact, hasty):
