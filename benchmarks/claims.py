@@ -13,6 +13,7 @@ from typing import Any
 
 from compress.environment import environment
 from compress.measure.stats import student_quantile
+from compress.measure.worker import machine
 from compress.record import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,7 +62,7 @@ def write(
     path = folder / f"{name}.json"
     content = {
         "command": " ".join(["python", *_without_results(sys.argv)]),
-        "environment": environment(),
+        "environment": {**environment(), "isa": machine()["isa"]},
         **({"table": table} if table else {}),
         "raw": raw,
         "claims": [asdict(claim) for claim in claims],

@@ -60,8 +60,11 @@ def run(record: Record) -> Iterator[str]:
 
 def _where(environment: Mapping[str, Any]) -> str:
     packages = environment["packages"]
+    targets = list(environment.get("targets", {}).values())
+    isa = environment.get("isa") or (targets[0]["device"]["isa"] if targets else [])
+    cpu = f"{environment['cpu']} ({', '.join(isa)})" if isa else environment["cpu"]
     return (
-        f"{environment['date'][:10]}, {environment['cpu']}, onnxruntime "
+        f"{environment['date'][:10]}, {cpu}, onnxruntime "
         f"{packages['onnxruntime']}, torch {packages['torch']}"
     )
 
