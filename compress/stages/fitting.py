@@ -40,7 +40,7 @@ from compress.stages.base import Context, Teacher, formats_of, ranges_of
 from compress.stages.losses import LossSettings, labelled, task_loss
 from compress.stages.memory import CacheSettings, TeacherMemory, remembering
 from compress.stages.objective import Weighted, WeightedSum, weighted
-from compress.stages.terms import Answer, Question, Scene, ask
+from compress.stages.terms import Question, Scene, ask
 from compress.task import Dataset, Task
 
 __all__ = ["Training", "fit", "rehearse_losses", "validation_loss"]
@@ -208,7 +208,7 @@ def rehearse_losses(
             memory = TeacherMemory(scene, terms, views, kept, training.cache)
             memory.check_room()
             context.report({"event": "answers", "bytes": memory.nbytes})
-        seconds = _seconds(candidate, context, training, made, scene)
+        seconds = _seconds(candidate, training, made, scene, views)
         context.report({"event": "pace", "seconds": seconds})
 
 
@@ -266,27 +266,26 @@ def _keeping(
 
 def _seconds(
     candidate: Candidate,
-    context: Context,
     training: Training,
     made: Sequence[Weighted],
     scene: Scene,
+    views: Views,
 ) -> float:
     """How long the training will about take, from trying its first batch; validation is left out.
 
     The batch is as the loop has it: augmented, in the layout of the module, its formats simulated.
     """
-    student, views = candidate.fork().module, training.data(context)
+    student = candidate.fork().module
     layout = layout_of(student, candidate.example)
     arrange(student.train(), layout)
     first = next(iter(views.batches(0)))
     batch = replace(first, inputs=laid_out(first.inputs, layout))
     optimizer = make_optimizer(list(student.parameters()), training.optimization())
     teacher, question = scene.teacher, Question.of(one.term for one in made)
-    answer, answer_s = Answer(torch.empty(0)), 0.0
-    asks = teacher is not None and not question.is_empty
-    if teacher is not None and asks:
+    answer, answer_s = None, 0.0
+    if teacher is not None and not question.is_empty:
         answer, answer_s = _timed(lambda: ask(teacher, batch, question))
-    objective = WeightedSum(student, made, (lambda _: answer) if asks else None)
+    objective = WeightedSum(student, made, None if answer is None else lambda _: answer)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -294,9 +293,9 @@ def _seconds(
         optimizer.step()
 
     formats = formats_of(candidate)
-    with simulate(student, formats, ranges_of(candidate.module, formats, context.task)):
+    with simulate(student, formats, ranges_of(candidate.module, formats, scene.context.task)):
         _, step_s = _timed(step)
-    asked = min(training.views or training.epochs, training.epochs)
+    asked = training.repeated_views or training.epochs
     return len(views) * (training.epochs * step_s + asked * answer_s)
 
 
