@@ -337,6 +337,14 @@ def number(student, teacher, labels):
 """
 
 
+@pytest.fixture
+def own_parts(tmp_path, monkeypatch):
+    """The module of that name, importable."""
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+
+
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
@@ -351,20 +359,14 @@ def number(student, teacher, labels):
     ],
 )  # fmt: skip
 def test_what_the_users_own_code_does_wrong_is_told_with_its_line(
-    text, code, message, refused, tmp_path, monkeypatch
+    text, code, message, refused, own_parts
 ):
-    (tmp_path / "own_parts.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
     given, said = refused(text, "--import", "own_parts", command="plan")
     assert re.search(message, said), said
     assert given == code
 
 
-def test_a_stage_of_the_users_own_that_raises_is_placed(refused, tmp_path, monkeypatch):
-    (tmp_path / "own_parts.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+def test_a_stage_of_the_users_own_that_raises_is_placed(refused, own_parts):
     stages = "  - {kind: quantize}\n  - {kind: 'own_parts:BrokenStage'}"
     code, said = refused(recipe(stages), "--quick", "--import", "own_parts")
     assert code == 1
