@@ -5,12 +5,12 @@ in it is encoded: every stage finds a module that it can trace, prune and train.
 
 It is saved as safetensors plus JSON, without pickle. The JSON names the architecture and lists the
 integer attributes of every submodule (channels, groups, heads, ...), from which a pruned structure
-is rebuilt around a freshly built module of that architecture.
+is rebuilt around a freshly built module of that architecture. Which names are one tensor (ties) is
+structure too: what is tied is stored once, and is one tensor again once loaded.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +24,21 @@ from torch import Tensor, nn
 
 from compress.errors import CheckpointError, ContractViolation, StorageError
 from compress.inputs import Inputs, forward
-from compress.invariants import Invariant
+from compress.invariants import Invariant, KeepZeros
 from compress.numerics import Numerics, QuantRule
+from compress.plain import duplicate, masked_tensors, plain
 from compress.record import write_atomically
+from compress.ties import (
+    Ties,
+    buffers_of,
+    check_ties,
+    parameters_of,
+    temporary_buffers,
+    ties_among,
+    ties_of,
+    ties_of_equals,
+    under_first_names,
+)
 
 __all__ = ["FILES", "Architecture", "Candidate", "Inputs", "count_parameters", "load_weights"]
 
@@ -34,6 +46,8 @@ _WEIGHTS = "weights.safetensors"
 _STRUCTURE = "candidate.json"
 #: What a saved candidate consists of.
 FILES = (_WEIGHTS, _STRUCTURE)
+
+_Lists = dict[str, dict[str, list[int]]]
 
 
 class Architecture(BaseModel):
@@ -80,21 +94,27 @@ class Candidate:
     @classmethod
     def of(cls, module: nn.Module, example: Inputs) -> Candidate:
         """A candidate around a copy of ``module``, made float32, trainable and eval."""
-        own = copy.deepcopy(module).float().eval()
-        return cls(module=own.requires_grad_(True), example=example)
+        own = duplicate(module).float().eval()
+        masked, notes = masked_tensors(own), plain(own)
+        promises = (KeepZeros(tensors=masked),) if masked else ()
+        own.requires_grad_(True)
+        return cls(own, example, invariants=promises, notes=tuple(notes))
 
     def fork(self) -> Candidate:
         """A copy whose module may be edited."""
-        return replace(self, module=copy.deepcopy(self.module), notes=())
+        return replace(self, module=duplicate(self.module), notes=())
 
     @property
     def fingerprint(self) -> str:
-        """BLAKE2 over sorted tensors, structure, numerics and invariants; 32 hex digits."""
+        """BLAKE2 over sorted tensors, structure, ties, numerics and invariants; 32 hex digits."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        digest.update(json.dumps(self._describe(), sort_keys=True).encode())
+        # Ties of buffers do not count: moving a module to another device unties them.
+        ties = sorted(sorted(names) for names in ties_among(parameters_of(self.module)))
+        facts = self._describe() | ({"ties": ties} if ties else {})
+        digest.update(json.dumps(facts, sort_keys=True).encode())
         return digest.hexdigest()
 
     def validate(self) -> None:
@@ -129,8 +149,12 @@ class Candidate:
         """
         from safetensors.torch import save
 
+        ties, temporary = ties_of(self.module), temporary_buffers(self.module)
         tensors = {
-            k: v.detach().cpu().contiguous().clone() for k, v in self.module.state_dict().items()
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in under_first_names(
+                self.module.state_dict() | temporary, ties
+            ).items()
         }
         path = folder / _WEIGHTS
         try:
@@ -141,8 +165,9 @@ class Candidate:
                 f"{path}: could not be written ({error.strerror or error}); earlier stages are "
                 "intact. Free space or choose another --out."
             ) from error
-        text = json.dumps(self._describe() | {"notes": self.notes, "lineage": self.lineage})
-        write_atomically(folder / _STRUCTURE, text)
+        facts = {"lists": _lists(self.module), "ties": ties, "temporary": list(temporary)}
+        facts |= {"notes": self.notes, "lineage": self.lineage}
+        write_atomically(folder / _STRUCTURE, json.dumps(self._describe() | facts))
 
     @classmethod
     def load(
@@ -153,21 +178,34 @@ class Candidate:
         Raises:
             CheckpointError: a missing, damaged or foreign file.
         """
+        source = folder / _STRUCTURE
         try:
-            stored = json.loads((folder / _STRUCTURE).read_text(encoding="utf-8"))
+            stored = json.loads(source.read_text(encoding="utf-8"))
             spec = stored["architecture"]
             architecture = Architecture.model_validate(spec) if spec else None
             rules = TypeAdapter(tuple[QuantRule, ...]).validate_python(stored["numerics"])
             promises = TypeAdapter(tuple[Invariant, ...]).validate_python(stored["invariants"])
             structure, lineage = stored["structure"], tuple(stored["lineage"])
             notes = tuple(stored["notes"])
+            # Older files say nothing of these.
+            lists = TypeAdapter(_Lists).validate_python(stored.get("lists", {}))
+            ties = TypeAdapter(Ties | None).validate_python(stored.get("ties"))
+            temporary = TypeAdapter(set[str]).validate_python(stored.get("temporary", []))
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise CheckpointError(
-                f"{folder / _STRUCTURE}: not a saved candidate ({error})."
-            ) from error
+            raise CheckpointError(f"{source}: not a saved candidate ({error}).") from error
         module = build(architecture)
-        _restore_structure(module, structure, folder / _STRUCTURE)
-        _restore_tensors(module, _read_tensors(folder / _WEIGHTS), folder / _WEIGHTS)
+        plain(module)
+        _restore_structure(module, structure, source)
+        _restore_lists(module, lists)
+        # Buffers that a module makes while it runs are not there yet, and it makes them again.
+        absent = temporary - buffers_of(module).keys()
+        tensors = {k: v for k, v in _read_tensors(folder / _WEIGHTS).items() if k not in absent}
+        if ties is None:
+            ties = ties_of_equals(module, tensors)
+        else:
+            ties = tuple(names for names in ties if names and not absent & {*names})
+            check_ties(module, ties, source)
+        _restore_tensors(module, under_first_names(tensors, ties), ties, folder / _WEIGHTS)
         module.eval().requires_grad_(True)
         return cls(module, example, architecture, Numerics(rules), promises, lineage, notes)
 
@@ -182,19 +220,29 @@ class Candidate:
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """Number of parameters, and how many of them are not zero."""
+    """Number of parameters, tied ones counted once, and how many of them are not zero."""
     tensors = [p.detach() for p in module.parameters()]
     return sum(t.numel() for t in tensors), sum(int(torch.count_nonzero(t)) for t in tensors)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a safetensors file into ``module``, strictly.
+    """Load a safetensors file into ``module``, strictly; one name of a tied tensor is enough.
 
     Raises:
-        CheckpointError: no such file, not safetensors, or names or shapes that do not fit.
+        CheckpointError: no such file, not safetensors, names or shapes that do not fit, or two
+            tensors where the module has one.
     """
-    tensors = _read_tensors(path)
-    own = module.state_dict()
+    own, temporary = module.state_dict(), temporary_buffers(module)
+    # A saved candidate also has buffers that are not persistent; the module keeps its own.
+    tensors = {name: t for name, t in _read_tensors(path).items() if name not in temporary}
+    for names in ties_of(module):
+        there = [name for name in names if name in tensors]
+        if others := [n for n in there if not torch.equal(tensors[n], tensors[there[0]])]:
+            raise CheckpointError(
+                f"{path}: {there[0]!r} and {others[0]!r} differ, and are one tensor in the model; "
+                "leave the wrong one out, or build the model untied."
+            )
+        tensors |= {name: tensors[there[0]] for name in names if there and name in own}
     if problem := _misfit({k: tuple(v.shape) for k, v in own.items()}, tensors):
         raise CheckpointError(f"{path}: the weights do not fit the model: {problem}.")
     module.load_state_dict(tensors)
@@ -241,19 +289,28 @@ def _not_plain(layer: nn.Module) -> str:
     return ""
 
 
-def _structure(module: nn.Module) -> dict[str, dict[str, int | list[int]]]:
-    def integers(layer: nn.Module) -> dict[str, int | list[int]]:
-        found: dict[str, int | list[int]] = {}
-        for key, value in vars(layer).items():
-            if key.startswith("_") or isinstance(value, bool):
-                continue
-            if isinstance(value, int):
-                found[key] = value
-            elif isinstance(value, tuple) and value and all(type(v) is int for v in value):
-                found[key] = list(value)
-        return found
+def _attributes(module: nn.Module, wanted: Callable[[Any], bool]) -> dict[str, dict[str, Any]]:
+    found = {
+        name: {k: v for k, v in vars(layer).items() if not k.startswith("_") and wanted(v)}
+        for name, layer in module.named_modules()
+    }
+    return {name: attributes for name, attributes in found.items() if attributes}
 
-    return {name: ints for name, layer in module.named_modules() if (ints := integers(layer))}
+
+def _structure(module: nn.Module) -> dict[str, dict[str, int | tuple[int, ...]]]:
+    def wanted(value: Any) -> bool:
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        return is_integer or (isinstance(value, tuple) and value != () and _are_integers(value))
+
+    return _attributes(module, wanted)
+
+
+def _lists(module: nn.Module) -> _Lists:
+    return _attributes(module, lambda value: type(value) is list and _are_integers(value))
+
+
+def _are_integers(values: Sequence[Any]) -> bool:
+    return all(type(value) is int for value in values)
 
 
 def _restore_structure(module: nn.Module, structure: Any, source: Path) -> None:
@@ -262,27 +319,36 @@ def _restore_structure(module: nn.Module, structure: Any, source: Path) -> None:
     if not isinstance(structure, dict) or structure.keys() != current.keys():
         raise CheckpointError(f"{source}: the saved structure is of another architecture.")
     for name, attributes in structure.items():
-        layer = module.get_submodule(name)
         for key, value in attributes.items():
-            if key not in current[name] or type(value) is not type(current[name][key]):
+            new = tuple(value) if isinstance(value, list) and _are_integers(value) else value
+            own = current[name].get(key)
+            if own is None or type(new) is not (tuple if isinstance(own, tuple) else type(own)):
                 raise CheckpointError(f"{source}: {name}.{key} is not part of this architecture.")
-            setattr(layer, key, tuple(value) if isinstance(value, list) else value)
+            setattr(module.get_submodule(name), key, new)
 
 
-def _restore_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
-    own = module.state_dict()
-    reshaped = {
-        name: tuple(tensors[name].shape)
-        if name in tensors and tensors[name].dim() == own[name].dim()
-        else tuple(own[name].shape)
-        for name in own
-    }
-    if problem := _misfit(reshaped, tensors):
+def _restore_lists(module: nn.Module, lists: _Lists) -> None:
+    # What the built module lacks is not set: it makes it while it runs, or a stranger added it.
+    for name, attributes in _lists(module).items():
+        for key in attributes.keys() & lists.get(name, {}).keys():
+            setattr(module.get_submodule(name), key, lists[name][key])
+
+
+def _restore_tensors(
+    module: nn.Module, tensors: Mapping[str, Tensor], ties: Ties, source: Path
+) -> None:
+    lasting = module.state_dict()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, own in under_first_names(lasting | buffers_of(module), ties).items():
+        if name in tensors or name in lasting:
+            stored = tensors.get(name, own)
+            shapes[name] = tuple((stored if stored.dim() == own.dim() else own).shape)
+    if problem := _misfit(shapes, tensors):
         raise CheckpointError(f"{source}: the weights do not fit the saved structure: {problem}.")
+    names_of, parameters = {names[0]: names for names in ties}, parameters_of(module)
     for name, tensor in tensors.items():
-        path, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(path)
-        if leaf in owner._parameters:
-            owner._parameters[leaf] = nn.Parameter(tensor.clone())
-        else:
-            owner._buffers[leaf] = tensor.clone()
+        held = nn.Parameter(tensor.clone()) if name in parameters else tensor.clone()
+        for path, _, leaf in (each.rpartition(".") for each in names_of.get(name, (name,))):
+            owner = module.get_submodule(path)
+            places: dict[str, Any] = owner._parameters if name in parameters else owner._buffers
+            places[leaf] = held

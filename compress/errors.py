@@ -10,6 +10,7 @@ The tree::
     ├── CheckpointError        weights or a saved candidate that cannot be loaded
     ├── StageError             a stage that failed
     │   ├── NoEffect           a stage that changed nothing
+    │   │   └── AlreadySo      since all that it was asked for is so already
     │   ├── ContractViolation  a stage that broke a clause of the stage contract
     │   ├── InvariantBroken    a promise of an earlier stage that a later one broke
     │   └── TrainingDiverged   a loss that is no longer finite
@@ -28,6 +29,7 @@ A message is one sentence (two at most): what was wrong, where, what was given, 
 from __future__ import annotations
 
 __all__ = [
+    "AlreadySo",
     "CheckpointError",
     "CodeReferenceError",
     "CompressError",
@@ -92,6 +94,13 @@ class StageError(CompressError):
 
 class NoEffect(StageError):
     """A stage that changed nothing it declares to change."""
+
+
+class AlreadySo(NoEffect):
+    """A stage that changed nothing since all that it was asked for is so already.
+
+    A run goes on with the model as it is, and the row says this sentence.
+    """
 
 
 class ContractViolation(StageError):

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -260,7 +261,7 @@ class Recipe(BaseModel):
         self.model.check(task)
         module = build_model(self.model, build, self.seed)
         example = head(task.validation, min(_EXAMPLE_SAMPLES, len(task.validation))).inputs
-        return Candidate(module, example, self.model.architecture)
+        return replace(Candidate.of(module, example), architecture=self.model.architecture)
 
     def _job(
         self,

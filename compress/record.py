@@ -24,6 +24,7 @@ __all__ = [
     "Executed",
     "FrontFacts",
     "Latency",
+    "LayerWidth",
     "Measurement",
     "Memory",
     "ParityFacts",
@@ -160,10 +161,25 @@ class Measurement(_Facts):
     warnings: list[str] = []
 
 
+class LayerWidth(_Facts):
+    """Channels of one layer before and after a cut.
+
+    ``reason`` is why some of them could not be removed; ``is_output`` is of layers that make the
+    model's outputs, or that were to be ignored.
+    """
+
+    layer: str
+    before: int
+    after: int
+    reason: str = ""
+    is_output: bool = False
+
+
 class Row(_Facts):
     """One stage's result. Row 0 is the model that came in. ``stage`` is the stage's label.
 
     ``history`` holds what the stage reported while it trained, one entry for each epoch;
+    ``widths`` has every layer of a model whose channels the stage cut;
     ``measured_with`` identifies what the measurements depend on, so that they can be re-used.
     """
 
@@ -180,6 +196,7 @@ class Row(_Facts):
     measurements: list[Measurement] = []
     notes: list[str] = []
     history: list[dict[str, Any]] = []
+    widths: list[LayerWidth] = []
     measured_with: str = ""
 
     def on(self, target: str) -> Measurement | None:

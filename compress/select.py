@@ -13,9 +13,10 @@ from fnmatch import fnmatchcase
 
 from compress.errors import SelectorError
 
-__all__ = ["matches", "select"]
+__all__ = ["matches", "named", "select"]
 
 _TYPE_PREFIX = "type:"
+_MOST_NAMED = 3
 
 
 def matches(pattern: str, name: str, type_name: str) -> bool:
@@ -48,6 +49,13 @@ def select(
         for name, kind in layers.items()
         if _any_matches(patterns, name, kind) and not _any_matches(exclude, name, kind)
     ]
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few names, for a sentence, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _any_matches(patterns: Iterable[str], name: str, type_name: str) -> bool:

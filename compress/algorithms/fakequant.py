@@ -12,7 +12,7 @@ its batch norm is folded gives the same integers as quantising it after.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from compress.inputs import Inputs, forward, to_device
 from compress.numerics import LayerFormat, Numerics, weight_bits
 
 __all__ = [
+    "called_layers",
     "channel_axis",
     "declared_formats",
     "effective",
@@ -58,15 +59,44 @@ def layers_with_formats(module: nn.Module) -> dict[str, str]:
     return _layers_of(module, (*_QUANTIZABLE, *_TABLES))
 
 
-def declared_formats(module: nn.Module, numerics: Numerics) -> dict[str, LayerFormat]:
-    """The format of every layer of ``module`` that can have one.
+@torch.no_grad()
+def called_layers(module: nn.Module, example: Inputs) -> set[str]:
+    """Those of :func:`layers_with_formats` that inference calls: it is run on ``example`` to see.
+
+    A layer that is there may never be called: another module reads its weight
+    (``nn.MultiheadAttention`` that of ``out_proj``), only training uses it, or nothing does. What
+    it computes with cannot be changed from outside, and it has no inputs to take a range from.
+    """
+    called: set[str] = set()
+
+    def listener(name: str) -> Callable[[Tensor], None]:
+        return lambda _: called.add(name)
+
+    layers = layers_with_formats(module)
+    if layers:
+        with (
+            torch.random.fork_rng(devices=[]),
+            _listening(module, {n: listener(n) for n in layers}),
+        ):
+            _infer(module, example)
+    return called
+
+
+def declared_formats(
+    module: nn.Module, numerics: Numerics, example: Inputs
+) -> dict[str, LayerFormat]:
+    """The format of every layer that can have one and that the model calls on ``example``.
 
     Raises:
         SelectorError: a rule whose pattern matches no layer.
     """
     formats = numerics.resolve(layers_with_formats(module))
-    tables = _layers_of(module, _TABLES)
-    return {name: f.of_a_table if name in tables else f for name, f in formats.items()}
+    called, tables = called_layers(module, example), _layers_of(module, _TABLES)
+    return {
+        name: format.of_a_table if name in tables else format
+        for name, format in formats.items()
+        if name in called
+    }
 
 
 def channel_axis(layer: nn.Module) -> int:
@@ -162,24 +192,42 @@ def observe_ranges(
     """
     static = {name: format for name, format in formats.items() if format.is_static_int8}
     observers = {name: RangeObserver() for name in static}
+
+    def listener(observer: RangeObserver) -> Callable[[Tensor], None]:
+        return lambda values: observer.update(values.cpu().numpy())
+
+    if static:
+        with _listening(module, {name: listener(seen) for name, seen in observers.items()}):
+            for batch in batches:
+                _infer(module, batch)
+    return {name: observers[name].range(static[name].calibration) for name in static}
+
+
+@contextmanager
+def _listening(
+    module: nn.Module, listeners: Mapping[str, Callable[[Tensor], None]]
+) -> Iterator[None]:
+    """While open, ``module`` is in eval mode and each named layer's input goes to its listener."""
+
+    def hook(listen: Callable[[Tensor], None]) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _, inputs, named: listen(inputs[0] if inputs else named["input"])
+
     handles = [
-        module.get_submodule(name).register_forward_pre_hook(
-            lambda _, inputs, observer=observer: observer.update(inputs[0].cpu().numpy())
-        )
-        for name, observer in observers.items()
+        module.get_submodule(name).register_forward_pre_hook(hook(listen), with_kwargs=True)
+        for name, listen in listeners.items()
     ]
     was_training = module.training
     module.eval()
     try:
-        if static:
-            device = next(module.parameters()).device
-            for batch in batches:
-                forward(module, to_device(batch, device))
+        yield
     finally:
         module.train(was_training)
         for handle in handles:
             handle.remove()
-    return {name: observers[name].range(static[name].calibration) for name in static}
+
+
+def _infer(module: nn.Module, inputs: Inputs) -> None:
+    forward(module, to_device(inputs, next(module.parameters()).device))
 
 
 def _layers_of(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, str]:
@@ -200,21 +248,25 @@ def _quantize_around(
     # would do the same, but they rename parameters and change the layer's class.
     axis, is_table = channel_axis(layer), isinstance(layer, _TABLES)
 
-    def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def before(
+        module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         weight = module._parameters["weight"]
         assert weight is not None
         module.__dict__["weight"] = fake_quantize_weight(
             weight, axis=axis, format=format, avoid_saturation=avoid_saturation and not is_table
         )
         if is_table:
-            return inputs
-        return (_fake_quantize_activation(inputs[0], format, bounds), *inputs[1:])
+            return inputs, named
+        if not inputs:
+            inputs, named = (named["input"],), {k: v for k, v in named.items() if k != "input"}
+        return (_fake_quantize_activation(inputs[0], format, bounds), *inputs[1:]), named
 
     def after(module: nn.Module, *_: Any) -> None:
         module.__dict__.pop("weight", None)
 
     return (
-        layer.register_forward_pre_hook(before),
+        layer.register_forward_pre_hook(before, with_kwargs=True),
         layer.register_forward_hook(after, always_call=True),
     )
 

@@ -6,15 +6,26 @@ Masks are never stored: a weight that is zero now is to stay zero, so the weight
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from compress.algorithms.fakequant import channel_axis
 from compress.errors import InvariantBroken
 from compress.invariants import Invariant
 
-__all__ = ["keep_zeros", "magnitude_masks", "n_of_m_masks", "verify_zeros", "zero_tensors"]
+__all__ = [
+    "keep_zeros",
+    "magnitude_masks",
+    "n_of_m_masks",
+    "pattern_masks",
+    "verify_zeros",
+    "zero_tensors",
+]
+
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 def magnitude_masks(
@@ -36,23 +47,46 @@ def magnitude_masks(
     }
 
 
-def n_of_m_masks(weights: Mapping[str, Tensor], n: int, m: int) -> dict[str, Tensor]:
+def n_of_m_masks(
+    weights: Mapping[str, Tensor],
+    n: int,
+    m: int,
+    *,
+    axes: Mapping[str, int] = _NONE,
+    groups: Mapping[str, int] = _NONE,
+) -> dict[str, Tensor]:
     """True for the ``n`` largest of every ``m`` consecutive inputs (Mishra et al. 2021).
 
-    Inputs are the axes after the first, in memory order; a last group shorter than ``m`` is kept.
+    The inputs of an output channel are its weights on all other axes, in memory order; a last
+    group shorter than ``m`` is kept.
+
+    Args:
+        weights: by name.
+        n: how many of each group stay.
+        m: how many there are in a group.
+        axes: the axis of output channels, of weights where it is not the first.
+        groups: of such weights (transposed convolutions), into how many groups of channels the
+            convolution is split, where it is.
     """
 
-    def mask(weight: Tensor) -> Tensor:
-        rows = weight.detach().abs().flatten(1)
-        whole = rows.shape[1] - rows.shape[1] % m
-        groups = rows[:, :whole].reshape(rows.shape[0], -1, m)
-        kept = torch.zeros_like(groups, dtype=torch.bool)
-        kept.scatter_(2, groups.topk(n, dim=2).indices, True)
-        full = torch.ones_like(rows, dtype=torch.bool)
-        full[:, :whole] = kept.flatten(1)
-        return full.view_as(weight)
+    def mask(name: str, weight: Tensor) -> Tensor:
+        axis, parts = axes.get(name, 0), groups.get(name, 1)
+        rows = _outputs_first(weight.detach().abs(), axis, parts)
+        return _inputs_first(_largest_of_each(rows.flatten(1), n, m).view_as(rows), axis, parts)
 
-    return {name: mask(weight) for name, weight in weights.items()}
+    return {name: mask(name, weight) for name, weight in weights.items()}
+
+
+def pattern_masks(module: nn.Module, tensors: Iterable[str], n: int, m: int) -> dict[str, Tensor]:
+    """:func:`n_of_m_masks` of weights of ``module``, by their paths: along each layer's inputs."""
+    layers = {name: module.get_submodule(name.rpartition(".")[0]) for name in tensors}
+    return n_of_m_masks(
+        {name: module.get_parameter(name) for name in layers},
+        n,
+        m,
+        axes={name: channel_axis(layer) for name, layer in layers.items()},
+        groups={name: getattr(layer, "groups", 1) for name, layer in layers.items()},
+    )
 
 
 def zero_tensors(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -94,6 +128,34 @@ def verify_zeros(before: nn.Module, after: nn.Module, invariants: Sequence[Invar
             raise InvariantBroken(
                 f"{name} was promised to keep its zeros and {lost} of them are no longer zero."
             )
+
+
+def _outputs_first(weight: Tensor, axis: int, groups: int) -> Tensor:
+    """A transposed convolution's weight ``(in, out / groups, ...)`` as ``(out, in / groups, ...)``.
+
+    A weight whose first axis counts the outputs stays as it is, whatever its groups.
+    """
+    if axis == 0:
+        return weight
+    split = weight.reshape(groups, -1, *weight.shape[1:])
+    return split.movedim(axis + 1, 1).flatten(0, 1)
+
+
+def _inputs_first(rows: Tensor, axis: int, groups: int) -> Tensor:
+    if axis == 0:
+        return rows
+    split = rows.reshape(groups, -1, *rows.shape[1:])
+    return split.movedim(1, axis + 1).flatten(0, 1)
+
+
+def _largest_of_each(rows: Tensor, n: int, m: int) -> Tensor:
+    whole = rows.shape[1] - rows.shape[1] % m
+    runs = rows[:, :whole].reshape(rows.shape[0], -1, m)
+    kept = torch.zeros_like(runs, dtype=torch.bool)
+    kept.scatter_(2, runs.topk(n, dim=2).indices, True)
+    full = torch.ones_like(rows, dtype=torch.bool)
+    full[:, :whole] = kept.flatten(1)
+    return full
 
 
 def _surplus(old: Tensor, new: Tensor) -> int:

@@ -39,7 +39,8 @@ from compress.lower.quantize import quantize
 from compress.lower.ranges import Range
 from compress.lower.regions import layers_with
 from compress.lower.tidy import tidy
-from compress.numerics import FLOAT32, LayerFormat
+from compress.numerics import LayerFormat
+from compress.select import named
 
 __all__ = ["encode", "lower"]
 
@@ -74,10 +75,12 @@ def lower(
     module = copy.deepcopy(candidate.module).eval()
     _check_output(candidate)
     graph = export(module, candidate.example, lowering)
-    formats = _encodable(graph, module, declared_formats(module, candidate.numerics))
+    declared = declared_formats(module, candidate.numerics, candidate.example)
+    there = {layer_of(node) for node in graph.graph}
+    formats = {name: format for name, format in declared.items() if name in there}
     model, ranges, warnings = encode(
         graph,
-        formats,
+        formats | _products(module, declared),
         calibration,
         avoid_saturation=lowering.avoid_saturation,
     )
@@ -161,13 +164,10 @@ def _write(
     )
 
 
-def _encodable(
-    model: ir.Model, module: nn.Module, formats: Mapping[str, LayerFormat]
-) -> dict[str, LayerFormat]:
-    # Where a table is read at fixed places (positions, say), what is read is a constant of the
-    # graph, and stays float.
-    there = {layer_of(node) for node in model.graph}.union(quantizable_layers(module))
-    return {name: f if name in there else FLOAT32 for name, f in formats.items()}
+def _products(module: nn.Module, formats: Mapping[str, LayerFormat]) -> dict[str, LayerFormat]:
+    # What a layer makes of constants is a constant itself and stays float, which is told of
+    # products. A table is often read at fixed places (positions, say): that is nothing to tell.
+    return {name: formats[name] for name in quantizable_layers(module) if name in formats}
 
 
 def _note_modules(graph: ir.Graph) -> None:
@@ -203,9 +203,4 @@ def _warnings(
         (copied, "a weight that is shared with other formats was copied"),
         (absent, "its product is computed outside of the layer, so it stays float32"),
     )
-    return tuple(f"{_named(names)}: {note}." for names, note in notes if names)
-
-
-def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+    return tuple(f"{named(names)}: {note}." for names, note in notes if names)

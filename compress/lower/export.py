@@ -97,9 +97,11 @@ def mark_like(node: ir.Node, source: ir.Node, *, layer: bool = False) -> ir.Node
 
 
 def _check_finite(module: nn.Module) -> None:
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    for name, tensor in tensors:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    parameters = ((name, tensor.isfinite()) for name, tensor in module.named_parameters())
+    # A buffer may be a mask of minus infinity.
+    buffers = ((name, ~tensor.isnan()) for name, tensor in module.named_buffers())
+    for name, good in (*parameters, *buffers):
+        if not bool(good.all()):
             raise LoweringError(
                 f"the weight {name!r} holds values that are not finite; a model that diverged "
                 "cannot be lowered: train it with a smaller learning rate."

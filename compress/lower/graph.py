@@ -33,6 +33,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
+# What reads a weight as a matrix: products, and the Cast of one in integers.
+_MATRIX_READERS = frozenset({"Cast", "Gemm", "MatMul", "MatMulInteger"})
+_WORTH_A_NODE = 1024  # bytes; a Transpose takes some dozens
+
 
 def array_of(value: ir.Value | None) -> Array | None:
     """The constant in ``value``, or ``None`` if it is computed or absent."""
@@ -147,12 +151,15 @@ def sweep(model: ir.Model) -> None:
 def finish(model: ir.Model) -> None:
     """Strip what is only for people and tools, share equal constants, and shorten names.
 
+    A matrix that is another one transposed is not stored either, but computed from that one.
+
     Names of inputs and outputs are kept. The result depends on the graph alone.
     """
     sweep(model)
     model.graph.sort()
     passes.RemoveUnusedOpsetsPass()(model)
     _share_constants(model.graph)
+    _share_transposed(model.graph)
     passes.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.graph.name = "main"
@@ -170,6 +177,39 @@ def _share_constants(graph: ir.Graph) -> None:
         if kept is not value:
             rewire(value, kept)
             del graph.initializers[name]
+
+
+def _share_transposed(graph: ir.Graph) -> None:
+    """Store a matrix that is read both ways once, such as a table that an output layer is tied to.
+
+    Runtimes compute the Transpose of a constant once, when they load a file. Tables stay as they
+    are: their rows are looked up where they lie.
+    """
+    stored: dict[tuple[ir.DataType, tuple[int, ...]], list[ir.Value]] = {}
+    for value in sorted(graph.initializers.values(), key=_is_read_as_matrix):
+        array = array_of(value)
+        if array is None or value.dtype is None or array.ndim != 2 or array.nbytes < _WORTH_A_NODE:
+            continue
+        turned = stored.get((value.dtype, array.shape[::-1]), [])
+        source = next((other for other in turned if _is_turned(array, other)), None)
+        if source is None or not _is_read_as_matrix(value):
+            stored.setdefault((value.dtype, array.shape), []).append(value)
+            continue
+        transpose = ir.node("Transpose", [source], {"perm": [1, 0]})
+        rewire(value, insert(graph, graph[0], transpose))
+        graph.initializers.pop(str(value.name))
+
+
+def _is_read_as_matrix(value: ir.Value) -> bool:
+    readers = consumers(value)
+    return not value.is_graph_output() and all(n.op_type in _MATRIX_READERS for n in readers)
+
+
+def _is_turned(array: Array, other: ir.Value) -> bool:
+    known = array_of(other)
+    assert known is not None
+    # One row tells most matrices apart.
+    return known[0].tobytes() == array[:, 0].tobytes() and known.tobytes() == array.T.tobytes()
 
 
 def _shorten_names(graph: ir.Graph) -> None:

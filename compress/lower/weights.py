@@ -53,7 +53,9 @@ class Grid:
 def grid_of(node: ir.Node, format: LayerFormat, *, avoid_saturation: bool) -> Grid:
     """The weight of a layer's product ``node`` on the integer grid of ``format``.
 
-    A table is never summed in int8, so that nothing in it can saturate.
+    A table is never summed in int8, so that nothing in it can saturate. A layer that is tied to one
+    therefore has a grid of its own with ``avoid_saturation``, and its integers are stored besides
+    the table's: one grid for both would be as coarse for the table as the layer needs it.
 
     A channel of zeros gets the median step of the others: its bias is stored in steps of input
     scale times weight scale, and a step of one would round it away.

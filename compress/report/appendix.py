@@ -15,6 +15,7 @@ from compress.report.curves import Curve, curves_of, svg_of
 from compress.report.markup import data_table, scroller, text
 
 __all__ = ["environment_section", "operators_section", "recipe_section", "training_section"]
+__all__ += ["widths_section"]
 
 _EPOCHS = 40  # lines that a table of epochs has at most
 _OPERATORS = 30
@@ -34,6 +35,36 @@ def training_section(record: Record) -> str:
     if not blocks:
         return ""
     return f"<section><h2>Training curves</h2>{''.join(blocks)}</section>"
+
+
+def widths_section(record: Record) -> str:
+    """Every layer's channels before and after each cut; empty where none was made."""
+    blocks = []
+    for row in record.rows:
+        if not row.widths:
+            continue
+        lines = [
+            [
+                plain(width.layer, 60),
+                f"{width.before} → {width.after}" if width.after != width.before else "",
+                str(width.after),
+                plain(width.reason, 200),
+            ]
+            for width in row.widths
+        ]
+        table = data_table(
+            ["layer", "cut", "channels", "why some could not be removed"],
+            lines,
+            f"Row {row.index}, {plain(row.stage, 40)}: channels that each layer gives.",
+        )
+        cut = sum(width.after < width.before for width in row.widths)
+        blocks.append(
+            f"<details><summary>Row {row.index}, {text(row.stage, 80)}: {cut} of "
+            f"{len(row.widths)} layers were cut</summary>{table}</details>"
+        )
+    if not blocks:
+        return ""
+    return f"<section><h2>Pruned layers</h2>{''.join(blocks)}</section>"
 
 
 def _figure(curve: Curve) -> str:

@@ -15,6 +15,7 @@ from compress.report.appendix import (
     operators_section,
     recipe_section,
     training_section,
+    widths_section,
 )
 from compress.report.budget import choice_data, slider_form, sliders_of
 from compress.report.details import row_facts
@@ -47,6 +48,7 @@ def page(record: Record) -> str:
         *sections,
         *([] if record.targets else [_nothing(record)]),
         training_section(record),
+        widths_section(record),
         operators_section(record),
         environment_section(record),
         recipe_section(record),

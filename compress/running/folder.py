@@ -39,6 +39,7 @@ class StageResult:
     seconds: float
     notes: tuple[str, ...]
     history: tuple[dict[str, Any], ...]
+    widths: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class RunFolder:
                 seconds=float(stored["seconds"]),
                 notes=tuple(stored["notes"]),
                 history=tuple(stored["history"]),
+                widths=tuple(stored.get("widths", ())),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None

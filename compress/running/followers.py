@@ -19,6 +19,7 @@ from compress.candidate import FILES
 from compress.errors import ProcessError
 from compress.record import Record
 from compress.running.job import Job, Progress, load_candidate
+from compress.stages.base import carry_out
 
 __all__ = ["follow", "tell_candidate", "tell_end", "tell_stage"]
 
@@ -71,7 +72,7 @@ def follow(job: Job, processes: Processes) -> Record:
             continue
         try:
             context = progress.context(job, order["index"], order["key"])
-            job.stages[order["index"] - 1].run(progress.candidate, context)
+            carry_out(job.stages[order["index"] - 1], progress.candidate, context)
         except Exception as error:
             failure = error
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.algorithms.batches import head
+from compress.algorithms.processes import ALONE
 from compress.algorithms.training import isolated
 from compress.candidate import Candidate, count_parameters
 from compress.inputs import Inputs, batch_size_of
 from compress.measure.target import Mode
-from compress.running.job import Job, context_of, labels_of, located
+from compress.running.job import Job, Progress, context_of, labels_of, located
+from compress.stages.base import carry_out
 from compress.stages.teachers import frozen_teacher
 
 __all__ = ["Forecast", "StageForecast", "forecast"]
@@ -64,21 +66,12 @@ def forecast(job: Job) -> Forecast:
         CompressError: a stage that cannot work, with the message that a run would give.
     """
     batch = head(job.task.train, min(_PROBE_BATCH, len(job.task.train))).inputs
-    candidate, teacher = job.candidate, job.candidate
-    candidate.validate()
-    lines = [_line(0, "input", "the model that comes in", candidate, 0.0, 0)]
+    job.candidate.validate()
+    lines = [_line(0, "input", "the model that comes in", job.candidate, [])]
+    progress = Progress.at_the_start(job, ALONE)
     for index, label in enumerate(labels_of(job.stages)[1:], start=1):
-        stage = job.stages[index - 1]
-        said: list[Mapping[str, Any]] = []
         with located(index, label), isolated(job.seed):
-            known = frozen_teacher(teacher.fork().module, teacher.example)
-            context = context_of(job, known, candidate, index, said.append)
-            candidate = stage.rehearse(candidate, context)
-        seconds = sum(event["seconds"] for event in said if event["event"] == "pace")
-        kept = sum(event["bytes"] for event in said if event["event"] == "answers")
-        lines.append(_line(index, label, stage.explain(), candidate, seconds, kept))
-        if stage.kind == "train":
-            teacher = candidate
+            lines.append(_rehearsed(job, progress, index, label))
     return Forecast(
         stages=tuple(lines),
         measuring_s=_MEASURE_S[job.mode] * len(lines) * len(job.targets),
@@ -87,11 +80,29 @@ def forecast(job: Job) -> Forecast:
     )
 
 
+def _rehearsed(job: Job, progress: Progress, index: int, label: str) -> StageForecast:
+    stage, before = job.stages[index - 1], progress.candidate
+    said: list[Mapping[str, Any]] = []
+    teacher = frozen_teacher(progress.teacher.fork().module, progress.teacher.example)
+    context = context_of(job, teacher, progress.origin, index, said.append)
+    after = carry_out(stage, before, context, rehearsing=True)
+    progress.advance(stage, after)
+    # A stage that rehearses nothing gives what came in, with the notes of the one before.
+    notes = after.notes if after is not before else ()
+    return _line(index, label, "; ".join([stage.explain(), *notes]), after, said)
+
+
 def _line(
-    index: int, label: str, sentence: str, candidate: Candidate, seconds: float, answer_bytes: int
+    index: int,
+    label: str,
+    sentence: str,
+    candidate: Candidate,
+    said: Sequence[Mapping[str, Any]],
 ) -> StageForecast:
+    seconds = sum(event["seconds"] for event in said if event["event"] == "pace")
+    kept = sum(event["bytes"] for event in said if event["event"] == "answers")
     parameters = count_parameters(candidate.module)[0]
-    return StageForecast(index, label, sentence, parameters, seconds, answer_bytes)
+    return StageForecast(index, label, sentence, parameters, seconds, kept)
 
 
 def _disk_bytes(line: StageForecast) -> int:

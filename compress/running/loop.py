@@ -4,7 +4,7 @@ In words::
 
     row 0: the model that came in
     for each stage:
-        re-use its result, or run it
+        re-use its result, or run it; where all is so already, the row says so
         check the contract: input untouched, output plain, promises kept
         for each target:
             lower -> artifact      loaded, run, compared with the module
@@ -30,7 +30,7 @@ from compress.algorithms.sparsity import verify_zeros
 from compress.candidate import Candidate, count_parameters
 from compress.environment import environment
 from compress.errors import CompressError, ContractViolation, ProcessError
-from compress.record import Record, Row
+from compress.record import LayerWidth, Record, Row
 from compress.running.folder import DAMAGED, StageResult
 from compress.running.followers import follow, tell_candidate, tell_end, tell_stage
 from compress.running.job import (
@@ -42,7 +42,7 @@ from compress.running.job import (
     trains,
 )
 from compress.running.measuring import Bench, Entry, task_facts
-from compress.stages.base import Context, Effect, Stage
+from compress.stages.base import Context, Effect, Stage, carry_out
 
 __all__ = ["check_effects", "run"]
 
@@ -134,7 +134,7 @@ def _advance(job: Job, progress: Progress, index: int, label: str) -> Row:
         folder = job.folder.stage(0, label) / "candidate"
         job.candidate.save(folder)
         tell_candidate(progress.processes, 0, folder)
-        result, cached = StageResult(parent, parent, 0.0, (), ()), False
+        result, cached = StageResult(parent, parent, 0.0, job.candidate.notes, ()), False
     else:
         result, cached = _take(job, progress, job.stages[index - 1], index, label)
     total, nonzero = count_parameters(progress.candidate.module)
@@ -151,6 +151,7 @@ def _advance(job: Job, progress: Progress, index: int, label: str) -> Row:
         macs=0,
         notes=list(result.notes),
         history=list(result.history),
+        widths=[LayerWidth.model_validate(width) for width in result.widths],
     )
 
 
@@ -178,6 +179,7 @@ def _run_stage(
     before, folder = progress.candidate, job.folder.stage(index, label)
     history: list[dict[str, Any]] = []
     warnings: list[str] = []
+    widths: list[dict[str, Any]] = []
     earlier_s: list[float] = []
 
     def report(event: Mapping[str, Any]) -> None:
@@ -186,6 +188,8 @@ def _run_stage(
         elif event["event"] == "resumed":
             history.extend(event["history"])
             earlier_s.append(event["seconds"])
+        elif event["event"] == "widths":
+            widths[:] = event["layers"]
         elif event["event"] == "warning":
             warnings.append(event["text"])
         if event["event"] != "step":
@@ -206,6 +210,7 @@ def _run_stage(
         seconds=time.perf_counter() - start + sum(earlier_s),
         notes=(*after.notes, *warnings),
         history=tuple(history),
+        widths=tuple(widths),
     )
     job.folder.remember(index, label, result)
     return result, after
@@ -214,7 +219,7 @@ def _run_stage(
 def _checked(stage: Stage, before: Candidate, context: Context) -> Candidate:
     """Run a stage and hold it to the contract."""
     fingerprint = before.fingerprint
-    after = stage.run(before, context)
+    after = carry_out(stage, before, context)
     if before.fingerprint != fingerprint:
         raise ContractViolation(f"the stage {stage.kind!r} changed its input; it must fork it.")
     after.validate()
@@ -222,7 +227,7 @@ def _checked(stage: Stage, before: Candidate, context: Context) -> Candidate:
     if after.invariants:
         shared = [p for p in before.invariants if p in after.invariants]
         verify_zeros(before.module, after.module, shared)
-    declared_formats(after.module, after.numerics)
+    declared_formats(after.module, after.numerics, after.example)
     return after
 
 

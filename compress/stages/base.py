@@ -7,7 +7,8 @@ test in ``compress.testing.stage_contract``:
 2. its input is unchanged, and so are random numbers, grad mode, thread count, default dtype;
 3. it is deterministic for a seed;
 4. it changes nothing outside ``effects``;
-5. it raises ``NoEffect`` if it changed nothing;
+5. it raises ``NoEffect`` if it changed nothing: ``AlreadySo`` where all that was asked for is so
+   already, which stops no run;
 6. it acts on the model as it computes: on quantised weights where formats are declared;
 7. it keeps the names of layers, and the promises of earlier stages;
 8. it works before, after and between all other stages, and twice in a row;
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ from compress.algorithms.checkpoints import Checkpoint
 from compress.algorithms.fakequant import declared_formats, observe_ranges
 from compress.algorithms.processes import ALONE, Processes
 from compress.candidate import Architecture, Candidate, Inputs
+from compress.errors import AlreadySo
 from compress.numerics import LayerFormat
 from compress.references import CodeReferences
 from compress.task import Task
@@ -43,6 +45,7 @@ __all__ = [
     "Stage",
     "Teacher",
     "calibration_inputs",
+    "carry_out",
     "formats_of",
     "ranges_of",
     "unique_name",
@@ -117,6 +120,7 @@ class Stage(BaseModel, ABC):
         Raises:
             StageError: the stage could not do its work.
             NoEffect: it had nothing to do.
+            AlreadySo: what it was asked for is so already.
         """
 
     def explain(self) -> str:
@@ -136,9 +140,25 @@ class Stage(BaseModel, ABC):
         return 0
 
 
+def carry_out(
+    stage: Stage, candidate: Candidate, context: Context, *, rehearsing: bool = False
+) -> Candidate:
+    """What the stage makes of the candidate: the same with a note, where it is so already.
+
+    Raises:
+        StageError: the stage could not do its work.
+    """
+    try:
+        step = stage.rehearse if rehearsing else stage.run
+        return step(candidate, context)
+    except AlreadySo as error:
+        fact = str(error).removeprefix(f"{stage.kind}: ").rstrip(".")
+        return replace(candidate.fork(), notes=(f"{fact}; nothing changed",))
+
+
 def formats_of(candidate: Candidate) -> dict[str, LayerFormat]:
-    """The declared format of every layer of the candidate that can have one."""
-    return declared_formats(candidate.module, candidate.numerics)
+    """The declared format of every layer that can have one and that the candidate calls."""
+    return declared_formats(candidate.module, candidate.numerics, candidate.example)
 
 
 def calibration_inputs(task: Task, samples: int) -> list[Inputs]:

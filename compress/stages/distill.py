@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from compress.algorithms.depth import keep_blocks
 from compress.algorithms.fakequant import layers_with_formats
 from compress.candidate import Candidate
+from compress.plain import plain
 from compress.stages.base import Context, Effect, Stage
 from compress.stages.fitting import Training, fit, rehearse_losses
 from compress.stages.losses import LossSettings, ResponseLoss
@@ -66,6 +67,7 @@ class DistillStage(Training, Stage):
     def _enter(self, candidate: Candidate, context: Context) -> Candidate:
         if self.student == "self":
             return candidate.fork()
+        folded: list[str] = []
         if isinstance(self.student, BlocksSettings):
             module = candidate.fork().module
             keep_blocks(module, self.student.layers)
@@ -76,8 +78,12 @@ class DistillStage(Training, Stage):
             self.student.check(context.task)
             module = build_model(self.student, context.build, context.seed)
             architecture = self.student.architecture
+            folded = plain(module)
         numerics, dropped = candidate.numerics.carried_to(layers_with_formats(module))
-        notes = [f"formats for {pattern!r} end here: no such layer" for pattern in dropped]
+        notes = [
+            *folded,
+            *(f"formats for {pattern!r} end here: no such layer" for pattern in dropped),
+        ]
         if candidate.invariants:
             notes.append("promised zeros end here: the new student has weights of its own")
         return replace(

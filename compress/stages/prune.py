@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from compress.algorithms.batches import is_labelled, read
-from compress.algorithms.channels import Importance, Unit, choose_channels, cut_channels
 from compress.algorithms.fakequant import effective, quantizable_layers, simulate
-from compress.algorithms.sparsity import magnitude_masks, n_of_m_masks, zero_tensors
+from compress.algorithms.sparsity import magnitude_masks, pattern_masks, zero_tensors
 from compress.algorithms.training import isolated
 from compress.candidate import Candidate, count_parameters
-from compress.errors import NoEffect
+from compress.errors import AlreadySo
 from compress.inputs import forward
 from compress.invariants import Invariant, KeepZeros
+from compress.pruning.channels import ChannelPruning, Unit, prune_channels
+from compress.pruning.importance import Importance
 from compress.select import select
 from compress.stages.base import Context, Effect, Stage, Teacher, formats_of, ranges_of
 from compress.stages.fitting import Training, fit, rehearse_losses
@@ -98,11 +99,7 @@ class PruneStage(Stage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The pruned candidate."""
-        pruned = candidate.fork()
-        if self.granularity in _UNITS:
-            self._cut(pruned, context)
-        else:
-            pruned = self._zero(pruned)
+        pruned = self._removed(candidate, context)
         if self.finetune is not None:
             losses, teacher = _lessons(self.finetune, context)
             pruned = fit(pruned, context, self.finetune, losses, teacher)
@@ -111,8 +108,7 @@ class PruneStage(Stage):
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The cut without data and training: the widths are right, the choice is not."""
         data_free: Importance = "group-l2" if self.importance == "taylor" else self.importance
-        update = {"finetune": None, "importance": data_free}
-        pruned = self.model_copy(update=update).run(candidate, context)
+        pruned = self.model_copy(update={"importance": data_free})._removed(candidate, context)
         if self.finetune is not None:
             lessons = _lessons(self.finetune, context)
             rehearse_losses(pruned, context, self.finetune, *lessons)
@@ -130,56 +126,74 @@ class PruneStage(Stage):
         """Passes over the training data."""
         return self.finetune.epochs if self.finetune else 0
 
-    def _cut(self, pruned: Candidate, context: Context) -> None:
+    def _removed(self, candidate: Candidate, context: Context) -> Candidate:
+        pruned = candidate.fork()
+        try:
+            return self._cut(pruned, context) if self.granularity in _UNITS else self._zero(pruned)
+        except AlreadySo as error:
+            if self.finetune is None:
+                raise
+            return replace(pruned, notes=(*pruned.notes, str(error).rstrip(".")))
+
+    def _cut(self, pruned: Candidate, context: Context) -> Candidate:
         module, formats = pruned.module, formats_of(pruned)
         ignored = self._ignored(module)
-        unit = _UNITS[self.granularity]
         ranked = effective(module, formats)
+        asked = ChannelPruning(
+            ratio=self.ratio,
+            unit=_UNITS[self.granularity],
+            importance=self.importance,
+            scope=self.scope,
+            round_to=math.lcm(self.round_to, *_multiples(pruned.invariants)),
+            ignore=ignored,
+            layer_ratios=self._ratios_of_original(module, context) or {},
+        )
         with (
             isolated(context.seed),
             simulate(ranked, formats, ranges_of(module, formats, context.task)),
         ):
-            choice = choose_channels(
-                ranked,
+            done = prune_channels(
+                module,
                 pruned.example,
-                ratio=self.ratio,
-                unit=unit,
-                importance=self.importance,
-                scope=self.scope,
-                round_to=math.lcm(self.round_to, *_multiples(pruned.invariants)),
-                ignore=ignored,
-                layer_ratios=self._ratios_of_original(module, context),
+                asked,
+                ranked=ranked,
                 losses=_losses(ranked, context) if self.importance == "taylor" else (),
             )
-        cut_channels(module, pruned.example, choice, unit=unit)
         for promise in pruned.invariants:
             # A cut moves the groups of an N:M pattern; the pattern is projected anew.
             if pattern := _N_OF_M.fullmatch(promise.pattern):
-                weights = {name: module.get_parameter(name) for name in promise.tensors}
-                zero_tensors(module, n_of_m_masks(weights, int(pattern[1]), int(pattern[2])))
+                n, m = int(pattern[1]), int(pattern[2])
+                zero_tensors(module, pattern_masks(module, promise.tensors, n, m))
+        widths = [asdict(width) for width in done.widths]
+        context.report({"event": "widths", "asked": self.ratio, "layers": widths})
+        return replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(asked)}"))
 
     def _zero(self, pruned: Candidate) -> Candidate:
         module = pruned.module
         ignored = self._ignored(module)
         names = [f"{name}.weight" for name in quantizable_layers(module) if name not in ignored]
         ranked = effective(module, formats_of(pruned))
-        weights: dict[str, Tensor] = {name: ranked.get_parameter(name) for name in names}
         pattern = _N_OF_M.fullmatch(self.granularity)
         if pattern:
-            masks = n_of_m_masks(weights, int(pattern[1]), int(pattern[2]))
+            masks = pattern_masks(ranked, names, int(pattern[1]), int(pattern[2]))
         else:
+            weights: dict[str, Tensor] = {name: ranked.get_parameter(name) for name in names}
             masks = magnitude_masks(weights, self.ratio, self.scope)
         before = count_parameters(module)[1]
         zero_tensors(module, masks)
-        if count_parameters(module)[1] == before:
-            raise NoEffect("prune: every weight that would be removed is already zero.")
         kind = self.granularity if pattern else "unstructured"
         promise = KeepZeros(pattern=kind, tensors=tuple(names))
-        return replace(pruned, invariants=(*pruned.invariants, promise))
+        if count_parameters(module)[1] == before and promise in pruned.invariants:
+            raise AlreadySo("prune: every weight that would be removed is already zero.")
+        return replace(pruned, invariants=tuple(dict.fromkeys((*pruned.invariants, promise))))
 
     def _ignored(self, module: nn.Module) -> list[str]:
-        layers = quantizable_layers(module)
-        return select(self.ignore, layers, where="ignore") if self.ignore else []
+        # Any module may be named, a parent of layers too, and a parameter that is in none.
+        named: dict[str, str] = {
+            name: type(layer).__name__ for name, layer in module.named_modules() if name
+        }
+        named |= {name: "Parameter" for name, _ in module.named_parameters(recurse=False)}
+        return select(self.ignore, named, where="ignore") if self.ignore else []
 
     def _ratios_of_original(self, module: nn.Module, context: Context) -> dict[str, float] | None:
         if self.of == "current":

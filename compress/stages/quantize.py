@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from compress.algorithms.fakequant import declared_formats, layers_with_formats
+from compress.algorithms.fakequant import called_layers, layers_with_formats
 from compress.candidate import Candidate
-from compress.errors import NoEffect
+from compress.errors import AlreadySo, NoEffect
 from compress.numerics import ActivationFormat, Calibration, LayerFormat, QuantRule, WeightFormat
-from compress.select import select
-from compress.stages.base import Context, Effect, Stage
+from compress.select import named, select
+from compress.stages.base import Context, Effect, Stage, formats_of
 
 __all__ = ["QuantizeStage"]
 
@@ -23,8 +24,8 @@ class QuantizeStage(Stage):
     ``weights``/``activations``: ``int8``/``int8`` is static (ranges from calibration data),
     ``int8``/``dynamic`` finds ranges at run time, ``int8``/``float32`` stores small and computes in
     float, ``float16``/``float16`` halves the file. A table of rows (``nn.Embedding``) has a format
-    for its weights only. ``select`` and ``exclude`` are layer patterns; a later stage wins where
-    selectors overlap.
+    for its weights only, and a layer that the model never calls stays in float32. ``select`` and
+    ``exclude`` are layer patterns; a later stage wins where selectors overlap.
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.NUMERICS})
@@ -58,19 +59,15 @@ class QuantizeStage(Stage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with one more rule."""
-        layers = layers_with_formats(candidate.module)
-        if not layers:
-            raise NoEffect("quantize: the model has no layer whose weights could be quantised.")
-        select(self.select, layers, exclude=self.exclude, where="select")
+        idle = self._idle(candidate)
         rule = QuantRule(select=self.select, exclude=self.exclude, format=self.format)
-        numerics = candidate.numerics.with_rule(rule)
-        before = declared_formats(candidate.module, candidate.numerics)
-        if declared_formats(candidate.module, numerics) == before:
-            raise NoEffect(
+        after = replace(candidate.fork(), numerics=candidate.numerics.with_rule(rule))
+        if formats_of(after) == formats_of(candidate):
+            raise AlreadySo(
                 f"quantize: every selected layer already has weights {self.weights} and "
                 f"activations {self.activations}."
             )
-        return replace(candidate.fork(), numerics=numerics)
+        return replace(after, notes=_told(idle) if not self.format.is_float32 else ())
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The same as a run: deciding costs nothing."""
@@ -84,3 +81,27 @@ class QuantizeStage(Stage):
             f"declare {', '.join(self.select)}{left} as weights {self.weights}, "
             f"activations {self.activations}{how}"
         )
+
+    def _idle(self, candidate: Candidate) -> list[str]:
+        """The selected layers that the model never calls."""
+        layers = layers_with_formats(candidate.module)
+        if not layers:
+            raise NoEffect("quantize: the model has no layer whose weights could be quantised.")
+        chosen = select(self.select, layers, exclude=self.exclude, where="select")
+        if not chosen:
+            raise NoEffect("quantize: exclude leaves none of the selected layers.")
+        called = called_layers(candidate.module, candidate.example)
+        idle = [name for name in chosen if name not in called]
+        if idle == chosen:
+            raise NoEffect(
+                f"quantize: the model calls none of the selected layers ({named(idle)}), so that "
+                "no format would change what it computes; select others."
+            )
+        return idle
+
+
+def _told(idle: Sequence[str]) -> tuple[str, ...]:
+    if not idle:
+        return ()
+    are, stay = ("is", "stays") if len(idle) == 1 else ("are", "stay")
+    return (f"{named(idle)} {are} not called by the model and {stay} in float32",)

@@ -30,6 +30,7 @@ from compress.artifact import file_sha256
 from compress.candidate import Candidate
 from compress.errors import DataError, LoweringError, RecipeError, StageError
 from compress.inputs import Inputs, batch_size_of, copied, device_of, forward, to_device
+from compress.plain import plain
 from compress.recipe_file import RecipePath
 from compress.stages.base import Context, Teacher
 from compress.stages.models import HubSettings, ModelSettings, build_model
@@ -254,6 +255,7 @@ def build_teacher(
         )
     settings.model.check(context.task)
     module = build_model(settings.model, context.build, context.seed)
+    plain(module)
     return frozen_teacher(module, context.origin.example)
 
 

@@ -15,9 +15,10 @@ LEVELS: list[set[str]] = [
     {"__init__"},  # names only: it imports nothing until it is asked for one
     {"errors"},
     {"select", "references", "artifact", "operators", "task", "environment", "recipe_file"},
-    {"numerics", "invariants", "record", "inputs"},
+    {"numerics", "invariants", "record", "inputs", "plain", "ties"},
     {"candidate", "pareto"},
     {"algorithms"},
+    {"pruning"},
     {"lower", "measure"},
     {"huggingface"},
     {"stages"},
@@ -31,7 +32,7 @@ LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 
 # Libraries that only one file, or one folder, may know.
 HOMES = {
-    "torch_pruning": ["algorithms/channels.py"],
+    "torch_pruning": ["pruning/importance.py"],
     "onnxruntime.quantization": ["lower/quantize.py"],
     "matplotlib": ["report/plots.py"],
     "accelerate": ["algorithms/processes.py"],

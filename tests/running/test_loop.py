@@ -24,11 +24,13 @@ from compress import (
 )
 from compress.environment import package_versions
 from compress.errors import (
+    AlreadySo,
     CheckpointError,
     CompressError,
     ContractViolation,
     InvariantBroken,
     MeasurementError,
+    NoEffect,
     RecordError,
     SelectorError,
     StageError,
@@ -57,6 +59,10 @@ class Sabotage(Stage):
         with torch.no_grad():
             if self.how == "fail":
                 raise StageError("the sprockets do not fit.")
+            if self.how == "be done":
+                raise AlreadySo("sabotage: the sprockets fit.")
+            if self.how == "do nothing":
+                raise NoEffect("sabotage: there are no sprockets.")
             if self.how == "interrupt":
                 raise KeyboardInterrupt
             if self.how == "edit the input":
@@ -224,6 +230,7 @@ def test_a_damaged_candidate_is_made_again(damage, candidate, task, target, tmp_
     ("how", "error", "message"),
     [
         ("fail", StageError, "the sprockets do not fit"),
+        ("do nothing", NoEffect, "there are no sprockets"),
         ("edit the input", ContractViolation, "'sabotage' changed its input; it must fork it"),
         ("change numerics", ContractViolation, r"changed numerics, which is not among .*\(weights"),
         ("give nan", ContractViolation, "outputs on the example are not finite"),
@@ -243,6 +250,75 @@ def test_a_stage_that_fails_leaves_the_rows_before_it(
     assert record.error in str(caught.value)
     assert [row.stage for row in record.rows] == ["input", "prune"]
     assert all(row.measurements for row in record.rows)
+
+
+REPEATS = (QuantizeStage(), PruneStage(ratio=0.25, round_to=4)) * 2
+SO_ALREADY = "every selected layer already has weights int8 and activations int8; nothing changed"
+
+
+def test_a_stage_whose_request_is_met_already_is_a_row_that_says_so(
+    candidate, task, target, tmp_path
+):
+    def run():
+        return recipe(*REPEATS).run(candidate, task, targets=[target], workdir=tmp_path)
+
+    first, second = run(), run()
+    for record in (first, second):
+        assert record.status == "done"
+        assert [row.stage for row in record.rows] == [
+            *("input", "quantize", "prune", "quantize-2", "prune-2"),
+        ]
+        assert record.rows[3].notes == [SO_ALREADY]
+        assert record.rows[3].fingerprint == record.rows[2].fingerprint
+        assert record.rows[4].parameters < record.rows[3].parameters
+    assert [row.cached for row in second.rows] == [False, True, True, True, True]
+    told = {"cached", "seconds"}
+    assert [r.model_dump(exclude=told) for r in second.rows] == [
+        r.model_dump(exclude=told) for r in first.rows
+    ]
+    assert Record.load(tmp_path).rows[3].notes == [SO_ALREADY]
+
+
+def test_a_run_that_stopped_after_such_a_stage_goes_on_there(candidate, task, target, tmp_path):
+    with pytest.raises(StageError, match="the sprockets do not fit"):
+        recipe(*REPEATS[:3], Sabotage()).run(candidate, task, targets=[target], workdir=tmp_path)
+    resumed = recipe(*REPEATS).run(candidate, task, targets=[target], workdir=tmp_path)
+    assert [row.cached for row in resumed.rows] == [False, True, True, True, False]
+    whole = recipe(*REPEATS).run(candidate, task, targets=[target], workdir=tmp_path / "whole")
+    assert [r.fingerprint for r in resumed.rows] == [r.fingerprint for r in whole.rows]
+    assert [r.notes for r in resumed.rows] == [r.notes for r in whole.rows]
+
+
+def test_stages_of_ones_own_may_find_all_as_it_should_be(candidate, task, target, tmp_path):
+    record = recipe(QuantizeStage(), Sabotage(how="be done")).run(
+        candidate, task, targets=[target], workdir=tmp_path
+    )
+    assert record.rows[2].notes == ["the sprockets fit; nothing changed"]
+    assert record.rows[2].fingerprint == record.rows[1].fingerprint
+
+
+def whole_recipe(*stages):
+    return recipe(*stages, task="digits", model={"arch": "resnet", "width": 8, "blocks": 1})
+
+
+def test_a_plan_says_what_is_so_already(tmp_path):
+    plan = whole_recipe(*REPEATS).plan(workdir=tmp_path)
+    assert [SO_ALREADY in stage.sentence for stage in plan.stages] == [False] * 3 + [True, False]
+    assert plan.stages[3].parameters == plan.stages[2].parameters > plan.stages[4].parameters
+
+
+def test_a_plan_counts_from_the_original_width_as_a_run_does(target, tmp_path):
+    made = whole_recipe(PruneStage(ratio=0.25), PruneStage(ratio=0.5, of="original"))
+    plan = made.plan(workdir=tmp_path)
+    task = made.make_task()
+    record = made.run(made.make_candidate(task), task, targets=[target], workdir=tmp_path)
+    assert [s.parameters for s in plan.stages] == [r.parameters for r in record.rows]
+
+
+def test_notes_of_the_model_that_comes_in_are_those_of_its_row(candidate, task, target, tmp_path):
+    noted = replace(candidate, notes=("it was folded",))
+    record = recipe(QuantizeStage()).run(noted, task, targets=[target], workdir=tmp_path)
+    assert [row.notes for row in record.rows] == [["it was folded"], []]
 
 
 def test_an_interrupt_is_recorded_and_gone_on_from(candidate, task, target, tmp_path):

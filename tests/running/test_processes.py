@@ -100,6 +100,35 @@ else:
     assert "ProcessError another process of this launch is gone (" in said
 
 
+def test_all_pass_a_stage_whose_request_is_met_already():
+    results = both("""
+import tempfile
+from typing import ClassVar, Literal
+from compress import Candidate, Effect, Recipe, ReplayTarget, Stage, TrainStage
+from compress.errors import AlreadySo
+from compress.testing.nets import NETS
+
+class Trained(Stage):
+    effects: ClassVar[frozenset[Effect]] = frozenset({Effect.WEIGHTS})
+    kind: Literal["trained"] = "trained"
+
+    def run(self, candidate, context):
+        raise AlreadySo("trained: it learned enough.")
+
+    def epochs_of_training(self):
+        return 1
+
+case = NETS["mlp"]
+start = Candidate.of(case.build(), case.example())
+recipe = Recipe(name="r", stages=(Trained(), TrainStage(epochs=1, batch_size=64)))
+with tempfile.TemporaryDirectory() as folder:
+    record = recipe.run(start, case.make_task(), workdir=folder, targets=[ReplayTarget()])
+print(record.status, [row.notes for row in record.rows])
+""")
+    expected = "done [[], ['it learned enough; nothing changed'], []]"
+    assert [(code, out) for code, out, _ in results] == [(0, expected)] * 2, results
+
+
 def test_a_process_alone_talks_to_itself():
     assert join() is ALONE
     tensor = torch.tensor([1.0, 2.0])

@@ -172,7 +172,7 @@ def test_int8_holds_tables_and_products_in_bytes(start, tmp_path):
     candidate, task = start
     stage = QuantizeStage(weights="int8", activations="dynamic")
     small = stage.run(candidate, context_for(start, tmp_path))
-    formats = declared_formats(small.module, small.numerics)
+    formats = declared_formats(small.module, small.numerics, small.example)
     assert formats["model.embeddings.word_embeddings"].activations == "float32"
     assert formats["model.encoder.layer.0.intermediate.dense"].activations == "dynamic"
     artifact = lowered(small, task, tmp_path / "small.onnx")

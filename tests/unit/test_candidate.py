@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from compress.algorithms.channels import choose_channels, cut_channels
 from compress.candidate import Architecture, Candidate, count_parameters, load_weights
 from compress.errors import CheckpointError, ContractViolation, StorageError
 from compress.invariants import KeepZeros
 from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.testing.nets import NETS
 from compress.zoo import build
 
@@ -30,7 +30,7 @@ def rebuild(architecture):
 def test_a_pruned_candidate_is_the_same_once_saved_and_loaded(name, tmp_path):
     start = candidate(name)
     cut = start.fork()
-    cut_channels(cut.module, cut.example, choose_channels(cut.module, cut.example, ratio=0.5))
+    prune_channels(cut.module, cut.example, ChannelPruning(ratio=0.5))
     rule = QuantRule(format=LayerFormat(weights="int8", activations="int8"))
     first = next(n for n, _ in cut.module.named_parameters() if n.endswith("weight"))
     cut = replace(
@@ -152,6 +152,102 @@ def test_damaged_and_pickled_weights_are_refused(damage, tmp_path):
         torch.save(nn.Linear(3, 2).state_dict(), path)
     with pytest.raises(CheckpointError, match=r"not a readable safetensors file.*can run code"):
         load_weights(nn.Linear(3, 2), path)
+
+
+class Listing(nn.Module):
+    """Sizes in a list, a buffer that is not persistent, and what it makes while it runs."""
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.sizes, self.names, self.seen = [width, width], ["a", "b"], []
+        self.wide, self.narrow = nn.Linear(4, 2 * width), nn.Linear(width, 3)
+        self.register_buffer("scale", torch.linspace(1, 2, width), persistent=False)
+        self.register_buffer("turned", torch.ones(2, dtype=torch.complex128), persistent=False)
+
+    def forward(self, x):
+        one, other = self.wide(x).split(self.sizes, dim=1)
+        self.seen, self.shape = [len(x)], list(x.shape)
+        self.register_buffer("ones", torch.ones_like(one), persistent=False)
+        return self.narrow((one * other + self.ones) * self.scale)
+
+
+def cut_listing(module, kept=(0, 2, 5)):
+    rows = torch.tensor(kept)
+    both = torch.cat([rows, rows + 6])
+    module.wide.weight = nn.Parameter(module.wide.weight.detach()[both])
+    module.wide.bias = nn.Parameter(module.wide.bias.detach()[both])
+    module.narrow.weight = nn.Parameter(module.narrow.weight.detach()[:, rows])
+    module.wide.out_features, module.narrow.in_features = len(both), len(rows)
+    module.sizes, module.scale = [len(rows), len(rows)], module.scale[rows]
+
+
+def test_lists_of_integers_and_buffers_that_are_not_persistent_are_restored(tmp_path):
+    start = Candidate.of(Listing(), torch.randn(2, 4))
+    cut_listing(start.module)
+    outputs = start.module(start.example)
+    start.save(tmp_path)
+    loaded = Candidate.load(tmp_path, start.example, lambda _: Listing())
+    assert (loaded.module.sizes, type(loaded.module.sizes)) == ([3, 3], list)
+    assert loaded.module.names == ["a", "b"]
+    assert torch.equal(loaded.module.scale, start.module.scale)
+    assert "scale" not in loaded.module.state_dict()
+    assert not hasattr(loaded.module, "ones")
+    assert not hasattr(loaded.module, "shape")
+    assert torch.equal(loaded.module(start.example), outputs)
+    assert loaded.fingerprint == start.fingerprint
+
+
+def test_running_a_module_that_keeps_things_leaves_its_fingerprint_alone():
+    start = Candidate.of(Listing(), torch.randn(2, 4))
+    before = start.fingerprint
+    start.validate()
+    assert start.fingerprint == before
+
+
+def test_files_without_lists_and_ties_load_as_before(tmp_path):
+    start = Candidate.of(Listing(), torch.randn(2, 4))
+    start.save(tmp_path)
+    file = tmp_path / "candidate.json"
+    new = {"lists", "ties", "temporary"}
+    old = {k: v for k, v in json.loads(file.read_text()).items() if k not in new}
+    file.write_text(json.dumps(old))
+    save_file(start.module.state_dict(), tmp_path / "weights.safetensors")
+    loaded = Candidate.load(tmp_path, start.example, lambda _: Listing())
+    assert loaded.fingerprint == start.fingerprint
+    assert torch.equal(loaded.module(start.example), start.module(start.example))
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [{"": {"names": [1, 2]}}, {"": {"evil": [1]}}, {"evil": {"sizes": [1]}}, {"": {"scale": [1]}}],
+)
+def test_a_strangers_lists_set_nothing_that_was_not_a_list_of_integers(lists, tmp_path):
+    start = Candidate.of(Listing(), torch.randn(2, 4))
+    start.save(tmp_path)
+    file = tmp_path / "candidate.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"lists": lists}))
+    loaded = Candidate.load(tmp_path, start.example, lambda _: Listing()).module
+    assert not hasattr(loaded, "evil")
+    assert (loaded.names, loaded.sizes) == (["a", "b"], [6, 6])
+    assert torch.equal(loaded.scale, start.module.scale)
+
+
+@pytest.mark.parametrize("lists", [{"": {"sizes": ["6", "x"]}}, {"": {"sizes": 6}}, [1]])
+def test_lists_of_other_things_are_no_saved_candidate(lists, tmp_path):
+    start = Candidate.of(Listing(), torch.randn(2, 4))
+    start.save(tmp_path)
+    file = tmp_path / "candidate.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"lists": lists}))
+    with pytest.raises(CheckpointError, match="not a saved candidate"):
+        Candidate.load(tmp_path, start.example, lambda _: Listing())
+
+
+def test_the_weights_of_a_candidate_with_buffers_that_are_not_persistent_are_weights(tmp_path):
+    start = Candidate.of(Listing(), torch.randn(2, 4))
+    start.save(tmp_path)
+    other = Listing()
+    load_weights(other, tmp_path / "weights.safetensors")
+    assert torch.equal(other.eval()(start.example), start.module(start.example))
 
 
 @pytest.mark.parametrize(

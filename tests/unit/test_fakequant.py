@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compress.algorithms.fakequant import (
+    called_layers,
     channel_axis,
     declared_formats,
     effective,
@@ -171,7 +172,8 @@ def test_tables_have_formats_for_their_weights_only():
     assert quantizable_layers(module) == {"2": "Linear"}
     assert layers_with_formats(module) == {"0": "Embedding", "2": "Linear"}
     for format in FORMATS:
-        found = declared_formats(module, Numerics((QuantRule(format=format),)))
+        numerics = Numerics((QuantRule(format=format),))
+        found = declared_formats(module, numerics, torch.zeros(2, 4, dtype=torch.long))
         assert found["2"] == format
         assert found["0"].weights == format.weights
         assert found["0"].activations in ("float32", "float16")
@@ -190,3 +192,58 @@ def test_rows_are_looked_up_from_the_grid_and_learn(format):
     assert not torch.equal(snapped, module[0].weight)
     assert module[0].weight.grad[:8].any()
     assert torch.equal(effective(module, formats)[0].weight, snapped)
+
+
+class Odd(nn.Module):
+    """Layers that are called by name, for training only, in vain, and not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.first, self.head = nn.Embedding(4, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        self.extra, self.unused, self.spare = nn.Linear(3, 2), nn.Linear(3, 3), nn.Embedding(4, 3)
+
+    def forward(self, x):
+        x = self.first(input=nn.functional.dropout(x, 0.5) + self.table.weight.mean())
+        self.table(input=torch.zeros(1, dtype=torch.long))
+        return self.head(x) + (self.extra(x) if self.training else 0)
+
+
+def test_layers_are_called_where_inference_calls_them():
+    torch.manual_seed(0)
+    module, inputs = Odd(), torch.randn(4, 3)
+    before = torch.get_rng_state()
+    assert called_layers(module, inputs) == {"table", "first", "head"}
+    assert torch.equal(torch.get_rng_state(), before)
+    assert module.training
+    assert not any(layer._forward_pre_hooks for layer in module.modules())
+    assert called_layers(nn.Sequential(nn.ReLU()), inputs) == set()
+
+
+def test_only_layers_that_are_called_have_formats():
+    numerics = Numerics((QuantRule(select=("extra", "first", "spare"), format=INT8),))
+    formats = declared_formats(Odd(), numerics, torch.randn(4, 3))
+    assert list(formats) == ["table", "first", "head"]
+    assert [f.is_static_int8 for f in formats.values()] == [False, True, False]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_layer_that_is_called_by_the_name_of_its_argument_is_simulated(format):
+    class ByPlace(Odd):
+        def forward(self, x):
+            return self.head(self.first(x))
+
+    class ByName(Odd):
+        def forward(self, x):
+            return self.head(input=self.first(input=x))
+
+    torch.manual_seed(0)
+    place, name, inputs = ByPlace(), ByName(), torch.randn(4, 3)
+    name.load_state_dict(place.state_dict())
+    formats = {"first": format, "head": format}
+    outputs = []
+    for module in (place, name):
+        ranges = observe_ranges(module, formats, [inputs])
+        with simulate(module, formats, ranges):
+            outputs.append(module(inputs))
+    assert torch.equal(*outputs)
+    assert not torch.equal(outputs[1], name(inputs))

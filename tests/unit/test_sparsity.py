@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,7 @@ from compress.algorithms.sparsity import (
     keep_zeros,
     magnitude_masks,
     n_of_m_masks,
+    pattern_masks,
     verify_zeros,
     zero_tensors,
 )
@@ -49,6 +52,55 @@ def test_two_of_four_keeps_the_two_largest_of_each_four():
 
 def test_a_last_group_that_is_short_is_kept():
     assert n_of_m_masks({"w": torch.ones(1, 6)}, 2, 4)["w"][0, 4:].all()
+
+
+CONVOLUTIONS = {
+    "linear": nn.Linear(8, 6),
+    "conv1d": nn.Conv1d(8, 6, 3),
+    "conv2d": nn.Conv2d(8, 6, (3, 2)),
+    "grouped conv": nn.Conv2d(16, 6, 3, groups=2),
+    "transposed 1d": nn.ConvTranspose1d(8, 6, 3),
+    "transposed 2d": nn.ConvTranspose2d(8, 6, (3, 2)),
+    "transposed 3d": nn.ConvTranspose3d(4, 3, 1),
+    "grouped transposed": nn.ConvTranspose2d(16, 6, 3, groups=2),
+    "depthwise transposed": nn.ConvTranspose1d(6, 6, 8, groups=6),
+}
+
+
+def inputs_of_each_output(layer):
+    """For each output channel the weights that it depends on, in the order of memory."""
+    channels = layer.weight.shape[1] if is_linear(layer) else layer.in_channels
+    positions = [] if is_linear(layer) else [8] * (layer.weight.dim() - 2)
+    outputs = layer(torch.ones(1, channels, *positions))[0]
+    rows = []
+    for output in outputs:
+        (reads,) = torch.autograd.grad(output.sum(), layer.weight, retain_graph=True)
+        rows.append(layer.weight.detach()[reads != 0])
+    return torch.stack(rows)
+
+
+def is_linear(layer):
+    return isinstance(layer, nn.Linear)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (1, 2)])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_of_every_m_consecutive_inputs_of_any_layer_at_most_n_are_left(name, n, m):
+    net = nn.Sequential(copy.deepcopy(CONVOLUTIONS[name]))
+    before = inputs_of_each_output(net[0]).reshape(-1, m).abs()
+    zero_tensors(net, pattern_masks(net, ["0.weight"], n, m))
+    after = inputs_of_each_output(net[0]).reshape(-1, m)
+    assert torch.equal((after != 0).sum(1), torch.full((len(after),), n))
+    assert torch.equal(after.abs().sum(1), before.sort(1, descending=True).values[:, :n].sum(1))
+
+
+def test_groups_of_inputs_end_where_those_of_a_transposed_convolution_do():
+    weight = torch.rand(6, 2, 1) + 0.1
+    masks = n_of_m_masks({"w": weight}, 1, 2, axes={"w": 1}, groups={"w": 2})
+    # Three inputs for each output: one pair, and a last one that is kept.
+    assert masks["w"].shape == weight.shape
+    assert masks["w"][[2, 5]].all()
+    assert masks["w"].sum() == 8
 
 
 def test_zeros_are_put_back():

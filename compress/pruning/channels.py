@@ -1,0 +1,185 @@
+"""Structured pruning: choose channels, cut them, and prove the cut.
+
+Channels are ranked on the model *as it computes* (for a quantised model: on its quantised weights)
+and cut from the float module. Which slices go together is read off the module's own operators
+(:mod:`compress.pruning.flow`), and every cut is proved (:mod:`compress.pruning.proof`); what cannot
+be proved stays whole, and the result says why.
+
+That channels form groups which must be removed together is Fang et al. 2023, "DepGraph: towards any
+structural pruning".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import AlreadySo, NoEffect, StageError
+from compress.inputs import Inputs, forward
+from compress.pruning.importance import Importance, accumulate_gradients
+from compress.pruning.widths import Width, pools_of
+
+if TYPE_CHECKING:
+    from compress.pruning.search import Found
+
+__all__ = ["ChannelPruning", "Pruned", "Unit", "prune_channels"]
+
+#: What goes together: the same channels of every head of attention, or a head as a whole.
+Unit = Literal["channels", "heads"]
+
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
+class ChannelPruning:
+    """What is asked of :func:`prune_channels`.
+
+    Args:
+        ratio: share of each layer's channels to remove (of all channels, for ``scope: global``).
+        unit: ``channels`` of any layer, of attention the same number from every head; or whole
+            ``heads`` of attention and nothing else (Michel et al. 2019, "Are sixteen heads really
+            better than one?").
+        importance: how channels are ranked (:func:`compress.pruning.importance.score_pool`).
+        scope: rank within each group of layers, or over the whole net.
+        round_to: a layer that is cut has a multiple of this.
+        ignore: paths of modules whose output channels stay; those of the model always do.
+        layer_ratios: ratios for single layers, by path, over ``ratio``.
+    """
+
+    ratio: float
+    unit: Unit = "channels"
+    importance: Importance = "group-l2"
+    scope: Literal["local", "global"] = "local"
+    round_to: int = 1
+    ignore: Sequence[str] = ()
+    layer_ratios: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Every layer's width before and after, and ``restored``: scales that a cut had changed."""
+
+    widths: tuple[Width, ...]
+    restored: int = 0
+
+    def sentence(self, asked: ChannelPruning) -> str:
+        """What was asked and what was done."""
+        able = [width for width in self.widths if not width.is_output]
+        lost = sum(width.before - width.after for width in able)
+        of = sum(width.before for width in able)
+        each = "all channels" if asked.scope == "global" else "the channels of each layer"
+        what = "the heads of each block" if asked.unit == "heads" else each
+        text = (
+            f"{asked.ratio:.3g} of {what} was asked, and {lost / max(1, of):.3g} of all "
+            f"channels was removed ({lost:,} of {of:,}, in "
+            f"{sum(w.after < w.before for w in able)} of {len(able)} layers)"
+        )
+        if self.restored:
+            text += f"; a scale that follows from a width was restored {self.restored} times"
+        same = [w.layer for w in able if w.after == w.before and not w.reason]
+        if same:
+            text += (
+                f"; {_listed(same)} kept all, which is nearest in the steps that structure and "
+                "round_to allow"
+            )
+        whole: dict[str, list[str]] = {}
+        for width in able:
+            if width.reason and width.after == width.before:
+                whole.setdefault(width.reason, []).append(width.layer)
+        reasons = [f"{_listed(names)} ({reason})" for reason, names in whole.items()]
+        more = len(reasons) - _MOST_NAMED
+        tail = f", and more for {more} other reasons" if more > 0 else ""
+        return text + (f"; left whole: {'; '.join(reasons[:_MOST_NAMED])}{tail}" if reasons else "")
+
+
+def prune_channels(
+    module: nn.Module,
+    example: Inputs,
+    asked: ChannelPruning,
+    *,
+    ranked: nn.Module | None = None,
+    losses: Iterable[Tensor] = (),
+) -> Pruned:
+    """Remove the least important channels of ``module``, in place.
+
+    Args:
+        module: plain, float32, in eval mode.
+        example: one batch of inputs.
+        asked: how much of what.
+        ranked: a module of the same structure whose weights are ranked; ``module`` by default.
+        losses: for ``taylor``: scalar losses of batches through ``ranked``, with gradients.
+
+    Raises:
+        StageError: the model cannot be run, or ``taylor`` without a loss.
+        NoEffect: nothing is left that could be removed.
+    """
+    from compress.pruning.search import Search
+
+    ranked = module if ranked is None else ranked
+    if asked.importance == "taylor":
+        accumulate_gradients(ranked, losses)
+    found = Search(module, example, asked, ranked).run()
+    if not found.removed:
+        if _is_met(asked, found.widths):
+            raise AlreadySo("prune: every layer is as near to its width as can be.")
+        raise NoEffect(_nothing(asked, found))
+    expected = _output_shape(module, example)
+    found.apply(module)
+    shape = _output_shape(module, example)
+    if shape != expected:
+        raise StageError(
+            f"prune: cutting channels changed the output from {expected} to {shape}; name the "
+            "layers that make the output in `ignore`."
+        )
+    return Pruned(found.widths, len(found.settings.rescalings))
+
+
+def _is_met(asked: ChannelPruning, widths: Sequence[Width]) -> bool:
+    """Whether less is asked of each layer than of a whole one, since earlier cuts count."""
+    able = [width for width in widths if not width.is_output and not width.reason]
+    return bool(able) and all(asked.layer_ratios.get(w.layer, 1.0) < asked.ratio for w in able)
+
+
+def _nothing(asked: ChannelPruning, found: Found) -> str:
+    """Why there is nothing to cut, and what would do."""
+    reasons = dict.fromkeys(w.reason for w in found.widths if w.reason and not w.is_output)
+    whole = f"; left whole: {'; '.join(list(reasons)[:_MOST_NAMED])}" if reasons else ""
+    able = any(len(pool.classes) > 1 for pool in pools_of(found.plan.ids))
+    if asked.unit == "heads" and not found.has_heads:
+        return (
+            "prune: the model has no attention whose heads can be removed; granularity: channels "
+            "cuts the channels within heads."
+        )
+    if asked.unit == "heads":
+        if able:
+            return f"prune: a ratio of {asked.ratio:g} removes no head from any block; raise it."
+        return (
+            f"prune: no block has heads that can be removed by themselves{whole}; granularity: "
+            "channels cuts the channels within heads."
+        )
+    if able:
+        return (
+            f"prune: a ratio of {asked.ratio:g} with round_to {asked.round_to} removes no channel "
+            f"from any layer{whole}; raise the ratio or lower round_to."
+        )
+    advice = "granularity: weights needs no structure"
+    if asked.importance == "bn-scale":
+        advice = "importance: group-l2 needs no batch norms"
+    elif any(w.reason.endswith("be ignored") for w in found.widths):
+        advice = "ignore less"
+    return f"prune: no channel of any layer can be removed{whole}; {advice}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _output_shape(module: nn.Module, example: Inputs) -> tuple[int, ...]:
+    with torch.no_grad():
+        return tuple(forward(module, example).shape)

@@ -1,0 +1,119 @@
+"""Channel ids: one for every index along every axis of every parameter, joined into classes.
+
+Ids of a class are removed together or not at all. A class that may not be removed is *whole*, with
+the reason. Id 0 is always whole: it stands for an index that belongs to no parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["NOTHING", "UNIFORM", "Axis", "ChannelIds", "Vector"]
+
+#: Ids along one axis of a tensor.
+Vector = npt.NDArray[np.int64]
+
+#: The id of what belongs to no parameter; whole.
+NOTHING = 0
+#: Fills places that a constant filled: it agrees with every id.
+UNIFORM = -1
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a parameter or buffer."""
+
+    parameter: str
+    axis: int
+
+
+class ChannelIds:
+    """Ids, their classes (a union-find) and why some of them stay whole."""
+
+    def __init__(self) -> None:
+        self._parent: list[int] = [NOTHING]
+        self._whole: dict[int, str] = {NOTHING: ""}
+        self.of_axis: dict[Axis, Vector] = {}
+        #: Axes along which an operator sums products: the inputs of a layer.
+        self.contracted: set[Axis] = set()
+        #: Of these, the ones of layers with groups: inputs of one group.
+        self.within_groups: set[Axis] = set()
+        #: The operator that is followed now, for sentences.
+        self.at = "it"
+        self._axis_of: list[Axis | None] = [None]
+
+    def new_axis(self, parameter: str, axis: int, size: int) -> Vector:
+        """Ids for an axis of a parameter; the same ones when asked again."""
+        place = Axis(parameter, axis)
+        if place not in self.of_axis:
+            first = len(self._parent)
+            self._parent.extend(range(first, first + size))
+            self._axis_of.extend([place] * size)
+            self.of_axis[place] = np.arange(first, first + size)
+        return self.of_axis[place]
+
+    def find(self, i: int) -> int:
+        """The representative of the class of an id."""
+        parent = self._parent
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    def join(self, left: Vector, right: Vector) -> None:
+        """Join the ids of two vectors of one length, place by place."""
+        for a, b in {(int(x), int(y)) for x, y in zip(left, right, strict=True) if x != y}:
+            if UNIFORM in (a, b):
+                continue
+            first, second = self.find(a), self.find(b)
+            if first == second:
+                continue
+            if second == NOTHING:
+                first, second = second, first
+            if first == NOTHING:
+                self._whole.setdefault(second, f"{self.at} meets a size that no layer gives")
+                continue
+            self._parent[second] = first
+            if second in self._whole:
+                reason = self._whole.pop(second)
+                self._whole.setdefault(first, reason)
+
+    def join_all(self, ids: Iterable[int]) -> None:
+        """Make one class of some ids."""
+        vector = np.asarray(list(ids), dtype=np.int64)
+        if len(vector) > 1:
+            self.join(np.full(len(vector) - 1, vector[0]), vector[1:])
+
+    def keep_whole(self, ids: Iterable[int], reason: str) -> None:
+        """Forbid the removal of some ids; of several reasons the first one stays."""
+        for i in {int(i) for i in ids}:
+            if i > NOTHING:
+                self._whole.setdefault(self.find(i), reason)
+
+    def classes(self, ids: Vector) -> Vector:
+        """The class of each id of a vector; ``NOTHING`` for those that are whole."""
+        roots = self.roots(ids)
+        return np.where([int(r) in self._whole for r in roots], NOTHING, roots)
+
+    def roots(self, ids: Vector) -> Vector:
+        """The representative of each id, whole or not; ``UNIFORM`` stays what it is."""
+        found = {i: i if i < 0 else self.find(i) for i in np.unique(ids).tolist()}
+        unique = np.array(list(found), dtype=np.int64)
+        values = np.array(list(found.values()), dtype=np.int64)
+        return values[np.searchsorted(unique, ids)]
+
+    def why_whole(self, i: int) -> str:
+        """Why an id may not be removed; empty where it may."""
+        return self._whole.get(self.find(i), "")
+
+    def contract(self, parameter: str, ids: Vector, *, within_groups: bool = False) -> None:
+        """Note that these ids of a parameter are of inputs."""
+        for place in {self._axis_of[i] for i in ids.tolist() if i > NOTHING}:
+            if place is not None and place.parameter == parameter:
+                self.contracted.add(place)
+                if within_groups:
+                    self.within_groups.add(place)

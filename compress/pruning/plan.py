@@ -1,0 +1,312 @@
+"""What to remove in one attempt, and what a failed attempt teaches.
+
+A plan follows the ids through every mode of the module, joins what goes together, and selects
+classes. Where the cut net and the whole one part, a split may be cut along its other axis, a width
+may follow from another one, or the channels that meet there are left whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import nn
+
+from compress.pruning.coupling import couple
+from compress.pruning.flow import Flow, follow
+from compress.pruning.ids import Axis, ChannelIds, Vector
+from compress.pruning.importance import has_batch_norm, score_pool
+from compress.pruning.modes import Mode
+from compress.pruning.proof import Mismatch
+from compress.pruning.surgery import Cut
+from compress.pruning.trace import Node, Trace
+from compress.pruning.walk import Decision
+from compress.pruning.widths import Pool, pools_of, select_classes, widths_of
+
+if TYPE_CHECKING:
+    from compress.pruning.channels import ChannelPruning
+
+__all__ = ["Plan", "Planner", "values_at"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one attempt is about: the ids, their flow through each net, and what is removed."""
+
+    ids: ChannelIds
+    flows: list[Flow]
+    decisions: Mapping[str, Decision]
+    removed: frozenset[int] = frozenset()
+
+    @property
+    def cut(self) -> Cut:
+        """What stays of each tensor."""
+        return Cut.of(self.ids, set(self.removed))
+
+
+class Planner:
+    """Makes plans, and remembers what was disproved."""
+
+    def __init__(
+        self, module: nn.Module, modes: Sequence[Mode], asked: ChannelPruning, ranked: nn.Module
+    ) -> None:
+        self.module = module
+        self.modes = modes
+        self.asked = asked
+        self.ranked = ranked
+        self._whole: list[tuple[list[int], str]] = []
+        self._choices: dict[str, str] = {}
+        self._rejected: set[tuple[str, str]] = set()
+        self._ties: list[tuple[list[int], list[int]]] = []
+        self._tied: set[tuple[int, int]] = set()
+        self._in_twos: set[Axis] = set()
+
+    def plan(self) -> Plan:
+        """What to remove, given what was disproved so far."""
+        plan = self._decided()
+        removed = select_classes(
+            plan.ids,
+            ratio=self.asked.ratio,
+            layer_ratios=self.asked.layer_ratios,
+            round_to=self.asked.round_to,
+            scope=self.asked.scope,
+            scores=lambda pool: score_pool(self.ranked, plan.ids, pool, self.asked.importance),
+            least=self._least,
+        )
+        return Plan(plan.ids, plan.flows, plan.decisions, frozenset(removed))
+
+    def _decided(self) -> Plan:
+        """The flow of ids whose splits lose least of what was asked."""
+        best = self._follow(self._choices)
+        error = self._error(best)
+        for signature, decision in list(best.decisions.items()):
+            for option in decision.options:
+                if (signature, option) in self._rejected or option == self._chosen(decision):
+                    continue
+                other = self._follow({**self._choices, signature: option})
+                if (other_error := self._error(other)) < error - 1e-9:
+                    best, error = other, other_error
+                    self._choices[signature] = option
+        return best
+
+    def _follow(self, choices: Mapping[str, str]) -> Plan:
+        ids, flows = ChannelIds(), []
+        decisions: dict[str, Decision] = {}
+        for net in self.modes:
+            flow = follow(net.trace, choices, ids)
+            flows.append(flow)
+            decisions |= flow.decisions
+        couple(self.module, ids)
+        for one, other in self._ties:
+            for part in np.asarray(other).reshape(-1, len(one)):
+                ids.join(np.asarray(one), part)
+        self._keep_whole(ids, decisions)
+        return Plan(ids, flows, decisions)
+
+    def _keep_whole(self, ids: ChannelIds, decisions: Mapping[str, Decision]) -> None:
+        for places, reason in self._whole:
+            ids.keep_whole(places, reason)
+        for axis in ids.of_axis:
+            if axis not in ids.contracted and (name := self._ignored(axis)):
+                ids.keep_whole(ids.of_axis[axis], f"{name!r} is to be ignored")
+        heads = [d for d in decisions.values() if d.cuts_heads]
+        if self.asked.unit == "channels":
+            for vector in (vector for decision in heads for vector in decision.ids):
+                ids.keep_whole(vector, "whole heads are removed by granularity: heads")
+        else:
+            _keep_all_but(heads, ids)
+        if self.asked.importance == "bn-scale":
+            for pool in pools_of(ids):
+                if not has_batch_norm(self.module, pool):
+                    ids.keep_whole(pool.classes, "no batch norm scales them, for bn-scale to read")
+
+    def _ignored(self, axis: Axis) -> str:
+        own = axis.parameter
+        matches = (n for n in self.asked.ignore if own == n or own.startswith(f"{n}."))
+        return next(matches, "")
+
+    def _chosen(self, decision: Decision) -> str:
+        return self._choices.get(decision.signature, decision.options[0])
+
+    def _error(self, plan: Plan) -> float:
+        """How far all layers are from what was asked, in shares of their widths."""
+        ids = plan.ids
+        removed = select_classes(
+            ids,
+            ratio=self.asked.ratio,
+            layer_ratios=self.asked.layer_ratios,
+            round_to=self.asked.round_to,
+            scope="local",
+            scores=lambda pool: range(len(pool.classes)),
+            least=self._least,
+        )
+        error = sum(
+            abs((1 - self.asked.ratio) - width.after / width.before)
+            for width in widths_of(ids, removed)
+        )
+        error += sum(_computed_across(flow, ids) for flow in plan.flows)
+        if self.asked.unit == "heads":
+            error -= sum(decision.cuts_heads for decision in plan.decisions.values())
+        return error
+
+    def learn(self, plan: Plan, place: int, mismatch: Mismatch) -> None:
+        """Change a decision that led to a mismatch, or leave its channels whole."""
+        touched = self._touched(plan, place, mismatch)
+        if not mismatch.is_scale and (
+            self._leave_two(plan, touched) or self._tie(plan, place, mismatch)
+        ):
+            return
+        for decision in plan.decisions.values():
+            if mismatch.is_scale or not _meets(plan.ids, decision, touched):
+                continue
+            self._rejected.add((decision.signature, self._chosen(decision)))
+            if self._choose_another(decision):
+                return
+        where = f" in {mismatch.module!r}" if mismatch.module else ""
+        reason = f"the cut could not be proved{where} ({mismatch.what})"
+        if mismatch.is_shape:
+            reason = f"a size is written into the code{where} ({mismatch.what})"
+        if mismatch.is_another_way:
+            reason = f"the code goes another way{where} ({mismatch.what})"
+        vectors = plan.ids.of_axis.values()
+        places = [i for v in vectors for i in v.tolist() if plan.ids.find(i) in touched]
+        self._whole.append((places, reason))
+
+    def _least(self, pool: Pool) -> int:
+        # Many operators take another way where an axis has one place.
+        return 2 if self._in_twos.intersection(pool.members) else 1
+
+    def _leave_two(self, plan: Plan, touched: set[int]) -> bool:
+        """Whether one channel alone was left of some layer, of which now two will be."""
+        before = len(self._in_twos)
+        for pool in pools_of(plan.ids):
+            left = len(set(pool.classes) - plan.removed)
+            if left == 1 and touched.intersection(pool.classes) and len(pool.classes) > 1:
+                self._in_twos.update(pool.outputs)
+        return len(self._in_twos) > before
+
+    def _tie(self, plan: Plan, place: int, mismatch: Mismatch) -> bool:
+        """Whether a width that failed may follow from another one, which are then cut alike.
+
+        One attribute may be the width of the heads of queries, keys and values; and
+        ``reshape(n, tokens, channels)`` takes what heads made for as wide as the embedding.
+        """
+        trace, flow = self.modes[place].trace, plan.flows[place]
+        if not mismatch.is_shape or (place, mismatch.number) in self._tied:
+            return False
+        self._tied.add((place, mismatch.number))
+        here = values_at(trace, mismatch.number)
+        found = [v for value in here for v in flow.layouts[value].axes if v is not None]
+        before = len(self._ties)
+        for values in (
+            _likes_of(trace, mismatch.number),
+            _inputs_of(trace, mismatch.module),
+        ):
+            others = [v for value in values for v in flow.layouts[value].axes if v is not None]
+            for one in others:
+                for other in found:
+                    if len(other) % len(one) == 0 and not _alike(plan.ids, one, other):
+                        self._ties.append((one.tolist(), other.tolist()))
+            if len(self._ties) > before:
+                return True
+        return False
+
+    def _choose_another(self, decision: Decision) -> bool:
+        """Whether there is another option, which is then taken."""
+        for option in decision.options:
+            signature = decision.signature
+            if (signature, option) in self._rejected:
+                continue
+            other = self._follow({**self._choices, signature: option}).decisions.get(signature)
+            if self.asked.unit == "channels" and other is not None and other.cuts_heads:
+                self._rejected.add((signature, option))
+                continue
+            self._choices[signature] = option
+            return True
+        return False
+
+    def _touched(self, plan: Plan, place: int, mismatch: Mismatch) -> set[int]:
+        """All classes alike to those removed ones that meet where the nets part."""
+        trace, flow = self.modes[place].trace, plan.flows[place]
+        number = min(mismatch.number, len(trace.nodes) - 1)
+        here = _removed_at(plan, flow, trace, [number])
+        if not here:
+            before = range(number + 1)
+            inside = [n for n in before if trace.nodes[n].module == mismatch.module]
+            here = _removed_at(plan, flow, trace, inside) or set(plan.removed)
+        pools = [pool for pool in pools_of(plan.ids) if here.intersection(pool.classes)]
+        return {root for pool in pools for root in pool.classes} | here
+
+
+def _computed_across(flow: Flow, ids: ChannelIds) -> int:
+    """How many extremes and sums are taken over axes that could be cut.
+
+    Pieces of a maxout, say, are no channels: with one fewer the net is another.
+    """
+    count = 0
+    for across in flow.across.values():
+        vectors = [flow.layouts[across.value].axes[axis] for axis in across.axes]
+        able = any(v is not None and ids.classes(v).any() for v in vectors)
+        count += able and across.kind not in ("products", "layer norm", "group norm")
+    return count
+
+
+def _removed_at(plan: Plan, flow: Flow, trace: Trace, numbers: Iterable[int]) -> set[int]:
+    found: set[int] = set()
+    for number in numbers:
+        for value in values_at(trace, number):
+            for vector in flow.layouts[value].axes:
+                if vector is not None:
+                    found |= plan.removed.intersection(plan.ids.roots(vector).tolist())
+    return found
+
+
+def _likes_of(trace: Trace, number: int) -> list[int]:
+    """What the same operator of the same module takes elsewhere, in the same shapes."""
+
+    def shapes(node: Node) -> list[tuple[int, ...]]:
+        values = [*node.refs, *(output for output in node.outputs if output is not None)]
+        return [trace.values[value].shape for value in values]
+
+    here = trace.nodes[number]
+    return [
+        node.refs[0]
+        for n, node in enumerate(trace.nodes)
+        if n != number
+        and (node.kind, node.module) == (here.kind, here.module)
+        and shapes(node) == shapes(here)
+    ]
+
+
+def _inputs_of(trace: Trace, module: str) -> list[int]:
+    """The values that a module and those in it are given by others."""
+    inside = [n for n in trace.nodes if f"{n.module}.".startswith(f"{module}." if module else "")]
+    made = {output for node in inside for output in node.outputs}
+    taken = dict.fromkeys(ref for node in inside for ref in node.refs)
+    return [ref for ref in taken if ref not in made and not trace.values[ref].name]
+
+
+def values_at(trace: Trace, number: int) -> list[int]:
+    """The values that an operator takes and gives."""
+    if number >= len(trace.nodes):
+        return []
+    node = trace.nodes[number]
+    return [*node.refs, *(output for output in node.outputs if output is not None)]
+
+
+def _meets(ids: ChannelIds, decision: Decision, touched: set[int]) -> bool:
+    return any(touched.intersection(ids.roots(vector).tolist()) for vector in decision.ids)
+
+
+def _alike(ids: ChannelIds, one: Vector, other: Vector) -> bool:
+    parts = ids.roots(other).reshape(-1, len(one))
+    return bool((parts == ids.roots(one)).all())
+
+
+def _keep_all_but(heads: Sequence[Decision], ids: ChannelIds) -> None:
+    able = {int(r) for decision in heads for vector in decision.ids for r in ids.roots(vector)}
+    for pool in pools_of(ids):
+        if not able.issuperset(pool.classes):
+            ids.keep_whole(pool.classes, "granularity: heads removes heads alone")
