@@ -35,7 +35,7 @@ class ChannelIds:
     """Ids, their classes (a union-find) and why some of them stay whole."""
 
     def __init__(self) -> None:
-        self._parent: list[int] = [NOTHING]
+        self._parent: Vector = np.array([NOTHING])
         self._whole: dict[int, str] = {NOTHING: ""}
         self.of_axis: dict[Axis, Vector] = {}
         #: Axes along which an operator sums products: the inputs of a layer.
@@ -51,24 +51,23 @@ class ChannelIds:
         place = Axis(parameter, axis)
         if place not in self.of_axis:
             first = len(self._parent)
-            self._parent.extend(range(first, first + size))
-            self._axis_of.extend([place] * size)
             self.of_axis[place] = np.arange(first, first + size)
+            self._parent = np.concatenate([self._parent, self.of_axis[place]])
+            self._axis_of.extend([place] * size)
         return self.of_axis[place]
 
     def find(self, i: int) -> int:
         """The representative of the class of an id."""
         parent = self._parent
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
+        while (above := int(parent[i])) != i:
+            parent[i] = parent[above]
+            i = above
         return i
 
     def join(self, left: Vector, right: Vector) -> None:
         """Join the ids of two vectors of one length, place by place."""
-        for a, b in {(int(x), int(y)) for x, y in zip(left, right, strict=True) if x != y}:
-            if UNIFORM in (a, b):
-                continue
+        apart = (left != right) & (left != UNIFORM) & (right != UNIFORM)
+        for a, b in zip(left[apart].tolist(), right[apart].tolist(), strict=True):
             first, second = self.find(a), self.find(b)
             if first == second:
                 continue
@@ -101,10 +100,10 @@ class ChannelIds:
 
     def roots(self, ids: Vector) -> Vector:
         """The representative of each id, whole or not; ``UNIFORM`` stays what it is."""
-        found = {i: i if i < 0 else self.find(i) for i in np.unique(ids).tolist()}
-        unique = np.array(list(found), dtype=np.int64)
-        values = np.array(list(found.values()), dtype=np.int64)
-        return values[np.searchsorted(unique, ids)]
+        found = self._parent[np.maximum(ids, NOTHING)]
+        while not np.array_equal(above := self._parent[found], found):
+            found = above
+        return np.where(ids < NOTHING, ids, found)
 
     def why_whole(self, i: int) -> str:
         """Why an id may not be removed; empty where it may."""

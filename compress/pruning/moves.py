@@ -101,10 +101,10 @@ def _separate(
     """The axis along which ids vary after a move, and the ids along it."""
     ids = moved.numpy().astype(np.int64)
     roots = walk.ids.roots(ids)
-    distinct = set(np.unique(roots).tolist()) - {UNIFORM}
-    if not distinct - {NOTHING}:
+    given = roots[roots != UNIFORM]
+    if not (given > NOTHING).any():
         return None
-    if len(distinct) == 1:
+    if (given == given[0]).all():
         walk.keep_whole(ids[ids > NOTHING], node, "leaves one of them alone")
         return None
     low, high = np.where(roots == UNIFORM, _LARGE, roots), roots

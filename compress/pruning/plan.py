@@ -60,7 +60,7 @@ class Planner:
         self._choices: dict[str, str] = {}
         self._rejected: set[tuple[str, str]] = set()
         self._ties: list[tuple[list[int], list[int]]] = []
-        self._tied: set[tuple[int, int]] = set()
+        self._tied: dict[tuple[int, int], list[tuple[list[int], list[int]]]] = {}
         self._in_twos: set[Axis] = set()
 
     def plan(self) -> Plan:
@@ -164,7 +164,7 @@ class Planner:
             self._rejected.add((decision.signature, self._chosen(decision)))
             if self._choose_another(decision):
                 return
-        where = f" in {mismatch.module!r}" if mismatch.module else ""
+        where = f" in {mismatch.module!r}" if mismatch.module else " in the model's own forward"
         reason = f"the cut could not be proved{where} ({mismatch.what})"
         if mismatch.is_shape:
             reason = f"a size is written into the code{where} ({mismatch.what})"
@@ -194,9 +194,16 @@ class Planner:
         ``reshape(n, tokens, channels)`` takes what heads made for as wide as the embedding.
         """
         trace, flow = self.modes[place].trace, plan.flows[place]
-        if not mismatch.is_shape or (place, mismatch.number) in self._tied:
+        key = (place, mismatch.number)
+        if not mismatch.is_shape:
             return False
-        self._tied.add((place, mismatch.number))
+        if key in self._tied:
+            # It did not help; without it, less goes together.
+            useless = self._tied[key]
+            self._ties = [tie for tie in self._ties if tie not in useless]
+            self._tied[key] = []
+            return bool(useless)
+        self._tied[key] = []
         here = values_at(trace, mismatch.number)
         found = [v for value in here for v in flow.layouts[value].axes if v is not None]
         before = len(self._ties)
@@ -210,6 +217,7 @@ class Planner:
                     if len(other) % len(one) == 0 and not _alike(plan.ids, one, other):
                         self._ties.append((one.tolist(), other.tolist()))
             if len(self._ties) > before:
+                self._tied[key] = self._ties[before:]
                 return True
         return False
 
@@ -232,10 +240,14 @@ class Planner:
         trace, flow = self.modes[place].trace, plan.flows[place]
         number = min(mismatch.number, len(trace.nodes) - 1)
         here = _removed_at(plan, flow, trace, [number])
-        if not here:
+        path = f"{mismatch.module}."
+        while not here and path != ".":
+            # Nothing that is cut is seen there: look at the module around it, and further out.
             before = range(number + 1)
-            inside = [n for n in before if trace.nodes[n].module == mismatch.module]
-            here = _removed_at(plan, flow, trace, inside) or set(plan.removed)
+            inside = [n for n in before if f"{trace.nodes[n].module}.".startswith(path)]
+            here = _removed_at(plan, flow, trace, inside)
+            path = f"{path[:-1].rpartition('.')[0]}."
+        here = here or set(plan.removed)
         pools = [pool for pool in pools_of(plan.ids) if here.intersection(pool.classes)]
         return {root for pool in pools for root in pool.classes} | here
 

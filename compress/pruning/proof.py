@@ -27,7 +27,7 @@ from compress.pruning.surgery import Cut, zero_slices
 from compress.pruning.trace import Node, Ref, Trace, TraceFailed, record
 from compress.pruning.walk import arguments
 
-__all__ = ["Mismatch", "ScaleChange", "prove", "random_inputs", "random_weights"]
+__all__ = ["Mismatch", "ScaleChange", "prove"]
 
 _TOLERANCE = 1e-7
 _STAND_INS = ("layer norm", "group norm", "softmax")
@@ -87,42 +87,8 @@ class _Run:
     changes: list[ScaleChange] = field(default_factory=list)
 
 
-def random_weights(module: nn.Module, seed: int) -> None:
-    """Give a module random weights that keep activations alive, in place."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            if parameter.dim() > 1:
-                fan_in = max(1, parameter.numel() // parameter.shape[0])
-                parameter.copy_(draw / math.sqrt(fan_in))
-            else:
-                parameter.copy_(0.3 * draw + (0.0 if name.endswith("bias") else 1.0))
-        for buffer in module.buffers():
-            if not buffer.is_floating_point():
-                continue
-            if bool((buffer >= 0).all() and (buffer > 0).any()):  # variances, frequencies
-                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator).double())
-            else:
-                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator).double())
-
-
-def random_inputs(inputs: Inputs, seed: int) -> Inputs:
-    """A batch like ``inputs``: other numbers where they are floats, the same integers."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-
-    if isinstance(inputs, dict):
-        return {name: draw(tensor) for name, tensor in inputs.items()}
-    return draw(inputs)
-
-
 def prove(
-    whole: nn.Module,
+    whole: Callable[[], nn.Module],
     cut_net: nn.Module,
     cut: Cut,
     inputs: Inputs,
@@ -136,7 +102,7 @@ def prove(
     """Hold the cut net to the whole one.
 
     Args:
-        whole: with random weights, in double precision; its removed slices are set to zero.
+        whole: makes it, with random weights, in double precision; asked where shapes are right.
         cut_net: the same with those slices taken out.
         cut: what stays.
         inputs: a random batch.
@@ -152,9 +118,10 @@ def prove(
     """
     small = _Run(trace, flow, removed, is_cut=True)
     _run(small, cut_net, inputs, _check_shape(small), unscaled=unscaled)
-    zero_slices(whole, cut)
+    zeroed = whole()
+    zero_slices(zeroed, cut)
     big = _Run(trace, flow, removed, is_cut=False)
-    _run(big, whole, inputs, _compare(big, small, skipped), unscaled=unscaled)
+    _run(big, zeroed, inputs, _compare(big, small, skipped), unscaled=unscaled)
     return small.changes
 
 
@@ -172,9 +139,14 @@ def _run(
     try:
         record(module, inputs, compute, observe)
     except TraceFailed as error:
-        if isinstance(error.cause, Mismatch):
-            raise error.cause from None
-        raise Mismatch(len(error.trace.nodes), error.module, str(error), is_shape=True) from error
+        failure = error.cause
+        if not isinstance(failure, Mismatch):
+            failure = Mismatch(len(error.trace.nodes), error.module, str(error), is_shape=True)
+    else:
+        return
+    # A traceback would keep both nets and all that they gave for as long as the failure is kept.
+    failure.__cause__ = failure.__context__ = None
+    raise failure.with_traceback(None)
 
 
 def _check_shape(run: _Run) -> Callable[[int, Node, Trace, list[Any]], None]:
@@ -294,7 +266,8 @@ def _compute(
     kind = _across(run, number)
     if kind in _STAND_INS:
         return _stand_in(kind, op, args, kwargs)
-    if function := _ALIVE.get(op._schema.name.rpartition("::")[2].removesuffix("_")):
+    function = _ALIVE.get(op._schema.name.rpartition("::")[2].removesuffix("_"))
+    if function is not None and args[0].is_floating_point():
         return _replaced(function, op, args)
     if kind and not run.is_cut:
         args, kwargs = _left_out(run, number, args, kwargs)

@@ -8,18 +8,20 @@ meet there are left whole; then the rest is tried again.
 from __future__ import annotations
 
 import copy
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from compress.errors import StageError
 from compress.inputs import Inputs
+from compress.pruning.draws import random_inputs, random_weights
 from compress.pruning.modes import modes_of
 from compress.pruning.plan import Plan, Planner, values_at
-from compress.pruning.proof import Mismatch, ScaleChange, prove, random_inputs, random_weights
+from compress.pruning.proof import Mismatch, ScaleChange, prove
 from compress.pruning.scales import Rescaling, find_rescaling, rescale
 from compress.pruning.surgery import Attribute, Cut, attributes_to_try, set_attribute, take_slices
 from compress.pruning.widths import Width, widths_of
@@ -83,6 +85,7 @@ class Search:
         self.module = module
         self.modes, self.inputs = modes_of(module, example)
         self.planner = Planner(module, self.modes, asked, ranked)
+        self._random: dict[int, nn.Module] = {}
 
     def run(self) -> Found:
         """Attempt until a cut is proved.
@@ -190,10 +193,8 @@ class Search:
         settings: Settings,
         tamper: Callable[[nn.Module], None] = lambda _: None,
     ) -> Mismatch | list[ScaleChange]:
-        net = self.modes[place]
-        whole = copy.deepcopy(net.module)
-        random_weights(whole, _SEED)
-        small = copy.deepcopy(whole)
+        net, drawn = self.modes[place], self._drawn(place)
+        small = copy.deepcopy(drawn)
         take_slices(small, plan.cut)
         settings.apply(small, plan.cut)
         tamper(small)
@@ -202,7 +203,7 @@ class Search:
             skipped = set(range(len(net.trace.nodes)))
         try:
             return prove(
-                whole,
+                functools.partial(copy.deepcopy, drawn),
                 small,
                 plan.cut,
                 random_inputs(self.inputs, _SEED + 1),
@@ -213,7 +214,14 @@ class Search:
                 skipped=frozenset(skipped),
             )
         except Mismatch as mismatch:
-            return mismatch
+            return mismatch.with_traceback(None)
+
+    def _drawn(self, place: int) -> nn.Module:
+        """The module of a mode with random weights, which are drawn once."""
+        if place not in self._random:
+            self._random[place] = copy.deepcopy(self.modes[place].module)
+            random_weights(self._random[place], _SEED)
+        return self._random[place]
 
     def _rescaling(self, place: int, change: ScaleChange) -> Rescaling:
         trace = self.modes[place].trace
@@ -249,8 +257,26 @@ class Search:
             if sum(a == attribute for a, _ in candidates) == 1
             and _value(self.module, attribute) not in fixed
         ]
-        groups = [*([c] for c in candidates), certain, candidates]
+        groups = [
+            *(self._alike(*candidate) for candidate in candidates),
+            *([c] for c in candidates),
+            certain,
+            candidates,
+        ]
         return [group for n, group in enumerate(groups) if group and group not in groups[:n]]
+
+    def _alike(self, attribute: Attribute, new: int) -> list[tuple[Attribute, int]]:
+        """The attribute of all modules of a class that hold the same value in it."""
+        kind, old = (
+            type(self.module.get_submodule(attribute.module)),
+            _value(self.module, attribute),
+        )
+        others = (
+            replace(attribute, module=name)
+            for name, layer in self.module.named_modules()
+            if type(layer) is kind and hasattr(layer, attribute.name)
+        )
+        return [(other, new) for other in others if _value(self.module, other) == old]
 
     def _sizes(
         self, plan: Plan, place: int, failure: Mismatch
@@ -290,7 +316,8 @@ class _Disproved(Exception):
         self.mismatch = mismatch
 
 
-def _value(module: nn.Module, attribute: Attribute) -> int:
+def _value(module: nn.Module, attribute: Attribute) -> int | None:
     held = getattr(module.get_submodule(attribute.module), attribute.name)
-    value: int = held if attribute.place is None else held[attribute.place]
-    return value
+    if attribute.place is None:
+        return held if isinstance(held, int) else None
+    return held[attribute.place] if attribute.place < len(held) else None

@@ -239,4 +239,5 @@ def axis_of(dim: int, value: int, trace: Trace) -> int:
 
 def place_of(node: Node) -> str:
     """The operator and its module, for sentences."""
-    return f"{node.kind.strip('_')} in {node.module!r}" if node.module else node.kind.strip("_")
+    where = repr(node.module) if node.module else "the model's own forward"
+    return f"{node.kind.strip('_')} in {where}"
