@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +75,7 @@ def attention(walk: Walk, node: Node) -> None:
         walk.meet(q, axis, v, axis, node)
         walk.note_heads(first)
         heads.append(first)
+    _mask(walk, node, heads)
     for layout in (k, v):
         walk.keep_whole(layout.axes[last - 1], node, "attends over them")
     given = Layout((*heads, q.axes[last - 1], v.axes[last]))
@@ -82,6 +83,18 @@ def attention(walk: Walk, node: Node) -> None:
     first_output = node.outputs[0]
     assert first_output is not None
     walk.layouts[first_output] = given
+
+
+def _mask(walk: Walk, node: Node, heads: Sequence[Vector | None]) -> None:
+    """What is added to the scores of each head, such as a bias that is learned."""
+    given = arguments(node).get("attn_mask")
+    if not isinstance(given, Ref):
+        return
+    shape, mask = walk.trace.values[given.value].shape, walk.layout(given.value)
+    whole = Layout((*heads, None, None))
+    for axis, size in enumerate(shape[:-2], start=len(whole.axes) - len(shape)):
+        if size > 1:
+            walk.meet(whole, axis, mask, axis - len(whole.axes) + len(shape), node)
 
 
 def convolution(walk: Walk, node: Node) -> None:

@@ -138,3 +138,31 @@ def test_attention_of_torch_loses_the_same_channels_of_every_head(ratio, width):
     kept = [[int((before[:32] == v).nonzero()) for v in head] for head in queries]
     assert all([place - 8 * h for place in places] == kept[0] for h, places in enumerate(kept))
     net.train()(torch.randn(4, 5, 6)).sum().backward()
+
+
+class Biased(nn.Module):
+    """Fused attention with a bias of its own for each head."""
+
+    def __init__(self):
+        super().__init__()
+        self.inp, self.bias = nn.Linear(6, 32), nn.Parameter(torch.randn(4, 5, 5))
+        self.q, self.k, self.v, self.out = (nn.Linear(32, 32) for _ in range(4))
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = self.inp(x)
+        q, k, v = (f(x).unflatten(-1, (-1, 8)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        return self.head(self.out(y.transpose(1, 2).flatten(2)).mean(1))
+
+
+def test_what_is_added_to_the_scores_of_a_head_goes_with_it():
+    torch.manual_seed(0)
+    net = Biased().eval()
+    before = net.bias.detach().clone()
+    with torch.no_grad():
+        for layer in (net.q, net.k, net.v):
+            layer.weight[8:16] = 0
+    prune_channels(net, torch.randn(3, 5, 6), ChannelPruning(ratio=0.25, unit="heads"))
+    assert net.q.out_features == 24
+    assert torch.equal(net.bias, before[[0, 2, 3]])
