@@ -20,7 +20,7 @@ from compress.pruning.walk import POINTWISE, SAME, Across, Decision, Layout, Wal
 
 __all__ = ["Flow", "follow"]
 
-_MOVES = moves.RESHAPES | {"permute", "transpose", "t", "expand", "squeeze", "unsqueeze", "cat"}
+_MOVES = moves.RESHAPES | {"permute", "transpose", "t", "expand", "squeeze", "unsqueeze"}
 _MOVES |= {"stack", "flip", "repeat", "im2col", "pixel_shuffle", "pixel_unshuffle"}
 _MOVES |= {"constant_pad_nd", "slice_scatter", "select_scatter", "copy", "movedim", "swapaxes"}
 _MOVES |= {f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)}
@@ -57,6 +57,7 @@ _HANDLERS: dict[str, Callable[[Walk, Node], None]] = {
     **dict.fromkeys(("select", "unbind"), moves.select),
     **dict.fromkeys(("index", "index_select", "gather", "take_along_dim"), moves.index),
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), moves.channel_shuffle),
+    "cat": moves.cat,
     "slice": moves.slice_axis,
     "roll": moves.roll,
     "col2im": moves.fold,

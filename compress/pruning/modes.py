@@ -15,8 +15,9 @@ from compress.pruning.walk import arguments
 
 __all__ = ["Mode", "modes_of"]
 
-# One sample alone is a case of its own in many forwards.
+# One sample alone is a case of its own in many forwards; of large ones two would take too much.
 _SAMPLES = 2
+_LARGE_SAMPLE = 150_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def modes_of(module: nn.Module, example: Inputs) -> tuple[list[Mode], Inputs]:
     Raises:
         StageError: it does not run, or draws random numbers in inference.
     """
-    double, inputs = in_float64(module, _first_samples(example, _SAMPLES))
+    double, inputs = in_float64(module, _few_samples(example))
     try:
         trace = record(double, inputs)
     except TraceFailed as error:
@@ -66,10 +67,11 @@ def _in_training(double: nn.Module, inputs: Inputs) -> list[Mode]:
     return [Mode(other, trace, any(_is_random(node) for node in trace.nodes))]
 
 
-def _first_samples(inputs: Inputs, count: int) -> Inputs:
-    if isinstance(inputs, dict):
-        return {name: tensor[:count] for name, tensor in inputs.items()}
-    return inputs[:count]
+def _few_samples(inputs: Inputs) -> Inputs:
+    named = inputs if isinstance(inputs, dict) else {"": inputs}
+    is_large = sum(tensor[:1].numel() for tensor in named.values()) > _LARGE_SAMPLE
+    few = {name: tensor[: 1 if is_large else _SAMPLES] for name, tensor in named.items()}
+    return few if isinstance(inputs, dict) else few[""]
 
 
 def _is_random(node: Node) -> bool:

@@ -75,6 +75,36 @@ def move(walk: Walk, node: Node, values: Mapping[int, Tensor] | None = None) -> 
         walk.layouts[output] = Layout(tuple(axes), parameter, means, uniform, free)
 
 
+def cat(walk: Walk, node: Node) -> None:
+    """Tensors one after the other: what :func:`move` would find, without tensors of ids."""
+    output = node.outputs[0]
+    assert output is not None
+    values = [(ref, walk.trace.values[ref].shape) for ref in node.refs]
+    values = [(ref, shape) for ref, shape in values if shape != (0,)]
+    layouts = [walk.layout(ref) for ref, _ in values]
+    dim = axis_of(arguments(node).get("dim", 0), output, walk.trace)
+    axes: list[Vector | None] = []
+    for axis in range(len(walk.trace.values[output].shape)):
+        vectors = [layout.axes[axis] for layout in layouts]
+        if all(vector is None for vector in vectors):
+            axes.append(None)
+        elif axis == dim:
+            sizes = [shape[dim] for _, shape in values]
+            parts = zip(vectors, sizes, strict=True)
+            axes.append(np.concatenate([np.full(n, NOTHING) if v is None else v for v, n in parts]))
+        else:
+            known = layouts[0]
+            for layout in layouts[1:]:
+                met = walk.meet(known, axis, layout, axis, node)
+                known = replace(known, axes=(*known.axes[:axis], met, *known.axes[axis + 1 :]))
+            axes.append(known.axes[axis])
+    parameters = {layout.parameter for layout in layouts}
+    parameter = parameters.pop() if len(parameters) == 1 else ""
+    means = tuple(vector for layout in layouts for vector in layout.mean_of)
+    uniform = all(layout.is_uniform for layout in layouts)
+    walk.layouts[output] = Layout(tuple(axes), parameter, means, uniform)
+
+
 def _spread_out(walk: Walk, node: Node, output: int) -> frozenset[int]:
     """Axes along which an operator repeats one value."""
     if node.kind not in ("expand", "repeat"):

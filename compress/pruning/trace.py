@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -179,8 +181,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._compute = compute
         self._observe = observe
         self._numbers: dict[int, int] = {}
-        # Tensors are told apart by their addresses, which must not be used again.
-        self._alive: list[Tensor] = []
+        # Tensors are told apart by their addresses, which are used again once one is gone.
+        self._alive: dict[int, weakref.ref[Tensor]] = {}
 
     def __torch_dispatch__(
         self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -222,8 +224,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._add(tensor, self._names.get(id(tensor), ""), is_constant=True)
 
     def _alias(self, tensor: Tensor, source: Tensor) -> None:
-        self._numbers[id(tensor)] = self.number_of(source)
-        self._alive.append(tensor)
+        self._remember(tensor, self.number_of(source))
+
+    def _remember(self, tensor: Tensor, number: int) -> None:
+        key = id(tensor)
+        self._numbers[key] = number
+        if key not in self._alive:
+            self._alive[key] = weakref.ref(tensor, functools.partial(self._forget, key))
+
+    def _forget(self, key: int, reference: weakref.ref[Tensor]) -> None:
+        if self._alive.get(key) is reference:
+            del self._alive[key], self._numbers[key]
 
     def _ref(self, leaf: Any) -> Any:
         return Ref(self.number_of(leaf)) if isinstance(leaf, Tensor) else leaf
@@ -237,8 +248,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kept is not None and is_float:
             kept = kept.clone()  # a number that may be overwritten
         self._trace.values.append(Value(tuple(tensor.shape), name, uniform, is_float, kept))
-        self._numbers[id(tensor)] = number
-        self._alive.append(tensor)
+        self._remember(tensor, number)
         return number
 
 
