@@ -22,6 +22,7 @@ from compress.errors import AlreadySo, NoEffect, StageError
 from compress.inputs import Inputs, forward
 from compress.pruning.importance import Importance, accumulate_gradients
 from compress.pruning.widths import Width, pools_of
+from compress.select import named
 
 if TYPE_CHECKING:
     from compress.pruning.search import Found
@@ -83,14 +84,14 @@ class Pruned:
         same = [w.layer for w in able if w.after == w.before and not w.reason]
         if same:
             text += (
-                f"; {_listed(same)} kept all, which is nearest in the steps that structure and "
+                f"; {named(same)} kept all, which is nearest in the steps that structure and "
                 "round_to allow"
             )
         whole: dict[str, list[str]] = {}
         for width in able:
             if width.reason and width.after == width.before:
                 whole.setdefault(width.reason, []).append(width.layer)
-        reasons = [f"{_listed(names)} ({reason})" for reason, names in whole.items()]
+        reasons = [f"{named(names)} ({reason})" for reason, names in whole.items()]
         more = len(reasons) - _MOST_NAMED
         tail = f", and more for {more} other reasons" if more > 0 else ""
         return text + (f"; left whole: {'; '.join(reasons[:_MOST_NAMED])}{tail}" if reasons else "")
@@ -172,12 +173,6 @@ def _nothing(asked: ChannelPruning, found: Found) -> str:
     elif any(w.reason.endswith("be ignored") for w in found.widths):
         advice = "ignore less"
     return f"prune: no channel of any layer can be removed{whole}; {advice}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_MOST_NAMED])
-    more = len(names) - _MOST_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _output_shape(module: nn.Module, example: Inputs) -> tuple[int, ...]:

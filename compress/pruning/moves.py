@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,13 +66,17 @@ def move(walk: Walk, node: Node, values: Mapping[int, Tensor] | None = None) -> 
                 walk.keep_whole(vector, node, "puts two kinds of channels on one axis")
                 walk.keep_whole(taken, node, "puts two kinds of channels on one axis")
             found[output][at] = vector
-    parameters = {layout.parameter for layout in layouts.values()}
-    parameter = parameters.pop() if len(parameters) == 1 else ""
-    means = tuple(v for layout in layouts.values() for v in layout.mean_of)
-    uniform = all(layout.is_uniform for layout in layouts.values())
     for output, axes in found.items():
-        free = _spread_out(walk, node, output)
-        walk.layouts[output] = Layout(tuple(axes), parameter, means, uniform, free)
+        moved_to = _together(axes, list(layouts.values()))
+        walk.layouts[output] = replace(moved_to, free=_spread_out(walk, node, output))
+
+
+def _together(axes: Sequence[Vector | None], layouts: Sequence[Layout]) -> Layout:
+    """The layout of what is made of tensors of some layouts, with ids along ``axes``."""
+    parameters = {layout.parameter for layout in layouts}
+    parameter = parameters.pop() if len(parameters) == 1 else ""
+    means = tuple(vector for layout in layouts for vector in layout.mean_of)
+    return Layout(tuple(axes), parameter, means, all(layout.is_uniform for layout in layouts))
 
 
 def cat(walk: Walk, node: Node) -> None:
@@ -98,11 +102,7 @@ def cat(walk: Walk, node: Node) -> None:
                 met = walk.meet(known, axis, layout, axis, node)
                 known = replace(known, axes=(*known.axes[:axis], met, *known.axes[axis + 1 :]))
             axes.append(known.axes[axis])
-    parameters = {layout.parameter for layout in layouts}
-    parameter = parameters.pop() if len(parameters) == 1 else ""
-    means = tuple(vector for layout in layouts for vector in layout.mean_of)
-    uniform = all(layout.is_uniform for layout in layouts)
-    walk.layouts[output] = Layout(tuple(axes), parameter, means, uniform)
+    walk.layouts[output] = _together(axes, layouts)
 
 
 def _spread_out(walk: Walk, node: Node, output: int) -> frozenset[int]:

@@ -7,9 +7,10 @@ may follow from another one, or the channels that meet there are left whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from torch import nn
@@ -21,9 +22,9 @@ from compress.pruning.importance import has_batch_norm, score_pool
 from compress.pruning.modes import Mode
 from compress.pruning.proof import Mismatch
 from compress.pruning.surgery import Cut
-from compress.pruning.trace import Node, Trace
+from compress.pruning.trace import Trace
 from compress.pruning.walk import Decision
-from compress.pruning.widths import Pool, pools_of, select_classes, widths_of
+from compress.pruning.widths import Pool, Scores, pools_of, select_classes, widths_of
 
 if TYPE_CHECKING:
     from compress.pruning.channels import ChannelPruning
@@ -40,7 +41,7 @@ class Plan:
     decisions: Mapping[str, Decision]
     removed: frozenset[int] = frozenset()
 
-    @property
+    @functools.cached_property
     def cut(self) -> Cut:
         """What stays of each tensor."""
         return Cut.of(self.ids, set(self.removed))
@@ -66,16 +67,25 @@ class Planner:
     def plan(self) -> Plan:
         """What to remove, given what was disproved so far."""
         plan = self._decided()
-        removed = select_classes(
-            plan.ids,
+
+        def scores(pool: Pool) -> list[float]:
+            return score_pool(self.ranked, plan.ids, pool, self.asked.importance)
+
+        removed = self._select(plan.ids, self.asked.scope, scores)
+        return Plan(plan.ids, plan.flows, plan.decisions, frozenset(removed))
+
+    def _select(
+        self, ids: ChannelIds, scope: Literal["local", "global"], scores: Scores
+    ) -> set[int]:
+        return select_classes(
+            ids,
             ratio=self.asked.ratio,
             layer_ratios=self.asked.layer_ratios,
             round_to=self.asked.round_to,
-            scope=self.asked.scope,
-            scores=lambda pool: score_pool(self.ranked, plan.ids, pool, self.asked.importance),
+            scope=scope,
+            scores=scores,
             least=self._least,
         )
-        return Plan(plan.ids, plan.flows, plan.decisions, frozenset(removed))
 
     def _decided(self) -> Plan:
         """The flow of ids whose splits lose least of what was asked."""
@@ -133,15 +143,8 @@ class Planner:
     def _error(self, plan: Plan) -> float:
         """How far all layers are from what was asked, in shares of their widths."""
         ids = plan.ids
-        removed = select_classes(
-            ids,
-            ratio=self.asked.ratio,
-            layer_ratios=self.asked.layer_ratios,
-            round_to=self.asked.round_to,
-            scope="local",
-            scores=lambda pool: range(len(pool.classes)),
-            least=self._least,
-        )
+        # Only how many go is looked at, not which.
+        removed = self._select(ids, "local", lambda pool: range(len(pool.classes)))
         error = sum(
             abs((1 - self.asked.ratio) - width.after / width.before)
             for width in widths_of(ids, removed)
@@ -278,18 +281,14 @@ def _removed_at(plan: Plan, flow: Flow, trace: Trace, numbers: Iterable[int]) ->
 def _likes_of(trace: Trace, number: int) -> list[int]:
     """What the same operator of the same module takes elsewhere, in the same shapes."""
 
-    def shapes(node: Node) -> list[tuple[int, ...]]:
-        values = [*node.refs, *(output for output in node.outputs if output is not None)]
-        return [trace.values[value].shape for value in values]
+    def facts(place: int) -> tuple[str, str, list[tuple[int, ...]]]:
+        node, values = trace.nodes[place], values_at(trace, place)
+        return node.kind, node.module, [trace.values[value].shape for value in values]
 
-    here = trace.nodes[number]
-    return [
-        node.refs[0]
-        for n, node in enumerate(trace.nodes)
-        if n != number
-        and (node.kind, node.module) == (here.kind, here.module)
-        and shapes(node) == shapes(here)
-    ]
+    if number >= len(trace.nodes) or not trace.nodes[number].refs:
+        return []
+    here, others = facts(number), (n for n in range(len(trace.nodes)) if n != number)
+    return [trace.nodes[n].refs[0] for n in others if facts(n) == here]
 
 
 def _inputs_of(trace: Trace, module: str) -> list[int]:

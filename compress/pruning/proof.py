@@ -167,7 +167,7 @@ def _check_shape(run: _Run) -> Callable[[int, Node, Trace, list[Any]], None]:
                     f"{node.kind} gives {tuple(result.shape)} where {wanted} is left",
                     is_shape=True,
                 )
-        run.results.append([_sample(r, number) if _is_tensor(r) else None for r in results])
+        run.results.append([_sample(r, number) if isinstance(r, Tensor) else None for r in results])
 
     return observe
 
@@ -217,10 +217,6 @@ def _compared(run: _Run, number: int, node: Node) -> tuple[int | None, ...]:
     # The statistics that norms give beside their result are used by gradients alone.
     is_norm = node.kind.endswith("_norm") or _across(run, number) in _STAND_INS
     return node.outputs[:1] if is_norm else node.outputs
-
-
-def _is_tensor(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor)
 
 
 def _sample(tensor: Tensor, number: int) -> tuple[tuple[int, ...], Tensor]:
@@ -348,7 +344,7 @@ def _as_before(
     for place, given in enumerate(args):
         own, old = _number(given), _number_before(run, node.args[place])
         if own is not None and old is not None and own != old and own != 0:
-            changed[place] = torch.full_like(given, old) if _is_tensor(given) else old
+            changed[place] = torch.full_like(given, old) if isinstance(given, Tensor) else old
             factor = {"mul": old / own, "div": own / old}.get(node.kind, math.nan)
             run.changes.append(ScaleChange(number, factor))
     return tuple(changed), kwargs

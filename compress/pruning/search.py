@@ -34,15 +34,10 @@ __all__ = ["Found", "Search", "Settings"]
 _MOST_ATTEMPTS = 60
 _SEED = 0
 # How blocks of attention, here and in transformers, call their number of heads and a head's width.
-_OF_ATTENTION: tuple[str, ...] = (
-    "num_heads",
-    "num_attention_heads",
-    "n_heads",
-    "n_head",
-    "heads",
-    "head_dim",
+_OF_ATTENTION = frozenset(
+    {"num_heads", "num_attention_heads", "n_heads", "n_head", "heads"}
+    | {"head_dim", "attention_head_size", "attention_head_dim", "all_head_size", "inner_dim"}
 )
-_OF_ATTENTION += ("attention_head_size", "attention_head_dim", "all_head_size", "inner_dim")
 
 
 @dataclass(frozen=True)
@@ -63,12 +58,28 @@ class Settings:
 class Found:
     """A cut that is proved; without ``removed`` classes there is nothing to cut."""
 
-    removed: set[int]
-    cut: Cut
-    settings: Settings
-    widths: tuple[Width, ...]
-    has_heads: bool
     plan: Plan
+    settings: Settings
+
+    @property
+    def removed(self) -> frozenset[int]:
+        """The classes that go."""
+        return self.plan.removed
+
+    @property
+    def cut(self) -> Cut:
+        """What stays of each tensor."""
+        return self.plan.cut
+
+    @functools.cached_property
+    def widths(self) -> tuple[Width, ...]:
+        """Every layer before and after."""
+        return tuple(widths_of(self.plan.ids, set(self.removed)))
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the model has attention whose heads could be told apart."""
+        return any(decision.cuts_heads for decision in self.plan.decisions.values())
 
     def apply(self, module: nn.Module) -> None:
         """Cut the module, in place."""
@@ -102,9 +113,7 @@ class Search:
                 except _Disproved as disproved:
                     self.planner.learn(plan, disproved.place, disproved.mismatch)
                     continue
-            widths = tuple(widths_of(plan.ids, set(plan.removed)))
-            has_heads = any(decision.cuts_heads for decision in plan.decisions.values())
-            return Found(set(plan.removed), plan.cut, settings, widths, has_heads, plan)
+            return Found(plan, settings)
         raise StageError(
             "prune: no cut of this model could be proved; name the layers to leave alone in "
             "`ignore`."

@@ -167,3 +167,20 @@ def test_whole_groups_go_where_members_would_be_too_many():
     net = nn.Sequential(*net, nn.Conv2d(64, 16, 1), nn.Flatten(), nn.Linear(16 * 16, 4)).eval()
     prune_channels(net, torch.randn(2, 3, 4, 4), ChannelPruning(ratio=0.1))
     assert (net[0].out_channels, net[1].num_groups, net[2].groups) == (58, 29, 29)
+
+
+def test_code_that_does_more_once_it_is_cut_is_left_whole():
+    class Longer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.head = nn.Linear(4, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            hidden = torch.relu(self.hidden(x))
+            outputs = self.head(hidden)
+            return outputs if hidden.shape[1] == 16 else outputs * 1.5
+
+    net = Longer().eval()
+    found = Search(net, torch.randn(2, 4), ChannelPruning(ratio=0.5), net).run()
+    assert not found.removed
+    assert "the code goes another way" in found.widths[0].reason
