@@ -44,7 +44,7 @@ from compress.running.forecast import Forecast, forecast
 from compress.running.job import Job, Observer
 from compress.running.loop import run
 from compress.stages import STAGES, Stage
-from compress.stages.models import StartSettings, build_model
+from compress.stages.models import StartSettings, build_model, is_onnx, uses_of_onnx
 from compress.task import Task
 from compress.tasks import TaskConfig, adjusted, make_task
 from compress.zoo.building import build_module
@@ -190,8 +190,11 @@ class Recipe(BaseModel):
             observer: is told of every stage, epoch and measurement.
 
         Raises:
+            RecipeError: that is no candidate.
             CompressError: with the rows so far on disk.
         """
+        if not isinstance(candidate, Candidate):
+            raise RecipeError(_no_candidate(candidate))
         job = self._job(candidate, task, Path(workdir), targets, mode, imports, observer)
         return run(job, fresh=fresh)
 
@@ -313,6 +316,13 @@ class Recipe(BaseModel):
             raise RecipeError(sentence(document, error, (), cls)) from error
         recipe._references = references
         return recipe
+
+
+def _no_candidate(given: Any) -> str:
+    cure = "run takes a Candidate, such as Candidate.of(module, example)"
+    if is_onnx(given):
+        return f"an ONNX file cannot begin a recipe yet: {uses_of_onnx(given)}; {cure}."
+    return f"{cure}; got {type(given).__name__}."
 
 
 def _stage(

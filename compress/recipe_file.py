@@ -18,12 +18,21 @@ from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
 from compress.errors import RecipeError
 
-__all__ = ["Document", "RecipePath", "located", "parse", "sentence", "with_settings"]
+__all__ = [
+    "Document",
+    "RecipePath",
+    "beside_recipe",
+    "located",
+    "parse",
+    "sentence",
+    "with_settings",
+]
 
 _IN_PACKAGE = "package:"
 
 
-def _beside_recipe(path: FilePath, info: ValidationInfo) -> FilePath:
+def beside_recipe(path: FilePath, info: ValidationInfo) -> FilePath:
+    """A path that a recipe gives, from the current folder; as it is where no file was read."""
     folder = (info.context or {}).get("folder")
     inside = str(path).startswith(_IN_PACKAGE)
     return path if folder is None or inside else FilePath(folder) / path
@@ -31,7 +40,7 @@ def _beside_recipe(path: FilePath, info: ValidationInfo) -> FilePath:
 
 #: A path in a recipe, relative to the recipe's own folder; or ``package:NAME/...``, which
 #: :func:`located` finds.
-RecipePath = Annotated[FilePath, AfterValidator(_beside_recipe)]
+RecipePath = Annotated[FilePath, AfterValidator(beside_recipe)]
 
 
 def located(path: FilePath) -> FilePath:
@@ -124,7 +133,8 @@ def sentence(
     """The first problem that pydantic found, as one sentence with place, value and remedy."""
     first = error.errors()[0]
     # pydantic puts names of union members into the location; only real keys help a reader.
-    keys = {*_all_keys(document.data), *first["loc"][-1:]}
+    missing = first["loc"][-1:] if first["type"] == "missing" else ()
+    keys = {*_all_keys(document.data), *missing}
     path = prefix + tuple(p for p in first["loc"] if isinstance(p, int) or p in keys)
     where = document.at(path)
     if first["type"] == "extra_forbidden":

@@ -6,9 +6,19 @@ Used for the model that enters, for students and for teachers (``compress.stages
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 from torch import nn
 
 from compress.algorithms.training import isolated
@@ -22,7 +32,7 @@ from compress.huggingface import (
     read_architecture,
     tokenizer_digest,
 )
-from compress.recipe_file import RecipePath, located
+from compress.recipe_file import RecipePath, beside_recipe, located
 from compress.task import Task
 
 __all__ = [
@@ -32,7 +42,27 @@ __all__ = [
     "StartSettings",
     "StudentSettings",
     "build_model",
+    "is_onnx",
+    "uses_of_onnx",
 ]
+
+
+def is_onnx(value: Any) -> bool:
+    """Whether a value names an ONNX file."""
+    return isinstance(value, (str, Path)) and str(value).lower().endswith(".onnx")
+
+
+def uses_of_onnx(file: Any, place: Any = None) -> str:
+    """What can be done with an ONNX file, for a sentence that refuses something else.
+
+    Args:
+        file: as a recipe names it.
+        place: from the current folder, where that is another path.
+    """
+    return (
+        f"{file} can teach (`teacher: {{onnx: {file}}}` in a distill stage) and be measured "
+        f"(`compresskit bench {place or file}`)"
+    )
 
 
 class ModelSettings(BaseModel):
@@ -45,6 +75,14 @@ class ModelSettings(BaseModel):
 
     arch: str
     weights: RecipePath | None = None
+
+    @field_validator("arch", "weights", mode="before")
+    @classmethod
+    def _is_no_onnx(cls, value: Any) -> Any:
+        if is_onnx(value):
+            problem = "an ONNX file is neither an architecture nor its weights"
+            raise ValueError(f"{problem}: {uses_of_onnx(value)}; weights are a safetensors file")
+        return value
 
     @property
     def architecture(self) -> Architecture:
@@ -146,10 +184,49 @@ def _sort_of_model(block: Any) -> str:
     return "of-" + next((key for key in ("arch", "hf", "layers") if has(key)), "arch")
 
 
+def _start_is_a_block(value: Any, info: ValidationInfo) -> Any:
+    if (file := _onnx_of(value)) is not None:
+        uses = uses_of_onnx(file, beside_recipe(Path(str(file)), info))
+        raise ValueError(
+            f"an ONNX file cannot begin a recipe yet: {uses}; begin with arch and weights, or hf"
+        )
+    if not isinstance(value, (dict, BaseModel)):
+        problem = f"a model is a block such as {{arch: resnet}}; got {value!r}"
+        raise ValueError(problem)  # noqa: TRY004 - which is what pydantic takes
+    return value
+
+
+def _student_is_a_block(value: Any, info: ValidationInfo) -> Any:
+    if (file := _onnx_of(value)) is not None:
+        uses = uses_of_onnx(file, beside_recipe(Path(str(file)), info))
+        raise ValueError(
+            f"an ONNX file cannot learn: {uses}; a student is arch, hf, layers or self"
+        )
+    if value != "self" and not isinstance(value, (dict, BaseModel)):
+        raise ValueError(
+            f"a student is self, or a block such as {{arch: resnet}} or {{layers: [0, 2]}}; got "
+            f"{value!r}"
+        )
+    return value
+
+
+def _onnx_of(value: Any) -> Any:
+    """The ONNX file that is given in place of a model, if one is."""
+    if not isinstance(value, dict):
+        return value if is_onnx(value) else None
+    if value.keys().isdisjoint(("arch", "hf", "layers")):
+        return value.get("onnx")
+    return next((value[key] for key in ("arch", "hf") if is_onnx(value.get(key))), None)
+
+
 _OfArchitecture = Annotated[ModelSettings, Tag("of-arch")]
 _OfFolder = Annotated[HubSettings, Tag("of-hf")]
 #: A model that a recipe starts from: ``arch`` or ``hf``.
-StartSettings = Annotated[_OfArchitecture | _OfFolder, Discriminator(_sort_of_model)]
+StartSettings = Annotated[
+    _OfArchitecture | _OfFolder,
+    Discriminator(_sort_of_model),
+    BeforeValidator(_start_is_a_block),
+]
 #: A model that learns: ``arch``, ``hf``, ``layers``, or the present one.
 StudentSettings = Annotated[
     _OfArchitecture
@@ -157,6 +234,7 @@ StudentSettings = Annotated[
     | Annotated[BlocksSettings, Tag("of-layers")]
     | Annotated[Literal["self"], Tag("of-none")],
     Discriminator(_sort_of_model),
+    BeforeValidator(_student_is_a_block),
 ]
 
 

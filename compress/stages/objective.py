@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compress.algorithms.batches import Batch
 from compress.inputs import batch_size_of
 from compress.stages.base import unique_name
+from compress.stages.logits import check_logits
 from compress.stages.losses import LossSettings
 from compress.stages.memory import Ask
 from compress.stages.terms import Answer, Scene, Term, compared, watch
@@ -29,12 +30,17 @@ class Weighted:
 
 
 def weighted(losses: Sequence[LossSettings], scene: Scene, epochs: int) -> list[Weighted]:
-    """The losses ready for one training of ``epochs``."""
+    """The losses ready for one training of ``epochs``.
+
+    Raises:
+        CompressError: student and teacher do not fit them.
+    """
     made: list[Weighted] = []
     for loss in losses:
         name = unique_name(loss.kind, [other.name for other in made])
         weight = partial(loss.weight_at, epochs=epochs)
         made.append(Weighted(name, weight, loss.term(scene)))
+    check_logits(losses, scene)
     return made
 
 

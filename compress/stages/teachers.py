@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import (
     BaseModel,
@@ -26,14 +25,15 @@ from pydantic import (
 from torch import Tensor, nn
 
 from compress.algorithms.layout import arrange, laid_out, layout_of
-from compress.artifact import file_sha256
+from compress.algorithms.probabilities import logits_of
 from compress.candidate import Candidate
-from compress.errors import DataError, LoweringError, RecipeError, StageError
-from compress.inputs import Inputs, batch_size_of, copied, device_of, forward, to_device
+from compress.errors import DataError, RecipeError, StageError
+from compress.inputs import Inputs, batch_size_of, copied, device_of, forward
 from compress.plain import plain
 from compress.recipe_file import RecipePath
+from compress.references import is_reference
 from compress.stages.base import Context, Teacher
-from compress.stages.models import HubSettings, ModelSettings, build_model
+from compress.stages.models import HubSettings, ModelSettings, build_model, is_onnx
 
 __all__ = [
     "Ensemble",
@@ -51,16 +51,35 @@ __all__ = [
 class TeacherSettings(BaseModel):
     """One of ``onnx`` (a file), ``callable`` (``module:name``), ``arch`` with ``weights``, ``hf``.
 
-    ``hf`` is a folder, with the keys that a model from a folder has.
+    ``hf`` is a folder, with the keys that a model from a folder has. ``output`` names the output of
+    an ONNX file that teaches. ``from_probabilities`` takes the logarithm of outputs that are
+    probabilities: those are logits.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     onnx: RecipePath | None = None
+    output: str | None = None
     callable: str | None = None
     arch: str | None = None
     weights: RecipePath | None = None
     hf: RecipePath | None = None
+    from_probabilities: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_block(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            given = [value.get(key) for key in ("arch", "weights", "hf")]
+            if files := [one for one in given if is_onnx(one)]:
+                raise ValueError(f"of an ONNX file the key is onnx; write {{onnx: {files[0]}}}")
+        if isinstance(value, (dict, BaseModel)):
+            return value
+        block = "{arch: resnet, weights: FILE}"
+        if isinstance(value, (str, Path)):
+            key = "onnx" if is_onnx(value) else "callable" if is_reference(str(value)) else None
+            block = f"{{{key}: {value}}}" if key else block
+        raise ValueError(f"a teacher is a block such as {block}; got {str(value)!r}")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> TeacherSettings:
@@ -70,6 +89,8 @@ class TeacherSettings(BaseModel):
                 f"a teacher is one of onnx, callable, hf, or arch with weights; got "
                 f"{' and '.join(given) or 'none of them'}"
             )
+        if self.output is not None and self.onnx is None:
+            raise ValueError(f"output goes with onnx, and the teacher is {given[0]}")
         if self.arch is not None and self.weights is None:
             raise ValueError("a teacher of its own architecture needs weights")
         others = [] if self.hf is not None else sorted(self.model_extra or {})
@@ -121,6 +142,7 @@ class ModuleTeacher:
 
     module: nn.Module
     layout: torch.memory_format = torch.contiguous_format
+    from_probabilities: bool = False
 
     @torch.no_grad()
     def __call__(self, inputs: Inputs) -> Tensor:
@@ -130,25 +152,34 @@ class ModuleTeacher:
         if first is not None and first.device != device:
             self.module.to(device)
         # A student's batch may lie as this module cannot take it.
-        return forward(self.module, laid_out(inputs, self.layout))
+        outputs = forward(self.module, laid_out(inputs, self.layout))
+        return _logits(outputs, "") if self.from_probabilities else outputs
 
     @property
     def identity(self) -> str:
         """Of its weights and structure."""
         content = Candidate(self.module, torch.empty(0)).fingerprint
-        return hashlib.blake2b(f"{content}{self.module}".encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(f"{content}{self.module}".encode(), digest_size=16).hexdigest()
+        return _identity(digest, self.from_probabilities)
 
 
 @dataclass(frozen=True)
 class OutputTeacher:
     """A teacher of which only the outputs are known: an ONNX file, or a callable.
 
-    ``identity``: of the file's bytes, or the callable's name.
+    Args:
+        teach: what it says about a batch.
+        name: of the file or the callable.
+        content: what tells it from others: of the file's bytes, or the callable's name.
+        from_probabilities: take the logarithm of what it says.
+        softmax: that a last softmax makes its output, in words, where that is known.
     """
 
     teach: Callable[[Inputs], Any]
     name: str
-    identity: str
+    content: str
+    from_probabilities: bool = False
+    softmax: Callable[[], str | None] = lambda: None
 
     @torch.no_grad()
     def __call__(self, inputs: Inputs) -> Tensor:
@@ -156,6 +187,7 @@ class OutputTeacher:
 
         Raises:
             StageError: that is not one tensor with a row for each sample.
+            RecipeError: it should be probabilities, and is not.
         """
         outputs = self.teach(inputs)
         expected = batch_size_of(inputs)
@@ -165,7 +197,13 @@ class OutputTeacher:
                 f"the teacher {self.name} must return one tensor with {expected} rows, one for "
                 f"each sample; got {given}."
             )
-        return outputs.detach().to(device_of(inputs))
+        outputs = outputs.detach().to(device_of(inputs))
+        return _logits(outputs, f" {self.name}") if self.from_probabilities else outputs
+
+    @property
+    def identity(self) -> str:
+        """Of the file's bytes, or the callable's name."""
+        return _identity(self.content, self.from_probabilities)
 
 
 @dataclass(frozen=True)
@@ -210,6 +248,19 @@ class Ensemble:
         return str([*map(identity_of, self.members), *self.weights])
 
 
+def _identity(content: str, from_probabilities: bool) -> str:
+    return f"{content} as logits" if from_probabilities else content
+
+
+def _logits(outputs: Tensor, name: str) -> Tensor:
+    try:
+        return logits_of(outputs)
+    except DataError as error:
+        raise RecipeError(
+            f"teacher.from_probabilities: the teacher{name} gives none: {error}; leave the key out."
+        ) from error
+
+
 def identity_of(teacher: Teacher) -> str:
     """What tells a teacher from others; empty for a function that is not known by any name."""
     if isinstance(teacher, (ModuleTeacher, OutputTeacher, Ensemble)):
@@ -245,48 +296,18 @@ def build_teacher(
     if not isinstance(settings, TeacherSettings):
         members = tuple(build_teacher(member, context) for member in settings)
         return Ensemble(members, tuple(member.weight for member in settings))
+    given = settings.from_probabilities
     if settings.onnx is not None:
-        return _onnx_teacher(settings.onnx)
+        from compress.stages.onnx_teacher import open_teacher  # which loads onnxruntime
+
+        file = open_teacher(settings.onnx, settings.output)
+        return OutputTeacher(file, str(file.path), file.identity, given, file.softmax)
     if settings.callable is not None:
-        teach = context.references.resolve(settings.callable, "teacher.callable")
+        name = settings.callable
+        teach = context.references.resolve(name, "teacher.callable")
         # Whatever it does to its batch, the student is shown another one.
-        return OutputTeacher(
-            lambda inputs: teach(copied(inputs)), settings.callable, settings.callable
-        )
+        return OutputTeacher(lambda inputs: teach(copied(inputs)), name, name, given)
     settings.model.check(context.task)
     module = build_model(settings.model, context.build, context.seed)
     plain(module)
-    return frozen_teacher(module, context.origin.example)
-
-
-def _onnx_teacher(path: Path) -> Teacher:
-    import onnxruntime
-
-    from compress.lower.feeds import batches
-    from compress.lower.session import run
-
-    if not path.is_file():
-        raise RecipeError(f"teacher.onnx: {path}: there is no such file.")
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own classes, which share no base
-        raise DataError(f"teacher.onnx: {path}: onnxruntime cannot load it ({error}).") from error
-    ports = session.get_inputs()
-    names = [port.name for port in ports]
-
-    def teach(inputs: Inputs) -> Tensor:
-        given = list(inputs) if isinstance(inputs, dict) else names[:1]
-        if set(given) != set(names):
-            raise DataError(
-                f"teacher.onnx: {path}: the file takes the inputs {sorted(names)} and the task "
-                f"gives {sorted(given)}."
-            )
-        there = to_device(inputs, torch.device("cpu"))
-        try:
-            rows = [run(session, None, feeds)[0][-new:] for feeds, new in batches([there], session)]
-        except LoweringError as error:
-            takes = ", ".join(f"{port.name} {port.shape} {port.type}" for port in ports)
-            raise DataError(f"teacher.onnx: {path}: the file takes {takes}; {error}") from error
-        return torch.from_numpy(np.concatenate(rows))
-
-    return OutputTeacher(teach, str(path), file_sha256(path))
+    return replace(frozen_teacher(module, context.origin.example), from_probabilities=given)

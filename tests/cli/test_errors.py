@@ -66,6 +66,18 @@ def recipe(stages="  - {kind: quantize}", task="digits", model="{arch: mlp, in_f
         (recipe("  - {kind: distill, teacher: {arch: mlp}}"), r"a teacher of its own architecture needs weights"),
         (recipe("  - {kind: distill, teacher: {onnx: t.onnx, width: 3}}"), r"width goes with arch"),
         (recipe("  - {kind: distill, teacher: {onnx: t.onnx}}"), r"teacher\.onnx: t\.onnx: there is no such file"),
+        (recipe("  - {kind: distill, teacher: t.onnx}"), r"stages\[0\]\.teacher: a teacher is a block such as {onnx: t\.onnx}; got 't\.onnx'"),
+        (recipe("  - {kind: distill, teacher: 'm:f'}"), r"stages\[0\]\.teacher: a teacher is a block such as {callable: m:f}; got 'm:f'"),
+        (recipe("  - {kind: distill, teacher: [3]}"), r"stages\[0\]\.teacher\[0\]: a teacher is a block such as {arch: resnet, weights: FILE}; got '3'"),
+        (recipe("  - {kind: distill, teacher: {arch: t.onnx}}"), r"stages\[0\]\.teacher: of an ONNX file the key is onnx; write {onnx: t\.onnx}"),
+        (recipe("  - {kind: distill, teacher: {arch: mlp, weights: t.onnx}}"), r"stages\[0\]\.teacher: of an ONNX file the key is onnx; write {onnx: t\.onnx}"),
+        (recipe("  - {kind: distill, teacher: [{hf: t.onnx}]}"), r"stages\[0\]\.teacher\[0\]: of an ONNX file the key is onnx; write {onnx: t\.onnx}"),
+        (recipe(model="{arch: mlp, in_features: 64, weights: t.onnx}"), r"model\.weights: an ONNX file is neither an architecture nor its weights: t\.onnx can teach .*; weights are a safetensors file\."),
+        (recipe("  - {kind: distill, teacher: {arch: mlp, weights: w, output: y}}"), r"stages\[0\]\.teacher: output goes with onnx, and the teacher is arch"),
+        (recipe("  - {kind: distill, losses: [{kind: perceptual, layers: a, network: {arch: t.onnx}}]}"), r"network\.arch: an ONNX file is neither an architecture nor .*: t\.onnx can teach \(`teacher: {onnx: t\.onnx}`"),
+        (recipe("  - {kind: distill, student: 3}"), r"stages\[0\]\.student: a student is self, or a block such as .*; got 3"),
+        (recipe(model="resnet"), r"r\.yaml:4: model: a model is a block such as {arch: resnet}; got 'resnet'"),
+        (recipe(model="[resnet]"), r"r\.yaml:4: model: a model is a block such as {arch: resnet}; got \['resnet'\]"),
         (recipe("  - {kind: distill, teacher: []}"), r"stages\[0\]\.teacher.*at least 1 item"),
         (recipe("  - {kind: distill, teacher: [{onnx: t.onnx}, {arch: mlp}]}"), r"stages\[0\]\.teacher\[1\]: a teacher of its own architecture needs weights"),
         (recipe("  - {kind: distill, teacher: [{onnx: t.onnx}]}"), r"teacher\.onnx: t\.onnx: there is no such file"),
@@ -85,6 +97,50 @@ def test_a_wrong_recipe_is_refused_with_its_place(text, message, refused):
     code, said = refused(text)
     assert re.search(message, said), said
     assert code == 2
+
+
+ONNX_MODELS = ["f.onnx", "{onnx: f.onnx}", "{arch: f.onnx}", "{hf: f.onnx}", "F.ONNX"]
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("model", ONNX_MODELS)
+def test_an_onnx_file_cannot_begin_a_recipe(model, command, refused):
+    code, said = refused(recipe(model=model), command=command)
+    assert code == 2
+    file = "F.ONNX" if model == "F.ONNX" else "f.onnx"
+    assert said == (
+        f"r.yaml:4: model: an ONNX file cannot begin a recipe yet: {file} can teach (`teacher: "
+        f"{{onnx: {file}}}` in a distill stage) and be measured (`compresskit bench {file}`); begin "
+        "with arch and weights, or hf."
+    )
+
+
+@pytest.mark.parametrize("student", ONNX_MODELS)
+def test_an_onnx_file_cannot_learn(student, refused):
+    code, said = refused(recipe(f"  - {{kind: distill, student: {student}}}"), command="plan")
+    assert code == 2
+    assert re.fullmatch(
+        r"r\.yaml:6: stages\[0\]\.student: an ONNX file cannot learn: f\.onnx can teach .*; a student "
+        r"is arch, hf, layers or self\.",
+        said,
+        re.IGNORECASE,
+    )
+
+
+def test_a_model_that_is_set_on_the_command_line_is_looked_at_too(refused):
+    code, said = refused(recipe(), "--set", "model=f.onnx")
+    assert code == 2
+    assert "model: an ONNX file cannot begin a recipe yet: f.onnx can teach" in said
+
+
+def test_the_file_is_measured_by_its_path_from_here(refused, tmp_path, capsys):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "r.yaml").write_text(recipe(model="f.onnx"))
+    refused(recipe("  []"))
+    assert main(["plan", "below/r.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "`teacher: {onnx: f.onnx}`" in said
+    assert "`compresskit bench below/f.onnx`" in said
 
 
 @pytest.mark.parametrize(

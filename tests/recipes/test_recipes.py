@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
+from torch import nn
 
-from compress import Recipe, ReplayTarget
+from compress import Recipe, ReplayTarget, TrainStage
 from compress.algorithms.batches import is_labelled
 from compress.cli.new import starter
 from compress.cli.schema import recipe_schema
+from compress.errors import RecipeError
 from compress.stages import STAGES
 from compress.stages.fitting import Training
 from compress.testing.recipe_table import recipe_files, recipe_table
@@ -143,3 +146,31 @@ def test_the_starter_is_a_recipe_whose_every_key_is_in_the_schema():
     for block in yaml.safe_load(starter())["stages"]:
         stage = next(s for s in STAGES if s.model_fields["kind"].default == block["kind"])
         assert set(block) <= set(schema["$defs"][stage.__name__]["properties"])
+
+
+@pytest.mark.parametrize(
+    "model", ["f.onnx", Path("f.onnx"), {"onnx": "f.onnx"}, {"arch": "f.onnx"}]
+)
+def test_from_python_an_onnx_file_cannot_begin_a_recipe_either(model, tmp_path):
+    with pytest.raises(ValidationError) as error:
+        Recipe(model=model, stages=[TrainStage()])
+    [problem] = error.value.errors()
+    assert problem["loc"] == ("model",)
+    assert problem["msg"] == (
+        "Value error, an ONNX file cannot begin a recipe yet: f.onnx can teach (`teacher: {onnx: "
+        "f.onnx}` in a distill stage) and be measured (`compresskit bench f.onnx`); begin with "
+        "arch and weights, or hf"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("f.onnx", r"an ONNX file cannot begin .*; run takes a Candidate, such as Candidate\.of\("),
+        (nn.Linear(2, 2), r"run takes a Candidate, such as Candidate\.of.*; got Linear\."),
+    ],
+)
+def test_what_is_run_is_a_candidate(given, message, tmp_path):
+    recipe = Recipe(stages=[TrainStage()])
+    with pytest.raises(RecipeError, match=message):
+        recipe.run(given, None, workdir=tmp_path / "run")

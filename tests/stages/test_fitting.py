@@ -2,11 +2,8 @@
 
 from dataclasses import replace
 
-import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
 
@@ -87,34 +84,6 @@ def test_a_task_may_bring_its_own_loss(start, context):
     assert all(torch.equal(a, b) for a, b in weights)
 
 
-def linear_onnx(path, batch, weight=None):
-    """An ONNX teacher: one linear map, at a fixed or a free batch."""
-    weight = np.eye(24, 4, dtype=np.float32) if weight is None else weight
-    ports = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, width])
-        for name, width in (("in", 24), ("out", 4))
-    ]
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["in", "w"], ["out"])],
-        "teacher",
-        ports[:1],
-        ports[1:],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    onnx.save(model, path)
-    return path
-
-
-@pytest.mark.parametrize("batch", ["n", 1, 7])
-def test_an_onnx_file_teaches_at_any_batch(batch, context, tmp_path):
-    path = linear_onnx(tmp_path / "t.onnx", batch)
-    teach = build_teacher(TeacherSettings(onnx=path), context)
-    inputs = CASE.example(10)
-    assert torch.allclose(teach(inputs), inputs[:, :4], atol=1e-6)
-
-
 def test_a_checkpoint_teaches(context, tmp_path):
     net = CASE.build(seed=9)
     path = tmp_path / "t.safetensors"
@@ -150,9 +119,9 @@ TEACHERS = {
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("short", StageError, r"must return one tensor with 64 rows, .* got \(1, 4\)"),
-        ("scalar", StageError, r"must return one tensor with 64 rows, .* got \(\)"),
-        ("text", StageError, r"must return one tensor with 64 rows, .* got str"),
+        ("short", StageError, r"must return one tensor with \d+ rows, .* got \(1, 4\)"),
+        ("scalar", StageError, r"must return one tensor with \d+ rows, .* got \(\)"),
+        ("text", StageError, r"must return one tensor with \d+ rows, .* got str"),
         (
             "nan",
             StageError,
@@ -179,28 +148,6 @@ def test_a_callable_that_answers_wrongly_is_explained(
 def test_a_callable_that_was_not_named_is_not_followed(start, context):
     with pytest.raises(CodeReferenceError, match="add `--import os`"):
         DistillStage(teacher={"callable": "os:getcwd"}).run(start, context)
-
-
-def test_an_onnx_teacher_of_other_inputs_says_what_it_takes(context, tmp_path):
-    path = linear_onnx(tmp_path / "wide.onnx", "n")
-    teach = build_teacher(TeacherSettings(onnx=path), context)
-    with pytest.raises(DataError, match=r"wide\.onnx: the file takes \w+ .*24\] tensor\(float\); "):
-        teach(torch.zeros(2, 8))
-
-
-def test_an_onnx_teacher_that_is_none_is_explained(context, tmp_path):
-    path = tmp_path / "t.onnx"
-    path.write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"t\.onnx: onnxruntime cannot load it"):
-        build_teacher(TeacherSettings(onnx=path), context)
-
-
-def test_an_onnx_teacher_of_other_inputs_is_explained(context, tmp_path):
-    teach = build_teacher(TeacherSettings(onnx=linear_onnx(tmp_path / "t.onnx", "n")), context)
-    with pytest.raises(
-        DataError, match=r"takes the inputs \['in'\] and the task gives \['a', 'b'\]"
-    ):
-        teach({"a": torch.ones(2, 24), "b": torch.ones(2, 24)})
 
 
 def test_a_checkpoint_of_another_width_does_not_fit(context, tmp_path):

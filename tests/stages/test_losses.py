@@ -442,7 +442,7 @@ def broken(teacher, at):
     calls = []
 
     def teach(inputs):
-        calls.append(len(inputs))
+        calls.extend([len(inputs)] * (len(inputs) > 2))  # and not of a probe
         outputs = teacher(inputs)
         return outputs * float("nan") if len(calls) == at else outputs
 

@@ -84,6 +84,8 @@ class LossBlock(BaseModel, ABC):
 
     #: Whether it needs the teacher's answer.
     asks_teacher: ClassVar[bool] = True
+    #: Whether it takes a softmax of what both nets answer.
+    takes_logits: ClassVar[bool] = False
 
     weight: Weight = 1.0
     kind: str

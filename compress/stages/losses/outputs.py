@@ -94,6 +94,7 @@ class LabelLoss(LossBlock):
 class ResponseLoss(LossBlock):
     """Match the teacher's softened probabilities (Hinton et al. 2015)."""
 
+    takes_logits: ClassVar[bool] = True
     kind: Literal["response"] = "response"
     temperature: float = Field(default=4.0, gt=0)
 
@@ -128,6 +129,7 @@ class DkdLoss(LossBlock):
     The target is the label, as in the paper, or the teacher's choice where there are no labels.
     """
 
+    takes_logits: ClassVar[bool] = True
     kind: Literal["dkd"] = "dkd"
     alpha: float = Field(default=1.0, ge=0)
     beta: float = Field(default=8.0, ge=0)
@@ -152,6 +154,7 @@ class DkdLoss(LossBlock):
 class DistLoss(LossBlock):
     """Match correlations within samples (``beta``) and classes (``gamma``) (Huang et al. 2022)."""
 
+    takes_logits: ClassVar[bool] = True
     kind: Literal["dist"] = "dist"
     beta: float = Field(default=1.0, ge=0)
     gamma: float = Field(default=1.0, ge=0)
@@ -169,6 +172,7 @@ class DistLoss(LossBlock):
 class TopKLoss(LossBlock):
     """Match the teacher's ``k`` likeliest classes, all others counted as one; for many classes."""
 
+    takes_logits: ClassVar[bool] = True
     kind: Literal["topk-kl"] = "topk-kl"
     k: int = Field(default=100, ge=1)
     temperature: float = Field(default=1.0, gt=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -62,6 +62,7 @@ class _Span:
 class ContinuationBlock(LossBlock):
     """``prompt`` tokens of each text are given, and ``tokens`` more, or all the rest, are made."""
 
+    takes_logits: ClassVar[bool] = True
     prompt: int = Field(default=16, ge=1)
     tokens: int | None = Field(default=None, ge=1)
 
