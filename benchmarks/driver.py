@@ -9,8 +9,10 @@ its :func:`measure`, so that there is one loop and one rule for when to stop. ::
 FOLDER/session.json says what to do. Paths are relative to FOLDER and stay inside it::
 
     {"schema": 1,
-     "models": [{"path": "models/0/model.onnx", "sha256": "...", "name": "input"}, ...],
+     "models": [{"path": "models/0/model.onnx", "sha256": "...", "name": "input",
+                 "shapes": {"x": [1, 512]}}, ...],
      "inputs": {"": "inputs/0.npy"},     samples by model input; {}: drawn from the seed
+     "values": {"sr": "values/0.npy"},   whole inputs, where the others are drawn
      "plan": {fields of Plan},           null: nothing is timed
      "seed": 0, "threads": 1, "batch": 1,
      "predict": true,                    keep each model's outputs for every sample
@@ -21,9 +23,10 @@ FOLDER/session.json says what to do. Paths are relative to FOLDER and stay insid
      "job": {"runtime": "onnxruntime"},  what else every job of the worker is told
      "timeout_s": 600}                   of one process; a thousand samples to predict may take it
 
-``labels``, ``metric``, ``expected``, ``job`` and ``timeout_s`` may be left out. ``sha256`` is over
-a model's file and, if there is one, its external data beside it (``model.onnx.data``). The first
-model is what the others are compared with. Without models the environment alone is told.
+``labels``, ``metric``, ``expected``, ``job``, ``timeout_s``, ``values`` and a model's ``shapes``
+(what its inputs are drawn with) may be left out. ``sha256`` is over a model's file and, if there is
+one, its external data beside it (``model.onnx.data``). The first model is what the others are
+compared with. Without models the environment alone is told.
 
 FOLDER/session.jsonl gets a line for each thing done, and is only ever appended to::
 
@@ -857,8 +860,12 @@ def checked_session(given: Mapping[str, Any]) -> tuple[Line, Plan | None]:
     for model in session["models"]:
         if not isinstance(model["name"], str) or not isinstance(model["sha256"], str):
             raise TypeError("each model's name and sha256 must be text")
+        sizes = itertools.chain.from_iterable(model.get("shapes", {}).values())
+        if not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise ValueError("each model's shapes must be lists of whole numbers")
     paths = [model["path"] for model in session["models"]]
     paths += [*session["inputs"].values(), session["labels"], *expected]
+    paths += session.get("values", {}).values()
     for path in paths:
         if path is not None and not stays_inside(path):
             raise ValueError(f"the path {path!r:.80} leads out of the folder")
@@ -938,9 +945,13 @@ def _racer(
 def _job(
     folder: Path, session: Mapping[str, Any], index: int, settings: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    inputs = {name: str(folder / path) for name, path in session["inputs"].items()}
-    model = str(folder / session["models"][index]["path"])
-    return {**_fixed(session), "model": model, "inputs": inputs, **settings}
+    model = session["models"][index]
+    arrays = {
+        key: {name: str(folder / path) for name, path in session.get(key, {}).items()}
+        for key in ("inputs", "values")
+    }
+    own = {"model": str(folder / model["path"]), "shapes": model.get("shapes", {})}
+    return {**_fixed(session), **own, **arrays, **settings}
 
 
 def _fixed(session: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,10 +16,14 @@ at the end of its input.
 Keys that every job with a model reads: ``model`` (path), ``runtime`` (``onnxruntime``, which it is
 by default, or ``openvino``), ``provider`` (of onnxruntime: a key of :data:`PROVIDERS`, by default
 ``cpu``), ``threads`` (intra-op), ``batch`` (for models that do not fix it), ``inputs`` (model input
-name to ``.npy`` path, the empty name for a single input; without it inputs are drawn from
-``seed``), ``session`` (options of onnxruntime's session, by key), ``arena`` (false turns its memory
-arena off). Array rows are samples. Times are in nanoseconds: integers survive JSON.
-``memory_bytes`` bounds what the process may take; without it, nearly all that is free.
+name to ``.npy`` path, the empty name for a single input; array rows are samples), ``session``
+(options of onnxruntime's session, by key), ``arena`` (false turns its memory arena off). Times are
+in nanoseconds: integers survive JSON. ``memory_bytes`` bounds what the process may take; without
+it, nearly all that is free.
+
+Without ``inputs`` they are drawn from ``seed``, as :class:`Draws` says. Then ``shapes`` has sizes
+by the name of an input, or a single one by that of an open axis, and ``values`` has ``.npy`` paths
+by the name of an input: such an array is the whole input, in every run.
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ import numpy as np
 __all__ = [
     "JOBS",
     "PROVIDERS",
+    "Draws",
     "Feeds",
     "Provider",
     "answer",
@@ -77,6 +82,7 @@ _SAME_NAME = {
 }
 
 _FEEDS = 8  # distinct batches to rotate over, so that no single sample's branches decide the time
+_FEEDS_BYTES = 2**28  # fewer are drawn where they would take more
 _SHORT_RUN_NS = 100_000  # below this, the clock and the loop are a visible part of one run
 _SHORT_SAMPLE_NS = 200_000  # so runs are timed in groups of about this length
 _TURN_S = 0.001  # of a comparison by turns
@@ -102,8 +108,15 @@ _OPENVINO_DB = (
 )
 _PRODUCT = re.compile("Conv|Gemm|MatMul")  # operators, of which a fused one has a longer name
 _OPENVINO_PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
-_UNKNOWN_DIM = 16
-_UNKNOWN_SIDE = 224
+_LENGTH, _SIDE, _CHANNELS = 16, 224, (3, 1, 4)  # the last two of an image
+# Tried in the place of lengths and sides with which a model does not run: common ones first, and
+# last what takes the least.
+_GUESSES = (
+    *(512, 256, 128, 64, 32, 48, 80, 96, 160, 192, 288, 299, 320, 384, 416, 448, 480, 576, 640),
+    *(768, 1024, 100, 40, 20, 10, 8, 4, 3, 2, 1),
+)
+_GUESSING_CAP_S = 20
+_SHORT_VECTOR = 8
 
 
 class JobError(Exception):
@@ -523,7 +536,7 @@ class _OpenVino:
 def _openvino_port(port: Any) -> Port:
     element = port.element_type.get_type_name()
     sizes = [size.get_length() if size.is_static else None for size in port.partial_shape]
-    return Port(port.any_name, f"tensor({_OPENVINO_TYPES.get(element, element)})", sizes)
+    return Port(port.any_name, f"tensor({_OPENVINO_TYPES.get(element, element)})", sizes, [])
 
 
 def _ran(session: Any, job: Job) -> Job | None:
@@ -674,49 +687,63 @@ def _open(job: Job, option: str = "", trace: str = "") -> Any:
 
 
 class Port(NamedTuple):
-    """One input of a model; ``None`` stands for a dimension that the file leaves open."""
+    """One input or output; ``None`` is a size that the file leaves open, ``axes`` are their names.
+
+    onnxruntime shows an input that may have any number of axes as a scalar.
+    """
 
     name: str
     type: str
     shape: list[int | None]
+    axes: list[str]
 
     @property
     def dtype(self) -> Any:
         """The numpy type that the input takes."""
-        element = self.type[len("tensor(") : -1] if self.type.startswith("tensor(") else ""
+        found = re.fullmatch(r"(?:optional\()?tensor\((\w+)\)+", self.type)
+        if found is None:
+            raise JobError(
+                f"the input {self.name!r} has type {self.type}; only tensors can be fed to it here."
+            )
+        element = found[1]
         if element not in _DTYPES and element not in _SAME_NAME:
             raise JobError(
-                f"the input {self.name!r} has type {self.type}, which numpy cannot hold."
+                f"the input {self.name!r} has type {self.type}, which numpy cannot hold; a Cast "
+                "from float32 before it would do."
             )
         return np.dtype(_DTYPES.get(element, element))
 
+    def taken(self, array: Array) -> Array:
+        """``array``, of which values can be had in the input's type."""
+        if self.dtype.kind == "O":
+            takes, fits = "strings", array.dtype.kind in "OSU"
+        else:
+            takes, fits = str(self.dtype), np.can_cast(array.dtype, self.dtype, "same_kind")
+        if not fits:
+            raise JobError(f"the input {self.name!r} takes {takes}; got {array.dtype}.")
+        return array
+
+    def declared(self) -> str:
+        """Its shape as in the file."""
+        sizes = [
+            name or "?" if size is None else size for size, name in _pairs(self.shape, self.axes)
+        ]
+        return f"[{', '.join(map(str, sizes))}]"
+
 
 def _ports(values: Any) -> list[Port]:
-    fixed = [[d if isinstance(d, int) and d > 0 else None for d in value.shape] for value in values]
-    return [Port(value.name, value.type, shape) for value, shape in _pairs(values, fixed)]
+    found = []
+    for value in values:
+        fixed = [size if isinstance(size, int) and size >= 0 else None for size in value.shape]
+        # Some exporters call every open axis "?", which is no name.
+        names = [s if isinstance(s, str) and re.search(r"\w", s) else "" for s in value.shape]
+        found.append(Port(value.name, value.type, fixed, names))
+    return found
 
 
 def _pairs(left: Any, right: Any) -> Iterator[tuple[Any, Any]]:
     # Python 3.9 has no zip(strict=True), and both sides are always of one length here.
     return ((left[i], right[i]) for i in range(len(left)))
-
-
-def _draw(port: Port, samples: int, rng: Any) -> Array:
-    """Samples for one input: standard normal floats, pixels for uint8, else zeros and ones.
-
-    Zeros and ones are in range for token ids, masks and flags alike. An open dimension becomes
-    16, or 224 where it is a side of a four-dimensional float input (an image).
-    """
-    image = len(port.shape) == 4 and port.dtype.kind == "f"
-    unknown = [
-        _UNKNOWN_SIDE if image and axis >= 2 else _UNKNOWN_DIM for axis in range(len(port.shape))
-    ]
-    shape = [samples, *(d or unknown[axis] for axis, d in enumerate(port.shape) if axis > 0)]
-    if port.dtype.kind == "f":
-        return rng.standard_normal(shape).astype(port.dtype)
-    if port.dtype.kind == "O":
-        return np.full(shape, "a", dtype=object)
-    return rng.integers(0, 256 if port.dtype == np.uint8 else 2, shape).astype(port.dtype)
 
 
 class Feeds:
@@ -728,7 +755,7 @@ class Feeds:
 
     def __init__(self, session: Any, job: Job) -> None:
         self.ports = _ports(session.get_inputs())
-        self.arrays = self._arrays(job)
+        self.arrays = self._arrays(job.get("inputs") or {})
         self.single = {p.name for p in self.ports if self.arrays[p.name].ndim == len(p.shape) + 1}
         self.batch = self._batch(int(job.get("batch", 1)))
         lengths = {name: len(array) for name, array in self.arrays.items()}
@@ -750,13 +777,7 @@ class Feeds:
             return 1
         return fixed[0] if fixed else wanted
 
-    def _arrays(self, job: Job) -> dict[str, Array]:
-        given = job.get("inputs") or {}
-        if not given:
-            rng = np.random.default_rng(job.get("seed", 0))
-            batches = [port.shape[0] or 0 for port in self.ports if port.shape]
-            samples = max([_FEEDS, int(job.get("batch", 1)), *batches])
-            return {port.name: _draw(port, samples, rng) for port in self.ports}
+    def _arrays(self, given: dict[str, str]) -> dict[str, Array]:
         if list(given) == [""] and len(self.ports) == 1:
             given = {self.ports[0].name: given[""]}
         missing = [port.name for port in self.ports if port.name not in given]
@@ -771,11 +792,9 @@ class Feeds:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.ndim - len(port.shape) not in (0, 1) or array.ndim == 0:
             raise JobError(
-                f"the input {port.name!r} takes shape {port.shape}; got samples {array.shape}."
+                f"the input {port.name!r} takes {port.declared()}; got samples {array.shape}."
             )
-        if port.dtype.kind != "O" and not np.can_cast(array.dtype, port.dtype, "same_kind"):
-            raise JobError(f"the input {port.name!r} takes {port.dtype}; got {array.dtype}.")
-        return array
+        return port.taken(array)
 
     def take(self, rows: Array) -> dict[str, Array]:
         """One batch: the samples with these row numbers."""
@@ -785,11 +804,173 @@ class Feeds:
             feed[port.name] = np.array(self.arrays[port.name][chosen], port.dtype, order="C")
         return feed
 
-    def rotation(self) -> list[dict[str, Array]]:
-        """Up to eight different batches, spread over the samples."""
-        count = min(_FEEDS, self.samples)
+    def rotation(self, most: int) -> list[dict[str, Array]]:
+        """Up to ``most`` different batches, spread over the samples."""
+        count = min(most, self.samples)
         starts = [i * self.samples // count for i in range(count)]
         return [self.take((start + np.arange(self.batch)) % self.samples) for start in starts]
+
+
+class Draws:
+    """Inputs drawn for a model of which no more is known than its signature.
+
+    A size is what the job tells of it, by ``values`` or ``shapes``; else what the file fixes; else
+    that of an axis of the same name, or what a name such as ``past + 1`` comes to; else the job's
+    ``batch`` where :func:`_batch_axes` sees one; else ``guess``, or the usual guess if that is 0.
+    ``shapes`` are by name, and so are ``guessed``, which are axes. Optional inputs are left out
+    unless something is told of them.
+    """
+
+    def __init__(self, session: Any, job: Job, guess: int = 0) -> None:
+        told, values = dict(job.get("shapes") or {}), job.get("values") or {}
+        self.ports = [
+            port
+            for port in _ports(session.get_inputs())
+            if not port.type.startswith("optional(") or port.name in {**told, **values}
+        ]
+        self.values = {p.name: _whole(p, values[p.name]) for p in self.ports if p.name in values}
+        told.update((name, array.shape) for name, array in self.values.items())
+        self.shapes = {port.name: _told(port, told.get(port.name)) for port in self.ports}
+        self.guessed: dict[str, list[int]] = {}
+        axes = {name: sizes[0] for name, sizes in told.items() if len(sizes) == 1}
+        self.batch = self._settle(axes, int(job.get("batch", 1)), guess)
+        self._seed = job.get("seed", 0)
+
+    def _settle(self, axes: dict[str, int], batch: int, guess: int) -> int:
+        """Give every open axis a size, knowing those of some named ``axes``; returns the batch."""
+        for port in self.ports:
+            named = _pairs(port.axes, self.shapes[port.name])
+            axes.update((name, size) for name, size in named if name and size is not None)
+        batch_axes = _batch_axes(self.ports)
+        for port, axis in _open_axes(self.ports):
+            name, size = port.axes[axis], self.shapes[port.name][axis]
+            if size is None:
+                size = _worked_out(name, axes)
+            if size is None and (port.name, axis) in batch_axes:
+                size = batch
+            elif size is None:
+                size = _guess(port, axis, guess)
+                self.guessed.setdefault(port.name, []).append(axis)
+            self.shapes[port.name][axis] = size
+            if name:
+                axes.setdefault(name, size)
+        return _batch_of(self.shapes, batch_axes)
+
+    @property
+    def feed_bytes(self) -> int:
+        """Of the inputs of one run."""
+        return sum(math.prod(self.shapes[p.name]) * p.dtype.itemsize for p in self.ports)
+
+    def rotation(self, most: int) -> list[dict[str, Array]]:
+        """Up to ``most`` different inputs for a run."""
+        rng = np.random.default_rng(self._seed)
+        drawn = [port for port in self.ports if port.name not in self.values]
+        count = max(1, min(most, _FEEDS_BYTES // max(1, self.feed_bytes)))
+        return [
+            {**{p.name: _draw(p, self.shapes[p.name], rng) for p in drawn}, **self.values}
+            for _ in range(count)
+        ]
+
+
+def _whole(port: Port, path: str) -> Array:
+    return np.array(port.taken(np.load(path, allow_pickle=False)), port.dtype, order="C")
+
+
+def _told(port: Port, sizes: list[int] | None) -> list[Any]:
+    """A new shape: the file's, or one that fits it."""
+    if sizes is None:
+        return list(port.shape)
+    fits = len(sizes) == len(port.shape) and all(
+        fixed in (None, size) for fixed, size in _pairs(port.shape, sizes)
+    )
+    if port.shape and not fits:
+        given = "x".join(map(str, sizes)) or "a scalar"
+        raise JobError(f"the input {port.name!r} takes {port.declared()}; got {given}.")
+    return list(sizes)
+
+
+def _open_axes(ports: list[Port]) -> list[tuple[Port, int]]:
+    """Inputs and axes; names that are made of others come last."""
+    found = [(p, axis) for p in ports for axis, size in enumerate(p.shape) if size is None]
+    return sorted(found, key=lambda place: bool(re.search("[+*]", place[0].axes[place[1]])))
+
+
+def _worked_out(name: str, known: dict[str, int]) -> int | None:
+    """The size of an axis by its name: itself known, or a sum of products of what is."""
+    if name in known:
+        return known[name]
+    terms = [term.split("*") for term in name.replace(" ", "").split("+")]
+    try:
+        return sum(math.prod(int(f) if f.isdigit() else known[f] for f in term) for term in terms)
+    except KeyError:
+        return None
+
+
+def _batch_axes(ports: list[Port]) -> set[tuple[str, int]]:
+    """Open axes that count samples, by the name of the input.
+
+    They are called so, or else come first, and so are others of their name. Without a name it is
+    the first open axis, if an open one comes first here or in another input: the state of a
+    recurrent model often has its layers before its batch.
+    """
+    places = _open_axes(ports)
+    first = {port.axes[0] for port in ports if port.shape[:1] == [None]}
+    names = {port.axes[axis] for port, axis in places}
+    called = {name for name in names if "batch" in name.lower()} or first
+    return {
+        (port.name, axis)
+        for port, axis in places
+        if (
+            port.axes[axis] in called
+            if port.axes[axis]
+            else first and axis == port.shape.index(None)
+        )
+    }
+
+
+def _batch_of(shapes: dict[str, list[int]], batch_axes: set[tuple[str, int]]) -> int:
+    """How many samples a run has: without an open batch axis, a first size that all inputs have."""
+    if batch_axes:
+        name, axis = min(batch_axes)
+        return shapes[name][axis]
+    tables = [shape for shape in shapes.values() if len(shape) > 1]
+    return tables[0][0] if tables and all(tables[0][0] in shape for shape in tables) else 1
+
+
+def _guess(port: Port, axis: int, guess: int) -> int:
+    """A length; of what may be an image, a side or the number of channels."""
+    if len(port.shape) != 4 or port.dtype.kind not in "fu":
+        return guess or _LENGTH
+    channels = 3 if port.shape[3] in _CHANNELS and port.shape[1] not in _CHANNELS else 1
+    if axis == channels:
+        return _CHANNELS[0]
+    sides = {1, 2, 3} - {channels}
+    image = port.shape[channels] in (None, *_CHANNELS) or all(port.shape[s] is None for s in sides)
+    return guess or (_SIDE if image and axis in sides else _LENGTH)
+
+
+def _draw(port: Port, shape: list[int], rng: Any) -> Array:
+    """Standard normal floats, pixels for uint8, else zeros and ones: ids, masks and flags alike.
+
+    A scalar is 1, and so are the numbers of a short vector: they may be a shape, or scales.
+    """
+    if port.dtype.kind == "O":
+        return np.full(shape, "a", dtype=object)
+    if len(shape) < 2 and math.prod(shape) <= _SHORT_VECTOR:
+        return np.ones(shape, port.dtype)
+    if port.dtype.kind == "f":
+        return rng.standard_normal(shape, np.float32).astype(port.dtype)
+    return rng.integers(0, 256 if port.dtype == np.uint8 else 2, shape).astype(port.dtype)
+
+
+def _rotation(session: Any, job: Job, most: int = _FEEDS) -> tuple[int, list[dict[str, Array]]]:
+    """The batch of a run, and up to ``most`` different inputs to rotate over."""
+    feeds = Feeds(session, job) if job.get("inputs") else Draws(session, job)
+    return feeds.batch, feeds.rotation(most)
+
+
+def _shapes(rotation: list[dict[str, Array]]) -> Job:
+    return {name: list(array.shape) for name, array in rotation[0].items()}
 
 
 # -- timing -----------------------------------------------------------------------------------
@@ -887,8 +1068,7 @@ class _Timed:
         imported = time.perf_counter_ns()
         self._session, self._job = _open(job), job
         created = time.perf_counter_ns()
-        feeds = Feeds(self._session, job)
-        rotation = feeds.rotation()
+        batch, rotation = _rotation(self._session, job)
         first, finite = _first_runs(self._session, rotation, job["cap_s"])
         runs = job.get("runs_per_sample") or _grouped(first)
         self._sample = _sampler(self._session, rotation, runs)
@@ -897,7 +1077,8 @@ class _Timed:
         gc.disable()
         warmup, steady = _warm_up(self._sample, job["window_s"], job["warmup_cap_s"])
         self._facts: Job = {
-            "batch": feeds.batch,
+            "batch": batch,
+            "shapes": _shapes(rotation),
             "runs_per_sample": runs,
             "import_ns": imported - begin,
             "create_ns": created - imported,
@@ -1055,8 +1236,7 @@ def _energy(job: Job) -> Job:
     meter = _Meter()
     if meter.source:
         session = _open(job)
-        feeds = Feeds(session, job)
-        rotation = feeds.rotation()
+        batch, rotation = _rotation(session, job)
         runs = _grouped(_first_runs(session, rotation, job["cap_s"])[0])
         sample = _sampler(session, rotation, runs)
         window_s = job["energy_s"] / _ENERGY_WINDOWS
@@ -1067,7 +1247,7 @@ def _energy(job: Job) -> Job:
             window["runs"] *= runs
     if not meter.source:
         return {"unavailable": "no sensor of energy can be read here"}
-    return {"source": meter.source, "batch": feeds.batch, "idle": idle, "windows": windows}
+    return {"source": meter.source, "batch": batch, "idle": idle, "windows": windows}
 
 
 def _window(meter: _Meter, seconds: float, sample: Callable[[], int] | None) -> Job:
@@ -1092,8 +1272,7 @@ def _sustain(job: Job) -> Job:
     """
     before, meter = _state(), _Meter()
     session = _open(job)
-    feeds = Feeds(session, job)
-    rotation = feeds.rotation()
+    batch, rotation = _rotation(session, job)
     runs = _grouped(_first_runs(session, rotation, job["cap_s"])[0])
     sample = _sampler(session, rotation, runs)
     slots: list[Job] = []
@@ -1104,7 +1283,13 @@ def _sustain(job: Job) -> Job:
         done = len(_collect(sample, job["interval_s"], 1, job["interval_s"]))
         slot["end_ns"] = time.perf_counter_ns() - begin
         slots.append({**slot, "runs": done * runs, "uj": meter.read() - begin_uj, **_state()})
-    return {"batch": feeds.batch, "source": meter.source, "before": before, "slots": slots}
+    return {
+        "batch": batch,
+        "shapes": _shapes(rotation),
+        "source": meter.source,
+        "before": before,
+        "slots": slots,
+    }
 
 
 # -- where the time goes ----------------------------------------------------------------------
@@ -1178,8 +1363,7 @@ def _profile(job: Job) -> Job:
     includes what the profiler itself took. ``run_ns`` does not.
     """
     plain = _open(job)
-    feeds = Feeds(plain, job)
-    rotation = feeds.rotation()
+    batch, rotation = _rotation(plain, job)
     first, _ = _first_runs(plain, rotation, job["cap_s"])
     grouped = _grouped(first)
     sample = _sampler(plain, rotation, grouped)
@@ -1195,7 +1379,8 @@ def _profile(job: Job) -> Job:
         events = json.loads(Path(traced.end_profiling()).read_text(encoding="utf-8"))
         graph = Path(folder, "graph.onnx").read_bytes() if job.get("graph") else b""
     return {
-        "batch": feeds.batch,
+        "batch": batch,
+        "shapes": _shapes(rotation),
         "run_ns": run_ns,
         "runs": runs,
         "operators": _operators(_traced_runs(events, runs)),
@@ -1246,13 +1431,10 @@ def _memory(job: Job) -> Job:
     runtime = _status_bytes("VmRSS" if reset else "VmHWM")
     session = _open(job)
     load_peak = _status_bytes("VmHWM")
-    feeds = Feeds(session, job)
-    batch = feeds.batch
-    feed = feeds.take(np.arange(batch) % feeds.samples)
-    # Samples beyond the one batch that an application holds too are this job's own.
-    del feeds
+    # One batch, which an application holds too; more would be this job's own.
+    batch, rotation = _rotation(session, job, 1)
     _reset_peak()
-    _collect(_sampler(session, [feed], 1), 0, _MEMORY_RUNS, _MEMORY_CAP_S)
+    _collect(_sampler(session, rotation, 1), 0, _MEMORY_RUNS, _MEMORY_CAP_S)
     run_peak = _status_bytes("VmHWM")
     return {
         "batch": batch,
@@ -1281,7 +1463,7 @@ def _denormal_ratio(job: Job) -> float:
     with ThreadPoolExecutor(1) as other:
         flushed = other.submit(_open, job, "session.set_denormal_as_zero").result()
         plain = _open(job)
-        rotation = Feeds(plain, job).rotation()
+        _, rotation = _rotation(plain, job)
         quick, slow = _sampler(flushed, rotation, 1), _sampler(plain, rotation, 1)
         begin = time.perf_counter()
         while len(ratios) < 40 and (len(ratios) < 4 or time.perf_counter() - begin < 0.5):
@@ -1291,9 +1473,11 @@ def _denormal_ratio(job: Job) -> float:
 
 
 def _sqnr_db(reference: Any, outputs: Any) -> float | None:
-    """Signal-to-noise ratio in decibel over all float outputs; ``None`` where they are equal."""
+    """Signal-to-noise ratio in decibel over all numbers; ``None`` where all of them are equal."""
     signal = noise = 0.0
     for expected, got in _pairs(reference, outputs):
+        if np.shape(expected) != np.shape(got):
+            return -math.inf
         if isinstance(expected, np.ndarray) and expected.dtype.kind in "fiu":
             signal += float(np.square(expected, dtype=np.float64).sum())
             noise += float(np.square(np.subtract(got, expected, dtype=np.float64)).sum())
@@ -1320,7 +1504,7 @@ def _check(job: Job) -> Job:
     signal: list[Any] = []
     noisy: list[Any] = []
     again: list[Any] = []
-    for feed in Feeds(usual, job).rotation()[:4]:
+    for feed in _rotation(usual, job)[1][:4]:
         noisy += usual.run(None, feed)
         signal += exact.run(None, feed) if exact is not None else []
         again += usual.run(None, feed)
@@ -1387,12 +1571,49 @@ def _predict(job: Job) -> Job:
     return {"outputs": paths, "names": names, "samples": feeds.samples, "batch": feeds.batch}
 
 
+def _fit(job: Job) -> Job:
+    """Whether a model runs with what is drawn, and with which sizes: guesses are tried in turn.
+
+    ``shapes`` are those it runs with, ``guessed`` the axes among them that nobody told, ``tried``
+    all shapes. ``failed`` is what the runtime said to the first; it is ``None`` if the model runs.
+    """
+    session = _open(job)
+    begin = time.monotonic()
+    failed = ""
+    tried: list[dict[str, Any]] = []
+    for guess in (0, *_GUESSES):
+        draws = Draws(session, job, guess)
+        late = tried and time.monotonic() - begin > _GUESSING_CAP_S
+        large = draws.guessed and guess != _GUESSES[-1] and draws.feed_bytes > _FEEDS_BYTES
+        if late or large or draws.shapes in tried:
+            continue
+        tried.append(draws.shapes)
+        try:
+            session.run(None, draws.rotation(1)[0])
+        except JobError:
+            raise
+        except Exception as error:
+            failed = failed or _sentence(error, math.inf)
+        else:
+            failed = ""
+            break
+    return {
+        "inputs": [port._asdict() for port in _ports(session.get_inputs())],
+        "shapes": tried[0] if failed else draws.shapes,
+        "guessed": draws.guessed,
+        "tried": tried,
+        "failed": failed or None,
+    }
+
+
 def _inspect(job: Job) -> Job:
     """Names, types and shapes of a model's inputs and outputs; ``None`` where a size is open."""
     session = _open(job)
+    both = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    keys = ("name", "type", "shape")  # what every runtime tells
     return {
-        "inputs": [port._asdict() for port in _ports(session.get_inputs())],
-        "outputs": [port._asdict() for port in _ports(session.get_outputs())],
+        side: [{key: getattr(port, key) for key in keys} for port in _ports(values)]
+        for side, values in both.items()
     }
 
 
@@ -1409,6 +1630,7 @@ JOBS: dict[str, Callable[[Job], Job]] = {
     "sustain": _sustain,
     "profile": _profile,
     "predict": _predict,
+    "fit": _fit,
     "inspect": _inspect,
     "environment": _environment,
 }

@@ -161,6 +161,19 @@ def _add_bench(commands: Commands) -> None:
         "--batch", type=int, default=1, metavar="N", help="for free batch axes (default: 1)"
     )
     bench.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=SIZES",
+        help="sizes of an input that a file leaves open, as in input=1x512, or of such an axis, as "
+        "in length=512; may be repeated (default: another file's, or guessed)",
+    )
+    bench.add_argument(
+        "--inputs",
+        metavar="FILE.npz",
+        help="inputs by their name, whole as one run takes them (default: drawn at random)",
+    )
+    bench.add_argument(
         "--runtime", metavar="NAME", help="onnxruntime (the default) or openvino, on this machine"
     )
     bench.add_argument(

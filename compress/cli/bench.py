@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +17,13 @@ from pydantic import TypeAdapter
 from compress.cli.progress import Progress
 from compress.cli.run import mode_of
 from compress.cli.targets import target_of
-from compress.errors import RecipeError
+from compress.errors import DataError, RecipeError
 from compress.measure import profile_table, sustained_table
+from compress.measure.arrays import read_arrays
 from compress.measure.compare import Comparison, compare, session_table, short_names, table
 from compress.measure.outcomes import as_json
 from compress.measure.profile import profile
+from compress.measure.sizes import Given
 from compress.measure.sustained import LEAST_S, sustain
 from compress.measure.target import Failure
 from compress.record import write_atomically
@@ -32,14 +35,16 @@ if TYPE_CHECKING:
     from compress.measure.target import Target
 
 _FAILED = 1
+_SIZES = re.compile(r"\d{1,12}(x\d{1,12})*")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 1 where a file could not be measured.
 
     Raises:
-        RecipeError: ``threads`` or ``batch`` below 1, a target or a suite of no known name, or
-            options that do not go together.
+        RecipeError: ``threads`` or ``batch`` below 1, a target or a suite of no known name, options
+            that do not go together, a file of inputs that cannot be read, or sizes and inputs that
+            no file has.
         MeasurementError: the target cannot measure anything.
         StorageError: the result could not be written; it was printed.
     """
@@ -70,7 +75,7 @@ def _check(arguments: argparse.Namespace) -> None:
     for name, of in (("keep", "files"), ("weights", "nets")):
         if getattr(arguments, name) and not arguments.suite:
             raise RecipeError(f"--{name} is for the {of} of a suite; add --suite NAME.")
-    for name in ("profile", "sustained"):
+    for name in ("profile", "sustained", "shape", "inputs"):
         if arguments.suite and getattr(arguments, name):
             raise RecipeError(
                 f"--{name} is for ONNX files; --keep those of the suite and name them."
@@ -79,6 +84,28 @@ def _check(arguments: argparse.Namespace) -> None:
         raise RecipeError("--raw keeps the samples of a comparison; with --profile, use --json.")
     if arguments.sustained is not None:
         _check_sustained(arguments)
+
+
+def _given(arguments: argparse.Namespace) -> Given:
+    shapes = dict(_shape(text) for text in arguments.shape)
+    try:
+        values = read_arrays(Path(arguments.inputs)) if arguments.inputs else {}
+    except DataError as error:
+        raise RecipeError(f"--inputs {error}") from error
+    if twice := sorted(shapes.keys() & values.keys()):
+        raise RecipeError(
+            f"--shape {twice[0]} and --inputs {arguments.inputs} both have the input {twice[0]!r}; "
+            "leave one out."
+        )
+    return Given(shapes, values)
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """A name, which may have anything in it, and sizes."""
+    name, _, sizes = text.rpartition("=")
+    if not name or not _SIZES.fullmatch(sizes):
+        raise RecipeError(f"--shape takes NAME=SIZES, as in --shape input=1x512; got {text!r}.")
+    return name, tuple(map(int, sizes.split("x")))
 
 
 def _check_sustained(arguments: argparse.Namespace) -> None:
@@ -101,7 +128,7 @@ class _Result(NamedTuple):
 
 def _compared(arguments: argparse.Namespace, target: Target) -> _Result:
     models = [Path(model) for model in arguments.models]
-    rows = compare(models, target, mode_of(arguments), raw=_raw(arguments))
+    rows = compare(models, target, mode_of(arguments), given=_given(arguments), raw=_raw(arguments))
     return _result(table(rows), rows, {})
 
 
@@ -157,12 +184,14 @@ def _result(text: str, rows: list[Comparison], facts: dict[str, Any]) -> _Result
 
 def _profiled(arguments: argparse.Namespace, target: Target) -> _Result:
     models = [Path(model) for model in arguments.models]
-    return _told(models, profile(models, target, mode_of(arguments)), profile_table.text)
+    found = profile(models, target, mode_of(arguments), given=_given(arguments))
+    return _told(models, found, profile_table.text)
 
 
 def _sustained(arguments: argparse.Namespace, target: Target) -> _Result:
     models = [Path(model) for model in arguments.models]
-    return _told(models, sustain(models, target, arguments.sustained), sustained_table.text)
+    found = sustain(models, target, arguments.sustained, given=_given(arguments))
+    return _told(models, found, sustained_table.text)
 
 
 def _told(

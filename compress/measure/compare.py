@@ -7,15 +7,17 @@ says why, and the others are measured nevertheless.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress.artifact import model_files
-from compress.measure.target import Failure, Mode, Probe, Target, Timing
+from compress.measure.sizes import Fit, Given, alike, fits, unlike
+from compress.measure.target import Failure, Mode, Probe, Shapes, Target, Timing
 from compress.record import Energy, Latency, Memory, Speedup
 
 __all__ = ["Comparison", "compare", "session_table", "table"]
@@ -27,7 +29,11 @@ _MOST_ONNX_BYTES = 2**31 - 1  # what protobuf can hold
 
 @dataclass(frozen=True)
 class Comparison:
-    """One file. Either ``error`` says why it was not measured, or the facts are there."""
+    """One file. Either ``error`` says why it was not measured, or the facts are there.
+
+    ``shapes`` are those of its inputs, by name. There is no ``speedup`` where the file that the
+    others are compared with had inputs of other sizes; ``warnings`` say so.
+    """
 
     name: str
     bytes: int | None
@@ -37,6 +43,7 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     energy: Energy | None = None
+    shapes: Shapes = field(default_factory=dict)
 
 
 def compare(
@@ -45,40 +52,67 @@ def compare(
     mode: Mode = "default",
     *,
     inputs: Mapping[str, Array] | None = None,
+    given: Given | None = None,
     seed: int = 0,
     raw: Path | None = None,
 ) -> list[Comparison]:
     """Measure ``models`` against the first one; one row each, in order.
 
-    Without ``inputs`` each model gets inputs drawn from ``seed`` to its own signature: standard
-    normal floats, and integers in a small range. Early exits and denormal numbers may make real
-    data faster or slower than that.
+    ``inputs`` are samples, on the first axis. Without them each model gets inputs drawn from
+    ``seed`` to its own signature: standard normal floats, and integers in a small range. Early
+    exits and denormal numbers may make real data faster or slower than that. Sizes that a file
+    leaves open are those ``given``, else those of another file, else guessed; see :mod:`.sizes`.
 
     Raises:
+        RecipeError: something is ``given`` of inputs that no file has.
         MeasurementError: the target cannot measure anything.
         StorageError: ``raw`` cannot be written.
     """
-    outcomes = target.measure(models, Probe(inputs or {}, mode, seed), raw)
-    names = short_names(models)
-    return [
-        _row(name, model, outcome)
-        for name, model, outcome in zip(names, models, outcomes, strict=True)
+    given = given or Given()
+    found = {} if inputs else fits(models, target, given)
+    shapes = {model: found[model].shapes if model in found else given.shapes for model in models}
+    probe = Probe(inputs or {}, mode, seed, shapes, given.values)
+    outcomes = target.measure(models, probe, raw)
+    rows = [
+        _row(name, model, outcome, found.get(model), given)
+        for name, model, outcome in zip(short_names(models), models, outcomes, strict=True)
     ]
+    return _fairly_compared(rows, [found.get(model) for model in models])
 
 
-def _row(name: str, model: Path, outcome: Timing | Failure) -> Comparison:
+def _row(
+    name: str, model: Path, outcome: Timing | Failure, fit: Fit | None, given: Given
+) -> Comparison:
     size = model_bytes(model)
     if isinstance(outcome, Failure):
-        return Comparison(name, size, error=outcome.error.removeprefix(f"{model}: "))
+        error = fit.error if fit and fit.error else outcome.error.removeprefix(f"{model}: ")
+        return Comparison(name, size, error=error)
     return Comparison(
         name,
         size,
         outcome.latency,
         outcome.speedup,
         outcome.memory,
-        outcome.warnings,
+        (*(fit.notes(given) if fit else ()), *outcome.warnings),
         energy=outcome.energy,
+        shapes=outcome.shapes,
     )
+
+
+def _fairly_compared(rows: Sequence[Comparison], found: Sequence[Fit | None]) -> list[Comparison]:
+    """No ratio of files whose inputs have other sizes than those of the baseline."""
+    baselines = (
+        i for i, row in enumerate(rows) if row.speedup and row.speedup.verdict == "baseline"
+    )
+    first = next(baselines, 0)
+    fair = []
+    for row, fit in zip(rows, found, strict=True):
+        if row.error is None and not alike(row.shapes, rows[first].shapes):
+            some_open = any(each.is_open for each in (fit, found[first]) if each)
+            note = unlike(row.shapes, rows[first].name, rows[first].shapes, some_open)
+            row = replace(row, speedup=None, warnings=(note, *row.warnings))
+        fair.append(row)
+    return fair
 
 
 def short_names(models: Sequence[Path]) -> list[str]:
@@ -126,6 +160,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from _tensors(inner)
 
 
+_MOST_SHAPES = 3
 _HEAD = (
     "model",
     "KiB",
@@ -136,6 +171,7 @@ _HEAD = (
     "95 % interval",
     "verdict",
     "peak MiB",
+    "inputs",
 )
 
 
@@ -160,7 +196,7 @@ def _text(rows: Sequence[Comparison], notes: Sequence[str]) -> str:
     cells = [_HEAD, *(_cells(row) for row in rows)]
     if any(row.energy for row in rows):
         energies = ["mJ", *("-" if r.energy is None else _mj(r.energy) for r in rows)]
-        cells = [(*line, energy) for line, energy in zip(cells, energies, strict=True)]
+        cells = [(*line[:-1], mj, line[-1]) for line, mj in zip(cells, energies, strict=True)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(_aligned(line, widths)).rstrip() for line in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
@@ -182,27 +218,37 @@ def _in_all(note: str, rows: Sequence[Comparison]) -> bool:
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    name, *numbers = line
-    right = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
-    return [name.ljust(widths[0]), *right]
+    name, *numbers, inputs = line
+    right = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
+    return [name.ljust(widths[0]), *right, inputs]
 
 
 def _cells(row: Comparison) -> tuple[str, ...]:
     size = "-" if row.bytes is None else f"{row.bytes / 1024:.1f}"
-    if row.latency is None or row.speedup is None:
-        return (row.name, size, "-", "-", "-", "-", "-", "failed", "-")
+    if row.latency is None:
+        return (row.name, size, "-", "-", "-", "-", "-", "failed", "-", "-")
     p90_s, memory = row.latency.p90_s, row.memory
+    ratio = ("-", "-", "not compared")
+    if row.speedup:
+        ends = f"{row.speedup.ci95[0]:.3f} to {row.speedup.ci95[1]:.3f}"
+        ratio = (f"{row.speedup.value:.3f}", ends, row.speedup.verdict)
     return (
         row.name,
         size,
         _ms(row.latency.p50_s),
         f"{_ms(row.latency.ci95_p50_s[0])} to {_ms(row.latency.ci95_p50_s[1])}",
         "-" if p90_s is None else _ms(p90_s),
-        f"{row.speedup.value:.3f}",
-        f"{row.speedup.ci95[0]:.3f} to {row.speedup.ci95[1]:.3f}",
-        row.speedup.verdict,
+        *ratio,
         "-" if memory is None else f"{memory.model_peak_bytes / 2**20:.1f}",
+        _inputs(row.shapes),
     )
+
+
+def _inputs(shapes: Shapes) -> str:
+    """Sizes without names, as in ``1x512, 2 times 2x1x128``."""
+    counts = Counter("x".join(map(str, sizes)) or "scalar" for sizes in shapes.values())
+    parts = [f"{n} times {sizes}" if n > 1 else sizes for sizes, n in counts.items()]
+    return ", ".join([*parts[:_MOST_SHAPES], *(["…"] if parts[_MOST_SHAPES:] else [])]) or "-"
 
 
 def _mj(energy: Energy) -> str:

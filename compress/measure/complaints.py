@@ -12,19 +12,21 @@ from typing import NamedTuple
 
 from compress.pareto.words import size
 
-__all__ = ["plain_complaint"]
+__all__ = ["is_about_inputs", "plain_complaint"]
 
 # An error class of Python, onnxruntime's own code, a place in its source with the function's
 # signature, a condition that did not hold: all of it before or between what is said.
 _CLASS = re.compile(r"^\w+: (?=\[ONNXRuntimeError\])|^(RuntimeException|Fail|InvalidGraph): ")
 _CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _PLACE = re.compile(
-    r"/\S+\.(?:cc|h|cpp|hpp):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? (?=\S)"
+    r"/\S+\.(?:cc|h|cpp|hpp):\d+ .*?\)(?: const)?(?:::<lambda.*?\)>)?(?: \[with [^\]]*\])? (?=\S)"
     r"|\w+\.(?:cc|h):\d+ \w+ "
 )
-_CONDITION = re.compile(r"\S[^.;]* was false\. ?(?=\S)")
+_CONDITION = re.compile(r"(?:^|(?<=: ))\S.*? was false\. ?(?=\S)")
 _LOADING = re.compile(r"Load model from .*? failed: ?")
-_INVALID = re.compile(r"This is an invalid model\. ?|Error No Op registered|Fatal error: ")
+_INVALID = re.compile(
+    r"This is an invalid model\. ?|Error No Op registered|Fatal error: |\bError: (?=[A-Z])"
+)
 _ALLOWED = re.compile(r" \[the process may take (\d+) bytes of memory\]$")
 _NODE = re.compile(
     r"Non-zero status code returned while running (\w+) node\. ?Name: ?'([^']*)' "
@@ -43,7 +45,7 @@ def plain_complaint(text: str) -> str:
     for rule in _RULES:
         if found := rule.pattern.search(words):
             return rule.say(found)
-    if node := _NODE.search(words):
+    if node := _innermost(words):
         return _failing(node)
     if words == text and not _CODE.search(words):
         return text
@@ -59,12 +61,21 @@ def _stripped(words: str) -> str:
 
 # -- memory -----------------------------------------------------------------------------------
 
-_OUT_OF_MEMORY = re.compile(r"bad_alloc|Failed to allocate memory|MemoryError: ?|bad allocation")
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|Failed to allocate memory|MemoryError: ?|bad allocation"
+    r"|array is too big|Maximum allowed (?:dimension|size) exceeded"
+)
+_RANK = re.compile(r"[Ii]nvalid (?:rank|dimensions) for input")
 _REQUESTED = re.compile(r"requested buffer of size (\d+)")
 
 
+def is_about_inputs(text: str) -> bool:
+    """Whether other inputs may be what a model that fails with this error needs."""
+    return bool(_NODE.search(text) or _RANK.search(text)) and not _OUT_OF_MEMORY.search(text)
+
+
 def _out_of_memory(words: str, allowed_bytes: int | None) -> str:
-    node, asks = _NODE.search(words), _REQUESTED.search(words)
+    node, asks = _innermost(words), _REQUESTED.search(words)
     who = f"its operator {_named(node)}" if node else "it"
     asked = f"{who} asks for {size(int(asks[1]))}" if asks else f"{who} asks for more"
     room = f"; {size(allowed_bytes)} are free for it" if allowed_bytes is not None else ""
@@ -74,6 +85,14 @@ def _out_of_memory(words: str, allowed_bytes: int | None) -> str:
 # -- a failing operator -----------------------------------------------------------------------
 
 _INDEX = re.compile(r"idx=(-?\d+) must be within the inclusive range \[-?\d+, ?(-?\d+)\]")
+
+
+def _innermost(words: str) -> re.Match[str] | None:
+    """The operator that failed, which may lie in the body of others."""
+    found = _NODE.search(words)
+    while found and (inner := _NODE.search(found[3])):
+        found = inner
+    return found
 
 
 def _failing(node: re.Match[str]) -> str:
@@ -109,16 +128,44 @@ _RULES = (
     _Rule(
         re.compile(r"([\w.]+[:.]\w+)\(-?\d+\) is not a registered function/op"),
         lambda m: (
-            f"its operator {m[1]} is unknown to this onnxruntime; it belongs to a library of "
-            "custom operators, which cannot be loaded here."
+            f"its operator {m[1]} is unknown to this onnxruntime, and libraries of custom "
+            "operators cannot be loaded here."
         ),
     ),
     _Rule(
-        re.compile(r"Could not find an implementation for (\w+)\((\d+)\)"),
-        lambda m: (
-            f"its operator {m[1]} (opset {m[2]}) has no implementation for these types on the CPU "
-            "in this onnxruntime."
+        re.compile(
+            r"(?:Could not find an implementation|Failed to find kernel) for (\w+)\((\d+)\)"
         ),
+        lambda m: (
+            f"its operator {m[1]} (of opset {m[2]}) has no implementation for these types on the "
+            "CPU in this onnxruntime, or none so old: export it in float32, or with a newer opset."
+        ),
+    ),
+    _Rule(
+        re.compile(r"No corresponding Numpy type for Tensor Type\. (\w+)"),
+        lambda m: (
+            f"it has an output of type {m[1].lower().removesuffix('x2')}, which numpy cannot hold; "
+            "a Cast to float32 after it would do."
+        ),
+    ),
+    _Rule(
+        re.compile(r"OrtValue indexes should have been populated"),
+        lambda _: "its graph is empty: it has no inputs, no operators and no outputs.",
+    ),
+    _Rule(
+        re.compile(r"At least one output should be requested"),
+        lambda _: "it has no outputs, and without any onnxruntime runs nothing.",
+    ),
+    _Rule(
+        re.compile(r"Failed to construct locale with name: ?([\w.-]+)"),
+        lambda m: (
+            f"its operator StringNormalizer needs the locale {m[1]}, which this machine lacks: "
+            f"install it, as with `locale-gen {m[1]}`."
+        ),
+    ),
+    _Rule(
+        re.compile(r"[Ii]nvalid rank for input: (\S+) Got: (\d+) Expected: (\d+)"),
+        lambda m: f"its input {m[1]!r} takes {m[3]} axes, and was given {m[2]}.",
     ),
     _Rule(
         re.compile(r"Opset (\d+) is under development.*? is till opset (\d+)"),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from compress.artifact import Lowering, file_sha256
 from compress.errors import MeasurementError
 from compress.measure import worker
+from compress.measure.arrays import on_disk
 from compress.measure.machine import describe, saturates
 from compress.measure.process import run_turns, run_worker
 from compress.measure.rawlog import RawLog
@@ -103,7 +103,7 @@ class LocalTarget(RuntimeSettings):
 
     def _predict(self, model: Path, inputs: Mapping[str, Array]) -> list[Array]:
         samples = max((len(array) for array in inputs.values()), default=0)
-        with _on_disk(inputs) as files, TemporaryDirectory(prefix="compresskit-") as folder:
+        with on_disk(inputs) as files, TemporaryDirectory(prefix="compresskit-") as folder:
             job = self._job("predict", model, {"inputs": files, "folder": folder})
             answer = run_worker(job, timeout_s=self.timeout_s * max(1, samples / 1000))
             return [np.load(path, allow_pickle=False) for path in answer["outputs"]]
@@ -120,26 +120,27 @@ class LocalTarget(RuntimeSettings):
     ) -> list[Timing | Failure]:
         """Time ``models`` in interleaved rounds, against the first one; see :mod:`.driver`.
 
-        Without inputs in ``probe``, each model gets inputs drawn to its own signature.
-
         Raises:
             MeasurementError: this process may not use as many cores as ``threads``.
             StorageError: ``raw`` cannot be written.
         """
         self._check_threads()
         few = few_samples(probe.inputs, self.batch)
-        with RawLog(raw) as log, _on_disk(few) as files:
+        with RawLog(raw) as log, on_disk(few) as files, on_disk(probe.values) as values:
             if raw is not None:
                 log.write(self._header(models, probe))
-            shared = {"inputs": files, "seed": probe.seed}
+
+            def fed(model: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+                drawn = {"shapes": probe.shapes.get(model, {}), "values": values}
+                return {"inputs": files, "seed": probe.seed, **drawn, **settings}
 
             def call(kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-                return self.work(kind, model, {**shared, **settings})
+                return self.work(kind, model, fed(model, settings))
 
             def race(
                 jobs: Sequence[tuple[Path, Mapping[str, Any]]], seed: int
             ) -> Sequence[Mapping[str, Any]]:
-                whole = [self._job("turns", model, {**shared, **own}) for model, own in jobs]
+                whole = [self._job("turns", model, fed(model, own)) for model, own in jobs]
                 return run_turns(whole, seed=seed, timeout_s=self.timeout_s)
 
             device = Device(call, self.threads, self.batch, worker.cpu_count(), race)
@@ -153,6 +154,14 @@ class LocalTarget(RuntimeSettings):
         """
         longer_s = float(settings.get("sustain_s", 0))  # a job that is meant to be long
         return run_worker(self._job(kind, model, settings), timeout_s=self.timeout_s + longer_s)
+
+    def fit(self, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether and with which sizes the model runs, as ``fit`` of ``measure/worker.py`` says.
+
+        Raises:
+            MeasurementError: the runtime cannot load the model; carries its words.
+        """
+        return self.work("fit", model, settings)
 
     def inspect(self, model: Path) -> dict[str, Any]:
         """Names, types and shapes of the model's ``inputs`` and ``outputs``.
@@ -198,14 +207,3 @@ def _cuts(samples: int, batch: int, most: int) -> list[tuple[int, int]]:
     parts = max(1, min(most, samples // _LEAST_SAMPLES))
     length = max(1, -(-samples // (parts * batch))) * batch
     return [(start, start + length) for start in range(0, max(1, samples), length)]
-
-
-@contextmanager
-def _on_disk(inputs: Mapping[str, Array]) -> Iterator[dict[str, str]]:
-    """Paths of ``.npy`` files with ``inputs``, for as long as the context lasts."""
-    with TemporaryDirectory(prefix="compresskit-") as folder:
-        files = {}
-        for place, (name, array) in enumerate(inputs.items()):
-            files[name] = f"{folder}/input-{place}.npy"
-            np.save(files[name], array, allow_pickle=False)
-        yield files

@@ -25,6 +25,7 @@ import numpy as np
 
 from compress.errors import MeasurementError
 from compress.measure import stats
+from compress.measure.arrays import on_disk
 from compress.measure.compare import short_names
 from compress.measure.plan import PLANS
 from compress.measure.profile_facts import KINDS, Profile, Setting
@@ -41,6 +42,7 @@ from compress.measure.profile_parts import (
     time_of,
 )
 from compress.measure.profile_words import Comparison, int8_dot_product, summary
+from compress.measure.sizes import Fit, Given, alike, fits, unlike
 from compress.measure.summary import memory_facts
 from compress.measure.target import Failure, Mode, Target
 
@@ -75,14 +77,21 @@ class Profiles(Protocol):
 
 
 def profile(
-    models: Sequence[Path], target: Target, mode: Mode = "default", *, seed: int = 0
+    models: Sequence[Path],
+    target: Target,
+    mode: Mode = "default",
+    *,
+    given: Given | None = None,
+    seed: int = 0,
 ) -> list[Profile | Failure]:
     """Where the time of each of ``models`` goes, one result each, in order.
 
-    Inputs are drawn from ``seed`` to each model's own signature. A model that cannot be profiled is
-    a :class:`Failure` in its place; if it is the first, the next one that works is the reference.
+    Inputs are drawn from ``seed`` to each model's own signature, less what is ``given`` of them. A
+    model that cannot be profiled is a :class:`Failure` in its place; if it is the first, the next
+    one that works is the reference.
 
     Raises:
+        RecipeError: something is ``given`` of inputs that no model has.
         MeasurementError: the target cannot be given single jobs, or measures nothing.
     """
     if not isinstance(target, Profiles):
@@ -91,18 +100,29 @@ def profile(
             "and run `compresskit bench --profile` there."
         )
     device = target.environment().get("device", {})
-    taken = _rounds(models, target, mode, seed)
+    given = given or Given()
+    found = fits(models, target, given)
+    with on_disk(given.values) as values:
+        shapes = {m: found[m].shapes if m in found else given.shapes for m in models}
+        fed = {model: {"shapes": shapes[model], "values": values} for model in models}
+        taken = _rounds(models, target, mode, seed, fed)
     names = short_names(models)
     built = {
-        index: _Built.of(each, names[index])
+        index: _Built.of(each, names[index], found.get(each.model), given)
         for index, each in enumerate(taken)
         if isinstance(each, _Taken)
     }
     reference = next(iter(built.values()), None)
     return [
-        _finished(built[index], cast("_Built", reference), device) if index in built else failure
+        _finished(built[index], cast("_Built", reference), device)
+        if index in built
+        else _explained(failure, found.get(models[index]))
         for index, failure in enumerate(cast("list[Failure]", taken))
     ]
+
+
+def _explained(failure: Failure, fit: Fit | None) -> Failure:
+    return Failure(fit.error) if fit and fit.error else failure
 
 
 # -- the processes ----------------------------------------------------------------------------
@@ -119,24 +139,24 @@ class _Taken:
 
 
 def _rounds(
-    models: Sequence[Path], target: Profiles, mode: Mode, seed: int
+    models: Sequence[Path], target: Profiles, mode: Mode, seed: int, fed: Mapping[Path, Answer]
 ) -> list[_Taken | Failure]:
     found: list[_Taken | Failure] = [_Taken(model) for model in models]
     chance = random.Random(seed)
-    timing = {**PLANS[mode].timing, "seed": seed}
     for number in range(_PROCESSES[mode]):
         for index in chance.sample(range(len(models)), len(models)):
             taken = found[index]
             if isinstance(taken, Failure):
                 continue
             try:
-                _visit(taken, target, timing, number)
+                _visit(taken, target, mode, {"seed": seed, **fed[taken.model]}, number)
             except MeasurementError as error:
                 found[index] = Failure(str(error).removeprefix(f"{taken.model}: "))
     return found
 
 
-def _visit(taken: _Taken, target: Profiles, timing: Mapping[str, Any], number: int) -> None:
+def _visit(taken: _Taken, target: Profiles, mode: Mode, fed: Answer, number: int) -> None:
+    timing = {**PLANS[mode].timing, **fed}
     settings = {**timing, "graph": number == 0}
     taken.profiles.append(target.work("profile", taken.model, settings))
     if number >= _SETTING_ROUNDS:
@@ -145,7 +165,7 @@ def _visit(taken: _Taken, target: Profiles, timing: Mapping[str, Any], number: i
         answer = target.work("time", taken.model, {**timing, **changed})
         taken.times.setdefault(name, []).append(answer)
         if number == 0:
-            taken.memory[name] = target.work("memory", taken.model, {**changed})
+            taken.memory[name] = target.work("memory", taken.model, {**fed, **changed})
 
 
 # -- one model --------------------------------------------------------------------------------
@@ -158,13 +178,17 @@ class _Built:
     profile: Profile
     ran: Ran
     stores_integers: bool
+    is_open: bool
 
     @classmethod
-    def of(cls, taken: _Taken, name: str) -> _Built:
+    def of(cls, taken: _Taken, name: str, fit: Fit | None, given: Given) -> _Built:
         running = read_graph(zlib.decompress(base64.b64decode(taken.profiles[0]["graph"])))
         source = read_graph(taken.model.read_bytes())
         model = ran(taken.profiles, running, source, modules_of(source, noted(taken.model)))
-        return cls(_described(taken, name, model), model, _stores_integers(source))
+        own = _described(taken, name, model)
+        if fit:
+            own = replace(own, notes=(*fit.notes(given), *own.notes))
+        return cls(own, model, _stores_integers(source), bool(fit and fit.is_open))
 
 
 def _described(taken: _Taken, name: str, model: Ran) -> Profile:
@@ -181,6 +205,7 @@ def _described(taken: _Taken, name: str, model: Ran) -> Profile:
         name=name,
         processes=len(model.run_s),
         batch=taken.profiles[0]["batch"],
+        shapes={name: tuple(sizes) for name, sizes in taken.profiles[0]["shapes"].items()},
         latency_s=float(np.median(model.run_s)),
         ci95_latency_s=stats.median_interval(model.run_s),
         speedup=1.0,
@@ -220,9 +245,14 @@ def _stores_integers(source: Graph) -> bool:
 
 
 def _finished(built: _Built, reference: _Built, device: Mapping[str, Any]) -> Profile:
-    own = built.profile
+    own, other = built.profile, reference.profile
     ratio = None
-    if built is not reference:
+    if not alike(own.shapes, other.shapes):
+        some_open = built.is_open or reference.is_open
+        note = unlike(own.shapes, other.name, other.shapes, some_open)
+        own = replace(own, verdict="not compared", notes=(note, *own.notes))
+        own = replace(own, speedup=None, ci95_speedup=None)
+    elif built is not reference:
         speedup = stats.paired_ratio(reference.ran.run_s, built.ran.run_s)
         own = replace(
             own,
@@ -234,7 +264,7 @@ def _finished(built: _Built, reference: _Built, device: Mapping[str, Any]) -> Pr
         ratio = kernel_ratio(built.ran, reference.ran)
     compared = Comparison(
         own=own,
-        reference=reference.profile if built is not reference else own,
+        reference=other if ratio is not None else own,
         kernel_ratio=ratio,
         stores_integers=built.stores_integers,
         dot_product=int8_dot_product(device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = ["KINDS", "Change", "Island", "Kind", "Part", "Profile", "Remedy", "Setting", "Time"]
@@ -81,7 +81,8 @@ class Profile:
     """Where the time of one model goes.
 
     ``speedup`` and ``ci95_speedup`` are against the first model, paired by rounds; ``verdict`` is
-    as of :func:`compress.measure.stats.verdict`. ``changes`` are against it too, slowest first.
+    as of :func:`compress.measure.stats.verdict`, or ``not compared`` where the inputs, whose sizes
+    are ``shapes``, were of other sizes. ``changes`` are against it too, slowest first.
     ``int8_mac_fraction`` is ``None`` for a model without products.
     """
 
@@ -90,8 +91,8 @@ class Profile:
     batch: int
     latency_s: float
     ci95_latency_s: tuple[float, float]
-    speedup: float
-    ci95_speedup: tuple[float, float]
+    speedup: float | None
+    ci95_speedup: tuple[float, float] | None
     verdict: str
     int8_mac_fraction: float | None
     kinds: dict[Kind, Time]
@@ -102,3 +103,4 @@ class Profile:
     settings: tuple[Setting, ...]
     summary: str
     notes: tuple[str, ...] = ()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from compress.measure.outcomes import blocks
 from compress.measure.profile_facts import KINDS, Island, Part, Profile, Setting, Time
+from compress.measure.sizes import words
 from compress.measure.target import Failure
 from compress.pareto.words import duration, plain, size
 
@@ -50,7 +51,10 @@ def _headline(own: Profile) -> list[str]:
         else f"{_percent(own.int8_mac_fraction)} of multiply-accumulates in int8"
     )
     interval = f"95 % interval {lo} to {hi}, {own.processes} processes"
-    return [f"{duration(own.latency_s)} a run{batch}, {interval}; {macs}"]
+    return [
+        f"{duration(own.latency_s)} a run{batch}, {interval}; {macs}",
+        f"inputs: {words(own.shapes)}" if own.shapes else "no inputs",
+    ]
 
 
 def _section(title: str, rows: Rows) -> list[str]:

@@ -74,6 +74,8 @@ def _alone(own: Profile) -> str:
 
 
 def _verdict(own: Profile, reference: Profile) -> str:
+    assert own.speedup is not None
+    assert own.ci95_speedup is not None
     lo, hi = own.ci95_speedup
     if own.verdict == "faster":
         ratio, ends = own.speedup, f"{times(lo)} to {times(hi)}"

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compress.artifact import Lowering
 from compress.errors import MeasurementError
+from compress.measure.local import LocalTarget
 from compress.measure.machine import saturates
 from compress.measure.rawlog import RawLog
 from compress.measure.remote_adb import AdbShell
@@ -160,6 +161,14 @@ class RemoteTarget(_Settings):
             timings = result.timings
             self._keep(raw, lines)
         return _placed(models, there, timings)
+
+    def fit(self, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether and with which sizes the model runs, which is tried on this machine.
+
+        Raises:
+            MeasurementError: onnxruntime here cannot load the model; carries its words.
+        """
+        return LocalTarget(batch=self.batch).fit(model, settings)
 
     def _session(
         self,

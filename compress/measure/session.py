@@ -99,8 +99,11 @@ def write_session(
             inputs = few_samples(probe.inputs, batch) if probe else {}
         session = {
             "schema": 1,
-            "models": [_put_model(folder, number, path) for number, path in enumerate(models)],
-            "inputs": _put_inputs(folder, inputs),
+            "models": [
+                {**_put_model(folder, number, path), **_shapes(probe, path)}
+                for number, path in enumerate(models)
+            ],
+            "inputs": _put_arrays(folder, "inputs", inputs),
             "plan": asdict(PLANS[probe.mode]) if probe else None,
             "seed": probe.seed if probe else 0,
             "threads": threads,
@@ -109,6 +112,8 @@ def write_session(
             "job": dict(job or {}),
             "timeout_s": timeout_s,
         }
+        if probe and probe.values:
+            session["values"] = _put_arrays(folder, "values", probe.values)
         (folder / "session.jsonl").unlink(missing_ok=True)
         (folder / "session.json").write_text(json.dumps(session, indent=1) + "\n", "utf-8")
     except OSError as error:
@@ -140,11 +145,16 @@ def _put_model(folder: Path, number: int, model: Path) -> dict[str, str]:
     return {"path": path, "sha256": file_sha256(model), "name": str(model)}
 
 
-def _put_inputs(folder: Path, inputs: Mapping[str, Array]) -> dict[str, str]:
-    (folder / "inputs").mkdir(exist_ok=True)
-    paths = {name: f"inputs/{number}.npy" for number, name in enumerate(inputs)}
+def _shapes(probe: Probe | None, model: Path) -> dict[str, Any]:
+    shapes = probe.shapes.get(model) if probe else None
+    return {"shapes": {name: list(sizes) for name, sizes in shapes.items()}} if shapes else {}
+
+
+def _put_arrays(folder: Path, place: str, arrays: Mapping[str, Array]) -> dict[str, str]:
+    (folder / place).mkdir(exist_ok=True)
+    paths = {name: f"{place}/{number}.npy" for number, name in enumerate(arrays)}
     for name, path in paths.items():
-        np.save(folder / path, inputs[name], allow_pickle=False)
+        np.save(folder / path, arrays[name], allow_pickle=False)
     return paths
 
 

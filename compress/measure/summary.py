@@ -16,7 +16,8 @@ from compress.measure import stats
 from compress.measure.doubts import about_model
 from compress.measure.driver import Config, log_ratios
 from compress.measure.plan import Plan
-from compress.measure.target import Timing
+from compress.measure.sizes import alike
+from compress.measure.target import Shapes, Timing
 from compress.record import Energy, Executed, Latency, Memory, Speedup
 
 __all__ = ["Survey", "energy_facts", "memory_facts", "summarise"]
@@ -82,6 +83,7 @@ def summarise(
         )
     twice = [*configs[0].results, *configs[1].results]
     baseline = replace(configs[0], results=twice)
+    shapes = [_shapes(config) for config in configs]
     return {
         config.index: Timing(
             latency=_latency(config),
@@ -90,16 +92,26 @@ def summarise(
             warnings=(
                 *surveys[config.index].warnings,
                 *about_model(config.results, batch=batch),
-                *_width(ratio, len(configs[0].results), plan),
+                *(_width(ratio, len(configs[0].results), plan) if alike(own, shapes[0]) else ()),
             ),
             raw={**_raw(config), **surveys[config.index].facts},
             executed=_executed(config.results[0].get("ran")),
             energy=surveys[config.index].energy,
+            shapes=own,
         )
-        for config, speedup, ratio in zip(
-            [baseline, *configs[2:]], speedups, [itself, *others], strict=True
+        for config, speedup, ratio, own in zip(
+            [baseline, *configs[2:]],
+            speedups,
+            [itself, *others],
+            [shapes[0], *shapes[2:]],
+            strict=True,
         )
     }
+
+
+def _shapes(config: Config) -> Shapes:
+    told = config.results[0].get("shapes", {})
+    return {str(name): tuple(map(int, sizes)) for name, sizes in told.items()}
 
 
 def _latency(config: Config) -> Latency:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ import numpy as np
 
 from compress.errors import MeasurementError
 from compress.measure import stats
+from compress.measure.arrays import on_disk
 from compress.measure.compare import short_names
 from compress.measure.doubts import about_change
 from compress.measure.profile import Profiles
-from compress.measure.target import Failure, Target
+from compress.measure.sizes import Given, fits
+from compress.measure.target import Failure, Shapes, Target
 from compress.pareto.words import duration
 
 __all__ = ["LEAST_S", "Slot", "Sustained", "sustain"]
@@ -83,6 +85,7 @@ class Sustained:
     ``verdict`` is ``slowed down``, ``sped up`` or ``no change shown``; ``changed_after_s`` is where
     one step describes the throughput best, ``None`` where no change is shown. ``inference_j`` is
     what the machine took for an inference, by the sensor ``energy_source``, if it has one.
+    ``shapes`` are those of the inputs, and ``notes`` what a reader should know of them.
     """
 
     name: str
@@ -100,17 +103,25 @@ class Sustained:
     energy_source: str
     slots: tuple[Slot, ...]
     warnings: tuple[str, ...]
+    shapes: Shapes = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def sustain(
-    models: Sequence[Path], target: Target, seconds: float, *, seed: int = 0
+    models: Sequence[Path],
+    target: Target,
+    seconds: float,
+    *,
+    given: Given | None = None,
+    seed: int = 0,
 ) -> list[Sustained | Failure]:
     """Run each of ``models`` back to back for ``seconds``, one result each, in order.
 
-    Inputs are drawn from ``seed`` to each model's own signature. A model that cannot be run is a
-    :class:`Failure` in its place.
+    Inputs are drawn from ``seed`` to each model's own signature, less what is ``given`` of them. A
+    model that cannot be run is a :class:`Failure` in its place.
 
     Raises:
+        RecipeError: something is ``given`` of inputs that no model has.
         MeasurementError: the target cannot be given single jobs.
     """
     if not isinstance(target, Profiles):
@@ -124,12 +135,20 @@ def sustain(
         "cap_s": _CAP_S,
         "seed": seed,
     }
+    given = given or Given()
+    fitted = fits(models, target, given)
     found: list[Sustained | Failure] = []
-    for name, model in zip(short_names(models), models, strict=True):
-        try:
-            found.append(described(name, target.work("sustain", model, settings), seconds))
-        except MeasurementError as error:
-            found.append(Failure(str(error).removeprefix(f"{model}: ")))
+    with on_disk(given.values) as values:
+        for name, model in zip(short_names(models), models, strict=True):
+            fit = fitted.get(model)
+            fed = {"shapes": fit.shapes if fit else given.shapes, "values": values}
+            try:
+                answer = target.work("sustain", model, {**settings, **fed})
+                own = described(name, answer, seconds)
+                found.append(replace(own, notes=tuple(fit.notes(given)) if fit else ()))
+            except MeasurementError as error:
+                said = fit.error if fit and fit.error else str(error).removeprefix(f"{model}: ")
+                found.append(Failure(said))
     return found
 
 
@@ -169,6 +188,7 @@ def described(name: str, answer: Answer, seconds: float) -> Sustained:
         energy_source=answer["source"],
         slots=tuple(slots),
         warnings=warnings,
+        shapes={name: tuple(sizes) for name, sizes in answer.get("shapes", {}).items()},
     )
 
 

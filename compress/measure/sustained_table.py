@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from compress.measure.outcomes import blocks
+from compress.measure.sizes import words
 from compress.measure.sustained import Slot, Sustained
 from compress.measure.target import Failure
 from compress.pareto.words import duration, energy
@@ -47,6 +48,8 @@ def _model(own: Sustained) -> str:
     head = [f"{own.name}", f"  {duration(own.seconds)} back to back, runs{batch}"]
     if own.inference_j is not None:
         head[1] += f"; {energy(own.inference_j)} a run, from {own.energy_source}"
+    inputs = f"inputs: {words(own.shapes)}" if own.shapes else "no inputs"
+    head += [f"  {inputs}", *(f"  note: {note}" for note in own.notes)]
     return "\n".join([*head, *(f"  {line}" for line in lines), ""])
 
 

@@ -16,9 +16,11 @@ import numpy as np
 from compress.artifact import Lowering
 from compress.record import Energy, Executed, Latency, Memory, Speedup
 
-__all__ = ["Failure", "Mode", "Probe", "Target", "Timing"]
+__all__ = ["Failure", "Mode", "Probe", "Shapes", "Target", "Timing"]
 
 Mode = Literal["quick", "default", "strict"]
+#: Sizes of inputs, by their name.
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,24 @@ class Probe:
 
     ``inputs`` are arrays whose first axis counts samples, by the model's input name or, for a
     single input, under the empty name. ``seed`` fixes the order of rounds.
+
+    Without ``inputs`` they are drawn to each model's own signature, also from ``seed``: with the
+    ``shapes`` of a model's inputs, and ``values`` for those whose whole content is known, by name.
     """
 
     inputs: Mapping[str, np.ndarray[Any, Any]]
     mode: Mode = "default"
     seed: int = 0
+    shapes: Mapping[Path, Shapes] = field(default_factory=dict)
+    values: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One configuration; ``speedup`` is paired against the first one of the session."""
+    """One configuration; ``speedup`` is paired against the first one of the session.
+
+    ``shapes`` are those of the inputs that it was timed with, where the target tells them.
+    """
 
     latency: Latency
     speedup: Speedup
@@ -45,6 +55,7 @@ class Timing:
     raw: dict[str, Any] = field(default_factory=dict)
     executed: Executed | None = None
     energy: Energy | None = None
+    shapes: Shapes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

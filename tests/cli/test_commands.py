@@ -143,7 +143,7 @@ def test_plan_explains_every_stage_and_runs_nothing(tiny, tmp_path, capsys):
 
 
 def test_bench_says_which_file_is_slower_and_goes_on_past_a_bad_one(tmp_path, capsys):
-    small, large = net(tmp_path / "small.onnx", 64), net(tmp_path / "large.onnx", 512)
+    small, large = net(tmp_path / "small.onnx"), net(tmp_path / "large.onnx", layers=100)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(small.read_bytes()[:100])
     raw = tmp_path / "raw.jsonl"

@@ -1,5 +1,6 @@
 """Tiny ONNX models, built by hand, that cover the shapes of inputs that models have."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -144,6 +145,75 @@ def build(folder):
     def make(op, shape, elem_type=TensorProto.FLOAT):
         name = f"{op}-{'x'.join(map(str, shape))}-{elem_type}.onnx"
         return elementwise(folder / name, op, shape, elem_type)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def summing(folder):
+    """Models of many inputs: ``summing(x=[2, "n"], sr=[])`` adds all of them up to one number."""
+    numbers = itertools.count()
+
+    def make(elem_type=TensorProto.FLOAT, **shapes):
+        nodes, last = [], ""
+        for name in shapes:
+            nodes.append(helper.make_node("ReduceSum", [name], [f"{name}_sum"], keepdims=0))
+            if last:
+                nodes.append(helper.make_node("Add", [last, f"{name}_sum"], [f"to_{name}"]))
+            last = f"to_{name}" if last else f"{name}_sum"
+        nodes.append(helper.make_node("Identity", [last], ["y"]))
+        inputs = {name: (elem_type, shape) for name, shape in shapes.items()}
+        path = folder / f"summing-{next(numbers)}.onnx"
+        return write(path, nodes, inputs, {"y": (elem_type, [])}, {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def product(folder):
+    """Models that take a fixed size without saying so: ``product([1, "n"], 48)`` wants 1 x 48."""
+    numbers = itertools.count()
+
+    def make(shape, width):
+        return write(
+            folder / f"product-{next(numbers)}.onnx",
+            [helper.make_node("MatMul", ["x", "w"], ["y"], name="head")],
+            {"x": (TensorProto.FLOAT, shape)},
+            {"y": (TensorProto.FLOAT, [*shape[:-1], 3])},
+            {"w": np.ones((width, 3), np.float32)},
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def recurrent(folder):
+    """A net of two layers whose state has them first: (2, batch, 8), beside frames (batch, 16)."""
+
+    def make(batch):
+        weights = np.random.default_rng(0).standard_normal((1, 24, 24)).astype(np.float32) / 8
+        return write(
+            folder / f"recurrent-{batch}.onnx",
+            [
+                helper.make_node("Slice", ["state", "zero", "one"], ["first"]),
+                helper.make_node("Slice", ["state", "one", "two"], ["second"]),
+                helper.make_node("Unsqueeze", ["frame", "zero"], ["frames"]),
+                helper.make_node(
+                    "GRU", ["frames", "w", "r", "", "", "first"], ["", "after"], hidden_size=8
+                ),
+                helper.make_node("Concat", ["after", "second"], ["next"], axis=0),
+            ],
+            {
+                "frame": (TensorProto.FLOAT, [batch, 16]),
+                "state": (TensorProto.FLOAT, [2, batch, 8]),
+            },
+            {"next": (TensorProto.FLOAT, [2, batch, 8])},
+            {
+                "w": weights[:, :, :16],
+                "r": weights[:, :, 16:],
+                **{name: np.array([place]) for place, name in enumerate(("zero", "one", "two"))},
+            },
+        )
 
     return make
 

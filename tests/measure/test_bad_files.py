@@ -145,6 +145,31 @@ def sequence_input(path):
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
 
 
+def nothing_at_all(path):
+    model(path, [], {}, {})
+
+
+def no_outputs(path):
+    model(path, [helper.make_node("Neg", ["x"], ["y"])], {"x": (FLOAT, (1, 4))}, {})
+
+
+def output_that_numpy_lacks(path):
+    kind = TensorProto.BFLOAT16
+    model(
+        path,
+        [helper.make_node("Cast", ["x"], ["y"], to=kind)],
+        {"x": (FLOAT, (1, 4))},
+        {"y": (kind, (1, 4))},
+    )
+
+
+def an_input_twice(path):
+    one_node(path, "Neg")
+    loaded = onnx.load(path)
+    loaded.graph.input.append(loaded.graph.input[0])
+    path.write_bytes(loaded.SerializeToString())
+
+
 def open_size_that_is_not_free(path):
     model(
         path,
@@ -208,7 +233,7 @@ SENTENCES = [
     (unknown_operator, r"its operator Frobnicate does not exist in opset 20 of this onnxruntime\."),
     (
         custom_operator,
-        r"its operator my\.operators:Frobnicate is unknown to this onnxruntime; it belongs to a library of custom operators, which cannot be loaded here\.",
+        r"its operator my\.operators:Frobnicate is unknown to this onnxruntime, and libraries of custom operators cannot be loaded here\.",
     ),
     (
         future_opset,
@@ -220,7 +245,7 @@ SENTENCES = [
     ),
     (
         without_kernel,
-        r"its operator Conv \(opset \d+\) has no implementation for these types on the CPU in this onnxruntime\.",
+        r"its operator Conv \(of opset \d+\) has no implementation for these types on the CPU in this onnxruntime, or none so old: export it in float32, or with a newer opset\.",
     ),
     (
         without_its_data,
@@ -230,7 +255,20 @@ SENTENCES = [
         with_half_of_its_data,
         r"its external data is cut off: the model reads 64 bytes at once, and the file has 10; copy it again\.",
     ),
-    (sequence_input, r"the input 'x' has type seq\(tensor\(float\)\), which numpy cannot hold\."),
+    (
+        sequence_input,
+        r"the input 'x' has type seq\(tensor\(float\)\); only tensors can be fed to it here\.",
+    ),
+    (nothing_at_all, r"its graph is empty: it has no inputs, no operators and no outputs\."),
+    (no_outputs, r"it has no outputs, and without any onnxruntime runs nothing\."),
+    (
+        output_that_numpy_lacks,
+        r"it has an output of type bfloat16, which numpy cannot hold; a Cast to float32 after it would do\.",
+    ),
+    (
+        an_input_twice,
+        r"onnxruntime cannot use it: Duplicate definition-site for \(x\)\.",
+    ),
     (
         open_size_that_is_not_free,
         r"its operator MatMul \('head'\) fails on these inputs: .*dimension mismatch.*\.",
@@ -402,6 +440,18 @@ def test_container_limits_of_memory_are_read_in_both_versions(tmp_path, files, f
         (
             "it ran out of memory: std::bad_alloc.",
             "it does not fit into this machine's memory: it asks for more.",
+        ),
+        (
+            "Fail: [ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running If node. Name:'' Status Message: Non-zero status code returned while running Dropout node. Name:'drop' Status Message: /onnxruntime_src/onnxruntime/core/x.h:42 float onnxruntime::{anonymous}::F(const onnxruntime::Tensor*) [with T2 = float] 0.0f <= ratio && ratio < 1.0f was false. ratio must be in the range [0, 1)",
+            "its operator Dropout ('drop') fails on these inputs: ratio must be in the range [0, 1).",
+        ),
+        (
+            "InvalidArgument: [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Invalid rank for input: x Got: 2 Expected: 0 Please fix either the inputs/outputs or the model.",
+            "its input 'x' takes 0 axes, and was given 2.",
+        ),
+        (
+            "Fail: [ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /onnxruntime_src/onnxruntime/core/providers/cpu/text/string_normalizer.cc:235 onnxruntime::StringNormalizer::Locale::Locale(const std::string&)::<lambda()> Failed to construct locale with name:en_US.UTF-8:locale::facet::_S_create_c_locale name not valid:Please, install necessary language-pack-XX and configure locales",
+            "its operator StringNormalizer needs the locale en_US.UTF-8, which this machine lacks: install it, as with `locale-gen en_US.UTF-8`.",
         ),
         (f"Fail: [ONNXRuntimeError] : 1 : FAIL : {'x' * 999}", None),
     ],

@@ -120,14 +120,15 @@ def test_the_table_lines_up_and_keeps_notes_below():
         Speedup(value=1.25, ci95=(1.2, 1.3), verdict="faster"),
         Memory(peak_rss_bytes=3 << 20, model_peak_bytes=3 << 19, runtime_bytes=3 << 19),
         ("a note",),
+        shapes={"x": (1, 512), "h": (2, 1, 8), "c": (2, 1, 8), "sr": ()},
     )
     bad = Comparison("broken.onnx", None, error="it is no model.")
     head, rule, first, second, blank, *notes = table([good, bad]).splitlines()
     assert head.split()[:2] == ["model", "KiB"]
     assert set(rule) == {"-", " "}
     cells = "net.onnx 2.0 1.500 1.400 to 1.600 - 1.250 1.200 to 1.300 faster 1.5"
-    assert first.split() == cells.split()
-    assert second.split() == ["broken.onnx", *["-"] * 6, "failed", "-"]
+    assert first.split() == [*cells.split(), "1x512,", "2", "times", "2x1x8,", "scalar"]
+    assert second.split() == ["broken.onnx", *["-"] * 6, "failed", "-", "-"]
     ends = [head.index("KiB") + 3, first.index("2.0") + 3, second.index("-") + 1]
     assert len(set(ends)) == 1
     assert blank == ""
