@@ -38,11 +38,15 @@ class Lowering:
 class Census:
     """What an ONNX file is made of.
 
-    ``operators`` counts nodes by type; ``weight_bytes`` is the size of the initializers, by dtype
-    (``{"int8": 13962, "int32": 640}``); ``graph_bytes`` is everything else in the file.
+    ``operators`` counts nodes by type, those in bodies and local functions too; ``weight_bytes`` is
+    what constants take in the file, by dtype (``{"int8": 13962, "int32": 640}``); ``graph_bytes``
+    is everything else in it.
     ``macs`` counts multiply-accumulates of one sample, ``int8_macs`` those that run on int8 kernels
-    once onnxruntime has optimised the graph; ``float_islands`` names float operators that stand
-    between int8 ones in that optimised graph.
+    once onnxruntime has optimised the graph, ``float_macs`` the others by operator;
+    ``float_islands`` names float operators that stand between int8 ones in that optimised graph.
+    ``weights`` is how many numbers the constants hold, ``nonzero_weights`` how many of them are not
+    zero, ``float_weights`` how many are float32 or float64, by the operator that reads them.
+    ``notes`` say what of all this is a guess.
     """
 
     operators: dict[str, int]
@@ -52,6 +56,11 @@ class Census:
     int8_macs: int
     nonzero_weights: int
     float_islands: tuple[str, ...] = ()
+    macs_by_operator: dict[str, int] = field(default_factory=dict)
+    float_macs: dict[str, int] = field(default_factory=dict)
+    weights: int = 0
+    float_weights: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def int8_mac_fraction(self) -> float:
@@ -63,15 +72,18 @@ class Census:
 class Parity:
     """How far an artifact is from the (simulated) module it was made from.
 
-    ``agreement`` is the share of samples with the same top-1 class, ``max_error`` the largest
-    absolute difference of an output, ``sqnr_db`` the signal-to-noise ratio in decibel
-    (``None`` where the outputs are bitwise equal), ``samples`` how many inputs were compared.
+    ``agreement`` is the share of samples with the same top-1 class (NaN for outputs without
+    classes), ``max_error`` the largest absolute difference of an output, ``sqnr_db`` the
+    signal-to-noise ratio in decibel (``None`` where the outputs are bitwise equal), ``samples`` how
+    many inputs were compared, ``r_squared`` the share of the variance of the outputs that the
+    artifact explains (the coefficient of determination).
     """
 
     agreement: float
     max_error: float
     sqnr_db: float | None
     samples: int
+    r_squared: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,7 @@ class Artifact:
             "graph_bytes": self.census.graph_bytes,
             "nonzero_weights": self.census.nonzero_weights,
             "float_islands": list(self.census.float_islands),
+            "float_macs": self.census.float_macs,
         }
 
 

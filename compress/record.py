@@ -44,7 +44,11 @@ class _Facts(BaseModel):
 
 
 class ArtifactFacts(_Facts):
-    """``path`` is relative to the run folder."""
+    """``path`` is relative to the run folder.
+
+    ``float_macs`` are the multiply-accumulates of one sample that are not computed in int8, by
+    operator.
+    """
 
     path: str
     sha256: str
@@ -55,6 +59,7 @@ class ArtifactFacts(_Facts):
     graph_bytes: int = 0
     nonzero_weights: int = 0
     float_islands: list[str] = []
+    float_macs: dict[str, int] = {}
 
 
 class Accuracy(_Facts):
@@ -127,10 +132,11 @@ class Energy(_Facts):
 class ParityFacts(_Facts):
     """Artifact against the (simulated) module it was made from."""
 
-    agreement: float
+    agreement: float | None = None
     max_error: float
     sqnr_db: float | None = None
     samples: int = 0
+    r_squared: float | None = None
 
 
 class Executed(_Facts):

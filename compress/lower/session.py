@@ -28,19 +28,25 @@ def open_session(path: Path, options: Any = None) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Falling back would be to the same provider, with a banner on standard output.
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's errors have no common class below this one
-        raise LoweringError(f"{path}: onnxruntime cannot load the model: {error}") from error
+        words = " ".join(str(error).split())
+        raise LoweringError(f"{path}: onnxruntime cannot load the model: {words}") from error
 
 
-def run(session: Any, names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
-    """The outputs called ``names`` (all, if ``None``) for one batch.
+def run(
+    session: Any, names: Sequence[str] | None, feeds: Mapping[str, Array], options: Any = None
+) -> list[Array]:
+    """The outputs called ``names`` (all, if ``None``) for one batch; ``options`` can end the run.
 
     Raises:
         LoweringError: onnxruntime cannot run the model; carries its words.
     """
     try:
-        return list(session.run(names, dict(feeds)))
+        return list(session.run(names, dict(feeds), options))
     except Exception as error:  # as above
         words = " ".join(str(error).split())
         raise LoweringError(f"onnxruntime cannot run the model: {words}") from error

@@ -11,7 +11,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Node:
     outputs: tuple[str, ...]
     domain: str = ""
     scope: str | None = None
-    transposed: bool = False
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,19 @@ def _node(node: Any) -> Node:
         outputs=tuple(node.output),
         domain=node.domain,
         scope=_scope(notes.get(_SCOPES)),
-        transposed=any(entry.name == "transA" and entry.i for entry in node.attribute),
+        attributes=dict(_attributes(node)),
     )
+
+
+def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
+    """What amounts of work follow from: numbers, lists of them, texts."""
+    import onnx
+
+    kinds = onnx.AttributeProto
+    plain = {kinds.INT, kinds.INTS, kinds.FLOAT, kinds.FLOATS, kinds.STRING}
+    for entry in node.attribute:
+        if entry.type in plain:
+            yield entry.name, onnx.helper.get_attribute_value(entry)
 
 
 def _scope(text: str | None) -> str | None:

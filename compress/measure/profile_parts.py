@@ -19,9 +19,11 @@ from compress.measure.profile_islands import View, find_islands
 from compress.measure.stats import Ratio, paired_ratio, student_quantile
 from compress.operators import (
     CONVERSIONS,
-    FLOAT_PRODUCTS,
-    INT8_PRODUCTS,
     MOVES,
+    UNKNOWN,
+    Call,
+    Macs,
+    Shape,
     is_int8,
     product_macs,
 )
@@ -63,6 +65,7 @@ class Step:
     node: int | None
     macs: int
     seconds: Array
+    int8_macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,14 +134,15 @@ def ran(
     steps = []
     for key, facts, place in zip(keys, operators, places, strict=True):
         types = [name for name, _ in facts["outputs"]]
-        node = None if place is None else running.nodes[place]
+        macs = _macs(facts, None if place is None else running.nodes[place], running, source)
         steps.append(
             Step(
                 operator=facts["operator"],
                 kind=kind_of(facts["operator"], types),
                 module=_module_name(None if place is None else owners[place]),
                 node=place,
-                macs=_macs(facts, node, running, source),
+                macs=macs.total,
+                int8_macs=macs.int8,
                 seconds=np.array([found.get(key, 0.0) for found in times]),
             )
         )
@@ -193,21 +197,39 @@ def without_profiler(result: Mapping[str, Any]) -> dict[tuple[str, str], float]:
 # -- multiply-accumulates ---------------------------------------------------------------------
 
 
-def _macs(facts: Mapping[str, Any], node: Node | None, running: Graph, source: Graph) -> int:
-    place = (FLOAT_PRODUCTS | INT8_PRODUCTS).get(facts["operator"])
-    shapes = [shape for _, shape in facts["inputs"]]
-    if place is None or node is None or not shapes or not facts["outputs"]:
-        return 0
-    result = [*facts["outputs"][0][1]]
-    # A weight that was packed is gone by the time that inputs are described.
-    stored = running.constants.get(node.inputs[place])
-    if stored is None and place >= len(shapes):
-        return 0
-    weight = shapes[place] if stored is None else stored.shape
-    if node.domain.endswith("nchwc"):
-        weight = _unpadded(weight, source)
-        result[1] = weight[0]
-    return product_macs(facts["operator"], shapes[0], weight, result, transposed=node.transposed)
+def _macs(facts: Mapping[str, Any], node: Node | None, running: Graph, source: Graph) -> Macs:
+    """Of one run, in which a body's operator may be called often."""
+    reads, makes = _shapes(facts, node, running)
+    if node is not None and node.domain.endswith("nchwc") and len(reads) > 1 and makes:
+        weight = _unpadded(reads[1] or UNKNOWN, source)
+        result = makes[0] or UNKNOWN
+        reads, makes = [reads[0], weight], [(result[0], weight[0], *result[2:])]
+    attributes = node.attributes if node is not None else {}
+    found = product_macs(Call(facts["operator"], reads, makes, attributes)) or Macs()
+    times = max(1, round(facts["calls"]))
+    return Macs(times * found.total, times * found.int8)
+
+
+def _shapes(
+    facts: Mapping[str, Any], node: Node | None, running: Graph
+) -> tuple[list[Shape | None], list[Shape | None]]:
+    """What an operator read and made, by place. Only tensors that were there are described."""
+    reads: list[Shape | None] = [shape for _, shape in facts["inputs"]]
+    makes: list[Shape | None] = [shape for _, shape in facts["outputs"]]
+    if node is None:
+        return reads, makes
+    present = [name for name in node.inputs if name]
+    told: dict[str, Shape | None] = {}
+    if len(present) == len(reads):
+        told = dict(zip(present, reads, strict=True))
+    elif reads:  # a weight that was packed is gone by then, what it is multiplied with is not
+        told = {present[0]: reads[0]}
+    told |= {name: running.constants[name].shape for name in present if name in running.constants}
+    given = [told.get(name, UNKNOWN) if name else None for name in node.inputs]
+    if len(makes) == sum(map(bool, node.outputs)):
+        left = iter(makes)
+        makes = [next(left) if name else None for name in node.outputs]
+    return given, makes
 
 
 def _unpadded(shape: Sequence[int], source: Graph) -> Sequence[int]:
@@ -224,8 +246,7 @@ def _unpadded(shape: Sequence[int], source: Graph) -> Sequence[int]:
 def int8_mac_fraction(model: Ran) -> float | None:
     """Share of multiply-accumulates that ran on int8 kernels; ``None`` without any."""
     total = sum(step.macs for step in model.steps)
-    in_int8 = sum(step.macs for step in model.steps if step.kind == "int8")
-    return in_int8 / total if total else None
+    return sum(step.int8_macs for step in model.steps) / total if total else None
 
 
 # -- times ------------------------------------------------------------------------------------

@@ -240,7 +240,8 @@ def test_a_note_beside_another_file_is_not_read(tmp_path, one):
 def operator(name, kind, ns, inputs=1, **more):
     tensor = ["float", [1, 4]]
     facts = {"name": name, "operator": kind, "ns": ns, "calls": 1.0}
-    return {**facts, "inputs": [tensor] * inputs, "outputs": [tensor], **more}
+    described = [tensor] * inputs if isinstance(inputs, int) else inputs
+    return {**facts, "inputs": described, "outputs": [tensor], **more}
 
 
 def test_what_the_profiler_took_is_taken_off_and_the_rest_adds_up_to_a_run():
@@ -327,6 +328,34 @@ def test_products_are_counted_without_padding_and_with_packed_weights():
     assert [step.macs for step in model.steps] == [0, 4 * 4 * 4 * 36, 0, 4 * 4 * 4 * 36]
     assert int8_mac_fraction(model) == 0.5
     assert int8_mac_fraction(replace(model, steps=model.steps[:1])) is None
+
+
+def test_products_count_by_their_attributes_and_as_often_as_a_body_runs():
+    graph = Graph(
+        (
+            # Its packed weights are missing among the inputs, and a bias and lengths are left out.
+            Node("l", "LSTM", ("x", "w", "r", "", "", "h"), ("y",)),
+            Node("e", "Einsum", ("y", "z"), ("t",), attributes={"equation": b"ij,jk->ik"}),
+            Node("n", "MatMulNBits", ("t", "p", "s"), ("u",), attributes={"accuracy_level": 4}),
+        ),
+        {"w": Constant((1, 16, 5), "float"), "r": Constant((1, 16, 4), "float")},
+    )
+    floats = ["float", [2, 3]]
+    operators = [
+        operator("l", "LSTM", 1e6, inputs=[["float", [7, 3, 5]], ["float", [1, 3, 4]]]),
+        operator("e", "Einsum", 1e6, inputs=[floats, ["float", [3, 4]]]),
+        operator("n", "MatMulNBits", 1e6, inputs=[floats], outputs=[["float", [2, 8]]]),
+        operator("b", "MatMul", 1e6, inputs=[floats], outputs=[["float", [2, 8]]], calls=6.0),
+    ]
+    answers = [{"run_ns": 9e6, "operators": operators}] * 2
+    model = ran(answers, graph, graph, modules_of(graph, {}))
+    assert [step.macs for step in model.steps] == [
+        7 * 3 * 16 * (5 + 4),
+        2 * 3 * 4,
+        2 * 8 * 3,
+        6 * 2 * 8 * 3,
+    ]
+    assert [step.int8_macs for step in model.steps] == [0, 0, 2 * 8 * 3, 0]
 
 
 def test_modules_own_their_conversions_and_shares_have_intervals():
