@@ -72,8 +72,8 @@ class LayerFormat(BaseModel):
         return self.activations == "int8"
 
     @property
-    def of_a_table(self) -> LayerFormat:
-        """What this comes to for a table of rows, such as an embedding: it takes no activations."""
+    def weights_only(self) -> LayerFormat:
+        """What is left of this where activations stay as they are, as for a table of rows."""
         if weight_bits(self.weights) is None:
             return self
         return LayerFormat(weights=self.weights)

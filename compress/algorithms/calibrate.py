@@ -122,9 +122,13 @@ class RangeObserver:
 
 
 def activation_grid(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of an unsigned 8-bit grid over ``[low, high]``; zero is on the grid."""
+    """Scale and zero point of an unsigned 8-bit grid over ``[low, high]``; zero is on the grid.
+
+    A tensor that was never anything but zero has the grid over ``[0, 1]``: biases are stored in
+    steps of input scale times weight scale, and a coarser one would round them away.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / _LEVELS
     if scale < np.finfo(np.float32).tiny:
-        return 1.0, 0
+        return 1.0 / _LEVELS, 0
     return scale, int(np.clip(round(-low / scale), 0, _LEVELS))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -21,10 +21,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.algorithms.calibrate import RangeObserver, activation_grid
-from compress.inputs import Inputs, forward, to_device
+from compress.algorithms.recurrent import (
+    RECURRENT,
+    StepByStep,
+    has_int8_kernel,
+    is_stepwise,
+    weight_names,
+)
+from compress.inputs import Inputs, copied, forward, to_device
 from compress.numerics import LayerFormat, Numerics, weight_bits
 
 __all__ = [
+    "as_computed",
     "called_layers",
     "channel_axis",
     "declared_formats",
@@ -34,6 +42,7 @@ __all__ = [
     "observe_ranges",
     "quantizable_layers",
     "simulate",
+    "weight_axes",
     "weight_scale",
 ]
 
@@ -47,16 +56,16 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def quantizable_layers(module: nn.Module) -> dict[str, str]:
-    """Path and class name of every layer that computes products with its weights, in order."""
+    """Path and class name of every layer whose output is a product with its weight, in order."""
     return _layers_of(module, _QUANTIZABLE)
 
 
 def layers_with_formats(module: nn.Module) -> dict[str, str]:
     """Path and class name of every layer whose weights can have an integer format, in order.
 
-    Those of :func:`quantizable_layers`, and tables of rows (``nn.Embedding``).
+    Those of :func:`quantizable_layers`, recurrent ones, and tables of rows (``nn.Embedding``).
     """
-    return _layers_of(module, (*_QUANTIZABLE, *_TABLES))
+    return _layers_of(module, (*_QUANTIZABLE, *RECURRENT, *_TABLES))
 
 
 @torch.no_grad()
@@ -87,21 +96,43 @@ def declared_formats(
 ) -> dict[str, LayerFormat]:
     """The format of every layer that can have one and that the model calls on ``example``.
 
+    It is the format that is computed with (:func:`as_computed`).
+
     Raises:
         SelectorError: a rule whose pattern matches no layer.
     """
     formats = numerics.resolve(layers_with_formats(module))
-    called, tables = called_layers(module, example), _layers_of(module, _TABLES)
+    called = called_layers(module, example)
     return {
-        name: format.of_a_table if name in tables else format
+        name: as_computed(module.get_submodule(name), format)
         for name, format in formats.items()
         if name in called
     }
 
 
+def as_computed(layer: nn.Module, format: LayerFormat) -> LayerFormat:
+    """What ``format`` comes to for ``layer``, given the kernels that there are.
+
+    A table takes no activations. There are no int8 kernels for GRU and RNN layers, nor for an LSTM
+    with a projection; those of other LSTMs and cells find their ranges at run time, since the state
+    has another at each step.
+    """
+    if isinstance(layer, _TABLES) or not has_int8_kernel(layer):
+        return format.weights_only
+    if isinstance(layer, RECURRENT) and format.is_static_int8:
+        return LayerFormat(weights=format.weights, activations="dynamic")
+    return format
+
+
 def channel_axis(layer: nn.Module) -> int:
-    """The axis of ``layer.weight`` that counts output channels; of a table, its rows."""
+    """The axis of a layer's weights that counts output channels; of a table, its rows."""
     return 1 if isinstance(layer, _TRANSPOSED) else 0
+
+
+def weight_axes(layer: nn.Module) -> dict[str, int]:
+    """Name of every weight of a layer with a format, and the axis that counts its channels."""
+    names = weight_names(layer) if isinstance(layer, RECURRENT) else ("weight",)
+    return dict.fromkeys(names, channel_axis(layer))
 
 
 def weight_scale(weight: Tensor, *, axis: int, bits: int, avoid_saturation: bool = False) -> Tensor:
@@ -142,8 +173,9 @@ def effective(module: nn.Module, formats: Mapping[str, LayerFormat]) -> nn.Modul
     with torch.no_grad():
         for name, format in formats.items():
             layer = snapped.get_submodule(name)
-            weight = layer.get_parameter("weight")
-            weight.copy_(fake_quantize_weight(weight, axis=channel_axis(layer), format=format))
+            for own, axis in weight_axes(layer).items():
+                weight = layer.get_parameter(own)
+                weight.copy_(fake_quantize_weight(weight, axis=axis, format=format))
     return snapped
 
 
@@ -178,7 +210,7 @@ def simulate(
         for handle in handles:
             handle.remove()
         for layer in layers:
-            layer.__dict__.pop("weight", None)
+            _uncover(layer)
 
 
 @torch.no_grad()
@@ -227,7 +259,8 @@ def _listening(
 
 
 def _infer(module: nn.Module, inputs: Inputs) -> None:
-    forward(module, to_device(inputs, next(module.parameters()).device))
+    # A net may work in place, and would change what others see.
+    forward(module, copied(to_device(inputs, next(module.parameters()).device)))
 
 
 def _layers_of(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, str]:
@@ -244,31 +277,53 @@ def _quantize_around(
     bounds: tuple[float, float] | None,
     avoid_saturation: bool,
 ) -> tuple[RemovableHandle, RemovableHandle]:
-    # The snapped weight shadows the parameter for the length of one forward pass. Parametrisations
+    # Snapped weights shadow the parameters for the length of one forward pass. Parametrisations
     # would do the same, but they rename parameters and change the layer's class.
-    axis, is_table = channel_axis(layer), isinstance(layer, _TABLES)
+    safe = avoid_saturation and not isinstance(layer, _TABLES)
+    steps = ExitStack()
 
     def before(
         module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        weight = module._parameters["weight"]
-        assert weight is not None
-        module.__dict__["weight"] = fake_quantize_weight(
-            weight, axis=axis, format=format, avoid_saturation=avoid_saturation and not is_table
-        )
-        if is_table:
+        for name, axis in weight_axes(module).items():
+            weight = module._parameters[name]
+            assert weight is not None
+            module.__dict__[name] = fake_quantize_weight(
+                weight, axis=axis, format=format, avoid_saturation=safe
+            )
+        if isinstance(module, _TABLES):
+            return inputs, named
+        if isinstance(module, RECURRENT):
+            if (rounding := _rounding_of_steps(module, format)) is not None:
+                steps.enter_context(StepByStep(rounding))
             return inputs, named
         if not inputs:
             inputs, named = (named["input"],), {k: v for k, v in named.items() if k != "input"}
         return (_fake_quantize_activation(inputs[0], format, bounds), *inputs[1:]), named
 
     def after(module: nn.Module, *_: Any) -> None:
-        module.__dict__.pop("weight", None)
+        _uncover(module)
+        steps.close()
 
     return (
         layer.register_forward_pre_hook(before, with_kwargs=True),
         layer.register_forward_hook(after, always_call=True),
     )
+
+
+def _uncover(layer: nn.Module) -> None:
+    for name in weight_axes(layer):
+        layer.__dict__.pop(name, None)
+    if isinstance(layer, nn.RNNBase):
+        layer._update_flat_weights()  # the list that its kernel reads; it holds the snapped ones
+
+
+def _rounding_of_steps(layer: nn.Module, format: LayerFormat) -> Callable[[Tensor], Tensor] | None:
+    if format.activations == "float16" and not is_stepwise(layer):
+        return None  # no float16 kernel either: only the weights are rounded
+    if format.activations in ("float16", "dynamic"):
+        return lambda values: _fake_quantize_activation(values, format, None)
+    return None
 
 
 def _fake_quantize_activation(
@@ -285,6 +340,8 @@ def _fake_quantize_activation(
 
 
 def _fake_quantize_each_sample(values: Tensor) -> Tensor:
+    if values.dim() == 1:  # one sample by itself
+        return _fake_quantize_each_sample(values[None])[0]
     rows = values.detach().flatten(1)
     low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)
     scale = (high - low) / _LARGEST_UINT8

@@ -4,8 +4,11 @@ The order of work::
 
     export        float32 graph at a static batch, layers marked          export.py
     tidy          few shapes: products, weights, poolings                  tidy.py
-    quantize      static int8, by calibration on this graph                quantize.py ranges.py
-    encode        dynamic int8, integer weights, float16                   encode.py
+    check         the float graph with the module                          float_graph.py
+    encode        the formats of the layers                                encoding.py
+                    static int8, by calibration on this graph                quantize.py ranges.py
+                    dynamic int8, integer weights, float16                   encode.py
+    check         fused kernels with the operators that they stand for     kernels.py
     finish, save  strip, share, shorten; external data where needed        graph.py files.py
     check         load, run, compare with the simulated module             parity.py
     census        what the file is made of                                 census.py
@@ -17,35 +20,43 @@ import copy
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
 
-from compress.algorithms.fakequant import declared_formats, quantizable_layers
-from compress.artifact import Artifact, Lowering, file_sha256, model_files, modules_file
+from compress.algorithms.fakequant import (
+    declared_formats,
+    layers_with_formats,
+    quantizable_layers,
+)
+from compress.artifact import Artifact, Census, Lowering, file_sha256, model_files, modules_file
 from compress.candidate import Candidate
-from compress.errors import ContractViolation, LoweringError, StorageError
-from compress.inputs import Inputs, forward
-from compress.lower.census import take_census
-from compress.lower.encode import encode_dynamic, encode_float16, encode_weights, guard_float
-from compress.lower.export import export, layer_of, scopes
+from compress.errors import ContractViolation, LoweringError, ParityError, StorageError
+from compress.inputs import Inputs, batch_size_of, copied, forward
+from compress.lower.census import census_notes, take_census
+from compress.lower.encoding import Barred, Encoded, encode_tidy, module_of
+from compress.lower.export import check_weights, layer_of
+from compress.lower.feeds import check_inputs, cut, head
 from compress.lower.files import save
+from compress.lower.float_graph import FloatGraph, float_graph
 from compress.lower.graph import Array, finish
-from compress.lower.parity import check_parity, simulated_outputs
-from compress.lower.quantize import quantize
+from compress.lower.kernels import differ, wrong_kernels
+from compress.lower.locate import evaluate, loudest, operator_words
+from compress.lower.parity import check_parity, least_r_squared, simulated_outputs
 from compress.lower.ranges import Range
-from compress.lower.regions import layers_with
-from compress.lower.tidy import tidy
-from compress.numerics import LayerFormat
-from compress.select import named
+from compress.lower.recurrent import substitutions
+from compress.numerics import LayerFormat, weight_bits
 
-__all__ = ["encode", "lower"]
+__all__ = ["lower"]
 
-_FLOAT = "integer weights and float32 arithmetic"
-_MODULE = "compresskit.module"  # in a node's notes, which are not written to the file
+#: Samples that the float graph is compared on, that kernels are, and that these are in pieces.
+_FLOAT_SAMPLES = 6
+_KERNEL_SAMPLES = 3
+_PIECES_SAMPLES = 3
 
 
 def lower(
@@ -67,140 +78,212 @@ def lower(
         path: of the model; weights above 2 GB go to ``NAME.data`` beside it.
 
     Raises:
-        LoweringError: a model that cannot be exported or encoded.
+        LoweringError: a model that cannot be exported or encoded, or inputs that nothing can be
+            compared on.
         ParityError: a file that does not compute what the module computes; nothing is left at
             ``path`` then.
         StorageError: the disk refused.
     """
+    check_inputs(check, "check")
+    if any(rule.format.is_static_int8 for rule in candidate.numerics.rules):
+        for number, batch in enumerate(calibration):
+            check_inputs(batch, f"calibration[{number}]")
     module = copy.deepcopy(candidate.module).eval()
-    _check_output(candidate)
-    graph = export(module, candidate.example, lowering)
-    declared = declared_formats(module, candidate.numerics, candidate.example)
-    there = {layer_of(node) for node in graph.graph}
-    formats = {name: format for name, format in declared.items() if name in there}
-    model, ranges, warnings = encode(
-        graph,
-        formats | _products(module, declared),
-        calibration,
-        avoid_saturation=lowering.avoid_saturation,
-    )
-    expected = simulated_outputs(
-        module, check, formats, ranges, avoid_saturation=lowering.avoid_saturation
-    )
-    if not np.isfinite(expected).all():
-        raise LoweringError(
-            "the module's outputs on the check inputs are not finite, so that an artifact has "
-            "nothing to agree with; check the weights, and exclude layers from float16."
+    check_weights(module)
+    _check_output(module, candidate.example)
+    return _write(path, Work(module, candidate, lowering, tuple(calibration), check))
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What one call of :func:`lower` knows."""
+
+    module: nn.Module
+    candidate: Candidate
+    lowering: Lowering
+    calibration: tuple[Inputs, ...]
+    check: Inputs
+
+    @cached_property
+    def declared(self) -> dict[str, LayerFormat]:
+        return declared_formats(self.module, self.candidate.numerics, self.candidate.example)
+
+    @cached_property
+    def reference(self) -> Array:
+        """Outputs of the float module for the first samples of ``check``."""
+        if all(format.is_float32 for format in self.declared.values()):
+            return self.expected_float[:_FLOAT_SAMPLES]
+        return self.float_outputs()
+
+    @cached_property
+    def expected_float(self) -> Array:
+        """Outputs of the float module for ``check``."""
+        return self.simulated(self.check, {}, {})
+
+    def float_outputs(self) -> Array:
+        """Outputs of the float module for the first samples, where nothing else needs them."""
+        return self.simulated(head(self.check, _FLOAT_SAMPLES), {}, {})
+
+    def expected(self, encoded: Encoded) -> Array:
+        """Outputs of the module for ``check``, under the formats of ``encoded``."""
+        if all(format.is_float32 for format in encoded.formats.values()):
+            return self.expected_float
+        return self.simulated(self.check, encoded.formats, encoded.ranges)
+
+    def simulated(
+        self, inputs: Inputs, formats: Mapping[str, LayerFormat], ranges: Mapping[str, Range]
+    ) -> Array:
+        return simulated_outputs(
+            self.module, inputs, formats, ranges, avoid_saturation=self.lowering.avoid_saturation
         )
-    return _write(model, path, lowering, check, expected, formats, warnings)
+
+    def formats(self, graph: ir.Graph) -> dict[str, LayerFormat]:
+        """The declared formats of what is in the graph, and of products that are not.
+
+        What a layer makes of constants is a constant itself and stays float, which is told of
+        products. A table is often read at fixed places (positions, say): nothing to tell.
+        """
+        there = {layer_of(node) for node in graph} | quantizable_layers(self.module).keys()
+        return {name: format for name, format in self.declared.items() if name in there}
+
+    def float_graph(self) -> FloatGraph:
+        return float_graph(
+            self.module,
+            self.candidate.example,
+            self.lowering,
+            self.formats,
+            head(self.check, _FLOAT_SAMPLES),
+            self.reference,
+        )
+
+    def encode(self, made: FloatGraph, barred: Barred) -> Encoded:
+        encoded = encode_tidy(
+            made.model,
+            self.formats(made.model.graph),
+            self.calibration,
+            avoid_saturation=self.lowering.avoid_saturation,
+            copied=made.copied,
+            barred=barred,
+        )
+        replaced = substitutions(self.module, self.candidate.numerics, encoded.formats)
+        return encoded._replace(warnings=(*made.notes, *encoded.warnings, *replaced))
+
+    def feeds(self, graph: ir.Graph, samples: int) -> list[dict[str, Array]]:
+        names = [str(value.name) for value in graph.inputs]
+        few = head(self.check, max(samples, self.lowering.batch))
+        return [feed for feed, _ in cut(few, names, self.lowering.batch)]
+
+    def checked(self) -> tuple[Encoded, Barred]:
+        """The encoded graph, without int8 kernels that compute something else than they should."""
+        barred = Barred()
+        while True:
+            encoded = self.encode(self.float_graph(), barred)
+            # Of a float file, the graph as it is written and the deployed one are both compared
+            # with the module; nothing is left to ask here.
+            wrong = [] if encoded.is_float else self.wrong_kernels(encoded.model)
+            if not wrong:
+                return encoded, barred
+            more = barred.with_nodes(wrong)
+            if more == barred:
+                raise ParityError(
+                    "onnxruntime's optimized graph does not compute what the graph says, from "
+                    f"{operator_words(wrong[0])} on; write it with other operators, or exclude the "
+                    "layers around it from the quantisation."
+                )
+            barred = more
+
+    def wrong_kernels(self, model: ir.Model) -> list[ir.Node]:
+        """The operators whose kernels compute something else; usually none are even looked for."""
+        if not differ(ir.to_proto(model), self.feeds(model.graph, _KERNEL_SAMPLES)):
+            return []
+        return wrong_kernels(model, self.feeds(model.graph, _PIECES_SAMPLES))
+
+    def loudest(self, barred: Barred) -> str:
+        """The operator that adds most to the noise of the encoded graph, in words."""
+        made = self.float_graph()
+        if wrong := self.wrong_kernels(self.encode(made, barred).model):
+            return operator_words(wrong[0])
+        made = self.float_graph()
+        feeds = self.feeds(made.model.graph, _PIECES_SAMPLES)
+        floats = ir.to_proto(made.model)
+        wanted = {name for node in floats.graph.node for name in node.output if name}
+        graph = ir.from_proto(floats).graph
+        encoded = ir.to_proto(self.encode(made, barred).model)
+        there = {name for node in encoded.graph.node for name in node.output}
+        names = sorted(wanted & there)
+        node = loudest(graph, evaluate(floats, names, feeds), evaluate(encoded, names, feeds))
+        return "an operator" if node is None else operator_words(node)
 
 
-def encode(
-    model: ir.Model,
-    formats: Mapping[str, LayerFormat],
-    calibration: Sequence[Inputs],
-    *,
-    avoid_saturation: bool,
-) -> tuple[ir.Model, dict[str, Range], tuple[str, ...]]:
-    """The exported float graph in its declared formats, ready to be saved; ``model`` is used up.
-
-    Returns the graph, the input range of every layer with static int8 activations, and what the
-    reader of a record should know about the encoding.
-
-    Raises:
-        LoweringError: formats that this graph cannot be encoded in.
-    """
-    copied = tidy(model, formats)
-    warnings = _warnings(model.graph, formats, copied)
-    static = quantize(model, formats, calibration, avoid_saturation=avoid_saturation)
-    encode_dynamic(static.model, formats, avoid_saturation=avoid_saturation)
-    encode_weights(static.model, formats, avoid_saturation=avoid_saturation)
-    encode_float16(static.model, formats)
-    guard_float(static.model)
-    _note_modules(static.model.graph)
-    finish(static.model)
-    unused = {name: (0.0, 0.0) for name, format in formats.items() if format.is_static_int8}
-    return static.model, unused | static.ranges, warnings
-
-
-def _write(
-    model: ir.Model,
-    path: Path,
-    lowering: Lowering,
-    check: Inputs,
-    expected: Array,
-    formats: Mapping[str, LayerFormat],
-    warnings: tuple[str, ...],
-) -> Artifact:
-    is_float = all(format.is_float32 for format in formats.values())
+def _write(path: Path, work: Work) -> Artifact:
+    encoded, barred = work.checked()
+    finish(encoded.model)
+    expected = work.expected(encoded)
+    few = len(work.reference)
+    formats = encoded.formats.values()
     path = path.resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Checked in a folder of its own and then moved: a bad file never stands at ``path``.
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             draft = Path(folder) / path.name
-            save(ir.to_proto(model), draft)
-            parity = check_parity(draft, check, expected, is_float=is_float)
+            save(ir.to_proto(encoded.model), draft)
+            parity = check_parity(
+                draft,
+                work.check,
+                expected,
+                least=least_r_squared(formats, work.reference, expected[:few]),
+                is_float=encoded.is_float,
+                where=lambda: work.loudest(barred),
+            )
             for stale in model_files(path):
                 stale.unlink(missing_ok=True)
             for part in reversed(model_files(draft)):
                 part.replace(path.parent / part.name)
         sha256 = file_sha256(path)
-        modules = {str(n.name): n.meta[_MODULE] for n in model.graph if _MODULE in n.meta}
+        named = {str(node.name): module_of(node) for node in encoded.model.graph}
+        modules = {name: module for name, module in named.items() if module is not None}
         modules_file(path).write_text(json.dumps({"sha256": sha256, "modules": modules}) + "\n")
     except OSError as error:
         raise StorageError(
             f"{path}: the artifact could not be written ({error.strerror or error}); free space "
             "or choose another folder."
         ) from error
+    census = take_census(path, batch=work.lowering.batch)
     return Artifact(
         path=path,
         sha256=sha256,
         bytes=sum(part.stat().st_size for part in model_files(path)),
-        lowering=lowering,
-        census=take_census(path),
+        lowering=work.lowering,
+        census=census,
         parity=parity,
-        warnings=warnings,
+        warnings=(*encoded.warnings, *_census_notes(census, work)),
     )
 
 
-def _products(module: nn.Module, formats: Mapping[str, LayerFormat]) -> dict[str, LayerFormat]:
-    # What a layer makes of constants is a constant itself and stays float, which is told of
-    # products. A table is often read at fixed places (positions, say): that is nothing to tell.
-    return {name: formats[name] for name in quantizable_layers(module) if name in formats}
+def _census_notes(census: Census, work: Work) -> tuple[str, ...]:
+    asked = work.candidate.numerics.resolve(layers_with_formats(work.module)).values()
+    return census_notes(
+        census,
+        int8=any(format.activations in ("int8", "dynamic") for format in asked),
+        integer_weights=any(weight_bits(format.weights) is not None for format in asked),
+    )
 
 
-def _note_modules(graph: ir.Graph) -> None:
-    for node in graph:
-        if node.metadata_props:  # what the encoding inserted came from no module
-            # A folded batch norm leaves its own scope on the product, which is its layer's.
-            node.meta[_MODULE] = layer_of(node) or scopes(node)[-1]
-
-
-def _check_output(candidate: Candidate) -> None:
+def _check_output(module: nn.Module, example: Inputs) -> None:
     try:
         with torch.no_grad():
-            forward(candidate.module, candidate.example)
+            first, again = (forward(module, copied(example)) for _ in range(2))
     except ContractViolation as error:
         raise LoweringError(f"cannot lower: {error}") from error
-
-
-def _warnings(
-    graph: ir.Graph, formats: Mapping[str, LayerFormat], copied: Sequence[str]
-) -> tuple[str, ...]:
-    layers = {name: node.op_type for name, node in layers_with(graph, formats, lambda _: True)}
-    present = {name: format for name, format in formats.items() if name in layers}
-    sub_byte = [n for n, f in present.items() if f.weights in ("int4", "int2")]
-    convolutions = [
-        n for n, f in present.items() if f.activations == "dynamic" and "Conv" in layers[n]
-    ]
-    no_kernel = [n for n, f in present.items() if f.is_static_int8 and layers[n] == "ConvTranspose"]
-    absent = [n for n, f in formats.items() if not f.is_float32 and n not in layers]
-    notes = (
-        (sub_byte, "stored one value per byte, since onnxruntime has no smaller kernels for them"),
-        (convolutions, f"{_FLOAT}, since dynamic int8 convolutions take 5 to 10 times as long"),
-        (no_kernel, f"{_FLOAT}, since onnxruntime has no int8 transposed convolution"),
-        (copied, "a weight that is shared with other formats was copied"),
-        (absent, "its product is computed outside of the layer, so it stays float32"),
-    )
-    return tuple(f"{named(names)}: {note}." for names, note in notes if names)
+    samples = batch_size_of(example)
+    if not first.dim() or len(first) != samples:
+        raise LoweringError(
+            f"the model gives outputs of shape {tuple(first.shape)} for a batch of {samples}; "
+            "their first axis has to be the samples."
+        )
+    if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+        raise ParityError(
+            "the model gives other outputs each time that it is run on the same inputs, which a "
+            "file cannot; take what is random, or kept from one call to the next, out of forward."
+        )

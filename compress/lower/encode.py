@@ -7,6 +7,7 @@ them, and static int8, live in one graph.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -14,8 +15,9 @@ import onnx_ir as ir
 from compress.errors import LoweringError
 from compress.lower.export import layer_of, mark_like
 from compress.lower.graph import Array, add_constant, array_of, consumers, follow, insert, replace
+from compress.lower.recurrent import RECURRENT, dynamic_lstm, half_weights, integer_weights
 from compress.lower.regions import float16_nodes, layers_with
-from compress.lower.weights import grid_of
+from compress.lower.weights import channel_axis, grid_of
 from compress.numerics import LayerFormat, weight_bits
 
 __all__ = ["encode_dynamic", "encode_float16", "encode_weights", "guard_float"]
@@ -36,11 +38,19 @@ def encode_weights(
     blocking the weights: measured 1.9 and 2.9 times slower on two convolutional nets.
     Layers that declare int8 activations and have no int8 kernel are encoded like this too.
     Of a table, integers are looked up and then scaled: a table of a whole vocabulary never stands
-    in memory as floats.
+    in memory as floats. Products that share a weight, as the steps of a cell do, share its floats.
     """
     graph = model.graph
+    floats: dict[tuple[ir.Value | None, int], ir.Value] = {}
     for name, node in layers_with(graph, formats, lambda f: weight_bits(f.weights) is not None):
         if _is_encoded(node):
+            continue
+        if node.op_type in RECURRENT:
+            integer_weights(graph, node, formats[name], avoid_saturation=avoid_saturation)
+            continue
+        key = node.inputs[1], channel_axis(node)
+        if node.op_type != "Gather" and key in floats:
+            node.replace_input_with(1, floats[key])
             continue
         grid = grid_of(node, formats[name], avoid_saturation=avoid_saturation)
         integers = add_constant(graph, grid.integers, f"{name}.integers")
@@ -49,8 +59,8 @@ def encode_weights(
             _look_up(graph, node, integers, steps)
             continue
         cast = insert(graph, node, ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}))
-        weight = insert(graph, node, ir.node("Mul", [cast, steps]))
-        node.replace_input_with(1, weight)
+        floats[key] = insert(graph, node, ir.node("Mul", [cast, steps]))
+        node.replace_input_with(1, floats[key])
 
 
 def _look_up(graph: ir.Graph, node: ir.Node, integers: ir.Value, steps: ir.Value) -> None:
@@ -68,12 +78,14 @@ def encode_dynamic(
 ) -> None:
     """int8 weights, and activations rounded to the range that each input turns out to have.
 
-    Only for linear layers: onnxruntime's ``ConvInteger`` takes 5 to 10 times as long as the float
-    convolution. Layers that read one tensor share its quantisation.
+    Only for linear layers and LSTMs: onnxruntime's ``ConvInteger`` takes 5 to 10 times as long as
+    the float convolution. Linear layers that read one tensor share its quantisation.
     """
     graph = model.graph
     rounded: dict[ir.Value, tuple[ir.Value, ...]] = {}
     for name, node in layers_with(graph, formats, lambda f: f.activations == "dynamic"):
+        if node.op_type == "LSTM":
+            dynamic_lstm(model, node, formats[name], avoid_saturation=avoid_saturation)
         if node.op_type not in _DYNAMIC:
             continue
         grid = grid_of(node, formats[name], avoid_saturation=avoid_saturation)
@@ -112,12 +124,17 @@ def _integer_product(
 def encode_float16(model: ir.Model, formats: Mapping[str, LayerFormat]) -> None:
     """float16 weights and arithmetic; inputs and outputs of the model stay float32.
 
+    Recurrent operators have no float16 kernel on a CPU and get float16 weights only.
+
     Raises:
         LoweringError: a weight that float16 cannot hold.
     """
     graph = model.graph
     chosen = float16_nodes(graph, formats)
     halves: dict[ir.Value, ir.Value] = {}
+    for _, node in layers_with(graph, formats, lambda f: f.weights == "float16"):
+        if node.op_type in RECURRENT:
+            half_weights(graph, node, partial(_as_half, graph, node))
     for node in tuple(graph):
         if node not in chosen:
             continue

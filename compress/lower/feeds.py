@@ -8,31 +8,68 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compress.inputs import Inputs
+from compress.errors import LoweringError
+from compress.inputs import Inputs, batch_size_of
 from compress.lower.graph import Array
 
-__all__ = ["batches"]
+__all__ = ["batches", "check_inputs", "cut", "head"]
 
 
 def batches(data: Sequence[Inputs], session: Any) -> Iterator[tuple[dict[str, Array], int]]:
-    """``data`` as feeds of the session's batch, and how many rows of each are new.
+    """``data`` as feeds of the session's batch, and how many rows of each are new (:func:`cut`).
 
-    Where the session's batch is free, each of ``data`` is one feed. A last batch that is too short
-    is filled with the samples before it (or, if there are too few, by repeating them), and its new
-    rows are the last ones.
+    Where the session's batch is free, each of ``data`` is one feed.
     """
-    fixed = session.get_inputs()[0].shape[0]
+    ports = session.get_inputs()
+    fixed, names = ports[0].shape[0], [port.name for port in ports]
     for inputs in data:
-        arrays = _arrays(inputs, session)
-        count = len(next(iter(arrays.values())))
-        size = fixed if isinstance(fixed, int) else count
-        for start in range(0, count, size):
-            stop = min(start + size, count)
-            rows = np.arange(stop - size, stop) % count
-            yield {name: array[rows] for name, array in arrays.items()}, stop - start
+        yield from cut(inputs, names, fixed if isinstance(fixed, int) else batch_size_of(inputs))
 
 
-def _arrays(inputs: Inputs, session: Any) -> dict[str, Array]:
+def cut(inputs: Inputs, names: Sequence[str], size: int) -> Iterator[tuple[dict[str, Array], int]]:
+    """``inputs`` as feeds of ``size`` samples for the model inputs ``names``.
+
+    A last batch that is too short is filled with the samples before it (or, if there are too few,
+    by repeating them); its new rows, whose number is given, are the last ones.
+    """
+    arrays = _arrays(inputs, names)
+    count = batch_size_of(inputs)
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        rows = np.arange(stop - size, stop) % count
+        yield {name: array[rows] for name, array in arrays.items()}, stop - start
+
+
+def head(inputs: Inputs, samples: int) -> Inputs:
+    """The first ``samples`` of a batch."""
+    if isinstance(inputs, dict):
+        return {name: tensor[:samples] for name, tensor in inputs.items()}
+    return inputs[:samples]
+
+
+def check_inputs(inputs: Inputs, what: str) -> None:
+    """Refuse a batch that says nothing: no samples, or values that are no numbers.
+
+    Raises:
+        LoweringError: says which of ``what`` it is.
+    """
+    tensors = inputs if isinstance(inputs, dict) else {"": inputs}
+    for name, tensor in tensors.items():
+        place = f"{what} input {name!r}" if name else f"{what} input"
+        if not tensor.dim() or not len(tensor):
+            raise LoweringError(
+                f"the {place} has shape {tuple(tensor.shape)}, which holds no samples; pass at "
+                "least one, on axis 0."
+            )
+        wrong = tensor.isnan().flatten(1).any(1) if tensor.dim() > 1 else tensor.isnan()
+        if bool(wrong.any()):
+            raise LoweringError(
+                f"the {place} holds NaN in {int(wrong.sum())} of {len(tensor)} samples (the first "
+                f"is {int(wrong.nonzero()[0])}), so that nothing can be compared; remove them."
+            )
+
+
+def _arrays(inputs: Inputs, names: Sequence[str]) -> dict[str, Array]:
     if isinstance(inputs, Tensor):
-        return {session.get_inputs()[0].name: inputs.detach().cpu().numpy()}
+        return {names[0]: inputs.detach().cpu().numpy()}
     return {name: tensor.detach().cpu().numpy() for name, tensor in inputs.items()}

@@ -80,8 +80,10 @@ def rewire(
 
 
 def replace(graph: ir.Graph, node: ir.Node, result: ir.Value) -> None:
-    """Remove ``node``; ``result`` takes the place of its only output."""
+    """Remove ``node``; ``result`` takes the place of its only output, and its name if unnamed."""
     (old,) = node.outputs
+    if result.name is None:
+        result.name, old.name = old.name, f"{old.name}.replaced"
     result.shape, result.type = old.shape, old.type
     _stand_in(graph, old, result, only=lambda user: user is not result.producer())
     graph.remove(node, safe=True)

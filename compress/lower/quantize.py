@@ -53,6 +53,7 @@ def quantize(
     data: Sequence[Inputs],
     *,
     avoid_saturation: bool,
+    barred: Collection[str] = frozenset(),
 ) -> Static:
     """Encode the layers with static int8 activations, and what stands between them.
 
@@ -61,6 +62,7 @@ def quantize(
         formats: of every quantisable layer.
         data: calibration batches.
         avoid_saturation: as in ``Lowering``.
+        barred: forms of operators between layers that stay float (``regions.form_of``).
 
     Raises:
         LoweringError: no calibration data, or activations or weights that cannot be encoded.
@@ -68,7 +70,7 @@ def quantize(
     graph = model.graph
     if not layers_with(graph, formats, lambda f: f.is_static_int8):
         return Static(model)
-    chosen = int8_nodes(graph, formats)
+    chosen = int8_nodes(graph, formats, barred)
     ranges = calibrate(model, chosen, formats, data)
     inputs = layer_ranges(graph, formats, chosen, ranges)
     chosen = _absorb_activations(graph, chosen, ranges)

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+import numpy as np
 import onnx_ir as ir
 
+from compress.algorithms.calibrate import activation_grid
 from compress.lower.export import layer_of, scopes
 from compress.lower.graph import array_of, reaches
+from compress.lower.recurrent import RECURRENT
 from compress.numerics import FLOAT32, LayerFormat
 
 __all__ = [
+    "DYNAMIC_KERNELS",
+    "INT8_KERNELS",
     "KEEPS_SCALE",
     "absorbs",
+    "computed_formats",
     "float16_nodes",
+    "form_of",
     "format_of",
     "int8_nodes",
     "layers_with",
@@ -31,9 +38,13 @@ KEEPS_SCALE |= {"AveragePool", "Transpose", "Unsqueeze"}
 
 # What onnxruntime computes in int8 on a CPU. Products of two activations are left out: in int8
 # they gain under 5 % on attention (softmax has to be quantised for them) and cost accuracy.
-_INT8_KERNELS = frozenset({"Conv", "Gemm"})
+INT8_KERNELS = frozenset({"Conv", "Gemm"})
+#: Its dynamic int8 convolutions take 5 to 10 times as long as the float ones.
+DYNAMIC_KERNELS = frozenset({"Gemm", "LSTM", "MatMul"})
 _INT8_BETWEEN = KEEPS_SCALE | {"Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul"}
 _INT8_BETWEEN |= {"Clip", "Relu", "Sigmoid"}
+_LARGEST_SHIFT = 1 / 16  # of a constant factor, by rounding
+
 _FLOAT16_BETWEEN = _INT8_BETWEEN - {"Resize"} | {"Tanh"}
 
 
@@ -57,16 +68,48 @@ def layers_with(
     ]
 
 
-def int8_nodes(graph: ir.Graph, formats: Mapping[str, LayerFormat]) -> set[ir.Node]:
-    """Nodes with int8 inputs: static layers that have a kernel, and what stands between them.
+def computed_formats(graph: ir.Graph, formats: Mapping[str, LayerFormat]) -> dict[str, LayerFormat]:
+    """The formats that layers are encoded in, where the runtime has no kernel for those declared.
+
+    Integer weights and float32 arithmetic take the place of int8 arithmetic; a layer whose product
+    is computed outside of it stays float32.
+    """
+    operators = {name: node.op_type for name, node in layers_with(graph, formats, lambda _: True)}
+    return {
+        name: _computed(format, operators[name]) if name in operators else FLOAT32
+        for name, format in formats.items()
+    }
+
+
+def _computed(format: LayerFormat, operator: str) -> LayerFormat:
+    kernels = {"int8": INT8_KERNELS, "dynamic": DYNAMIC_KERNELS}.get(format.activations)
+    if kernels is None or operator in kernels:
+        return format
+    return LayerFormat(weights=format.weights)
+
+
+def form_of(node: ir.Node) -> str:
+    """An operator and its attributes: what decides which kernel computes it, and how."""
+    attributes = sorted((a.name, str(a.value)) for a in node.attributes.values())
+    own = ", ".join(f"{name}={value}" for name, value in attributes)
+    return f"{node.op_type} ({own})" if own else node.op_type
+
+
+def int8_nodes(
+    graph: ir.Graph,
+    formats: Mapping[str, LayerFormat],
+    barred: Collection[str] = frozenset(),
+) -> set[ir.Node]:
+    """Nodes with int8 inputs: static layers, and what stands between them.
 
     An activation function right behind one of them belongs to it even where no int8 layer
-    follows, since the output's range expresses it at no cost.
+    follows, since the output's range expresses it at no cost. Operators between layers whose form
+    is ``barred`` (:func:`form_of`) stay float.
     """
     static = layers_with(graph, formats, lambda f: f.is_static_int8)
-    kernels = [node for _, node in static if node.op_type in _INT8_KERNELS]
+    kernels = [node for _, node in static if node.op_type in INT8_KERNELS]
     chosen = {*kernels}
-    chosen |= _between(graph, kernels, _INT8_BETWEEN, formats, lambda f: f.is_static_int8)
+    chosen |= _between(graph, kernels, _INT8_BETWEEN, formats, lambda f: f.is_static_int8, barred)
     for node in graph:
         producer = sole_producer(node)
         if node.op_type in ("Relu", "Clip") and producer in chosen and _sets_scale(producer):
@@ -100,7 +143,8 @@ def float16_nodes(graph: ir.Graph, formats: Mapping[str, LayerFormat]) -> set[ir
     def is_half(format: LayerFormat) -> bool:
         return format.weights == "float16"
 
-    layers = [node for _, node in layers_with(graph, formats, is_half)]
+    found = layers_with(graph, formats, is_half)
+    layers = [node for _, node in found if node.op_type not in RECURRENT]
     return {*layers, *_between(graph, layers, _FLOAT16_BETWEEN, formats, is_half)}
 
 
@@ -110,12 +154,15 @@ def _between(
     operators: frozenset[str],
     formats: Mapping[str, LayerFormat],
     wanted: Callable[[LayerFormat], bool],
+    barred: Collection[str] = frozenset(),
 ) -> set[ir.Node]:
     able = {
         node
         for node in graph
         if node.op_type in operators
+        and form_of(node) not in barred
         and (node.op_type != "Resize" or _is_nearest(node))
+        and (node.op_type != "Mul" or _keeps_factors(node))
         and _module_has(node, formats, wanted)
     }
     return reaches(layers, able, forward=True) & reaches(layers, able, forward=False)
@@ -134,6 +181,18 @@ def _module_has(
 
 def _is_under(name: str, scope: str) -> bool:
     return name == scope or name.startswith(f"{scope}.")
+
+
+def _keeps_factors(node: ir.Node) -> bool:
+    """Whether a constant factor survives being rounded to one grid: layer scale often does not."""
+    for array in (array_of(value) for value in node.inputs):
+        if array is None or array.size == 1:
+            continue
+        scale, zero = activation_grid(float(array.min()), float(array.max()))
+        rounded = (np.rint(array / scale + zero).clip(0, 255) - zero) * scale
+        if (np.abs(rounded - array) > _LARGEST_SHIFT * np.abs(array)).any():
+            return False
+    return True
 
 
 def _is_nearest(node: ir.Node) -> bool:

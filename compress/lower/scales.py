@@ -33,7 +33,7 @@ def calibrate(
     Raises:
         LoweringError: no calibration data, or values that are not finite.
     """
-    uses = {value: _uses(value, chosen) for value in _quantised(model.graph, chosen, formats)}
+    uses = {value: _uses(value, chosen) for value in _quantised(model.graph, chosen)}
     sites = dict.fromkeys(site for found in uses.values() for site in found)
     wanted = {site: _calibration(site, chosen, formats) for site in sites}
     seen = observe(model, wanted, data)
@@ -67,19 +67,14 @@ def scale_owner(value: ir.Value, chosen: Collection[ir.Node]) -> ir.Value:
     return value
 
 
-def _quantised(
-    graph: ir.Graph, chosen: Collection[ir.Node], formats: Mapping[str, LayerFormat]
-) -> list[ir.Value]:
-    # Every tensor that an int8 node reads, and those it makes with a scale of its own; and the
-    # inputs of static layers without a kernel, whose range the simulation needs.
+def _quantised(graph: ir.Graph, chosen: Collection[ir.Node]) -> list[ir.Value]:
+    # Every tensor that an int8 node reads, and those it makes with a scale of its own.
     found: dict[ir.Value, None] = {}
     for node in graph:
         if node in chosen:
             read = [scale_owner(v, chosen) for v in node.inputs if v and _is_computed(v)]
             own = node.op_type not in {*KEEPS_SCALE, "Gemm"}
             found.update(dict.fromkeys([*read, *(node.outputs if own else [])]))
-        elif format_of(node, formats).is_static_int8 and node.inputs[0]:
-            found[scale_owner(node.inputs[0], chosen)] = None
     return [value for value in found if not _is_absorbed(value, chosen)]
 
 

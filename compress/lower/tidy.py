@@ -1,6 +1,7 @@
 """Tidying the exported float graph so that every number format finds the same few shapes.
 
-Changes no result beyond rounding: products read their weights directly, the mean over all
+Changes no result beyond rounding: products read their weights directly and
+have the factors of their outputs in them, the mean over all
 positions is a pooling (which has an int8 kernel and a blocked float one), linear layers that will
 be static int8 are Gemms, and a constant that layers of different formats share is copied, so that
 encoding one leaves the other alone.
@@ -15,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.lower.export import layer_of, mark_like
+from compress.lower.folding import fold_factors
 from compress.lower.graph import (
     add_constant,
     array_of,
@@ -27,6 +29,7 @@ from compress.lower.graph import (
     rewire,
     sweep,
 )
+from compress.lower.recurrent import settle_recurrent
 from compress.lower.regions import format_of
 from compress.lower.weights import weight_array
 from compress.numerics import LayerFormat
@@ -46,6 +49,8 @@ def tidy(model: ir.Model, formats: Mapping[str, LayerFormat]) -> list[str]:
             _fold_transpose(graph, node)
         elif node.op_type == "ReduceMean":
             _mean_to_pooling(graph, node)
+    settle_recurrent(graph)
+    fold_factors(graph)
     flat: dict[ir.Value, ir.Value] = {}
     for node in tuple(graph):
         if node.op_type == "MatMul" and format_of(node, formats).is_static_int8:
@@ -106,7 +111,7 @@ def _reshape(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...]) -> ir.Nod
     if (producer := value.producer()) is not None:
         mark_like(node, producer)
     rows = math.prod(dims(value)) // abs(math.prod(shape))
-    node.outputs[0].type = value.type
+    node.outputs[0].type = None if value.dtype is None else ir.TensorType(value.dtype)
     node.outputs[0].shape = ir.Shape([rows if size == -1 else size for size in shape])
     return node
 
@@ -152,7 +157,7 @@ def _mean_to_pooling(graph: ir.Graph, node: ir.Node) -> None:
         return
     pool = mark_like(ir.node("GlobalAveragePool", [source]), node)
     pooled = insert(graph, node, pool)
-    pooled.type = source.type
+    pooled.type = None if source.dtype is None else ir.TensorType(source.dtype)
     pooled.shape = ir.Shape([*source.shape[:2], *[1] * (rank - 2)])
     keep = node.attributes.get("keepdims")
     if keep is None or keep.as_int():

@@ -18,7 +18,7 @@ from compress.lower.export import layer_of
 from compress.lower.graph import Array, array_of
 from compress.numerics import LayerFormat, weight_bits
 
-__all__ = ["Grid", "grid_of", "weight_array"]
+__all__ = ["Grid", "channel_axis", "grid_of", "grid_of_rows", "weight_array"]
 
 
 @dataclass(frozen=True)
@@ -57,37 +57,48 @@ def grid_of(node: ir.Node, format: LayerFormat, *, avoid_saturation: bool) -> Gr
     therefore has a grid of its own with ``avoid_saturation``, and its integers are stored besides
     the table's: one grid for both would be as coarse for the table as the layer needs it.
 
-    A channel of zeros gets the median step of the others: its bias is stored in steps of input
-    scale times weight scale, and a step of one would round it away.
-
     Raises:
         LoweringError: the weight is not a constant.
     """
+    safe = avoid_saturation and node.op_type != "Gather"
+    return grid_of_rows(weight_array(node), channel_axis(node), format, avoid_saturation=safe)
+
+
+def grid_of_rows(weight: Array, axis: int, format: LayerFormat, *, avoid_saturation: bool) -> Grid:
+    """``weight``, whose channels are on ``axis``, on the integer grid of ``format``.
+
+    A channel of zeros gets the median step of the others: its bias is stored in steps of input
+    scale times weight scale, and a step of one would round it away.
+    """
     bits = weight_bits(format.weights)
     assert bits is not None
-    axis = _channel_axis(node)
-    avoid_saturation = avoid_saturation and node.op_type != "Gather"
-    weight = torch.from_numpy(weight_array(node).copy())
+    values = torch.from_numpy(weight.copy())
     snapped = fake_quantize_weight(
-        weight, axis=axis, format=format, avoid_saturation=avoid_saturation
+        values, axis=axis, format=format, avoid_saturation=avoid_saturation
     )
-    scale = weight_scale(weight, axis=axis, bits=bits, avoid_saturation=avoid_saturation)
-    shape = [1] * weight.dim()
+    scale = weight_scale(values, axis=axis, bits=bits, avoid_saturation=avoid_saturation)
+    shape = [1] * values.dim()
     shape[axis] = -1
     integers = (snapped / scale.reshape(shape)).round().to(torch.int8).numpy()
-    used = weight.movedim(axis, 0).flatten(1).any(1)
+    used = values.movedim(axis, 0).flatten(1).any(1)
     if bool(used.any()):
         scale = torch.where(used, scale, scale[used].median())
     return Grid(integers, scale.numpy(), axis)
 
 
-def weight_array(node: ir.Node) -> Array:
+def weight_array(node: ir.Node, place: int | None = None) -> Array:
     """The float32 weight of a layer's product, or the table that its Gather looks rows up in.
+
+    Args:
+        node: the product.
+        place: which of its inputs is meant, where it has several weights.
 
     Raises:
         LoweringError: it is computed in forward, so that there is nothing to encode.
     """
-    array = array_of(node.inputs[0 if node.op_type == "Gather" else 1])
+    if place is None:
+        place = 0 if node.op_type == "Gather" else 1
+    array = array_of(node.inputs[place])
     if array is None:
         raise LoweringError(
             f"the weight of the layer {layer_of(node)!r} is computed in forward and cannot be "
@@ -97,9 +108,10 @@ def weight_array(node: ir.Node) -> Array:
     return array
 
 
-def _channel_axis(node: ir.Node) -> int:
-    # Where the output channels are: Conv (out, in, ...), ConvTranspose (in, out, ...), Gemm
-    # (out, in) if transposed, MatMul (in, out). A table has a step for each row.
+def channel_axis(node: ir.Node) -> int:
+    """Where the output channels are in the weight of ``node``; a table has a step for each row."""
+    # Conv (out, in, ...), ConvTranspose (in, out, ...), Gemm (out, in) if transposed, MatMul
+    # (in, out).
     if node.op_type == "ConvTranspose":
         return 1
     if node.op_type == "MatMul":

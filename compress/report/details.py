@@ -135,8 +135,10 @@ def _artifact_facts(found: Measurement) -> Iterator[Fact]:
     if parity is not None:
         sqnr = f", {parity.sqnr_db:.1f} dB" if parity.sqnr_db is not None else ", bitwise equal"
         error = f"largest error {parity.max_error:.3g}{sqnr}"
-        same = f"{100 * parity.agreement:.2f} % same answer"
-        yield "Parity with its module", f"{same}, {error}, {parity.samples:,} samples"
+        same = "" if parity.agreement is None else f"{100 * parity.agreement:.2f} % same answer, "
+        explained = "" if parity.r_squared is None else f", R² {parity.r_squared:.4g}"
+        of = f"{parity.samples:,} samples"
+        yield "Parity with its module", f"{same}{error}{explained}, {of}"
     yield "SHA-256", plain(artifact.sha256, 64)
 
 

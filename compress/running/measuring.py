@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from compress.algorithms.batches import head, is_labelled, read
-from compress.artifact import Artifact
+from compress.artifact import Artifact, Parity
 from compress.candidate import Candidate
 from compress.inputs import Inputs
 from compress.lower import lower
@@ -180,7 +181,7 @@ class Bench:
             accuracy=accuracy_facts(
                 own.scores, base.scores if base else None, higher_is_better=self._task.maximise
             ),
-            parity=ParityFacts(**vars(artifact.parity)) if artifact.parity else None,
+            parity=_parity_facts(artifact.parity) if artifact.parity else None,
             warnings=list(artifact.warnings),
         )
 
@@ -208,6 +209,11 @@ class Bench:
         # Unlabelled data is scored by agreement with what the baseline's artifact says.
         assert self._baseline is not None
         return self._score(self._baseline, target).answer
+
+
+def _parity_facts(parity: Parity) -> ParityFacts:
+    agreement = None if math.isnan(parity.agreement) else parity.agreement
+    return ParityFacts(**{**vars(parity), "agreement": agreement})
 
 
 def _lost_int8(measurement: Measurement) -> list[str]:

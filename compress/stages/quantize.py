@@ -24,8 +24,10 @@ class QuantizeStage(Stage):
     ``weights``/``activations``: ``int8``/``int8`` is static (ranges from calibration data),
     ``int8``/``dynamic`` finds ranges at run time, ``int8``/``float32`` stores small and computes in
     float, ``float16``/``float16`` halves the file. A table of rows (``nn.Embedding``) has a format
-    for its weights only, and a layer that the model never calls stays in float32. ``select`` and
-    ``exclude`` are layer patterns; a later stage wins where selectors overlap.
+    for its weights only, as has a recurrent layer without an int8 kernel (GRU, RNN); an LSTM and
+    any cell find their ranges at run time where static ones are asked for. A layer that the model
+    never calls stays in float32. ``select`` and ``exclude`` are layer patterns; a later stage wins
+    where selectors overlap.
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.NUMERICS})

@@ -18,7 +18,7 @@ from compress.algorithms.fakequant import quantizable_layers
 from compress.artifact import Lowering
 from compress.candidate import Candidate
 from compress.inputs import Inputs
-from compress.lower.build import encode
+from compress.lower.encoding import encode
 from compress.lower.export import export
 from compress.lower.files import save
 from compress.numerics import Calibration, LayerFormat, Numerics, QuantRule
@@ -246,7 +246,7 @@ def encoded(
 ) -> Callable[..., Encoded]:
     def make(name: str, *rules: QuantRule, avoid_saturation: bool = True) -> Encoded:
         data = [net(name).inputs(8, seed) for seed in (1, 2)]
-        model, ranges, warnings = encode(
+        model, ranges, warnings, _ = encode(
             exported(name), net(name).formats(*rules), data, avoid_saturation=avoid_saturation
         )
         path = tmp_path / f"{name}.onnx"

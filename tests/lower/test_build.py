@@ -13,7 +13,7 @@ from torch import nn
 
 from compress.artifact import Lowering, file_sha256, modules_file
 from compress.candidate import Candidate
-from compress.errors import LoweringError, ParityError, StorageError
+from compress.errors import LoweringError, StorageError
 from compress.lower import lower
 from compress.numerics import LayerFormat, Numerics, QuantRule
 
@@ -152,13 +152,13 @@ class _Nonzero(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (_Random(), "float32 artifact does not compute what its module computes: largest error"),
-        (_Nonzero(), r"gives outputs of shape \(\d+, 2\) where its module gives \(\d+, 2\)"),
+        (_Random(), "gives other outputs each time that it is run on the same inputs, which a"),
+        (_Nonzero(), r"gives outputs of shape \(\d+, 2\) for a batch of 8; their first"),
     ],
 )
 def test_a_file_that_computes_something_else_is_refused_and_not_left(module, message, tmp_path):
     example = torch.rand(8, 4, generator=torch.Generator().manual_seed(0)) + 0.1
-    with pytest.raises(ParityError, match=message):
+    with pytest.raises(LoweringError, match=message):
         lower(
             Candidate(module.eval(), example),
             GUARDED,

@@ -6,6 +6,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import rnn
 
 from compress.algorithms.fakequant import layers_with_formats
 from compress.artifact import Lowering
@@ -127,13 +128,25 @@ class Broken(nn.Module):
         return x
 
 
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(1, 2, batch_first=True)
+
+    def forward(self, x):
+        lengths = (x.unsqueeze(-1) > 0).sum((1, 2)).clamp(min=1)
+        packed = rnn.pack_padded_sequence(x.unsqueeze(-1), lengths, batch_first=True)
+        return rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
         (Holder(), r"the module 'gate' \(Gate\) decides by the values of a tensor \('if x.sum"),
         (Gate(), r"the model itself \(Gate\) decides by .* line \d+ of .*test_export.py.*mask"),
         (Bessel(), r"the operator '.*bessel_j0' has no ONNX form; replace it"),
-        (Broken(), r"cannot be exported to ONNX: no exporting please; see torch.export's limits"),
+        (Broken(), r"ONNX: no exporting please \(line \d+ of .*test_export\.py\); see torch"),
+        (Packed(), r"packed sequences have no ONNX form \(line \d+ of .*test_export\.py\); give"),
     ],
 )
 def test_what_cannot_be_exported_is_named_with_a_way_out(module, message):

@@ -18,7 +18,7 @@ from compress.algorithms.fakequant import (
 )
 from compress.artifact import Lowering
 from compress.errors import LoweringError
-from compress.lower.build import encode
+from compress.lower.encoding import encode
 from compress.lower.export import export
 from compress.lower.files import save
 from compress.lower.parity import check_parity, simulated_outputs
@@ -148,7 +148,7 @@ def test_a_clip_is_absorbed_only_if_its_bounds_span_zero(low, high, kept):
     data = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     format = LayerFormat(weights="int8", activations="int8")
     model = export(module, data, Lowering())
-    made, _, _ = encode(model, {"conv": format, "fc": format}, [data], avoid_saturation=True)
+    made, *_ = encode(model, {"conv": format, "fc": format}, [data], avoid_saturation=True)
     found = [node.op_type for node in made.graph]
     assert ("Clip" in found or "Max" in found) == kept
     assert "Relu" not in found
@@ -159,7 +159,7 @@ def test_two_activation_functions_in_a_row_are_absorbed_together():
     data = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     formats = dict.fromkeys(("0", "3"), LayerFormat(weights="int8", activations="int8"))
     model = export(module.eval(), data, Lowering())
-    made, ranges, _ = encode(model, formats, [data], avoid_saturation=True)
+    made, ranges, *_ = encode(model, formats, [data], avoid_saturation=True)
     assert ranges["3"] == pytest.approx((0, 0.3))
     assert {n.op_type for n in made.graph} == {"QuantizeLinear", "DequantizeLinear", "Conv"}
 
@@ -208,7 +208,7 @@ def test_float_readers_of_a_float_tensor_read_it_unrounded():
     formats = {"one": LayerFormat(weights="int8", activations="int8"), "two": LayerFormat()}
     model = export(module, torch.zeros(1, 6), Lowering())
     data = [torch.randn(16, 6, generator=torch.Generator().manual_seed(0))]
-    made, _, _ = encode(model, formats, data, avoid_saturation=True)
+    made, *_ = encode(model, formats, data, avoid_saturation=True)
     tanh = next(node for node in made.graph if node.op_type == "Tanh")
     assert sorted(n.op_type for n in tanh.successors()) == ["Gemm", "QuantizeLinear"]
 
@@ -267,13 +267,13 @@ def test_a_bias_far_above_the_weights_leaves_room_for_the_sum(tmp_path):
     formats = dict.fromkeys(("0", "2"), LayerFormat(weights="int8", activations="int8"))
     model = export(module, torch.zeros(1, 64), Lowering())
     data = torch.rand(16, 64, generator=torch.Generator().manual_seed(0))
-    made, ranges, _ = encode(model, formats, [data], avoid_saturation=True)
+    made, ranges, *_ = encode(model, formats, [data], avoid_saturation=True)
     gemm = next(node for node in made.graph if node.op_type == "Gemm")
     integers = gemm.inputs[2].producer().inputs[0].const_value.numpy()
     assert 2**29 < abs(int(integers[0])) <= 2**30 + 1
     expected = simulated_outputs(module, data, formats, ranges, avoid_saturation=True)
     save(ir.to_proto(made), tmp_path / "model.onnx")
-    parity = check_parity(tmp_path / "model.onnx", data, expected, is_float=False)
+    parity = check_parity(tmp_path / "model.onnx", data, expected, least=0.99, is_float=False)
     assert parity.sqnr_db > 30
 
 

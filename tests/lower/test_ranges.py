@@ -6,7 +6,7 @@ from torch import nn
 from compress.artifact import Lowering
 from compress.errors import LoweringError
 from compress.lower import ranges as module_under_test
-from compress.lower.build import encode
+from compress.lower.encoding import encode
 from compress.lower.export import export
 from compress.lower.feeds import batches
 from compress.lower.ranges import observe

