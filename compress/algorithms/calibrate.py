@@ -86,7 +86,10 @@ class RangeObserver:
         assert self._exponent is not None
         limit = 2.0**self._exponent
         bins = np.floor((values.astype(np.float64) + limit) * (_BINS / (2 * limit)))
-        index = np.clip(bins.astype(np.int64), 0, _BINS - 1)
+        half = _BINS // 2
+        # Beside a large limit a tiny value is lost in the sum; its sign still says which side.
+        first, last = np.where(values < 0, 0, half), np.where(values < 0, half - 1, _BINS - 1)
+        index = np.clip(bins.astype(np.int64), first, last)
         self._counts += np.bincount(index, minlength=_BINS)
 
     def _edges(self) -> FloatArray:

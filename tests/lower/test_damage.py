@@ -189,7 +189,8 @@ def test_the_net_is_right_as_it_is(format, tmp_path):
     assert make(format, tmp_path).parity.r_squared > 0.99
 
 
-@pytest.mark.parametrize("format", FORMATS)
+# Compared before anything is encoded, so that one format stands for those that encode.
+@pytest.mark.parametrize("format", ["float32", "int8"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_export_is_caught(damage, format, tmp_path, monkeypatch):
     export = compress.lower.float_graph.export

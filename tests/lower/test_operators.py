@@ -32,7 +32,7 @@ BOUNDS = {
     "int8": 0.02,
     "dynamic": 0.01,
     "integer weights": 0.01,
-    "float16": 1e-4,
+    "float16": 1e-3,
 }
 #: What is refused, by the words that name it.
 REFUSED = {"batch norm of the batch": r"the module 'middle' \(BatchNorm2d\) mixes the samples"}

@@ -2,7 +2,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -25,6 +25,7 @@ def observed(*parts, calibration=METHODS[0]):
     values=arrays.arrays(np.float32, st.integers(2, 200), elements=st.floats(-1e4, 1e4, width=32)),
     cut=st.integers(1, 199),
 )
+@example(values=np.array([1.0, -1.1754944e-38], dtype=np.float32), cut=1)
 @settings(max_examples=60, deadline=None)
 def test_the_range_does_not_depend_on_batches_or_their_order(calibration, values, cut):
     cut = min(cut, len(values) - 1)
