@@ -201,14 +201,13 @@ class Work:
     def loudest(self, barred: Barred) -> str:
         """The operator that adds most to the noise of the encoded graph, in words."""
         made = self.float_graph()
-        if wrong := self.wrong_kernels(self.encode(made, barred).model):
-            return operator_words(wrong[0])
-        made = self.float_graph()
         feeds = self.feeds(made.model.graph, _PIECES_SAMPLES)
         floats = ir.to_proto(made.model)
+        model = self.encode(made, barred).model  # which uses the float graph up
+        if wrong := self.wrong_kernels(model):
+            return operator_words(wrong[0])
         wanted = {name for node in floats.graph.node for name in node.output if name}
-        graph = ir.from_proto(floats).graph
-        encoded = ir.to_proto(self.encode(made, barred).model)
+        graph, encoded = ir.from_proto(floats).graph, ir.to_proto(model)
         there = {name for node in encoded.graph.node for name in node.output}
         names = sorted(wanted & there)
         node = loudest(graph, evaluate(floats, names, feeds), evaluate(encoded, names, feeds))

@@ -14,7 +14,16 @@ import onnx_ir as ir
 
 from compress.errors import LoweringError
 from compress.lower.export import layer_of, mark_like
-from compress.lower.graph import Array, add_constant, array_of, consumers, follow, insert, replace
+from compress.lower.graph import (
+    Array,
+    add_constant,
+    array_of,
+    consumers,
+    follow,
+    insert,
+    replace,
+    shield,
+)
 from compress.lower.recurrent import RECURRENT, dynamic_lstm, half_weights, integer_weights
 from compress.lower.regions import float16_nodes, layers_with
 from compress.lower.weights import channel_axis, grid_of
@@ -22,9 +31,7 @@ from compress.numerics import LayerFormat, weight_bits
 
 __all__ = ["encode_dynamic", "encode_float16", "encode_weights", "guard_float"]
 
-_DYNAMIC = ("Gemm", "MatMul")
 _REQUANTISED = ("Conv", "ConvTranspose", "Gemm")
-_LOWEST = float(np.finfo(np.float32).min)
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -86,7 +93,6 @@ def encode_dynamic(
     for name, node in layers_with(graph, formats, lambda f: f.activations == "dynamic"):
         if node.op_type == "LSTM":
             dynamic_lstm(model, node, formats[name], avoid_saturation=avoid_saturation)
-        if node.op_type not in _DYNAMIC:
             continue
         grid = grid_of(node, formats[name], avoid_saturation=avoid_saturation)
         source = node.inputs[0]
@@ -166,8 +172,7 @@ def guard_float(model: ir.Model) -> None:
         if _is_encoded(node) or not _is_quantised(node.outputs[0]):
             continue
         if source not in clipped:
-            lowest = add_constant(graph, np.array(_LOWEST, dtype=np.float32), "lowest")
-            clipped[source] = insert(graph, node, ir.node("Clip", [source, lowest]))
+            clipped[source] = shield(graph, node, source)
         node.replace_input_with(0, clipped[source])
 
 

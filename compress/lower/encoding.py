@@ -81,7 +81,7 @@ class Barred:
     def formats(self, declared: Mapping[str, LayerFormat]) -> dict[str, LayerFormat]:
         """``declared``, with integer weights and float32 arithmetic for the layers."""
         return {
-            name: LayerFormat(weights=format.weights) if name in self.layers else format
+            name: format.weights_only if name in self.layers else format
             for name, format in declared.items()
         }
 

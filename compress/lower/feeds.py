@@ -12,7 +12,7 @@ from compress.errors import LoweringError
 from compress.inputs import Inputs, batch_size_of
 from compress.lower.graph import Array
 
-__all__ = ["batches", "check_inputs", "cut", "head"]
+__all__ = ["batches", "check_inputs", "cut", "head", "part"]
 
 
 def batches(data: Sequence[Inputs], session: Any) -> Iterator[tuple[dict[str, Array], int]]:
@@ -42,9 +42,14 @@ def cut(inputs: Inputs, names: Sequence[str], size: int) -> Iterator[tuple[dict[
 
 def head(inputs: Inputs, samples: int) -> Inputs:
     """The first ``samples`` of a batch."""
+    return part(inputs, slice(samples))
+
+
+def part(inputs: Inputs, rows: slice) -> Inputs:
+    """Some samples of a batch, which they are views of."""
     if isinstance(inputs, dict):
-        return {name: tensor[:samples] for name, tensor in inputs.items()}
-    return inputs[:samples]
+        return {name: tensor[rows] for name, tensor in inputs.items()}
+    return inputs[rows]
 
 
 def check_inputs(inputs: Inputs, what: str) -> None:

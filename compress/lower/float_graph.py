@@ -30,7 +30,7 @@ from compress.lower.locate import (
     operator_words,
     run_graph,
 )
-from compress.lower.parity import FLOAT_NOISE, compare, is_right
+from compress.lower.parity import FLOAT_NOISE, check_shape, compare, is_right
 from compress.lower.quiet import quiet
 from compress.lower.tidy import tidy
 from compress.numerics import LayerFormat
@@ -79,11 +79,7 @@ def float_graph(
             "were folded."
         )
         return FloatGraph(careful.model, careful.copied, (note,))
-    if actual.shape != expected.shape:
-        raise ParityError(
-            f"the lowered model gives outputs of shape {actual.shape} where its module gives "
-            f"{expected.shape}; an output whose size depends on values has no static form."
-        )
+    check_shape(expected, actual)
     raise ParityError(_why(module, careful.model, example, lowering, check, expected))
 
 

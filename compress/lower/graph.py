@@ -26,6 +26,7 @@ __all__ = [
     "reaches",
     "replace",
     "rewire",
+    "shield",
     "sweep",
 ]
 
@@ -35,6 +36,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 # What reads a weight as a matrix: products, and the Cast of one in integers.
 _MATRIX_READERS = frozenset({"Cast", "Gemm", "MatMul", "MatMulInteger"})
+_LOWEST = float(np.finfo(np.float32).min)
 _WORTH_A_NODE = 1024  # bytes; a Transpose takes some dozens
 
 
@@ -63,6 +65,12 @@ def insert(graph: ir.Graph, before: ir.Node, node: ir.Node) -> ir.Value:
     """Put ``node`` into the graph; its only output."""
     graph.insert_before(before, node)
     return node.outputs[0]
+
+
+def shield(graph: ir.Graph, before: ir.Node, value: ir.Value) -> ir.Value:
+    """``value`` behind a Clip that clips nothing, which keeps onnxruntime from fusing across it."""
+    lowest = add_constant(graph, np.array(_LOWEST, dtype=np.float32), "lowest")
+    return insert(graph, before, ir.node("Clip", [value, lowest]))
 
 
 def consumers(value: ir.Value) -> list[ir.Node]:

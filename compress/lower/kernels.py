@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from compress.lower.graph import Array, add_constant, insert
+from compress.lower.graph import Array, shield
 from compress.lower.locate import Tensors, evaluate, noise
 from compress.lower.regions import form_of
 
@@ -26,7 +26,6 @@ _STEPS = 2  # of an integer grid; one for each rounding, of the inputs and of th
 _STRAY = 1e-3  # share of values that may be further off, where a sum lies between two steps
 
 _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-_LOWEST = float(np.finfo(np.float32).min)
 
 
 def differ(model: onnx.ModelProto, feeds: Sequence[Mapping[str, Array]]) -> bool:
@@ -94,8 +93,8 @@ def guard(model: ir.Model, forms: frozenset[str]) -> None:
             back = value.producer() if value is not None else None
             if back is None or back.op_type != "DequantizeLinear":
                 continue
-            lowest = add_constant(graph, np.array(_LOWEST, dtype=np.float32), "lowest")
-            node.replace_input_with(index, insert(graph, node, ir.node("Clip", [value, lowest])))
+            assert value is not None
+            node.replace_input_with(index, shield(graph, node, value))
 
 
 def _joints(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -6,9 +6,7 @@ Used once a check has failed, to say where. Tensors are compared by name, in the
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,10 +14,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from compress.lower.export import line_of, scopes
-from compress.lower.files import save
 from compress.lower.graph import Array
 from compress.lower.parity import r_squared
-from compress.lower.session import open_session, run
+from compress.lower.session import open_exposed, run
 
 __all__ = [
     "PLACE",
@@ -61,20 +58,10 @@ def run_graph(
     Raises:
         LoweringError: onnxruntime cannot load or run the graph.
     """
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    del exposed.graph.output[:]
-    del exposed.graph.value_info[:]  # an edited graph's may be out of date, and nothing needs it
-    known = {output.name: output for output in model.graph.output}
-    exposed.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
-    options = ort.SessionOptions()
-    if not optimized:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        save(exposed, path)
-        session = open_session(path, options)
-        return [run(session, list(names), feed) for feed in feeds]
+    levels = ort.GraphOptimizationLevel
+    level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    session = open_exposed(model, names, level)
+    return [run(session, list(names), feed) for feed in feeds]
 
 
 def evaluate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from compress.algorithms.fakequant import simulate
 from compress.artifact import Parity
 from compress.errors import LoweringError, ParityError
 from compress.inputs import Inputs, batch_size_of, copied, forward
-from compress.lower.feeds import batches
+from compress.lower.feeds import batches, part
 from compress.lower.graph import Array
 from compress.lower.leaves import first_not_finite
 from compress.lower.ranges import Range
@@ -30,6 +30,7 @@ from compress.numerics import LayerFormat
 
 __all__ = [
     "check_parity",
+    "check_shape",
     "compare",
     "found",
     "is_right",
@@ -79,11 +80,7 @@ def check_parity(
     session = open_session(path)
     rows = [run(session, None, feeds)[0][-new:] for feeds, new in batches([check], session)]
     actual = np.concatenate(rows)
-    if actual.shape != expected.shape:
-        raise ParityError(
-            f"the lowered model gives outputs of shape {actual.shape} where its module gives "
-            f"{expected.shape}; an output whose size depends on values has no static form."
-        )
+    check_shape(expected, actual)
     if not np.isfinite(actual).all():
         raise ParityError(
             "the lowered model gives outputs that are not finite where its module's are, from "
@@ -99,6 +96,19 @@ def check_parity(
             f"from {where()}: {cure} {'operators' if is_float else 'calibration data'}."
         )
     return parity
+
+
+def check_shape(expected: Array, actual: Array) -> None:
+    """Refuse outputs of another shape.
+
+    Raises:
+        ParityError: says both shapes.
+    """
+    if actual.shape != expected.shape:
+        raise ParityError(
+            f"the lowered model gives outputs of shape {actual.shape} where its module gives "
+            f"{expected.shape}; an output whose size depends on values has no static form."
+        )
 
 
 def simulated_outputs(
@@ -117,7 +127,9 @@ def simulated_outputs(
     own = copy.deepcopy(module)
     with torch.no_grad(), simulate(own, formats, ranges, avoid_saturation=avoid_saturation):
         # A net may work in place, and would change what it is compared on.
-        rows = [forward(own, copied(chunk)) for chunk in _chunks(check)]
+        starts = range(0, batch_size_of(check), _CHUNK)
+        chunks = (part(check, slice(start, start + _CHUNK)) for start in starts)
+        rows = [forward(own, copied(chunk)) for chunk in chunks]
         outputs = torch.cat(rows).detach().numpy()
         if not np.isfinite(outputs).all():
             raise LoweringError(
@@ -203,12 +215,3 @@ def found(parity: Parity, expected: Array) -> str:
         f"largest error {parity.max_error:.3g} of outputs up to {scale:.3g}, "
         f"R² {parity.r_squared:.5g}{same} over {parity.samples} samples"
     )
-
-
-def _chunks(inputs: Inputs) -> Iterator[Inputs]:
-    for start in range(0, batch_size_of(inputs), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        if isinstance(inputs, dict):
-            yield {name: tensor[rows] for name, tensor in inputs.items()}
-        else:
-            yield inputs[rows]

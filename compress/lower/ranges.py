@@ -8,11 +8,8 @@ of tensors, whatever the number of samples.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
@@ -21,9 +18,8 @@ from compress.errors import LoweringError
 from compress.inputs import Inputs
 from compress.lower.export import scopes
 from compress.lower.feeds import batches
-from compress.lower.files import save
 from compress.lower.graph import Array, dims
-from compress.lower.session import open_session, run
+from compress.lower.session import open_exposed, run
 from compress.numerics import Calibration
 
 __all__ = ["GROUP_BYTES", "observe"]
@@ -78,20 +74,11 @@ def _run(
     model: ir.Model, group: Sequence[ir.Value], data: Sequence[Inputs]
 ) -> Iterator[tuple[dict[str, Array], dict[ir.Value, int], list[Array]]]:
     computed = [value for value in group if not value.is_graph_input()]
-    proto = ir.to_proto(model)
-    present = {output.name for output in proto.graph.output}
-    proto.graph.output.extend(
-        onnx.helper.make_tensor_value_info(str(v.name), onnx.TensorProto.FLOAT, None)
-        for v in computed
-        if v.name not in present
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        save(proto, path)
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        session = open_session(path, options)
     names = [str(value.name) for value in computed]
+    # A group may be of inputs alone; then the session only cuts the data.
+    exposed = names or [str(output.name) for output in model.graph.outputs]
+    level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session = open_exposed(ir.to_proto(model), exposed, level)
     index = {value: number for number, value in enumerate(computed)}
     for feeds, _ in batches(data, session):
         yield feeds, index, run(session, names, feeds)

@@ -85,7 +85,7 @@ def _computed(format: LayerFormat, operator: str) -> LayerFormat:
     kernels = {"int8": INT8_KERNELS, "dynamic": DYNAMIC_KERNELS}.get(format.activations)
     if kernels is None or operator in kernels:
         return format
-    return LayerFormat(weights=format.weights)
+    return format.weights_only
 
 
 def form_of(node: ir.Node) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from compress.errors import LoweringError
+from compress.lower.files import save
 
-__all__ = ["open_session", "run"]
+__all__ = ["open_exposed", "open_session", "run"]
 
 _FATAL_ONLY = 4
 
@@ -35,6 +38,31 @@ def open_session(path: Path, options: Any = None) -> Any:
     except Exception as error:  # onnxruntime's errors have no common class below this one
         words = " ".join(str(error).split())
         raise LoweringError(f"{path}: onnxruntime cannot load the model: {words}") from error
+
+
+def open_exposed(model: onnx.ModelProto, names: Sequence[str], level: Any) -> Any:
+    """A session whose outputs are the tensors of ``model`` called ``names``.
+
+    Args:
+        model: left as it was.
+        names: of outputs, or of tensors between its operators.
+        level: of ``onnxruntime.GraphOptimizationLevel``.
+
+    Raises:
+        LoweringError: onnxruntime cannot load the graph.
+    """
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    del exposed.graph.output[:]
+    del exposed.graph.value_info[:]  # an edited graph's may be out of date, and nothing needs it
+    known = {output.name: output for output in model.graph.output}
+    exposed.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(exposed, path)
+        return open_session(path, options)
 
 
 def run(

@@ -1,7 +1,5 @@
 """What lowering says of models, inputs and kernels that are not as they should be."""
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -15,16 +13,10 @@ from compress.artifact import Lowering
 from compress.candidate import Candidate
 from compress.errors import LoweringError, ParityError
 from compress.lower.build import lower
-from compress.numerics import LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
 
-FORMATS = {
-    "float32": LayerFormat(),
-    "int8": LayerFormat(weights="int8", activations="int8"),
-    "dynamic": LayerFormat(weights="int8", activations="dynamic"),
-    "integer weights": LayerFormat(weights="int8"),
-    "float16": LayerFormat(weights="float16", activations="float16"),
-}
+from .formats import FORMATS, lower_in
+
 every_format = pytest.mark.parametrize("format", FORMATS)
 # Where it does not matter which of the formats it is that something is encoded in.
 some_formats = pytest.mark.parametrize("format", ["float32", "int8"])
@@ -58,16 +50,8 @@ class Of(nn.Module):
 
 
 def make(module, x, tmp_path, format="float32", check=None, calibration=None):
-    few = {k: v[:2] for k, v in x.items()} if isinstance(x, dict) else x[:2]
-    rules = (QuantRule(format=FORMATS[format]),) if format != "float32" else ()
-    candidate = replace(Candidate.of(module.eval(), few), numerics=Numerics(rules))
-    return lower(
-        candidate,
-        Lowering(avoid_saturation=True),
-        calibration=[x] if calibration is None else calibration,
-        check=x if check is None else check,
-        path=tmp_path / "model.onnx",
-    )
+    path = tmp_path / "model.onnx"
+    return lower_in(format, module, x, path, check=check, calibration=calibration)
 
 
 def run(made, x):

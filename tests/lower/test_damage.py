@@ -1,7 +1,5 @@
 """Graphs that are damaged on purpose, where they are exported and where they are encoded."""
 
-from dataclasses import replace
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -11,19 +9,9 @@ from torch import nn
 
 import compress.lower.build
 import compress.lower.float_graph
-from compress.artifact import Lowering
-from compress.candidate import Candidate
 from compress.errors import ParityError
-from compress.lower.build import lower
-from compress.numerics import LayerFormat, Numerics, QuantRule
 
-FORMATS = {
-    "float32": None,
-    "int8": LayerFormat(weights="int8", activations="int8"),
-    "dynamic": LayerFormat(weights="int8", activations="dynamic"),
-    "integer weights": LayerFormat(weights="int8"),
-    "float16": LayerFormat(weights="float16", activations="float16"),
-}
+from .formats import FORMATS, lower_in
 
 
 class Net(nn.Module):
@@ -177,11 +165,7 @@ def make(format, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module, x = Net().eval(), torch.randn(48, 3, 8, 8)
-    rules = (QuantRule(format=FORMATS[format]),) if FORMATS[format] else ()
-    candidate = replace(Candidate.of(module, x[:2]), numerics=Numerics(rules))
-    path = tmp_path / "model.onnx"
-    how = Lowering(avoid_saturation=True)
-    return lower(candidate, how, calibration=[x], check=x, path=path)
+    return lower_in(format, module, x, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -4,28 +4,16 @@ The bounds are stated here and not taken from what lowering demands: the file, r
 its own, is compared with the float module.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
 
-from compress.artifact import Lowering
-from compress.candidate import Candidate
 from compress.errors import ParityError
-from compress.lower.build import lower
-from compress.numerics import LayerFormat, Numerics, QuantRule
 
+from .formats import FORMATS, lower_in
 from .operators import OPERATORS, inputs, make
 
-FORMATS = {
-    "float32": None,
-    "int8": LayerFormat(weights="int8", activations="int8"),
-    "dynamic": LayerFormat(weights="int8", activations="dynamic"),
-    "integer weights": LayerFormat(weights="int8"),
-    "float16": LayerFormat(weights="float16", activations="float16"),
-}
 #: The most that a file may be off, as a share of the variance of the float module's outputs.
 BOUNDS = {
     "float32": 1e-9,
@@ -51,14 +39,11 @@ def test_a_file_computes_what_its_module_computes(name, tmp_path):
     module, x = make(name), inputs()
     with torch.no_grad():
         expected = module(x).numpy()
-    for format, declared in FORMATS.items():
-        rules = (QuantRule(format=declared),) if declared else ()
-        candidate = replace(Candidate.of(module, x[:2]), numerics=Numerics(rules))
+    for format in FORMATS:
         path = tmp_path / f"{format}.onnx"
-        how = {"calibration": [x], "check": x, "path": path}
         if name in REFUSED:
             with pytest.raises(ParityError, match=REFUSED[name]):
-                lower(candidate, Lowering(avoid_saturation=True), **how)
+                lower_in(format, module, x, path)
             continue
-        made = lower(candidate, Lowering(avoid_saturation=True), **how)
+        made = lower_in(format, module, x, path)
         assert noise_of(path, x, expected) <= BOUNDS[format], (format, made.parity)

@@ -1,0 +1,47 @@
+"""The five formats that every net is lowered in, and lowering a module in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from compress.artifact import Artifact, Lowering
+from compress.candidate import Candidate
+from compress.inputs import Inputs
+from compress.lower.build import lower
+from compress.lower.feeds import head
+from compress.numerics import LayerFormat, Numerics, QuantRule
+
+__all__ = ["FORMATS", "lower_in"]
+
+FORMATS = {
+    "float32": LayerFormat(),
+    "int8": LayerFormat(weights="int8", activations="int8"),
+    "dynamic": LayerFormat(weights="int8", activations="dynamic"),
+    "integer weights": LayerFormat(weights="int8"),
+    "float16": LayerFormat(weights="float16", activations="float16"),
+}
+
+
+def lower_in(
+    format: str,
+    module: nn.Module,
+    x: Inputs,
+    path: Path,
+    *,
+    check: Inputs | None = None,
+    calibration: Sequence[Inputs] | None = None,
+) -> Artifact:
+    """``module`` in one of ``FORMATS``, calibrated and checked on ``x`` unless told otherwise."""
+    rules = (QuantRule(format=FORMATS[format]),) if format != "float32" else ()
+    candidate = replace(Candidate.of(module.eval(), head(x, 2)), numerics=Numerics(rules))
+    return lower(
+        candidate,
+        Lowering(avoid_saturation=True),
+        calibration=[x] if calibration is None else calibration,
+        check=x if check is None else check,
+        path=path,
+    )
