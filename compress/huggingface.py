@@ -1,23 +1,25 @@
-"""Encoders from Hugging Face folders, as modules that give one tensor.
+"""Models of texts from Hugging Face folders, as modules that give one tensor.
 
-Owns what is read from a folder: configuration, weights, how tokens are pooled, and which tokenizer
-it was made for. Folders are local: nothing is asked of the hub, no code of a folder is run, and no
-pickled weights are opened. The only file that imports transformers (extra ``transformers``).
+Owns what is read from a folder (configuration, weights, how tokens are pooled, which tokenizer it
+was made for) and which families of models are taken. Folders are local: nothing is asked of the
+hub, no code of a folder is run, and no pickled weights are opened. The only file that imports
+transformers (extra ``transformers``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from compress.algorithms.encoders import Encoder, Pooling
 from compress.candidate import Architecture
 from compress.errors import CheckpointError, MissingExtra, RecipeError
 from compress.lower.quiet import quiet
@@ -38,8 +40,6 @@ ARCHITECTURE = "huggingface"
 
 #: What is asked of a model, in the hub's words.
 HubTask = Literal["feature-extraction", "text-classification"]
-#: One vector of many: the mean over tokens that are no padding, the first token's, or none: all.
-Pooling = Literal["mean", "cls", "none"]
 
 _LARGEST_JSON_BYTES = 64 << 20
 # Keys of a configuration that say where it came from, or what other programs should do.
@@ -47,33 +47,9 @@ _NOT_STRUCTURE = {"architectures", "auto_map", "dtype", "torch_dtype", "transfor
 _NOT_STRUCTURE |= {"attn_implementation"}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _MOST_NAMED = 3
+_INSTEAD = "give another kind of model as `arch: module:name`"
 # What of a tokenizer decides about ids; how it pads and truncates is the task's choice.
 _DECIDES = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
-
-
-class Encoder(nn.Module):
-    """A transformer that gives one tensor: embeddings ``(n, width)``, or the logits of a head.
-
-    Args:
-        model: takes ``input_ids`` and ``attention_mask``.
-        pooling: of its last hidden state; ``None`` for a model that gives logits.
-        normalize: scale embeddings to length 1.
-    """
-
-    def __init__(self, model: nn.Module, pooling: Pooling | None, *, normalize: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.pooling = pooling
-        self.normalize = normalize
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """What the model says about tokens ``(n, length)``; the mask is 1 for all but padding."""
-        answer = self.model(input_ids=input_ids, attention_mask=attention_mask)
-        if self.pooling is None:
-            logits: Tensor = answer.logits
-            return logits
-        pooled = _pooled(answer.last_hidden_state, attention_mask, self.pooling)
-        return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
 
 def read_architecture(
@@ -94,21 +70,27 @@ def read_architecture(
         normalize: where not given, what ``modules.json`` says, or not.
 
     Raises:
-        RecipeError: no such folder, or one that holds no encoder that can be used.
+        RecipeError: no such folder, or one that holds no model of texts that can be used.
+        MissingExtra: transformers is not installed.
     """
     config = _read_json(folder / "config.json", "a folder of a model has one")
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise RecipeError(f"{folder / 'config.json'}: it does not say its model_type.")
+        raise RecipeError(
+            f"{folder / 'config.json'}: it does not say its model_type, as transformers has it; "
+            f"{_INSTEAD}."
+        )
     if config.get("quantization_config"):
         raise RecipeError(
-            f"{folder}: its weights are quantised already, and cannot be trained or cut; give the "
+            f"{folder}: its weights are quantized already, and cannot be trained or cut; give the "
             "float model."
         )
     unknown = [key for key in changes or {} if key not in config]
     if unknown:
         raise RecipeError(f"{folder / 'config.json'}: it has no key {unknown[0]!r} to change.")
     kept = {k: v for k, v in config.items() if k not in _NOT_STRUCTURE and not k.startswith("_")}
-    options: dict[str, Any] = {"config": kept | dict(changes or {}), "task": task}
+    kept |= changes or {}
+    _settings_of(kept, task, f"{folder}: ", has_code="auto_map" in config)
+    options: dict[str, Any] = {"config": kept, "task": task}
     if task == "feature-extraction":
         found, unit = _head_of(folder) if pooling is None else (pooling, False)
         options |= {"pooling": found, "normalize": unit if normalize is None else normalize}
@@ -130,29 +112,25 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
             f"the architecture {ARCHITECTURE!r} is made from a folder: write `hf: FOLDER` in place "
             "of arch."
         )
-    transformers = _library()
-    values = {k: v for k, v in config.items() if k != "model_type"}
+    settings = _settings_of(config, task)
+    if hasattr(settings, "use_cache"):
+        settings.use_cache = False  # what a decoder keeps for tokens to come; none do
     kind = "AutoModel" if task == "feature-extraction" else "AutoModelForSequenceClassification"
     try:
         with quiet():
-            settings = transformers.AutoConfig.for_model(config["model_type"], **values)
             # The plain form of attention: every operator of it can be exported, traced and cut.
-            model = getattr(transformers, kind).from_config(
+            model = getattr(_library(), kind).from_config(
                 settings, trust_remote_code=False, attn_implementation="eager"
             )
     except Exception as error:  # whatever a class thinks of values that do not go together
-        raise RecipeError(
-            f"the model type {config['model_type']!r} cannot be built for {task}: "
-            f"{_first_line(error)}."
-        ) from error
-    if settings.is_encoder_decoder:
-        raise RecipeError(
-            f"the model type {config['model_type']!r} has a decoder; this builds encoders only."
-        )
+        raise RecipeError(_not_built(config, task, error)) from error
     if task != "feature-extraction":
         return Encoder(model, None, normalize=False).float().eval()
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # pooled here; its weights would be dead
+        # Pooled here; its weights would be dead. Only models that may be built without one ask
+        # whether it is there.
+        may_lack = "add_pooling_layer" in inspect.signature(type(model).__init__).parameters
+        model.pooler = None if may_lack else nn.Identity()
     return Encoder(model, options["pooling"], normalize=options["normalize"]).float().eval()
 
 
@@ -213,17 +191,70 @@ def tokenizer_digest(folder: Path) -> str | None:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _pooled(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    if pooling == "none":
-        return hidden
-    if pooling == "cls":
-        return hidden[:, 0]
-    weights = mask.to(hidden.dtype).unsqueeze(-1)
-    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+def _settings_of(
+    config: Mapping[str, Any], task: str, where: str = "", *, has_code: bool = False
+) -> Any:
+    """The library's form of a configuration; ``where`` begins sentences.
+
+    Raises:
+        RecipeError: it makes no model, or one of a family that is not taken.
+    """
+    transformers = _library()
+    kind = config["model_type"]
+    if kind not in transformers.CONFIG_MAPPING:
+        code = ", and the folder's own code is not run" if has_code else ""
+        raise RecipeError(
+            f"{where}transformers {transformers.__version__} knows no model type {kind!r}{code}; "
+            f"{_INSTEAD}."
+        )
+    try:
+        with quiet():
+            values = {k: v for k, v in config.items() if k != "model_type"}
+            settings = transformers.AutoConfig.for_model(kind, **values)
+            settings.architectures = []  # asked for where a family has several classes
+            problem = _why_not(settings, task)
+    except Exception as error:  # whatever a class thinks of values that do not go together
+        raise RecipeError(where + _not_built(config, task, error)) from error
+    if problem is not None:
+        raise RecipeError(
+            f"{where}the model type {kind!r} {problem}, and only an encoder or a decoder of texts "
+            f"is taken from a folder; {_INSTEAD}."
+        )
+    return settings
+
+
+def _why_not(settings: Any, task: str) -> str | None:
+    """Why a family is not taken, if it is not; token ids and their mask must be all it needs."""
+    transformers = _library()
+    of_logits = task == "text-classification"
+    name = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING" if of_logits else "MODEL_MAPPING"
+    classes = getattr(transformers, name)
+    if type(settings) not in classes:
+        return f"has no class for {task} in transformers"
+    found = classes[type(settings)]
+    found = found[0] if isinstance(found, (tuple, list)) else found
+    taken, main = inspect.signature(found.forward).parameters, found.main_input_name
+    kinds = found.input_modalities
+    others = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "text"]
+    if settings.is_encoder_decoder:
+        return "has an encoder and a decoder"
+    if "input_ids" not in taken:
+        named = [name for name in ([main] if isinstance(main, str) else main) if name in taken]
+        return f"takes {(named or ['other inputs'])[0]} in place of token ids"
+    if others:
+        return f"takes {' and '.join(others)} input beside token ids"
+    if "attention_mask" not in taken:
+        return "takes no attention_mask"
+    return None
+
+
+def _not_built(config: Mapping[str, Any], task: str, error: Exception) -> str:
+    reason = _first_line(error)
+    return f"the model type {config['model_type']!r} cannot be built for {task}: {reason}."
 
 
 def _head_of(folder: Path) -> tuple[Pooling, bool]:
-    """How sentence-transformers pools and whether it normalises, as ``modules.json`` says."""
+    """How sentence-transformers pools and whether it normalizes, as ``modules.json`` says."""
     path = folder / "modules.json"
     if not path.is_file():
         return "mean", False

@@ -112,6 +112,17 @@ def test_code_of_a_folder_is_not_run(bert, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_become_float32(stored, bert):
+    from transformers import BertModel
+
+    half = BertModel.from_pretrained(bert).to(stored)
+    half.save_pretrained(bert)
+    kept, own = half.state_dict(), encoder_of(bert).model.state_dict()
+    assert {tensor.dtype for tensor in own.values()} == {torch.float32}
+    assert all(torch.equal(tensor, kept[name].float()) for name, tensor in own.items())
+
+
 def test_pickled_weights_are_not_opened(bert):
     (bert / "model.safetensors").rename(bert / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"there is no model\.safetensors in it, .*pickled"):
@@ -139,8 +150,15 @@ def test_weights_of_another_shape_are_refused(bert):
     ("changes", "said"),
     [
         ({"model_type": None}, r"config\.json: it does not say its model_type"),
-        ({"model_type": "nonsense"}, r"'nonsense' cannot be built for feature-extraction"),
-        ({"quantization_config": {"bits": 4}}, r"its weights are quantised already"),
+        (
+            {"model_type": "nonsense"},
+            r"tiny-bert: transformers [\d.]+ knows no model type 'nonsense'; give another kind of",
+        ),
+        (
+            {"model_type": "nonsense", "auto_map": {"AutoModel": "its.Model"}},
+            r"knows no model type 'nonsense', and the folder's own code is not run; give",
+        ),
+        ({"quantization_config": {"bits": 4}}, r"its weights are quantized already"),
         ({"num_attention_heads": 5}, r"model type 'bert' cannot be built .*hidden size"),
     ],
 )
@@ -170,14 +188,6 @@ def test_files_that_are_refused(bert, name, text, said):
         (bert / name).write_text(text)
     with pytest.raises(RecipeError, match=said):
         read_architecture(bert)
-
-
-def test_a_decoder_is_refused(bert):
-    from transformers import T5Config
-
-    T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2).save_pretrained(bert)
-    with pytest.raises(RecipeError, match="'t5' has a decoder; this builds encoders only"):
-        build_encoder(read_architecture(bert).options)
 
 
 def test_arch_huggingface_points_to_hf():
