@@ -9,10 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 from compress.errors import RecordError, StorageError
 
@@ -28,6 +37,7 @@ __all__ = [
     "Measurement",
     "Memory",
     "ParityFacts",
+    "Points",
     "Record",
     "Row",
     "Speedup",
@@ -79,7 +89,8 @@ class Latency(_Facts):
     """Of one inference at the target's batch size.
 
     ``p50_s`` is the median over processes of each process's median; ``p90_s``, ``p99_s`` pool the
-    iterations and are ``None`` where the number of samples cannot support them.
+    iterations and are ``None`` where the number of samples cannot support them. One of ``samples``
+    is the time of ``runs_per_sample`` inferences; older records do not say how many.
     """
 
     p50_s: float
@@ -88,6 +99,7 @@ class Latency(_Facts):
     ci95_p50_s: tuple[float, float]
     processes: int
     samples: int
+    runs_per_sample: int | None = None
 
 
 class Speedup(_Facts):
@@ -211,23 +223,69 @@ class Row(_Facts):
 
 
 class TaskFacts(_Facts):
-    """What the numbers in the record are about."""
+    """What the numbers in the record are about.
+
+    ``reference``: whose answers stand for labels, where the test split has none.
+    """
 
     name: str
     metric: str
     higher_is_better: bool
     test_samples: int
+    reference: str | None = None
+
+
+class Points(float):
+    """A share that was given in points: 0.01 where ``1%`` or ``1pt`` was written."""
+
+
+_POINTS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:%|pt)")
+
+
+def _drop(given: object, number: ValidatorFunctionWrapHandler) -> object:
+    if not isinstance(given, str):
+        return number(given)
+    found = _POINTS.fullmatch(given.strip())
+    if found and float(found[1]) <= 100:
+        return Points(float(found[1]) / 100)
+    try:
+        plain = float(given)
+    except ValueError:
+        raise ValueError(
+            f"{given!r} is neither a number nor points of accuracy, up to 100; "
+            "write 0.01, 1% or 1pt"
+        ) from None
+    return number(plain)
+
+
+_Drop = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False),
+    WrapValidator(_drop),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"minimum": 0, "type": "number"},
+                {"pattern": r"^[\d.]+ *(%|pt)$", "type": "string"},
+            ]
+        }
+    ),
+]
 
 
 class Budget(BaseModel):
-    """What the device allows. ``accuracy_drop`` is against the baseline row, in metric units."""
+    """What the device allows.
+
+    ``accuracy_drop`` is what the task's metric may lose against the baseline row: a share of a
+    rate, such as 0.01, or points of it, as ``1%`` or ``1pt``; of another metric, its own unit.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     latency_p50_ms: float | None = Field(default=None, gt=0)
     artifact_kib: float | None = Field(default=None, gt=0)
     model_peak_mib: float | None = Field(default=None, gt=0)
-    accuracy_drop: float | None = Field(default=None, ge=0)
+    accuracy_drop: _Drop | None = None
 
 
 class FrontFacts(_Facts):

@@ -125,13 +125,15 @@ def _latency(config: Config) -> Latency:
         ci95_p50_s=stats.median_interval(medians_s),
         processes=len(medians_s),
         samples=len(samples_s),
+        runs_per_sample=max(result["runs_per_sample"] for result in config.results),
     )
 
 
 def _width(ratio: stats.Ratio, rounds: int, plan: Plan) -> list[str]:
     if ratio.half_width <= plan.bound:
         return []
-    got = f"±{math.expm1(ratio.half_width):.1%} after {rounds} rounds"
+    low, high = (math.expm1(end) for end in (-ratio.half_width, ratio.half_width))
+    got = f"{low:.1%} to {high:+.1%} after {rounds} rounds".replace("-", "−", 1)
     return [f"the interval of its ratio is {got}, wider than the ±{plan.bound:.0%} aimed at"]
 
 

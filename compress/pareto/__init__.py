@@ -12,6 +12,7 @@ from compress.pareto.advice import (
     gains_words,
     loss_words,
     recommend,
+    unlimited_words,
 )
 from compress.pareto.chance import Volume, chances, chances_on, volume
 from compress.pareto.choice import ChoiceTable, choice_table
@@ -33,6 +34,7 @@ from compress.pareto.front import (
     ties,
 )
 from compress.pareto.hypervolume import hypervolume, reference_point
+from compress.pareto.metrics import check_budget, has_absolute_drop, is_rate, most
 from compress.pareto.objectives import (
     OBJECTIVES,
     Difference,
@@ -68,6 +70,7 @@ __all__ = [
     "chances",
     "chances_on",
     "change",
+    "check_budget",
     "choice_table",
     "compare",
     "contenders",
@@ -76,9 +79,12 @@ __all__ = [
     "front",
     "front_facts",
     "gains_words",
+    "has_absolute_drop",
     "hypervolume",
     "int8_slowdowns",
+    "is_rate",
     "loss_words",
+    "most",
     "objectives",
     "points_of",
     "readings",
@@ -86,6 +92,7 @@ __all__ = [
     "reference_point",
     "stage_effects",
     "ties",
+    "unlimited_words",
     "unpaired",
     "volume",
 ]

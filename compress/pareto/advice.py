@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.errors import RecordError
-from compress.pareto.effects import Change, change, int8_slowdowns
+from compress.pareto.effects import Change, change
 from compress.pareto.front import FRONT_OBJECTIVES, Point, front
+from compress.pareto.metrics import allowance
 from compress.pareto.objectives import Objective, Reading, compare, contenders, objectives, readings
 from compress.pareto.words import (
     duration,
@@ -31,10 +32,8 @@ __all__ = [
     "gains_words",
     "loss_words",
     "recommend",
+    "unlimited_words",
 ]
-
-# What may be lost where the budget does not say: one point of a rate, 1 % of any other metric.
-_DEFAULT_DROP = 0.01
 
 # A drop of exactly what is allowed is allowed, whatever the last bit of the subtraction.
 _LAST_BIT = 1e-12
@@ -68,7 +67,8 @@ LIMITS = (
 class Recommendation:
     """The row to ship. ``reasons`` is prose; ``missed`` says of each missed budget by how much.
 
-    Without a budget nothing can be missed and ``meets_budget`` is true.
+    Without a budget nothing can be missed and ``meets_budget`` is true. No other sentence of a
+    report says which row to ship.
     """
 
     index: int
@@ -117,19 +117,36 @@ def recommend(record: Record, target: str) -> Recommendation:
 
 
 def allowed_drop(record: Record, target: str) -> float | None:
-    """How much of the metric may be lost against the baseline; ``None`` without its score."""
-    unsaid, budget = default_drop(record, target), record.budget
-    if unsaid is None or budget is None or budget.accuracy_drop is None:
-        return unsaid
+    """How much of the metric may be lost against the baseline; ``None`` where nothing limits it."""
+    budget = record.budget
+    if budget is None or budget.accuracy_drop is None or _start(record, target) is None:
+        return default_drop(record, target)
     return budget.accuracy_drop
 
 
 def default_drop(record: Record, target: str) -> float | None:
-    """What may be lost where the budget does not say; ``None`` without the baseline's score."""
+    """What may be lost where the budget does not say.
+
+    ``None`` without the baseline's score, and where that is 0, of which no share can be taken.
+    """
+    start = _start(record, target)
+    return None if start is None else allowance(record.task.metric, start) or None
+
+
+def unlimited_words(record: Record, target: str) -> str:
+    """What to know where no drop is limited unless a budget does it; empty where one is."""
+    if _start(record, target) is None or default_drop(record, target) is not None:
+        return ""
+    metric = plain(record.task.metric, 40)
+    return (
+        f"No change of {metric} counted as too much, for 1 % of the baseline's 0 is nothing: a "
+        f"budget's accuracy_drop, in the unit of {metric}, would limit it."
+    )
+
+
+def _start(record: Record, target: str) -> float | None:
     baseline = readings(record, target).get(record.baseline, {}).get("accuracy")
-    if baseline is None:
-        return None
-    return _DEFAULT_DROP * (1.0 if record.task.metric == "accuracy" else abs(baseline.value))
+    return None if baseline is None else baseline.value
 
 
 def drop_of(record: Record, table: Table, row: int) -> float | None:
@@ -236,7 +253,9 @@ def _reasons(record: Record, target: str, table: Table, chosen: int, why: str) -
     sentences = [f"Ship row {chosen} ({plain(stage, 40)}): {why}."]
     if chosen != record.baseline and (gains := gains_words(record, target, table, chosen)):
         sentences.append(f"Against baseline row {record.baseline} it is {gains}.")
-    return " ".join([*sentences, *int8_slowdowns(record, target).values()])
+    if allowed_drop(record, target) is None and (words := unlimited_words(record, target)):
+        sentences.append(words)
+    return " ".join(sentences)
 
 
 def gains_words(record: Record, target: str, table: Table, chosen: int) -> str:
@@ -253,6 +272,8 @@ def gains_words(record: Record, target: str, table: Table, chosen: int) -> str:
         parts.append(_speed_words(changes["latency_p50_s"]))
     if "artifact_bytes" in changes and changes["artifact_bytes"].value != 1:
         parts.append(ratio_words(changes["artifact_bytes"].value, "smaller", "larger"))
+    elif not parts:
+        parts.append("as large")
     if "accuracy" in changes:
         parts.append(_score_words(record.task.metric, changes["accuracy"]))
     return ", ".join(parts)

@@ -102,6 +102,7 @@ def _ratio(cost: float) -> float:
 def int8_slowdowns(record: Record, target: str) -> dict[int, str]:
     """A sentence for each row that quantising made slower, by row index.
 
+    A finding and no advice: which row to ship is :func:`~compress.pareto.recommend`'s to say.
     A row was quantised where the row that it was made from computes a smaller share of its
     multiply-accumulates in integers. The two are compared through both rows' speedups over the
     baseline; only a difference beyond the intervals is called slower.
@@ -147,13 +148,11 @@ def _slower_sentence(
     low, high = speedup.ci95
     text = (
         f"int8 row {row.index} ({plain(row.stage, 40)}) is {times(1 / speedup.value)} "
-        f"{interval(1 / high, 1 / low)} slower than {'fp32 ' if was_float else ''}"
-        f"row {parent.index} ({plain(parent.stage, 40)}) here"
+        f"{interval(1 / high, 1 / low)} slower here than {'fp32 ' if was_float else ''}"
+        f"row {parent.index} ({plain(parent.stage, 40)}) that it was made from"
     )
     before, after = sizes
+    both = f"({size(after)} against {size(before)})"
     if after >= before:
-        return f"{text} and no smaller: of the two, ship row {parent.index}."
-    return (
-        f"{text}: of the two, ship row {parent.index} unless size matters "
-        f"({size(after)} against {size(before)})."
-    )
+        return f"{text}, and no smaller {both}."
+    return f"{text}; its file is {times(before / after)} smaller {both}."

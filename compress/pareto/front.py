@@ -2,7 +2,8 @@
 
 Row A *beats* row B when A is better in at least one objective, by intervals that do not overlap, is
 worse in none by that test, and everywhere else is shown to be worse by no more than a small margin
-(1 % of the baseline's score, 5 % of time, 2 % of memory, nothing for file sizes). Where the
+(one point of a rate, 0.01 of R², 1 % of another baseline score; 5 % of time, 2 % of memory, nothing
+for file sizes). Where the
 intervals are too wide to show that, B stays on the front: few data never push a row off it.
 """
 

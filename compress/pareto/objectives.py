@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from compress.pareto.metrics import allowance
 from compress.record import Accuracy, Measurement, Record, Speedup
 
 __all__ = [
@@ -38,8 +39,8 @@ Outcome = Literal["better", "worse", "equivalent", "unresolved"]
 #: Everything that can be an objective. Peak memory has no interval in a record.
 OBJECTIVES = ("accuracy", "latency_p50_s", "artifact_bytes", "model_peak_bytes")
 
-# How much worse still counts as "no worse", where the intervals leave it open.
-_SCORE_MARGIN = 0.01  # of the baseline's score: MLPerf's looser gate, 99 % of the fp32 model's
+# How much worse still counts as "no worse", where the intervals leave it open; of a score, see
+# :func:`~compress.pareto.metrics.allowance`.
 _LATENCY_MARGIN = math.log2(1.05)
 # Two memory runs of one model within 2 % count as agreeing, so no smaller difference is shown.
 _MEMORY_RESOLUTION = math.log2(1.02)
@@ -93,9 +94,10 @@ class Reading:
     """One value in its own unit, and as a cost.
 
     ``paired`` is the difference in cost to the baseline row on the same rounds or samples, and a
-    latency's ``cost`` is the baseline's and that difference: rows are timed in sessions of their
-    own, each beside the baseline, and the machine drifts from session to session.
-    ``resolution`` is the noise floor of this reading.
+    latency that has one is the baseline's and that difference, in ``value`` and ``cost``: rows are
+    timed in sessions of their own, each beside the baseline, and the machine drifts from session to
+    session. That is the latency of tables, figures and budgets; ``timed`` is what the row's own
+    session gave, in seconds. ``resolution`` is the noise floor of this reading.
     """
 
     value: float
@@ -103,6 +105,7 @@ class Reading:
     cost: Difference
     paired: Difference | None = None
     resolution: float = 0.0
+    timed: Difference | None = None
 
 
 def objectives(record: Record, target: str, names: Sequence[str] = OBJECTIVES) -> list[Objective]:
@@ -124,7 +127,7 @@ def _score_margin(record: Record, target: str) -> float:
     for row in record.rows:
         found = row.on(target) if row.index == record.baseline else None
         if found is not None and found.accuracy is not None:
-            return _SCORE_MARGIN * abs(found.accuracy.value)
+            return allowance(record.task.metric, found.accuracy.value)
     return 0.0
 
 
@@ -152,12 +155,27 @@ def _align(table: Mapping[int, dict[str, Reading]], baseline: Reading | None) ->
             continue
         gap, start = mine.paired, baseline.cost.value
         cost = Difference(start + gap.value, start + gap.lo, start + gap.hi)
-        found["latency_p50_s"] = replace(mine, cost=cost)
+        found["latency_p50_s"] = replace(
+            mine,
+            value=_seconds(cost.value),
+            ci95=(_seconds(cost.lo), _seconds(cost.hi)),
+            cost=cost,
+            timed=Difference(mine.value, *mine.ci95),
+        )
+
+
+def _seconds(cost: float) -> float:
+    # To 12 digits, so that a time which went through its logarithm rounds as it did before.
+    return float(f"{2.0**cost:.12g}")
 
 
 def unpaired(kind: Objective, reading: Reading) -> Reading:
     """``reading`` by its own interval alone, as rows of different runs must be compared."""
-    return replace(reading, cost=_costs(kind, reading.value, reading.ci95), paired=None)
+    value, ci95 = reading.value, reading.ci95
+    if reading.timed is not None:
+        value, ci95 = reading.timed.value, (reading.timed.lo, reading.timed.hi)
+    cost = _costs(kind, value, ci95)
+    return replace(reading, value=value, ci95=ci95, cost=cost, paired=None, timed=None)
 
 
 def contenders(record: Record, target: str) -> dict[int, dict[str, Reading]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from compress.pareto.metrics import has_absolute_drop, is_rate
+
 __all__ = [
     "count",
     "decimals_for",
@@ -19,13 +21,13 @@ __all__ = [
     "plain",
     "ratio_words",
     "score",
+    "score_cell",
+    "score_cells",
     "score_change",
     "score_interval",
     "size",
     "times",
 ]
-
-_RATE_METRIC = "accuracy"  # the one built-in metric that is a share of samples, shown in percent
 
 
 def plain(text: object, limit: int = 200) -> str:
@@ -37,14 +39,35 @@ def plain(text: object, limit: int = 200) -> str:
 
 
 def score(metric: str, value: float) -> str:
-    """A metric's value: ``91.96 %`` for accuracy, four significant digits otherwise."""
-    return f"{100 * value:.2f} %" if metric == _RATE_METRIC else f"{value:.4g}"
+    """A metric's value: ``91.96 %`` for a rate, ``0.9731`` for R², else four significant digits."""
+    if is_rate(metric):
+        return f"{_number(metric, value)} %"
+    return _number(metric, value)
+
+
+def score_cells(metric: str, value: float, low: float, high: float) -> tuple[str, str]:
+    """A metric's value and its interval, both ends as they are: ``100.00``, ``[91.24, 100.00]``.
+
+    Without the unit; with more digits than usual where the interval is narrower than these.
+    """
+    three = (value, low, high)
+    if has_absolute_drop(metric):
+        middle, *ends = (_number(metric, each) for each in three)
+    else:
+        middle, *ends = (_signed(format(each, _shared_format(*three))) for each in three)
+    return middle, f"[{', '.join(ends)}]"
+
+
+def score_cell(metric: str, value: float, low: float, high: float) -> str:
+    """The same in one: ``100.00 [91.24, 100.00]``."""
+    return " ".join(score_cells(metric, value, low, high))
 
 
 def score_change(metric: str, change: float) -> str:
-    """A signed change of a metric: ``−0.40 pt`` (percentage points) for accuracy."""
-    text = f"{100 * change:+.2f} pt" if metric == _RATE_METRIC else f"{change:+.3g}"
-    return text.replace("-", "−", 1) if change < 0 else text
+    """A signed change of a metric: ``−0.40 pt`` (percentage points) for a rate."""
+    if is_rate(metric):
+        return f"{_signed(f'{100 * change:+.2f}')} pt"
+    return _signed(f"{change:+.4f}" if has_absolute_drop(metric) else f"{change:+.3g}")
 
 
 def score_interval(metric: str, low: float, high: float) -> str:
@@ -53,9 +76,37 @@ def score_interval(metric: str, low: float, high: float) -> str:
     return f"[{', '.join(ends)}]"
 
 
+def _number(metric: str, value: float) -> str:
+    """A metric's value in its unit, a rate's in percent, without a name for that."""
+    if is_rate(metric):
+        return _signed(f"{100 * value:.2f}")
+    return _signed(f"{value:.4f}" if has_absolute_drop(metric) else f"{value:.4g}")
+
+
+def _shared_format(value: float, low: float, high: float) -> str:
+    """A format for all three: four significant digits, or as many as show the width with two.
+
+    With the same decimals, where these are not too many.
+    """
+    width, largest = high - low, max(abs(value), abs(low), abs(high))
+    if not (width > 0 and math.isfinite(width) and math.isfinite(largest)):
+        return ".4g"
+    place = math.floor(math.log10(largest))
+    digits = min(9, max(4, place - math.floor(math.log10(width)) + 2))
+    decimals = digits - 1 - place
+    return f".{decimals}f" if 0 <= decimals <= 9 else f".{digits}g"
+
+
+def _signed(number: str) -> str:
+    """A number with a true minus sign, and with no sign where it was rounded to zero."""
+    if number[0] in "+-" and float(number) == 0:
+        return number[1:]
+    return f"−{number[1:]}" if number[0] == "-" else number
+
+
 def times(ratio: float) -> str:
     """A ratio with three significant digits at most: ``1.42x``, ``14.2x``, ``142x``."""
-    return f"{ratio:.{decimals_for(ratio)}f}x"
+    return f"{ratio:.2g}x" if 0 < ratio < 0.01 else f"{ratio:.{decimals_for(ratio)}f}x"
 
 
 def ratio_words(ratio: float, above: str, below: str) -> str:
@@ -90,8 +141,12 @@ def duration(seconds: float) -> str:
         return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
     if seconds >= 60:
         return f"{seconds // 60:.0f} min {seconds % 60 // 1:02.0f} s"
+    if seconds == 0:
+        return "0 s"
     unit, per_second = latency_unit(seconds)
     value = seconds * per_second
+    if 0 < value < 0.01:
+        return f"under 0.01 {unit}"
     return f"{value:.{decimals_for(value)}f} {unit}"
 
 

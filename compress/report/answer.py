@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.pareto import Recommendation, StageEffects
+from compress.pareto import Change, Recommendation, StageEffects
 from compress.pareto.words import duration, plain, ratio_words, score, score_change, size
 from compress.record import Record
 from compress.report.markup import text
@@ -34,9 +34,12 @@ def tiles(record: Record, row: StageEffects) -> list[Tile]:
     metric, accuracy = record.task.metric, row.effects.get("accuracy")
     if accuracy is not None:
         change = accuracy.from_baseline
-        note = f"{score_change(metric, change.value)} against the baseline" if change else ""
+        note = ""
         if row.row == record.baseline:
             note = "the baseline itself"
+        elif change:
+            shown_to = "" if change.verdict in ("better", "worse") else "≈ "
+            note = f"{shown_to}{score_change(metric, change.value)} against the baseline"
         shown.append((plain(metric, 40), score(metric, accuracy.reading.value), note))
     for name, label, words, better, worse in (
         ("latency_p50_s", "p50 latency", duration, "faster", "slower"),
@@ -46,9 +49,16 @@ def tiles(record: Record, row: StageEffects) -> list[Tile]:
         effect = row.effects.get(name)
         if effect is None:
             continue
-        change = effect.from_baseline
-        note = f"{ratio_words(change.value, better, worse)} than the baseline" if change else ""
-        if change and change.value == 1:
-            note = "as the baseline"
+        note = _ratio_note(effect.from_baseline, better, worse)
         shown.append((label, words(effect.reading.value), note))
     return shown
+
+
+def _ratio_note(found: Change | None, better: str, worse: str) -> str:
+    if found is None:
+        return ""
+    if found.value == 1:
+        return "as the baseline"
+    if found.verdict not in ("better", "worse"):
+        return "not shown to differ from the baseline's"
+    return f"{ratio_words(found.value, better, worse)} than the baseline"

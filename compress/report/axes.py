@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from compress.pareto import most
 from compress.pareto.words import count, duration, plain, score, size
 from compress.report.pareto_info import ParetoInfo, PlotPoint
 from compress.report.ticks import binary_ticks, brief, linear_ticks, log_ticks, thinned, tick_score
@@ -171,8 +172,8 @@ def _ticks(axis: Axis) -> tuple[Place, ...]:
     ticks: Sequence[float]
     if axis.name == "accuracy":
         ticks = linear_ticks(low, high, _TICKS)
-        if axis.metric == "accuracy":  # a share of samples, of which there is no more than all
-            ticks = [tick for tick in ticks if tick <= 1.0 + 1e-9]
+        if (largest := most(axis.metric)) is not None:
+            ticks = [tick for tick in ticks if tick <= largest + 1e-9]
         return tuple((axis.at(tick), tick_score(axis.metric, tick, high - low)) for tick in ticks)
     in_bytes = axis.name.endswith("_bytes")
     ticks = binary_ticks(low, high) if in_bytes else log_ticks(low, high)

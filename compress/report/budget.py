@@ -18,8 +18,8 @@ from compress.pareto import (
     choice_table,
     contenders,
     gains_words,
-    int8_slowdowns,
     loss_words,
+    unlimited_words,
 )
 from compress.pareto.words import plain
 from compress.record import Record
@@ -68,8 +68,8 @@ def sliders_of(record: Record, target: str) -> list[Slider]:
     found = [
         slider for limit in LIMITS if (slider := _limit_slider(record, table, limit)) is not None
     ]
-    if table.default_drop is not None:
-        found.append(_drop_slider(record, table, table.default_drop))
+    if table.values["accuracy"] and any(drop is not None for drop in table.drops):
+        found.append(_drop_slider(record, table))
     asked = record.budget.model_dump(exclude_none=True) if record.budget else {}
     return found if asked.keys() <= {slider.field for slider in found} else []
 
@@ -105,24 +105,29 @@ def _with(numbers: Iterable[float], asked: float | None) -> list[float]:
     return sorted({*numbers, *([] if asked is None else [asked])})
 
 
-def _drop_slider(record: Record, table: ChoiceTable, default: float) -> Slider:
+def _drop_slider(record: Record, table: ChoiceTable) -> Slider:
     """How much of the metric may be lost; one stop is what holds where nobody says."""
     asked = record.budget.accuracy_drop if record.budget else None
     worst = max((drop for drop in table.drops if drop is not None), default=0.0)
-    numbers = [float(f"{default * drop / 10:.6g}") for drop in _DROPS]
+    default = table.default_drop
+    # Where nothing holds, the drops that there are say what a small one is.
+    unit = default or 0.1 * worst or asked or 1.0
+    numbers = [float(f"{unit * drop / 10:.6g}") for drop in _DROPS]
     enough = next((k for k, number in enumerate(numbers) if number >= worst), len(numbers))
     numbers = numbers[: max(enough + 1, 12)]
     stops = []
-    for number in _with([*numbers, default], asked):
+    for number in _with([*numbers, *([] if default is None else [default])], asked):
         stops.append(Stop(number, loss_words(record, number)))
         if number == default:
             stops.append(Stop(None, loss_words(record, number)))
+    if default is None:
+        stops.append(Stop(None, "no limit"))
     return Slider(
         objective="accuracy",
         field="accuracy_drop",
         unit=1.0,
         what=plain(record.task.metric, 40),
-        label=f"Change of {plain(record.task.metric, 40)}, no worse than",
+        label=f"Change of {plain(record.task.metric, 40)} from the baseline, no worse than",
         stops=tuple(stops),
         start=next(k for k, stop in enumerate(stops) if stop.value == asked),
     )
@@ -135,7 +140,6 @@ def choice_data(
     table = choice_table(record, target)
     rows = {row.index: row for row in record.rows}
     named = contenders(record, target)
-    slower = int8_slowdowns(record, target)
     return {
         "rows": list(table.rows),
         "values": {name: list(found) for name, found in table.values.items()},
@@ -151,7 +155,7 @@ def choice_data(
             for row in table.rows
         ],
         "baseline": record.baseline,
-        "slowdowns": list(slower.values()),
+        "unlimited": unlimited_words(record, target),
         "sliders": [_slider_data(record, table, slider, axes) for slider in sliders],
     }
 

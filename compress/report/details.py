@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from compress.measure.language import bits_per_token, perplexity
+from compress.measure.stats import FEWEST_SAMPLES
+from compress.pareto import Reading, readings
 from compress.pareto.words import (
     count,
     duration,
@@ -17,6 +19,7 @@ from compress.pareto.words import (
     times,
 )
 from compress.record import Accuracy, Energy, Latency, Measurement, Record, Row
+from compress.report.provenance import runs_each, scored_against
 
 __all__ = ["row_facts"]
 
@@ -28,12 +31,17 @@ _OPERATORS_SHOWN = 8
 def row_facts(record: Record, row: Row, target: str) -> list[Fact]:
     """Label and text of everything known about ``row`` on ``target``."""
     found = row.on(target)
-    return [*_stage_facts(row), *(_measured_facts(record, found) if found is not None else ())]
+    if found is None:
+        return [*_stage_facts(row)]
+    latency = readings(record, target)[row.index].get("latency_p50_s")
+    return [*_stage_facts(row), *_measured_facts(record, found, latency)]
 
 
 def _stage_facts(row: Row) -> Iterator[Fact]:
     yield "Kind", plain(row.kind)
-    yield "Took", duration(row.seconds) + (", from an earlier run" if row.cached else "")
+    if row.seconds > 0:  # the model that came in took nothing
+        took = duration(row.seconds) if row.seconds >= 1e-3 else "under 1 ms"
+        yield "Took", took + (", from an earlier run" if row.cached else "")
     nonzero = f", {row.nonzero_parameters:,} non-zero"
     sparse = row.nonzero_parameters != row.parameters
     yield "Parameters", f"{row.parameters:,}{nonzero if sparse else ''}"
@@ -43,21 +51,24 @@ def _stage_facts(row: Row) -> Iterator[Fact]:
         yield "Made from", plain(row.parent, 80)
 
 
-def _measured_facts(record: Record, found: Measurement) -> Iterator[Fact]:
+def _measured_facts(record: Record, found: Measurement, paired: Reading | None) -> Iterator[Fact]:
     metric = record.task.metric
     if found.accuracy is not None:
-        yield plain(metric, 40).capitalize(), _accuracy_words(metric, found.accuracy)
+        against = f", {scored}" if (scored := scored_against(record)) else ""
+        told = _accuracy_words(metric, found.accuracy)
+        yield plain(metric, 40).capitalize(), f"{told}{against}"
         if found.accuracy.versus_baseline:
-            yield "Against the baseline", _paired_words(metric, found.accuracy.versus_baseline)
+            yield "Against the baseline", _paired_words(metric, found.accuracy)
     if found.latency is not None:
-        yield "Latency", _latency_words(found.latency)
+        yield "Latency", _latency_words(found.latency, paired)
     if found.speedup is not None:
         low, high = found.speedup.ci95
         floor = found.speedup.noise_floor
         noise = f"; noise floor {100 * floor:.1f} %" if floor is not None else ""
         verdict = plain(found.speedup.verdict, 40) or "no verdict"
         ratio = times(found.speedup.value)
-        yield "Speedup", f"{ratio}, 95 % interval {times(low)} to {times(high)}: {verdict}{noise}"
+        ends = f"95 % interval {times(low)} to {times(high)}"
+        yield "Speedup", f"{ratio} over the baseline, {ends}: {verdict}{noise}"
     if found.memory is not None:
         above, runtime = size(found.memory.model_peak_bytes), size(found.memory.runtime_bytes)
         total = size(found.memory.peak_rss_bytes)
@@ -75,9 +86,10 @@ def _accuracy_words(metric: str, accuracy: Accuracy) -> str:
     return f"{told}, {accuracy.n:,} samples"
 
 
-def _paired_words(metric: str, versus: Mapping[str, float]) -> str:
+def _paired_words(metric: str, accuracy: Accuracy) -> str:
     """The comparison on the same samples; facts of other names are shown as they were stored."""
-    facts = dict(versus)
+    facts = dict(accuracy.versus_baseline or {})
+    exact = _flips_alone(facts, accuracy.n)
     words = []
     if {"gained", "lost"} <= facts.keys():
         words.append(f"{facts.pop('gained'):.0f} samples gained, {facts.pop('lost'):.0f} lost")
@@ -86,22 +98,53 @@ def _paired_words(metric: str, versus: Mapping[str, float]) -> str:
         ends = facts.pop("delta_ci_lo"), facts.pop("delta_ci_hi")
         words.append(f"change {change} {score_interval(metric, *ends)}")
     if "p_value" in facts:
-        test = "exact McNemar" if metric == "accuracy" else "paired"
+        test = "exact McNemar" if exact else "paired"
         words.append(f"{test} p = {facts.pop('p_value'):.2g}")
     words += [f"{plain(name, 40)} {value:.4g}" for name, value in facts.items()]
     return "; ".join(words)
 
 
-def _latency_words(latency: Latency) -> str:
+def _flips_alone(versus: Mapping[str, float], n: int) -> bool:
+    """Whether every sample is right or wrong: then the scores changed by whole samples alone."""
+    if not {"gained", "lost", "delta"} <= versus.keys():
+        return False
+    flips = abs(versus["gained"] - versus["lost"])
+    return abs(abs(versus["delta"]) * n - flips) < 1e-6 * n
+
+
+def _latency_words(latency: Latency, paired: Reading | None) -> str:
     low, high = latency.ci95_p50_s
-    tail = [
-        f"p{name} {duration(value)}" if value is not None else f"p{name} needs more samples"
-        for name, value in (("90", latency.p90_s), ("99", latency.p99_s))
-    ]
+    timed = f"{duration(latency.p50_s)}, 95 % interval {duration(low)} to {duration(high)}"
+    if paired is not None and paired.timed is not None:
+        timed = f"{duration(paired.value)}, beside the baseline's; as timed {timed}"
     return (
-        f"p50 {duration(latency.p50_s)}, 95 % interval {duration(low)} to {duration(high)}; "
-        f"{', '.join(tail)}; {latency.processes} processes, {latency.samples:,} timed runs"
+        f"p50 {timed}; {_tail_words(latency)}; {latency.processes} processes, "
+        f"{_timings_words(latency)}"
     )
+
+
+def _tail_words(latency: Latency) -> str:
+    """The high percentiles, or why there are none."""
+    tail = (("p90", latency.p90_s, 0.9), ("p99", latency.p99_s, 0.99))
+    words, grouped = [], []
+    for name, value, share in tail:
+        if value is not None:
+            words.append(f"{name} {duration(value)}")
+        elif (runs_each(latency) or 1) == 1 and latency.samples < FEWEST_SAMPLES[share]:
+            words.append(f"{name} needs {FEWEST_SAMPLES[share]} timed runs")
+        else:
+            grouped.append(name)
+    if grouped:
+        words.append(f"{' and '.join(grouped)} not known, for runs were timed in groups")
+    return ", ".join(words)
+
+
+def _timings_words(latency: Latency) -> str:
+    """What was counted: single inferences, or timings of several in a row."""
+    runs = runs_each(latency)
+    if runs == 1:
+        return f"{latency.samples:,} timed runs"
+    return f"{latency.samples:,} timings" + (f" of {runs:,} runs each" if runs else "")
 
 
 def _energy_words(found: Energy) -> str:

@@ -24,7 +24,7 @@ from compress.report.markup import data_table, document, scroller, text
 from compress.report.overlay import Group, combined_columns, volumes
 from compress.report.pareto_info import ParetoInfo, pareto_info
 from compress.report.plot import Plot, plot_data, plot_of, plot_svg
-from compress.report.provenance import device_name
+from compress.report.provenance import device_name, reference, scored_against
 from compress.report.sentences import findings, status_words
 from compress.report.stages_info import StagesInfo, stages_info
 from compress.report.steps import steps_figure, steps_table
@@ -66,7 +66,8 @@ def combined_page(title: str, groups: Sequence[tuple[Group, ParetoInfo]]) -> str
     ]
     if len(groups) > 1:
         body.append(
-            "<p>Devices, tasks or metrics differ, so each has a figure of its own: numbers from "
+            "<p>Devices, tasks, metrics or what scores are against differ, so each has a figure of "
+            "its own: numbers from "
             "one section do not compare with those of another.</p>"
         )
     data: list[dict[str, Any] | None] = []
@@ -112,7 +113,7 @@ def _header(record: Record) -> str:
     facts = [
         ("Status", f'<span class="status {escape(record.status)}">{escape(record.status)}</span>'),
         ("Task", f"{text(record.task.name, 60)}, {record.task.test_samples:,} test samples"),
-        ("Metric", f"{text(record.task.metric, 40)}, {_direction(record)} is better"),
+        ("Metric", _metric_words(record)),
         ("Baseline", f"row {record.baseline}"),
         ("Seed", str(record.seed)),
     ]
@@ -124,8 +125,10 @@ def _header(record: Record) -> str:
     )
 
 
-def _direction(record: Record) -> str:
-    return "higher" if record.task.higher_is_better else "lower"
+def _metric_words(record: Record) -> str:
+    direction = "higher" if record.task.higher_is_better else "lower"
+    scored = f", {text(scored_against(record), 120)}" if reference(record) else ""
+    return f"{text(record.task.metric, 40)}, {direction} is better{scored}"
 
 
 def _target_section(record: Record, target: str, number: int) -> tuple[str, dict[str, Any] | None]:
@@ -202,7 +205,8 @@ def _table(
         lines.append(f'<tr class="{classes}"{row}><th scope="row">{text(first)}</th>{rest}</tr>')
     return (
         f"{scroller('Table')}<table>"
-        f"<caption>{text(caption)}. * baseline, &gt; row to ship; intervals are 95 %."
+        f"<caption>{text(caption)}. * baseline, &gt; row to ship; speedup and smaller are against "
+        "the baseline; intervals are 95 %."
         f"</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -27,7 +27,7 @@ from compress.pareto import (
 from compress.pareto.words import duration, plain, score, size
 from compress.record import Record, Row
 from compress.report.pareto_info import ParetoInfo, attainment, mark_off_scale, plot_point
-from compress.report.provenance import caption, device_id, device_name
+from compress.report.provenance import caption, device_id, device_name, reference, scored_against
 from compress.report.sentences import rows_words
 from compress.report.table import Column, columns, fastest_s, markdown_list, markdown_table
 
@@ -74,7 +74,7 @@ class Volumes:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One row of one member; ``place`` counts members."""
+    """One row of one member, by its own intervals; ``place`` counts members."""
 
     place: int
     row: Row
@@ -96,12 +96,20 @@ def groups(records: Sequence[Record]) -> list[Group]:
     for position, (name, record) in enumerate(zip(_names(records), records, strict=True)):
         for target in record.targets:
             device = device_id(record, target) or f"unknown device of run {position}"
-            key = (device, target, record.task.name, record.task.metric)
+            task = record.task
+            key = (device, target, task.name, task.metric, *_scored_by(record))
             found.setdefault(key, []).append(Member(name, record, target))
     return [
         Group(_heading(members[0]), _slug(members[0], number, len(found)), tuple(members))
         for number, members in enumerate(found.values(), start=1)
     ]
+
+
+def _scored_by(record: Record) -> tuple[str, ...]:
+    """What a score is against; a row of the run itself is another one in every run."""
+    found = reference(record)
+    models = [row.fingerprint for row in record.rows if found == f"row {row.index}"]
+    return (found, *models)
 
 
 def _names(records: Sequence[Record]) -> list[str]:
@@ -117,7 +125,9 @@ def _names(records: Sequence[Record]) -> list[str]:
 
 def _heading(member: Member) -> str:
     record, target = member.record, member.target
-    return f"{plain(record.task.name, 40)} on {plain(target, 30)} ({device_name(record, target)})"
+    scored = f", {scored_against(record)}" if reference(record) else ""
+    where = f"{plain(target, 30)} ({device_name(record, target)})"
+    return f"{plain(record.task.name, 40)} on {where}{scored}"
 
 
 def _slug(member: Member, number: int, of: int) -> str:
@@ -167,14 +177,16 @@ def overlay_info(group: Group) -> ParetoInfo:
 def _entries(group: Group) -> Iterator[_Entry]:
     for place, member in enumerate(group.members):
         table = contenders(member.record, member.target)
+        kinds = {kind.name: kind for kind in objectives(member.record, member.target)}
         for row in member.record.rows:
-            found = table.get(row.index, {})
+            paired = table.get(row.index, {})
+            found = {name: unpaired(kinds[name], reading) for name, reading in paired.items()}
             if set(FRONT_OBJECTIVES) <= found.keys():
                 yield _Entry(place, row, found, row.index == member.record.baseline)
 
 
 def _point(number: int, entry: _Entry, kinds: Sequence[Objective]) -> Point:
-    return Point(number, tuple(unpaired(kind, entry.readings[kind.name]) for kind in kinds))
+    return Point(number, tuple(entry.readings[kind.name] for kind in kinds))
 
 
 def _tied_labels(
@@ -230,7 +242,7 @@ def _volume_caption(group: Group, kinds: Sequence[Objective], reference: Sequenc
 def combined_columns(group: Group) -> list[Column]:
     """The members' tables under one heading; rows are named ``run/row``."""
     fastest = min(fastest_s(member.record, member.target) for member in group.members)
-    blocks = [columns(m.record, m.target, unit_for_s=fastest) for m in group.members]
+    blocks = [columns(m.record, m.target, unit_for_s=fastest, as_timed=True) for m in group.members]
     merged = [
         Column(
             parts[0].heading,

@@ -131,11 +131,13 @@
     if (choice.gains[chosen]) {
       sentences.push(`Against baseline row ${choice.baseline} it is ${choice.gains[chosen]}.`);
     }
+    const drop = choice.sliders.findIndex((slider) => slider.objective === "accuracy");
+    if (choice.unlimited && (drop < 0 || stops[drop][0] === null)) sentences.push(choice.unlimited);
     return {
       row,
       chosen,
       meetsBudget: fit.length > 0,
-      reasons: sentences.concat(choice.slowdowns).join(" "),
+      reasons: sentences.join(" "),
       missed: misses[chosen].map((miss) => miss.words),
       outside: choice.rows.filter((_, i) => misses[i].length),
     };

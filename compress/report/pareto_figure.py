@@ -61,7 +61,7 @@ def draw_pareto(info: ParetoInfo, theme: Theme = LIGHT) -> Figure:
 def _footnotes(info: ParetoInfo) -> list[str]:
     notes = list(info.missing)
     if any(point.ties for point in info.points):
-        notes.insert(0, "≈: rows that the data cannot tell apart")
+        notes.insert(0, f"≈: cannot be told apart in {plain(info.metric, 40)} and speed")
     if info.latency_limit_s is not None and not _shows_limit(info):
         notes.append(
             f"the latency budget, {duration(info.latency_limit_s)}, is beyond the right edge"

@@ -11,17 +11,14 @@ from dataclasses import dataclass, replace
 
 from compress.pareto import (
     Reading,
-    Recommendation,
-    StageEffects,
     allowed_drop,
     chances_on,
     contenders,
     front_facts,
     readings,
     recommend,
-    stage_effects,
 )
-from compress.pareto.words import duration, plain, score, score_change, size, times
+from compress.pareto.words import duration, plain, score, size
 from compress.record import Record, Row
 from compress.report.provenance import caption
 
@@ -41,8 +38,8 @@ _LABEL = 24
 class PlotPoint:
     """One row in the plane of latency and metric; intervals are of each axis by itself.
 
-    A latency is the baseline's over the row's paired speedup, with the interval of the latter: that
-    is how rows compare, whatever the machine did between their sessions.
+    Of rows of one run a latency is the baseline's over the row's paired speedup, with the interval
+    of the latter: that is how they compare, whatever the machine did between their sessions.
 
     ``ties`` are labels of the points that the data cannot tell from this one. ``chance`` is the
     share of a joint bootstrap in which no other point dominates it in the front's objectives.
@@ -99,7 +96,7 @@ class ParetoInfo:
             "Latencies are as timed, and rows of different runs are compared by those alone."
             if self.runs
             else "Latencies are the baseline's over each row's paired speedup, which cancels what "
-            "the machine did between rows; those in the table are as timed."
+            "the machine did between rows, here and in the tables."
         )
         return (
             "Up and to the left is better. Filled marks are rows that no other row is shown to "
@@ -130,7 +127,7 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
     sure = chances_on(record, target)
     points = [
         replace(
-            plot_point(row, names[row.index], _aligned(table[row.index]), sure.get(row.index, 0.0)),
+            plot_point(row, names[row.index], table[row.index], sure.get(row.index, 0.0)),
             on_front=row.index in facts.front,
             is_baseline=row.index == record.baseline,
             is_recommended=row.index == advice.index,
@@ -143,7 +140,7 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
     budget = record.budget
     return ParetoInfo(
         title=f"{plain(record.name, 60)} on {plain(target, 30)}",
-        subtitle=_headline(record, target, advice),
+        subtitle=advice.reasons,
         caption=f"{caption(record, target)} · latency: the baseline's over the paired speedup",
         metric=record.task.metric,
         higher_is_better=record.task.higher_is_better,
@@ -156,14 +153,6 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
         baseline_s=baseline["latency_p50_s"].value if "latency_p50_s" in baseline else None,
         missing=tuple(_missing(record, target, {row.index for row in drawn})),
     )
-
-
-def _aligned(found: Mapping[str, Reading]) -> dict[str, Reading]:
-    """The readings of a row, with its latency beside the baseline's own."""
-    latency = found["latency_p50_s"]
-    cost = latency.cost
-    beside = replace(latency, value=2.0**cost.value, ci95=(2.0**cost.lo, 2.0**cost.hi))
-    return {**found, "latency_p50_s": beside}
 
 
 def plot_point(row: Row, label: str, found: Mapping[str, Reading], chance: float) -> PlotPoint:
@@ -283,22 +272,3 @@ def _missing(record: Record, target: str, drawn: set[int]) -> Iterable[str]:
 
 
 _AXES = (("accuracy", "score"), ("latency_p50_s", "latency"))
-
-
-def _headline(record: Record, target: str, advice: Recommendation) -> str:
-    sentence = advice.reasons.split(". ", 1)[0].removesuffix(".")
-    effects = {effect.row: effect for effect in stage_effects(record, target)}
-    gains = _gains(record.task.metric, effects[advice.index])
-    return f"{sentence}{f' ({gains})' if gains and advice.index != record.baseline else ''}."
-
-
-def _gains(metric: str, row: StageEffects) -> str:
-    words = []
-    for name, suffix in (("latency_p50_s", "as fast"), ("artifact_bytes", "smaller")):
-        effect = row.effects.get(name)
-        if effect is not None and effect.from_baseline is not None:
-            words.append(f"{times(effect.from_baseline.value)} {suffix}")
-    accuracy = row.effects.get("accuracy")
-    if accuracy is not None and accuracy.from_baseline is not None:
-        words.append(score_change(metric, accuracy.from_baseline.value))
-    return ", ".join(words)

@@ -113,7 +113,8 @@ def _facts(info: ParetoInfo, point: PlotPoint) -> list[Fact]:
     front = "not beaten" if point.on_front else "beaten by another row"
     facts.append(("front", f"{front}; not dominated in {100 * point.chance:.0f} % of draws"))
     if point.ties:
-        facts.append(("cannot be told from", ", ".join(point.ties[:6])))
+        tied = f"in {plain(info.metric, 40)} and speed not told from"
+        facts.append((tied, ", ".join(point.ties[:6])))
     return facts
 
 

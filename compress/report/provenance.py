@@ -9,9 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from compress.pareto.words import plain
-from compress.record import Record
+from compress.record import Latency, Record
 
-__all__ = ["caption", "device_id", "device_name", "target_environment"]
+__all__ = [
+    "caption",
+    "device_id",
+    "device_name",
+    "reference",
+    "runs_each",
+    "scored_against",
+    "target_environment",
+]
 
 
 def target_environment(record: Record, target: str) -> Mapping[str, Any]:
@@ -38,18 +46,38 @@ def caption(record: Record, target: str) -> str:
     timed = [m.latency for m in found if m.latency is not None]
     runtimes = dict.fromkeys(plain(m.runtime, 30) for m in found)
     provider = _fact(record, target, "provider")
+    noun = "timed runs" if all(runs_each(latency) == 1 for latency in timed) else "timings"
     mode, date = _fact(record, target, "mode"), _fact(record, target, "date", "started")
     facts = [
         device_name(record, target),
         " + ".join(runtimes) + (f" on {plain(provider, 20)}" if provider else ""),
         f"{record.task.test_samples:,} test samples",
+        scored_against(record),
         _span([latency.processes for latency in timed], "processes"),
-        _span([latency.samples for latency in timed], "timed runs per row"),
+        _span([latency.samples for latency in timed], f"{noun} per row"),
         "bars: 95 % intervals",
         f"{plain(mode, 20)} mode" if mode else "",
         plain(date)[:10] if date else "",
     ]
     return " · ".join(fact for fact in facts if fact)
+
+
+def reference(record: Record) -> str:
+    """What the metric is scored against where that is not the labels; empty where it is."""
+    return plain(getattr(record.task, "reference", None) or "", 80)
+
+
+def scored_against(record: Record) -> str:
+    """The same as words: ``scored against row 0``."""
+    found = reference(record)
+    return f"scored against {found}" if found else ""
+
+
+def runs_each(latency: Latency) -> int | None:
+    """How many inferences each timing is of; ``None`` where an older record does not say."""
+    if latency.runs_per_sample is None and latency.p90_s is not None:
+        return 1  # percentiles are given of single inferences alone
+    return latency.runs_per_sample
 
 
 def _fact(record: Record, target: str, *names: str) -> object:

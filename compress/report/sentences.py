@@ -8,14 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from compress.pareto import FRONT_OBJECTIVES, front_facts, recommend
-from compress.pareto.words import plain
+from compress.pareto import FRONT_OBJECTIVES, front_facts, int8_slowdowns, recommend
+from compress.pareto.words import plain, times
 from compress.record import FrontFacts, Record
+from compress.report.provenance import scored_against
 
 __all__ = [
     "budget_words",
     "findings",
     "front_words",
+    "reference_words",
     "rows_words",
     "status_words",
     "tie_words",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 _TIES_SHOWN = 6
+_SAME_SIZE = 1.005
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _NAMES = {
     "latency_p50_s": "p50 latency",
@@ -38,8 +41,10 @@ def findings(record: Record, target: str) -> list[str]:
         *status_words(record),
         recommend(record, target).reasons,
         *budget_words(record, target),
+        *reference_words(record),
+        *int8_slowdowns(record, target).values(),
         *front_words(record, facts),
-        *tie_words(facts),
+        *tie_words(record, target, facts),
         *warning_words(record, target),
     ]
 
@@ -65,6 +70,12 @@ def budget_words(record: Record, target: str) -> Iterator[str]:
         yield f"Budget: missed by every row; row {advice.index}: {'; '.join(advice.missed)}."
 
 
+def reference_words(record: Record) -> Iterator[str]:
+    """What the metric means where there are no labels."""
+    if scored := scored_against(record):
+        yield f"Metric: {plain(record.task.metric, 40)} is {scored}, and not against labels."
+
+
 def front_words(record: Record, facts: FrontFacts) -> Iterator[str]:
     """Which rows are on the front, in which objectives."""
     if not facts.front:
@@ -78,16 +89,36 @@ def front_words(record: Record, facts: FrontFacts) -> Iterator[str]:
     )
 
 
-def tie_words(facts: FrontFacts) -> Iterator[str]:
-    """Which rows cannot be told apart; of many ties only the first rows'."""
+def tie_words(record: Record, target: str, facts: FrontFacts) -> Iterator[str]:
+    """Which rows cannot be told apart, and in what; of many ties only the first rows'."""
     tied: dict[int, list[int]] = {}
     for a, b in facts.ties:
         tied.setdefault(a, []).append(b)
+    names = {"accuracy": plain(record.task.metric, 40), "latency_p50_s": "speed"}
+    measured = " and ".join(names[name] for name in facts.objectives if name in names)
     for row in list(tied)[:_TIES_SHOWN]:
-        yield f"Tie: what was measured cannot tell row {row} from {rows_words(tied[row])}."
+        others = rows_words(tied[row])
+        sizes = _sizes_words(record, target, [row, *tied[row]])
+        yield f"Tie: what was measured cannot tell row {row} from {others} in {measured}{sizes}."
     if len(tied) > _TIES_SHOWN:
         left = sum(len(others) for others in list(tied.values())[_TIES_SHOWN:])
         yield f"Tie: {left} more pairs, all in record.json."
+
+
+def _sizes_words(record: Record, target: str, rows: Sequence[int]) -> str:
+    """Which of some rows has the smallest file, where they differ."""
+    sizes = {
+        row.index: found.artifact.bytes
+        for row in record.rows
+        if row.index in rows and (found := row.on(target)) is not None
+    }
+    least, largest = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    if not sizes[least] or sizes[largest] / sizes[least] < _SAME_SIZE:
+        return ""
+    ratio = times(sizes[largest] / sizes[least])
+    if len(rows) == 2:
+        return f"; the file of row {least} is {ratio} smaller"
+    return f"; the smallest file is that of row {least}, {ratio} smaller than that of row {largest}"
 
 
 def warning_words(record: Record, target: str) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""The table as CSV: every number of the record's rows, in seconds, bytes and shares."""
+"""The table as CSV: every number of the record's rows, in seconds, bytes and shares.
+
+``p50_s`` is as it was timed; ``p50_paired_s`` is the one of tables and figures.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from compress.pareto import chances_on, front_facts, recommend
+from compress.pareto import chances_on, front_facts, readings, recommend
 from compress.pareto.words import plain
 from compress.record import Measurement, Record, Row
 
@@ -22,11 +25,14 @@ def sheet(runs: Sequence[tuple[str, Record]]) -> str:
         for target in record.targets:
             ship = recommend(record, target).index
             sure, unbeaten = chances_on(record, target), front_facts(record, target).front
+            table = readings(record, target)
             for row in record.rows:
                 found = row.on(target)
                 if found is not None:
                     values = _values(record, row, found, row.index == ship)
                     values += [row.index in unbeaten, sure.get(row.index)]
+                    latency = table[row.index].get("latency_p50_s")
+                    values += [latency.value if latency else None]
                     writer.writerow([_safe(value) for value in (name, *values)])
     return stream.getvalue()
 
@@ -37,6 +43,7 @@ _NAMES = [
     *("p90_s", "p99_s", "speedup", "speedup_low", "speedup_high", "verdict"),
     *("model_peak_bytes", "artifact_bytes", "int8_mac_fraction", "parameters"),
     *("nonzero_parameters", "macs", "fingerprint", "sha256", "on_front", "not_dominated"),
+    "p50_paired_s",
 ]
 
 

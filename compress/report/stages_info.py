@@ -64,10 +64,10 @@ class StagesInfo:
     def legend(self) -> str:
         """How to read the figure."""
         return (
-            "Thick bars are what each stage bought: from the row before it to its own. Dashed is "
-            "the baseline. Ratios are the older value over the newer, so above 1x is better; ≈ "
-            "marks what is not shown to differ. Thin bars are 95 % intervals. Latencies are the "
-            "baseline's over each row's paired speedup."
+            "Thick bars are what each stage bought: from the row before it to its own. Changes in "
+            "words are against the baseline, which is the dashed line: ratios are its value over "
+            "the row's, so above 1x is better, and ≈ marks what is not shown to differ. Thin bars "
+            "are 95 % intervals. Latencies are the baseline's over each row's paired speedup."
         )
 
     @property
@@ -120,9 +120,7 @@ def _panel(
         replace(
             _point(record, name, position, row),
             off_scale=floor is not None and _is_worse(record, effect.reading.value, floor),
-            previous=_on_one_scale(name, found[place - 1][2])[0]
-            if _has_step(record, row, effect)
-            else None,
+            previous=found[place - 1][2].reading.value if _has_step(record, row, effect) else None,
         )
         for place, (position, row, effect) in enumerate(found)
     )
@@ -140,7 +138,7 @@ def _has_step(record: Record, row: StageEffects, effect: Effect) -> bool:
 
 def _point(record: Record, name: str, position: int, row: StageEffects) -> PanelPoint:
     effect = row.effects[name]
-    value, ci95 = _on_one_scale(name, effect)
+    value, ci95 = effect.reading.value, effect.reading.ci95
     step = effect.from_previous if _has_step(record, row, effect) else None
     return PanelPoint(
         position=position,
@@ -152,14 +150,6 @@ def _point(record: Record, name: str, position: int, row: StageEffects) -> Panel
         step=_change_words(record, step),
         step_verdict=step.verdict if step else "unresolved",
     )
-
-
-def _on_one_scale(name: str, effect: Effect) -> tuple[float, tuple[float, float]]:
-    """A value with its interval; a latency beside the baseline's own, as rows compare."""
-    reading = effect.reading
-    if name != "latency_p50_s":
-        return reading.value, reading.ci95
-    return 2.0**reading.cost.value, (2.0**reading.cost.lo, 2.0**reading.cost.hi)
 
 
 def _score_floor(record: Record, found: Sequence[tuple[int, StageEffects, Effect]]) -> float | None:

@@ -29,7 +29,7 @@ def steps_figure(info: StagesInfo) -> str:
 def steps_table(info: StagesInfo) -> str:
     """Every number of the panels."""
     shown = [panel for panel in info.panels if panel.points]
-    heads = ["row", *(head for p in shown for head in (_short(p), "this stage", "in all"))]
+    heads = ["row", *(head for p in shown for head in (_short(p), "vs row before", "vs baseline"))]
     lines = []
     for position, label in enumerate(info.labels):
         cells = [label]
@@ -40,8 +40,9 @@ def steps_table(info: StagesInfo) -> str:
     return data_table(
         heads,
         lines,
-        caption="What each stage bought: the value, its change by this stage, and in all since the "
-        "baseline. Ratios are the older value over the newer; ≈ marks what is not shown to differ.",
+        caption="What each stage bought: the value, its change against the row before, and against "
+        "the baseline. Ratios are the older value over the newer; ≈ marks what is not shown to "
+        "differ.",
     )
 
 
@@ -87,7 +88,7 @@ def _bar(panel: Panel, point: PanelPoint) -> str:
             f'<rect class="bar {kind}" x="{low:.1f}" y="{y - 7}" '
             f'width="{max(high - low, 0.5):.1f}" height="14"/>'
         )
-    words = f"{point.text} {point.step or point.note}"
+    words = f"{point.text} {point.note}"
     if point.off_scale:
         turn = "M4,-6L-6,0L4,6Z" if _end(panel) == _LEFT else "M-4,-6L6,0L-4,6Z"
         parts.append(f'<path class="arrow" transform="translate({x:.1f},{y})" d="{turn}"/>')

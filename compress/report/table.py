@@ -8,13 +8,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compress.pareto import chances_on, contenders, front_facts, recommend
+from compress.pareto import chances_on, contenders, front_facts, is_rate, readings, recommend
 from compress.pareto.words import (
     count,
     decimals_for,
     interval,
     latency_unit,
     plain,
+    score_cells,
     times,
 )
 from compress.record import Measurement, Record, Row
@@ -40,7 +41,7 @@ _ASCII = str.maketrans(
     {"±": "+/-", "−": "-", "≈": "~", "µ": "u", "×": "x", "…": ".", "·": "-", "↓": "v", "↑": "^"}
 )
 _ABSENT = "-"
-_WIDTH, _HEADING = 100, 11
+_WIDTH, _PROSE, _HEADING = 112, 100, 11
 
 
 @dataclass(frozen=True)
@@ -82,34 +83,46 @@ def table_rows(record: Record, target: str) -> list[TableRow]:
 
 def fastest_s(record: Record, target: str) -> float:
     """The smallest p50 on ``target``, which decides the unit of its column."""
-    found = [row.on(target) for row in record.rows]
-    return min((m.latency.p50_s for m in found if m and m.latency), default=1e-3)
+    return min(_latencies_s(record, target, as_timed=False).values(), default=1e-3)
 
 
-def columns(record: Record, target: str, *, unit_for_s: float | None = None) -> list[Column]:
-    """The table's columns, each in one unit that fits its values; latency's fits ``unit_for_s``."""
+def _latencies_s(record: Record, target: str, *, as_timed: bool) -> dict[int, float]:
+    """Every row's p50, beside the baseline's as rows of one run compare, or as it was timed."""
+    return {
+        row: latency.timed.value if as_timed and latency.timed else latency.value
+        for row, found in readings(record, target).items()
+        if (latency := found.get("latency_p50_s")) is not None
+    }
+
+
+def columns(
+    record: Record, target: str, *, unit_for_s: float | None = None, as_timed: bool = False
+) -> list[Column]:
+    """The table's columns, each in one unit that fits its values; latency's fits ``unit_for_s``.
+
+    Rows of several runs, which have a baseline each, are compared ``as_timed``.
+    """
     rows = table_rows(record, target)
     found = [row.found for row in rows]
     unit, per_second = latency_unit(unit_for_s or fastest_s(record, target))
+    latencies_s = _latencies_s(record, target, as_timed=as_timed)
     baseline = contenders(record, target).get(record.baseline, {}).get("artifact_bytes")
     base_bytes = baseline.value if baseline is not None else None
-    percent = record.task.metric == "accuracy"
+    metric = record.task.metric
+    scores = [_score(m, metric) for m in found]
     return [
         Column("row", "", tuple(f"{r.row.index}{r.mark}" for r in rows), left=True),
         Column("stage", "", tuple(plain(r.row.stage, 60) for r in rows), left=True),
-        Column(
-            plain(record.task.metric, 60),
-            "% ± 95 %" if percent else "± 95 %",
-            tuple(_accuracy(m, percent) for m in found),
-        ),
-        Column("p50", unit, tuple(_p50(m, per_second) for m in found)),
+        Column(plain(metric, 60), "%" if is_rate(metric) else "", tuple(c[0] for c in scores)),
+        Column("", "[95 %]", tuple(c[1] for c in scores), spare=1),
+        Column("p50", unit, tuple(_p50(latencies_s.get(r.row.index), per_second) for r in rows)),
         Column("speedup", "x [95 %]", tuple(_speedup(m) for m in found)),
-        Column("", "verdict", tuple(_verdict(m) for m in found), left=True, spare=1),
-        Column("peak", "MiB", tuple(_peak(m) for m in found), spare=2),
+        Column("", "verdict", tuple(_verdict(m) for m in found), left=True, spare=2),
+        Column("peak", "MiB", tuple(_peak(m) for m in found), spare=3),
         Column("file", "KiB", tuple(_kib(m) for m in found)),
-        Column("", "smaller", tuple(_shrunk(m, base_bytes) for m in found), spare=3),
-        Column("int8", "% MACs", tuple(_int8(m) for m in found), spare=4),
-        Column("para-", "meters", tuple(count(r.row.parameters) for r in rows), spare=5),
+        Column("", "smaller", tuple(_shrunk(m, base_bytes) for m in found), spare=4),
+        Column("int8", "% MACs", tuple(_int8(m) for m in found), spare=5),
+        Column("para-", "meters", tuple(count(r.row.parameters) for r in rows), spare=6),
     ]
 
 
@@ -130,20 +143,16 @@ def front_column(record: Record, target: str, sure: Mapping[int, float]) -> Colu
     return Column("front", "% of draws", tuple(cells))
 
 
-def _accuracy(found: Measurement | None, percent: bool) -> str:
+def _score(found: Measurement | None, metric: str) -> tuple[str, str]:
     if found is None or found.accuracy is None:
-        return _ABSENT
-    low, high = found.accuracy.ci95
-    value, half = found.accuracy.value, (high - low) / 2
-    if percent:
-        return f"{100 * value:.2f} ±{100 * half:.2f}"
-    return f"{value:.4g} ±{half:.2g}"
+        return _ABSENT, _ABSENT
+    return score_cells(metric, found.accuracy.value, *found.accuracy.ci95)
 
 
-def _p50(found: Measurement | None, per_second: float) -> str:
-    if found is None or found.latency is None:
+def _p50(latency_s: float | None, per_second: float) -> str:
+    if latency_s is None:
         return _ABSENT
-    value = found.latency.p50_s * per_second
+    value = latency_s * per_second
     return f"{value:.{decimals_for(value)}f}"
 
 
@@ -182,7 +191,7 @@ def _int8(found: Measurement | None) -> str:
 
 
 def render_table(record: Record, *, width: int | None = None, encoding: str | None = None) -> str:
-    """Every target's table for the terminal at hand: its width, at most 100, and its encoding."""
+    """Every target's table for the terminal at hand: its width, at most 112, and its encoding."""
     columns_at_hand = shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
     shown = [
@@ -219,11 +228,11 @@ def text_table(
         _in_line([column.unit for column in kept], kept),
         *(_in_line(cells, kept) for cells in zip(*(c.cells for c in kept), strict=True)),
     ]
-    legend = "* baseline   > ship   intervals are 95 %"
+    legend = "* baseline, > row to ship; speedup, smaller: against the baseline; 95 % intervals"
     title = f"{plain(record.name, 60)} on {plain(target, 30)}"
-    words = [_cut(title, width), "", *lines, legend, ""]
+    words = [_cut(title, width), "", *lines, *_wrapped(legend, min(width, _PROSE)), ""]
     for sentence in findings(record, target):
-        words += _wrapped(sentence, width)
+        words += _wrapped(sentence, min(width, _PROSE))
     text = "\n".join(line.rstrip() for line in words) + "\n"
     return text.translate(_ASCII).encode("ascii", "replace").decode() if ascii_only else text
 

@@ -1,10 +1,12 @@
-"""Round values along an axis, and how they are written. Plain numbers; draws nothing."""
+"""Round values along an axis, and how they are written. Knows no records; draws nothing."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
+
+from compress.pareto import is_rate
 
 __all__ = ["binary_ticks", "brief", "linear_ticks", "log_ticks", "thinned", "tick_score"]
 
@@ -14,7 +16,8 @@ _DIGITS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), tuple(d / 4 for d in ran
 
 def tick_score(metric: str, value: float, span: float) -> str:
     """A metric's tick, with the decimals that an axis over ``span`` needs."""
-    if metric == "accuracy":
+    value = 0.0 if abs(value) < 1e-9 * span else value  # what arithmetic leaves of a zero
+    if is_rate(metric):
         decimals = 0 if span > 0.05 else 1 if span > 0.006 else 2
         return f"{100 * value:.{decimals}f} %"
     return f"{value:.4g}"

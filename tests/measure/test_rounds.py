@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def test_percentiles_are_not_given_of_grouped_runs():
     assert (grouped.latency.p90_s, grouped.latency.p99_s) == (None, None)
     assert single.latency.p90_s == pytest.approx(1e-3)
     assert single.latency.p99_s is None  # 3 rounds of 2 processes of 30 samples
+    assert (grouped.latency.runs_per_sample, single.latency.runs_per_sample) == (7, 1)
 
 
 def test_rounds_go_on_until_precise_and_stop_at_the_cap():
@@ -109,7 +111,9 @@ def test_rounds_go_on_until_precise_and_stop_at_the_cap():
     restless = measure(replay(noise=0.2), [A, B], "default")[1]
     assert quiet.latency.processes == plan.min_rounds
     assert restless.latency.processes == plan.max_rounds
-    assert any("after 12 rounds, wider than the ±2% aimed at" in w for w in restless.warnings)
+    (wide,) = (w for w in restless.warnings if "after 12 rounds, wider than the ±2% aimed at" in w)
+    low, high = re.search(r"its ratio is −([\d.]+)% to \+([\d.]+)% after", wide).groups()
+    assert float(low) < float(high)  # a ratio's interval is even in its logarithm only
 
 
 def test_identical_models_are_rarely_called_different_whatever_the_noise():

@@ -3,7 +3,14 @@
 import pytest
 
 from compress.errors import RecordError
-from compress.pareto import allowed_drop, int8_slowdowns, recommend, stage_effects
+from compress.pareto import (
+    allowed_drop,
+    default_drop,
+    int8_slowdowns,
+    recommend,
+    stage_effects,
+)
+from compress.report.sentences import findings
 
 
 def test_the_fastest_row_within_the_budget_is_recommended(chain):
@@ -87,17 +94,17 @@ def test_no_row_accurate_enough_falls_back_to_the_most_accurate(make):
 def test_int8_that_is_slower_is_said_in_words(chain):
     sentence = int8_slowdowns(chain, "laptop")[3]
     assert sentence == (
-        "int8 row 3 (quantize) is 1.41x [1.37, 1.45] slower than fp32 row 2 (distill) here: of the "
-        "two, ship row 2 unless size matters (90.4 KiB against 221 KiB)."
+        "int8 row 3 (quantize) is 1.41x [1.37, 1.45] slower here than fp32 row 2 (distill) that it "
+        "was made from; its file is 2.44x smaller (90.4 KiB against 221 KiB)."
     )
-    assert sentence in recommend(chain, "laptop").reasons
+    assert sentence in findings(chain, "laptop")
 
 
 def test_int8_that_is_slower_and_no_smaller_has_no_excuse(make):
     specs = make.four_rows()[1:4]
     specs[2].bytes = specs[1].bytes
     sentence = int8_slowdowns(make.build(specs), "laptop")[2]
-    assert sentence.endswith("and no smaller: of the two, ship row 1.")
+    assert sentence.endswith("that it was made from, and no smaller (221 KiB against 221 KiB).")
 
 
 @pytest.mark.parametrize("seconds", [40e-6, 64.5e-6])
@@ -156,3 +163,48 @@ def test_stage_effects_of_a_metric_that_is_to_be_small_keep_its_sign(lower_is_be
 def test_stage_effects_skip_what_was_not_measured(failed):
     effects = stage_effects(failed, "laptop")
     assert set(effects[2].effects) == {"accuracy", "artifact_bytes"}
+
+
+def test_advice_is_given_once_and_knows_the_budget(make):
+    # Row 3 is slower than row 2, which is over the budget: no other sentence may call for row 2.
+    budget = {"artifact_kib": 100, "accuracy_drop": 0.02}
+    record = make.build(make.four_rows(), baseline=1, budget=budget)
+    said = findings(record, "laptop")
+    assert said[0].startswith("Ship row 3 (quantize): the only row within the budget.")
+    assert [sentence for sentence in said if "ship row" in sentence.lower()] == [said[0]]
+    assert any(sentence.startswith("int8 row 3 (quantize) is 1.41x") for sentence in said)
+
+
+def test_what_a_perfect_baseline_may_lose_is_said_and_not_nothing(perfect):
+    assert default_drop(perfect, "laptop") is None
+    assert allowed_drop(perfect, "laptop") is None
+    advice = recommend(perfect, "laptop")
+    assert advice.index == 2
+    assert advice.reasons.startswith("Ship row 2 (prune): the fastest of 3 rows measured.")
+    assert advice.reasons.endswith(
+        "No change of mse counted as too much, for 1 % of the baseline's 0 is nothing: a budget's "
+        "accuracy_drop, in the unit of mse, would limit it."
+    )
+
+
+def test_a_budget_limits_what_a_perfect_baseline_may_lose(perfect):
+    perfect.recipe["budget"] = {"accuracy_drop": 0.003}
+    assert allowed_drop(perfect, "laptop") == 0.003
+    advice = recommend(perfect, "laptop")
+    assert advice.index == 1
+    assert "No change of" not in advice.reasons
+
+
+@pytest.mark.parametrize("metric", ["agreement", "binary-accuracy", "binary-agreement", "r2"])
+def test_a_point_of_any_rate_and_of_r2_may_be_lost(make, metric):
+    record = make.build(make.four_rows(), baseline=1, metric=metric)
+    assert allowed_drop(record, "laptop") == 0.01
+
+
+def test_a_row_that_only_its_score_tells_from_the_baseline_reads_well(make):
+    specs = make.four_rows()[1:3]
+    specs[1].bytes, specs[1].accuracy = specs[0].bytes, 0.9582
+    for spec in specs:
+        spec.seconds = None
+    reasons = recommend(make.build(specs, budget={"artifact_kib": 900}), "laptop").reasons
+    assert "Against baseline row 0 it is as large, and its accuracy changes by" in reasons

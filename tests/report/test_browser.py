@@ -52,6 +52,7 @@ def opened(browser, tmp_path):
 
 
 RECORDS = ["chain", "one_row", "failed", "lower_is_better", "two_targets", "adversarial"]
+CHOICES = ["chain", "clustered", "lower_is_better", "failed", "two_targets", "perfect"]
 
 
 @pytest.mark.parametrize("name", [*RECORDS, "clustered"])
@@ -112,7 +113,7 @@ def asked_of_python(record, target, places):
     return recommend(changed, target)
 
 
-@pytest.mark.parametrize("name", ["chain", "clustered", "lower_is_better", "failed", "two_targets"])
+@pytest.mark.parametrize("name", CHOICES)
 def test_sliders_give_the_answer_that_python_gives(name, opened, request):
     record = request.getfixturevalue(name)
     tab = opened(record)

@@ -26,7 +26,9 @@ def test_every_limit_has_a_slider_that_starts_at_the_recipes_budget(chain):
     assert (start["model_peak_mib"].value, start["model_peak_mib"].words) == (None, "no limit")
 
 
-@pytest.mark.parametrize("name", ["chain", "clustered", "lower_is_better", "one_row", "failed"])
+@pytest.mark.parametrize(
+    "name", ["chain", "clustered", "lower_is_better", "one_row", "failed", "perfect"]
+)
 def test_stops_rise_and_reach_from_none_to_all_rows(name, request):
     record = request.getfixturevalue(name)
     table = choice_table(record, "laptop")
@@ -97,3 +99,13 @@ def test_the_form_waits_for_the_script(chain):
     assert form.startswith('<form class="budget" hidden>')
     assert form.count('type="range"') == 4
     assert 'id="limit-3-0"' in form
+
+
+def test_a_drop_without_a_limit_of_its_own_has_a_slider_all_the_same(perfect):
+    slider = by_field(perfect)["accuracy_drop"]
+    assert slider.label == "Change of mse from the baseline, no worse than"
+    assert (slider.stops[0].value, slider.stops[-1].words) == (0.0, "no limit")
+    assert slider.start == len(slider.stops) - 1
+    perfect.recipe["budget"] = {"accuracy_drop": 0.005}
+    slider = by_field(perfect)["accuracy_drop"]
+    assert slider.stops[slider.start].words == "+0.005"

@@ -6,6 +6,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.text import Text
 
+from compress.pareto import recommend
 from compress.report.pareto_figure import draw_pareto
 from compress.report.pareto_info import pareto_info
 from compress.report.plots import LIGHT, render
@@ -144,3 +145,9 @@ def test_text_has_the_contrast_that_wcag_asks_for():
     for colour in (LIGHT.ink, LIGHT.muted):
         lighter, darker = sorted((luminance(colour), luminance(LIGHT.face)), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def test_the_subtitle_is_the_advice_and_nothing_else(chain):
+    figure = draw_pareto(pareto_info(chain, "laptop"))
+    drawn = [" ".join(text.get_text().split()) for text, _ in texts(figure)]
+    assert recommend(chain, "laptop").reasons in drawn

@@ -102,3 +102,13 @@ def test_separate_figures_carry_number_and_target(make, tmp_path):
     assert "pareto-1-laptop.png" in names
     assert "pareto-2-laptop.png" in names
     assert "numbers from one section do not compare" in (tmp_path / "report.html").read_text()
+
+
+def test_scores_against_different_references_are_never_on_one_front(make):
+    records = [make.build(make.four_rows(), baseline=1) for _ in range(4)]
+    for record in records[1:]:
+        record.task.reference = "row 0"
+    records[3].rows[0].fingerprint = "another model"
+    found = groups(records)
+    assert [len(group.members) for group in found] == [1, 2, 1]
+    assert found[1].heading.endswith(", scored against row 0")

@@ -194,7 +194,7 @@ def test_row_facts_say_what_the_table_cannot(chain):
     assert facts["Inside the file"] == "weights 45.2 KiB (int8 45.2 KiB), graph 45.2 KiB"
     assert facts["Float between int8"] == "ReduceMean"
     assert facts["Parity with its module"].startswith("99.80 % same answer, largest error 0.031")
-    assert "p99 needs more samples" in facts["Latency"]
+    assert "p99 needs 299 timed runs; 7 processes, 210 timed runs" in facts["Latency"]
 
 
 def test_bits_per_token_are_told_with_their_perplexity(lower_is_better):

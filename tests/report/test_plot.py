@@ -156,3 +156,11 @@ def test_ticks_of_other_scales_are_round_too():
 )
 def test_brief(long, short):
     assert brief(long) == short
+
+
+def test_a_tie_says_in_what(make):
+    specs = make.four_rows()[1:4]
+    specs[2].seconds, specs[2].flips = 64.5e-6, (351, 194)
+    info = pareto_info(make.build(specs), "laptop")
+    facts = dict(plot_data(plot_of(info))["points"][1]["facts"])
+    assert facts["in accuracy and speed not told from"] == "2 quantize"

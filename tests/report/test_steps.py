@@ -70,3 +70,13 @@ def test_the_table_has_the_numbers_of_the_panels(chain):
     assert '<th scope="row">3 quantize</th>' in table
     for cell in ("90.0 µs", "0.71x", "4.36x", "91.92 %", "≈ −0.04 pt"):
         assert f"<td>{cell}</td>" in table
+
+
+def test_words_are_against_the_baseline_and_say_so(chain):
+    info = stages_info(chain, "laptop")
+    latency = panels(info)[1]
+    assert "90.0 µs 4.36x<" in latency
+    assert "0.71x" not in latency
+    assert "Changes in words are against the baseline" in steps_figure(info)
+    table = steps_table(info)
+    assert '<th scope="col">vs row before</th><th scope="col">vs baseline</th>' in table

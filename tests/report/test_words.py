@@ -1,5 +1,7 @@
 """Numbers in words."""
 
+import math
+
 import pytest
 
 from compress.pareto.words import (
@@ -10,11 +12,14 @@ from compress.pareto.words import (
     plain,
     ratio_words,
     score,
+    score_cell,
+    score_cells,
     score_change,
     score_interval,
     size,
     times,
 )
+from compress.report.ticks import tick_score
 
 
 @pytest.mark.parametrize(
@@ -88,3 +93,45 @@ def test_plain_is_one_printable_line():
     assert plain("a\x1b[31m\u202eb\n c\t") == "a [31m b  c"
     assert plain("x" * 30, 10) == "x" * 9 + "…"
     assert plain("日本 ok") == "日本 ok"
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert score_change("accuracy", -1e-5) == "0.00 pt"
+    assert score_change("accuracy", 1e-5) == "0.00 pt"
+    assert score_change("mse", -0.0) == "0"
+    assert score_change("r2", -1e-6) == "0.0000"
+    assert score_interval("accuracy", -1e-5, 0.001) == "[0.00, +0.10]"
+    assert score("accuracy", -1e-9) == "0.00 %"
+    assert tick_score("accuracy", -1e-17, 0.1) == "0 %"
+    assert tick_score("mse", -1e-17, 0.1) == "0"
+
+
+def test_an_interval_is_shown_as_it_is():
+    assert score_cells("accuracy", 1.0, 0.9124, 1.0) == ("100.00", "[91.24, 100.00]")
+    assert score_cell("accuracy", 1.0, 0.9124, 1.0) == "100.00 [91.24, 100.00]"
+    assert score_cells("mse", 0.0021, 0.0013, 0.0042) == ("0.002100", "[0.001300, 0.004200]")
+    assert score_cells("loss", 2.79, 2.749, 2.8333) == ("2.790", "[2.749, 2.833]")
+    assert score_cells("loss", 2.1e-9, 1e-9, 3e-9) == ("2.1e-09", "[1e-09, 3e-09]")
+    assert score_cells("loss", 123456.7, 1e5, 2e5) == ("1.235e+05", "[1e+05, 2e+05]")
+    assert score_cells("mse", 0.0, 0.0, 0.0) == ("0", "[0, 0]")
+
+
+def test_an_interval_narrower_than_four_digits_gets_more_of_them():
+    assert score_cells("loss", 7.0763, 7.07628, 7.07634) == ("7.076300", "[7.076280, 7.076340]")
+    assert score_cells("loss", 1000.5, 1000.4, 1000.6) == ("1000.50", "[1000.40, 1000.60]")
+
+
+@pytest.mark.parametrize("end", [math.nan, math.inf])
+def test_an_interval_without_an_end_can_be_shown(end):
+    assert score_cells("mse", 0.5, 0.4, end) == ("0.5", f"[0.4, {end}]")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0 s"), (1e-9, "under 0.01 µs"), (1e-8, "0.01 µs")]
+)
+def test_a_time_is_never_rounded_to_nothing(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_ratio_is_never_rounded_to_nothing():
+    assert times(0.0042) == "0.0042x"
