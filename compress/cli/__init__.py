@@ -114,6 +114,13 @@ def _add_run(commands: Commands) -> None:
     )
     _recipe_arguments(run)
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
+    run.add_argument(
+        "--repeat",
+        type=int,
+        metavar="N",
+        help="run it with N seeds, from the recipe's own on, and report the spread over them "
+        "(default folder: runs/NAME-repeat)",
+    )
     run.add_argument("--fresh", action="store_true", help="start over instead of going on")
     run.add_argument(
         "--quick", action="store_true", help="measure roughly, in a fraction of the time"
@@ -137,7 +144,9 @@ def _add_plan(commands: Commands) -> None:
 
 def _add_report(commands: Commands) -> None:
     report = commands.add_parser("report", help="rebuild the report of a run, or overlay several")
-    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    report.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders, or folders of `run --repeat`"
+    )
     report.add_argument("--out", metavar="DIR", help="where an overlay goes (default: overlay)")
     _common(report)
 

@@ -1,19 +1,32 @@
-"""``compresskit report``: rebuild the report of one run, or overlay several."""
+"""``compresskit report``: rebuild the report of one run, or set several side by side."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from compress.record import Record
+from compress.errors import RecordError
+from compress.record import RECORD_NAME, Record, write_atomically
 from compress.report import overlay, render_table, write_report
+from compress.report.repeat import gather, is_repeat
+from compress.report.repeat_compare import comparison
+from compress.report.repeat_facts import REPEAT_NAME
+from compress.report.repeat_page import write_repeat
+from compress.report.repeat_table import repeat_text
+from compress.report.table import markdown_list
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    records = [Record.load(Path(folder)) for folder in arguments.runs]
+    folders = [Path(given) for given in arguments.runs]
+    repeated = [_is_repeated(folder) for folder in folders]
+    if any(repeated):
+        _report_repeats(folders, repeated, arguments.out)
+        return 0
+    records = [Record.load(folder) for folder in folders]
     if len(records) == 1 and arguments.out is None:
-        written = write_report(records[0], _folder_of(arguments.runs[0]))
+        written = write_report(records[0], _folder_of(folders[0]))
         print(render_table(records[0]))
     else:
         written = overlay(records, Path(arguments.out or "overlay"))
@@ -21,6 +34,32 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _folder_of(given: str) -> Path:
-    path = Path(given)
-    return path if path.is_dir() else path.parent
+def _is_repeated(given: Path) -> bool:
+    if given.name == REPEAT_NAME:
+        return True
+    return given.is_dir() and not (given / RECORD_NAME).exists() and is_repeat(given)
+
+
+def _report_repeats(folders: Sequence[Path], repeated: Sequence[bool], out: str | None) -> None:
+    if not all(repeated):
+        single = folders[list(repeated).index(False)]
+        raise RecordError(
+            f"{single}: this is no repeated run, and {folders[list(repeated).index(True)]} is one; "
+            "give runs of one kind."
+        )
+    repeats = [gather(_folder_of(folder)) for folder in folders]
+    if len(repeats) == 1:
+        written = write_repeat(repeats[0], Path(out or _folder_of(folders[0])))
+    else:
+        sentences = comparison(repeats)
+        written = [Path(out or "overlay") / "comparison.md"]
+        write_atomically(written[0], markdown_list(sentences))
+    for repeat in repeats:
+        print(repeat_text(repeat), end="")
+    if len(repeats) > 1:
+        print("\n".join(sentences))
+    print("\n" + "\n".join(str(path) for path in written))
+
+
+def _folder_of(given: Path) -> Path:
+    return given if given.is_dir() else given.parent

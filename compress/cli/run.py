@@ -17,6 +17,11 @@ from compress.pareto import recommend
 from compress.recipe import Recipe
 from compress.record import Record
 from compress.report import render_table, write_report
+from compress.report.repeat import summary
+from compress.report.repeat_facts import FEWEST_SEEDS
+from compress.report.repeat_page import write_repeat
+from compress.report.repeat_table import repeat_text
+from compress.running.repeat import check_single, failure, prepare, run_seeds, seeds_of
 from compress.tracking import Tracking
 
 _BUDGET_MISSED = 3
@@ -29,29 +34,73 @@ def run(arguments: argparse.Namespace) -> int:
     """
     complete_launch()
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
+    if arguments.repeat is not None:
+        return _repeat(arguments, recipe)
     folder = Path(arguments.out or Path("runs") / recipe.name)
-    progress = Progress()
-    first = process_index() == 0  # of a launch, only the first process writes and speaks
-    tracking = Tracking.of(arguments.track if first else [], progress.note)
-
-    def observer(event: Mapping[str, Any]) -> None:
-        progress(event)
-        tracking(event)
-
-    record = recipe.execute(
-        workdir=folder,
-        mode=mode_of(arguments),
-        fresh=arguments.fresh,
-        observer=observer,
-    )
+    check_single(folder)
+    record = _execute(arguments, recipe, folder, Progress())
     leave()
-    if not first:
+    if not _is_first():
         return 0
     written = write_report(record, folder)
     print(render_table(record))
     report = next((path for path in written if path.suffix == ".html"), folder)
     print(f"\nreport: {report}")
     return _BUDGET_MISSED if _misses_budget(record) else 0
+
+
+def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
+    """Run the recipe with several seeds; 3 where the budget is missed with any of them."""
+    seeds = seeds_of(recipe.seed, arguments.repeat)
+    folder = Path(arguments.out or Path("runs") / f"{recipe.name}-repeat")
+    prepare(folder, fresh=arguments.fresh)
+    progress = Progress()
+
+    def execute(seed: int, own: Path) -> Record:
+        if _is_first():
+            progress.note(f"seed {seed} ({seeds.index(seed) + 1} of {len(seeds)}), in {own}")
+        reseeded = recipe.model_copy(update={"seed": seed})
+        record = _execute(arguments, reseeded, own, progress)
+        if _is_first():
+            write_report(record, own)
+        return record
+
+    records, failed = run_seeds(execute, folder, seeds)
+    leave()
+    if not _is_first():
+        return 0
+    missed = False
+    if len(records) >= FEWEST_SEEDS:
+        repeat = summary(records, {seed: str(error) for seed, error in failed.items()})
+        written = write_repeat(repeat, folder)
+        print(repeat_text(repeat))
+        print(f"report: {written[0]}")
+        missed = repeat.misses_budget
+    if failed:
+        raise failure(failed, len(records), folder)
+    return _BUDGET_MISSED if missed else 0
+
+
+def _execute(
+    arguments: argparse.Namespace, recipe: Recipe, folder: Path, progress: Progress
+) -> Record:
+    tracking = Tracking.of(arguments.track if _is_first() else [], progress.note)
+
+    def observer(event: Mapping[str, Any]) -> None:
+        progress(event)
+        tracking(event)
+
+    return recipe.execute(
+        workdir=folder,
+        mode=mode_of(arguments),
+        fresh=arguments.fresh,
+        observer=observer,
+    )
+
+
+def _is_first() -> bool:
+    """Of a launch, only the first process writes and speaks."""
+    return process_index() == 0
 
 
 def mode_of(arguments: argparse.Namespace) -> Mode:
