@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from compress.algorithms.features import Feature
@@ -19,6 +20,10 @@ __all__ = ["AttentionSource", "attention_source"]
 _PROJECTIONS = (("query", "key"), ("q_proj", "k_proj"), ("q_lin", "k_lin"), ("q", "k"))
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 _SCALES = ("scale", "scaling")
+_OF_MAPS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_OF_MAPS += (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_OF_MAPS += (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.GroupNorm)
+_OF_TOKENS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,14 @@ class AttentionSource:
         if not self.has_scores:
             return features[self.layers[0]]
         query, key = (self._by_head(features[name]) for name in self.layers)
-        scores: Tensor = query @ key.transpose(-2, -1) * self.scale
+        with torch.autocast(query.device.type, enabled=False):
+            scores: Tensor = query @ key.transpose(-2, -1) * self.scale
         return scores.softmax(-1) if softmax else scores
 
     def _by_head(self, feature: Tensor) -> Tensor:
-        return feature.reshape(*feature.shape[:2], self.heads, -1).transpose(1, 2)
+        # Half precision has too few digits for products that a softmax follows.
+        exact = feature.to(torch.promote_types(feature.dtype, torch.float32))
+        return exact.reshape(*feature.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def attention_source(
@@ -73,7 +81,19 @@ def attention_source(
     if own is None or len(own.shape) != 3 or own.shape[1] != own.shape[2]:
         return None
     # A square map of a convolution looks the same; only what surrounds it tells them apart.
-    return AttentionSource((name,)) if own.channels_last else None
+    return AttentionSource((name,)) if _is_among_tokens(module, name) else None
+
+
+def _is_among_tokens(module: nn.Module, name: str) -> bool:
+    """Whether the nearest layers around a module work on tokens, and not on maps."""
+    while name:
+        layers = list(module.get_submodule(name).modules())
+        if any(isinstance(layer, _OF_MAPS) for layer in layers):
+            return False
+        if any(isinstance(layer, _OF_TOKENS) for layer in layers):
+            return True
+        name = name.rpartition(".")[0]
+    return False
 
 
 def _number(module: nn.Module, names: tuple[str, ...]) -> float | None:

@@ -25,26 +25,27 @@ __all__ = [
     "aligned",
     "capture",
     "channels_first",
+    "first_tensor",
     "matching",
+    "norm_axis",
+    "own_axis",
     "pooled",
     "survey",
     "uniform_map",
 ]
 
-# Modules that say where the channels are of what passes through them.
-_CHANNELS_SECOND = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.GroupNorm,
-)
-_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
+# Layers that say where the channels are of what they give themselves.
+_Kinds = tuple[type[nn.Module], ...]
+_CONVOLUTIONS: _Kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONVOLUTIONS += (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_BATCH_NORMS: _Kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_INSTANCE_NORMS: _Kinds = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_CHANNELS_SECOND = (*_CONVOLUTIONS, *_BATCH_NORMS, nn.GroupNorm, *_INSTANCE_NORMS)
+_CHANNELS_SECOND += (nn.ChannelShuffle, nn.PixelShuffle, nn.PixelUnshuffle)
+_CHANNELS_LAST: _Kinds = (nn.Linear, nn.Bilinear, nn.Embedding, nn.MultiheadAttention)
+_CHANNELS_LAST += (nn.RNN, nn.LSTM, nn.GRU)
+_CHANNELS_LAST += (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+_NORMS: _Kinds = (nn.LayerNorm, nn.RMSNorm)
 _Tell = Callable[[str, Tensor], None]
 
 _POOLS: tuple[Callable[..., Tensor], ...] = (
@@ -56,55 +57,96 @@ _POOLS: tuple[Callable[..., Tensor], ...] = (
 
 @dataclass(frozen=True)
 class Feature:
-    """What a module gives: its shape for one sample, and whether channels are its last axis.
+    """What a module gives: its shape for one sample, and the axis of its channels.
 
-    ``calls``: how often the module ran in one pass of the net.
+    ``axis`` counts from the samples, which are on axis 0; ``None`` where the module by itself does
+    not say. ``calls``: how often the module ran in one pass of the net.
     """
 
     shape: tuple[int, ...]
-    channels_last: bool
+    axis: int | None
     calls: int
-
-    @property
-    def channels(self) -> int:
-        """How many channels it has."""
-        return self.shape[-1 if self.channels_last else 0]
 
 
 @torch.no_grad()
 def survey(module: nn.Module, inputs: Inputs) -> dict[str, Feature]:
     """Every module below ``module`` that gives a tensor per sample, by path, in the net's order.
 
-    Where a module gives a tuple or a mapping, its first tensor counts.
+    Where a module gives a tuple or a mapping, its first tensor counts. The net is run a second time
+    on twice the samples, which tells axes of samples from others of the same size.
     """
-    found: dict[str, list[Tensor]] = {}
     was_training = module.training
     module.eval()
     try:
-        with _hooked(module, dict(module.named_modules()), lambda name, t: _append(found, name, t)):
-            outputs = forward(module, inputs)
+        found, samples = _given(module, inputs)
+        again, twice = _given(module, _doubled(inputs))
     finally:
         module.train(was_training)
     return {
-        name: Feature(tuple(found[name][-1].shape[1:]), _is_last(module, name), len(found[name]))
-        for name, _ in module.named_modules()
-        if name in found and found[name][-1].dim() > 1 and len(found[name][-1]) == len(outputs)
+        name: Feature(
+            tuple(found[name][-1].shape[1:]),
+            own_axis(inner, found[name][-1].dim()),
+            len(found[name]),
+        )
+        for name, inner in module.named_modules()
+        if _has_samples(found.get(name), samples) and _has_samples(again.get(name), twice)
     }
+
+
+def own_axis(layer: nn.Module, rank: int) -> int | None:
+    """The axis of channels of what a layer gives, where its own definition says so.
+
+    A class that is derived from one of torch's, with a forward of its own, says nothing.
+
+    Args:
+        layer: a module.
+        rank: axes of what it gives, samples and all.
+    """
+    if rank == 2 or _is_one_of(layer, _CHANNELS_SECOND):
+        return 1
+    return rank - 1 if _is_one_of(layer, _CHANNELS_LAST) else None
+
+
+def norm_axis(layer: nn.Module, rank: int) -> int | None:
+    """The last axis of a norm over it, which mostly is that of channels; ``None`` for others.
+
+    Only where nothing else tells: there are norms over positions, too.
+    """
+    if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and _is_one_of(layer, _NORMS):
+        return rank - 1 if len(layer.normalized_shape) == 1 else None
+    return None
 
 
 @contextmanager
 def capture(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """While open, each pass leaves what the named modules gave in the dictionary.
+    """While open, the dictionary has what the named modules gave in the last pass.
 
-    Copies, with their gradients: an activation that works in place does not reach them.
+    Copies, with their gradients: an activation that works in place does not reach them. A module
+    that was not called in that pass is not there.
+
+    Raises:
+        DataError: a module is called again in one pass; raised in that pass.
     """
     seen: dict[str, Tensor] = {}
 
     def remember(name: str, tensor: Tensor) -> None:
+        if name in seen:
+            mode = "training" if module.training else "inference"
+            raise DataError(
+                f"{name!r} runs several times in one pass in {mode}, so that it has no one output "
+                "for a loss to look at; name a module around or before it."
+            )
         seen[name] = tensor.clone()
 
-    with _hooked(module, {name: module.get_submodule(name) for name in names}, remember):
-        yield seen
+    def forget(*_: object) -> None:
+        seen.clear()
+
+    handle = module.register_forward_pre_hook(forget)
+    try:
+        with _hooked(module, {name: module.get_submodule(name) for name in names}, remember):
+            yield seen
+    finally:
+        handle.remove()
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -131,9 +173,9 @@ def uniform_map(students: int, teachers: int) -> list[int]:
     return [(place + 1) * teachers // students - 1 for place in range(students)]
 
 
-def channels_first(feature: Tensor, channels_last: bool) -> Tensor:
-    """The feature as ``(n, channels, ...)``."""
-    return feature.movedim(-1, 1) if channels_last else feature
+def channels_first(feature: Tensor, axis: int) -> Tensor:
+    """The feature as ``(n, channels, ...)``, its channels taken from ``axis``."""
+    return feature.movedim(axis, 1)
 
 
 def pooled(feature: Tensor) -> Tensor:
@@ -187,7 +229,7 @@ class Adapter(nn.Module):
 def _hooked(module: nn.Module, modules: Mapping[str, nn.Module], tell: _Tell) -> Iterator[None]:
     def hook(name: str) -> Callable[..., None]:
         def after(_: nn.Module, __: object, output: object) -> None:
-            tensor = _first_tensor(output)
+            tensor = first_tensor(output)
             if tensor is not None:
                 tell(name, tensor)
 
@@ -205,11 +247,8 @@ def _hooked(module: nn.Module, modules: Mapping[str, nn.Module], tell: _Tell) ->
             handle.remove()
 
 
-def _append(found: dict[str, list[Tensor]], name: str, tensor: Tensor) -> None:
-    found.setdefault(name, []).append(tensor)
-
-
-def _first_tensor(output: object) -> Tensor | None:
+def first_tensor(output: object) -> Tensor | None:
+    """The first tensor of what a module gave; ``None`` where there is none."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):
@@ -219,16 +258,31 @@ def _first_tensor(output: object) -> Tensor | None:
     return None
 
 
-def _is_last(root: nn.Module, name: str) -> bool:
-    """Whether channels come last: as the nearest module around it that has a layer knows."""
-    while name:
-        layers = list(root.get_submodule(name).modules())
-        if any(isinstance(layer, _CHANNELS_SECOND) for layer in layers):
-            return False
-        if any(isinstance(layer, _CHANNELS_LAST) for layer in layers):
-            return True
-        name = name.rpartition(".")[0]
-    return False
+def _given(module: nn.Module, inputs: Inputs) -> tuple[dict[str, list[Tensor]], int]:
+    """What every module gave, call by call, and how many samples came out."""
+    found: dict[str, list[Tensor]] = {}
+
+    def remember(name: str, tensor: Tensor) -> None:
+        found.setdefault(name, []).append(tensor)
+
+    with _hooked(module, dict(module.named_modules()), remember):
+        samples = len(forward(module, inputs))
+    return found, samples
+
+
+def _doubled(inputs: Inputs) -> Inputs:
+    if isinstance(inputs, dict):
+        return {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
+    return torch.cat([inputs, inputs])
+
+
+def _has_samples(found: list[Tensor] | None, samples: int) -> bool:
+    return found is not None and found[-1].dim() > 1 and len(found[-1]) == samples
+
+
+def _is_one_of(layer: nn.Module, kinds: _Kinds) -> bool:
+    forward = None if "forward" in vars(layer) else type(layer).forward
+    return any(isinstance(layer, kind) and forward is kind.forward for kind in kinds)
 
 
 def _square(feature: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from compress.algorithms.features import (
     capture,
     channels_first,
     matching,
+    norm_axis,
+    own_axis,
     pooled,
     survey,
     uniform_map,
@@ -82,11 +84,11 @@ def test_every_net_has_features_and_computes_the_same_while_they_are_caught(name
         outputs = net(example)
     assert torch.equal(outputs, expected)
     assert {n: tuple(t.shape[1:]) for n, t in seen.items()} == {n: found[n].shape for n in names}
-    last = channels_first(seen["head"], found["head"].channels_last).clone()
+    last = channels_first(seen["head"], found["head"].axis).clone()
     assert torch.equal(last, outputs)
     assert not any(hooks_of(net))
     net(torch.zeros_like(example))
-    again = channels_first(seen["head"], found["head"].channels_last)
+    again = channels_first(seen["head"], found["head"].axis)
     assert torch.equal(again, last)  # closed: no longer followed
 
 
@@ -149,27 +151,104 @@ def test_a_teacher_with_fewer_layers_is_explained():
         uniform_map(3, 2)
 
 
+class SameLength(nn.Conv1d):
+    """Channels last around a convolution: derived from it, and another thing."""
+
+    def forward(self, x):
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
 @pytest.mark.parametrize(
-    ("net", "last", "second"),
+    ("layer", "rank", "axis"),
     [
-        ("attention", ["blocks", "blocks.0", "blocks.0.attention", "norm"], ["embed"]),
-        ("conv1d", [], ["conv1", "norm1"]),
-        ("resnet", [], ["blocks.0", "blocks.1.shortcut"]),
+        (nn.Linear(3, 2), 2, 1),
+        (nn.ReLU(), 2, 1),
+        (nn.Linear(3, 2), 4, 3),
+        (nn.Embedding(3, 2), 3, 2),
+        (nn.GRU(3, 2, batch_first=True), 3, 2),
+        (nn.LSTM(3, 4, batch_first=True, bidirectional=True, proj_size=2), 3, 2),
+        (nn.MultiheadAttention(4, 2, batch_first=True), 3, 2),
+        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 3, 2),
+        (nn.Conv1d(3, 2, 1), 3, 1),
+        (nn.BatchNorm2d(3), 4, 1),
+        (nn.GroupNorm(1, 3), 3, 1),
+        (nn.PixelShuffle(2), 4, 1),
+        (SameLength(3, 2, 1), 3, None),
+        (nn.ReLU(), 3, None),
+        (nn.Sequential(nn.Linear(3, 2)), 3, None),
+        (nn.LayerNorm(3), 3, None),
     ],
 )
-def test_where_the_channels_are_is_told_from_the_layers_around(net, last, second):
-    case = NETS[net]
-    found = survey(case.build(), case.example())
-    assert all(found[name].channels_last for name in last)
-    assert not any(found[name].channels_last for name in second)
+def test_a_layer_says_where_its_channels_are_only_where_its_definition_does(layer, rank, axis):
+    assert own_axis(layer, rank) == axis
+
+
+def test_a_norm_over_one_axis_is_mostly_over_channels():
+    assert norm_axis(nn.LayerNorm(3), 4) == 3
+    assert norm_axis(nn.RMSNorm(3), 3) == 2
+    assert norm_axis(nn.LayerNorm([2, 3]), 4) is None
+    assert norm_axis(nn.BatchNorm1d(3), 3) is None
+
+
+class StepsFirst(nn.Module):
+    """Time is on axis 0 between the two transposes, and samples on axis 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.rnn(x.transpose(0, 1))[0][-1])
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+def test_steps_in_time_are_no_samples_even_where_there_are_as_many(steps):
+    assert list(survey(StepsFirst(), torch.randn(2, steps, 3))) == ["head"]
+
+
+class Skips(nn.Module):
+    """A layer that training runs not at all, or twice."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.inner, self.times = nn.Linear(4, 4), times
+
+    def forward(self, x):
+        for _ in range(self.times if self.training else 1):
+            x = self.inner(x)
+        return x
+
+
+def test_a_layer_that_did_not_run_in_the_last_pass_is_not_there():
+    net, x = Skips(0).eval(), torch.randn(2, 4)
+    with capture(net, ["inner"]) as seen:
+        net(x)
+        assert torch.equal(seen["inner"], net(x))
+        net.train()(x)
+        assert seen == {}
+    assert not any(hooks_of(net))
+
+
+def test_a_layer_that_runs_several_times_in_training_alone_is_refused():
+    net = Skips(2).train()
+    with (
+        pytest.raises(DataError) as caught,
+        capture(net, ["inner"]),
+    ):
+        net(torch.randn(2, 4))
+    assert str(caught.value) == (
+        "'inner' runs several times in one pass in training, so that it has no one output for a "
+        "loss to look at; name a module around or before it."
+    )
+    assert not any(hooks_of(net))
 
 
 def test_channels_come_first_and_are_pooled():
     tokens = torch.randn(2, 5, 3)
-    assert channels_first(tokens, True).shape == (2, 3, 5)
-    assert torch.allclose(pooled(channels_first(tokens, True)), tokens.mean(1), atol=1e-6)
+    assert channels_first(tokens, 2).shape == (2, 3, 5)
+    assert torch.allclose(pooled(channels_first(tokens, 2)), tokens.mean(1), atol=1e-6)
     vector = torch.randn(2, 3)
-    assert torch.equal(pooled(channels_first(vector, True)), vector)
+    assert torch.equal(pooled(channels_first(vector, 1)), vector)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +357,17 @@ def test_the_zoos_attention_gives_its_scores():
     assert source.layers == ("blocks.1.attention.query", "blocks.1.attention.key")
     assert source.heads == 2
     assert source.scale == pytest.approx(net.blocks[1].attention.scale)
+
+
+def test_scores_of_half_precision_are_worked_out_in_float32():
+    net, x = nn.Sequential(Attention(("q", "k"), "heads")), torch.randn(3, 5, 8)
+    source = attention_source(net, "0", survey(net, x))
+    with capture(net, source.layers) as seen:
+        net(x)
+    half = {name: (100 * feature).half() for name, feature in seen.items()}
+    exact = source.maps({name: feature.float() for name, feature in half.items()}, softmax=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(source.maps(half, softmax=False), exact)
 
 
 @pytest.mark.parametrize("name", ["norm", "blocks.0.expand"])

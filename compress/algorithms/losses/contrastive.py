@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.algorithms.losses.checks import same_batch
+from compress.algorithms.losses.relation import inner
 from compress.errors import DataError
 
 __all__ = ["Embedding", "crd"]
@@ -25,13 +26,13 @@ def crd(student: Tensor, teacher: Tensor, temperature: float = 0.07) -> Tensor:
     Raises:
         DataError: the shapes differ.
     """
-    same_batch(student, teacher)
+    student, teacher = same_batch(student, teacher)
     if student.shape != teacher.shape:
         raise DataError(
             f"crd: the student's embedding is {tuple(student.shape)} and the teacher's is "
             f"{tuple(teacher.shape)}; both need the same width."
         )
-    scores = F.normalize(student) @ F.normalize(teacher).T / temperature
+    scores = inner(F.normalize(student), F.normalize(teacher)) / temperature
     own = torch.arange(len(scores), device=scores.device)
     return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.algorithms.features import aligned
-from compress.algorithms.losses.checks import same_batch
+from compress.algorithms.losses.checks import in_float32, same_batch
 from compress.errors import DataError
 
 __all__ = ["attention_maps", "attention_transfer", "hidden", "hint"]
@@ -25,7 +25,7 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         DataError: maps that cannot be brought to one size, or channels that differ.
     """
-    student, teacher = aligned(student, teacher)
+    student, teacher = aligned(*in_float32(student, teacher))
     if student.shape != teacher.shape:
         raise DataError(
             f"hint: the student's feature has {student.shape[1]} channels and the teacher's "
@@ -46,7 +46,7 @@ def attention_transfer(student: Tensor, teacher: Tensor, power: float = 2.0) -> 
     Raises:
         DataError: features without positions, or maps that cannot be brought to one size.
     """
-    student, teacher = aligned(student, teacher)
+    student, teacher = aligned(*in_float32(student, teacher))
     if student.dim() < 3:
         raise DataError(
             "attention-transfer compares maps, and a feature here has no positions: choose layers "
@@ -74,6 +74,7 @@ def hidden(student: Tensor, teacher: Tensor, own_tokens: Tensor | None = None) -
             f"hidden: the student's states are {tuple(student.shape)} and the teacher's "
             f"{tuple(teacher.shape)}; both must see the same tokens: use hint where they do not."
         )
+    student, teacher = in_float32(student, teacher)
     if own_tokens is not None and own_tokens.shape == student.shape[:2]:
         student, teacher = student[own_tokens], teacher[own_tokens]
     return F.mse_loss(student, teacher)
@@ -94,7 +95,7 @@ def attention_maps(student: Tensor, teacher: Tensor, own_tokens: Tensor | None =
     Raises:
         DataError: different tokens.
     """
-    same_batch(student, teacher)
+    student, teacher = same_batch(student, teacher)
     if student.shape[2:] != teacher.shape[2:]:
         raise DataError(
             f"attention-maps: the student attends over {tuple(student.shape[2:])} queries and keys "

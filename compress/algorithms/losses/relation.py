@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from compress.algorithms.losses.checks import same_batch
 
-__all__ = ["pkt", "rkd_angle", "rkd_distance", "similarity"]
+__all__ = ["inner", "pkt", "rkd_angle", "rkd_distance", "similarity"]
 
 _TINY = 1e-12
 # Samples closer than this share of the mean squared distance count as one point.
@@ -64,7 +64,7 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         DataError: different numbers of samples.
     """
-    a, b = (F.normalize(x @ x.T) for x in _vectors(student, teacher))
+    a, b = (F.normalize(inner(x, x)) for x in _vectors(student, teacher))
     return F.mse_loss(a, b)
 
 
@@ -85,8 +85,14 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(_choices(a), _choices(b), reduction="batchmean", log_target=True)
 
 
+def inner(rows: Tensor, others: Tensor) -> Tensor:
+    """The inner products of all rows with all others, not in mixed precision's half."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ others.T
+
+
 def _vectors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    same_batch(student, teacher)
+    student, teacher = same_batch(student, teacher)
     return student.reshape(len(student), -1), teacher.reshape(len(teacher), -1)
 
 
@@ -96,19 +102,19 @@ def _angles(vectors: Tensor) -> tuple[Tensor, Tensor]:
     From inner products, so that no tensor holds the vectors of all pairs.
     """
     centred = vectors - vectors.mean(0)
-    gram = centred @ centred.T
+    gram = inner(centred, centred)
     norms = gram.diagonal()
     squares = norms[:, None] + norms - 2 * gram
     apart = (squares > _COINCIDE * squares.mean()) & _different(gram)
     lengths = torch.where(apart, squares, 1.0).sqrt()
-    inner = gram[None] - gram[:, :, None] - gram[:, None, :] + norms[:, None, None]
-    return inner / (lengths[:, :, None] * lengths[:, None, :]), apart
+    products = gram[None] - gram[:, :, None] - gram[:, None, :] + norms[:, None, None]
+    return products / (lengths[:, :, None] * lengths[:, None, :]), apart
 
 
 def _choices(vectors: Tensor) -> Tensor:
     """Logarithm of the probability with which each sample chooses each other, ``(n, n - 1)``."""
     unit = F.normalize(vectors)
-    affinity = ((unit @ unit.T + 1) / 2)[_different(unit)].view(len(unit), -1).clamp(min=1e-7)
+    affinity = ((inner(unit, unit) + 1) / 2)[_different(unit)].view(len(unit), -1).clamp(min=1e-7)
     return (affinity / affinity.sum(1, keepdim=True)).log()
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from compress.algorithms import losses as functions
 from compress.algorithms.attention import AttentionSource, attention_source
-from compress.algorithms.features import Adapter, Feature, channels_first
+from compress.algorithms.features import Adapter
 from compress.stages.losses.base import LossBlock, Paths
+from compress.stages.losses.layers import AxisSetting, Seen, axes_of, mean_of, seen
 from compress.stages.terms import Answer, Layers, Scene, Term
 
 __all__ = ["AttentionMapsLoss", "AttentionTransferLoss", "HiddenLoss", "HintLoss"]
 
 #: Of the student's feature, the teacher's, and which tokens count where texts are padded.
 _Compare = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+_Pair = tuple[Seen, Seen]
 
 
 class PairedBlock(LossBlock):
@@ -36,7 +36,30 @@ class PairedBlock(LossBlock):
         return scene.pairs(self.kind, self.student, self.teacher)
 
 
-class HintLoss(PairedBlock):
+class ChannelsBlock(PairedBlock):
+    """``axis``: that of the channels of what the layers give, where it is not to be found.
+
+    One for both nets, or a mapping with ``student`` and ``teacher``; samples are on axis 0.
+    """
+
+    axis: AxisSetting | None = Field(
+        default=None,
+        description="The axis of channels where it cannot be told from the nets; samples are on 0.",
+    )
+
+    def seen(self, scene: Scene) -> list[_Pair]:
+        """The pairs of layers, with where their channels are."""
+        return [self._pair(scene, *names) for names in self.pairs(scene)]
+
+    def _pair(self, scene: Scene, student: str, teacher: str) -> _Pair:
+        ours, theirs = axes_of(self.axis)
+        return (
+            seen(self.kind, scene.student_layers, student, ours),
+            seen(self.kind, scene.teacher_layers, teacher, theirs),
+        )
+
+
+class HintLoss(ChannelsBlock):
     """Match feature maps (Romero et al. 2015).
 
     Where channels differ, a learned 1x1 convolution brings the student's to the teacher's; it is
@@ -47,16 +70,15 @@ class HintLoss(PairedBlock):
 
     def term(self, scene: Scene) -> Term:
         """Adapted differences, averaged over pairs."""
-        pairs = self.pairs(scene)
-        adapters = [_adapter(scene, pair, tokens=False) for pair in pairs]
+        pairs = self.seen(scene)
 
         def compare(student: Tensor, teacher: Tensor, _: Tensor | None) -> Tensor:
             return functions.hint(student, teacher)
 
-        return scene.tried(self.kind, _paired(scene, pairs, compare, adapters))
+        return scene.tried(self.kind, _paired(pairs, compare, _adapters(pairs)))
 
 
-class AttentionTransferLoss(PairedBlock):
+class AttentionTransferLoss(ChannelsBlock):
     """Match where activations are strong (Zagoruyko and Komodakis 2017); any widths."""
 
     kind: Literal["attention-transfer"] = "attention-transfer"
@@ -68,11 +90,11 @@ class AttentionTransferLoss(PairedBlock):
         def compare(student: Tensor, teacher: Tensor, _: Tensor | None) -> Tensor:
             return functions.attention_transfer(student, teacher, self.power)
 
-        return scene.tried(self.kind, _paired(scene, self.pairs(scene), compare))
+        return scene.tried(self.kind, _paired(self.seen(scene), compare))
 
 
-class HiddenLoss(PairedBlock):
-    """Match hidden states of transformers (Jiao et al. 2020).
+class HiddenLoss(ChannelsBlock):
+    """Match hidden states of transformers, ``(n, tokens, width)`` (Jiao et al. 2020).
 
     Where widths differ, a learned linear map brings the student's to the teacher's; it is thrown
     away afterwards. Padding does not count.
@@ -82,14 +104,23 @@ class HiddenLoss(PairedBlock):
 
     def term(self, scene: Scene) -> Term:
         """Adapted differences, averaged over pairs."""
-        pairs = self.pairs(scene)
-        adapters = [_adapter(scene, pair, tokens=True) for pair in pairs]
+        pairs = self.seen(scene)
 
         def compare(student: Tensor, teacher: Tensor, own_tokens: Tensor | None) -> Tensor:
             return functions.hidden(student.movedim(1, -1), teacher.movedim(1, -1), own_tokens)
 
-        term = _paired(scene, pairs, compare, adapters, tokens=True)
-        return scene.tried(self.kind, term)
+        return scene.tried(self.kind, _paired(pairs, compare, _adapters(pairs)))
+
+    def _pair(self, scene: Scene, student: str, teacher: str) -> _Pair:
+        nets = (scene.student_layers, scene.teacher_layers)
+        names, given = (student, teacher), axes_of(self.axis)
+        shapes = {net.features[name].shape for net, name in zip(nets, names, strict=True)}
+        ours, theirs = (
+            # By definition tokens come before their width; of equal states any order will do.
+            axis or net.axis(name, follow=len(shapes) > 1) or _last(net, name)
+            for net, name, axis in zip(nets, names, given, strict=True)
+        )
+        return seen(self.kind, nets[0], student, ours), seen(self.kind, nets[1], teacher, theirs)
 
 
 class AttentionMapsLoss(PairedBlock):
@@ -116,8 +147,9 @@ class AttentionMapsLoss(PairedBlock):
                     student.own_tokens,
                 )
                 for a, b in zip(ours, theirs, strict=True)
+                if _ran(a, student) and _ran(b, teacher)
             ]
-            return torch.stack(parts).mean()
+            return mean_of(parts, student)
 
         term = Term(function, _layers_of(ours), _layers_of(theirs))
         return scene.tried(self.kind, term)
@@ -133,51 +165,41 @@ class AttentionMapsLoss(PairedBlock):
         return source
 
 
-def _paired(
-    scene: Scene,
-    pairs: Sequence[tuple[str, str]],
-    compare: _Compare,
-    adapters: Sequence[nn.Module] = (),
-    *,
-    tokens: bool = False,
-) -> Term:
+def _paired(pairs: Sequence[_Pair], compare: _Compare, adapters: Sequence[nn.Module] = ()) -> Term:
     """The mean over pairs of layers of a comparison of their features, channels on axis 1."""
-    ours = [_feature(scene.student_layers, name, tokens) for name, _ in pairs]
-    theirs = [_feature(scene.teacher_layers, name, tokens) for _, name in pairs]
     between = nn.ModuleList(adapters or [nn.Identity() for _ in pairs])
 
     def function(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
-        parts = [
-            compare(
-                adapter(channels_first(student.features[a], ours[i].channels_last)),
-                channels_first(teacher.features[b], theirs[i].channels_last),
-                student.own_tokens,
-            )
-            for i, ((a, b), adapter) in enumerate(zip(pairs, between, strict=True))
-        ]
-        return torch.stack(parts).mean()
+        parts, idle = [], []
+        for (ours, theirs), adapter in zip(pairs, between, strict=True):
+            learning, teaching = ours.of(student), theirs.of(teacher)
+            if learning is None or teaching is None:
+                idle.append(adapter)
+            else:
+                parts.append(compare(adapter(learning), teaching, student.own_tokens))
+        return mean_of(parts, student, idle)
 
     learns = any(True for _ in between.parameters())
     return Term(
         function,
-        tuple(name for name, _ in pairs),
-        tuple(dict.fromkeys(name for _, name in pairs)),
+        tuple(ours.name for ours, _ in pairs),
+        tuple(dict.fromkeys(theirs.name for _, theirs in pairs)),
         between if learns else None,
     )
 
 
-def _adapter(scene: Scene, pair: tuple[str, str], *, tokens: bool) -> nn.Module:
-    before = _feature(scene.student_layers, pair[0], tokens).channels
-    after = _feature(scene.teacher_layers, pair[1], tokens).channels
-    return nn.Identity() if before == after else Adapter(before, after)
+def _adapters(pairs: Sequence[_Pair]) -> list[nn.Module]:
+    widths = [(ours.channels, theirs.channels) for ours, theirs in pairs]
+    return [nn.Identity() if a == b else Adapter(a, b) for a, b in widths]
 
 
-def _feature(layers: Layers, name: str, tokens: bool) -> Feature:
-    """What a layer gives; with ``tokens``, two axes are tokens and their width."""
-    feature = layers.features[name]
-    if tokens and len(feature.shape) == 2:
-        return replace(feature, channels_last=True)
-    return feature
+def _last(layers: Layers, name: str) -> int | None:
+    rank = len(layers.features[name].shape) + 1
+    return rank - 1 if rank == 3 else None
+
+
+def _ran(source: AttentionSource, answer: Answer) -> bool:
+    return all(name in answer.features for name in source.layers)
 
 
 def _layers_of(sources: Sequence[AttentionSource]) -> tuple[str, ...]:

@@ -14,11 +14,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from compress.algorithms import losses as functions
-from compress.algorithms.features import channels_first, pooled
+from compress.algorithms.features import pooled
+from compress.algorithms.losses.checks import in_float32
 from compress.algorithms.losses.contrastive import Embedding
 from compress.errors import DataError
 from compress.stages.losses.base import LossBlock, of_outputs
-from compress.stages.terms import Answer, Layers, Question, Scene, Term, ask
+from compress.stages.losses.layers import AxisSetting, Seen, axes_of, mean_of, seen
+from compress.stages.terms import Answer, Question, Scene, Term, ask
 
 __all__ = ["CrdLoss", "PktLoss", "RkdAngleLoss", "RkdDistanceLoss", "SimilarityLoss"]
 
@@ -43,15 +45,17 @@ class RelationBlock(LossBlock):
         """A term of what the two nets give."""
         if self.student is None or self.teacher is None:
             return of_outputs(function)
-        ours, theirs = self._layers(scene, self.student, self.teacher)
+        ours, theirs = self.layers(scene, self.student, self.teacher)
 
         def of_features(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
-            seen = _seen(scene.student_layers, ours, student)
-            return function(seen, _seen(scene.teacher_layers, theirs, teacher))
+            if ours not in student.features or theirs not in teacher.features:
+                return mean_of([], student)
+            return function(student.features[ours], teacher.features[theirs])
 
         return Term(of_features, (ours,), (theirs,))
 
-    def _layers(self, scene: Scene, student: str, teacher: str) -> tuple[str, str]:
+    def layers(self, scene: Scene, student: str, teacher: str) -> tuple[str, str]:
+        """The one layer of each net that is compared."""
         pairs = scene.pairs(self.kind, [student], [teacher])
         if len(pairs) > 1:
             raise scene.misfit(
@@ -110,24 +114,46 @@ class CrdLoss(RelationBlock):
     kind: Literal["crd"] = "crd"
     temperature: float = Field(default=0.07, gt=0)
     width: int = Field(default=128, ge=1)
+    axis: AxisSetting | None = Field(
+        default=None,
+        description="The axis of channels where it cannot be told from the nets; samples are on 0.",
+    )
+
+    @model_validator(mode="after")
+    def _axis_is_of_layers(self) -> CrdLoss:
+        if self.axis is not None and self.student is None:
+            raise ValueError("axis is that of layers; name a layer of student and teacher, too")
+        return self
 
     def term(self, scene: Scene) -> Term:
         """Contrast within the batch."""
-        embedding = Embedding(*self._widths(scene), self.width)
+        if self.student is None or self.teacher is None:
+            embedding = Embedding(*self._widths_of_outputs(scene), self.width)
+            term = of_outputs(lambda s, t: self._contrast(embedding, s, t))
+            return replace(term, companion=embedding)
+        names = self.layers(scene, self.student, self.teacher)
+        nets = (scene.student_layers, scene.teacher_layers)
+        given = axes_of(self.axis)
+        ours, theirs = (seen(self.kind, *one) for one in zip(nets, names, given, strict=True))
+        return self._of_layers(ours, theirs)
 
-        def contrast(student: Tensor, teacher: Tensor) -> Tensor:
-            ours, theirs = embedding(pooled(student), pooled(teacher))
-            return functions.crd(ours, theirs, self.temperature)
+    def _of_layers(self, ours: Seen, theirs: Seen) -> Term:
+        embedding = Embedding(ours.channels, theirs.channels, self.width)
 
-        return replace(self.compared(scene, contrast), companion=embedding)
+        def function(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
+            learning, teaching = ours.of(student), theirs.of(teacher)
+            if learning is None or teaching is None:
+                return mean_of([], student, [embedding])
+            return self._contrast(embedding, learning, teaching)
 
-    def _widths(self, scene: Scene) -> tuple[int, int]:
-        if self.student is not None and self.teacher is not None:
-            ours, theirs = self._layers(scene, self.student, self.teacher)
-            return (
-                scene.student_layers.features[ours].channels,
-                scene.teacher_layers.features[theirs].channels,
-            )
+        return Term(function, (ours.name,), (theirs.name,), companion=embedding)
+
+    def _contrast(self, embedding: Embedding, student: Tensor, teacher: Tensor) -> Tensor:
+        student, teacher = in_float32(student, teacher)
+        ours, theirs = embedding(pooled(student), pooled(teacher))
+        return functions.crd(ours, theirs, self.temperature)
+
+    def _widths_of_outputs(self, scene: Scene) -> tuple[int, int]:
         assert scene.teacher is not None
         taught = ask(scene.teacher, scene.example, Question()).outputs
         shapes = [tuple(outputs.shape) for outputs in (scene.example_outputs, taught)]
@@ -137,7 +163,3 @@ class CrdLoss(RelationBlock):
                 f"{shapes[1]}: name a layer of each net."
             )
         return shapes[0][1], shapes[1][1]
-
-
-def _seen(layers: Layers, name: str, answer: Answer) -> Tensor:
-    return channels_first(answer.features[name], layers.features[name].channels_last)

@@ -1,0 +1,436 @@
+"""Losses on layers: where channels are, in nets of every kind, and layers that run at times."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from compress import Candidate, DistillStage, Task
+from compress.errors import DataError, SelectorError, StageError
+from compress.stages.losses.features import (
+    AttentionMapsLoss,
+    AttentionTransferLoss,
+    HiddenLoss,
+    HintLoss,
+)
+from compress.stages.losses.relations import CrdLoss, RkdAngleLoss
+from compress.stages.teachers import frozen_teacher
+from compress.stages.terms import Answer, Question, Scene, ask, watch
+from compress.tasks.arrays import ArrayDataset
+from compress.testing.stage_contract import bench_context
+
+SAMPLES = 16
+
+
+class Steps(nn.Module):
+    """A recurrent layer, an activation, and a linear layer on each step."""
+
+    def __init__(self, width, kind=nn.LSTM, **settings):
+        super().__init__()
+        self.rnn, self.act = kind(6, width, batch_first=True, **settings), nn.GELU()
+        self.head = nn.LazyLinear(3)
+
+    def forward(self, x):
+        return self.head(self.act(self.rnn(x)[0]).mean(1))
+
+
+class Last(nn.Module):
+    """Convolutions, then a block that has its channels last, as in ConvNeXt."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(3, width, 4, 4), nn.Linear(width, 2 * width)
+        self.act, self.head = nn.GELU(), nn.Linear(2 * width, 3)
+
+    def forward(self, x):
+        return self.head(self.act(self.wide(self.stem(x).permute(0, 2, 3, 1))).mean((1, 2)))
+
+
+class First(nn.Module):
+    """Convolutions alone."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, width, 8, 8), nn.ReLU()
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(self.act(self.conv(x)).mean((2, 3)))
+
+
+class Tokens(nn.Module):
+    """A class token and places, as in a ViT; its tokens are mixed by weights on demand."""
+
+    def __init__(self, width, mixes=False):
+        super().__init__()
+        self.patch, self.mix = nn.Conv2d(3, width, 4, 4), nn.Linear(17, 17) if mixes else None
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.places = nn.Parameter(torch.randn(1, 17, width))
+        self.act, self.head = nn.GELU(), nn.Linear(width, 3)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = self.places + torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        if self.mix is not None:
+            x = x + self.mix(x.transpose(1, 2)).transpose(1, 2)
+        return self.head(self.act(x)[:, 0])
+
+
+class Turned(nn.Module):
+    """A convolution over time, then linear layers on each step."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv, self.first = nn.Conv1d(10, width, 3, padding=1), nn.ReLU()
+        self.linear, self.second = nn.Linear(width, 5), nn.ReLU()
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = self.second(self.linear(self.first(self.conv(x)).transpose(1, 2)))
+        return self.head(x.mean(1))
+
+
+IMAGES, SERIES = torch.randn(SAMPLES, 3, 16, 16), torch.randn(SAMPLES, 10, 6)
+
+
+def scene(student, teacher, inputs, folder):
+    task = Task("features", *[ArrayDataset(inputs, torch.arange(len(inputs)) % 3)] * 3)
+    student(inputs[:2]), teacher(inputs[:2])  # lazy layers
+    start = Candidate.of(teacher, inputs[:2])
+    context = bench_context(start, folder)
+    context = replace(context, task=task, teacher=frozen_teacher(start.module, inputs[:2]))
+    return Scene(student.eval(), context.teacher, context)
+
+
+def value(loss, made):
+    """What a loss is for the example, and its learned maps."""
+    term, example = loss.term(made), made.example
+    student = watch(made.student, made.student, example, term.student_layers)
+    teacher = ask(made.teacher, example, Question.of([term]))
+    return term.function(student, teacher, None), term.companion
+
+
+def features(net, layer, inputs):
+    with torch.no_grad():
+        caught = []
+        handle = net.get_submodule(layer).register_forward_hook(lambda *a: caught.append(a[-1]))
+        net(inputs)
+        handle.remove()
+    return caught[0][0] if isinstance(caught[0], tuple) else caught[0]
+
+
+def is_adapted(found, adapter, student, teacher):
+    """Whether a hint is what a few lines of torch make of features with their channels last."""
+    with torch.no_grad():
+        expected = F.mse_loss(
+            F.linear(student, adapter.linear.weight, adapter.linear.bias), teacher
+        )
+    return torch.allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")
+@pytest.mark.parametrize("layer", ["rnn", "act"])
+@pytest.mark.parametrize(
+    ("kind", "settings", "channels"),
+    [
+        (nn.LSTM, {}, 8),
+        (nn.GRU, {}, 8),
+        (nn.RNN, {}, 8),
+        (nn.LSTM, {"bidirectional": True}, 16),
+        (nn.LSTM, {"bidirectional": True, "proj_size": 5}, 10),
+        (nn.GRU, {"num_layers": 2, "bidirectional": True}, 16),
+    ],
+)
+def test_a_hint_on_steps_takes_units_for_channels(layer, kind, settings, channels, tmp_path):
+    made = scene(Steps(8, kind, **settings), Steps(32, kind), SERIES, tmp_path)
+    loss = HintLoss(student=layer, teacher=layer)
+    found, companion = value(loss, made)
+    assert companion[0].linear.in_features == channels
+    assert companion[0].linear.out_features == 32
+    ours, theirs = (features(net, layer, SERIES[:2]) for net in (made.student, made.teacher.module))
+    assert is_adapted(found, companion[0], ours, theirs)
+
+
+def test_a_hint_between_channels_last_and_first_is_that_of_the_turned_maps(tmp_path):
+    made = scene(Last(4), First(32), IMAGES, tmp_path)
+    found, companion = value(HintLoss(student="act", teacher="act"), made)
+    ours, theirs = (features(net, "act", IMAGES[:2]) for net in (made.student, made.teacher.module))
+    ours = F.avg_pool2d(ours.permute(0, 3, 1, 2), 2)  # 4 x 4 places to 2 x 2
+    assert companion[0].linear.in_features == 8
+    with torch.no_grad():
+        expected = F.mse_loss(companion[0](ours), theirs)
+    assert torch.allclose(found, expected, rtol=1e-5)
+
+
+def test_where_attention_goes_in_a_channels_last_net_is_summed_over_its_channels(tmp_path):
+    made = scene(Last(4), Last(16), IMAGES, tmp_path)
+    found, _ = value(AttentionTransferLoss(student="act", teacher="act"), made)
+    maps = [
+        F.normalize(features(net, "act", IMAGES[:2]).square().mean(3).flatten(1))
+        for net in (made.student, made.teacher.module)
+    ]
+    assert torch.allclose(found, (maps[0] - maps[1]).square().sum(1).mean(), rtol=1e-5)
+
+
+def test_a_class_token_and_learned_places_hide_no_channels(tmp_path):
+    made = scene(Tokens(8), Tokens(12), IMAGES, tmp_path)
+    for loss in (HintLoss, HiddenLoss):
+        found, companion = value(loss(student="act", teacher="act"), made)
+        nets = (made.student, made.teacher.module)
+        ours, theirs = (features(net, "act", IMAGES[:2]) for net in nets)
+        assert is_adapted(found, companion[0], ours, theirs)
+
+
+def test_activations_before_and_after_a_transpose_are_told_apart(tmp_path):
+    made = scene(Turned(8), Turned(12), SERIES, tmp_path)
+    layers = made.student_layers
+    assert [layers.axis(name) for name in ("first", "second")] == [1, 2]
+    found, companion = value(HintLoss(student="first", teacher="first"), made)
+    nets = (made.student, made.teacher.module)
+    ours, theirs = (features(net, "first", SERIES[:2]).transpose(1, 2) for net in nets)
+    assert is_adapted(found, companion[0], ours, theirs)
+    # By definition hidden states have their width last, but this layer's net says otherwise.
+    found, companion = value(HiddenLoss(student="first", teacher="first"), made)
+    assert is_adapted(found, companion[0], ours, theirs)
+
+
+def test_crd_averages_over_steps_and_embeds_units(tmp_path):
+    made = scene(Steps(8), Steps(32), SERIES, tmp_path)
+    found, embedding = value(CrdLoss(student="act", teacher="act", width=4), made)
+    nets = (made.student, made.teacher.module)
+    ours, theirs = (features(net, "act", SERIES[:2]).mean(1) for net in nets)
+    assert embedding.student.in_features == 8
+    scores = F.normalize(embedding.student(ours)) @ F.normalize(embedding.teacher(theirs)).T / 0.07
+    own = torch.arange(2)
+    expected = (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
+    assert torch.allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [HintLoss, AttentionTransferLoss, CrdLoss])
+def test_an_axis_that_cannot_be_told_is_asked_for(kind, tmp_path):
+    made = scene(Tokens(8, mixes=True), Tokens(12), IMAGES, tmp_path)
+    loss = kind(student="act", teacher="act")
+    with pytest.raises(SelectorError) as caught:
+        loss.term(made)
+    assert str(caught.value) == (
+        f"the loss {loss.kind!r}: which axis of 'act' of the student, (n, 17, 8), has its channels "
+        "cannot be told; add axis: {student: 1} or {student: 2}."
+    )
+    found = []
+    for axis in (2, {"student": 2}):  # the teacher's is told from its net
+        torch.manual_seed(0)
+        found.append(value(kind(student="act", teacher="act", axis=axis), made)[0])
+    assert torch.equal(*found)
+
+
+def test_what_is_asked_for_names_the_net_and_all_its_axes(tmp_path):
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.view, self.head = nn.Identity(), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.head(self.view(x.square()).mean((2, 3)))
+
+    made = scene(First(4), Fixed(), IMAGES, tmp_path)
+    with pytest.raises(SelectorError) as caught:
+        HintLoss(student="act", teacher="view").term(made)
+    assert str(caught.value) == (
+        "the loss 'hint': which axis of 'view' of the teacher, (n, 3, 16, 16), has its channels "
+        "cannot be told; add axis: {teacher: 1}, {teacher: 2} or {teacher: 3}."
+    )
+    _, companion = value(HintLoss(student="act", teacher="view", axis={"teacher": 1}), made)
+    assert companion[0].linear.out_features == 3
+
+
+def test_relations_of_samples_need_no_axis(tmp_path):
+    made = scene(Tokens(8, mixes=True), Tokens(12, mixes=True), IMAGES, tmp_path)
+    value(RkdAngleLoss(student="act", teacher="act"), made)
+
+
+@pytest.mark.parametrize("axis", [-1, 2, {"student": -1, "teacher": 2}])
+def test_an_axis_may_be_counted_from_the_end(axis, tmp_path):
+    made = scene(Steps(8), Steps(8), SERIES, tmp_path)
+    pair = HintLoss(student="act", teacher="act", axis=axis).seen(made)[0]
+    assert [(one.axis, one.channels) for one in pair] == [(2, 8), (2, 8)]
+
+
+@pytest.mark.parametrize("axis", [3, -3, -7])
+def test_an_axis_that_a_layer_has_not_is_refused(axis, tmp_path):
+    made = scene(Steps(8), Steps(8), SERIES, tmp_path)
+    with pytest.raises(SelectorError) as caught:
+        HintLoss(student="rnn", teacher="rnn", axis=axis).term(made)
+    assert str(caught.value) == (
+        f"the loss 'hint': axis {axis} is none of 'rnn' of the student, (n, 10, 8), that could "
+        "have channels; give one from 1 to 2."
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"axis": 0}, "axis 0 is that of the samples; channels are on axis 1, 2, ... or -1"),
+        ({"axis": {"teacher": 0}}, "axis 0 is that of the samples"),
+        ({"axis": {}}, "axis says nothing; give student or teacher an axis, or leave it out"),
+        ({"axis": "last"}, "valid integer"),
+        ({"axis": True}, "valid integer"),
+        ({"axis": {"pupil": 1}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_an_axis_that_means_nothing_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        HintLoss(student="act", teacher="act", **settings)
+    assert caught.value.error_count() == 1
+
+
+def test_an_axis_of_outputs_is_refused():
+    with pytest.raises(ValueError, match="axis is that of layers; name a layer of student and"):
+        CrdLoss(axis=1)
+
+
+@pytest.mark.parametrize("steps", [2, 10])
+def test_layers_that_have_steps_before_samples_are_refused(steps, tmp_path):
+    class StepsFirst(Steps):
+        def __init__(self):
+            super().__init__(8)
+            self.rnn.batch_first = False
+
+        def forward(self, x):
+            return self.head(self.act(self.rnn(x.transpose(0, 1))[0]).mean(0))
+
+    made = scene(StepsFirst(), Steps(8), SERIES[:, :steps], tmp_path)
+    message = (
+        "the loss 'hint': '(rnn|act)' of the student gives no tensor with samples on axis 0 when "
+        "the net answers; recurrent layers and transformers do with batch_first=True; "
+    )
+    for layer in ("rnn", "act"):
+        with pytest.raises(SelectorError, match=message.replace("(rnn|act)", layer)):
+            HintLoss(student=layer, teacher="rnn").term(made)
+
+
+class Skipping(nn.Module):
+    """Stochastic depth: training leaves layers out at random, or as often as is wished."""
+
+    def __init__(self, width=8, share=0.5):
+        super().__init__()
+        self.first, self.inner = nn.Linear(8, width), nn.Linear(width, width)
+        self.norm, self.head, self.share = nn.LayerNorm(width), nn.Linear(width, 3), share
+
+    def forward(self, x):
+        x = self.first(x)
+        if not self.training or float(torch.rand(())) >= self.share:
+            x = self.norm(x + self.inner(x))
+        return self.head(x)
+
+
+ROWS = torch.randn(SAMPLES, 8)
+BOTH = {"student": ["first", "inner"], "teacher": ["first", "inner"]}
+ONE = {"student": "inner", "teacher": "inner"}
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [HintLoss(**BOTH), HintLoss(**ONE), RkdAngleLoss(**ONE), CrdLoss(**ONE)],
+    ids=["two-hints", "one-hint", "relation", "crd"],
+)
+def test_a_layer_that_training_leaves_out_teaches_nothing_then(loss, tmp_path):
+    made = scene(Skipping(4), Skipping(), ROWS, tmp_path)
+    stage = DistillStage(epochs=2, batch_size=4, losses=(loss,), student="self")
+    start = Candidate.of(made.student, ROWS[:2])
+    stage.rehearse(start, made.context)
+    stage.run(start, made.context).validate()
+
+
+def test_a_layer_that_training_always_leaves_out_is_an_error(tmp_path):
+    made = scene(Skipping(4, 1.0), Skipping(), ROWS, tmp_path)
+    stage = DistillStage(epochs=2, batch_size=4, losses=(HintLoss(**ONE),), student="self")
+    with pytest.raises(StageError, match="the loss 'hint' was 0 in every step of the first epoch"):
+        stage.run(Candidate.of(made.student, ROWS[:2]), made.context)
+
+
+def test_the_mean_is_over_the_pairs_that_ran_and_is_0_with_gradients_where_none_did(tmp_path):
+    made = scene(Skipping(4), Skipping(), ROWS, tmp_path)
+    term = HintLoss(**BOTH).term(made)
+    answers = {
+        name: net(ROWS[:2])
+        for name, net in (("first", made.student.first), ("teacher", made.teacher.module.first))
+    }
+    outputs = torch.full((2, 3), 1e38, requires_grad=True)
+    teacher = Answer(outputs.detach(), {"first": answers["teacher"], "inner": answers["teacher"]})
+    alone = term.function(Answer(outputs, {"first": answers["first"]}), teacher, None)
+    expected = F.mse_loss(term.companion[0](answers["first"]), answers["teacher"])
+    assert torch.allclose(alone, expected)
+    alone.backward()
+    assert not term.companion[1].linear.weight.grad.any()
+    for student, other in (
+        (Answer(outputs), teacher),
+        (Answer(outputs, {"first": answers["first"]}), Answer(outputs.detach())),
+    ):
+        none = term.function(student, other, None)
+        assert float(none.detach()) == 0
+        none.backward()
+        assert not outputs.grad.any()
+
+
+def test_attention_that_did_not_run_teaches_nothing(tmp_path):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.key, self.num_heads = nn.Linear(6, 4), nn.Linear(6, 4), 2
+
+        def forward(self, x):
+            return (self.query(x) @ self.key(x).transpose(1, 2)).softmax(-1) @ x
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block, self.head = Block(), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.block(x).mean(1))
+
+    made = scene(Net(), Net(), SERIES, tmp_path)
+    loss = AttentionMapsLoss(student="block", teacher="block")
+    found, _ = value(loss, made)
+    assert found > 0
+    term, outputs = loss.term(made), torch.ones(2, 3, requires_grad=True)
+    teacher = ask(made.teacher, made.example, Question.of([term]))
+    assert float(term.function(Answer(outputs), teacher, None).detach()) == 0
+
+
+def test_a_layer_that_training_alone_runs_twice_is_an_error_that_names_it(tmp_path):
+    class Twice(Skipping):
+        def forward(self, x):
+            x = self.inner(self.first(x))
+            return self.head(self.inner(x) if self.training else x)
+
+    made = scene(Twice(), Twice(), ROWS, tmp_path)
+    stage = DistillStage(epochs=1, losses=(HintLoss(**ONE),), student="self")
+    with pytest.raises(DataError, match="'inner' runs several times in one pass in training"):
+        stage.rehearse(Candidate.of(made.student, ROWS[:2]), made.context)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        HintLoss(student="act", teacher="act"),
+        AttentionTransferLoss(student="act", teacher="act"),
+        HiddenLoss(student="act", teacher="act"),
+        CrdLoss(student="act", teacher="act"),
+        RkdAngleLoss(student="act", teacher="act"),
+    ],
+    ids=lambda loss: loss.kind,
+)
+def test_features_of_half_precision_are_compared_in_float32(loss, dtype, tmp_path):
+    made = scene(Steps(8), Steps(32), SERIES, tmp_path)
+    term, example = loss.term(made), made.example
+    student = watch(made.student, made.student, example, term.student_layers)
+    teacher = ask(made.teacher, example, Question.of([term]))
+    half = Answer(teacher.outputs.to(dtype), {k: v.to(dtype) for k, v in teacher.features.items()})
+    wide = Answer(half.outputs.float(), {k: v.float() for k, v in half.features.items()})
+    found = term.function(student, half, None)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, term.function(student, wide, None))
