@@ -1019,11 +1019,13 @@ def scores(outputs: Any, labels: Any, metric: str) -> Any:
     """The score of each sample, a float array of shape ``(n,)``.
 
     Args:
-        outputs: ``(n, classes, ...)`` for ``accuracy``; anything with samples first for ``mse``.
-        labels: ``(n, ...)`` class indices for ``accuracy``; the outputs' shape for ``mse``.
+        outputs: ``(n, classes, ...)`` for ``accuracy``, else anything with samples first.
+        labels: ``(n, ...)`` class indices for ``accuracy``, of which negative ones do not count;
+            else the outputs' shape.
         metric: ``accuracy`` is right (1) or wrong (0), or the share of right positions where a
-            sample has several; outputs that are not finite are wrong. ``mse`` is the mean over
-            a sample's values.
+            sample has several; outputs that are not finite are wrong. ``binary-accuracy`` is the
+            share of outputs on the right side of 0. ``mse`` is the mean over a sample's values, and
+            ``r2`` has R squared over all samples for its mean.
 
     Raises:
         ValueError: shapes that do not go together, or labels that are no class.
@@ -1032,7 +1034,10 @@ def scores(outputs: Any, labels: Any, metric: str) -> Any:
         raise ValueError(
             f"{len(outputs)} outputs and {len(labels)} labels; there must be one label per sample."
         )
-    return _accuracy(outputs, labels) if metric == "accuracy" else _mse(outputs, labels)
+    if metric == "accuracy":
+        return _accuracy(outputs, labels)
+    values, wanted = _rows(outputs, labels, metric)
+    return {"mse": _mse, "r2": _r2, "binary-accuracy": _binary}[metric](values, wanted)
 
 
 def _accuracy(outputs: Any, labels: Any) -> Any:
@@ -1044,28 +1049,55 @@ def _accuracy(outputs: Any, labels: Any) -> Any:
             f"{outputs.shape} and {labels.shape}."
         )
     classes = outputs.shape[1]
-    if labels.dtype.kind not in "iub" or (
-        labels.size and not 0 <= labels.min() <= labels.max() < classes
-    ):
+    if labels.dtype.kind not in "iub" or (labels.size and labels.max() >= classes):
         raise ValueError(
             f"labels must be class indices 0 to {classes - 1}; got {labels.dtype} from "
             f"{labels.min()} to {labels.max()}."
         )
     right = (outputs.argmax(axis=1) == labels) & np.isfinite(outputs).all(axis=1)
-    return right.reshape(len(labels), -1).mean(axis=1, dtype=np.float64)
+    return _mean_of_known(right, labels >= 0)
 
 
-def _mse(outputs: Any, labels: Any) -> Any:
+def _mean_of_known(right: Any, known: Any) -> Any:
     import numpy as np
 
-    # Only a trailing axis of one may differ: broadcasting would compare all with all.
-    if outputs.size != labels.size or outputs.squeeze().shape != labels.squeeze().shape:
+    right, known = (part.reshape(len(part), -1) for part in (right, known))
+    if not known.any(axis=1).all():
+        raise ValueError("a sample has no label; leave it out.")
+    if known.all():
+        return right.mean(axis=1, dtype=np.float64)
+    return (right & known).sum(axis=1) / known.sum(axis=1)
+
+
+def _rows(outputs: Any, labels: Any, metric: str) -> Any:
+    """Both as ``(n, values)``: only axes of one may differ, and nothing is broadcast."""
+    import numpy as np
+
+    shapes = [[size for size in one.shape[1:] if size != 1] for one in (outputs, labels)]
+    if shapes[0] != shapes[1]:
         raise ValueError(
-            f"mse needs outputs and labels of one shape; got {outputs.shape} and {labels.shape}."
+            f"{metric} needs outputs and labels of one shape; got {outputs.shape} and "
+            f"{labels.shape}."
         )
-    rows = len(labels)
-    errors = outputs.reshape(rows, -1).astype(np.float64) - labels.reshape(rows, -1)
-    return np.square(errors).mean(axis=1)
+    return (one.reshape(len(one), -1).astype(np.float64) for one in (outputs, labels))
+
+
+def _mse(values: Any, labels: Any) -> Any:
+    return ((values - labels) ** 2).mean(axis=1)
+
+
+def _r2(values: Any, labels: Any) -> Any:
+    spread = ((labels - labels.mean(axis=0)) ** 2).sum()
+    if not spread > 0:
+        raise ValueError("r2 needs labels that vary from sample to sample; take mse.")
+    return 1 - len(labels) * ((values - labels) ** 2).sum(axis=1) / spread
+
+
+def _binary(values: Any, labels: Any) -> Any:
+    import numpy as np
+
+    known = ~(np.isnan(labels) | (labels < 0))
+    return _mean_of_known(((values > 0) == (labels > 0.5)) & np.isfinite(values), known)
 
 
 def difference(outputs: Any, expected: Any) -> Line:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
-from compress.errors import ContractViolation
+from compress.errors import ContractViolation, DataError
 
 __all__ = [
     "Inputs",
@@ -22,17 +24,41 @@ Inputs = Tensor | dict[str, Tensor]
 
 
 def forward(module: nn.Module, inputs: Inputs) -> Tensor:
-    """The module's output for one batch.
+    """The module's output for one batch, which stays as it is whatever the module does to it.
 
     Raises:
         ContractViolation: the output is not one tensor.
+        DataError: the batch holds what the module does not take, or lacks what it needs.
     """
-    outputs = module(**inputs) if isinstance(inputs, dict) else module(inputs)
+    if isinstance(inputs, dict):
+        _check_names(module, inputs)
+    # A layer that works in place would change what others are shown of the same batch.
+    own = copied(inputs)
+    outputs = module(**own) if isinstance(own, dict) else module(own)
     if not isinstance(outputs, Tensor):
         raise ContractViolation(
             f"the model returns a {type(outputs).__name__}; wrap it to return one tensor."
         )
     return outputs
+
+
+def _check_names(module: nn.Module, inputs: dict[str, Tensor]) -> None:
+    parameters = inspect.signature(module.forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    unknown = [f"holds {name!r}" for name in inputs if name not in parameters]
+    missing = [
+        f"lacks {name!r}"
+        for name, parameter in parameters.items()
+        if name not in inputs
+        and parameter.default is parameter.empty
+        and parameter.kind is not parameter.VAR_POSITIONAL
+    ]
+    if problems := [*unknown, *missing]:
+        raise DataError(
+            f"the batch {problems[0]}, and the model ({type(module).__name__}) takes "
+            f"{', '.join(parameters)}; let the task's data give these names."
+        )
 
 
 def batch_size_of(inputs: Inputs) -> int:

@@ -43,6 +43,7 @@ from compress.running.folder import RunFolder
 from compress.running.forecast import Forecast, forecast
 from compress.running.job import Job, Observer
 from compress.running.loop import run
+from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.stages import STAGES, Stage
 from compress.stages.models import StartSettings, build_model, is_onnx, uses_of_onnx
 from compress.task import Task
@@ -228,6 +229,17 @@ class Recipe(BaseModel):
         )
         return forecast(job)
 
+    def scoring(self, task: Task) -> Scoring:
+        """How the rows of a run of this recipe are scored on ``task``.
+
+        Raises:
+            DataError: nothing says what the outputs are, and the metric depends on it.
+            CompressError: a model or a teacher that cannot be made.
+        """
+        candidate = self.make_candidate(task)
+        job = self._job(candidate, task, Path(), None, "default", (), lambda _: None)
+        return scoring_of(job, supervision_of_job(job))
+
     def make_task(self) -> Task:
         """The task that the recipe names.
 
@@ -261,10 +273,10 @@ class Recipe(BaseModel):
         def build(architecture: Architecture) -> nn.Module:
             return build_module(architecture, self._references)
 
-        self.model.check(task)
-        module = build_model(self.model, build, self.seed)
+        settings = self.model.for_task(task)
+        module = build_model(settings, build, self.seed)
         example = head(task.validation, min(_EXAMPLE_SAMPLES, len(task.validation))).inputs
-        return replace(Candidate.of(module, example), architecture=self.model.architecture)
+        return replace(Candidate.of(module, example), architecture=settings.architecture)
 
     def _job(
         self,
@@ -290,6 +302,7 @@ class Recipe(BaseModel):
             references=references,
             mode=mode,
             observer=observer,
+            budget=self.budget,
         )
 
     @classmethod

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -24,8 +25,13 @@ from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.task import Augment, Dataset
 
-__all__ = ["Batch", "Views", "has_label", "head", "is_labelled", "read"]
+__all__ = ["Batch", "Views", "head", "is_labelled", "read", "spread"]
 
+_SAMPLE = (
+    "a sample is an input or (input, label), where an input is a tensor or a dictionary of tensors "
+    "and a label a number or a tensor"
+)
+_LABEL_KEYS = frozenset({"label", "labels", "target", "targets"})
 # Keeps the draws of mixing apart from those of augmenting.
 _MIXING = 1
 
@@ -54,6 +60,10 @@ class Batch:
 class Views:
     """Seeded views of a data set; see the module's docstring.
 
+    Batches are of one size to one sample, and of ``batch_size`` at most: the rest of a division is
+    spread over all of them, since a last batch of a sample or two is nothing that a norm over a
+    batch can take.
+
     ``part`` is which part of every batch to give, and of how many. Parts are equal to one sample; a
     batch that has not two samples for each is given whole to all.
     """
@@ -70,13 +80,13 @@ class Views:
 
     def rows(self) -> list[int]:
         """How many samples each batch of a view has, in this part of it."""
-        chunks = torch.split(torch.arange(len(self.dataset)), self.batch_size)
+        chunks = torch.tensor_split(torch.arange(len(self.dataset)), len(self))
         return [len(self._part(chunk)) for chunk in chunks]
 
     def batches(self, view: int, order_seed: int | None = None) -> Iterator[Batch]:
         """The batches of ``view``, the same at every call; ``order_seed`` sets their order."""
         shuffled = torch.randperm(len(self.dataset), generator=_generator(self.seed, view))
-        chunks = torch.split(shuffled, self.batch_size)
+        chunks = torch.tensor_split(shuffled, len(self))
         order = list(range(len(chunks)))
         if order_seed is not None:
             generator = _generator(self.seed, order_seed + 1_000_003)
@@ -127,21 +137,17 @@ def head(dataset: Dataset, samples: int) -> Batch:
     return next(read(dataset, samples, samples))
 
 
+def spread(dataset: Dataset, samples: int) -> Batch:
+    """At most so many samples as one batch, evenly spread: a data set may be sorted by class."""
+    count = min(samples, len(dataset))
+    places = torch.linspace(0, len(dataset) - 1, count).long().tolist()
+    inputs, labels = next(iter(_loader(dataset, [places])))
+    return Batch(0, 0, inputs, labels)
+
+
 def is_labelled(dataset: Dataset) -> bool:
     """Whether the samples are ``(input, label)`` pairs; some may have no label all the same."""
     return isinstance(dataset[0], (tuple, list))
-
-
-def has_label(labels: Tensor, *, classes: bool) -> Tensor:
-    """Which samples of a batch have a label, ``(n,)``.
-
-    Those have none whose label is NaN throughout or, where labels are ``classes``, negative
-    throughout (what cross-entropy ignores).
-    """
-    missing = labels.isnan() if labels.is_floating_point() else labels < 0
-    if not (classes or labels.is_floating_point()):
-        missing = torch.zeros_like(missing)
-    return ~missing.flatten(1).all(1) if labels.dim() > 1 else ~missing
 
 
 class _Collated(TorchDataset[Any]):
@@ -156,9 +162,78 @@ class _Collated(TorchDataset[Any]):
         # torch's own Subset has it too, and answers with a list of single samples.
         if batch is None or isinstance(batch, list):
             samples = batch or [self._dataset[i] for i in indices]
-            batch = torch.utils.data.default_collate(_with_every_label(samples))
+            for place, sample in zip(indices, samples, strict=True):
+                _check_sample(sample, f"sample {place} of the {type(self._dataset).__name__}")
+            batch = _collate(_with_every_label(samples))
+        whole = f"a batch of the {type(self._dataset).__name__}"
+        _check_sample(batch, whole)
         inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
-        return inputs, labels
+        return _in_float32(inputs), None if labels is None else _tensor_of(labels, whole)
+
+
+def _check_sample(sample: Any, where: str) -> None:
+    """Refuse what is no sample, or no batch of them.
+
+    Raises:
+        DataError: in one sentence, with what a sample is.
+    """
+    inputs = sample
+    if isinstance(sample, (tuple, list)):
+        if len(sample) != 2:
+            raise DataError(f"{where} has {len(sample)} parts, and {_SAMPLE}.")
+        inputs, label = sample
+        if isinstance(label, str):
+            raise DataError(
+                f"{where} has the label {label!r}; {_SAMPLE}: number the classes, and name them in "
+                "the task's classes."
+            )
+        if isinstance(label, (dict, tuple, list)):
+            raise DataError(f"{where} has a {type(label).__name__} for its label, and {_SAMPLE}.")
+    named = sorted(_LABEL_KEYS & inputs.keys()) if isinstance(inputs, dict) else []
+    if named:
+        raise DataError(
+            f"{where} is a dictionary that holds its label under {named[0]!r}, and {_SAMPLE}: give "
+            f"(inputs, label), with {named[0]!r} taken out of the inputs."
+        )
+    parts = inputs.values() if isinstance(inputs, dict) else [inputs]
+    wrong = next((part for part in parts if not _is_number_like(part)), None)
+    if wrong is not None:
+        raise DataError(f"{where} has a {type(wrong).__name__} for its input, and {_SAMPLE}.")
+
+
+def _is_number_like(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray, np.number, int, float))
+
+
+def _collate(samples: list[Any]) -> Any:
+    try:
+        return torch.utils.data.default_collate(samples)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise DataError(
+            f"samples that do not make a batch ({str(error).splitlines()[0].rstrip('.')}); all "
+            "inputs need one shape and one type, and so do all labels: resize, cut or pad them."
+        ) from error
+
+
+def _in_float32(inputs: Inputs) -> Inputs:
+    """The inputs with every floating-point tensor in float32, which is what models compute in."""
+    if isinstance(inputs, dict):
+        return {name: _float32(tensor) for name, tensor in inputs.items()}
+    return _float32(inputs)
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    tensor = torch.as_tensor(tensor)
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _tensor_of(labels: Any, where: str) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{where} has labels of the type {type(labels).__name__}, and {_SAMPLE}."
+        ) from error
 
 
 def _with_every_label(samples: list[Any]) -> list[Any]:
@@ -167,9 +242,16 @@ def _with_every_label(samples: list[Any]) -> list[Any]:
         return samples
     known = [torch.as_tensor(label) for _, label in samples if label is not None]
     missing = torch.tensor(math.nan)
-    if known:
-        missing = torch.full_like(known[0], math.nan if known[0].is_floating_point() else -1)
-    return [(one, missing if label is None else torch.as_tensor(label)) for one, label in samples]
+    if known and known[0].is_floating_point():
+        missing = torch.full_like(known[0], math.nan)
+    elif known:
+        # Of bytes, -1 would be 255.
+        known = [label.long() for label in known]
+        missing = torch.full_like(known[0], -1)
+    return [
+        (one, missing if label is None else torch.as_tensor(label).to(missing.dtype))
+        for one, label in samples
+    ]
 
 
 def _one_tensor(inputs: Inputs, what: str) -> Tensor:

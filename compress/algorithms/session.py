@@ -121,7 +121,7 @@ class Session:
         (loss if scaler is None else scaler.scale(loss)).backward()
         # Averaged here and not by DistributedDataParallel, which would miss what is trained beside
         # the module, and take weights that no loss looks at for an error.
-        self._processes.average(p.grad for p in self._parameters if p.grad is not None)
+        self._processes.average(self._gradients())
         if scaler is not None:
             scaler.unscale_(self._optimizer)
         if self.optimization.clip_norm is not None:
@@ -131,6 +131,14 @@ class Session:
         else:
             scaler.step(self._optimizer)  # not where a gradient overflowed
             scaler.update()
+
+    def _gradients(self) -> Iterator[Tensor]:
+        """Those to average: the same ones in every process, whatever each has left out."""
+        for parameter in self._parameters:
+            if parameter.grad is None and self._processes.count > 1 and parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is not None:
+                yield parameter.grad
 
     def follow(self, step: int) -> None:
         """Take the weights after ``step``, counted from 0, into their average."""

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 from compress.device.bundle import Contents, Samples, write_bundle
+from compress.pareto import is_rate
 from compress.recipe import Recipe
 from compress.record import Record
 from compress.running.measuring import TestSet
@@ -22,14 +23,13 @@ def run(arguments: argparse.Namespace) -> int:
     # JSON is YAML: the recipe as it was resolved for the run.
     recipe = Recipe.loads(json.dumps(record.recipe), imports=arguments.imports)
     task = recipe.make_task()
-    test = TestSet.of(task)
-    metric = task.metric if isinstance(task.metric, str) else None
+    test, scoring = TestSet.of(task), recipe.scoring(task)
     out = Path(arguments.out or f"{record.name}.zip")
     contents = write_bundle(
         record,
         folder if folder.is_dir() else folder.parent,
         out,
-        Samples(test.inputs, test.labels, metric),
+        Samples(test.inputs, scoring.labels(test.labels), scoring.rule),
         target=arguments.target,
         samples=arguments.samples,
     )
@@ -41,7 +41,7 @@ def describe(record: Record, contents: Contents, out: Path) -> str:
     """What was written, how sure a score can be with so many samples, and what to do with it."""
     score = f"{contents.samples:,} of {contents.of_samples:,} test samples"
     found = [m.accuracy.value for m in record.rows[record.baseline].measurements if m.accuracy]
-    if record.task.metric in ("accuracy", "agreement") and found:
+    if is_rate(record.task.metric) and found:
         half = _NORMAL_975 * math.sqrt(found[0] * (1 - found[0]) / contents.samples)
         score += f" (enough for {record.task.metric} to ±{100 * half:.1f} points)"
     return (

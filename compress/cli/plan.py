@@ -21,6 +21,7 @@ def describe(recipe: Recipe, plan: Forecast) -> str:
     """The plan as text."""
     lines = [f"{recipe.name}: {recipe.description or 'no description'}", ""]
     lines += [_line(stage) for stage in plan.stages]
+    lines += ["", *(f"  {note}" for note in plan.notes)]
     count, targets = len(plan.stages), len(recipe.targets)
     measuring = f"measuring {count} rows on {targets} target{'s' * (targets > 1)}"
     costs = (

@@ -252,8 +252,14 @@ def _add_labels(members: _Members, baseline: Path, test: Samples, predict: Predi
     labels = test.labels
     if labels is None:
         outputs = predict(baseline, test.inputs)[0]
-        labels = outputs.argmax(axis=1) if test.metric == "accuracy" else outputs
+        labels = _as_labels(outputs, test.metric)
     return members.add_array("labels.npy", labels)
+
+
+def _as_labels(outputs: Array, metric: str) -> Array:
+    if metric == "accuracy":
+        return np.asarray(outputs.argmax(axis=1))
+    return (outputs > 0).astype(np.float64) if metric == "binary-accuracy" else outputs
 
 
 # -- the archive ------------------------------------------------------------------------------

@@ -5,33 +5,46 @@ Numpy only, so that it works on what a target returned, wherever it ran.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from compress.errors import DataError
 from compress.measure import driver, stats
+from compress.outputs import (
+    CLASS_KINDS,
+    OutputKind,
+    Shape,
+    check_class_range,
+    check_yes_or_no,
+    label_shape,
+)
 from compress.record import Accuracy
+from compress.task import Metric, MetricName
 
-__all__ = ["accuracy_facts", "score"]
+__all__ = ["accuracy_facts", "fitted_labels", "score"]
 
 Array = np.ndarray[Any, Any]
+
+_NONE = -1
 
 
 def score(
     outputs: Array,
     labels: Array,
-    metric: Literal["accuracy", "mse"] | Callable[[Array, Array], Array],
+    metric: MetricName | Metric,
+    kind: OutputKind | None = None,
+    ignore_index: int | None = None,
 ) -> Array:
     """The score of each sample, shape ``(n,)``.
 
     Args:
         outputs: ``(n, classes, ...)`` for ``accuracy``; anything with samples first otherwise.
-        labels: ``(n, ...)`` class indices for ``accuracy``; the outputs' shape for ``mse``.
-        metric: ``accuracy`` is right (1) or wrong (0), or the share of right positions where a
-            sample has several; outputs that are not finite are wrong. ``mse`` is the mean over
-            a sample's values. A callable gets outputs and labels.
+        labels: ``(n, ...)`` class indices for ``accuracy``; the outputs' shape for the others.
+        metric: as :func:`compress.measure.driver.scores` has it, or a callable, which gets outputs
+            and labels.
+        kind: what the outputs are: labels are then brought into its type and shape first.
+        ignore_index: a label that says that there is none.
 
     Raises:
         DataError: shapes that do not go together, labels that are no class, or a callable that
@@ -42,15 +55,47 @@ def score(
             f"scoring: {len(outputs)} outputs and {len(labels)} labels; there must be one label "
             "per sample."
         )
+    if kind is not None:
+        labels = fitted_labels(outputs.shape, labels, kind, ignore_index)
     if isinstance(metric, str):
         return _built_in(outputs, labels, metric)
     scores = np.asarray(metric(outputs, labels), dtype=np.float64)
     if scores.shape != (len(labels),) or not np.isfinite(scores).all():
+        name = getattr(metric, "__name__", type(metric).__name__)
         raise DataError(
-            f"scoring: the metric {metric.__name__} must return {len(labels)} finite scores, one "
+            f"scoring: the metric {name} must return {len(labels)} finite scores, one "
             f"per sample; got shape {scores.shape}, {int((~np.isfinite(scores)).sum())} not finite."
         )
     return scores
+
+
+def fitted_labels(
+    outputs: Shape, labels: Array, kind: OutputKind, ignore_index: int | None = None
+) -> Array:
+    """The labels as a metric of outputs of that shape takes them (:mod:`compress.outputs`).
+
+    Of classes int64, with a negative number where there is none; else float64 in the outputs'
+    shape, with NaN where there is none.
+
+    Raises:
+        DataError: labels that do not fit the outputs in shape, type or range.
+    """
+    is_float = labels.dtype.kind == "f"
+    known = np.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
+    is_bytes = labels.dtype == np.uint8
+    shape = label_shape(kind, outputs, labels.shape, is_float=is_float, is_bytes=is_bytes)
+    if kind == "independent-logits":
+        # As for training: a negative label is none.
+        known &= labels >= 0
+        check_yes_or_no(0.0, float(labels.max(where=known, initial=0)))
+    if kind not in CLASS_KINDS:
+        return np.where(known, labels, np.nan).reshape(shape)
+    if is_float:  # a probability for each class
+        return np.asarray(labels.argmax(axis=1))
+    known &= labels >= 0
+    classes = np.where(known, labels.astype(np.int64), _NONE).reshape(shape)
+    check_class_range(0, int(classes.max(initial=0)), outputs[1])
+    return classes
 
 
 def _built_in(outputs: Array, labels: Array, metric: str) -> Array:

@@ -16,6 +16,7 @@ from compress.candidate import Candidate, count_parameters
 from compress.inputs import Inputs, batch_size_of
 from compress.measure.target import Mode
 from compress.running.job import Job, Progress, context_of, labels_of, located
+from compress.running.preflight import preflight
 from compress.stages.base import carry_out
 from compress.stages.teachers import frozen_teacher
 
@@ -46,12 +47,16 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The whole plan. Times are rough: the machine may be busier, or quieter, when it runs."""
+    """The whole plan. Times are rough: the machine may be busier, or quieter, when it runs.
+
+    ``notes``: how rows are scored, and what there is to say about the data.
+    """
 
     stages: tuple[StageForecast, ...]
     measuring_s: float
     memory_bytes: int
     disk_bytes: int
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -66,6 +71,8 @@ def forecast(job: Job) -> Forecast:
         CompressError: a stage that cannot work, with the message that a run would give.
     """
     batch = head(job.task.train, min(_PROBE_BATCH, len(job.task.train))).inputs
+    with located(0, "input"):
+        found = preflight(job)
     job.candidate.validate()
     lines = [_line(0, "input", "the model that comes in", job.candidate, [])]
     progress = Progress.at_the_start(job, ALONE)
@@ -77,6 +84,7 @@ def forecast(job: Job) -> Forecast:
         measuring_s=_MEASURE_S[job.mode] * len(lines) * len(job.targets),
         memory_bytes=_memory_bytes(job, lines, batch),
         disk_bytes=sum(map(_disk_bytes, lines)) + (1 << 20),
+        notes=(found.scoring.words, *found.notes),
     )
 
 
@@ -89,7 +97,8 @@ def _rehearsed(job: Job, progress: Progress, index: int, label: str) -> StageFor
     progress.advance(stage, after)
     # A stage that rehearses nothing gives what came in, with the notes of the one before.
     notes = after.notes if after is not before else ()
-    return _line(index, label, "; ".join([stage.explain(), *notes]), after, said)
+    warnings = [event["text"] for event in said if event["event"] == "warning"]
+    return _line(index, label, "; ".join([stage.explain(), *notes, *warnings]), after, said)
 
 
 def _line(

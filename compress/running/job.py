@@ -16,6 +16,7 @@ from compress.algorithms.processes import ALONE, Processes
 from compress.candidate import Architecture, Candidate
 from compress.errors import CompressError, StageError, in_words
 from compress.measure.target import Mode, Target
+from compress.record import Budget
 from compress.references import CodeReferences
 from compress.running.folder import RunFolder
 from compress.running.keys import key_of, seed_of
@@ -55,6 +56,7 @@ class Job:
         references: the user's code that may be followed.
         mode: how hard to measure.
         observer: is told what happens.
+        budget: of the recipe, if it has one.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Job:
     references: CodeReferences
     mode: Mode = "default"
     observer: Observer = lambda _: None
+    budget: Budget | None = None
 
 
 @dataclass

@@ -41,7 +41,8 @@ from compress.running.job import (
     located,
     trains,
 )
-from compress.running.measuring import Bench, Entry, task_facts
+from compress.running.measuring import Bench, Entry
+from compress.running.preflight import Preflight, preflight
 from compress.stages.base import Context, Effect, Stage, carry_out
 
 __all__ = ["check_effects", "run"]
@@ -70,17 +71,20 @@ def run(job: Job, *, fresh: bool = False) -> Record:
 
 
 def _lead(job: Job, processes: Processes, fresh: bool) -> Record:
+    with located(0, labels_of(job.stages)[0]):
+        found = preflight(job)
     earlier = job.folder.prepare(job.name, fresh=fresh)
-    record = _new_record(job, earlier)
+    record = _new_record(job, earlier, found)
     progress = Progress.at_the_start(job, processes)
     entries: list[Entry] = []
-    bench = Bench(job.task, job.targets, job.folder, job.mode, job.seed)
+    bench = Bench(job.task, found.scoring, job.targets, job.folder, job.mode, job.seed)
     start = {"labels": labels_of(job.stages), "folder": str(job.folder.root)}
     job.observer({"event": "start", **start, "record": record.model_dump(mode="json")})
     try:
         for index, label in enumerate(labels_of(job.stages)):
             with located(index, label):
                 row = _advance(job, progress, index, label)
+                row.notes.extend(found.notes if index == 0 else ())
                 entry = Entry(index, label, progress.candidate)
                 record.rows.append(row)
                 entries.append(entry)
@@ -110,7 +114,7 @@ def _lead(job: Job, processes: Processes, fresh: bool) -> Record:
     return record
 
 
-def _new_record(job: Job, earlier: Record | None) -> Record:
+def _new_record(job: Job, earlier: Record | None, found: Preflight) -> Record:
     # What devices told whose results were merged stays as long as their measurements do.
     targets = dict(earlier.environment.get("targets", {})) if earlier else {}
     targets |= {target.name: target.environment() for target in job.targets}
@@ -120,7 +124,7 @@ def _new_record(job: Job, earlier: Record | None) -> Record:
         environment=environment() | {"targets": targets, "mode": job.mode},
         seed=job.seed,
         status="running",
-        task=task_facts(job.task),
+        task=found.scoring.task_facts(job.task),
         baseline=1 if job.stages and job.stages[0].kind == "train" else 0,
     )
 

@@ -19,14 +19,15 @@ from compress.artifact import Artifact, Parity
 from compress.candidate import Candidate
 from compress.inputs import Inputs
 from compress.lower import lower
-from compress.measure.score import accuracy_facts, score
+from compress.measure.score import accuracy_facts
 from compress.measure.target import Failure, Mode, Probe, Target
-from compress.record import ArtifactFacts, Measurement, ParityFacts, TaskFacts
+from compress.record import ArtifactFacts, Measurement, ParityFacts
 from compress.running.folder import RunFolder
+from compress.running.scoring import Scoring
 from compress.stages.base import calibration_inputs, formats_of
 from compress.task import Task
 
-__all__ = ["Bench", "Entry", "TestSet", "encode", "task_facts"]
+__all__ = ["Bench", "Entry", "TestSet", "encode"]
 
 _PARITY_SAMPLES = 256
 _PROBE_SAMPLES = 32
@@ -63,19 +64,6 @@ class TestSet:
         return cls(inputs, np.concatenate(labels))
 
 
-def task_facts(task: Task) -> TaskFacts:
-    """The ``task`` block of the record."""
-    # A metric of one's own may compare any two outputs, so it keeps its name without labels.
-    named = is_labelled(task.test) or callable(task.metric)
-    name = task.metric_name if named else "agreement"
-    return TaskFacts(
-        name=task.name,
-        metric=name,
-        higher_is_better=task.maximise,
-        test_samples=len(task.test),
-    )
-
-
 @dataclass(frozen=True)
 class _Scored:
     """An artifact, its per-sample scores on the test split, and what it answered."""
@@ -93,9 +81,15 @@ class Bench:
     """
 
     def __init__(
-        self, task: Task, targets: Sequence[Target], folder: RunFolder, mode: Mode, seed: int
+        self,
+        task: Task,
+        scoring: Scoring,
+        targets: Sequence[Target],
+        folder: RunFolder,
+        mode: Mode,
+        seed: int,
     ) -> None:
-        self._task = task
+        self._task, self._scoring = task, scoring
         self._targets = targets
         self._folder = folder
         self._mode: Mode = mode
@@ -132,6 +126,7 @@ class Bench:
             self._mode,
             len(self._task.test),
             self._devices,
+            self._scoring.facts,
         ]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
@@ -179,7 +174,9 @@ class Bench:
             runtime=target.runtime,
             artifact=ArtifactFacts(path=path, **artifact.to_json()),
             accuracy=accuracy_facts(
-                own.scores, base.scores if base else None, higher_is_better=self._task.maximise
+                own.scores,
+                base.scores if base else None,
+                higher_is_better=self._scoring.higher_is_better,
             ),
             parity=_parity_facts(artifact.parity) if artifact.parity else None,
             warnings=list(artifact.warnings),
@@ -196,18 +193,19 @@ class Bench:
         path = self._folder.stage(entry.index, entry.label) / name
         artifact = encode(entry.candidate, self._task, target, path)
         outputs = target.predict(artifact.path, self._test.inputs)[0]
-        answer = outputs.argmax(axis=1) if self._task.metric == "accuracy" else outputs
-        labels = self._test.labels
-        if labels is None:
-            labels = answer if self._is_baseline(entry) else self._reference(target)
-        return _Scored(artifact, score(outputs, labels, self._task.metric), answer)
+        answer = self._scoring.as_labels(outputs)
+        return _Scored(
+            artifact, self._scoring.of(outputs, self._labels(entry, target, answer)), answer
+        )
 
-    def _is_baseline(self, entry: Entry) -> bool:
-        return self._baseline is None or entry.index == self._baseline.index
-
-    def _reference(self, target: Target) -> Array:
-        # Unlabelled data is scored by agreement with what the baseline's artifact says.
-        assert self._baseline is not None
+    def _labels(self, entry: Entry, target: Target, answer: Array) -> Array:
+        """Labels; of unlabelled data, what the reference says."""
+        if self._test.labels is not None:
+            return self._test.labels
+        if self._scoring.reference is not None:
+            return self._scoring.as_labels(self._scoring.reference.answers)
+        if self._baseline is None or entry.index == self._baseline.index:
+            return answer
         return self._score(self._baseline, target).answer
 
 

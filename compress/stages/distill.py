@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -12,9 +13,11 @@ from compress.algorithms.fakequant import layers_with_formats
 from compress.candidate import Candidate
 from compress.plain import plain
 from compress.stages.base import Context, Effect, Stage
-from compress.stages.fitting import Training, fit, rehearse_losses
-from compress.stages.losses import LossSettings, ResponseLoss
+from compress.stages.fitting import Training, fit, supervision_of
+from compress.stages.losses import LossSettings, default_losses
 from compress.stages.models import BlocksSettings, StudentSettings, build_model
+from compress.stages.rehearsal import rehearse_losses
+from compress.stages.supervision import has_a_label
 from compress.stages.teachers import TeacherBlock, build_teacher
 
 __all__ = ["DistillStage"]
@@ -34,35 +37,57 @@ class DistillStage(Training, Stage):
     kind: Literal["distill"] = "distill"
     student: StudentSettings = "self"
     teacher: TeacherBlock | None = None
-    losses: tuple[LossSettings, ...] = Field(default=(ResponseLoss(),), min_length=1)
+    losses: tuple[LossSettings, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Where not given: the one that fits the outputs, and the labels if any.",
+    )
 
     @field_validator("losses")
     @classmethod
-    def _asks_the_teacher(cls, losses: tuple[LossSettings, ...]) -> tuple[LossSettings, ...]:
-        if not any(loss.asks_teacher for loss in losses):
+    def _asks_the_teacher(
+        cls, losses: tuple[LossSettings, ...] | None
+    ) -> tuple[LossSettings, ...] | None:
+        if losses is not None and not any(loss.asks_teacher for loss in losses):
             raise ValueError("no loss asks the teacher; add one such as response, or use train")
         return losses
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The trained student."""
-        student = self._enter(candidate, context)
-        return fit(student, context, self, self.losses, build_teacher(self.teacher, context))
+        student, losses = self._lessons(self._enter(candidate, context), context)
+        return fit(student, context, self, losses, build_teacher(self.teacher, context))
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The untrained student, once teacher and student are seen to fit together."""
-        student = self._enter(candidate, context)
-        rehearse_losses(student, context, self, self.losses, build_teacher(self.teacher, context))
+        student, losses = self._lessons(self._enter(candidate, context), context)
+        rehearse_losses(student, context, self, losses, build_teacher(self.teacher, context))
         return student
 
     def explain(self) -> str:
         """What this stage will do."""
         who = "the present model" if self.student == "self" else f"a new {self.student.words}"
-        how = ", ".join(loss.words for loss in self.losses)
-        return f"distil into {who} for {self.epochs} epochs with {how}"
+        how = ""
+        if self.losses is not None:
+            how = f" with {', '.join(loss.words for loss in self.losses)}"
+        return f"distil into {who} for {self.epochs} epoch{'s' * (self.epochs > 1)}{how}"
 
     def epochs_of_training(self) -> int:
         """Passes over the training data."""
         return self.epochs
+
+    def _lessons(
+        self, student: Candidate, context: Context
+    ) -> tuple[Candidate, Sequence[LossSettings]]:
+        """The losses; where they are the default, the student has a note that says which."""
+        if self.losses is not None:
+            return student, self.losses
+        supervision = supervision_of(student, context)
+        kind = supervision.told_kind()
+        labeled = has_a_label(context.task.train, supervision)
+        losses = default_losses(kind, supervision.outputs, labeled=labeled)
+        words = " and ".join(loss.words for loss in losses)
+        note = f"losses by default, for outputs that are {kind}: {words}"
+        return replace(student, notes=(*student.notes, note)), losses
 
     def _enter(self, candidate: Candidate, context: Context) -> Candidate:
         if self.student == "self":
@@ -75,9 +100,9 @@ class DistillStage(Training, Stage):
                 self.student.layers
             )
         else:
-            self.student.check(context.task)
-            module = build_model(self.student, context.build, context.seed)
-            architecture = self.student.architecture
+            settings = self.student.for_task(context.task)
+            module = build_model(settings, context.build, context.seed)
+            architecture = settings.architecture
             folded = plain(module)
         numerics, dropped = candidate.numerics.carried_to(layers_with_formats(module))
         notes = [

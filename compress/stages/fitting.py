@@ -6,11 +6,10 @@ quantisation where formats are declared, and with promised zeros put back after 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,9 +17,8 @@ from torch import nn
 
 from compress.algorithms.batches import Views, is_labelled, read
 from compress.algorithms.fakequant import simulate
-from compress.algorithms.layout import arrange, laid_out, layout_of
 from compress.algorithms.mixing import Mix
-from compress.algorithms.optimization import Schedule, make_optimizer
+from compress.algorithms.optimization import Schedule
 from compress.algorithms.sparsity import keep_zeros
 from compress.algorithms.training import (
     Beside,
@@ -37,18 +35,15 @@ from compress.candidate import Candidate
 from compress.errors import DataError, StageError
 from compress.inputs import forward, to_device
 from compress.stages.base import Context, Teacher, formats_of, ranges_of
-from compress.stages.losses import LossSettings, labelled, task_loss
-from compress.stages.memory import CacheSettings, TeacherMemory, remembering
-from compress.stages.objective import Weighted, WeightedSum, weighted
-from compress.stages.terms import Question, Scene, ask
-from compress.task import Dataset, Task
+from compress.stages.losses import LossSettings
+from compress.stages.memory import CacheSettings, remembering
+from compress.stages.objective import WeightedSum, weighted
+from compress.stages.supervision import Supervision, has_a_label
+from compress.stages.terms import Scene
 
-__all__ = ["Training", "fit", "rehearse_losses", "validation_loss"]
+__all__ = ["Training", "check_losses", "fit", "scene_of", "supervision_of", "validation_loss"]
 
 _WARMUP, _ONE_CYCLE_WARMUP = 0.05, 0.3
-# Of a loss that is about another text in some steps only, more than one call has to be seen.
-_TIMED_CALLS = 2
-_T = TypeVar("_T")
 
 
 class MixSettings(BaseModel):
@@ -74,11 +69,11 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=1, ge=1)
+    epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(
         default=128, ge=1, description="Samples for one step, of all processes together."
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="The highest one.")
+    learning_rate: float = Field(default=3e-3, gt=0, description="The highest one.")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = Field(default=1e-2, ge=0)
     schedule: Schedule = "cosine"
@@ -161,14 +156,14 @@ def fit(
         StorageError: the disk is full.
         TrainingDiverged: a loss that is not finite.
     """
-    _check(losses, context, teacher)
-    _check_patience(training, context)
+    scene = scene_of(candidate, context, losses, teacher)
+    check_losses(losses, scene, training)
     module, views = candidate.module, training.data(context)
     keeping = _keeping(candidate, context, training, losses)
     simulation = ExitStack()
 
     with isolated(context.seed), simulation:
-        objective, beside = _objective(candidate, context, training, losses, teacher)
+        objective, beside = _objective(scene, training, losses)
         outcome = train(
             module,
             views,
@@ -176,76 +171,83 @@ def fit(
             training.optimization(),
             beside=beside,
             distinct_views=training.views,
-            hooks=_hooks(candidate, context, objective, simulation, keeping.journal),
+            hooks=_hooks(candidate, scene, objective, simulation, keeping.journal),
             keeping=keeping,
             processes=context.processes,
         )
     return replace(candidate, notes=(*candidate.notes, *_notes(outcome, training)))
 
 
-def rehearse_losses(
-    candidate: Candidate,
-    context: Context,
-    training: Training,
-    losses: Sequence[LossSettings],
-    teacher: Teacher | None,
-) -> None:
-    """Work out every loss once, on two samples: what does not fit is found before the training.
-
-    Reports what the teacher's answers will take on disk, and how long the training will about take.
-
-    Raises:
-        CompressError: what :func:`fit` would fail with.
-    """
-    _check(losses, context, teacher)
-    _check_patience(training, context)
-    with isolated(context.seed):
-        scene = Scene(candidate.module, teacher, context)
-        made = weighted(losses, scene, training.epochs)
-        terms = [scene.tried(one.name, one.term) for one in made]
-        views, kept = training.data(context), training.repeated_views
-        if kept is not None and any(loss.asks_teacher for loss in losses):
-            memory = TeacherMemory(scene, terms, views, kept, training.cache)
-            memory.check_room()
-            context.report({"event": "answers", "bytes": memory.nbytes})
-        seconds = _seconds(candidate, training, made, scene, views)
-        context.report({"event": "pace", "seconds": seconds})
+@torch.no_grad()
+def supervision_of(candidate: Candidate, context: Context) -> Supervision:
+    """What the outputs of a candidate are, and what labels ask of them."""
+    return Scene(candidate.module, None, context).supervision
 
 
 @torch.no_grad()
-def validation_loss(module: nn.Module, context: Context) -> float | None:
-    """The task's loss on the validation split; ``None`` where it has no labels."""
+def validation_loss(
+    module: nn.Module, context: Context, supervision: Supervision | None = None
+) -> float | None:
+    """The task's loss on the validation split; ``None`` where it has no labels.
+
+    Args:
+        module: is left in the mode that it was in.
+        context: has the task.
+        supervision: what is known of the labels; without, it is looked at anew.
+    """
     if not is_labelled(context.task.validation):
         return None
-    loss, total, seen = task_loss(context.task), 0.0, 0
+    known, total, seen = supervision, 0.0, 0
     was_training, device = module.training, next(module.parameters()).device
     module.eval()
     for batch in read(context.task.validation, 256, part=context.processes.part):
         assert batch.labels is not None
-        value = loss(forward(module, to_device(batch.inputs, device)), batch.labels.to(device))
-        count = int(labelled(context.task, batch.labels).sum())
+        outputs = forward(module, to_device(batch.inputs, device))
+        if known is None:
+            known = Supervision.of(context.task, outputs)
+        if known.kind is None and context.task.loss is None:
+            break  # nothing says what the loss on labels would be
+        value = known.loss(outputs, batch.labels.to(device))
+        count = int(known.labeled(batch.labels).sum())
         total, seen = total + float(value) * count, seen + count
     module.train(was_training)
     everyone = context.processes.gather(torch.tensor([total, seen], dtype=torch.float64)).sum(0)
     return float(everyone[0] / everyone[1]) if everyone[1] else None
 
 
-def _check(losses: Sequence[LossSettings], context: Context, teacher: Teacher | None) -> None:
+def scene_of(
+    candidate: Candidate,
+    context: Context,
+    losses: Sequence[LossSettings],
+    teacher: Teacher | None,
+) -> Scene:
+    """What the losses of a training are made on."""
+    implied = dict.fromkeys(loss.implies for loss in losses if loss.implies is not None)
+    return Scene(candidate.module, teacher, context, tuple(implied))
+
+
+def check_losses(losses: Sequence[LossSettings], scene: Scene, training: Training) -> None:
+    """See that there are the labels and the teacher that a training asks for.
+
+    Raises:
+        DataError: a loss, or the wish to stop early, needs labels and the data has none; or the
+            model has other outputs than the task has classes.
+        StageError: a loss needs a teacher and there is none.
+    """
+    task = scene.context.task
+    scene.supervision.check_classes("the model that learns")
     for loss in losses:
-        if loss.kind == "label" and not _has_a_label(context.task.train, context.task):
+        if loss.kind == "label" and not has_a_label(task.train, scene.supervision):
             raise DataError(
                 f"the loss `label` needs labels and the training data of task "
-                f"{context.task.name!r} has none; leave it out and let the teacher speak."
+                f"{task.name!r} has none; leave it out and let the teacher speak."
             )
-        if loss.asks_teacher and teacher is None:
+        if loss.asks_teacher and scene.teacher is None:
             raise StageError(f"the loss {loss.kind!r} needs a teacher and there is none.")
-
-
-def _check_patience(training: Training, context: Context) -> None:
-    if training.patience is not None and not _has_a_label(context.task.validation, context.task):
+    if training.patience is not None and not has_a_label(task.validation, scene.supervision):
         raise DataError(
             f"patience needs labels in the validation data, and that of task "
-            f"{context.task.name!r} has none; leave it out."
+            f"{task.name!r} has none; leave it out."
         )
 
 
@@ -264,56 +266,14 @@ def _keeping(
     return Keeping(checkpoint, [], diverged)
 
 
-def _seconds(
-    candidate: Candidate,
-    training: Training,
-    made: Sequence[Weighted],
-    scene: Scene,
-    views: Views,
-) -> float:
-    """How long the training will about take, from trying its first batch; validation is left out.
-
-    The batch is as the loop has it: augmented, in the layout of the module, its formats simulated.
-    """
-    student = candidate.fork().module
-    layout = layout_of(student, candidate.example)
-    arrange(student.train(), layout)
-    first = next(iter(views.batches(0)))
-    batch = replace(first, inputs=laid_out(first.inputs, layout))
-    optimizer = make_optimizer(list(student.parameters()), training.optimization())
-    teacher, question = scene.teacher, Question.of(one.term for one in made)
-    answer, answer_s = None, 0.0
-    if teacher is not None and not question.is_empty:
-        answer, answer_s = _timed(lambda: ask(teacher, batch, question))
-    objective = WeightedSum(student, made, None if answer is None else lambda _: answer)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        torch.autograd.backward(objective(student, batch))
-        optimizer.step()
-
-    formats = formats_of(candidate)
-    with simulate(student, formats, ranges_of(candidate.module, formats, scene.context.task)):
-        _, step_s = _timed(step)
-    asked = training.repeated_views or training.epochs
-    return len(views) * (training.epochs * step_s + asked * answer_s)
-
-
-def _timed(work: Callable[[], _T]) -> tuple[_T, float]:
-    """What the work gives, and how long it takes once memory and kernels are planned."""
-    work()
-    start = time.perf_counter()
-    results = [work() for _ in range(_TIMED_CALLS)]
-    return results[-1], (time.perf_counter() - start) / _TIMED_CALLS
-
-
 def _hooks(
     candidate: Candidate,
-    context: Context,
+    scene: Scene,
     objective: WeightedSum,
     simulation: ExitStack,
     journal: list[dict[str, Any]],
 ) -> Hooks:
+    context, supervision = scene.context, scene.supervision
     module, task, formats = candidate.module, context.task, formats_of(candidate)
 
     def epoch_start(epoch: int) -> None:
@@ -333,6 +293,8 @@ def _hooks(
             "validation_loss": report.validation_loss,
             "samples_per_s": report.samples_per_s,
         }
+        if report.epoch == 1:
+            _check_movement(objective, context)
         journal.append(entry)
         context.report({"event": "epoch", **entry, "left_s": report.left_s})
 
@@ -348,12 +310,41 @@ def _hooks(
     return Hooks(
         epoch_start=epoch_start,
         after_step=keep_zeros(module, candidate.invariants),
-        validate=lambda: validation_loss(module, context),
+        validate=lambda: validation_loss(module, context, supervision),
         epoch_end=epoch_end,
         step=step,
         resumed=resumed,
         warn=lambda text: context.report({"event": "warning", "text": text}),
     )
+
+
+def _check_movement(objective: WeightedSum, context: Context) -> None:
+    """Look at the first epoch for losses that had one value in every batch.
+
+    Raises:
+        StageError: all of them, though the student answers otherwise than the teacher.
+    """
+    still, names = objective.still(), list(objective.means())
+    facts = [float(name in still) for name in names] + [float(not objective.has_pupil)]
+    *stuck, alike = context.processes.gather(torch.tensor(facts)).min(0).values.bool().tolist()
+    idle = [name for name, is_stuck in zip(names, stuck, strict=True) if is_stuck]
+    if not idle:
+        return
+    value = still.get(idle[0], 0.0)
+    what = (
+        f"the loss {' and '.join(map(repr, idle))} was {value:g} in every step of the first epoch"
+    )
+    if alike:
+        text = f"{what}: the student answers as the teacher does, and there was nothing to learn"
+        context.report({"event": "warning", "text": text})
+    elif len(idle) == len(names):
+        raise StageError(
+            f"{what}, so that nothing is learned: it does not depend on what the student answers; "
+            "choose a loss that fits the outputs, and a batch_size that gives it samples to "
+            "compare."
+        )
+    else:
+        context.report({"event": "warning", "text": f"{what}, and taught nothing"})
 
 
 def _notes(outcome: Outcome, training: Training) -> list[str]:
@@ -363,29 +354,16 @@ def _notes(outcome: Outcome, training: Training) -> list[str]:
     return [f"trained {epochs}; the weights are of epoch {best}, of lowest validation loss"]
 
 
-def _has_a_label(dataset: Dataset, task: Task) -> bool:
-    # Mostly the first batch has one.
-    return is_labelled(dataset) and any(
-        batch.labels is not None and bool(labelled(task, batch.labels).any())
-        for batch in read(dataset, 64)
-    )
-
-
 def _objective(
-    candidate: Candidate,
-    context: Context,
-    training: Training,
-    losses: Sequence[LossSettings],
-    teacher: Teacher | None,
+    scene: Scene, training: Training, losses: Sequence[LossSettings]
 ) -> tuple[WeightedSum, Beside]:
-    scene = Scene(candidate.module, teacher, context)
     terms = weighted(losses, scene, training.epochs)
     ask = None
     if any(loss.asks_teacher for loss in losses):
-        views, kept = training.data(context), training.repeated_views
+        views, kept = training.data(scene.context), training.repeated_views
         ask = remembering(scene, [one.term for one in terms], views, kept, training.cache)
     beside = Beside(
         tuple(one.term.companion for one in terms if one.term.companion is not None),
         tuple(other for one in terms for other in one.term.others),
     )
-    return WeightedSum(candidate.module, terms, ask), beside
+    return WeightedSum(scene.student, terms, ask), beside

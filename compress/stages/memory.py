@@ -205,6 +205,11 @@ class TeacherMemory:
             yield _OUTPUTS, answer.outputs
         # Features are numbered: their names may hold what a file's may not.
         for number, name in enumerate(self._features):
+            if name not in answer.features:
+                raise StageError(
+                    f"the teacher's layer {name!r} did not run for some batch, so that its "
+                    "features cannot be kept; set views: null to ask it in every epoch."
+                )
             yield f"feature-{number}", answer.features[name]
 
     def _kept_as(self, tensor: Tensor) -> str:

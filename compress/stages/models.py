@@ -33,7 +33,9 @@ from compress.huggingface import (
     tokenizer_digest,
 )
 from compress.recipe_file import RecipePath, beside_recipe, located
+from compress.stages.sizes import sizes_of
 from compress.task import Task
+from compress.zoo import ARCHITECTURES, fitting_options
 
 __all__ = [
     "BlocksSettings",
@@ -99,8 +101,18 @@ class ModelSettings(BaseModel):
         if self.weights is not None:
             load_weights(module, self.weights)
 
-    def check(self, task: Task) -> None:
-        """Nothing is known of what an architecture was made for."""
+    def for_task(self, task: Task) -> ModelSettings:
+        """With the task's channels, features and classes, where a built-in net takes them.
+
+        What the recipe says stays; so does a net of the user's own, which knows best.
+        """
+        if self.arch not in ARCHITECTURES:
+            return self
+        given = dict(self.model_extra or {})
+        fitting = fitting_options(self.arch, given, sizes_of(task))
+        if fitting == given:
+            return self
+        return type(self)(arch=self.arch, weights=self.weights, **fitting)
 
 
 class HubSettings(BaseModel):
@@ -146,8 +158,8 @@ class HubSettings(BaseModel):
             assert isinstance(module, Encoder)
             load_folder(module, located(self.hf))
 
-    def check(self, task: Task) -> None:
-        """See that the task's tokens mean to this model what they mean to the task.
+    def for_task(self, task: Task) -> HubSettings:
+        """Itself, once the task's tokens mean to this model what they mean to the task.
 
         Raises:
             RecipeError: the folder's tokenizer is another one.
@@ -158,6 +170,7 @@ class HubSettings(BaseModel):
                 f"hf: {self.hf}: its tokenizer is not that of task {task.name!r}, so that ids "
                 "would mean other words to it; teacher, student and task need one tokenizer."
             )
+        return self
 
 
 class BlocksSettings(BaseModel):

@@ -10,10 +10,11 @@ from operator import add
 from torch import Tensor, nn
 
 from compress.algorithms.batches import Batch
+from compress.errors import StageError
 from compress.inputs import batch_size_of
 from compress.stages.base import unique_name
 from compress.stages.logits import check_logits
-from compress.stages.losses import LossSettings
+from compress.stages.losses import LossSettings, teacher_loss
 from compress.stages.memory import Ask
 from compress.stages.terms import Answer, Scene, Term, compared, watch
 
@@ -37,11 +38,23 @@ def weighted(losses: Sequence[LossSettings], scene: Scene, epochs: int) -> list[
     """
     made: list[Weighted] = []
     for loss in losses:
+        _check_kind(loss, scene)
         name = unique_name(loss.kind, [other.name for other in made])
         weight = partial(loss.weight_at, epochs=epochs)
         made.append(Weighted(name, weight, loss.term(scene)))
     check_logits(losses, scene)
     return made
+
+
+def _check_kind(loss: LossSettings, scene: Scene) -> None:
+    kind = scene.supervision.kind
+    if kind is None or kind in loss.takes:
+        return
+    raise StageError(
+        f"the loss {loss.kind!r} is for outputs that are {' or '.join(sorted(loss.takes))}, and "
+        f"those of task {scene.context.task.name!r}, {scene.supervision.outputs}, are {kind}: use "
+        f"{teacher_loss(kind).kind}, or say what they are in the task (outputs: ...)."
+    )
 
 
 class WeightedSum:
@@ -59,11 +72,30 @@ class WeightedSum:
         self._epoch = 0
         self._totals: dict[str, Tensor] = {}
         self._samples: dict[str, int] = {}
+        self._range: dict[str, tuple[float, float]] = {}
+        self._steps, self._apart = 0, False
 
     def start_epoch(self, epoch: int) -> None:
         """Take the weights of ``epoch``, counted from 0, and forget the means of the one before."""
         self._epoch = epoch
         self._totals, self._samples = {}, {}
+        self._range, self._steps, self._apart = {}, 0, False
+
+    def still(self) -> dict[str, float]:
+        """The losses that had one value in every batch of the first epoch, with that value.
+
+        Of an epoch of one batch, those that were 0.
+        """
+        return {
+            name: low
+            for name, (low, high) in self._range.items()
+            if low == high and (self._steps > 1 or low == 0)
+        }
+
+    @property
+    def has_pupil(self) -> bool:
+        """Whether the student answered otherwise than the teacher in the first epoch."""
+        return self._apart
 
     def means(self) -> dict[str, float]:
         """Each loss over this epoch so far: before its weight, averaged over its samples."""
@@ -81,10 +113,20 @@ class WeightedSum:
             value = _value(one.term, *answers, batch)
             parts.append(one.weight(self._epoch) * value)
             count = _samples(one.term, batch)
+            if self._epoch == 0:
+                self._see(one.name, float(value.detach()))
             total = value.detach() * count
             self._totals[one.name] = self._totals.get(one.name, 0.0) + total
             self._samples[one.name] = self._samples.get(one.name, 0) + count
+        self._steps += 1
+        if self._epoch == 0 and not self._apart:
+            ours = plain().outputs.detach()
+            self._apart = ours.shape != teacher.outputs.shape or not ours.equal(teacher.outputs)
         return reduce(add, parts)
+
+    def _see(self, name: str, value: float) -> None:
+        low, high = self._range.get(name, (value, value))
+        self._range[name] = (min(low, value), max(high, value))
 
 
 def _value(term: Term, student: Answer, teacher: Answer, batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from compress.algorithms.batches import is_labelled, read
+from compress.algorithms.batches import read
 from compress.algorithms.fakequant import effective, quantizable_layers, simulate
 from compress.algorithms.sparsity import magnitude_masks, pattern_masks, zero_tensors
 from compress.algorithms.training import isolated
@@ -23,8 +23,10 @@ from compress.pruning.channels import ChannelPruning, Unit, prune_channels
 from compress.pruning.importance import Importance
 from compress.select import select
 from compress.stages.base import Context, Effect, Stage, Teacher, formats_of, ranges_of
-from compress.stages.fitting import Training, fit, rehearse_losses
-from compress.stages.losses import LabelLoss, LossSettings, ResponseLoss, task_loss
+from compress.stages.fitting import Training, fit, supervision_of
+from compress.stages.losses import LabelLoss, LossSettings, teacher_loss
+from compress.stages.rehearsal import rehearse_losses
+from compress.stages.supervision import Supervision, has_a_label
 from compress.stages.teachers import TeacherBlock, build_teacher
 
 __all__ = ["FineTune", "PruneStage"]
@@ -42,6 +44,8 @@ class FineTune(Training):
     A teacher's answers are asked for where a loss such as ``response`` needs them.
     """
 
+    # Lower than of what starts from nothing: what was learned is to be kept.
+    learning_rate: float = Field(default=1e-3, gt=0, description="The highest one.")
     losses: tuple[LossSettings, ...] = ()
     teacher: TeacherBlock | None = None
 
@@ -101,7 +105,7 @@ class PruneStage(Stage):
         """The pruned candidate."""
         pruned = self._removed(candidate, context)
         if self.finetune is not None:
-            losses, teacher = _lessons(self.finetune, context)
+            losses, teacher = _lessons(self.finetune, pruned, context)
             pruned = fit(pruned, context, self.finetune, losses, teacher)
         return pruned
 
@@ -110,7 +114,7 @@ class PruneStage(Stage):
         data_free: Importance = "group-l2" if self.importance == "taylor" else self.importance
         pruned = self.model_copy(update={"importance": data_free})._removed(candidate, context)
         if self.finetune is not None:
-            lessons = _lessons(self.finetune, context)
+            lessons = _lessons(self.finetune, pruned, context)
             rehearse_losses(pruned, context, self.finetune, *lessons)
         return pruned
 
@@ -216,17 +220,24 @@ def _multiples(invariants: tuple[Invariant, ...]) -> list[int]:
     return [promise.channel_multiple for promise in invariants]
 
 
-def _lessons(finetune: FineTune, context: Context) -> tuple[tuple[LossSettings, ...], Teacher]:
-    default = LabelLoss() if is_labelled(context.task.train) else ResponseLoss()
-    return finetune.losses or (default,), build_teacher(finetune.teacher, context)
+def _lessons(
+    finetune: FineTune, pruned: Candidate, context: Context
+) -> tuple[tuple[LossSettings, ...], Teacher]:
+    losses = finetune.losses
+    if not losses:
+        supervision = supervision_of(pruned, context)
+        labeled = has_a_label(context.task.train, supervision)
+        losses = (LabelLoss(),) if labeled else (teacher_loss(supervision.told_kind()),)
+    return losses, build_teacher(finetune.teacher, context)
 
 
 def _losses(module: nn.Module, context: Context) -> Iterator[Tensor]:
     """The loss of a part of the training data; against the teacher where there are no labels."""
-    supervised = task_loss(context.task)
+    supervision = None
     for batch in read(context.task.train, _TAYLOR_BATCH, _TAYLOR_SAMPLES):
         outputs = forward(module, batch.inputs)
         if batch.labels is not None:
-            yield supervised(outputs, batch.labels)
+            supervision = supervision or Supervision.of(context.task, outputs)
+            yield supervision.loss(outputs, batch.labels)
         else:
             yield nn.functional.mse_loss(outputs, context.teacher(batch.inputs))

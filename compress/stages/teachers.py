@@ -272,12 +272,14 @@ def frozen_teacher(module: nn.Module, example: Inputs | None = None) -> ModuleTe
     """The module as a teacher: eval, no gradients, its outputs detached.
 
     Its weights are laid out in place as those of a module that is trained: beside batches in that
-    layout, others would be turned at every answer.
+    layout, others would be turned at every answer. Those in half precision become float32, in which
+    a distillation loss is computed with.
 
     Args:
         module: the teacher.
         example: a few samples, to find the layout that it runs fastest in; without, it stays.
     """
+    module.float()
     layout = torch.contiguous_format if example is None else layout_of(module, example)
     arrange(module, layout)
     return ModuleTeacher(module.eval(), layout)
@@ -307,7 +309,6 @@ def build_teacher(
         teach = context.references.resolve(name, "teacher.callable")
         # Whatever it does to its batch, the student is shown another one.
         return OutputTeacher(lambda inputs: teach(copied(inputs)), name, name, given)
-    settings.model.check(context.task)
-    module = build_model(settings.model, context.build, context.seed)
+    module = build_model(settings.model.for_task(context.task), context.build, context.seed)
     plain(module)
     return replace(frozen_teacher(module, context.origin.example), from_probabilities=given)

@@ -14,11 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.batches import Batch, head
-from compress.algorithms.features import Feature, capture, matching, survey, uniform_map
+from compress.algorithms.features import (
+    Feature,
+    capture,
+    matching,
+    norm_axis,
+    survey,
+    uniform_map,
+)
 from compress.algorithms.session import Stateful
 from compress.errors import DataError, SelectorError, StageError
 from compress.inputs import Inputs, batch_size_of, device_of, forward, own_tokens
+from compress.outputs import OutputKind
+from compress.pruning.axes import channel_axes
 from compress.stages.base import Context, Teacher
+from compress.stages.supervision import Supervision
 from compress.stages.teachers import ModuleTeacher
 
 __all__ = [
@@ -122,11 +132,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of one net that a loss can look into."""
+    """The layers of one net that a loss can look into, as it answered ``inputs``."""
 
     whose: str
     module: nn.Module
     features: Mapping[str, Feature]
+    inputs: Inputs | None = None
 
     def choose(self, patterns: Sequence[str]) -> list[str]:
         """The layers that paths and globs stand for, each once, in the order of the patterns.
@@ -142,10 +153,38 @@ class Layers:
                     f"{pattern!r} of {self.whose} runs {self.features[pattern].calls} times in one "
                     "pass, so that it has no one output; name a module around or before it"
                 )
+            if not found and matching(pattern, [n for n, _ in self.module.named_modules() if n]):
+                raise ValueError(
+                    f"{pattern!r} of {self.whose} gives no tensor with samples on axis 0 when the "
+                    "net answers; recurrent layers and transformers do with batch_first=True"
+                )
             if not found:
                 raise ValueError(f"{pattern!r} matches no layer of {self.whose}")
             chosen |= dict.fromkeys(found)
         return list(chosen)
+
+    def axis(self, name: str, *, follow: bool = True) -> int | None:
+        """The axis of the channels of what a layer gives; ``None`` where it cannot be told.
+
+        The layer's own definition says it, or the operators of the net, which is run for that once;
+        without ``follow`` it is not.
+        """
+        feature = self.features[name]
+        if feature.axis is not None or not follow:
+            return feature.axis
+        found = self._followed.get(name, ())
+        if len(found) == 1 and found[0] > 0:
+            return found[0]
+        return norm_axis(self.module.get_submodule(name), len(feature.shape) + 1)
+
+    @cached_property
+    def _followed(self) -> Mapping[str, tuple[int, ...]]:
+        if self.inputs is None:
+            return {}
+        try:
+            return channel_axes(self.module, self.inputs)
+        except Exception:
+            return {}  # a net may hold any code: what cannot be followed is asked for
 
     def __str__(self) -> str:
         listed = [f"{n} {f.shape}" for n, f in self.features.items() if f.calls == 1]
@@ -155,11 +194,15 @@ class Layers:
 
 @dataclass(frozen=True)
 class Scene:
-    """What terms are made on. ``student`` is in eval mode while they are."""
+    """What terms are made on. ``student`` is in eval mode while they are.
+
+    ``implied``: what outputs are as the losses have it, where the task does not say.
+    """
 
     student: nn.Module
     teacher: Teacher | None
     context: Context
+    implied: tuple[OutputKind, ...] = ()
 
     @cached_property
     def example(self) -> Batch:
@@ -173,16 +216,24 @@ class Scene:
             return forward(self.student, self.example.inputs)
 
     @cached_property
+    def supervision(self) -> Supervision:
+        """What outputs are, and what labels ask of them."""
+        inputs = self.example.inputs
+        return Supervision.of(self.context.task, self.example_outputs, self.implied, inputs)
+
+    @cached_property
     def student_layers(self) -> Layers:
         """The student's layers."""
-        return Layers("the student", self.student, survey(self.student, self.example.inputs))
+        inputs = self.example.inputs
+        return Layers("the student", self.student, survey(self.student, inputs), inputs)
 
     @cached_property
     def teacher_layers(self) -> Layers:
         """The teacher's layers; its module must be known."""
         module = self._teacher_module
         assert module is not None
-        return Layers("the teacher", module, survey(module, self.example.inputs))
+        inputs = self.example.inputs
+        return Layers("the teacher", module, survey(module, inputs), inputs)
 
     def teacher_module(self, loss: str) -> nn.Module:
         """The module that teaches.
@@ -240,11 +291,17 @@ class Scene:
             answers = compared(
                 term, self.student, self.student, self.example, teacher, lambda: student
             )
-            term.function(*answers, self.example.labels)
+            value = term.function(*answers, self.example.labels)
         except DataError as error:
             if not term.teacher_layers:
                 raise
             raise self.misfit(loss, str(error)) from error
+        if not value.requires_grad:
+            raise StageError(
+                f"the loss {loss!r} does not depend on what the student answers, so that nothing "
+                "can be learned from it; it must be worked out from the student's outputs with "
+                "torch."
+            )
         return term
 
     @property
@@ -286,7 +343,7 @@ def compared(
 
 @torch.no_grad()
 def ask(teacher: Teacher, batch: Batch, question: Question) -> Answer:
-    """The teacher's answer.
+    """The teacher's answer; what it gives in half precision, in float32.
 
     Raises:
         StageError: an answer for another number of samples, or one that is not finite.
@@ -300,7 +357,8 @@ def ask(teacher: Teacher, batch: Batch, question: Question) -> Answer:
     elif question.outputs:
         outputs = teacher(batch.inputs)
     lessons = {lesson.name: lesson.work(teacher, batch.inputs) for lesson in question.lessons}
-    answer = Answer(outputs, {**seen, **lessons})
+    found = {**seen, **lessons}
+    answer = Answer(_in_float32(outputs), {name: _in_float32(one) for name, one in found.items()})
     if answer.outputs.shape[:1] != (expected,):
         given = len(answer.outputs) if answer.outputs.dim() else "no separate"
         raise StageError(f"the teacher gives {given} answers for a batch of {expected} samples.")
@@ -313,3 +371,7 @@ def ask(teacher: Teacher, batch: Batch, question: Question) -> Answer:
                 "and at what it is asked."
             )
     return answer
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

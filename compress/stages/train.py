@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 from compress.candidate import Candidate
 from compress.stages.base import Context, Effect, Stage
-from compress.stages.fitting import Training, fit, rehearse_losses
+from compress.stages.fitting import Training, fit
 from compress.stages.losses import LabelLoss
+from compress.stages.rehearsal import rehearse_losses
 
 __all__ = ["TrainStage"]
 

@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from compress.errors import RecipeError
+from compress.outputs import OutputKind
 from compress.recipe_file import RecipePath
 from compress.references import is_reference
-from compress.task import Task
+from compress.task import MetricName, Task
 
 __all__ = ["TASKS", "TaskConfig", "adjusted", "limited", "make_task", "without_labels"]
 
@@ -35,13 +36,18 @@ TASKS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+#: Options that every task takes.
+_OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric")
+
 
 class TaskConfig(BaseModel):
     """A task as a recipe writes it: ``fashion-mnist``, or ``{name: fashion-mnist, limit: 1000}``.
 
     ``name`` is built in, or ``module:function``. With ``limit`` training sees the first ``limit``
     samples only: for smoke runs, and for questions about few data. With ``inputs_only`` no split
-    has labels, as where nobody knows them. The other options are those of the task's own function.
+    has labels, as where nobody knows them. ``outputs`` and ``metric`` say what the model's outputs
+    are and how they are scored, where the task does not. The other options are those of the task's
+    own function.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,11 +65,13 @@ class TaskConfig(BaseModel):
     labels: bool | None = None
     limit: int | None = Field(default=None, ge=1)
     inputs_only: bool = False
+    outputs: OutputKind | None = None
+    metric: MetricName | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What was set for the task's own function."""
-        return self.model_dump(exclude={"name", "limit", "inputs_only"}, exclude_none=True)
+        return self.model_dump(exclude={"name", *_OF_EVERY_TASK}, exclude_none=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -101,14 +109,18 @@ def make_task(config: TaskConfig | str) -> Task:
         if option not in taken:
             raise RecipeError(
                 f"task.{option}: the task {name!r} does not take it; it takes "
-                f"{', '.join([*taken, 'limit', 'inputs_only'])}."
+                f"{', '.join([*taken, *_OF_EVERY_TASK])}."
             )
     return adjusted(function(**config.options), config)
 
 
 def adjusted(task: Task, config: TaskConfig) -> Task:
     """``task`` with those options of ``config`` that every task takes."""
-    task = limited(task, config.limit)
+    said: dict[str, Any] = {"outputs": config.outputs, "metric": config.metric}
+    said = {key: value for key, value in said.items() if value is not None}
+    if config.metric is not None:
+        said["higher_is_better"] = None  # which the built-in metrics know themselves
+    task = limited(replace(task, **said), config.limit)
     return without_labels(task) if config.inputs_only else task
 
 

@@ -6,6 +6,7 @@ Owns the fast path by which a whole batch is read at once. Knows nothing of part
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from compress.task import Dataset
 __all__ = ["ArrayDataset", "first", "inputs_of", "split"]
 
 
+_Array = Tensor | np.ndarray[Any, Any]
+
+
 class ArrayDataset:
     """Samples along the first dimension of ``inputs``, with ``labels`` where there are any.
 
@@ -24,14 +28,14 @@ class ArrayDataset:
         DataError: inputs and labels differ in number.
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor | None = None) -> None:
+    def __init__(self, inputs: _Array, labels: _Array | None = None) -> None:
         if labels is not None and len(labels) != len(inputs):
             raise DataError(
                 f"a data set needs a label for every input; got {len(inputs)} inputs and "
                 f"{len(labels)} labels."
             )
-        self.inputs = inputs
-        self.labels = labels
+        self.inputs = torch.as_tensor(inputs)
+        self.labels = None if labels is None else torch.as_tensor(labels)
 
     def __len__(self) -> int:
         return len(self.inputs)

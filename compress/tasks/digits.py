@@ -40,4 +40,5 @@ def make_task(*, augment: bool = False) -> Task:
         test=test,
         augment=ShiftFlip(shift=1, fill=-_MEAN / _STD, flip=False) if augment else None,
         classes=tuple("0123456789"),
+        outputs="class-scores",
     )

@@ -98,6 +98,7 @@ def make_task(*, folder: Path | None = None, download: bool = False, augment: bo
         test=_normalised(test),
         augment=ShiftFlip(shift=2, fill=-_MEAN / _STD, flip=True) if augment else None,
         classes=CLASSES,
+        outputs="class-scores",
     )
 
 

@@ -94,6 +94,7 @@ def make_task(
         test=_Scaled(test),
         augment=ShiftFlip(shift=size // _CROP, fill=0.0, flip=True) if augment else None,
         classes=classes,
+        outputs="class-scores" if classes else None,
     )
 
 

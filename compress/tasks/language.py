@@ -116,6 +116,7 @@ def make_task(*, folder: Path | None = None, path: Path | None = None, length: i
         metric=bits_per_token,
         higher_is_better=False,
         classes=VOCABULARY,
+        outputs="tokens",
     )
 
 

@@ -141,6 +141,8 @@ def text_task(
         validation=tokens.subset(order[first:second]),
         test=tokens.subset(order[:first]),
         metric=similarity_spearman if labels is None else "accuracy",
+        higher_is_better=True,
+        outputs="values" if labels is None else "class-scores",
         classes=classes,
         tokenizer=tokenizer_digest(folder),
     )

@@ -19,7 +19,7 @@ from compress.errors import RecipeError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ARCHITECTURES", "build"]
+__all__ = ["ARCHITECTURES", "build", "fitting_options"]
 
 #: Name -> ``module:Class``.
 ARCHITECTURES: Mapping[str, str] = MappingProxyType(
@@ -64,6 +64,27 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
         return architecture(**given)
     except ValueError as error:
         raise RecipeError(f"the architecture {name!r}: {error}.") from error
+
+
+def fitting_options(
+    name: str, given: Mapping[str, Any], wanted: Mapping[str, int]
+) -> dict[str, Any]:
+    """The options with those of a task that the architecture takes and that were not given.
+
+    Only where its default is another one: what a recipe leaves out stays out where it fits.
+
+    Args:
+        name: a key of ``ARCHITECTURES``.
+        given: what a recipe says.
+        wanted: what would fit the task, such as ``in_channels`` and ``classes``.
+    """
+    known = inspect.signature(_resolve(ARCHITECTURES[name])).parameters
+    fitting = {
+        option: value
+        for option, value in wanted.items()
+        if option in known and option not in given and known[option].default != value
+    }
+    return {**given, **fitting}
 
 
 def _check(name: str, architecture: type[nn.Module], given: Mapping[str, Any]) -> None:

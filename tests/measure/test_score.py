@@ -62,7 +62,7 @@ def invalid(outputs, labels):
             "accuracy",
             "class indices 0 to 1; got int64 from 0",
         ),
-        (np.zeros((3, 2)), np.array([0, 1, -100]), "accuracy", "from -100 to 1"),
+        (np.zeros((3, 2)), np.array([0, 1, -100]), "accuracy", "a sample has no label"),
         (np.zeros((3, 2)), np.array([0.0, 1, 1]), "accuracy", "class indices 0 to 1; got float64"),
         (np.zeros((3, 2)), np.zeros((3, 4)), "mse", "outputs and labels of one shape"),
         (np.zeros((4, 9)), np.zeros((4, 3, 3)), "mse", "outputs and labels of one shape"),

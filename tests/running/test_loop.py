@@ -426,7 +426,11 @@ class Bare:
 @pytest.fixture
 def unlabelled(task):
     return Task(
-        name="bare", train=Bare(task.train), validation=Bare(task.validation), test=Bare(task.test)
+        name="bare",
+        train=Bare(task.train),
+        validation=Bare(task.validation),
+        test=Bare(task.test),
+        outputs="class-scores",
     )
 
 

@@ -8,11 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage, PruneStage, Task, TrainStage
-from compress.algorithms.batches import Batch, has_label, head, is_labelled, read
+from compress.algorithms.batches import Batch, head, is_labelled, read
+from compress.algorithms.labels import labeled_samples
 from compress.errors import DataError
 from compress.stages.fitting import validation_loss
-from compress.stages.losses import task_loss
 from compress.stages.objective import WeightedSum, weighted
+from compress.stages.supervision import Supervision
 from compress.stages.terms import Answer, Scene
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
@@ -43,6 +44,11 @@ def partly(every=4):
     return replace(TASK, train=ArrayDataset(TASK.train.inputs, labels))
 
 
+def task_loss(task):
+    """The task's loss on labels, for any outputs."""
+    return lambda outputs, labels: Supervision.of(task, outputs).loss(outputs, labels)
+
+
 @pytest.mark.parametrize(
     ("labels", "classes", "expected"),
     [
@@ -56,7 +62,8 @@ def partly(every=4):
     ],
 )
 def test_no_class_and_no_number_are_no_label(labels, classes, expected):
-    assert has_label(torch.tensor(labels), classes=classes).tolist() == expected
+    kind = "class-scores" if classes else "values"
+    assert labeled_samples(torch.tensor(labels), kind).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,7 @@ def test_the_loss_of_labels_is_that_of_the_labelled_samples(known, metric):
 
 def test_positions_of_no_class_are_left_out():
     outputs, labels = torch.randn(2, 3, 4), torch.tensor([[0, 1, -1, 2], [-1, -1, -1, -1]])
-    value = task_loss(TASK)(outputs, labels)
+    value = task_loss(replace(TASK, outputs="class-scores"))(outputs, labels)
     assert torch.allclose(value, F.cross_entropy(outputs[:1, :, [0, 1, 3]], labels[:1, [0, 1, 3]]))
 
 
@@ -115,13 +122,19 @@ def test_negative_labels_of_a_metric_of_your_own_are_labels():
     def signs(outputs, labels):
         return outputs
 
-    task = replace(TASK, metric=signs, loss=lambda outputs, labels: (outputs * labels).sum())
+    task = replace(
+        TASK,
+        metric=signs,
+        higher_is_better=True,
+        outputs="values",
+        loss=lambda outputs, labels: (outputs * labels).sum(),
+    )
     assert float(task_loss(task)(torch.ones(2), torch.tensor([-1, -1]))) == -2
 
 
 def test_unlabelled_samples_take_part_in_the_teachers_losses_only(start, context):
     events = []
-    losses = [{"kind": "response"}, {"kind": "label"}]
+    losses = [{"kind": "response", "temperature": 4.0}, {"kind": "label"}]
     stage = DistillStage(epochs=1, batch_size=len(TASK.train), learning_rate=1e-9, losses=losses)
     changed = replace(context, task=partly(), report=events.append, teacher=CASE.build(seed=3))
     stage.run(start, changed)

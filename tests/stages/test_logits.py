@@ -224,7 +224,7 @@ def test_where_both_give_probabilities_the_row_says_so(context):
     events = []
     start = Candidate.of(Sure(), CASE.example())
     sure = replace(context, teacher=frozen_teacher(Sure(seed=2)), report=events.append)
-    DistillStage().run(start, sure)
+    DistillStage(epochs=1, losses=[{"kind": "response"}]).run(start, sure)
     [said] = [event["text"] for event in events if event["event"] == "warning"]
     assert said == (
         "the loss 'response' takes logits, and student and teacher both answer with probabilities, "

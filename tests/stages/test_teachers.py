@@ -144,7 +144,11 @@ def test_lists_go_through_a_file_and_back(tmp_path):
 
 def test_a_response_to_several_trains_towards_all(start, context):
     stage = DistillStage(
-        teacher=several("low", "high"), epochs=12, batch_size=32, learning_rate=1e-2
+        teacher=several("low", "high"),
+        losses=[{"kind": "response"}],
+        epochs=12,
+        batch_size=32,
+        learning_rate=1e-2,
     )
     student = stage.run(start, context)
     inputs = TASK.test.inputs

@@ -44,7 +44,7 @@ def texts_of(dataset):
 def test_a_folder_of_fortunes_becomes_windows_with_the_next_tokens_as_labels(fortunes):
     task = make_task(TaskConfig(name="language", folder=fortunes, length=20))
     assert task.classes == VOCABULARY
-    assert (task.metric_name, task.maximise) == ("bits_per_token", False)
+    assert (task.metric_name, task.direction) == ("bits_per_token", False)
     for part in (task.train, task.validation, task.test):
         batch = head(part, len(part))
         assert batch.inputs.shape == batch.labels.shape == (len(part), 20)

@@ -49,7 +49,7 @@ def test_the_task_holds_out_a_tenth_and_has_no_labels(texts, bert):
     assert [len(part) for part in (task.train, task.validation, task.test)] == [96, 12, 12]
     assert not is_labelled(task.train)
     assert task.metric_name == "similarity_spearman"
-    assert task.maximise
+    assert task.direction
     assert head(task.test, 2).inputs["input_ids"].shape == (2, 12)
     rows = torch.cat([part.inputs for part in (task.train, task.validation, task.test)])
     assert len(rows.unique(dim=0)) == 120

@@ -40,6 +40,13 @@ def response(s, t, temperature=4.0):
     return np.mean([kl(a, b) for a, b in zip(p, q, strict=True)]) * temperature**2
 
 
+def binary_kl(s, t, temperature=1.0):
+    p, q = (1 / (1 + np.exp(-x / temperature)) for x in (t, s))
+    pairs = zip(p.ravel(), q.ravel(), strict=True)
+    whole = [kl(np.array([a, 1 - a]), np.array([b, 1 - b])) for a, b in pairs]
+    return np.mean(whole) * temperature**2
+
+
 def hard(s, t):
     return np.mean([-np.log(q[row.argmax()]) for q, row in zip(softmax(s), t, strict=True)])
 
@@ -170,6 +177,7 @@ def mean_square(s, t):
 CASES = {
     "attention_maps": (ATTENTION, mean_square, {}),
     "attention_transfer": (MAPS, attention_transfer, {}),
+    "binary_kl": (SCORES, binary_kl, {"temperature": 2.0}),
     "crd": (SCORES, crd, {}),
     "dist": (SCORES, dist, {}),
     "dkd": (SCORES, dkd, {}),
@@ -254,7 +262,8 @@ def test_a_loss_is_zero_between_equals_and_has_a_gradient_there(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["response", "logits_mse", "hard", "dkd", "topk_kl", "l1", "gkd", "sequence"]
+    "name",
+    ["response", "logits_mse", "hard", "dkd", "topk_kl", "l1", "gkd", "sequence", "binary_kl"],
 )
 def test_dense_outputs_are_averaged_over_positions(name):
     plain = CASES[name][0] if name == "sequence" else SCORES
@@ -264,7 +273,18 @@ def test_dense_outputs_are_averaged_over_positions(name):
     )
 
 
-SAME_SHAPE = ["response", "logits_mse", "hard", "dkd", "dist", "topk_kl", "l1", "ssim", "gkd"]
+SAME_SHAPE = [
+    "response",
+    "binary_kl",
+    "logits_mse",
+    "hard",
+    "dkd",
+    "dist",
+    "topk_kl",
+    "l1",
+    "ssim",
+    "gkd",
+]
 
 
 @pytest.mark.parametrize("name", SAME_SHAPE)
@@ -274,10 +294,10 @@ def test_outputs_that_do_not_match_are_explained(name):
         getattr(losses, name)(student, teacher[:, :3])
 
 
-@pytest.mark.parametrize("name", ["hard", "dkd", "dist", "topk_kl", "gkd"])
+@pytest.mark.parametrize("name", ["response", "hard", "dkd", "dist", "topk_kl", "gkd"])
 def test_values_that_are_no_classes_are_explained(name):
     with pytest.raises(
-        DataError, match=r"compares scores of classes.*are \(5, 1\): use logits-mse"
+        DataError, match=r"compares scores of classes.*are \(5, 1\): use binary-kl .* logits-mse"
     ):
         getattr(losses, name)(SCORES[0][:, :1], SCORES[1][:, :1])
 

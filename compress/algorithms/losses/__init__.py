@@ -11,12 +11,21 @@ from compress.algorithms.losses.contrastive import crd
 from compress.algorithms.losses.feature import attention_maps, attention_transfer, hidden, hint
 from compress.algorithms.losses.image import l1, perceptual, ssim
 from compress.algorithms.losses.relation import pkt, rkd_angle, rkd_distance, similarity
-from compress.algorithms.losses.response import dist, dkd, hard, logits_mse, response, topk_kl
+from compress.algorithms.losses.response import (
+    binary_kl,
+    dist,
+    dkd,
+    hard,
+    logits_mse,
+    response,
+    topk_kl,
+)
 from compress.algorithms.losses.sequence import gkd, sequence
 
 __all__ = [
     "attention_maps",
     "attention_transfer",
+    "binary_kl",
     "crd",
     "dist",
     "dkd",

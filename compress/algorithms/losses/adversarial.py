@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from compress.algorithms.losses.checks import same_shape
+from compress.algorithms.losses.checks import same_outputs
 from compress.errors import DataError
 
 __all__ = ["Adversary", "hinge_discriminator", "hinge_generator"]
@@ -62,7 +62,7 @@ class Adversary:
         Raises:
             DataError: the shapes differ.
         """
-        same_shape(student, teacher)
+        student, teacher = same_outputs(student, teacher)
         self._net.to(student.device).requires_grad_(True)
         made, real = student.contiguous(), teacher.contiguous()
         scores = self._net(torch.cat([real, made.detach()]))

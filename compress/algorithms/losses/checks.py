@@ -1,16 +1,22 @@
-"""What the losses ask of the shapes that they are given."""
+"""What losses ask of the outputs that they are given, and the precision that they compute in."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from compress.errors import DataError
 
-__all__ = ["class_rows", "same_batch", "same_shape"]
+__all__ = ["class_rows", "in_float32", "same_batch", "same_outputs"]
 
 
-def same_shape(student: Tensor, teacher: Tensor) -> None:
-    """Refuse outputs that differ in shape.
+def in_float32(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32 at least: a softmax in half precision has divergences below 0."""
+    return _at_least_float32(student), _at_least_float32(teacher)
+
+
+def same_outputs(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs of one shape, in float32 at least.
 
     Raises:
         DataError: the shapes differ.
@@ -21,10 +27,11 @@ def same_shape(student: Tensor, teacher: Tensor) -> None:
             f"{tuple(teacher.shape)}; both must answer the same question: give them the same "
             "number of classes."
         )
+    return in_float32(student, teacher)
 
 
-def same_batch(student: Tensor, teacher: Tensor) -> None:
-    """Refuse tensors for different numbers of samples.
+def same_batch(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Tensors for the same number of samples, in float32 at least.
 
     Raises:
         DataError: they differ on axis 0.
@@ -34,6 +41,7 @@ def same_batch(student: Tensor, teacher: Tensor) -> None:
             f"the student gives {len(student)} samples and the teacher {len(teacher)}; both must "
             "be asked about the same batch."
         )
+    return in_float32(student, teacher)
 
 
 def class_rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,13 +50,18 @@ def class_rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: the shapes differ, or there are fewer than two classes on axis 1.
     """
-    same_shape(student, teacher)
+    student, teacher = same_outputs(student, teacher)
     if student.dim() < 2 or student.shape[1] < 2:
         raise DataError(
-            f"this loss compares scores of classes, (n, classes, ...); the outputs are "
-            f"{tuple(student.shape)}: use logits-mse or l1 for values that are not classes."
+            "this loss compares scores of classes, (n, classes, ...), and a softmax over one "
+            f"output is 1 whatever it is; the outputs are {tuple(student.shape)}: use binary-kl "
+            "for yes or no, and logits-mse or l1 for values."
         )
     return _rows(student), _rows(teacher)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _rows(outputs: Tensor) -> Tensor:

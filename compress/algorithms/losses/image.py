@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.algorithms.losses.checks import same_shape
+from compress.algorithms.losses.checks import in_float32, same_outputs
 from compress.errors import DataError
 
 __all__ = ["l1", "perceptual", "ssim"]
@@ -24,8 +24,7 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         DataError: the shapes differ.
     """
-    same_shape(student, teacher)
-    return F.l1_loss(student, teacher)
+    return F.l1_loss(*same_outputs(student, teacher))
 
 
 def ssim(student: Tensor, teacher: Tensor, data_range: float = 1.0) -> Tensor:
@@ -43,7 +42,7 @@ def ssim(student: Tensor, teacher: Tensor, data_range: float = 1.0) -> Tensor:
     Raises:
         DataError: the shapes differ, or these are not images.
     """
-    same_shape(student, teacher)
+    student, teacher = same_outputs(student, teacher)
     if student.dim() != 4:
         raise DataError(
             f"ssim compares images, (n, channels, height, width); the outputs are "
@@ -74,7 +73,7 @@ def perceptual(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         student: features of the student's outputs, one tensor for each layer.
         teacher: features of the teacher's outputs, same shapes.
     """
-    parts = [F.mse_loss(s, t) for s, t in zip(student, teacher, strict=True)]
+    parts = [F.mse_loss(*in_float32(s, t)) for s, t in zip(student, teacher, strict=True)]
     return torch.stack(parts).mean()
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.algorithms.losses.checks import class_rows, same_shape
+from compress.algorithms.losses.checks import class_rows, same_outputs
 from compress.errors import DataError
 
-__all__ = ["dist", "dkd", "hard", "logits_mse", "response", "topk_kl"]
+__all__ = ["binary_kl", "dist", "dkd", "hard", "logits_mse", "response", "topk_kl"]
 
 
 def response(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -24,12 +24,27 @@ def response(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tens
     (Hinton et al. 2015, "Distilling the knowledge in a neural network").
 
     Raises:
+        DataError: the shapes differ, or these are not scores of classes.
+    """
+    scores, taught = class_rows(student, teacher)
+    soft = [(logits / temperature).log_softmax(1) for logits in (scores, taught)]
+    return _divergence(*soft) * temperature**2
+
+
+def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL divergence of the Bernoulli distributions that logits ``(n, ...)`` stand for.
+
+    Yang et al. 2023, "Multi-label knowledge distillation": :func:`response` for outputs each of
+    which is a yes or no of its own. It is that loss for the two classes with the scores ``(0,
+    logit)``, averaged over outputs. Times the temperature squared.
+
+    Raises:
         DataError: the shapes differ.
     """
-    same_shape(student, teacher)
-    soft_student = F.log_softmax(student / temperature, dim=1)
-    soft_teacher = F.log_softmax(teacher / temperature, dim=1)
-    divergence = F.kl_div(soft_student, soft_teacher, reduction="none", log_target=True).sum(1)
+    student, teacher = (logits / temperature for logits in same_outputs(student, teacher))
+    chance = teacher.sigmoid()
+    divergence = chance * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    divergence = divergence + (1 - chance) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
     return divergence.mean() * temperature**2
 
 
@@ -39,8 +54,7 @@ def logits_mse(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         DataError: the shapes differ.
     """
-    same_shape(student, teacher)
-    return F.mse_loss(student, teacher)
+    return F.mse_loss(*same_outputs(student, teacher))
 
 
 def hard(student: Tensor, teacher: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from torch import Tensor
 
+from compress.outputs import OUTPUT_KINDS, OutputKind
 from compress.stages.terms import Scene, Term
 
 __all__ = ["LossBlock", "Paths", "WeightSchedule", "of_outputs"]
@@ -86,6 +87,10 @@ class LossBlock(BaseModel, ABC):
     asks_teacher: ClassVar[bool] = True
     #: Whether it takes a softmax of what both nets answer.
     takes_logits: ClassVar[bool] = False
+    #: What outputs are, where this loss is chosen and nothing else says it.
+    implies: ClassVar[OutputKind | None] = None
+    #: Kinds of outputs that it means something for.
+    takes: ClassVar[frozenset[OutputKind]] = frozenset(OUTPUT_KINDS)
 
     weight: Weight = 1.0
     kind: str

@@ -11,18 +11,18 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from compress.algorithms import losses as functions
-from compress.algorithms.batches import has_label
 from compress.algorithms.features import capture, survey
 from compress.algorithms.losses.adversarial import Adversary
 from compress.errors import DataError, SelectorError
 from compress.inputs import forward
+from compress.outputs import CLASS_KINDS, OutputKind
 from compress.stages.losses.base import LossBlock, Paths, of_outputs
 from compress.stages.models import ModelSettings, build_model
 from compress.stages.terms import Answer, Layers, Scene, Term
-from compress.task import Loss, Task
 
 __all__ = [
     "AdversarialLoss",
+    "BinaryKlLoss",
     "DistLoss",
     "DkdLoss",
     "HardLoss",
@@ -33,38 +33,9 @@ __all__ = [
     "ResponseLoss",
     "SsimLoss",
     "TopKLoss",
-    "labelled",
-    "task_loss",
 ]
 
-
-def task_loss(task: Task) -> Loss:
-    """The task's loss, or the one that its metric implies, over the samples that have a label.
-
-    Where none of a batch has one, it is zero, without a gradient.
-    """
-    implied = nn.functional.mse_loss if task.metric == "mse" else _cross_entropy
-    own = task.loss or implied
-
-    def of_labelled(outputs: Tensor, labels: Tensor) -> Tensor:
-        known = labelled(task, labels)
-        if bool(known.all()):
-            return own(outputs, labels)
-        return own(outputs[known], labels[known]) if bool(known.any()) else 0.0 * outputs.sum()
-
-    return of_labelled
-
-
-def labelled(task: Task, labels: Tensor) -> Tensor:
-    """Which samples of a batch have a label: ``-1`` is no class, and NaN no value."""
-    return has_label(labels, classes=task.metric == "accuracy")
-
-
-def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    if labels.is_floating_point():
-        return nn.functional.cross_entropy(outputs, labels)
-    # Positions of a dense label that are of no class are left out, as samples are.
-    return nn.functional.cross_entropy(outputs, labels.clamp(min=-1), ignore_index=-1)
+_OF_CLASSES = frozenset[OutputKind](CLASS_KINDS)
 
 
 class LabelLoss(LossBlock):
@@ -75,32 +46,51 @@ class LabelLoss(LossBlock):
 
     def term(self, scene: Scene) -> Term:
         """The task's loss as a term."""
-        supervised = task_loss(scene.context.task)
+        supervision = scene.supervision
+        supervision.check_loss()
 
         def function(student: Answer, _: Answer, labels: Tensor | None) -> Tensor:
             if labels is None:
                 raise DataError("a batch of the training data came without labels.")
-            return supervised(student.outputs, labels)
+            return supervision.loss(student.outputs, labels)
 
-        task = scene.context.task
         return Term(
             function,
             reads_labels=True,
-            takes=lambda labels: labelled(task, labels),
+            takes=supervision.labeled,
             reads_teacher=False,
         )
 
 
 class ResponseLoss(LossBlock):
-    """Match the teacher's softened probabilities (Hinton et al. 2015)."""
+    """Match the teacher's probabilities, softened by a temperature (Hinton et al. 2015).
+
+    Above 1 it brings out what the teacher thinks of unlikely classes, and takes longer to learn:
+    the usual 4 pays in trainings of many epochs.
+    """
 
     takes_logits: ClassVar[bool] = True
+    implies: ClassVar[OutputKind | None] = "class-scores"
+    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["response"] = "response"
-    temperature: float = Field(default=4.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
 
     def term(self, scene: Scene) -> Term:
         """KL at the temperature."""
         return of_outputs(lambda s, t: functions.response(s, t, self.temperature))
+
+
+class BinaryKlLoss(LossBlock):
+    """Match the teacher's chance of a yes, for outputs that are each a logit of its own."""
+
+    implies: ClassVar[OutputKind | None] = "independent-logits"
+    takes: ClassVar[frozenset[OutputKind]] = frozenset({"independent-logits"})
+    kind: Literal["binary-kl"] = "binary-kl"
+    temperature: float = Field(default=1.0, gt=0)
+
+    def term(self, scene: Scene) -> Term:
+        """KL at the temperature."""
+        return of_outputs(lambda s, t: functions.binary_kl(s, t, self.temperature))
 
 
 class LogitsLoss(LossBlock):
@@ -116,6 +106,8 @@ class LogitsLoss(LossBlock):
 class HardLoss(LossBlock):
     """Learn the class that the teacher finds likeliest, as if it were the label."""
 
+    implies: ClassVar[OutputKind | None] = "class-scores"
+    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["hard"] = "hard"
 
     def term(self, scene: Scene) -> Term:
@@ -130,6 +122,8 @@ class DkdLoss(LossBlock):
     """
 
     takes_logits: ClassVar[bool] = True
+    implies: ClassVar[OutputKind | None] = "class-scores"
+    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["dkd"] = "dkd"
     alpha: float = Field(default=1.0, ge=0)
     beta: float = Field(default=8.0, ge=0)
@@ -137,12 +131,13 @@ class DkdLoss(LossBlock):
 
     def term(self, scene: Scene) -> Term:
         """Both parts."""
+        supervision = scene.supervision
 
         def function(student: Answer, teacher: Answer, labels: Tensor | None) -> Tensor:
             return functions.dkd(
                 student.outputs,
                 teacher.outputs,
-                labels,
+                None if labels is None else supervision.fitted(student.outputs, labels),
                 alpha=self.alpha,
                 beta=self.beta,
                 temperature=self.temperature,
@@ -155,6 +150,8 @@ class DistLoss(LossBlock):
     """Match correlations within samples (``beta``) and classes (``gamma``) (Huang et al. 2022)."""
 
     takes_logits: ClassVar[bool] = True
+    implies: ClassVar[OutputKind | None] = "class-scores"
+    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["dist"] = "dist"
     beta: float = Field(default=1.0, ge=0)
     gamma: float = Field(default=1.0, ge=0)
@@ -173,6 +170,8 @@ class TopKLoss(LossBlock):
     """Match the teacher's ``k`` likeliest classes, all others counted as one; for many classes."""
 
     takes_logits: ClassVar[bool] = True
+    implies: ClassVar[OutputKind | None] = "class-scores"
+    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["topk-kl"] = "topk-kl"
     k: int = Field(default=100, ge=1)
     temperature: float = Field(default=1.0, gt=0)
@@ -185,6 +184,7 @@ class TopKLoss(LossBlock):
 class L1Loss(LossBlock):
     """Match values or images by mean absolute difference."""
 
+    implies: ClassVar[OutputKind | None] = "values"
     kind: Literal["l1"] = "l1"
 
     def term(self, scene: Scene) -> Term:
@@ -195,6 +195,7 @@ class L1Loss(LossBlock):
 class SsimLoss(LossBlock):
     """Match the structure of images (Wang et al. 2004), whose values span ``data_range``."""
 
+    implies: ClassVar[OutputKind | None] = "image"
     kind: Literal["ssim"] = "ssim"
     data_range: float = Field(default=1.0, gt=0)
 
@@ -210,6 +211,7 @@ class PerceptualLoss(LossBlock):
     teacher, which must then take its own outputs as inputs.
     """
 
+    implies: ClassVar[OutputKind | None] = "image"
     kind: Literal["perceptual"] = "perceptual"
     layers: Paths
     network: ModelSettings | None = None
@@ -260,6 +262,7 @@ class PerceptualLoss(LossBlock):
 class AdversarialLoss(LossBlock):
     """Fool a small discriminator that learns beside the student (hinge; Lim and Ye 2017)."""
 
+    implies: ClassVar[OutputKind | None] = "image"
     kind: Literal["adversarial"] = "adversarial"
     learning_rate: float = Field(default=2e-4, gt=0)
     width: int = Field(default=32, ge=1)

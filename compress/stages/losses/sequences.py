@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from compress.algorithms import losses as functions
 from compress.algorithms.batches import Batch
 from compress.algorithms.decoding import NextToken, beam_search, padded, sample
-from compress.algorithms.losses.checks import same_shape
+from compress.algorithms.losses.checks import same_outputs
 from compress.errors import DataError
 from compress.inputs import Inputs, forward
+from compress.outputs import CLASS_KINDS, OutputKind
 from compress.stages.base import Teacher
 from compress.stages.losses.base import LossBlock
 from compress.stages.teachers import ModuleTeacher
@@ -63,6 +64,8 @@ class ContinuationBlock(LossBlock):
     """``prompt`` tokens of each text are given, and ``tokens`` more, or all the rest, are made."""
 
     takes_logits: ClassVar[bool] = True
+    implies: ClassVar[OutputKind | None] = "tokens"
+    takes: ClassVar[frozenset[OutputKind]] = frozenset(CLASS_KINDS)
     prompt: int = Field(default=16, ge=1)
     tokens: int | None = Field(default=None, ge=1)
 
@@ -86,7 +89,7 @@ class ContinuationBlock(LossBlock):
                 f"fit in texts of {length}; set a smaller prompt or tokens."
             )
         assert scene.teacher is not None
-        same_shape(outputs, ask(scene.teacher, scene.example, Question()).outputs)
+        same_outputs(outputs, ask(scene.teacher, scene.example, Question()).outputs)
         student, teacher = _asked(scene.student), scene.teacher
         # A file has one length, and its rounding may depend on all that it is shown.
         is_known = isinstance(teacher, ModuleTeacher)

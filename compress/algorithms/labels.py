@@ -1,0 +1,110 @@
+"""Labels: which samples have one, and labels in the type and shape that a loss takes.
+
+The rules are those of :mod:`compress.outputs`; this file applies them to tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compress.outputs import (
+    CLASS_KINDS,
+    LabelFacts,
+    OutputKind,
+    check_class_range,
+    check_yes_or_no,
+    label_shape,
+)
+
+__all__ = ["IGNORED", "facts_of", "fit_labels", "known_labels", "labeled_samples"]
+
+#: What stands for "of no class": the value that cross-entropy ignores.
+IGNORED = -100
+
+
+def known_labels(
+    labels: Tensor, kind: OutputKind | None, ignore_index: int | None = None
+) -> Tensor:
+    """Which labels are one, in the shape of the labels.
+
+    NaN is none, and so is ``ignore_index``; of whole numbers that stand for classes, and of any
+    that say yes or no, negative ones are none.
+    """
+    known = (
+        ~labels.isnan() if labels.is_floating_point() else torch.ones_like(labels, dtype=torch.bool)
+    )
+    is_index = kind in CLASS_KINDS and not labels.is_floating_point()
+    if (is_index or kind == "independent-logits") and labels.dtype != torch.bool:
+        known &= ~(labels < 0)
+    return known if ignore_index is None else known & (labels != ignore_index)
+
+
+def labeled_samples(
+    labels: Tensor, kind: OutputKind | None, ignore_index: int | None = None
+) -> Tensor:
+    """Which samples of a batch have a label, ``(n,)``: at one position at least."""
+    known = known_labels(labels, kind, ignore_index)
+    return known.flatten(1).any(1) if labels.dim() > 1 else known
+
+
+def fit_labels(
+    outputs: Tensor, labels: Tensor, kind: OutputKind, ignore_index: int | None = None
+) -> Tensor:
+    """The labels as a loss on ``outputs`` takes them.
+
+    Of classes int64, with ``IGNORED`` where there is none, or probabilities as they are; else
+    numbers of the outputs' type and shape, with NaN where there is none.
+
+    Raises:
+        DataError: labels that do not fit the outputs in shape, type or range.
+    """
+    known = known_labels(labels, kind, ignore_index)
+    if not bool(known.any()):
+        return _no_labels(outputs, kind)
+    shape = label_shape(
+        kind,
+        tuple(outputs.shape),
+        tuple(labels.shape),
+        is_float=labels.is_floating_point(),
+        is_bytes=labels.dtype == torch.uint8,
+    )
+    if kind in CLASS_KINDS and not labels.is_floating_point():
+        classes = labels.long().masked_fill(~known, IGNORED)
+        check_class_range(0, int(classes.max()), outputs.shape[1])
+        return classes.reshape(shape)
+    values = labels.to(outputs.dtype).masked_fill(~known, torch.nan)
+    if kind == "independent-logits":
+        given = values[known]
+        check_yes_or_no(float(given.min()), float(given.max()))
+    return values.reshape(shape)
+
+
+def facts_of(labels: Tensor, ignore_index: int | None = None) -> LabelFacts | None:
+    """What :func:`compress.outputs.derive_kind` asks about labels; ``None`` where all are none.
+
+    Negative whole numbers beside others are taken for no label.
+    """
+    values = labels.double().flatten()
+    values = values[~values.isnan()]
+    if ignore_index is not None:
+        values = values[values != ignore_index]
+    if not labels.is_floating_point():
+        values = values[values >= 0]
+    if not len(values):
+        return None
+    return LabelFacts(
+        shape=tuple(labels.shape),
+        is_float=labels.is_floating_point(),
+        is_whole=bool((values == values.round()).all()),
+        lowest=float(values.min()),
+        highest=float(values.max()),
+    )
+
+
+def _no_labels(outputs: Tensor, kind: OutputKind) -> Tensor:
+    # Of any type and shape that they came in.
+    if kind in CLASS_KINDS:
+        places = (outputs.shape[0], *outputs.shape[2:])
+        return torch.full(places, IGNORED, dtype=torch.int64, device=outputs.device)
+    return torch.full_like(outputs, torch.nan)

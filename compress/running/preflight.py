@@ -1,0 +1,207 @@
+"""Preflight: what can be known of a job's data before anything is trained or measured.
+
+The same for ``plan`` and for ``run``. Every sample is looked at once, for as long as that is cheap:
+labels against the outputs, inputs for values that are not finite and for samples that stand in two
+splits, and the metric on a few samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from compress.algorithms.batches import Batch, head, read, spread
+from compress.algorithms.probabilities import are_probabilities
+from compress.errors import DataError
+from compress.inputs import Inputs, forward
+from compress.pareto import check_budget
+from compress.pruning.trace import record
+from compress.running.job import Job
+from compress.running.scoring import Scoring, scoring_of, supervision_of_job
+from compress.stages.supervision import Supervision
+
+__all__ = ["Preflight", "preflight"]
+
+_SPLITS = ("train", "validation", "test")
+_BATCH = 256
+_MOST_S = 3.0  # for one split; samples that are made while they are read can take any time
+_METRIC_SAMPLES = 64
+_REFERENCE_SAMPLES = 8  # of a teacher that may take seconds for each
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """How rows will be scored, and what there is to say about the data."""
+
+    scoring: Scoring
+    notes: tuple[str, ...]
+
+
+@dataclass
+class _Split:
+    """What was seen of one split."""
+
+    name: str
+    samples: int
+    seen: int = 0
+    inputs: set[bytes] = field(default_factory=set)
+    digests: list[bytes] = field(default_factory=list)
+    highest: float = -1.0
+
+    @property
+    def extent(self) -> str:
+        """How much of it was looked at."""
+        return "" if self.seen == self.samples else f" (of the first {self.seen:,} looked at)"
+
+
+def preflight(job: Job) -> Preflight:
+    """Look at a job's data.
+
+    Raises:
+        RecipeError: a budget that cannot have been meant for the metric.
+        DataError: data, labels, outputs or a metric that do not go together; the message says what
+            would do.
+        CompressError: a named teacher that cannot be made.
+    """
+    for name in _SPLITS:
+        head(getattr(job.task, name), 1)  # what is no sample is said before what follows from it
+    supervision = supervision_of_job(job)
+    scoring = scoring_of(job, supervision)
+    supervision.check_classes("the model that comes in")
+    check_budget(job.budget, scoring.name)
+    splits = {name: _looked_at(job, supervision, name) for name in _SPLITS}
+    notes = [*_shared(splits), *_classes(job, supervision, splits)]
+    notes += _try_metric(job, scoring)
+    return Preflight(scoring, tuple(notes))
+
+
+def _looked_at(job: Job, supervision: Supervision, name: str) -> _Split:
+    dataset = getattr(job.task, name)
+    split, start_s = _Split(name, len(dataset)), time.monotonic()
+    for batch in read(dataset, _BATCH):
+        _check_batch(job, supervision, split, batch)
+        split.seen += len(next(_tensors(batch.inputs)))
+        if time.monotonic() - start_s > _MOST_S:
+            break
+    return split
+
+
+def _check_batch(job: Job, supervision: Supervision, split: _Split, batch: Batch) -> None:
+    where = f"task {job.task.name!r}, {split.name} split"
+    for tensor in _tensors(batch.inputs):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            rows = (~torch.isfinite(tensor).flatten(1).all(1)).nonzero()
+            raise DataError(
+                f"{where}: the input of sample {split.seen + int(rows[0])} holds values that are "
+                "not finite; mend it or leave it out."
+            )
+    digests = _digests(batch.inputs)
+    split.inputs.update(digests)
+    split.digests.extend(digests)
+    if batch.labels is None:
+        return
+    outputs = torch.empty(len(batch.labels), *supervision.outputs[1:], device="meta")
+    known = supervision.labeled(batch.labels)
+    if not bool(known.any()):
+        return
+    try:
+        supervision.fitted(outputs[: int(known.sum())], batch.labels[known])
+    except DataError as error:
+        text = str(error).removeprefix(f"task {job.task.name!r}: ")
+        raise DataError(f"{where}: {text}") from error
+    if not batch.labels.is_floating_point():
+        kept = batch.labels[known]
+        if job.task.ignore_index is not None:
+            kept = kept[kept != job.task.ignore_index]
+        split.highest = max(split.highest, float(kept.max()) if len(kept) else -1.0)
+
+
+def _digests(inputs: Inputs) -> list[bytes]:
+    parts = [t.detach().cpu().contiguous().flatten(1) for t in _tensors(inputs)]
+    rows = zip(*(part.numpy() for part in parts), strict=True)
+    return [
+        hashlib.blake2b(b"".join(one.tobytes() for one in row), digest_size=12).digest()
+        for row in rows
+    ]
+
+
+def _shared(splits: dict[str, _Split]) -> Iterator[str]:
+    """Samples of the test split that stand in another one too."""
+    test = splits["test"]
+    for name in ("train", "validation"):
+        count = sum(digest in splits[name].inputs for digest in test.digests)
+        if count:
+            of = f"{count:,} of {test.seen:,} test samples{test.extent}"
+            other = splits[name]
+            yield (
+                f"{of} stand in the {name} split{other.extent} too, so that the score on them says "
+                "nothing of new data"
+            )
+
+
+def _classes(job: Job, supervision: Supervision, splits: dict[str, _Split]) -> Iterator[str]:
+    """What there is to say of a number of outputs that is not that of the classes."""
+    if supervision.kind != "class-scores":
+        return
+    outputs, named = supervision.outputs[1], job.task.classes
+    highest = int(max(split.highest for split in splits.values()))
+    whole = all(split.seen == split.samples for split in splits.values())
+    if not named and whole and 0 <= highest < outputs - 1:
+        yield f"the model has outputs for {outputs} classes, and labels are 0 to {highest} only"
+
+
+def _try_metric(job: Job, scoring: Scoring) -> list[str]:
+    """Work the metric out for a few samples of the test split, with the model that comes in.
+
+    Raises:
+        DataError: outputs and labels do not go together.
+    """
+    count = _METRIC_SAMPLES if scoring.reference is None else _REFERENCE_SAMPLES
+    batch = spread(job.task.test, count)
+    with torch.no_grad():
+        given = forward(job.candidate.module, batch.inputs).float()
+    notes, outputs = _activated(job, scoring, given), given.numpy()
+    if batch.labels is not None:
+        labels = batch.labels.numpy()
+    elif scoring.reference is not None:
+        with torch.no_grad():
+            labels = scoring.as_labels(scoring.reference.teacher(batch.inputs).float().numpy())
+    else:
+        labels = scoring.as_labels(outputs)
+    if scoring.metric == "r2" and bool((labels == labels[:1]).all()):
+        return notes  # of these few: nothing is known of all
+    scoring.of(outputs, labels)
+    return notes
+
+
+def _activated(job: Job, scoring: Scoring, outputs: Tensor) -> list[str]:
+    """What there is to say of outputs that are not logits where logits are asked for.
+
+    Raises:
+        DataError: a sigmoid ends the model, and outputs are yes where they are above 0.
+    """
+    if (
+        scoring.kind == "independent-logits"
+        and 0 <= float(outputs.min()) <= float(outputs.max()) <= 1
+    ):
+        nodes = record(job.candidate.module, job.candidate.example).nodes
+        if nodes and nodes[-1].kind == "sigmoid":
+            raise DataError(
+                f"task {job.task.name!r}: the model that comes in ends in a sigmoid, and outputs "
+                "that are independent-logits come before it: leave it out of the model."
+            )
+    if scoring.kind == "class-scores" and are_probabilities(outputs):
+        text = (
+            "the model that comes in gives probabilities, and losses take logits: it learns slowly"
+        )
+        return [f"{text} until the softmax at its end is left out"]
+    return []
+
+
+def _tensors(inputs: Inputs) -> Iterator[Tensor]:
+    yield from inputs.values() if isinstance(inputs, dict) else [inputs]

@@ -1,0 +1,266 @@
+"""Scoring: which metric a run is scored by, and against what.
+
+With labels it is the task's metric, or the one that fits its outputs. Without, rows are compared
+with what the named teacher says about the test split, or with row 0 where none is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.algorithms.batches import is_labelled, read
+from compress.errors import DataError, StageError, in_words
+from compress.inputs import forward
+from compress.measure.score import fitted_labels, score
+from compress.outputs import CLASS_KINDS, OutputKind, Shape
+from compress.record import TaskFacts
+from compress.running.job import Job, context_of, labels_of, located
+from compress.stages.base import Stage, Teacher
+from compress.stages.supervision import Supervision
+from compress.stages.teachers import (
+    EnsembleMember,
+    TeacherSettings,
+    build_teacher,
+    identity_of,
+)
+from compress.task import Metric, MetricName, Task
+
+__all__ = ["Reference", "Scoring", "scoring_of", "supervision_of_job"]
+
+_PREDICT_BATCH = 256
+_METRICS: Mapping[OutputKind, MetricName] = MappingProxyType(
+    {
+        "class-scores": "accuracy",
+        "tokens": "accuracy",
+        "independent-logits": "binary-accuracy",
+        "values": "r2",
+        "image": "r2",
+    }
+)
+#: What a metric is called where the labels are the answers of a reference.
+_WITHOUT_LABELS = {"accuracy": "agreement", "binary-accuracy": "binary-agreement"}
+
+Array = np.ndarray[Any, Any]
+_Block = TeacherSettings | tuple[EnsembleMember, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The teacher that rows are compared with where there are no labels.
+
+    Args:
+        words: which one it is.
+        teacher: gives its outputs.
+        task: has the test split.
+    """
+
+    words: str
+    teacher: Teacher
+    task: Task
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others."""
+        return identity_of(self.teacher)
+
+    @cached_property
+    def answers(self) -> Array:
+        """Its outputs for the whole test split, worked out once."""
+        parts = [self._of(batch.inputs) for batch in read(self.task.test, _PREDICT_BATCH)]
+        return np.concatenate(parts)
+
+    @torch.no_grad()
+    def _of(self, inputs: Any) -> Array:
+        return self.teacher(inputs).float().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the rows of a run are scored.
+
+    Args:
+        metric: what works the score out.
+        name: of the metric, as the record has it.
+        higher_is_better: its direction.
+        kind: what the outputs are, where that is known.
+        outputs: their shape.
+        ignore_index: a label that says that there is none.
+        reference: whose answers stand for labels; ``None`` with labels, or for row 0's.
+        is_labeled: whether the test split has labels.
+    """
+
+    metric: MetricName | Metric
+    name: str
+    higher_is_better: bool
+    kind: OutputKind | None
+    outputs: Shape
+    ignore_index: int | None
+    reference: Reference | None
+    is_labeled: bool
+
+    @property
+    def facts(self) -> list[Any]:
+        """All that tells it from others, for keys."""
+        of = self.reference.identity if self.reference is not None else None
+        return [self.name, self.higher_is_better, self.kind, self.ignore_index, of]
+
+    @property
+    def words(self) -> str:
+        """How rows are scored, as a sentence without its stop."""
+        against = "on the labels of the test split"
+        if not self.is_labeled:
+            who = "row 0" if self.reference is None else self.reference.words
+            against = f"against {who}, since the test split has no labels"
+        kind = "" if self.kind is None else f"outputs are {self.kind}; "
+        better = "more" if self.higher_is_better else "less"
+        return f"{kind}rows are scored by {self.name} {against} ({better} is better)"
+
+    def of(self, outputs: Array, labels: Array) -> Array:
+        """The score of each sample.
+
+        Raises:
+            DataError: outputs and labels that do not go together.
+        """
+        # A metric of one's own may compare outputs of different widths with a reference's.
+        is_fitted = self.is_labeled or isinstance(self.metric, str)
+        kind = self.kind if is_fitted else None
+        return score(outputs, labels, self.metric, kind, self.ignore_index)
+
+    @property
+    def rule(self) -> MetricName | None:
+        """The built-in metric, which devices know too; ``None`` for one of the user's own."""
+        return self.metric if isinstance(self.metric, str) else None
+
+    def labels(self, own: Array | None) -> Array | None:
+        """Labels as devices take them: the split's own, the reference's, or none of either."""
+        if own is not None and self.kind is not None:
+            shape = (len(own), *self.outputs[1:])
+            return fitted_labels(shape, own, self.kind, self.ignore_index)
+        if own is not None:
+            return own
+        return None if self.reference is None else self.as_labels(self.reference.answers)
+
+    def as_labels(self, outputs: Array) -> Array:
+        """What a reference's outputs say, in the form of labels."""
+        if self.kind in CLASS_KINDS or (self.kind is None and self.metric == "accuracy"):
+            return np.asarray(outputs.argmax(axis=1))
+        if self.kind == "independent-logits":
+            return (outputs > 0).astype(np.float64)
+        return outputs
+
+    def task_facts(self, task: Task) -> TaskFacts:
+        """The ``task`` block of the record."""
+        against = None
+        if not self.is_labeled:
+            against = "row 0" if self.reference is None else self.reference.words
+        return TaskFacts(
+            name=task.name,
+            metric=self.name,
+            higher_is_better=self.higher_is_better,
+            test_samples=len(task.test),
+            reference=against,
+        )
+
+
+def supervision_of_job(job: Job) -> Supervision:
+    """What the outputs of a job's models are, by its task, the model that enters, and the losses.
+
+    Raises:
+        DataError: the model cannot take the task's inputs.
+    """
+    example = job.candidate.example
+    try:
+        with torch.no_grad():
+            outputs = forward(job.candidate.module, example)
+    except DataError:
+        raise
+    except StageError:
+        raise
+    except Exception as error:  # whatever a module raises on what it was not made for
+        shapes = _shapes(example)
+        raise DataError(
+            f"task {job.task.name!r}: the model that comes in cannot take its inputs, {shapes} "
+            f"({in_words(error)}); give a model for such inputs, or inputs for such a model."
+        ) from error
+    return Supervision.of(job.task, outputs, tuple(_implied(job.stages)), example)
+
+
+def scoring_of(job: Job, supervision: Supervision) -> Scoring:
+    """How a job's rows are scored.
+
+    Raises:
+        DataError: nothing says what the outputs are, and the metric depends on it.
+        CompressError: a named teacher that cannot be made.
+    """
+    task, kind = job.task, supervision.kind
+    is_labeled = is_labelled(task.test)
+    metric: MetricName | Metric
+    if task.metric is None or (task.metric == "accuracy" and kind == "independent-logits"):
+        metric = _METRICS[supervision.told_kind()]
+    else:
+        metric = task.metric
+    name = metric if isinstance(metric, str) else str(task.metric_name)
+    direction = metric != "mse" if task.higher_is_better is None else task.higher_is_better
+    if callable(metric):
+        direction = bool(task.direction)
+    return Scoring(
+        metric=metric,
+        name=name if is_labeled else _WITHOUT_LABELS.get(name, name),
+        higher_is_better=direction,
+        kind=kind,
+        outputs=supervision.outputs,
+        ignore_index=task.ignore_index,
+        reference=None if is_labeled else _reference(job),
+        is_labeled=is_labeled,
+    )
+
+
+def _reference(job: Job) -> Reference | None:
+    """The first teacher that a stage names; ``None`` where all learn from what came before."""
+    for index, block in _named_teachers(job.stages):
+        label = labels_of(job.stages)[index]
+        with located(index, label):
+            context = context_of(job, _nobody, job.candidate, index)
+            return Reference(_words(block), build_teacher(block, context), job.task)
+    return None
+
+
+def _nobody(_: Any) -> Any:
+    raise StageError("the teacher of the run was asked where another one is named.")
+
+
+def _named_teachers(stages: Sequence[Stage]) -> Iterator[tuple[int, _Block]]:
+    for index, stage in enumerate(stages, start=1):
+        for holder in (stage, getattr(stage, "finetune", None)):
+            block = getattr(holder, "teacher", None)
+            if isinstance(block, (TeacherSettings, tuple)):
+                yield index, block
+
+
+def _words(block: _Block) -> str:
+    if isinstance(block, tuple):
+        return f"the mean of {len(block)} teachers"
+    named = block.onnx or block.callable or block.hf or block.weights
+    return f"the teacher {named}"
+
+
+def _implied(stages: Sequence[Stage]) -> Iterator[OutputKind]:
+    for stage in stages:
+        for holder in (stage, getattr(stage, "finetune", None)):
+            for loss in getattr(holder, "losses", None) or ():
+                implies = getattr(loss, "implies", None)
+                if implies is not None:
+                    yield implies
+
+
+def _shapes(inputs: Any) -> str:
+    if isinstance(inputs, dict):
+        return ", ".join(f"{name} {tuple(t.shape)} of {t.dtype}" for name, t in inputs.items())
+    return f"{tuple(inputs.shape)} of {inputs.dtype}"
