@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from compress import Recipe
 from compress.algorithms.batches import head, is_labelled
 from compress.errors import DataError, RecipeError
 from compress.tasks import TaskConfig, image_folder, make_task
@@ -174,3 +175,25 @@ def test_more_images_than_memory_should_hold_are_refused(tmp_path, monkeypatch):
 def test_a_folder_must_be_given():
     with pytest.raises(RecipeError, match="give the folder that holds the images"):
         make_task("image-folder")
+
+
+def test_built_in_nets_take_channels_and_classes_from_the_folder(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            picture = np.random.default_rng(number).integers(0, 255, (20, 20, 3), np.uint8)
+            Image.fromarray(picture).save(tmp_path / "photos" / name / f"{number}.png")
+    recipe = Recipe.loads(
+        f"name: r\ntask: {{name: image-folder, folder: {tmp_path / 'photos'}, size: 16}}\n"
+        "model: {arch: resnet, width: 8}\n"
+        "stages: [{kind: distill, student: {arch: mobilenet-v2, width: 8, depth: 3}, epochs: 1}]\n"
+    )
+    task = recipe.make_task()
+    start = recipe.make_candidate(task)
+    assert start.architecture.options == {"width": 8, "in_channels": 3, "classes": 2}
+    plan = recipe.plan(workdir=tmp_path / "run")
+    assert [line.label for line in plan.stages] == ["input", "distill"]
+    assert plan.notes[0].startswith("outputs are class-scores; rows are scored by accuracy")
+    said = Recipe.loads(recipe.dumps().replace("width: 8\n", "width: 8\n  classes: 10\n", 1))
+    with pytest.raises(DataError, match=r"outputs for 10 classes and the task has 2 \(cat, dog\)"):
+        said.plan(workdir=tmp_path / "run")
