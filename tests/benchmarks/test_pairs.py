@@ -59,6 +59,7 @@ def test_scores_of_samples_have_the_metric_as_their_mean(script, outputs, labels
 def test_the_stage_gets_as_many_epochs_as_fit_into_the_time_of_the_loop(script):
     module = script("by_hand_distill")
     pilot = {"hand_s": 40.0, "asked_s": 42.0, "read_s": 8.0}
-    # 0.95 x 160 s less 84 s for the two that ask leaves 68 s: eight that read
-    assert module.epochs_that_fit(pilot, 4, 2) == 10
+    left_s = 160.0 * module.MARGIN - 84.0  # what the two that ask leave for others
+    fitting = module.epochs_that_fit(pilot, 4, 2)
+    assert 8.0 * (fitting - 2) <= left_s < 8.0 * (fitting - 1)
     assert module.epochs_that_fit({**pilot, "hand_s": 1.0}, 4, 2) == 3
