@@ -19,6 +19,7 @@ from torch import nn
 
 from compress.algorithms.batches import read
 from compress.inputs import forward
+from compress.measure.score import score
 from compress.task import Dataset
 
 Row = dict[str, Any]
@@ -30,11 +31,8 @@ def sample_scores(module: nn.Module, dataset: Dataset) -> Scores:
     """A score for every sample, whose mean is the accuracy, or of values R², times 100."""
     batches = [(forward(module, batch.inputs), batch.labels) for batch in read(dataset, 500)]
     outputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    if labels.is_floating_point():
-        scores = 1 - ((outputs - labels) ** 2 / labels.var(correction=0)).flatten()
-    else:
-        scores = (outputs.argmax(1) == labels).float()
-    return (100 * scores).numpy()
+    metric = "r2" if labels.is_floating_point() else "accuracy"
+    return 100 * score(outputs.numpy(), labels.numpy(), metric).astype(np.float32)
 
 
 def scored(scores: Scores) -> Row:

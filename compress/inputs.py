@@ -11,6 +11,7 @@ from compress.errors import ContractViolation, DataError
 
 __all__ = [
     "Inputs",
+    "at_least_float32",
     "batch_size_of",
     "copied",
     "device_of",
@@ -59,6 +60,11 @@ def _check_names(module: nn.Module, inputs: dict[str, Tensor]) -> None:
             f"the batch {problems[0]}, and the model ({type(module).__name__}) takes "
             f"{', '.join(parameters)}; let the task's data give these names."
         )
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """A tensor in half precision as float32, and any other as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def batch_size_of(inputs: Inputs) -> int:

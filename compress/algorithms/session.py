@@ -31,7 +31,7 @@ from compress.algorithms.states import (
     put_back_optimizer,
     tensors_of,
 )
-from compress.inputs import Inputs, to_device
+from compress.inputs import Inputs, at_least_float32, to_device
 
 __all__ = ["Beside", "Session", "Stateful"]
 
@@ -100,7 +100,7 @@ class Session:
         if self._accelerator.mixed_precision == "no":
             yield
             return
-        handle = self.module.register_forward_hook(lambda _, __, outputs: _in_float32(outputs))
+        handle = self.module.register_forward_hook(lambda _, __, outputs: _answered(outputs))
         try:
             with self._accelerator.autocast():
                 yield
@@ -245,6 +245,5 @@ def _of_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[str, _
     )
 
 
-def _in_float32(outputs: Any) -> Any:
-    is_lower = isinstance(outputs, Tensor) and outputs.dtype in (torch.float16, torch.bfloat16)
-    return outputs.float() if is_lower else outputs
+def _answered(outputs: Any) -> Any:
+    return at_least_float32(outputs) if isinstance(outputs, Tensor) else outputs

@@ -109,6 +109,11 @@ class Bench:
     def _test(self) -> TestSet:
         return TestSet.of(self._task)
 
+    @cached_property
+    def _labels_for_all(self) -> Array | None:
+        # Those that are the same for every row; fitted once.
+        return self._scoring.labels(self._test.labels)
+
     def set_baseline(self, entry: Entry) -> None:
         """From now on rows are compared with this one."""
         self._baseline = entry
@@ -200,10 +205,8 @@ class Bench:
 
     def _labels(self, entry: Entry, target: Target, answer: Array) -> Array:
         """Labels; of unlabelled data, what the reference says."""
-        if self._test.labels is not None:
-            return self._test.labels
-        if self._scoring.reference is not None:
-            return self._scoring.as_labels(self._scoring.reference.answers)
+        if self._labels_for_all is not None:
+            return self._labels_for_all
         if self._baseline is None or entry.index == self._baseline.index:
             return answer
         return self._score(self._baseline, target).answer

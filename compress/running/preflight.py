@@ -18,7 +18,7 @@ from torch import Tensor
 from compress.algorithms.batches import Batch, head, read, spread
 from compress.algorithms.probabilities import are_probabilities
 from compress.errors import DataError
-from compress.inputs import Inputs, forward
+from compress.inputs import Inputs, batch_size_of, forward
 from compress.pareto import check_budget
 from compress.pruning.trace import record
 from compress.running.job import Job
@@ -49,7 +49,6 @@ class _Split:
     name: str
     samples: int
     seen: int = 0
-    inputs: set[bytes] = field(default_factory=set)
     digests: list[bytes] = field(default_factory=list)
     highest: float = -1.0
 
@@ -85,7 +84,7 @@ def _looked_at(job: Job, supervision: Supervision, name: str) -> _Split:
     split, start_s = _Split(name, len(dataset)), time.monotonic()
     for batch in read(dataset, _BATCH):
         _check_batch(job, supervision, split, batch)
-        split.seen += len(next(_tensors(batch.inputs)))
+        split.seen += batch_size_of(batch.inputs)
         if time.monotonic() - start_s > _MOST_S:
             break
     return split
@@ -100,9 +99,7 @@ def _check_batch(job: Job, supervision: Supervision, split: _Split, batch: Batch
                 f"{where}: the input of sample {split.seen + int(rows[0])} holds values that are "
                 "not finite; mend it or leave it out."
             )
-    digests = _digests(batch.inputs)
-    split.inputs.update(digests)
-    split.digests.extend(digests)
+    split.digests.extend(_digests(batch.inputs))
     if batch.labels is None:
         return
     outputs = torch.empty(len(batch.labels), *supervision.outputs[1:], device="meta")
@@ -134,7 +131,8 @@ def _shared(splits: dict[str, _Split]) -> Iterator[str]:
     """Samples of the test split that stand in another one too."""
     test = splits["test"]
     for name in ("train", "validation"):
-        count = sum(digest in splits[name].inputs for digest in test.digests)
+        known = set(splits[name].digests)
+        count = sum(digest in known for digest in test.digests)
         if count:
             of = f"{count:,} of {test.seen:,} test samples{test.extent}"
             other = splits[name]
@@ -148,10 +146,10 @@ def _classes(job: Job, supervision: Supervision, splits: dict[str, _Split]) -> I
     """What there is to say of a number of outputs that is not that of the classes."""
     if supervision.kind != "class-scores":
         return
-    outputs, named = supervision.outputs[1], job.task.classes
+    outputs = supervision.outputs[1]
     highest = int(max(split.highest for split in splits.values()))
     whole = all(split.seen == split.samples for split in splits.values())
-    if not named and whole and 0 <= highest < outputs - 1:
+    if not job.task.classes and whole and 0 <= highest < outputs - 1:
         yield f"the model has outputs for {outputs} classes, and labels are 0 to {highest} only"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from compress.algorithms.batches import is_labelled, read
-from compress.errors import DataError, StageError, in_words
+from compress.errors import CompressError, DataError, StageError, in_words
 from compress.inputs import forward
 from compress.measure.score import fitted_labels, score
 from compress.outputs import CLASS_KINDS, OutputKind, Shape
@@ -179,9 +179,7 @@ def supervision_of_job(job: Job) -> Supervision:
     try:
         with torch.no_grad():
             outputs = forward(job.candidate.module, example)
-    except DataError:
-        raise
-    except StageError:
+    except CompressError:
         raise
     except Exception as error:  # whatever a module raises on what it was not made for
         shapes = _shapes(example)
@@ -207,13 +205,10 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
     else:
         metric = task.metric
     name = metric if isinstance(metric, str) else str(task.metric_name)
-    direction = metric != "mse" if task.higher_is_better is None else task.higher_is_better
-    if callable(metric):
-        direction = bool(task.direction)
     return Scoring(
         metric=metric,
         name=name if is_labeled else _WITHOUT_LABELS.get(name, name),
-        higher_is_better=direction,
+        higher_is_better=bool(task.direction),
         kind=kind,
         outputs=supervision.outputs,
         ignore_index=task.ignore_index,
@@ -237,11 +232,17 @@ def _nobody(_: Any) -> Any:
 
 
 def _named_teachers(stages: Sequence[Stage]) -> Iterator[tuple[int, _Block]]:
+    for index, training in _trainings(stages):
+        block = getattr(training, "teacher", None)
+        if isinstance(block, (TeacherSettings, tuple)):
+            yield index, block
+
+
+def _trainings(stages: Sequence[Stage]) -> Iterator[tuple[int, Any]]:
+    """What may have losses and a teacher: each stage, and its training after a cut."""
     for index, stage in enumerate(stages, start=1):
-        for holder in (stage, getattr(stage, "finetune", None)):
-            block = getattr(holder, "teacher", None)
-            if isinstance(block, (TeacherSettings, tuple)):
-                yield index, block
+        yield index, stage
+        yield index, getattr(stage, "finetune", None)
 
 
 def _words(block: _Block) -> str:
@@ -252,12 +253,11 @@ def _words(block: _Block) -> str:
 
 
 def _implied(stages: Sequence[Stage]) -> Iterator[OutputKind]:
-    for stage in stages:
-        for holder in (stage, getattr(stage, "finetune", None)):
-            for loss in getattr(holder, "losses", None) or ():
-                implies = getattr(loss, "implies", None)
-                if implies is not None:
-                    yield implies
+    for _, training in _trainings(stages):
+        for loss in getattr(training, "losses", None) or ():
+            implies = getattr(loss, "implies", None)
+            if implies is not None:
+                yield implies
 
 
 def _shapes(inputs: Any) -> str:

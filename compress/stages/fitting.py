@@ -325,7 +325,7 @@ def _check_movement(objective: WeightedSum, context: Context) -> None:
         StageError: all of them, though the student answers otherwise than the teacher.
     """
     still, names = objective.still(), list(objective.means())
-    facts = [float(name in still) for name in names] + [float(not objective.has_pupil)]
+    facts = [float(name in still) for name in names] + [float(not objective.answers_differ)]
     *stuck, alike = context.processes.gather(torch.tensor(facts)).min(0).values.bool().tolist()
     idle = [name for name, is_stuck in zip(names, stuck, strict=True) if is_stuck]
     if not idle:

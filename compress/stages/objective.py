@@ -93,7 +93,7 @@ class WeightedSum:
         }
 
     @property
-    def has_pupil(self) -> bool:
+    def answers_differ(self) -> bool:
         """Whether the student answered otherwise than the teacher in the first epoch."""
         return self._apart
 

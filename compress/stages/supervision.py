@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from compress.outputs import (
 )
 from compress.task import Dataset, Task
 
-__all__ = ["Supervision", "has_a_label"]
+__all__ = ["Supervision", "has_a_label", "not_a_mean"]
 
 # Enough to see what labels are; all of them are looked at before a run (running/preflight.py).
 _SAMPLES = 64
@@ -148,12 +149,8 @@ class Supervision:
         if self.task.loss is None:
             return _LOSSES[self.told_kind()](outputs.float(), self.fitted(outputs, labels))
         value = self.task.loss(outputs, self.fitted(outputs, labels))
-        if not (isinstance(value, Tensor) and value.shape == ()):
-            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise DataError(
-                f"task {self.task.name!r}: its loss must give a tensor of one number, the mean "
-                f"over the batch; got {given}."
-            )
+        if (problem := not_a_mean(value)) is not None:
+            raise DataError(f"task {self.task.name!r}: its loss must give {problem}.")
         return value
 
     def check_classes(self, who: str) -> None:
@@ -182,6 +179,14 @@ class Supervision:
         """
         if self.task.loss is None:
             self.told_kind()
+
+
+def not_a_mean(value: Any) -> str | None:
+    """What a loss must give, and what ``value`` is instead, in words; ``None`` where it is that."""
+    if isinstance(value, Tensor) and value.shape == ():
+        return None
+    given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    return f"a tensor of one number, the mean over the batch; got {given}"
 
 
 def has_a_label(dataset: Dataset, supervision: Supervision) -> bool:

@@ -272,8 +272,8 @@ def frozen_teacher(module: nn.Module, example: Inputs | None = None) -> ModuleTe
     """The module as a teacher: eval, no gradients, its outputs detached.
 
     Its weights are laid out in place as those of a module that is trained: beside batches in that
-    layout, others would be turned at every answer. Those in half precision become float32, in which
-    a distillation loss is computed with.
+    layout, others would be turned at every answer. Those in half precision become float32, which
+    losses are computed in.
 
     Args:
         module: the teacher.

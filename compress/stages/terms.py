@@ -24,7 +24,7 @@ from compress.algorithms.features import (
 )
 from compress.algorithms.session import Stateful
 from compress.errors import DataError, SelectorError, StageError
-from compress.inputs import Inputs, batch_size_of, device_of, forward, own_tokens
+from compress.inputs import Inputs, at_least_float32, batch_size_of, device_of, forward, own_tokens
 from compress.outputs import OutputKind
 from compress.pruning.axes import channel_axes
 from compress.stages.base import Context, Teacher
@@ -358,7 +358,9 @@ def ask(teacher: Teacher, batch: Batch, question: Question) -> Answer:
         outputs = teacher(batch.inputs)
     lessons = {lesson.name: lesson.work(teacher, batch.inputs) for lesson in question.lessons}
     found = {**seen, **lessons}
-    answer = Answer(_in_float32(outputs), {name: _in_float32(one) for name, one in found.items()})
+    answer = Answer(
+        at_least_float32(outputs), {name: at_least_float32(one) for name, one in found.items()}
+    )
     if answer.outputs.shape[:1] != (expected,):
         given = len(answer.outputs) if answer.outputs.dim() else "no separate"
         raise StageError(f"the teacher gives {given} answers for a batch of {expected} samples.")
@@ -371,7 +373,3 @@ def ask(teacher: Teacher, batch: Batch, question: Question) -> Answer:
                 "and at what it is asked."
             )
     return answer
-
-
-def _in_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from compress.errors import DataError
+from compress.inputs import at_least_float32
 
 __all__ = ["class_rows", "in_float32", "same_batch", "same_outputs"]
 
 
 def in_float32(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float32 at least: a softmax in half precision has divergences below 0."""
-    return _at_least_float32(student), _at_least_float32(teacher)
+    return at_least_float32(student), at_least_float32(teacher)
 
 
 def same_outputs(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,10 +58,6 @@ def class_rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
             "for yes or no, and logits-mse or l1 for values."
         )
     return _rows(student), _rows(teacher)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _rows(outputs: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ from compress.stages.losses.relations import (
     SimilarityLoss,
 )
 from compress.stages.losses.sequences import GkdLoss, SequenceLoss
+from compress.stages.supervision import not_a_mean
 from compress.stages.terms import Answer, Scene, Term
 
 __all__ = [
@@ -118,13 +119,9 @@ class CustomLoss(LossBlock):
         def function(student: Answer, teacher: Answer, labels: Tensor | None) -> Tensor:
             if labels is not None:
                 labels = supervision.fitted(student.outputs, labels)
-            value = own(student.outputs, teacher.outputs, labels)
-            if not (isinstance(value, Tensor) and value.shape == ()):
-                given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise StageError(
-                    f"the loss {self.kind!r} must return a tensor of one number, the mean over the "
-                    f"batch; got {given}."
-                )
+            value: Tensor = own(student.outputs, teacher.outputs, labels)
+            if (problem := not_a_mean(value)) is not None:
+                raise StageError(f"the loss {self.kind!r} must return {problem}.")
             return value
 
         return Term(function, reads_labels=True)
