@@ -65,7 +65,8 @@ def distil(setting: str, samples: int, folder: Path) -> dict[str, Any]:
 
     context = bench_context(bench_candidate(), folder / "warm")
     teacher = type(context.teacher)(build("mlp", options).eval())
-    task = replace(context.task, train=few, validation=few, test=few)
+    classes = tuple(f"class {number}" for number in range(CLASSES))
+    task = replace(context.task, train=few, validation=few, test=few, classes=classes)
     context = replace(context, task=task, teacher=teacher)
     stage.run(start, context)
 
@@ -93,7 +94,7 @@ def in_a_process(setting: str, samples: int) -> dict[str, Any]:
     """The same in a fresh process and folder."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--one", setting, str(samples), folder]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -91,7 +91,7 @@ def chain(layers: int, path: Path) -> Path:
 def timed(shape: tuple[int, int], models: Sequence[Path]) -> list[list[float]]:
     """Seconds of each timed run of each model, all in one process."""
     command = [sys.executable, "-c", TIMER, *map(str, shape), *map(str, models)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     times: list[list[float]] = json.loads(done.stdout)
     return times
 
