@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.atomic import write_atomically
 from compress.environment import environment
 from compress.measure.stats import student_quantile
 from compress.measure.worker import machine
-from compress.record import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -97,6 +97,7 @@ __all__ = [
     "measure",
     "process_median_s",
     "read_lines",
+    "run_beside",
     "run_turns",
     "run_worker",
     "scores",
@@ -618,8 +619,25 @@ def run_worker(job: Mapping[str, Any], *, timeout_s: float, worker: Path = WORKE
     """
     environment = _ENVIRONMENTS.get(str(job.get("kind")), {})
     with _Worker(worker, timeout_s, environment) as process:
-        process.tell(json.dumps(job))
+        process.give(job)
         return process.answer()
+
+
+def run_beside(
+    jobs: Sequence[Mapping[str, Any]], *, timeout_s: float, worker: Path = WORKER
+) -> list[Line]:
+    """Run all ``jobs`` at the same time, each in a fresh process, and return their answers.
+
+    Raises:
+        JobFailed: a job failed, or its process crashed, was killed or took too long; the others are
+            stopped.
+    """
+    with contextlib.ExitStack() as stack:
+        # From this thread, which the processes end with, and which an interrupt reaches.
+        processes = [stack.enter_context(_Worker(worker, timeout_s)) for _ in jobs]
+        for place, job in enumerate(jobs):
+            processes[place].give(job)
+        return [process.answer() for process in processes]
 
 
 def run_turns(
@@ -645,7 +663,7 @@ def run_turns(
         for job in jobs:
             process = stack.enter_context(_Worker(worker, timeout_s))
             workers.append(process)
-            process.tell(json.dumps({**job, "kind": "turns"}))
+            process.give({**job, "kind": "turns"})
             if process.hears_ready():
                 running.append(process)
         _alternate(running, jobs[0], random.Random(seed))
@@ -712,6 +730,10 @@ class _Worker:
         asked_s = self._asked_s
         return self._timeout_s - (0.0 if asked_s is None else time.monotonic() - asked_s)
 
+    def give(self, job: Mapping[str, Any]) -> None:
+        """Tell the process its job, and with whom to end."""
+        self.tell(json.dumps({**job, "parent": os.getpid()}))
+
     def tell(self, line: str) -> None:
         """Send a line; if the process has ended, :meth:`answer` says why."""
         self._asked_s = time.monotonic()
@@ -731,7 +753,8 @@ class _Worker:
         Raises:
             JobFailed: the job failed, or the process crashed, was killed or took too long.
         """
-        self._asked_s = time.monotonic()
+        if self._asked_s is None:
+            self._asked_s = time.monotonic()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):
@@ -894,7 +917,7 @@ def _verify(folder: Path, model: Mapping[str, str]) -> None:
 def _sha256(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        if path.exists():
+        if path.is_file():
             with path.open("rb") as stream:
                 for block in iter(lambda: stream.read(1 << 20), b""):
                     digest.update(block)

@@ -23,6 +23,7 @@ import math
 import os
 import shutil
 import signal
+import stat
 import statistics
 import sys
 import tempfile
@@ -69,6 +70,8 @@ def unpack(bundle: Path, folder: Path, *, with_code: bool = False) -> tuple[dict
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
+        if not stat.S_ISREG(os.stat(bundle).st_mode):  # a pipe would be waited for
+            raise BundleError(f"{bundle}: it is no file; give the bundle itself.")
         archive = zipfile.ZipFile(bundle)
     except _DAMAGE as error:
         raise BundleError(f"{bundle}: not a whole bundle ({error}); copy it again.") from error

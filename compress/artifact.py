@@ -6,6 +6,7 @@ Plain data, no torch: devices and reports read these too.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ class Artifact:
 def model_files(path: Path) -> list[Path]:
     """The files of an ONNX model: itself, and its external data beside it (``NAME.data``)."""
     beside = path.with_name(path.name + ".data")
-    return [path, beside] if beside.exists() else [path]
+    # A pipe of that name would be waited for.
+    return [path, beside] if os.path.isfile(beside) else [path]
 
 
 def modules_file(path: Path) -> Path:

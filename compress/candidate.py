@@ -3,10 +3,8 @@
 A plain float32 module, the formats it will be computed in, and the promises made about it. Nothing
 in it is encoded: every stage finds a module that it can trace, prune and train.
 
-It is saved as safetensors plus JSON, without pickle. The JSON names the architecture and lists the
-integer attributes of every submodule (channels, groups, heads, ...), from which a pruned structure
-is rebuilt around a freshly built module of that architecture. Which names are one tensor (ties) is
-structure too: what is tied is stored once, and is one tensor again once loaded.
+It is saved as safetensors plus JSON (:mod:`.saved`), without pickle. Which names are one tensor
+(ties) is structure too: what is tied is stored once, and is one tensor again once loaded.
 """
 
 from __future__ import annotations
@@ -19,17 +17,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from compress.atomic import write_atomically
 from compress.errors import CheckpointError, ContractViolation, StorageError
+from compress.files import named
 from compress.inputs import Inputs, forward
 from compress.invariants import Invariant, KeepZeros
-from compress.numerics import Numerics, QuantRule
+from compress.numerics import Numerics
 from compress.plain import duplicate, masked_tensors, plain
-from compress.record import write_atomically
+from compress.saved import (
+    Architecture,
+    build_plain,
+    check_promises,
+    lists_of,
+    misfit,
+    read_saved,
+    restore_lists,
+    restore_structure,
+    restore_tensors,
+    structure_of,
+)
 from compress.ties import (
-    Ties,
     buffers_of,
     check_ties,
     parameters_of,
@@ -39,6 +48,13 @@ from compress.ties import (
     ties_of_equals,
     under_first_names,
 )
+from compress.weights import (
+    as_in_model,
+    not_finite,
+    read_safetensors,
+    read_weights,
+    without_prefix,
+)
 
 __all__ = ["FILES", "Architecture", "Candidate", "Inputs", "count_parameters", "load_weights"]
 
@@ -46,27 +62,6 @@ _WEIGHTS = "weights.safetensors"
 _STRUCTURE = "candidate.json"
 #: What a saved candidate consists of.
 FILES = (_WEIGHTS, _STRUCTURE)
-
-_Lists = dict[str, dict[str, list[int]]]
-
-
-class Architecture(BaseModel):
-    """How to build the module from nothing: a built-in name or ``module:name``, and its options.
-
-    ``blocks``: which of its repeated blocks are kept
-    (:func:`compress.algorithms.depth.keep_blocks`); ``None`` for all.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    arch: str
-    options: dict[str, Any] = {}
-    blocks: tuple[int, ...] | None = None
-
-    def keeping(self, blocks: Sequence[int]) -> Architecture:
-        """This with only some of the blocks that it still has, counted from 0."""
-        kept = tuple(blocks if self.blocks is None else (self.blocks[place] for place in blocks))
-        return self.model_copy(update={"blocks": kept})
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +160,7 @@ class Candidate:
                 f"{path}: could not be written ({error.strerror or error}); earlier stages are "
                 "intact. Free space or choose another --out."
             ) from error
-        facts = {"lists": _lists(self.module), "ties": ties, "temporary": list(temporary)}
+        facts = {"lists": lists_of(self.module), "ties": ties, "temporary": list(temporary)}
         facts |= {"notes": self.notes, "lineage": self.lineage}
         write_atomically(folder / _STRUCTURE, json.dumps(self._describe() | facts))
 
@@ -179,41 +174,33 @@ class Candidate:
             CheckpointError: a missing, damaged or foreign file.
         """
         source = folder / _STRUCTURE
-        try:
-            stored = json.loads(source.read_text(encoding="utf-8"))
-            spec = stored["architecture"]
-            architecture = Architecture.model_validate(spec) if spec else None
-            rules = TypeAdapter(tuple[QuantRule, ...]).validate_python(stored["numerics"])
-            promises = TypeAdapter(tuple[Invariant, ...]).validate_python(stored["invariants"])
-            structure, lineage = stored["structure"], tuple(stored["lineage"])
-            notes = tuple(stored["notes"])
-            # Older files say nothing of these.
-            lists = TypeAdapter(_Lists).validate_python(stored.get("lists", {}))
-            ties = TypeAdapter(Ties | None).validate_python(stored.get("ties"))
-            temporary = TypeAdapter(set[str]).validate_python(stored.get("temporary", []))
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise CheckpointError(f"{source}: not a saved candidate ({error}).") from error
-        module = build(architecture)
-        plain(module)
-        _restore_structure(module, structure, source)
-        _restore_lists(module, lists)
+        saved = read_saved(source)
+        module = build_plain(build, saved.architecture, source)
+        structure, lists, ties = saved.structure, saved.lists, saved.ties
+        temporary = saved.temporary
+        restore_structure(module, structure, source)
+        restore_lists(module, lists)
         # Buffers that a module makes while it runs are not there yet, and it makes them again.
         absent = temporary - buffers_of(module).keys()
-        tensors = {k: v for k, v in _read_tensors(folder / _WEIGHTS).items() if k not in absent}
+        stored = read_safetensors(folder / _WEIGHTS)
+        tensors = {name: tensor for name, tensor in stored.items() if name not in absent}
         if ties is None:
             ties = ties_of_equals(module, tensors)
         else:
             ties = tuple(names for names in ties if names and not absent & {*names})
             check_ties(module, ties, source)
-        _restore_tensors(module, under_first_names(tensors, ties), ties, folder / _WEIGHTS)
+        restore_tensors(module, under_first_names(tensors, ties), ties, folder / _WEIGHTS)
+        check_promises(saved.invariants, module, source)
         module.eval().requires_grad_(True)
-        return cls(module, example, architecture, Numerics(rules), promises, lineage, notes)
+        numerics, promises = Numerics(saved.numerics), saved.invariants
+        described = (numerics, promises, saved.lineage, saved.notes)
+        return cls(module, example, saved.architecture, *described)
 
     def _describe(self) -> dict[str, Any]:
         return {
             "schema": 1,
             "architecture": self.architecture.model_dump() if self.architecture else None,
-            "structure": _structure(self.module),
+            "structure": structure_of(self.module),
             "numerics": [rule.model_dump(mode="json") for rule in self.numerics.rules],
             "invariants": [promise.model_dump(mode="json") for promise in self.invariants],
         }
@@ -226,57 +213,49 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a safetensors file into ``module``, strictly; one name of a tied tensor is enough.
+    """Load a file of weights into ``module``, strictly; one name of a tied tensor is enough.
+
+    The file is safetensors, or what ``torch.save`` wrote of a ``state_dict``. Floats of another
+    precision become those of the module.
 
     Raises:
-        CheckpointError: no such file, not safetensors, names or shapes that do not fit, or two
-            tensors where the module has one.
+        CheckpointError: no such file, a damaged one or one that needs code, names, shapes or dtypes
+            that do not fit, values that are not finite, or two tensors where the module has one.
     """
     own, temporary = module.state_dict(), temporary_buffers(module)
+    given = without_prefix(read_weights(path), [*own, *temporary])
     # A saved candidate also has buffers that are not persistent; the module keeps its own.
-    tensors = {name: t for name, t in _read_tensors(path).items() if name not in temporary}
-    for names in ties_of(module):
-        there = [name for name in names if name in tensors]
-        if others := [n for n in there if not torch.equal(tensors[n], tensors[there[0]])]:
-            raise CheckpointError(
-                f"{path}: {there[0]!r} and {others[0]!r} differ, and are one tensor in the model; "
-                "leave the wrong one out, or build the model untied."
-            )
-        tensors |= {name: tensors[there[0]] for name in names if there and name in own}
-    if problem := _misfit({k: tuple(v.shape) for k, v in own.items()}, tensors):
-        raise CheckpointError(f"{path}: the weights do not fit the model: {problem}.")
+    tensors = {name: tensor for name, tensor in given.items() if name not in temporary}
+    ties = ties_of(module)
+    for names in ties:
+        tensors |= _once(names, tensors, own, path)
+    if problem := misfit({k: tuple(v.shape) for k, v in own.items()}, tensors):
+        raise CheckpointError(f"{named(path)}: the weights do not fit the model: {problem}.")
+    tensors = as_in_model(path, tensors, own)
+    if problem := not_finite(tensors, parameters_of(module)):
+        raise CheckpointError(f"{named(path)}: {problem}; give weights that a training left whole.")
     module.load_state_dict(tensors)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _once(
+    names: Sequence[str], tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """A tied tensor under all its names, from those that the file has."""
+    there = [name for name in names if name in tensors]
+    shapes = {own[name].shape for name in names if name in own}
 
-    try:
-        return dict(load_file(path))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file.") from None
-    except (OSError, SafetensorError) as error:
+    def is_first(name: str) -> bool:
+        first, other = tensors[there[0]], tensors[name]
+        # Of a shape that is not the model's it may be larger than memory, and is refused later.
+        fits = other.shape in shapes
+        return first.shape == other.shape and (not fits or torch.equal(first, other))
+
+    if others := [name for name in there if not is_first(name)]:
         raise CheckpointError(
-            f"{path}: not a readable safetensors file ({error}); pickled checkpoints are not "
-            "loaded, since they can run code: save with safetensors.torch.save_file."
-        ) from error
-
-
-def _misfit(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> str:
-    missing = [name for name in shapes if name not in tensors]
-    unexpected = [name for name in tensors if name not in shapes]
-    wrong = [
-        f"{name} is {tuple(tensors[name].shape)}, the model has {shape}"
-        for name, shape in shapes.items()
-        if name in tensors and tuple(tensors[name].shape) != shape
-    ]
-    parts = [
-        f"{what} {', '.join(names[:3])}{' and more' if len(names) > 3 else ''}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("shape", wrong))
-        if names
-    ]
-    return "; ".join(parts)
+            f"{named(path)}: {there[0]!r} and {others[0]!r} differ, and are one tensor in the "
+            "model; leave the wrong one out, or build the model untied."
+        )
+    return {name: tensors[there[0]] for name in names if there and name in own}
 
 
 def _not_plain(layer: nn.Module) -> str:
@@ -287,68 +266,3 @@ def _not_plain(layer: nn.Module) -> str:
     if layer.training:
         return "is in training mode"
     return ""
-
-
-def _attributes(module: nn.Module, wanted: Callable[[Any], bool]) -> dict[str, dict[str, Any]]:
-    found = {
-        name: {k: v for k, v in vars(layer).items() if not k.startswith("_") and wanted(v)}
-        for name, layer in module.named_modules()
-    }
-    return {name: attributes for name, attributes in found.items() if attributes}
-
-
-def _structure(module: nn.Module) -> dict[str, dict[str, int | tuple[int, ...]]]:
-    def wanted(value: Any) -> bool:
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        return is_integer or (isinstance(value, tuple) and value != () and _are_integers(value))
-
-    return _attributes(module, wanted)
-
-
-def _lists(module: nn.Module) -> _Lists:
-    return _attributes(module, lambda value: type(value) is list and _are_integers(value))
-
-
-def _are_integers(values: Sequence[Any]) -> bool:
-    return all(type(value) is int for value in values)
-
-
-def _restore_structure(module: nn.Module, structure: Any, source: Path) -> None:
-    # Only integers that the built module already has are set: a stranger's file cannot add state.
-    current = _structure(module)
-    if not isinstance(structure, dict) or structure.keys() != current.keys():
-        raise CheckpointError(f"{source}: the saved structure is of another architecture.")
-    for name, attributes in structure.items():
-        for key, value in attributes.items():
-            new = tuple(value) if isinstance(value, list) and _are_integers(value) else value
-            own = current[name].get(key)
-            if own is None or type(new) is not (tuple if isinstance(own, tuple) else type(own)):
-                raise CheckpointError(f"{source}: {name}.{key} is not part of this architecture.")
-            setattr(module.get_submodule(name), key, new)
-
-
-def _restore_lists(module: nn.Module, lists: _Lists) -> None:
-    # What the built module lacks is not set: it makes it while it runs, or a stranger added it.
-    for name, attributes in _lists(module).items():
-        for key in attributes.keys() & lists.get(name, {}).keys():
-            setattr(module.get_submodule(name), key, lists[name][key])
-
-
-def _restore_tensors(
-    module: nn.Module, tensors: Mapping[str, Tensor], ties: Ties, source: Path
-) -> None:
-    lasting = module.state_dict()
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, own in under_first_names(lasting | buffers_of(module), ties).items():
-        if name in tensors or name in lasting:
-            stored = tensors.get(name, own)
-            shapes[name] = tuple((stored if stored.dim() == own.dim() else own).shape)
-    if problem := _misfit(shapes, tensors):
-        raise CheckpointError(f"{source}: the weights do not fit the saved structure: {problem}.")
-    names_of, parameters = {names[0]: names for names in ties}, parameters_of(module)
-    for name, tensor in tensors.items():
-        held = nn.Parameter(tensor.clone()) if name in parameters else tensor.clone()
-        for path, _, leaf in (each.rpartition(".") for each in names_of.get(name, (name,))):
-            owner = module.get_submodule(path)
-            places: dict[str, Any] = owner._parameters if name in parameters else owner._buffers
-            places[leaf] = held

@@ -1,9 +1,9 @@
 """Models of texts from Hugging Face folders, as modules that give one tensor.
 
-Owns what is read from a folder (configuration, weights, how tokens are pooled, which tokenizer it
-was made for) and which families of models are taken. Folders are local: nothing is asked of the
-hub, no code of a folder is run, and no pickled weights are opened. The only file that imports
-transformers (extra ``transformers``).
+Owns what a folder's files mean (configuration, weights, how tokens are pooled, which tokenizer it
+was made for) and which families of models are taken; :mod:`.hub_folder` reads them. Folders are
+local: nothing is asked of the hub, no code of a folder is run, and no pickled weights are opened.
+The only file that imports transformers (extra ``transformers``).
 """
 
 from __future__ import annotations
@@ -12,17 +12,28 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from compress.algorithms.encoders import Encoder, Pooling
+from compress.buildable import check_buildable
 from compress.candidate import Architecture
 from compress.errors import CheckpointError, MissingExtra, RecipeError
+from compress.files import named
+from compress.hub_folder import (
+    check_dtypes,
+    has_weights,
+    out_of_bounds,
+    read_settings,
+    read_tensors,
+)
 from compress.lower.quiet import quiet
+from compress.weights import not_finite
 
 __all__ = [
     "ARCHITECTURE",
@@ -41,11 +52,10 @@ ARCHITECTURE = "huggingface"
 #: What is asked of a model, in the hub's words.
 HubTask = Literal["feature-extraction", "text-classification"]
 
-_LARGEST_JSON_BYTES = 64 << 20
 # Keys of a configuration that say where it came from, or what other programs should do.
 _NOT_STRUCTURE = {"architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
-_NOT_STRUCTURE |= {"attn_implementation"}
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_NOT_STRUCTURE |= {"attn_implementation", "experts_implementation", "return_dict"}
+_NOT_STRUCTURE |= {"output_attentions", "output_hidden_states"}
 _MOST_NAMED = 3
 _INSTEAD = "give another kind of model as `arch: module:name`"
 # What of a tokenizer decides about ids; how it pads and truncates is the task's choice.
@@ -73,7 +83,7 @@ def read_architecture(
         RecipeError: no such folder, or one that holds no model of texts that can be used.
         MissingExtra: transformers is not installed.
     """
-    config = _read_json(folder / "config.json", "a folder of a model has one")
+    config = read_settings(folder / "config.json", "a folder of a model has one")
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise RecipeError(
             f"{folder / 'config.json'}: it does not say its model_type, as transformers has it; "
@@ -87,8 +97,7 @@ def read_architecture(
     unknown = [key for key in changes or {} if key not in config]
     if unknown:
         raise RecipeError(f"{folder / 'config.json'}: it has no key {unknown[0]!r} to change.")
-    kept = {k: v for k, v in config.items() if k not in _NOT_STRUCTURE and not k.startswith("_")}
-    kept |= changes or {}
+    kept = _structural(config) | dict(changes or {})
     _settings_of(kept, task, f"{folder}: ", has_code="auto_map" in config)
     options: dict[str, Any] = {"config": kept, "task": task}
     if task == "feature-extraction":
@@ -107,21 +116,30 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
         MissingExtra: transformers is not installed.
     """
     config, task = options.get("config"), options.get("task", "feature-extraction")
-    if not isinstance(config, dict) or "model_type" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise RecipeError(
             f"the architecture {ARCHITECTURE!r} is made from a folder: write `hf: FOLDER` in place "
             "of arch."
         )
+    _check_options(options)
+    config = _structural(config)
     settings = _settings_of(config, task)
     if hasattr(settings, "use_cache"):
         settings.use_cache = False  # what a decoder keeps for tokens to come; none do
     kind = "AutoModel" if task == "feature-extraction" else "AutoModelForSequenceClassification"
+
+    def make() -> Any:
+        # The plain form of attention: every operator of it can be exported, traced and cut.
+        return getattr(_library(), kind).from_config(
+            settings, trust_remote_code=False, attn_implementation="eager"
+        )
+
     try:
         with quiet():
-            # The plain form of attention: every operator of it can be exported, traced and cut.
-            model = getattr(_library(), kind).from_config(
-                settings, trust_remote_code=False, attn_implementation="eager"
-            )
+            check_buildable(make, f"the model type {named(config['model_type'])!r}")
+            model = make()
+    except RecipeError:
+        raise
     except Exception as error:  # whatever a class thinks of values that do not go together
         raise RecipeError(_not_built(config, task, error)) from error
     if task != "feature-extraction":
@@ -138,18 +156,23 @@ def load_folder(encoder: Encoder, folder: Path) -> None:
     """Load the weights of a folder, all that the model has; more in the folder is left alone.
 
     Raises:
-        CheckpointError: no safetensors, or weights that are missing or do not fit.
+        CheckpointError: no safetensors, damaged ones, ones of another folder, or weights that are
+            missing, do not fit or are not finite.
     """
-    if not any((folder / name).is_file() for name in _WEIGHTS):
+    if not has_weights(folder):
         raise CheckpointError(
             f"{folder}: there is no model.safetensors in it, and other formats are not opened, "
             "since pickled weights can run code; save it with save_pretrained of transformers."
         )
     model: Any = encoder.model
+    tensors, own = read_tensors(folder), model.state_dict()
+    check_dtypes(folder, tensors, dict(model.named_parameters()))
     try:
         with quiet():
+            # The folder itself is not shown to the library, which would follow whatever is in it.
             loaded, found = type(model).from_pretrained(
-                str(folder),
+                None,
+                state_dict=tensors,
                 config=model.config,
                 local_files_only=True,
                 use_safetensors=True,
@@ -162,7 +185,6 @@ def load_folder(encoder: Encoder, folder: Path) -> None:
             f"{folder}: its weights cannot be loaded into this model ({_first_line(error)}); a "
             "student of another shape starts from `pretrained: false`."
         ) from error
-    own = model.state_dict()
     missing = sorted(name for name in found["missing_keys"] if name in own)
     if missing:
         more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
@@ -171,7 +193,12 @@ def load_folder(encoder: Encoder, folder: Path) -> None:
             "`pretrained: false` to start from random weights."
         )
     state = loaded.state_dict()
-    model.load_state_dict({name: state[name] for name in own})
+    weights = {name: state[name] for name in own}
+    if problem := not_finite(weights, dict(model.named_parameters())):
+        raise CheckpointError(
+            f"{named(folder)}: {problem}; give weights that a training left whole."
+        )
+    model.load_state_dict(weights)
 
 
 def tokenizer_digest(folder: Path) -> str | None:
@@ -181,13 +208,16 @@ def tokenizer_digest(folder: Path) -> str | None:
         RecipeError: ``tokenizer.json`` cannot be read.
     """
     path = folder / "tokenizer.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    content = _read_json(path, "")
+    content = read_settings(path)
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: it holds no tokenizer.")
     decides = {key: content.get(key) for key in _DECIDES}
-    text = json.dumps(decides, sort_keys=True)
+    try:
+        text = json.dumps(decides, sort_keys=True)
+    except RecursionError as error:
+        raise RecipeError(f"{named(path)}: it is nested too deeply for a tokenizer.") from error
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -201,11 +231,13 @@ def _settings_of(
     """
     transformers = _library()
     kind = config["model_type"]
+    if bounds := out_of_bounds(config):
+        raise RecipeError(f"{where}the configuration of a {named(kind)!r} model says {bounds}.")
     if kind not in transformers.CONFIG_MAPPING:
         code = ", and the folder's own code is not run" if has_code else ""
         raise RecipeError(
-            f"{where}transformers {transformers.__version__} knows no model type {kind!r}{code}; "
-            f"{_INSTEAD}."
+            f"{where}transformers {transformers.__version__} knows no model type "
+            f"{named(kind)!r}{code}; {_INSTEAD}."
         )
     try:
         with quiet():
@@ -221,6 +253,30 @@ def _settings_of(
             f"is taken from a folder; {_INSTEAD}."
         )
     return settings
+
+
+def _structural(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if k not in _NOT_STRUCTURE and not k.startswith("_")}
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Hold options, which may come from a stranger's file, to what :func:`read_architecture` gives.
+
+    Raises:
+        RecipeError: one is missing or has another value.
+    """
+    task = options.get("task", "feature-extraction")
+    pools = task == "feature-extraction"
+    known = (
+        task in get_args(HubTask)
+        and (not pools or options.get("pooling") in get_args(Pooling))
+        and (not pools or isinstance(options.get("normalize"), bool))
+    )
+    if not known or options["config"].get("quantization_config"):
+        raise RecipeError(
+            f"the architecture {ARCHITECTURE!r} has a task, how tokens are pooled and whether that "
+            f"is normalized, and no quantized weights; got {named(sorted(map(str, options)))}."
+        )
 
 
 def _why_not(settings: Any, task: str) -> str | None:
@@ -256,27 +312,37 @@ def _not_built(config: Mapping[str, Any], task: str, error: Exception) -> str:
 def _head_of(folder: Path) -> tuple[Pooling, bool]:
     """How sentence-transformers pools and whether it normalizes, as ``modules.json`` says."""
     path = folder / "modules.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return "mean", False
-    modules = _read_json(path, "")
+    modules = read_settings(path)
     pooling: Pooling = "mean"
     normalize = False
     for entry in modules if isinstance(modules, list) else []:
+        if not isinstance(entry, dict):
+            raise RecipeError(f"{path}: it is no list of modules; say `pooling` and `normalize`.")
         kind = str(entry.get("type", "")).rpartition(".")[2]
         if kind == "Pooling":
-            pooling = _pooling_of(folder / str(entry.get("path", "")) / "config.json")
+            pooling = _pooling_of(_within(folder, str(entry.get("path", ""))) / "config.json")
         elif kind == "Normalize":
             normalize = True
         elif kind != "Transformer":
             raise RecipeError(
-                f"{path}: it has a module {kind}, which is not known here; say what the model is "
-                "with `pooling` and `normalize`."
+                f"{path}: it has a module {named(kind)}, which is not known here; say what the "
+                "model is with `pooling` and `normalize`."
             )
     return pooling, normalize
 
 
+def _within(folder: Path, name: str) -> Path:
+    if ".." in Path(name).parts or Path(name).is_absolute() or "\0" in name:
+        raise RecipeError(
+            f"{folder / 'modules.json'}: it names {named(name)!r}, which is outside of the folder."
+        )
+    return folder / name
+
+
 def _pooling_of(path: Path) -> Pooling:
-    stored = _read_json(path, "modules.json names it")
+    stored = read_settings(path, "modules.json names it")
     given = stored if isinstance(stored, dict) else {}
     chosen = [k for k, v in given.items() if k.startswith("pooling_mode_") and v is True]
     modes: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean"}
@@ -289,17 +355,6 @@ def _pooling_of(path: Path) -> Pooling:
             "`pooling`."
         )
     return modes[mode]
-
-
-def _read_json(path: Path, why: str) -> Any:
-    try:
-        if path.stat().st_size > _LARGEST_JSON_BYTES:
-            raise RecipeError(f"{path}: the file is over {_LARGEST_JSON_BYTES >> 20} MiB.")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such file{why and f', and {why}'}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: not readable as JSON ({_first_line(error)}).") from error
 
 
 def _library() -> Any:
@@ -316,4 +371,9 @@ def _library() -> Any:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:200].rstrip(".")
+    text = (lines or [type(error).__name__])[0]
+    if text.endswith(":") and len(lines) > 1:
+        text = f"{text} {lines[1]}"
+    if isinstance(error, KeyError):
+        text = f"it knows no {text}"
+    return named(text[:200]).rstrip(".")

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compress.fields import LARGEST_COUNT, Number, Whole
 from compress.select import matches, select
 
 __all__ = [
@@ -48,8 +49,8 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["minmax", "percentile", "mse"] = "minmax"
-    percentile: float = Field(default=99.99, gt=50, le=100)
-    samples: int = Field(default=256, ge=1)
+    percentile: Number = Field(default=99.99, gt=50, le=100)
+    samples: Whole = Field(default=256, ge=1, le=LARGEST_COUNT)
 
 
 class LayerFormat(BaseModel):

@@ -11,12 +11,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -33,10 +32,14 @@ from torch import nn
 from compress.algorithms.batches import head
 from compress.candidate import Architecture, Candidate
 from compress.errors import RecipeError
+from compress.fields import LARGEST_SEED, Whole
+from compress.fingerprints import DataMemory, FileMemory
 from compress.measure.local import LocalTarget, RuntimeSettings
 from compress.measure.remote import AdbSettings, SshSettings
 from compress.measure.target import Mode, Target
+from compress.quoting import shown
 from compress.recipe_file import Document, parse, sentence, with_settings
+from compress.recipe_text import text_of, text_of_file
 from compress.record import Budget, Record
 from compress.references import CodeReferences, is_reference
 from compress.running.folder import RunFolder
@@ -44,8 +47,10 @@ from compress.running.forecast import Forecast, forecast
 from compress.running.job import Job, Observer
 from compress.running.loop import run
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
+from compress.stage_blocks import check_references, stages_of
 from compress.stages import STAGES, Stage
 from compress.stages.models import StartSettings, build_model, is_onnx, uses_of_onnx
+from compress.store import Store
 from compress.task import Task
 from compress.tasks import TaskConfig, adjusted, make_task
 from compress.zoo.building import build_module
@@ -53,6 +58,7 @@ from compress.zoo.building import build_module
 __all__ = ["Recipe", "TargetSettings"]
 
 _EXAMPLE_SAMPLES = 4
+_MOST_STAGES, _MOST_TARGETS = 1_000, 100
 
 
 class LocalSettings(RuntimeSettings):
@@ -95,14 +101,26 @@ class Recipe(BaseModel):
     schema_: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(default="recipe", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     description: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: Whole = Field(default=0, ge=0, le=LARGEST_SEED)
     task: TaskConfig | None = None
     model: StartSettings | None = None
-    targets: tuple[TargetSettings, ...] = Field(default=(LocalSettings(),), min_length=1)
+    targets: tuple[TargetSettings, ...] = Field(
+        default=(LocalSettings(),), min_length=1, max_length=_MOST_TARGETS
+    )
     budget: Budget | None = None
-    stages: Annotated[tuple[SerializeAsAny[Stage], ...], Field(min_length=1)]
+    stages: Annotated[
+        tuple[SerializeAsAny[Stage], ...], Field(min_length=1, max_length=_MOST_STAGES)
+    ]
 
     _references: CodeReferences = PrivateAttr(default_factory=CodeReferences)
+    _data: DataMemory = PrivateAttr(default_factory=DataMemory)
+
+    @field_validator("schema_", mode="before")
+    @classmethod
+    def _is_a_number(cls, schema: Any) -> Any:
+        if type(schema) is not int:  # true is 1 to Python
+            raise ValueError(f"should be 1; got {shown(schema)}")
+        return schema
 
     @field_validator("targets")
     @classmethod
@@ -131,16 +149,12 @@ class Recipe(BaseModel):
 
         Raises:
             RecipeError: the file is missing or wrong; the message says where.
+            CodeReferenceError: a module of ``imports`` is not there.
         """
         file = Path(path)
-        try:
-            text = file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise RecipeError(f"{file}: there is no such recipe file.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{file}: the recipe cannot be read ({error}).") from error
-        document = with_settings(parse(text, str(file)), settings)
-        return cls._from(document, file.parent, imports, stages)
+        document = with_settings(parse(text_of_file(file), str(file)), settings)
+        allowed = CodeReferences.of(imports).imported().allowed
+        return cls._from(document, file.parent, allowed, stages)
 
     @classmethod
     def loads(
@@ -159,7 +173,7 @@ class Recipe(BaseModel):
 
     def dumps(self) -> str:
         """YAML that :meth:`loads` reads back as an equal recipe."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+        return text_of(self.resolved())
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out."""
@@ -176,6 +190,7 @@ class Recipe(BaseModel):
         fresh: bool = False,
         imports: Iterable[str] = (),
         observer: Observer = lambda _: None,
+        cache: str | Path | None = None,
     ) -> Record:
         """Run the stages on a candidate and measure the artifact after each.
 
@@ -189,6 +204,9 @@ class Recipe(BaseModel):
             fresh: start over.
             imports: modules that references in the recipe may lead to.
             observer: is told of every stage, epoch and measurement.
+            cache: where results of all runs are kept by what they depend on: a folder, a URL that
+                fsspec opens, or ``none``; by default ``COMPRESSKIT_CACHE``, or the user's cache
+                folder.
 
         Raises:
             RecipeError: that is no candidate.
@@ -197,7 +215,9 @@ class Recipe(BaseModel):
         if not isinstance(candidate, Candidate):
             raise RecipeError(_no_candidate(candidate))
         job = self._job(candidate, task, Path(workdir), targets, mode, imports, observer)
-        return run(job, fresh=fresh)
+        store = Store.open(None if cache is None else str(cache))
+        files = FileMemory(store.folder / "files.json" if store.folder else None)
+        return run(replace(job, store=store, files=files), fresh=fresh)
 
     def execute(
         self,
@@ -206,8 +226,9 @@ class Recipe(BaseModel):
         mode: Mode = "default",
         fresh: bool = False,
         observer: Observer = lambda _: None,
+        cache: str | Path | None = None,
     ) -> Record:
-        """Run the recipe on the task, model and targets that it names itself.
+        """Run the recipe on the task, model and targets that it names itself; see :meth:`run`.
 
         Raises:
             RecipeError: it names no task or no model.
@@ -215,7 +236,15 @@ class Recipe(BaseModel):
         """
         task = self.make_task()
         candidate = self.make_candidate(task)
-        return self.run(candidate, task, workdir=workdir, mode=mode, fresh=fresh, observer=observer)
+        return self.run(
+            candidate,
+            task,
+            workdir=workdir,
+            mode=mode,
+            fresh=fresh,
+            observer=observer,
+            cache=cache,
+        )
 
     def plan(self, *, workdir: str | Path, mode: Mode = "default") -> Forecast:
         """Check all that can be known before running, and forecast what a run would cost.
@@ -251,7 +280,7 @@ class Recipe(BaseModel):
             raise RecipeError(f"the recipe {self.name!r} names no task; add `task: digits`, say.")
         if not is_reference(self.task.name):
             return make_task(self.task)
-        made = self._references.call(self.task.name, f"task {self.task.name!r}", {})
+        made = self._references.call(self.task.name, f"task {self.task.name!r}", self.task.options)
         if not isinstance(made, Task):
             raise RecipeError(
                 f"task: {self.task.name} must return a compress.Task; got {type(made).__name__}."
@@ -303,6 +332,7 @@ class Recipe(BaseModel):
             mode=mode,
             observer=observer,
             budget=self.budget,
+            data=self._data,
         )
 
     @classmethod
@@ -313,15 +343,10 @@ class Recipe(BaseModel):
         imports: Iterable[str],
         own_stages: Sequence[type[Stage]],
     ) -> Recipe:
-        references = CodeReferences(frozenset(imports))
-        _check_references(document, document.data, (), references)
+        references = CodeReferences.of(imports)
+        check_references(document, references)
         kinds = {cls.model_fields["kind"].default: cls for cls in (*STAGES, *own_stages)}
-        blocks = document.data.get("stages")
-        if not isinstance(blocks, list):
-            raise RecipeError(f"{document.at(('stages',))}: stages must be a list of blocks.")
-        stages = [
-            _stage(document, i, block, kinds, references, folder) for i, block in enumerate(blocks)
-        ]
+        stages = stages_of(document, kinds, references, folder)
         data = {**document.data, "stages": stages}
         try:
             recipe = cls.model_validate(data, context={"folder": folder})
@@ -336,63 +361,3 @@ def _no_candidate(given: Any) -> str:
     if is_onnx(given):
         return f"an ONNX file cannot begin a recipe yet: {uses_of_onnx(given)}; {cure}."
     return f"{cure}; got {type(given).__name__}."
-
-
-def _stage(
-    document: Document,
-    index: int,
-    block: Any,
-    kinds: Mapping[str, type[Stage]],
-    references: CodeReferences,
-    folder: Path,
-) -> Stage:
-    path = ("stages", index)
-    if not isinstance(block, dict) or not isinstance(block.get("kind"), str):
-        raise RecipeError(
-            f"{document.at(path)}: a stage is a mapping with a `kind` ({', '.join(kinds)})."
-        )
-    kind = block["kind"]
-    stage = kinds.get(kind) or _foreign(document, path, kind, kinds, references)
-    fields = {k: v for k, v in block.items() if k != "kind"} if is_reference(kind) else block
-    try:
-        made = stage.model_validate(fields, context={"folder": folder})
-    except ValidationError as error:
-        raise RecipeError(sentence(document, error, path, stage)) from error
-    return made
-
-
-def _foreign(
-    document: Document,
-    path: tuple[str | int, ...],
-    kind: str,
-    kinds: Mapping[str, type[Stage]],
-    references: CodeReferences,
-) -> type[Stage]:
-    where = document.at((*path, "kind"))
-    if not is_reference(kind):
-        raise RecipeError(
-            f"{where}: there is no stage {kind!r}; known are {', '.join(kinds)}, and a stage of "
-            "your own is written module:Class."
-        )
-    found = references.resolve(kind, where)
-    if not (isinstance(found, type) and issubclass(found, Stage)):
-        raise RecipeError(f"{where}: {kind!r} is not a subclass of compress.Stage.")
-    return found
-
-
-def _check_references(
-    document: Document, value: Any, path: tuple[str | int, ...], references: CodeReferences
-) -> None:
-    """Refuse unnamed code up front, so that nothing is run before a recipe turns out to need it."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_references(document, item, (*path, key), references)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _check_references(document, item, (*path, index), references)
-    elif isinstance(value, str) and path[-1] in _MAY_REFER and is_reference(value):
-        references.check(value, document.at(path))
-
-
-#: Keys whose value may be a reference to code.
-_MAY_REFER = frozenset({"task", "name", "arch", "kind", "callable"})

@@ -1,6 +1,6 @@
-"""Recipe files: YAML to plain data, with the line of every key, so that errors can point.
+"""Recipe files: plain data with the line of every key, so that errors can point, and settings.
 
-Nothing here runs code or knows what a stage is.
+Nothing here runs code or knows what a stage is; how text is read is ``compress.recipe_text``.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
 from compress.errors import RecipeError
+from compress.quoting import clipped, shown
+from compress.recipe_text import Path, dotted, plain_data, plain_value
 
 __all__ = [
     "Document",
@@ -29,10 +31,14 @@ __all__ = [
 ]
 
 _IN_PACKAGE = "package:"
+_MOST_OF_A_NAME, _LONGEST_INDEX = 200, 8
+_LONGEST_FILE_NAME = 255
 
 
 def beside_recipe(path: FilePath, info: ValidationInfo) -> FilePath:
     """A path that a recipe gives, from the current folder; as it is where no file was read."""
+    if any(len(os.fsencode(part)) > _LONGEST_FILE_NAME for part in path.parts):
+        raise ValueError(f"no file has a name of over {_LONGEST_FILE_NAME} bytes")
     folder = (info.context or {}).get("folder")
     inside = str(path).startswith(_IN_PACKAGE)
     return path if folder is None or inside else FilePath(folder) / path
@@ -55,7 +61,15 @@ def located(path: FilePath) -> FilePath:
     if not text.startswith(_IN_PACKAGE):
         return path
     name, _, rest = text.removeprefix(_IN_PACKAGE).partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if not name.isidentifier():
+        raise RecipeError(
+            f"{clipped(text, _MOST_OF_A_NAME)}: {shown(name)} is no name of a package; write "
+            "package:NAME/FOLDER."
+        )
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # of what runs now, __main__, nothing is known
+        spec = None
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     if not places:
         raise RecipeError(
@@ -65,12 +79,6 @@ def located(path: FilePath) -> FilePath:
     return FilePath(places[0]) / rest
 
 
-_LARGEST_FILE_CHARACTERS = 1_000_000
-_MOST_NODES = 20_000
-
-Path = tuple[str | int, ...]
-
-
 @dataclass(frozen=True)
 class Document:
     """A parsed file: its plain data, its name for messages, and the line of each path."""
@@ -78,37 +86,34 @@ class Document:
     data: dict[str, Any]
     name: str
     lines: Mapping[Path, int]
+    settings: Mapping[Path, str] = field(default_factory=dict)
 
     def at(self, path: Path) -> str:
-        """``file:line: stages[1].ratio`` for messages; the line of the nearest known ancestor."""
+        """``file:line: stages[1].ratio`` for messages; the line of the nearest known ancestor.
+
+        What ``--set`` has put there is named instead of a line.
+        """
         known = path
-        while known and known not in self.lines:
+        while known and known not in self.lines and known not in self.settings:
             known = known[:-1]
         line = f":{self.lines[known]}" if known in self.lines else ""
-        return f"{self.name}{line}: {_dotted(path)}" if path else f"{self.name}{line}"
+        place = self.settings.get(known, f"{self.name}{line}")
+        return f"{place}: {dotted(path)}" if path else place
 
 
 def parse(text: str, name: str) -> Document:
     """Read YAML safely.
 
     Raises:
-        RecipeError: not YAML, not a mapping, too large, a repeated key, or a sweep value.
+        RecipeError: not YAML, not a mapping, too large, a repeated key, or several values to
+            choose from.
     """
-    if len(text) > _LARGEST_FILE_CHARACTERS:
-        raise RecipeError(f"{name}: the file is over {_LARGEST_FILE_CHARACTERS:,} characters.")
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = dict(_walk(node, (), name)) if node is not None else {}
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise RecipeError(f"{name}{line}: not valid YAML: {error.problem}.") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"{name}: not valid YAML ({error}).") from error
+    name = clipped(name, _MOST_OF_A_NAME)
+    data, lines = plain_data(text, name)
     if not isinstance(data, dict):
         raise RecipeError(f"{name}: a recipe is a mapping of keys; got {type(data).__name__}.")
     document = Document(data, name, lines)
-    _refuse_sweeps(document, data, ())
+    _refuse_choices(document, data, ())
     return document
 
 
@@ -119,12 +124,16 @@ def with_settings(document: Document, settings: Sequence[str]) -> Document:
         RecipeError: a setting that is not ``path=value``, or a path that leads nowhere.
     """
     data = copy.deepcopy(document.data)
+    places = dict(document.settings)
     for setting in settings:
+        option = f"--set {clipped(setting)}"
         path, equals, value = setting.partition("=")
         if not equals or not path:
-            raise RecipeError(f"--set {setting}: give it as path=value, as in stages.1.epochs=3.")
-        _assign(data, path.split("."), yaml.safe_load(value), setting)
-    return Document(data, document.name, document.lines)
+            raise RecipeError(f"{option}: give it as path=value, as in stages.1.epochs=3.")
+        place = _assign(data, path.split("."), plain_value(value, option), option)
+        places[place] = option
+    lines = {path: line for path, line in document.lines.items() if not _below(path, places)}
+    return Document(data, document.name, lines, places)
 
 
 def sentence(
@@ -145,73 +154,65 @@ def sentence(
         return f"{document.at(path[:-1])}: the key {path[-1]!r} is missing."
     message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if message.startswith("should"):
-        message = f"{message}; got {first['input']!r}"
-    return f"{where}: {message}."
+        message = f"{message}; got {shown(first['input'])}"
+    return f"{where}: {' '.join(message.split()).removesuffix('.')}."
 
 
-def _walk(node: yaml.Node, path: Path, name: str) -> Iterator[tuple[Path, int]]:
-    """Every path with its line; refuses what a person cannot have meant."""
-    pending = [(node, path)]
-    count = 0
-    while pending:
-        node, path = pending.pop()
-        count += 1
-        if count > _MOST_NODES:
-            raise RecipeError(f"{name}: the file unfolds to over {_MOST_NODES:,} values.")
-        yield path, node.start_mark.line + 1
-        if isinstance(node, yaml.SequenceNode):
-            pending += [(item, (*path, i)) for i, item in enumerate(node.value)]
-        elif isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for i, (key, value) in enumerate(node.value):
-                if key.value in keys[:i]:
-                    line = key.start_mark.line + 1
-                    raise RecipeError(
-                        f"{name}:{line}: {_dotted((*path, key.value))}: the key is given twice."
-                    )
-                pending.append((value, (*path, key.value)))
+def _below(path: Path, places: Mapping[Path, str]) -> bool:
+    return any(path[:length] in places for length in range(1, len(path) + 1))
 
 
-def _refuse_sweeps(document: Document, value: Any, path: Path) -> None:
+def _refuse_choices(document: Document, value: Any, path: Path) -> None:
     if isinstance(value, dict):
         if set(value) == {"choose"}:
             raise RecipeError(
-                f"{document.at(path)}: this is a sweep value and a run takes one value; "
-                f"`compresskit sweep` is for files with `choose`, or replace it by one of "
-                f"{value['choose']}."
+                f"{document.at(path)}: this is a sweep value and a run takes one value; replace it "
+                f"by one of {shown(value['choose'])}."
             )
         for key, item in value.items():
-            _refuse_sweeps(document, item, (*path, key))
+            _refuse_choices(document, item, (*path, key))
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            _refuse_sweeps(document, item, (*path, i))
+            _refuse_choices(document, item, (*path, i))
 
 
-def _assign(data: Any, parts: Sequence[str], value: Any, setting: str) -> None:
+def _assign(data: Any, parts: Sequence[str], value: Any, option: str) -> Path:
+    """Put the value into its place in ``data``; that place."""
     *parents, last = parts
+    place: Path = ()
     for part in parents:
-        data = _step(data, part, setting)
+        place = (*place, _index(data, part, option) if isinstance(data, list) else part)
+        data = _step(data, part, option)
     if isinstance(data, list):
-        _step(data, last, setting)
-        data[int(last)] = value
-    elif isinstance(data, dict):
-        data[last] = value
-    else:
-        raise RecipeError(f"--set {setting}: {last!r} is not inside a mapping or a list.")
+        index = _index(data, last, option)
+        data[index] = value
+        return (*place, index)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{option}: {shown(last)} is not inside a mapping or a list.")
+    if not last:
+        raise RecipeError(f"{option}: the path ends in a dot; name the key behind it.")
+    data[last] = value
+    return (*place, last)
 
 
-def _step(data: Any, part: str, setting: str) -> Any:
+def _step(data: Any, part: str, option: str) -> Any:
     if isinstance(data, list):
-        if not part.isdigit() or int(part) >= len(data):
-            raise RecipeError(
-                f"--set {setting}: {part!r} is not an index; the list has {len(data)} entries, "
-                "counted from 0."
-            )
-        return data[int(part)]
+        return data[_index(data, part, option)]
     if isinstance(data, dict) and part in data:
         return data[part]
     known = list(data) if isinstance(data, dict) else []
-    raise RecipeError(f"--set {setting}: there is no {part!r}; {_nearest(part, known)}.")
+    raise RecipeError(f"{option}: there is no {shown(part)}; {_nearest(part, known)}.")
+
+
+def _index(data: Sequence[Any], part: str, option: str) -> int:
+    # Digits of other alphabets are digits to Python, and not all of them numbers.
+    is_number = part.isascii() and part.isdigit() and len(part) < _LONGEST_INDEX
+    if not is_number or int(part) >= len(data):
+        raise RecipeError(
+            f"{option}: {shown(part)} is not an index; the list has {len(data)} entries, counted "
+            "from 0."
+        )
+    return int(part)
 
 
 def _all_keys(data: Any) -> set[str]:
@@ -229,12 +230,7 @@ def _known_keys(key: str, model: type[BaseModel], depth: int) -> str:
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(clipped(key), known, n=1, cutoff=0.5)
     if near:
-        return f"did you mean {near[0]!r}?".rstrip("?")
-    return f"known are {', '.join(known)}" if known else "there is nothing to name here"
-
-
-def _dotted(path: Path) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")
+        return f"did you mean {near[0]!r}"
+    return f"known are {clipped(', '.join(known), 200)}" if known else "there is nothing to name"

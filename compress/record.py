@@ -6,10 +6,10 @@ seconds, sizes in bytes, shares between 0 and 1. Reports are made from this file
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
-import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,11 @@ from pydantic import (
     WrapValidator,
 )
 
-from compress.errors import RecordError, StorageError
+from compress.atomic import write_atomically
+from compress.errors import RecordError
+from compress.fields import LARGEST_FACTOR, Number
+from compress.files import read_json
+from compress.quoting import shown
 
 __all__ = [
     "Accuracy",
@@ -46,6 +50,8 @@ __all__ = [
 ]
 
 RECORD_NAME = "record.json"
+_LARGEST_BUDGET = 1e12
+_MOST_BYTES = 256 << 20
 
 
 class _Facts(BaseModel):
@@ -198,7 +204,8 @@ class Row(_Facts):
 
     ``history`` holds what the stage reported while it trained, one entry for each epoch;
     ``widths`` has every layer of a model whose channels the stage cut;
-    ``measured_with`` identifies what the measurements depend on, so that they can be re-used.
+    ``measured_with`` identifies what the measurements depend on, so that they can be re-used;
+    ``reason`` is why the stage was run again, where an earlier result of it was there.
     """
 
     index: int
@@ -216,6 +223,7 @@ class Row(_Facts):
     history: list[dict[str, Any]] = []
     widths: list[LayerWidth] = []
     measured_with: str = ""
+    reason: str = ""
 
     def on(self, target: str) -> Measurement | None:
         """The measurement on ``target``, if there is one."""
@@ -239,7 +247,8 @@ class Points(float):
     """A share that was given in points: 0.01 where ``1%`` or ``1pt`` was written."""
 
 
-_POINTS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:%|pt)")
+_POINTS = re.compile(r"([0-9]{1,9}(?:\.[0-9]*)?|\.[0-9]+)\s*(?:%|pt)")
+_PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 
 
 def _drop(given: object, number: ValidatorFunctionWrapHandler) -> object:
@@ -248,19 +257,17 @@ def _drop(given: object, number: ValidatorFunctionWrapHandler) -> object:
     found = _POINTS.fullmatch(given.strip())
     if found and float(found[1]) <= 100:
         return Points(float(found[1]) / 100)
-    try:
-        plain = float(given)
-    except ValueError:
+    if not _PLAIN_NUMBER.fullmatch(given.strip()):
         raise ValueError(
-            f"{given!r} is neither a number nor points of accuracy, up to 100; "
+            f"{shown(given)} is neither a number nor points of accuracy, up to 100; "
             "write 0.01, 1% or 1pt"
-        ) from None
-    return number(plain)
+        )
+    return number(float(given))
 
 
 _Drop = Annotated[
-    float,
-    Field(ge=0, allow_inf_nan=False),
+    Number,
+    Field(ge=0, le=LARGEST_FACTOR),
     WrapValidator(_drop),
     WithJsonSchema(
         {
@@ -282,9 +289,9 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    latency_p50_ms: float | None = Field(default=None, gt=0)
-    artifact_kib: float | None = Field(default=None, gt=0)
-    model_peak_mib: float | None = Field(default=None, gt=0)
+    latency_p50_ms: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
+    artifact_kib: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
+    model_peak_mib: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
     accuracy_drop: _Drop | None = None
 
 
@@ -332,8 +339,10 @@ class Record(_Facts):
         return list(dict.fromkeys(m.target for row in self.rows for m in row.measurements))
 
     def dumps(self) -> str:
-        """JSON text with fixed names and a trailing newline."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n"
+        """JSON text with fixed names, a checksum of all of it, and a trailing newline."""
+        content = self.model_dump(mode="json", by_alias=True)
+        content["checksum"] = _checksum(content)
+        return json.dumps(content, indent=1) + "\n"
 
     def save(self, folder: Path) -> None:
         """Write ``record.json`` so that a reader sees the old or the new one, never a part.
@@ -348,43 +357,34 @@ class Record(_Facts):
         """Read ``record.json``, given it or its folder.
 
         Raises:
-            RecordError: no such file, not JSON, or not a record of schema 1.
+            RecordError: no such file, not JSON, not a record of schema 1, or not as it was written.
         """
         file = path / RECORD_NAME if path.is_dir() else path
-        try:
-            return cls.model_validate_json(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not file.exists() and not file.is_symlink():
             raise RecordError(
                 f"{file}: there is no record here; give a folder that `compresskit run` wrote."
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecordError(f"{file}: the record cannot be read ({error}).") from error
+            )
+        content = read_json(file, _MOST_BYTES, RecordError)
+        try:
+            if not isinstance(content, dict):
+                raise RecordError(f"{file}: not a record of schema 1: it holds no mapping.")
+            checksum = content.pop("checksum", None)
+            record = cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise RecordError(
                 f"{file}: not a record of schema 1: {where}: {first['msg']}."
             ) from error
+        # Records of earlier versions have no checksum.
+        if checksum not in (None, _checksum(content)):
+            raise RecordError(
+                f"{file}: the record was changed or damaged since it was written (its checksum is "
+                "another); repeat the run, which makes it again from what it kept."
+            )
+        return record
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content`` in one step (write beside it, flush to disk, rename).
-
-    Raises:
-        StorageError: the disk refused; ``path`` is as it was.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise StorageError(
-            f"{path}: could not be written ({error.strerror or error}); "
-            "what was there before is intact. Free space or choose another --out."
-        ) from error
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

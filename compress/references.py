@@ -7,11 +7,14 @@ A recipe is data. It can name code, but only code in a module that was named wit
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from compress.errors import CodeReferenceError, CompressError, in_words
+from compress.quoting import clipped, shown
 
 __all__ = ["CodeReferences", "is_reference"]
 
@@ -41,18 +44,46 @@ class CodeReferences:
                 f"you name it: add `--import {module}` (in Python: imports=({module!r},))."
             )
 
+    @classmethod
+    def of(cls, modules: str | Iterable[str]) -> CodeReferences:
+        """References into these modules, of which none is imported yet.
+
+        Raises:
+            CodeReferenceError: that is no name of a module.
+        """
+        named = (modules,) if isinstance(modules, str) else tuple(modules)
+        for name in named:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise CodeReferenceError(
+                    f"--import {clipped(name)}: that is no name of a module, such as my_parts or "
+                    "my_parts.losses."
+                )
+        return cls(frozenset(named))
+
+    def imported(self) -> CodeReferences:
+        """These, once every module is seen to be there, whether anything leads to it or not.
+
+        Raises:
+            CodeReferenceError: one that cannot be imported.
+        """
+        for name in sorted(self.allowed):
+            _imported(name, f"--import {clipped(name)}")
+        return self
+
     def call(self, reference: str, where: str, options: Mapping[str, Any]) -> Any:
         """What the callable that ``reference`` names makes of ``options``.
 
         Raises:
-            CodeReferenceError: as :meth:`resolve`; or it failed, with what it raised.
+            CodeReferenceError: as :meth:`resolve`; or it does not take one of the options, or it
+                failed, with what it raised.
         """
         make = self.resolve(reference, where)
+        _check_taken(make, reference, where, options)
         try:
             return make(**options)
         except CompressError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CodeReferenceError(f"{where}: failed with {in_words(error)}.") from error
 
     def resolve(self, reference: str, where: str) -> Callable[..., Any]:
@@ -63,24 +94,58 @@ class CodeReferences:
         """
         self.check(reference, where)
         module_name, _, name = reference.partition(":")
+        module = _imported(module_name, where)
         try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
+            found: Any = getattr(module, name, _NOTHING)
+        except (Exception, SystemExit) as error:  # of a module that makes its names when asked
             raise CodeReferenceError(
-                f"{where}: the module {module_name!r} cannot be imported ({error}); it must be "
-                "installed or lie in the current folder."
+                f"{where}: asking the module {module_name!r} for {name!r} failed with "
+                f"{in_words(error)}."
             ) from error
-        except CompressError:
-            raise
-        except Exception as error:
-            raise CodeReferenceError(
-                f"{where}: importing the module {module_name!r} failed with {in_words(error)}."
-            ) from error
-        if not hasattr(module, name):
+        if found is _NOTHING:
             raise CodeReferenceError(f"{where}: the module {module_name!r} has no {name!r}.")
-        found = getattr(module, name)
         if not callable(found):
             raise CodeReferenceError(
                 f"{where}: {reference!r} is a {type(found).__name__}, which cannot be called."
             )
-        return found  # type: ignore[no-any-return]
+        made: Callable[..., Any] = found
+        return made
+
+
+_NOTHING = object()
+
+
+def _imported(name: str, where: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise CodeReferenceError(
+            f"{where}: the module {shown(name)} cannot be imported ({clipped(str(error), 160)}); "
+            "it must be installed or lie in the current folder."
+        ) from error
+    except CompressError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise CodeReferenceError(
+            f"{where}: importing the module {name!r} failed with {in_words(error)}."
+        ) from error
+
+
+def _check_taken(
+    make: Callable[..., Any], reference: str, where: str, options: Mapping[str, Any]
+) -> None:
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # of a callable that does not tell; it speaks when called
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    taken = [
+        one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
+    for option in options:
+        if option not in taken:
+            known = f"it takes {', '.join(taken)}" if taken else "it takes no options"
+            raise CodeReferenceError(
+                f"{where}: {reference} does not take {shown(option)}; {clipped(known, 200)}."
+            )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from compress.errors import SelectorError
+from compress.quoting import clipped, shown
 
 __all__ = ["matches", "named", "select"]
 
@@ -53,9 +54,9 @@ def select(
 
 def named(names: Sequence[str]) -> str:
     """The first few names, for a sentence, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:_MOST_NAMED])
+    first = ", ".join(shown(name) for name in names[:_MOST_NAMED])
     more = len(names) - _MOST_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown
+    return f"{first} and {more} more" if more > 0 else first
 
 
 def _any_matches(patterns: Iterable[str], name: str, type_name: str) -> bool:
@@ -67,6 +68,6 @@ def _no_match(field: str, pattern: str, layers: Mapping[str, str]) -> str:
         known = [f"{_TYPE_PREFIX}{kind}" for kind in sorted(set(layers.values()))]
     else:
         known = list(layers)
-    near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.3) or known[:3]
-    choices = ", ".join(repr(name) for name in near) or "none: the model has no such layers"
-    return f"{field}: the pattern {pattern!r} matches no layer; nearest are {choices}."
+    near = difflib.get_close_matches(clipped(pattern), known, n=3, cutoff=0.3) or known[:3]
+    choices = ", ".join(shown(name) for name in near) or "none: the model has no such layers"
+    return f"{field}: the pattern {shown(pattern)} matches no layer; nearest are {choices}."

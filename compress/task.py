@@ -25,6 +25,8 @@ class Dataset(Protocol):
     """A torch map-style data set.
 
     One that also has ``__getitems__(indices)`` returning one collated batch is read batch-wise.
+    What a run did with it is used again only for the same samples, so that all are hashed; an
+    attribute ``fingerprint``, a text or a method that gives one, stands for them instead.
     """
 
     def __len__(self) -> int: ...

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,4 +24,34 @@ def _exporter_reads_its_library_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         read_once = functools.cache(ONNXRegistry.from_torchlib)
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(read_once))
+        yield
+
+
+@pytest.fixture(scope="session")
+def _store_places(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    base, numbers = tmp_path_factory.mktemp("stores"), itertools.count()
+    return lambda: base / str(next(numbers))
+
+
+# No test shares results with another, or touches the developer's: not what a test itself runs, and
+# not the runs that a fixture makes for a whole module.
+@pytest.fixture(scope="session", autouse=True)
+def _session_store(_store_places: Callable[[], Path]) -> Iterator[None]:
+    yield from _with_store(_store_places())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_store(_session_store: None, _store_places: Callable[[], Path]) -> Iterator[None]:
+    yield from _with_store(_store_places())
+
+
+@pytest.fixture(autouse=True)
+def _store(_module_store: None, _store_places: Callable[[], Path]) -> Iterator[None]:
+    yield from _with_store(_store_places())
+
+
+def _with_store(place: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPRESSKIT_CACHE", str(place))  # processes that a test starts have it too
+        patch.delenv("COMPRESSKIT_CACHE_LIMIT", raising=False)
         yield

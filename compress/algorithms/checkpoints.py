@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.atomic import write_atomically
 from compress.errors import CheckpointError
-from compress.record import write_atomically
+from compress.files import memory_bytes, named, read_bounded
 
 __all__ = ["Checkpoint", "Saved", "pack", "unpack"]
 
@@ -76,14 +79,21 @@ class Checkpoint:
         """The content of the file; empty where there is none, or one of another training.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: the file is damaged, or no file.
         """
-        content = b""
         with contextlib.suppress(OSError):
             # What a process that was killed while it wrote has left.
             for part in self.folder.glob(f".{self.path.name}.*.part"):
                 part.unlink()
-            content = self.path.read_bytes()
+        if not os.path.lexists(self.path):
+            return b""
+        try:
+            content = read_bounded(self.path, memory_bytes() or sys.maxsize, CheckpointError)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{str(error).rstrip('.')}; the checkpoint is not used, and the training starts "
+                "over."
+            ) from error
         if not content:
             return b""
         try:
@@ -115,16 +125,15 @@ def unpack(content: bytes) -> Saved:
     Raises:
         ValueError: the content is another.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         tensors = dict(load(content))
         end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
         header = json.loads(content[_LENGTH_BYTES:end])["__metadata__"]
-        facts, checksum = header["facts"], header["checksum"]
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(str(error)) from error
+        facts, checksum = str(header["facts"]), header["checksum"]
+    except Exception as error:  # of flipped bits the readers raise errors of many kinds
+        raise ValueError(named(error)) from error
     if checksum != _checksum(tensors, facts):
         raise ValueError("its checksum differs")
     return Saved(tensors, json.loads(facts))

@@ -38,9 +38,9 @@ from compress.algorithms.optimization import Optimization
 from compress.algorithms.processes import ALONE, Processes
 from compress.algorithms.randomness import isolated
 from compress.algorithms.session import Beside, Session
+from compress.atomic import write_atomically
 from compress.errors import CheckpointError, StorageError, TrainingDiverged
 from compress.inputs import to_device
-from compress.record import write_atomically
 
 __all__ = [
     "Beside",

@@ -27,13 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from compress.artifact import file_sha256
+from compress.atomic import write_atomically
 from compress.errors import DataError, StorageError
-from compress.record import write_atomically
+from compress.files import opened, read_json
 
 __all__ = ["Array", "Form", "ViewStore"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_BLOCK_BYTES = 1 << 20
+_MOST_FACTS_BYTES = 64 << 20  # a mark of 19 bytes for every batch
 
 
 @dataclass(frozen=True)
@@ -150,28 +153,34 @@ class ViewStore:
     def _checked(self, view: int) -> list[str]:
         """The marks of a view, once every byte of it is seen to be as it was written."""
         path = self._facts_path(view)
+        facts = read_json(path, _MOST_FACTS_BYTES, DataError)
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
             owner, sums, marks = facts["owner"], dict(facts["sums"]), list(facts["marks"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: cannot be read ({error}).") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: cannot be read ({error!r}).") from error
         if owner != self._owner or len(marks) != len(self._ends):
             raise DataError(f"{path}: belongs to another teacher or to other data.")
         for name in self._forms:
-            self._look_at(view, name)
-            # Through the file: the pages of a map would count as memory of this process.
-            if file_sha256(self._array_path(view, name)) != sums.get(name):
-                raise DataError(f"{self._array_path(view, name)}: its checksum is another.")
+            self._look_at(view, name, sums.get(name))
         return marks
 
-    def _look_at(self, view: int, name: str) -> None:
-        path, form = self._array_path(view, name), self._forms[name]
-        try:
-            array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read ({error}).") from error
-        if array.shape != self._shape(name) or array.dtype != np.dtype(form.dtype):
-            raise DataError(f"{path}: holds {array.shape} of {array.dtype}.")
+    def _look_at(self, view: int, name: str, expected: object) -> None:
+        """See that a file has every byte that was written, before anything reads it as an array."""
+        path, header = self._array_path(view, name), self._headers[name]
+        wanted, digest = len(header) + self._ends[-1] * self._forms[name].nbytes, hashlib.sha256()
+        with opened(path, DataError) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size != wanted:
+                raise DataError(f"{path}: holds {size:,} bytes where {wanted:,} were written.")
+            # Through the file: the pages of a map would count as memory of this process.
+            block = start = stream.read(len(header))
+            while block:
+                digest.update(block)
+                block = stream.read(_BLOCK_BYTES)
+        if digest.hexdigest() != expected:
+            raise DataError(f"{path}: its checksum is another.")
+        if start != header:
+            raise DataError(f"{path}: holds arrays of another form.")
 
     def _mapped(self, view: int, name: str) -> Array:
         """An array of a view that was checked; its header, then, is known."""

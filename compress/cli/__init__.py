@@ -7,37 +7,82 @@ line or the recipe is wrong; 3 done, but the budget is missed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 
-from compress.errors import CompressError, ProcessError
+from compress.cli.ends import Ends, Interrupted, heeded
+from compress.cli.numbers import number, whole
+from compress.cli.refusals import exit_code, in_a_sentence
+from compress.cli.streams import discard, in_one_line, open_closed_ones, readable
+from compress.errors import CompressError, ProcessError, RecipeError, in_words
 
 TYPE_CHECKING = False  # typing itself takes a tenth of the time of `--help` to import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 __all__ = ["main"]
 
 _FAILED = 1
+_WRITES = ("run", "report", "bench", "bundle", "merge", "new")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
-    command = importlib.import_module(f"compress.cli.{arguments.command}")
-    # A module named with --import may lie in the current folder, as it may for `python -m`.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    open_closed_ones()
+    with readable():
+        try:
+            with heeded() as ends:
+                return _said(lambda: _carry_out(_parser().parse_args(argv), ends))
+        except KeyboardInterrupt as error:
+            return _interrupted(error, "")
+
+
+def _said(work: Callable[[], int]) -> int:
+    """What ``work`` returns, once all that it printed is out."""
     try:
-        return int(command.run(arguments))
-    except KeyboardInterrupt:
-        if not _is_follower():
-            _complain(
-                "interrupted; what was finished is kept, and the same command goes on from there."
-            )
+        code = work()
+    except BrokenPipeError:
+        discard()
+        return _FAILED
+    except SystemExit:  # of --help and of the parser, which has spoken
+        _flush(told=True)
+        raise
+    return code if _flush(told=code != 0) else _FAILED
+
+
+def _flush(*, told: bool) -> bool:
+    """Whether standard output went out; says why not, unless something was ``told`` already."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard()
+    except OSError as error:
+        discard()
+        if not told:
+            _complain(f"standard output could not be written ({error.strerror or error}).")
+    else:
+        return True
+    return False
+
+
+def _carry_out(arguments: argparse.Namespace, ends: Ends) -> int:
+    try:
+        _import_from_here()
+        if arguments.command in _WRITES:
+            importlib.import_module("compress.cli.outputs").check_outputs(arguments)
+        return int(importlib.import_module(f"compress.cli.{arguments.command}").run(arguments))
+    except KeyboardInterrupt as error:
+        return _interrupted(error, arguments.command)
+    except BrokenPipeError:
+        raise
+    except SystemExit as error:
+        if arguments.debug:
+            raise
+        _complain(f"code that the recipe names ended the program ({in_words(error)}).")
         return _FAILED
     except CompressError as error:
         if arguments.debug:
@@ -46,20 +91,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (_is_follower() and (error.exit_code == 2 or isinstance(error, ProcessError))):
             _complain(_placed(error))
         return error.exit_code
-    except BrokenPipeError:
-        return _FAILED
     except Exception as error:
         if arguments.debug:
             raise
-        _complain(
-            f"unexpected {type(error).__name__}: {error} (this should not happen; --debug shows "
-            "where it did)."
-        )
-        return _FAILED
+        if ends.name is not None:  # what a library has made of it
+            return _interrupted(Interrupted(ends.name), arguments.command)
+        _complain(in_a_sentence(error))
+        return exit_code(error)
+
+
+def _import_from_here() -> None:
+    """Let a module named with --import lie in the current folder, as it may for `python -m`."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise RecipeError("the current folder is no longer there; change to another.") from None
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _interrupted(error: KeyboardInterrupt, command: str) -> int:
+    if not _is_follower():
+        name = str(error)
+        by = f" by {name}" if name not in ("", "SIGINT") else ""
+        kept = "; what was finished is kept, and the same command goes on from there"
+        _complain(f"interrupted{by}{kept if command in ('run', '') else ''}.")
+    return _FAILED
 
 
 def _complain(message: str) -> None:
-    print(f"compresskit: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody is left to hear it
+        print(f"compresskit: {in_one_line(message)}", file=sys.stderr)
 
 
 def _is_follower() -> bool:
@@ -92,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_bundle(commands)
     _add_merge(commands)
+    _add_cache(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
     _common(schema)
     new = commands.add_parser("new", help="write a commented starter recipe")
@@ -116,12 +179,20 @@ def _add_run(commands: Commands) -> None:
     run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     run.add_argument(
         "--repeat",
-        type=int,
+        type=whole,
         metavar="N",
         help="run it with N seeds, from the recipe's own on, and report the spread over them "
         "(default folder: runs/NAME-repeat)",
     )
-    run.add_argument("--fresh", action="store_true", help="start over instead of going on")
+    run.add_argument(
+        "--fresh", action="store_true", help="start over, and use nothing that is kept"
+    )
+    run.add_argument(
+        "--cache",
+        metavar="PLACE",
+        help="where results of all runs are kept: a folder, an address that fsspec knows, or none "
+        "(default: COMPRESSKIT_CACHE, or the user's cache folder)",
+    )
     run.add_argument(
         "--quick", action="store_true", help="measure roughly, in a fraction of the time"
     )
@@ -165,9 +236,9 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument(
         "--weights", metavar="FOLDER", help="has NET.safetensors for nets of the suite to load"
     )
-    bench.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
+    bench.add_argument("--threads", type=whole, default=1, metavar="N", help="default: %(default)s")
     bench.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="for free batch axes (default: 1)"
+        "--batch", type=whole, default=1, metavar="N", help="for free batch axes (default: 1)"
     )
     bench.add_argument(
         "--shape",
@@ -198,7 +269,7 @@ def _add_bench(commands: Commands) -> None:
     )
     bench.add_argument(
         "--sustained",
-        type=float,
+        type=number,
         metavar="SECONDS",
         help="run each model back to back for so long, and say whether it slows down",
     )
@@ -215,7 +286,7 @@ def _add_bundle(commands: Commands) -> None:
     bundle.add_argument("-o", "--out", metavar="FILE", help="default: NAME.zip, after the recipe")
     bundle.add_argument("--target", metavar="NAME", help="whose models (default: the first one)")
     bundle.add_argument(
-        "--samples", type=int, metavar="N", help="test samples (default: 2000, or 64 MiB of them)"
+        "--samples", type=whole, metavar="N", help="test samples (default: 2000, or 64 MiB of them)"
     )
     bundle.add_argument(
         "--import",
@@ -239,6 +310,28 @@ def _add_merge(commands: Commands) -> None:
         "--replace", action="store_true", help="replace a target that has the name already"
     )
     _common(merge)
+
+
+def _add_cache(commands: Commands) -> None:
+    cache = commands.add_parser(
+        "cache", help="list, verify or prune the results that runs share (docs/cache.md)"
+    )
+    actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("ls", help="what is there, and how much of the limit it takes")
+    verify = actions.add_parser("verify", help="read everything, and remove what is damaged")
+    verify.add_argument("--keep", action="store_true", help="only say what is damaged")
+    prune = actions.add_parser("prune", help="remove what was not used for longest")
+    most = prune.add_mutually_exclusive_group()
+    most.add_argument("--to", metavar="SIZE", help="such as 5GB or 500 MiB (default: the limit)")
+    most.add_argument("--all", action="store_true", help="remove every result")
+    for action in (listing, verify, prune):
+        action.add_argument(
+            "--cache",
+            metavar="PLACE",
+            help="a folder or an fsspec address (default: COMPRESSKIT_CACHE, else a folder below "
+            "~/.cache)",
+        )
+        _common(action)
 
 
 def _target_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,11 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
+from compress.atomic import write_atomically
 from compress.cli.progress import Progress
 from compress.cli.run import mode_of
 from compress.cli.targets import target_of
@@ -26,7 +26,7 @@ from compress.measure.profile import profile
 from compress.measure.sizes import Given
 from compress.measure.sustained import LEAST_S, sustain
 from compress.measure.target import Failure
-from compress.record import write_atomically
+from compress.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from compress.measure.target import Target
 
 _FAILED = 1
-_SIZES = re.compile(r"\d{1,12}(x\d{1,12})*")
+_SIZES = re.compile(r"[0-9]{1,12}(x[0-9]{1,12})*")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -138,7 +138,7 @@ def _suite(arguments: argparse.Namespace, target: Target) -> _Result:
     suite, mode = suite_of(arguments.suite), mode_of(arguments)
     environment = target.environment()  # first: without the device there is no need to build
     place: AbstractContextManager[str] = (
-        nullcontext(arguments.keep) if arguments.keep else TemporaryDirectory(prefix="compresskit-")
+        nullcontext(arguments.keep) if arguments.keep else scratch()
     )
     with place as folder:
         results = measure_suite(

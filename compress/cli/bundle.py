@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from pathlib import Path
 
 from compress.device.bundle import Contents, Samples, write_bundle
 from compress.pareto import is_rate
 from compress.recipe import Recipe
 from compress.record import Record
+from compress.references import CodeReferences
 from compress.running.measuring import TestSet
 
 _NORMAL_975 = 1.96
@@ -21,13 +23,14 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.run)
     record = Record.load(folder)
     # JSON is YAML: the recipe as it was resolved for the run.
+    CodeReferences.of(arguments.imports).imported()
     recipe = Recipe.loads(json.dumps(record.recipe), imports=arguments.imports)
     task = recipe.make_task()
     test, scoring = TestSet.of(task), recipe.scoring(task)
     out = Path(arguments.out or f"{record.name}.zip")
     contents = write_bundle(
         record,
-        folder if folder.is_dir() else folder.parent,
+        folder if os.path.isdir(folder) else folder.parent,
         out,
         Samples(test.inputs, scoring.labels(test.labels), scoring.rule),
         target=arguments.target,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from compress.device.merge import merge
 from compress.errors import RecipeError
 from compress.record import Record
 from compress.report import render_table, write_report
+from compress.running.lock import held
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -23,11 +25,14 @@ def run(arguments: argparse.Namespace) -> int:
             "one."
         )
     given = Path(arguments.run)
-    folder = given if given.is_dir() else given.parent
-    record = Record.load(given)
-    for result in arguments.results:
-        name = merge(record, folder, Path(result), name=arguments.name, replace=arguments.replace)
-        print(f"{result}: merged as the target {name!r}")
-    written = write_report(record, folder)
+    folder = given if os.path.isdir(given) else given.parent
+    Record.load(given)  # what is no run is not held, which would make its folder
+    with held(folder):
+        record = Record.load(given)
+        for result in arguments.results:
+            place, name = Path(result), arguments.name
+            name = merge(record, folder, place, name=name, replace=arguments.replace)
+            print(f"{result}: merged as the target {name!r}")
+        written = write_report(record, folder)
     print(f"\n{render_table(record)}\nreport: {written[0]}")
     return 0

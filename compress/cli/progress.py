@@ -18,13 +18,15 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._moves = self._stream.isatty()
         self._start_s = time.monotonic()
-        self._stage = ""
+        self._stage, self._of = "", 0
+        self._is_full = False
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Show one event."""
         kind = event["event"]
         if kind == "stage":
-            self._stage = f"[{event['index']}/{event['of']}] {event['label']}"
+            self._of = event["of"]
+            self._stage = self._at(event)
             self._settle(f"{self._stage}")
         elif kind == "epoch":
             self._move(self._epoch(event))
@@ -36,12 +38,25 @@ class Progress:
             self._move(f"{self._stage}: asking the teacher, view {event['view']}/{event['views']}")
         elif kind == "warning":
             self._settle(f"{self._stage}: {event['text']}")
+        elif kind == "again":
+            what = event.get("what", "done")
+            self._settle(f"{self._at(event)}: {what} again, since {event['why']}")
+        elif kind == "notice":
+            self._settle(event["text"])
+        elif kind == "reading" and self._moves:
+            self._move(f"{self._stage or 'before the run'}: reading {event['what']}")
         elif kind == "measure":
-            self._settle(f"{self._stage}: measuring")
+            self._settle(f"{self._at(event)}: measuring")
         elif kind == "reuse":
-            self._settle(f"{self._stage}: unchanged, measurements re-used")
+            self._settle(f"{self._at(event)}: unchanged, measurements re-used")
         elif kind == "end":
             self._settle("")
+
+    def _at(self, event: Mapping[str, Any]) -> str:
+        # Rows are measured again once there is a baseline: not only the last stage is told of.
+        if "index" not in event:  # a net of a suite
+            return self._stage
+        return f"[{event['index']}/{self._of}] {event['label']}"
 
     def note(self, text: str) -> None:
         """Show a sentence on a line of its own."""
@@ -67,20 +82,31 @@ class Progress:
         if not self._moves:
             self._settle(text)
             return
-        width = shutil.get_terminal_size().columns - 1
-        self._stream.write(f"\r{self._stamped(text)[:width]:<{width}}")
-        self._stream.flush()
+        width = _width()
+        self._write(f"\r{self._stamped(text)[:width]:<{width}}")
 
     def _settle(self, text: str) -> None:
-        if self._moves:
-            width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r{'':<{width}}\r")
-        if text:
-            self._stream.write(f"{self._stamped(text)}\n")
-        self._stream.flush()
+        cleared = f"\r{'':<{_width()}}\r" if self._moves else ""
+        self._write(cleared + (f"{self._stamped(text)}\n" if text else ""))
+
+    def _write(self, text: str) -> None:
+        if self._is_full:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise  # whoever looked has ended it
+        except OSError:
+            self._is_full = True  # a full disk behind a log ends no run
 
     def _stamped(self, text: str) -> str:
         return f"{_clock(time.monotonic() - self._start_s):>6}  {text}"
+
+
+def _width() -> int:
+    # One less: a full last column makes some terminals begin a new line.
+    return max(1, shutil.get_terminal_size().columns - 1)
 
 
 def _pace(event: Mapping[str, Any]) -> str:

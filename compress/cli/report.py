@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.atomic import write_atomically
 from compress.errors import RecordError
-from compress.record import RECORD_NAME, Record, write_atomically
+from compress.ours import COMPARISON_MARK, COMPARISON_NAME
+from compress.record import RECORD_NAME, Record
 from compress.report import overlay, render_table, write_report
 from compress.report.repeat import gather, is_repeat
 from compress.report.repeat_compare import comparison
@@ -37,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _is_repeated(given: Path) -> bool:
     if given.name == REPEAT_NAME:
         return True
-    return given.is_dir() and not (given / RECORD_NAME).exists() and is_repeat(given)
+    return os.path.isdir(given) and not os.path.exists(given / RECORD_NAME) and is_repeat(given)
 
 
 def _report_repeats(folders: Sequence[Path], repeated: Sequence[bool], out: str | None) -> None:
@@ -52,8 +55,8 @@ def _report_repeats(folders: Sequence[Path], repeated: Sequence[bool], out: str 
         written = write_repeat(repeats[0], Path(out or _folder_of(folders[0])))
     else:
         sentences = comparison(repeats)
-        written = [Path(out or "overlay") / "comparison.md"]
-        write_atomically(written[0], markdown_list(sentences))
+        written = [Path(out or "overlay") / COMPARISON_NAME]
+        write_atomically(written[0], f"{markdown_list(sentences)}\n{COMPARISON_MARK}\n")
     for repeat in repeats:
         print(repeat_text(repeat), end="")
     if len(repeats) > 1:
@@ -62,4 +65,4 @@ def _report_repeats(folders: Sequence[Path], repeated: Sequence[bool], out: str 
 
 
 def _folder_of(given: Path) -> Path:
-    return given if given.is_dir() else given.parent
+    return given if os.path.isdir(given) else given.parent

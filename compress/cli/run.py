@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.algorithms.processes import leave
 from compress.cli.launch import complete_launch
+from compress.cli.outputs import check_run
 from compress.cli.progress import Progress
 from compress.environment import process_index
 from compress.errors import RecipeError
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
     if arguments.repeat is not None:
         return _repeat(arguments, recipe)
-    folder = Path(arguments.out or Path("runs") / recipe.name)
+    folder = _folder(arguments, recipe.name)
     check_single(folder)
     record = _execute(arguments, recipe, folder, Progress())
     leave()
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
     """Run the recipe with several seeds; 3 where the budget is missed with any of them."""
     seeds = seeds_of(recipe.seed, arguments.repeat)
-    folder = Path(arguments.out or Path("runs") / f"{recipe.name}-repeat")
+    folder = _folder(arguments, f"{recipe.name}-repeat")
     prepare(folder, fresh=arguments.fresh)
     progress = Progress()
 
@@ -81,6 +82,14 @@ def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
     return _BUDGET_MISSED if missed else 0
 
 
+def _folder(arguments: argparse.Namespace, name: str) -> Path:
+    """Where the run is kept; one that was given was looked at before the recipe was."""
+    folder = Path(arguments.out or Path("runs") / name)
+    if arguments.out is None and _is_first():
+        check_run(folder)
+    return folder
+
+
 def _execute(
     arguments: argparse.Namespace, recipe: Recipe, folder: Path, progress: Progress
 ) -> Record:
@@ -95,6 +104,7 @@ def _execute(
         mode=mode_of(arguments),
         fresh=arguments.fresh,
         observer=observer,
+        cache=arguments.cache,
     )
 
 

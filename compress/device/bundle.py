@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from compress.artifact import file_sha256, model_files
+from compress.atomic import part_of
 from compress.errors import DataError, MeasurementError, RecordError, StorageError
 from compress.measure import driver
 from compress.measure.local import LocalTarget
@@ -274,7 +275,7 @@ def _blocks(source: bytes | Path) -> Iterator[bytes]:
 
 
 def _write(path: Path, manifest: bytes, members: _Members) -> None:
-    beside = path.with_name(f".{path.name}.part")
+    beside = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -286,9 +287,10 @@ def _write(path: Path, manifest: bytes, members: _Members) -> None:
                         stream.write(block)
         beside.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise StorageError(
             f"{path}: the bundle could not be written ({error.strerror or error}); free space or "
             "choose another place."
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -6,20 +6,20 @@ a result of other bytes is refused, and names the row.
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
+from compress.atomic import write_atomically
 from compress.device.result import Result, ResultRow, load_result
 from compress.errors import DataError, RecordError
 from compress.measure.score import accuracy_facts
 from compress.measure.session import ModelOutputs
 from compress.measure.target import Failure, Timing
 from compress.pareto import front_facts
-from compress.record import Accuracy, Measurement, Record, write_atomically
+from compress.record import Accuracy, Measurement, Record
 
 __all__ = ["merge"]
 
@@ -50,8 +50,7 @@ def merge(
     measured = [
         _measurement(record, result, place, source, target) for place, source in enumerate(sources)
     ]
-    lines = "".join(json.dumps(line) + "\n" for line in result.content.lines)
-    write_atomically(folder / "measurements" / f"{target}.jsonl", lines)
+    write_atomically(folder / "measurements" / f"{target}.jsonl", result.text())
     for row in record.rows:
         row.measurements = [m for m in row.measurements if m.target != target]
     for facing, measurement in zip(result.rows, measured, strict=True):

@@ -7,7 +7,7 @@ computed again from the raw samples.
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +15,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import MeasurementError, RecordError
+from compress.files import named, read_json
 from compress.measure.session import SessionResult, read_session
 
 __all__ = ["Result", "ResultRow", "load_result"]
 
 _MOST_BYTES = 256 << 20  # a strict session of thirty small models
+_MOST_VALUES = 16_000_000
 _MOST_WORDS = 5000
+_LARGEST_SCORE = 1e30  # squares of many of them can be summed
 _MOST_FACTS = 100_000
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -66,6 +69,14 @@ class Result:
     content: _Content
     session: SessionResult
 
+    def text(self) -> str:
+        """The lines of its session, as ``session.jsonl`` has them.
+
+        Raises:
+            RecordError: they cannot be written.
+        """
+        return _text(self.path, self.content.lines)
+
     @property
     def rows(self) -> tuple[ResultRow, ...]:
         """The rows measured, in the session's order; the first is the baseline."""
@@ -78,7 +89,7 @@ def load_result(path: Path) -> Result:
     Raises:
         RecordError: no such file, too large, not JSON, or not the result of a whole session.
     """
-    content = _content(path, _text(path))
+    content = _content(path)
     names = [f"row {row.index} ({row.stage})" for row in content.rows]
     try:
         session = read_session(content.lines, names)
@@ -99,42 +110,30 @@ def _check_numbers(path: Path, content: _Content, session: SessionResult) -> Non
             raise RecordError(
                 f"{path}: it has {len(outputs.scores)} scores for {content.samples.count} samples."
             )
+        if any(abs(score) > _LARGEST_SCORE for score in outputs.scores or ()):
+            raise RecordError(f"{path}: a score in it is beyond {_LARGEST_SCORE:g}.")
     for line in content.lines:
         error = line.get("error", "")
         if not isinstance(error, str) or len(error) > _MOST_WORDS:
             raise RecordError(f"{path}: an error in it is no sentence.")
-    if len(json.dumps(session.environment)) > _MOST_FACTS:
+    if len(_text(path, [session.environment])) > _MOST_FACTS:
         raise RecordError(f"{path}: it says more of its device than a device can be.")
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, facts: Sequence[Mapping[str, Any]]) -> str:
     try:
-        with path.open("rb") as stream:
-            text = stream.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
-            raise RecordError(f"{path}: larger than the {_MOST_BYTES >> 20} MiB of any result.")
-        return text.decode("utf-8")
-    except FileNotFoundError:
-        raise RecordError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: the result cannot be read ({error}).") from error
+        return "".join(json.dumps(each) + "\n" for each in facts)
+    except RecursionError as error:  # which is less deep when it is read
+        raise RecordError(f"{named(path)}: it is nested too deeply.") from error
 
 
-def _content(path: Path, text: str) -> _Content:
+def _content(path: Path) -> _Content:
+    given = read_json(path, _MOST_BYTES, RecordError, most_values=_MOST_VALUES)
     try:
-        return _Content.model_validate(
-            json.loads(text, parse_constant=_finite, parse_float=_finite)
-        )
+        return _Content.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise RecordError(f"{path}: not a result of schema 1: {where}: {first['msg']}.") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not a result, for it is not JSON ({error}).") from error
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is no number")
-    return number
+        raise RecordError(
+            f"{named(path)}: not a result of schema 1: {named(where)}: {named(first['msg'])}."
+        ) from error

@@ -129,11 +129,12 @@ def model_bytes(model: Path) -> int | None:
     """Bytes of a model with the external data files that it names; ``None`` without a file."""
     if not os.path.isfile(model):  # of paths that cannot be looked at, too
         return None
-    files = {part.resolve() for part in (*model_files(model), *_external_files(model))}
+    files = {part.resolve() for part in (*model_files(model), *external_files(model))}
     return sum(part.stat().st_size for part in files)
 
 
-def _external_files(model: Path) -> set[Path]:
+def external_files(model: Path) -> set[Path]:
+    """The files of external data that a model names, as far as they are there."""
     import onnx
 
     if model.stat().st_size > _MOST_ONNX_BYTES:  # and reading it might take all memory
@@ -148,7 +149,7 @@ def _external_files(model: Path) -> set[Path]:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return {path for path in named if path.is_file()}
+    return {path for path in named if os.path.isfile(path)}
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from compress.files import on_one_line
 from compress.pareto.words import size
 
 __all__ = ["is_about_inputs", "plain_complaint"]
@@ -37,7 +38,11 @@ _MOST = 300  # characters of words that are passed on
 
 
 def plain_complaint(text: str) -> str:
-    """One sentence for an error of the worker; other text comes back as it is."""
+    """One sentence for an error of the worker; other text comes back as it is, on one line."""
+    return on_one_line(_sentence(text))
+
+
+def _sentence(text: str) -> str:
     allowed = _ALLOWED.search(text)
     words = _ALLOWED.sub("", text)
     if _OUT_OF_MEMORY.search(words):
@@ -177,6 +182,26 @@ _RULES = (
     _Rule(
         re.compile(r"External data path does not exist: \"(?:.*[/\\])?([^/\\\"]+)\""),
         lambda m: f"its external data file {m[1]!r} is missing; it has to lie beside the model.",
+    ),
+    _Rule(
+        re.compile(
+            r"External data path escapes model directory.*?External data path: \"([^\"]+)\""
+        ),
+        lambda m: (
+            f"its external data {m[1]!r} lies outside of its folder, and is not read; it has to "
+            "lie beside the model."
+        ),
+    ),
+    _Rule(
+        re.compile(r"Absolute path not allowed for external data"),
+        lambda _: (
+            "its external data has an absolute path, which is not followed; it has to lie beside "
+            "the model."
+        ),
+    ),
+    _Rule(
+        re.compile(r"Random-access reads require a regular file: (?:.*[/\\])?([^/\\]+)$"),
+        lambda m: f"its external data {m[1].rstrip('.')!r} is no regular file; copy it again.",
     ),
     _Rule(
         re.compile(r"size to read: (\d+) given file_length: (\d+) are out of bounds"),

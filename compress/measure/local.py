@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -15,14 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.artifact import Lowering, file_sha256
 from compress.errors import MeasurementError
+from compress.fields import LARGEST_BATCH, LONGEST_S, MOST_THREADS, Number, Whole
 from compress.measure import worker
 from compress.measure.arrays import on_disk
 from compress.measure.machine import describe, saturates
-from compress.measure.process import run_turns, run_worker
+from compress.measure.process import run_beside, run_turns, run_worker
 from compress.measure.rawlog import RawLog
 from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples
 from compress.measure.target import Failure, Probe, Timing
+from compress.scratch import scratch
 
 __all__ = ["LocalTarget", "RuntimeSettings"]
 
@@ -46,8 +47,8 @@ class RuntimeSettings(BaseModel):
     provider: Literal["cpu", "cuda", "tensorrt", "xnnpack", "openvino", "coreml", "qnn", "dml"] = (
         "cpu"
     )
-    threads: int = Field(default=1, ge=1)
-    batch: int = Field(default=1, ge=1)
+    threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
+    batch: Whole = Field(default=1, ge=1, le=LARGEST_BATCH)
 
     @model_validator(mode="after")
     def _provider_is_onnxruntimes(self) -> RuntimeSettings:
@@ -68,7 +69,7 @@ class LocalTarget(RuntimeSettings):
 
     kind: Literal["local"] = "local"
     name: str = "local"
-    timeout_s: float = Field(default=600, gt=0)
+    timeout_s: Number = Field(default=600, gt=0, le=LONGEST_S)
 
     def lowering(self) -> Lowering:
         """Weights on the narrower grid where this CPU's int8 kernels would saturate."""
@@ -97,16 +98,19 @@ class LocalTarget(RuntimeSettings):
         samples = max((len(array) for array in inputs.values()), default=0)
         cuts = _cuts(samples, self.batch, self._processes(model))
         parts = [{n: a[start:end] for n, a in inputs.items()} for start, end in cuts]
-        with ThreadPoolExecutor(len(parts)) as pool:
-            answers = list(pool.map(lambda part: self._predict(model, part), parts))
-        return [np.concatenate(outputs) for outputs in zip(*answers, strict=True)]
-
-    def _predict(self, model: Path, inputs: Mapping[str, Array]) -> list[Array]:
-        samples = max((len(array) for array in inputs.values()), default=0)
-        with on_disk(inputs) as files, TemporaryDirectory(prefix="compresskit-") as folder:
-            job = self._job("predict", model, {"inputs": files, "folder": folder})
-            answer = run_worker(job, timeout_s=self.timeout_s * max(1, samples / 1000))
-            return [np.load(path, allow_pickle=False) for path in answer["outputs"]]
+        longest = max(end - start for start, end in cuts)
+        with ExitStack() as stack:
+            jobs = []
+            for part in parts:
+                files = stack.enter_context(on_disk(part))
+                folder = stack.enter_context(scratch())
+                jobs.append(self._job("predict", model, {"inputs": files, "folder": folder}))
+            answers = run_beside(jobs, timeout_s=self.timeout_s * max(1, longest / 1000))
+            outputs = [
+                [np.load(path, allow_pickle=False) for path in answer["outputs"]]
+                for answer in answers
+            ]
+        return [np.concatenate(whole) for whole in zip(*outputs, strict=True)]
 
     def _processes(self, model: Path) -> int:
         """How many processes may score at once: one a core, if there is memory for so many."""

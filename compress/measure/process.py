@@ -9,7 +9,7 @@ from compress.errors import MeasurementError
 from compress.measure import driver
 from compress.measure.complaints import plain_complaint
 
-__all__ = ["WORKER", "run_turns", "run_worker"]
+__all__ = ["WORKER", "run_beside", "run_turns", "run_worker"]
 
 WORKER = driver.WORKER
 
@@ -24,6 +24,18 @@ def run_worker(job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         return driver.run_worker(job, timeout_s=timeout_s, worker=WORKER)
     except driver.JobFailed as error:
         raise MeasurementError(_complaint(job, str(error))) from None
+
+
+def run_beside(jobs: Sequence[Mapping[str, Any]], *, timeout_s: float) -> list[dict[str, Any]]:
+    """Run jobs at the same time, each in a fresh process; see :func:`.driver.run_beside`.
+
+    Raises:
+        MeasurementError: a job failed, or its process crashed, was killed or took too long.
+    """
+    try:
+        return driver.run_beside(jobs, timeout_s=timeout_s, worker=WORKER)
+    except driver.JobFailed as error:
+        raise MeasurementError(_complaint(jobs[0], str(error))) from None
 
 
 def run_turns(

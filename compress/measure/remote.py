@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compress.artifact import Lowering
 from compress.errors import MeasurementError
+from compress.fields import LARGEST_BATCH, LONGEST_S, MOST_THREADS, Number, Whole
 from compress.measure.local import LocalTarget
 from compress.measure.machine import saturates
 from compress.measure.rawlog import RawLog
@@ -29,6 +29,7 @@ from compress.measure.remote_shell import Shell
 from compress.measure.remote_ssh import SshShell
 from compress.measure.session import SessionResult, read_session, write_session
 from compress.measure.target import Failure, Probe, Timing
+from compress.scratch import scratch
 
 __all__ = ["AdbSettings", "AdbTarget", "RemoteTarget", "SshSettings", "SshTarget"]
 
@@ -48,11 +49,11 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
-    threads: int = Field(default=1, ge=1)
-    batch: int = Field(default=1, ge=1)
-    python: str = Field(default="python3", pattern=_PYTHON)
-    folder: str = Field(default="~/.cache/compresskit", pattern=_FOLDER)
-    timeout_s: float = Field(default=600, gt=0)
+    threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
+    batch: Whole = Field(default=1, ge=1, le=LARGEST_BATCH)
+    python: str = Field(default="python3", pattern=_PYTHON, max_length=1000)
+    folder: str = Field(default="~/.cache/compresskit", pattern=_FOLDER, max_length=1000)
+    timeout_s: Number = Field(default=600, gt=0, le=LONGEST_S)
 
 
 class SshSettings(_Settings):
@@ -66,8 +67,8 @@ class SshSettings(_Settings):
 
     name: str = Field(default="ssh", pattern=_NAME)
     kind: Literal["ssh"]
-    host: str = Field(pattern=_HOST)
-    port: int | None = Field(default=None, ge=1, le=65535)
+    host: str = Field(pattern=_HOST, max_length=300)
+    port: Whole | None = Field(default=None, ge=1, le=65535)
 
     def target(self) -> SshTarget:
         """The target itself."""
@@ -82,8 +83,8 @@ class AdbSettings(_Settings):
 
     name: str = Field(default="adb", pattern=_NAME)
     kind: Literal["adb"]
-    serial: str | None = Field(default=None, pattern=_SERIAL)
-    folder: str = Field(default="/data/local/tmp/compresskit", pattern=_FOLDER)
+    serial: str | None = Field(default=None, pattern=_SERIAL, max_length=100)
+    folder: str = Field(default="/data/local/tmp/compresskit", pattern=_FOLDER, max_length=1000)
 
     def target(self) -> AdbTarget:
         """The target itself."""
@@ -134,7 +135,7 @@ class RemoteTarget(_Settings):
             MeasurementError: the device cannot load or run the model; carries its words.
         """
         self._check_threads()
-        with TemporaryDirectory(prefix="compresskit-") as folder:
+        with scratch() as folder:
             result, _ = self._session([model], None, inputs, Path(folder))
             (outputs,) = result.outputs
             if outputs.error is not None:
@@ -178,7 +179,7 @@ class RemoteTarget(_Settings):
         outputs: Path | None = None,
     ) -> tuple[SessionResult, list[Line]]:
         """One session from beginning to end; its output files go to ``outputs``."""
-        with TemporaryDirectory(prefix="compresskit-") as folder, self.shell() as shell:
+        with scratch() as folder, self.shell() as shell:
             write_session(
                 Path(folder),
                 models,

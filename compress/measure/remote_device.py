@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from compress.errors import MeasurementError
 from compress.measure.remote_agent import MARK
 from compress.measure.remote_shell import LinkDown, Shell, home_path
+from compress.scratch import scratch
 
 __all__ = ["Place", "RemoteDevice", "Session"]
 
@@ -219,7 +219,7 @@ class RemoteDevice:
                 f"{self.shell.where}: {_mib(size)} have to go to {self._folder}, where "
                 f"{_mib(self._free_bytes)} are free; free some, or give `folder` another place."
             )
-        with TemporaryDirectory(prefix="compresskit-") as folder:
+        with scratch() as folder:
             named = []
             for digest, path in files.items():
                 named.append(Path(folder) / digest)

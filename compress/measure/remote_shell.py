@@ -7,9 +7,13 @@ A shell runs a command, puts files and gets one; it knows nothing of models. A c
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +40,14 @@ LINK_BROKE = 255  # the status with which ssh speaks for itself
 
 _LEAST_BYTES_PER_S = 20_000  # a slower transfer counts as stuck
 _TRANSFER_S = 60
+# What becomes the program, having asked Linux to end it with this process: a transfer would go on
+# for as long as it takes. (Doing so between fork and exec is not safe where there are threads.)
+_PR_SET_PDEATHSIG = 1
+_WITH_PARENT = (
+    "import ctypes, os, sys; parent, *command = sys.argv[1:]; "
+    f"ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGTERM)}); "
+    "os.getppid() == int(parent) or sys.exit(1); os.execvp(command[0], command)"
+)
 
 
 class LinkDown(MeasurementError):
@@ -141,7 +153,7 @@ def execute(command: Sequence[str], stdin: str, timeout_s: float, where: str) ->
     with tempfile.TemporaryFile() as complaints:
         try:
             done = subprocess.run(
-                command,
+                _ended_with_this_process(command),
                 input=stdin.encode(),
                 stdout=subprocess.PIPE,
                 stderr=complaints,
@@ -156,6 +168,12 @@ def execute(command: Sequence[str], stdin: str, timeout_s: float, where: str) ->
         except subprocess.TimeoutExpired:
             raise LinkDown(f"{where}: no answer within {timeout_s:g} s.") from None
         return Done(done.returncode, done.stdout.decode(errors="replace"), _text(complaints))
+
+
+def _ended_with_this_process(command: Sequence[str]) -> list[str]:
+    if not sys.platform.startswith("linux") or shutil.which(command[0]) is None:
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), *command]
 
 
 def _text(stream: IO[bytes]) -> str:

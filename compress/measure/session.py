@@ -18,6 +18,7 @@ import numpy as np
 
 from compress.artifact import file_sha256, model_files
 from compress.errors import MeasurementError, StorageError
+from compress.files import named
 from compress.measure import driver
 from compress.measure.machine import describe
 from compress.measure.plan import PLANS
@@ -174,7 +175,7 @@ def read_session(
         there = driver.read_lines(lines)[0] if isinstance(lines, Path) else map(dict, lines)
         return _read(driver.Journal(there), folder, models)
     except _NONSENSE as error:
-        text = str(error).rstrip(".") or type(error).__name__
+        text = named(" ".join(str(error).split()).rstrip(".") or type(error).__name__)
         raise MeasurementError(
             f"{where}: these are not the lines of a whole session: {text}."
         ) from error

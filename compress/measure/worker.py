@@ -24,12 +24,15 @@ it, nearly all that is free.
 Without ``inputs`` they are drawn from ``seed``, as :class:`Draws` says. Then ``shapes`` has sizes
 by the name of an input, or a single one by that of an open axis, and ``values`` has ``.npy`` paths
 by the name of an input: such an array is the whole input, in every run.
+
+``parent`` is the process that gave the job: this one ends when it does, whatever a model computes.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib.util
@@ -39,8 +42,10 @@ import math
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -117,6 +122,9 @@ _GUESSES = (
 )
 _GUESSING_CAP_S = 20
 _SHORT_VECTOR = 8
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_SYNCHRONIZE, _FOREVER = 0x00100000, 0xFFFFFFFF  # of Windows
+_LOOK_S = 1.0  # between looks at the process that gave the job, where the system does not tell
 
 
 class JobError(Exception):
@@ -1667,12 +1675,61 @@ def answer(text: str, *, bounded: bool = False, ask: Ask | None = None) -> Job:
         return {"error": _sentence(error, allowed)}
 
 
+# -- the end ----------------------------------------------------------------------------------
+
+
+def _end_with(text: str) -> None:
+    """End when ``parent``, the process that gave the job, does: whatever a model computes.
+
+    What waits for its input sees its end; a model that computes without end never looks.
+    """
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        parent = int(json.loads(text)["parent"])
+        if not (os.getppid() == parent and _killed_with_parent()):
+            # Not the system's work, or something stands between: whatever starts Python here.
+            threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        elif os.getppid() != parent:
+            os._exit(1)  # it ended before the system was asked
+
+
+def _killed_with_parent() -> bool:
+    """Ask Linux to kill this process when the thread that started it ends."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def _watch(parent: int) -> None:
+    _wait_on_windows(parent) if sys.platform == "win32" else _wait(parent)
+    os._exit(1)
+
+
+def _wait(parent: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            time.sleep(_LOOK_S)
+            with contextlib.suppress(PermissionError):
+                os.kill(parent, 0)
+
+
+def _wait_on_windows(parent: int) -> None:
+    system: Any = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    system.OpenProcess.restype = ctypes.c_void_p
+    handle = system.OpenProcess(_SYNCHRONIZE, False, parent)
+    if handle:
+        system.WaitForSingleObject(ctypes.c_void_p(handle), _FOREVER)
+
+
 def main(arguments: list[str]) -> None:
     """Do the job in the file named by the first argument, or on standard input."""
     # Native code may print; only the answer may reach standard output.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     text = Path(arguments[0]).read_text(encoding="utf-8") if arguments else sys.stdin.readline()
+    _end_with(text)
 
     def ask(line: str) -> str:
         print(line, file=channel, flush=True)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.atomic import write_atomically
+from compress.ours import check_report
 from compress.pareto.words import plain
-from compress.record import Record, write_atomically
+from compress.record import Record
 from compress.report.html import combined_page, page
 from compress.report.overlay import combined_markdown, groups, overlay_info
 from compress.report.pareto_info import ParetoInfo, pareto_info
@@ -28,8 +30,10 @@ def write_report(record: Record, folder: Path) -> list[Path]:
     with the target in the name where there are several. Each file is replaced in one step.
 
     Raises:
+        RecipeError: a file of such a name is there that is no part of a report; nothing is written.
         StorageError: the disk refused.
     """
+    check_report(folder)
     files: dict[str, str | bytes] = {"report.html": page(record)}
     for target, slug in _slugs(record.targets).items():
         files |= _drawn(pareto_info(record, target), f"pareto{slug}")
@@ -46,8 +50,11 @@ def overlay(records: Sequence[Record], folder: Path) -> list[Path]:
     each gets a figure of its own, with a number and the target in its name.
 
     Raises:
+        RecipeError: a file of such a name is there that is no part of a report, or the folder is
+            that of a run; nothing is written.
         StorageError: the disk refused.
     """
+    check_report(folder, of_several=True)
     found = [(group, overlay_info(group)) for group in groups(records)]
     title = f"{len(records)} runs side by side"
     files: dict[str, str | bytes] = {"report.html": combined_page(title, found)}

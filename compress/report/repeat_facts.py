@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from compress.atomic import write_atomically
 from compress.errors import RecordError
-from compress.record import TaskFacts, write_atomically
+from compress.record import TaskFacts
 
 __all__ = [
     "FEWEST_SEEDS",

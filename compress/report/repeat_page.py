@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.atomic import write_atomically
+from compress.ours import check_report
 from compress.pareto import is_rate
 from compress.pareto.words import plain, score, score_change
-from compress.record import write_atomically
 from compress.report.marks import colour_class
 from compress.report.markup import data_table, document, text
 from compress.report.repeat_facts import REPEAT_NAME, Repeat, RepeatedRow, Spread
@@ -29,8 +30,10 @@ def write_repeat(repeat: Repeat, folder: Path) -> list[Path]:
     """Write ``repeat.json``, ``repeat.md`` and ``repeat.html``; returns them, the page first.
 
     Raises:
+        RecipeError: a file of such a name is there that is no part of a report; nothing is written.
         StorageError: the disk refused; files that were there before are intact.
     """
+    check_report(folder)
     repeat.save(folder)
     files = {
         "repeat.html": repeat_page(repeat),

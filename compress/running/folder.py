@@ -1,45 +1,45 @@
-"""The run folder: where everything of a run lies, and which finished stages can be re-used.
+"""The run folder: where everything of a run lies.
 
 ::
 
     RUN/record.json               the record
     RUN/log.jsonl                 events, one a line
-    RUN/stages/00-input/          candidate/, model.onnx, stage.json (written last)
+    RUN/stages/00-input/          candidate/, model.onnx; stage.json and measured-TARGET.json say
+                                  what belongs to a result, with checksums, and are written last
     RUN/measurements/*.jsonl      raw samples
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.errors import CheckpointError, RecordError, StorageError
+from compress.atomic import sweep
+from compress.errors import RecordError, StorageError
 from compress.pareto import front_facts
-from compress.record import RECORD_NAME, Record, write_atomically
+from compress.record import RECORD_NAME, Record
 
-__all__ = ["RunFolder", "StageResult"]
+__all__ = ["RunFolder"]
 
-_OWN = ("stages", "measurements", "log.jsonl", RECORD_NAME)
+_LOG = "log.jsonl"
+# What a run writes into the folder of a stage, less models, which are named by their target.
+_OF_A_STAGE = ("candidate", "checkpoint", "answers", "stage.json")
+_MODELS = ("model.onnx", "model-*.onnx", "model*.onnx.data", "model*.onnx.modules.json")
 
 
 @dataclass(frozen=True)
-class StageResult:
-    """What is remembered of a finished stage beside its candidate.
+class Earlier:
+    """What an earlier run has left: its record, and what there is to say of it."""
 
-    ``key`` identifies everything that the result depends on.
-    """
-
-    key: str
-    fingerprint: str
-    seconds: float
-    notes: tuple[str, ...]
-    history: tuple[dict[str, Any], ...]
-    widths: tuple[dict[str, Any], ...] = ()
+    record: Record | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,14 @@ class RunFolder:
         """The file of one row's raw samples on one target."""
         return self.root / "measurements" / f"{index:02d}-{target}.jsonl"
 
-    def prepare(self, name: str, *, fresh: bool) -> Record | None:
-        """Make the folder ready; the record that is already there, unless ``fresh``.
+    def named(self, path: Path) -> str:
+        """A path in the folder, as it is told to people."""
+        return path.relative_to(self.root).as_posix()
+
+    def prepare(self, name: str, *, fresh: bool) -> Earlier:
+        """Make the folder ready; what is already there, unless ``fresh``.
+
+        A record or a log that is damaged is set aside, and said.
 
         Raises:
             RecordError: the folder holds a run of another recipe, or something that is no run.
@@ -65,19 +71,22 @@ class RunFolder:
         """
         if fresh:
             self.clear()
-        earlier = self._earlier()
-        if earlier is not None and earlier.name != name:
-            raise RecordError(
-                f"{self.root}: this folder holds a run of the recipe {earlier.name!r}, and this is "
-                f"{name!r}; give another --out, or --fresh to replace it."
-            )
         try:
             (self.root / "measurements").mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise RecordError(f"{self.root}: this is a file; give a folder.") from None
         except OSError as error:
             raise StorageError(
                 f"{self.root}: cannot be made ({error.strerror or error})."
             ) from error
-        return earlier
+        sweep(self.root)
+        record, notes = self._earlier()
+        if record is not None and record.name != name:
+            raise RecordError(
+                f"{self.root}: this folder holds a run of the recipe {record.name!r}, and this is "
+                f"{name!r}; give another --out, or --fresh to replace it."
+            )
+        return Earlier(record, (*notes, *self._checked_log()))
 
     def save(self, record: Record, earlier: Record | None) -> None:
         """Write the record with its fronts, and with the rows that ``earlier`` has beyond it.
@@ -100,53 +109,90 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
-        for name in _OWN:
-            path = self.root / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-    def result(self, index: int, label: str) -> StageResult | None:
-        """What was remembered of a stage; ``None`` if it did not finish or is damaged."""
-        try:
-            stored = json.loads((self.stage(index, label) / "stage.json").read_text("utf-8"))
-            return StageResult(
-                key=stored["key"],
-                fingerprint=stored["fingerprint"],
-                seconds=float(stored["seconds"]),
-                notes=tuple(stored["notes"]),
-                history=tuple(stored["history"]),
-                widths=tuple(stored.get("widths", ())),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def remember(self, index: int, label: str, result: StageResult) -> None:
-        """Mark a stage as finished; its candidate must be saved before.
-
-        Raises:
-            StorageError: the disk refused.
-        """
-        path = self.stage(index, label) / "stage.json"
-        write_atomically(path, json.dumps(vars(result), indent=1) + "\n")
+        for stage in self.root.glob("stages/[0-9][0-9]*-*"):
+            wanted = [stage / name for name in _OF_A_STAGE]
+            wanted += [path for pattern in _MODELS for path in stage.glob(pattern)]
+            for path in [*wanted, *stage.glob("measured-*.json")]:
+                _remove(path)
+            _remove_if_empty(stage)
+        for path in self.root.glob("measurements/*.jsonl"):
+            _remove(path)
+        for name in ("stages", "measurements"):
+            _remove_if_empty(self.root / name)
+        for name in (_LOG, RECORD_NAME):
+            _remove(self.root / name)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event to ``log.jsonl``; a log that cannot be written stops nothing."""
-        line = json.dumps({"time_s": round(time.time(), 3), **event})
+        text = json.dumps({"time_s": round(time.time(), 3), **event})
+        line = f'{text[:-1]}, "crc32": {zlib.crc32(text.encode())}}}\n'
         try:
-            with (self.root / "log.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
+            with (self.root / _LOG).open("a", encoding="utf-8") as stream:
+                stream.write(line)
         except OSError:
             return
 
-    def _earlier(self) -> Record | None:
-        if (self.root / RECORD_NAME).exists():
-            return Record.load(self.root)
-        if self.root.is_file():
-            raise RecordError(f"{self.root}: this is a file; give a folder.")
-        return None
+    def _earlier(self) -> tuple[Record | None, list[str]]:
+        if not (self.root / RECORD_NAME).exists():
+            return None, []
+        try:
+            return Record.load(self.root), []
+        except RecordError as error:
+            place = _set_aside(self.root / RECORD_NAME)
+            text = str(error).rstrip(".")
+            return None, [f"{text}; it was set aside as {place.name}, and is made again"]
+
+    def _checked_log(self) -> list[str]:
+        """Sets a log aside of which lines are not what was written; a last one may be cut short."""
+        path = self.root / _LOG
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return []
+        *lines, rest = content.split(b"\n")
+        notes = []
+        if rest:  # of a line that a kill has cut short
+            with path.open("r+b") as stream:
+                stream.truncate(len(content) - len(rest))
+            notes.append(f"{_LOG}: its last line was cut short, and is left out")
+        if (bad := _damaged_line(lines)) is not None:
+            place = _set_aside(path)
+            notes.append(f"{_LOG}: line {bad} is damaged; the log was set aside as {place.name}")
+        return notes
 
 
-#: What makes a saved candidate unusable; such a stage is simply run again.
-DAMAGED = (CheckpointError, OSError)
+def _damaged_line(lines: Sequence[bytes]) -> int | None:
+    """The number of the first line whose checksum is another; older lines have none."""
+    are_new = False
+    for number, line in enumerate(lines, 1):
+        text, mark, checksum = line.rpartition(b', "crc32": ')
+        are_new |= bool(mark)
+        if are_new and checksum != b"%d}" % zlib.crc32(text + b"}"):
+            return number
+    return None
+
+
+def _set_aside(path: Path) -> Path:
+    number, place = 1, path.with_name(f"{path.name}.damaged")
+    while place.exists():
+        number += 1
+        place = path.with_name(f"{path.name}.damaged-{number}")
+    try:
+        path.replace(place)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: it is damaged and could not be set aside ({error.strerror or error})."
+        ) from error
+    return place
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not there, or with something of the user's in it
+        folder.rmdir()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from compress.algorithms.processes import Processes
 from compress.candidate import FILES
 from compress.errors import ProcessError
 from compress.record import Record
-from compress.running.job import Job, Progress, load_candidate
+from compress.running.job import Job, Progress, Work, load_candidate
 from compress.stages.base import carry_out
 
 __all__ = ["follow", "tell_candidate", "tell_end", "tell_stage"]
@@ -28,9 +29,9 @@ _GRACE = timedelta(minutes=2)
 _LONGEST_MESSAGE = 1000
 
 
-def tell_stage(processes: Processes, index: int, key: str) -> None:
+def tell_stage(processes: Processes, index: int, work: Work) -> None:
     """Let the others run the stage that makes row ``index``."""
-    _tell(processes, {"do": "stage", "index": index, "key": key})
+    _tell(processes, {"do": "stage", "index": index, "work": asdict(work)})
 
 
 def tell_candidate(processes: Processes, index: int, folder: Path) -> None:
@@ -71,7 +72,7 @@ def follow(job: Job, processes: Processes) -> Record:
             _receive(job, progress, order["index"])
             continue
         try:
-            context = progress.context(job, order["index"], order["key"])
+            context = progress.context(job, order["index"], Work(**order["work"]))
             carry_out(job.stages[order["index"] - 1], progress.candidate, context)
         except Exception as error:
             failure = error

@@ -20,7 +20,7 @@ from compress.running.preflight import preflight
 from compress.stages.base import carry_out
 from compress.stages.teachers import frozen_teacher
 
-__all__ = ["Forecast", "StageForecast", "forecast"]
+__all__ = ["Forecast", "StageForecast", "forecast", "rehearsed"]
 
 _PROBE_BATCH = 128
 # Seconds for one row: export and encoding, scoring, and the rounds of the mode.
@@ -75,10 +75,7 @@ def forecast(job: Job) -> Forecast:
         found = preflight(job)
     job.candidate.validate()
     lines = [_line(0, "input", "the model that comes in", job.candidate, [])]
-    progress = Progress.at_the_start(job, ALONE)
-    for index, label in enumerate(labels_of(job.stages)[1:], start=1):
-        with located(index, label), isolated(job.seed):
-            lines.append(_rehearsed(job, progress, index, label))
+    lines += rehearsed(job, Progress.at_the_start(job, ALONE), 1)
     return Forecast(
         stages=tuple(lines),
         measuring_s=_MEASURE_S[job.mode] * len(lines) * len(job.targets),
@@ -86,6 +83,19 @@ def forecast(job: Job) -> Forecast:
         disk_bytes=sum(map(_disk_bytes, lines)) + (1 << 20),
         notes=(found.scoring.words, *found.notes),
     )
+
+
+def rehearsed(job: Job, progress: Progress, first: int) -> list[StageForecast]:
+    """Rehearse the stages that make row ``first`` and all later ones, from ``progress`` on.
+
+    Raises:
+        CompressError: a stage that cannot work, with the message that a run would give.
+    """
+    lines = []
+    for index, label in list(enumerate(labels_of(job.stages)))[first:]:
+        with located(index, label), isolated(job.seed):
+            lines.append(_rehearsed(job, progress, index, label))
+    return lines
 
 
 def _rehearsed(job: Job, progress: Progress, index: int, label: str) -> StageForecast:

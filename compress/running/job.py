@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from torch import nn
 
@@ -15,19 +16,23 @@ from compress.algorithms.fakequant import quantizable_layers
 from compress.algorithms.processes import ALONE, Processes
 from compress.candidate import Architecture, Candidate
 from compress.errors import CompressError, StageError, in_words
+from compress.fingerprints import DataMemory, FileMemory
 from compress.measure.target import Mode, Target
 from compress.record import Budget
 from compress.references import CodeReferences
+from compress.running.content import Content
 from compress.running.folder import RunFolder
-from compress.running.keys import key_of, seed_of
+from compress.running.keys import Dependencies, Lineage, of_stage, seed_of
 from compress.stages.base import Context, Stage, Teacher, unique_name
 from compress.stages.teachers import frozen_teacher
+from compress.store import Store
 from compress.task import Task
 
 __all__ = [
     "Job",
     "Observer",
     "Progress",
+    "Work",
     "context_of",
     "labels_of",
     "load_candidate",
@@ -57,6 +62,9 @@ class Job:
         mode: how hard to measure.
         observer: is told what happens.
         budget: of the recipe, if it has one.
+        store: results of all runs, by key.
+        data: what is known of data that were hashed before in this process.
+        files: checksums of files that did not change since they were read.
     """
 
     name: str
@@ -72,6 +80,31 @@ class Job:
     mode: Mode = "default"
     observer: Observer = lambda _: None
     budget: Budget | None = None
+    store: Store = field(default_factory=lambda: Store.open("none"))
+    data: DataMemory = field(default_factory=DataMemory)
+    files: FileMemory = field(default_factory=FileMemory)
+
+    def content(self) -> Content:
+        """Of the task and of the model that comes in, as digests."""
+        return Content(self.task, self.candidate.module, self.data, self.files, self.observer)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an unfinished stage may go on from.
+
+    Args:
+        key: a checkpoint with this key.
+        answers: a teacher's answers that were kept under this.
+    """
+
+    key: str
+    answers: str
+
+    @classmethod
+    def of(cls, depends: Dependencies) -> Work:
+        """Of a stage; nothing can be gone on from where something has no stable content."""
+        return cls(depends.key or uuid4().hex, depends.answers)
 
 
 @dataclass
@@ -88,20 +121,33 @@ class Progress:
         """Before the first stage."""
         return cls(job.candidate, job.candidate, job.candidate, processes)
 
-    def key(self, job: Job, index: int) -> str:
-        """Identifies everything that the stage that makes row ``index`` depends on."""
-        stage, seed = job.stages[index - 1], seed_of(job.seed, index)
-        return key_of(stage, self.candidate, self.teacher, self.origin, job.task, seed)
+    def depends(self, job: Job, content: Content, index: int) -> Dependencies:
+        """All that the result of the stage that makes row ``index`` depends on."""
+        return of_stage(
+            job.stages[index - 1],
+            Lineage(self.candidate, self.teacher, self.origin),
+            content,
+            job.references,
+            seed=seed_of(job.seed, index),
+            processes=self.processes.count if trains(job.stages[index - 1]) else 1,
+        )
 
-    def context(self, job: Job, index: int, key: str, report: Observer = lambda _: None) -> Context:
+    def context(
+        self, job: Job, index: int, work: Work, report: Observer = lambda _: None
+    ) -> Context:
         """What the stage that makes row ``index`` is given; its teacher is a copy."""
         teacher = frozen_teacher(self.teacher.fork().module, self.teacher.example)
         context = context_of(job, teacher, self.origin, index, report)
         return replace(
             context,
-            checkpoint=Checkpoint(context.workdir / "checkpoint", key),
+            checkpoint=Checkpoint(context.workdir / "checkpoint", work.key),
+            content=work.answers,
             processes=self.processes if trains(job.stages[index - 1]) else ALONE,
         )
+
+    def copy(self) -> Progress:
+        """The same place in the run, to rehearse from."""
+        return replace(self)
 
     def advance(self, stage: Stage, after: Candidate) -> None:
         """Move past a stage."""
@@ -132,7 +178,7 @@ def located(index: int, label: str) -> Iterator[None]:
         raise
     except BrokenPipeError:
         raise  # whoever is told of the progress is gone: no stage's fault
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # of code that is not ours
         problem = StageError(f"failed with {in_words(error)} (--debug shows how it came to it).")
         problem.index, problem.label = index - 1, label
         raise problem from error

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
+import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,17 @@ from compress.lower import lower
 from compress.measure.score import accuracy_facts
 from compress.measure.target import Failure, Mode, Probe, Target
 from compress.record import ArtifactFacts, Measurement, ParityFacts
+from compress.references import CodeReferences
+from compress.running.content import Content
 from compress.running.folder import RunFolder
+from compress.running.keys import Dependencies, of_measurement
 from compress.running.scoring import Scoring
 from compress.stages.base import calibration_inputs, formats_of
 from compress.task import Task
 
 __all__ = ["Bench", "Entry", "TestSet", "encode"]
 
+_MODEL = "model.onnx"
 _PARITY_SAMPLES = 256
 _PROBE_SAMPLES = 32
 _PREDICT_BATCH = 256
@@ -77,7 +80,7 @@ class Bench:
     """Measures candidates on one run's targets, side by side with the baseline row.
 
     Each row is encoded and scored once; the baseline again only where a row needs comparing that
-    was not measured in an earlier run.
+    was not measured before.
     """
 
     def __init__(
@@ -88,9 +91,11 @@ class Bench:
         folder: RunFolder,
         mode: Mode,
         seed: int,
+        references: CodeReferences,
     ) -> None:
+        self._references = references
         self._task, self._scoring = task, scoring
-        self._targets = targets
+        self.targets = targets
         self._folder = folder
         self._mode: Mode = mode
         self._seed = seed
@@ -98,12 +103,9 @@ class Bench:
         self._baseline: Entry | None = None
 
     @cached_property
-    def _devices(self) -> list[Any]:
-        # Asked once: a target may have to start a process to answer.
-        return [
-            [t.name, t.runtime, vars(t.lowering()), t.environment().get("device_id")]
-            for t in self._targets
-        ]
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """What each target says of its device; asked once, since it may start a process."""
+        return {target.name: target.environment() for target in self.targets}
 
     @cached_property
     def _test(self) -> TestSet:
@@ -123,29 +125,39 @@ class Bench:
         """Whether there is a row to compare with."""
         return self._baseline is not None
 
-    def key(self, fingerprint: str) -> str:
-        """Identifies everything that a row's measurements depend on, less the noise."""
-        facts = [
-            fingerprint,
-            self._baseline.candidate.fingerprint if self._baseline else None,
-            self._mode,
-            len(self._task.test),
-            self._devices,
-            self._scoring.facts,
-        ]
-        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+    def depends(self, entry: Entry, target: Target, content: Content) -> Dependencies:
+        """All that a row's measurement on a target depends on, less the noise."""
+        return of_measurement(
+            entry.candidate,
+            self._baseline.candidate if self._baseline else None,
+            content,
+            self._references,
+            reference=self._scoring.named_reference,
+            scoring=self._scoring.facts,
+            target=target,
+            device=self._device_facts(target),
+            mode=self._mode,
+        )
 
-    def scored(self, entry: Entry) -> list[Measurement]:
-        """The row's artifacts and their accuracy, before there is a baseline to be timed with."""
-        return [self._facts(self._score(entry, target), target) for target in self._targets]
+    def _device_facts(self, target: Target) -> list[Any]:
+        # A target that does not say which device it is counts as one of this machine alone.
+        device = self.environments[target.name].get("device_id") or platform.node()
+        return [type(target).__qualname__, target.runtime, vars(target.lowering()), device]
 
-    def compared(self, entry: Entry) -> list[Measurement]:
-        """The row's measurements in full, each paired with the baseline on its target."""
-        return [self._compare(entry, target) for target in self._targets]
+    def model(self, entry: Entry, target: Target) -> Path:
+        """Where the row's artifact for a target lies."""
+        name = _MODEL if len(self.targets) == 1 else f"model-{target.name}.onnx"
+        return self._folder.stage(entry.index, entry.label) / name
 
-    def macs(self, entry: Entry) -> int:
-        """Multiply-accumulates of one sample, from the first target's artifact."""
-        return self._score(entry, self._targets[0]).artifact.census.macs
+    def measure(self, entry: Entry, target: Target) -> Measurement:
+        """The row's measurement, paired with the baseline; without one, of its accuracy alone."""
+        if self._baseline is None:
+            return self._facts(self._score(entry, target), target)
+        return self._compare(entry, target)
+
+    def macs(self, entry: Entry, target: Target) -> int:
+        """Multiply-accumulates of one sample, from the target's artifact."""
+        return self._score(entry, target).artifact.census.macs
 
     def _compare(self, entry: Entry, target: Target) -> Measurement:
         assert self._baseline is not None
@@ -157,7 +169,9 @@ class Bench:
             self._mode,
             self._seed + entry.index,
         )
-        timings = target.measure(models, probe, self._folder.raw(entry.index, target.name))
+        raw = self._folder.raw(entry.index, target.name)
+        raw.unlink(missing_ok=True)  # samples of what was measured before
+        timings = target.measure(models, probe, raw)
         timing = timings[-1]
         if isinstance(timing, Failure):
             measurement.warnings.append(timing.error)
@@ -173,7 +187,7 @@ class Bench:
 
     def _facts(self, own: _Scored, target: Target, base: _Scored | None = None) -> Measurement:
         artifact = own.artifact
-        path = artifact.path.relative_to(self._folder.root).as_posix()
+        path = self._folder.named(artifact.path)
         return Measurement(
             target=target.name,
             runtime=target.runtime,
@@ -194,9 +208,9 @@ class Bench:
         return self._scored[place]
 
     def _encode_and_score(self, entry: Entry, target: Target) -> _Scored:
-        name = "model.onnx" if len(self._targets) == 1 else f"model-{target.name}.onnx"
-        path = self._folder.stage(entry.index, entry.label) / name
-        artifact = encode(entry.candidate, self._task, target, path)
+        place = self.model(entry, target)
+        # Links in the path are resolved by lowering; the record names places in the run folder.
+        artifact = replace(encode(entry.candidate, self._task, target, place), path=place)
         outputs = target.predict(artifact.path, self._test.inputs)[0]
         answer = self._scoring.as_labels(outputs)
         return _Scored(

@@ -29,13 +29,17 @@ from compress.report.repeat_facts import FEWEST_SEEDS, REPEAT_NAME
 
 __all__ = ["check_single", "failure", "prepare", "run_seeds", "seeds_of"]
 
+_MOST_SEEDS = 1000
+
 
 def seeds_of(first: int, count: int) -> range:
     """``count`` seeds from ``first`` on.
 
     Raises:
-        RecipeError: fewer than two.
+        RecipeError: fewer than two, or more than anybody waits for.
     """
+    if count > _MOST_SEEDS:
+        raise RecipeError(f"--repeat is at most {_MOST_SEEDS:,}; got {count:,}.")
     if count < FEWEST_SEEDS:
         raise RecipeError(
             f"--repeat is the number of seeds to run with, {FEWEST_SEEDS} or more; got {count}."

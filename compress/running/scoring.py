@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from compress.algorithms.batches import is_labelled, read
 from compress.errors import CompressError, DataError, StageError, in_words
@@ -26,6 +27,7 @@ from compress.stages.base import Stage, Teacher
 from compress.stages.supervision import Supervision
 from compress.stages.teachers import (
     EnsembleMember,
+    TeacherBlock,
     TeacherSettings,
     build_teacher,
     identity_of,
@@ -57,11 +59,13 @@ class Reference:
 
     Args:
         words: which one it is.
+        settings: that name it.
         teacher: gives its outputs.
         task: has the test split.
     """
 
     words: str
+    settings: Any
     teacher: Teacher
     task: Task
 
@@ -110,6 +114,11 @@ class Scoring:
         """All that tells it from others, for keys."""
         of = self.reference.identity if self.reference is not None else None
         return [self.name, self.higher_is_better, self.kind, self.ignore_index, of]
+
+    @property
+    def named_reference(self) -> Any:
+        """The settings that name the reference, where there is one."""
+        return None if self.reference is None else self.reference.settings
 
     @property
     def words(self) -> str:
@@ -223,7 +232,8 @@ def _reference(job: Job) -> Reference | None:
         label = labels_of(job.stages)[index]
         with located(index, label):
             context = context_of(job, _nobody, job.candidate, index)
-            return Reference(_words(block), build_teacher(block, context), job.task)
+            settings = TypeAdapter(TeacherBlock).dump_python(block)
+            return Reference(_words(block), settings, build_teacher(block, context), job.task)
     return None
 
 

@@ -82,6 +82,7 @@ class Context:
         references: the user's code that may be followed.
         report: takes events such as an epoch's loss, as plain JSON values.
         checkpoint: where an unfinished training is kept; ``None`` for nowhere.
+        content: identifies what a teacher is shown and by what code; its answers are kept under it.
         processes: who runs the same stage now, each on its part of the training data; beside the
             teacher's answers, the first alone writes to ``workdir``. A stage runs in all where its
             ``epochs_of_training`` is not 0, and else in the first alone.
@@ -96,6 +97,7 @@ class Context:
     references: CodeReferences = field(default_factory=CodeReferences)
     report: Callable[[Mapping[str, Any]], None] = lambda _: None
     checkpoint: Checkpoint | None = None
+    content: str = ""
     processes: Processes = ALONE
 
 

@@ -33,6 +33,7 @@ from compress.algorithms.training import (
 )
 from compress.candidate import Candidate
 from compress.errors import DataError, StageError
+from compress.fields import LARGEST_COUNT, LARGEST_FACTOR, LARGEST_RATE, Flag, Number, Whole
 from compress.inputs import forward, to_device
 from compress.stages.base import Context, Teacher, formats_of, ranges_of
 from compress.stages.losses import LossSettings
@@ -52,7 +53,7 @@ class MixSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["mixup", "cutmix"] = "mixup"
-    alpha: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    alpha: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
 
 class Training(BaseModel):
@@ -69,37 +70,46 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(
-        default=128, ge=1, description="Samples for one step, of all processes together."
+    epochs: Whole = Field(default=10, ge=1, le=LARGEST_COUNT)
+    batch_size: Whole = Field(
+        default=128,
+        ge=1,
+        le=LARGEST_COUNT,
+        description="Samples for one step, of all processes together.",
     )
-    learning_rate: float = Field(default=3e-3, gt=0, description="The highest one.")
+    learning_rate: Number = Field(
+        default=3e-3, gt=0, le=LARGEST_RATE, description="The highest one."
+    )
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: float = Field(default=1e-2, ge=0)
+    weight_decay: Number = Field(default=1e-2, ge=0, le=LARGEST_FACTOR)
     schedule: Schedule = "cosine"
-    warmup: float | None = Field(
+    warmup: Number | None = Field(
         default=None,
         ge=0,
         lt=1,
         description="Share of all steps in which the learning rate rises; 0.05, of one-cycle 0.3.",
     )
-    clip_norm: float | None = Field(
-        default=1.0, gt=0, description="The largest norm of the gradient of one step."
+    clip_norm: Number | None = Field(
+        default=1.0,
+        gt=0,
+        le=LARGEST_FACTOR,
+        description="The largest norm of the gradient of one step.",
     )
-    ema: float | None = Field(
+    ema: Number | None = Field(
         default=None,
         gt=0,
         lt=1,
         description="Decay of a moving average of the weights, which then are the result.",
     )
-    patience: int | None = Field(
+    patience: Whole | None = Field(
         default=None,
         ge=1,
+        le=LARGEST_COUNT,
         description="Stop after so many epochs without a lower validation loss, and take the "
         "weights of the epoch where it was lowest.",
     )
-    augment: bool = True
-    views: int | None = Field(default=None, ge=1)
+    augment: Flag = True
+    views: Whole | None = Field(default=None, ge=1, le=LARGEST_COUNT)
     cache: CacheSettings | None = None
     mix: MixSettings | None = None
 
@@ -330,7 +340,7 @@ def _check_movement(objective: WeightedSum, context: Context) -> None:
     idle = [name for name, is_stuck in zip(names, stuck, strict=True) if is_stuck]
     if not idle:
         return
-    value = still.get(idle[0], 0.0)
+    value = still.get(idle[0], 0.0) + 0.0  # no -0
     what = (
         f"the loss {' and '.join(map(repr, idle))} was {value:g} in every step of the first epoch"
     )

@@ -27,6 +27,7 @@ from compress.algorithms.batches import Batch, Views
 from compress.algorithms.layout import laid_out
 from compress.algorithms.viewstore import Array, Form, ViewStore
 from compress.errors import DataError, StageError, StorageError
+from compress.fields import Whole
 from compress.inputs import Inputs, device_of, to_device
 from compress.stages.teachers import identity_of
 from compress.stages.terms import Answer, Question, Scene, Term, ask
@@ -39,6 +40,7 @@ Ask = Callable[[Batch], Answer]
 _OUTPUTS = "outputs"
 _MARKED_VALUES = 32
 _LARGEST_FLOAT16 = 65504.0
+_LARGEST_MIB = 2**30  # 1 PiB
 _WHOLE = "int32"
 
 
@@ -51,7 +53,7 @@ class CacheSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dtype: Literal["float32", "float16"] = "float32"
-    most_mib: int = Field(default=2048, ge=1)
+    most_mib: Whole = Field(default=2048, ge=1, le=_LARGEST_MIB)
 
 
 def remembering(
@@ -243,7 +245,7 @@ class TeacherMemory:
             "teacher": identity_of(self._teacher),
             "features": list(self._features),
             "forms": {name: [form.shape, form.dtype] for name, form in self._forms.items()},
-            "task": self._scene.context.task.name,
+            "content": self._scene.context.content,
             "rows": views.rows(),
             "seed": views.seed,
             "augment": views.augment is not None,

@@ -15,15 +15,21 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
+    ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
+    model_validator,
 )
 from torch import nn
 
 from compress.algorithms.training import isolated
 from compress.candidate import Architecture, load_weights
 from compress.errors import RecipeError
+from compress.fields import Flag, Name, Whole
+from compress.huggingface import ARCHITECTURE as HUGGING_FACE
 from compress.huggingface import (
     Encoder,
     HubTask,
@@ -32,10 +38,12 @@ from compress.huggingface import (
     read_architecture,
     tokenizer_digest,
 )
+from compress.quoting import shown
 from compress.recipe_file import RecipePath, beside_recipe, located
+from compress.references import is_reference
 from compress.stages.sizes import sizes_of
 from compress.task import Task
-from compress.zoo import ARCHITECTURES, fitting_options
+from compress.zoo import ARCHITECTURES, check_options, fitting_options
 
 __all__ = [
     "BlocksSettings",
@@ -47,6 +55,9 @@ __all__ = [
     "is_onnx",
     "uses_of_onnx",
 ]
+
+
+_LAST_BLOCK = 9_999
 
 
 def is_onnx(value: Any) -> bool:
@@ -70,12 +81,13 @@ def uses_of_onnx(file: Any, place: Any = None) -> str:
 class ModelSettings(BaseModel):
     """``arch`` is a built-in name or ``module:name``; keys beside it are passed to it.
 
-    ``weights`` is a safetensors file, or ``null`` to start from a seeded random initialisation.
+    ``weights`` is a safetensors file, what ``torch.save`` wrote of a state dict, or ``null`` to
+    start from a seeded random initialisation.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    arch: str
+    arch: Name
     weights: RecipePath | None = None
 
     @field_validator("arch", "weights", mode="before")
@@ -83,8 +95,25 @@ class ModelSettings(BaseModel):
     def _is_no_onnx(cls, value: Any) -> Any:
         if is_onnx(value):
             problem = "an ONNX file is neither an architecture nor its weights"
-            raise ValueError(f"{problem}: {uses_of_onnx(value)}; weights are a safetensors file")
+            given = "weights are a safetensors file, or a state dict of torch.save"
+            raise ValueError(f"{problem}: {uses_of_onnx(value)}; {given}")
         return value
+
+    @model_validator(mode="after")
+    def _options_are_known(self) -> ModelSettings:
+        if self.arch == HUGGING_FACE or is_reference(self.arch):
+            return self
+        try:
+            check_options(self.arch, self.model_extra or {})
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @model_serializer(mode="wrap")
+    def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Which is no default of somebody else's class, and must not be left out as one.
+        nulls = [option for option, value in (self.model_extra or {}).items() if value is None]
+        return {**dict.fromkeys(nulls), **handler(self)}
 
     @property
     def architecture(self) -> Architecture:
@@ -112,7 +141,11 @@ class ModelSettings(BaseModel):
         fitting = fitting_options(self.arch, given, sizes_of(task))
         if fitting == given:
             return self
-        return type(self)(arch=self.arch, weights=self.weights, **fitting)
+        try:
+            return type(self)(arch=self.arch, weights=self.weights, **fitting)
+        except ValidationError as error:
+            problem = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            raise RecipeError(f"task {task.name!r}: {problem}") from error
 
 
 class HubSettings(BaseModel):
@@ -128,9 +161,9 @@ class HubSettings(BaseModel):
     hf: RecipePath
     task: HubTask = "feature-extraction"
     config: dict[str, Any] = {}
-    pretrained: bool = True
+    pretrained: Flag = True
     pooling: Pooling | None = None
-    normalize: bool | None = None
+    normalize: Flag | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -178,7 +211,9 @@ class BlocksSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    layers: tuple[Annotated[Whole, Field(ge=0, le=_LAST_BLOCK)], ...] = Field(
+        min_length=1, max_length=_LAST_BLOCK + 1
+    )
 
     @property
     def words(self) -> str:
@@ -204,8 +239,10 @@ def _start_is_a_block(value: Any, info: ValidationInfo) -> Any:
             f"an ONNX file cannot begin a recipe yet: {uses}; begin with arch and weights, or hf"
         )
     if not isinstance(value, (dict, BaseModel)):
-        problem = f"a model is a block such as {{arch: resnet}}; got {value!r}"
+        problem = f"a model is a block such as {{arch: resnet}}; got {shown(value)}"
         raise ValueError(problem)  # noqa: TRY004 - which is what pydantic takes
+    if _sort_of_model(value) == "of-layers":
+        raise ValueError("layers is for a student; a model is arch or hf")
     return value
 
 
@@ -218,7 +255,7 @@ def _student_is_a_block(value: Any, info: ValidationInfo) -> Any:
     if value != "self" and not isinstance(value, (dict, BaseModel)):
         raise ValueError(
             f"a student is self, or a block such as {{arch: resnet}} or {{layers: [0, 2]}}; got "
-            f"{value!r}"
+            f"{shown(value)}"
         )
     return value
 

@@ -121,7 +121,9 @@ class WeightedSum:
         self._steps += 1
         if self._epoch == 0 and not self._apart:
             ours = plain().outputs.detach()
-            self._apart = ours.shape != teacher.outputs.shape or not ours.equal(teacher.outputs)
+            # Without a teacher there is nobody whom the student could be like already.
+            differ = ours.shape != teacher.outputs.shape or not ours.equal(teacher.outputs)
+            self._apart = self._ask is None or differ
         return reduce(add, parts)
 
     def _see(self, name: str, value: float) -> None:

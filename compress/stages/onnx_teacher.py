@@ -15,11 +15,15 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from compress.artifact import file_sha256
+from compress.artifact import file_sha256, model_files
 from compress.errors import DataError, LoweringError, RecipeError
+from compress.fields import LARGEST_BATCH
+from compress.files import named, regular_file
 from compress.inputs import Inputs, batch_size_of, to_device
 from compress.lower.feeds import batches
+from compress.lower.files import EXTERNAL_ABOVE_BYTES
 from compress.lower.session import Array, run
+from compress.measure.compare import external_files
 from compress.measure.complaints import plain_complaint
 from compress.recipe_file import located
 
@@ -74,8 +78,11 @@ class OnnxTeacher:
 
     @property
     def identity(self) -> str:
-        """Of the file's bytes and the output."""
-        return f"{file_sha256(self.path)} {self.output}"
+        """Of the bytes of the file and of its external data, and the output."""
+        known = {part.resolve() for part in model_files(self.path)}
+        parts = {part.resolve() for part in external_files(self.path)} - known
+        sums = [file_sha256(self.path), *(file_sha256(part) for part in sorted(parts))]
+        return f"{' '.join(sums)} {self.output}"
 
     def softmax(self) -> str | None:
         """That a last softmax makes the output, in words; ``None`` where none does."""
@@ -130,18 +137,18 @@ class OnnxTeacher:
         return tensor.to(wanted)
 
 
-def open_teacher(named: Path, output: str | None) -> OnnxTeacher:
+def open_teacher(given: Path, output: str | None) -> OnnxTeacher:
     """The file as a teacher.
 
     Args:
-        named: the file, as a recipe names it.
+        given: the file, as a recipe names it.
         output: which output teaches; a file that has one needs no name.
 
     Raises:
         RecipeError: no such file or output, none chosen of several, or one of no floats.
         DataError: a file that onnxruntime cannot load, or that has no inputs.
     """
-    path = located(named)
+    path = located(given)
     session = _session(path)
     inputs = session.get_inputs()
     if not inputs:
@@ -150,26 +157,34 @@ def open_teacher(named: Path, output: str | None) -> OnnxTeacher:
     if any(port.shape[:1] == [0] for port in inputs):
         problem = f"the file takes {_listed(inputs)}, which is a batch of no samples"
         raise _refusal(path, f"{problem}; export it with a batch of 1 or a free one")
+    sizes = [size for port in inputs for size in port.shape[:1] if isinstance(size, int)]
+    if max(sizes, default=1) > LARGEST_BATCH:
+        problem = f"the file takes a batch of {max(sizes):,}, and {LARGEST_BATCH:,} is the largest"
+        raise _refusal(path, f"{problem}; export it with a batch of 1 or a free one")
     return OnnxTeacher(path, session, _chosen(path, session.get_outputs(), output))
 
 
 def _session(path: Path) -> Any:
-    if not os.path.isfile(path):  # of paths that cannot be looked at, too
-        there = "this is a folder" if os.path.isdir(path) else "there is no such file"
-        raise RecipeError(f"teacher.onnx: {path}: {there}.")
+    regular_file(path, RecipeError, where="teacher.onnx: ")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Falling back would be to the same provider, with a banner on standard output.
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime raises its own classes, which share no base
-        words = plain_complaint(str(error)).rstrip(".")
-        if "protobuf" in words.lower():
+        words = named(plain_complaint(str(error)).rstrip("."))
+        # Garbled names come back as words that cannot be decoded.
+        if "protobuf" in words.lower() or isinstance(error, UnicodeDecodeError):
             words = f"{words}; the file is damaged, or no ONNX: export or copy it again"
         raise _refusal(path, words) from error
 
 
 def _before_softmax(path: Path, output: str) -> str | None:
     """The tensor that a last softmax makes the output of; a LogSoftmax is none: it gives logits."""
+    if os.path.getsize(path) > EXTERNAL_ABOVE_BYTES:  # and protobuf holds no more
+        return None
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception:  # onnxruntime has formats of its own
@@ -206,7 +221,7 @@ def _chosen(path: Path, outputs: Sequence[Any], wanted: str | None) -> str:
 
 
 def _refusal(path: Path, problem: str) -> DataError:
-    return DataError(f"teacher.onnx: {path}: {problem}.")
+    return DataError(f"teacher.onnx: {named(path)}: {problem}.")
 
 
 def _has_axes(tensor: Tensor, wanted: Sequence[Any]) -> bool:

@@ -17,6 +17,7 @@ from compress.algorithms.sparsity import magnitude_masks, pattern_masks, zero_te
 from compress.algorithms.training import isolated
 from compress.candidate import Candidate, count_parameters
 from compress.errors import AlreadySo
+from compress.fields import LARGEST_RATE, Name, Number, Pattern, Whole
 from compress.inputs import forward
 from compress.invariants import Invariant, KeepZeros
 from compress.pruning.channels import ChannelPruning, Unit, prune_channels
@@ -35,7 +36,8 @@ _TAYLOR_BATCH = 64
 _TAYLOR_SAMPLES = 1024
 #: Granularities that change the structure, by what is cut.
 _UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
-_N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")
+_N_OF_M = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
+_LARGEST_MULTIPLE = 65_536
 
 
 class FineTune(Training):
@@ -45,7 +47,9 @@ class FineTune(Training):
     """
 
     # Lower than of what starts from nothing: what was learned is to be kept.
-    learning_rate: float = Field(default=1e-3, gt=0, description="The highest one.")
+    learning_rate: Number = Field(
+        default=1e-3, gt=0, le=LARGEST_RATE, description="The highest one."
+    )
     losses: tuple[LossSettings, ...] = ()
     teacher: TeacherBlock | None = None
 
@@ -64,13 +68,13 @@ class PruneStage(Stage):
     )
 
     kind: Literal["prune"] = "prune"
-    ratio: float = Field(default=0.5, gt=0, lt=1)
-    granularity: str = "channels"
+    ratio: Number = Field(default=0.5, gt=0, lt=1)
+    granularity: Name = "channels"
     importance: Importance = "group-l2"
     scope: Literal["local", "global"] = "local"
     of: Literal["current", "original"] = "current"
-    round_to: int = Field(default=1, ge=1)
-    ignore: tuple[str, ...] = ()
+    round_to: Whole = Field(default=1, ge=1, le=_LARGEST_MULTIPLE)
+    ignore: tuple[Pattern, ...] = ()
     finetune: FineTune | None = None
 
     @field_validator("granularity")

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from compress.algorithms.fakequant import called_layers, layers_with_formats
 from compress.candidate import Candidate
 from compress.errors import AlreadySo, NoEffect
+from compress.fields import Pattern
 from compress.numerics import ActivationFormat, Calibration, LayerFormat, QuantRule, WeightFormat
 from compress.select import named, select
 from compress.stages.base import Context, Effect, Stage, formats_of
@@ -35,8 +36,8 @@ class QuantizeStage(Stage):
     kind: Literal["quantize"] = "quantize"
     weights: WeightFormat = "int8"
     activations: ActivationFormat = "int8"
-    select: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
+    select: tuple[Pattern, ...] = ("*",)
+    exclude: tuple[Pattern, ...] = ()
     calibration: Calibration = Calibration()
 
     @model_validator(mode="before")

@@ -28,8 +28,10 @@ from compress.algorithms.layout import arrange, laid_out, layout_of
 from compress.algorithms.probabilities import logits_of
 from compress.candidate import Candidate
 from compress.errors import DataError, RecipeError, StageError
+from compress.fields import LARGEST_FACTOR, Flag, Name, Number
 from compress.inputs import Inputs, batch_size_of, copied, device_of, forward
 from compress.plain import plain
+from compress.quoting import shown
 from compress.recipe_file import RecipePath
 from compress.references import is_reference
 from compress.stages.base import Context, Teacher
@@ -59,12 +61,12 @@ class TeacherSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     onnx: RecipePath | None = None
-    output: str | None = None
-    callable: str | None = None
-    arch: str | None = None
+    output: Name | None = None
+    callable: Name | None = None
+    arch: Name | None = None
     weights: RecipePath | None = None
     hf: RecipePath | None = None
-    from_probabilities: bool = False
+    from_probabilities: Flag = False
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +81,7 @@ class TeacherSettings(BaseModel):
         if isinstance(value, (str, Path)):
             key = "onnx" if is_onnx(value) else "callable" if is_reference(str(value)) else None
             block = f"{{{key}: {value}}}" if key else block
-        raise ValueError(f"a teacher is a block such as {block}; got {str(value)!r}")
+        raise ValueError(f"a teacher is a block such as {block}; got {shown(str(value))}")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> TeacherSettings:
@@ -97,12 +99,14 @@ class TeacherSettings(BaseModel):
         if self.arch is None and (self.weights is not None or others):
             extra = others or ["weights"]
             raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
-        if self.hf is not None:
+        if self.hf is not None or self.arch is not None:
             try:
                 self.model  # noqa: B018 - its validators speak
             except ValidationError as error:
                 first = error.errors()[0]
-                raise ValueError(f"teacher.{first['loc'][0]}: {first['msg']}") from None
+                place = "".join(f".{part}" for part in first["loc"][:1])
+                problem = str(first["msg"]).removeprefix("Value error, ")
+                raise ValueError(f"teacher{place}: {problem}") from None
         return self
 
     @property
@@ -118,7 +122,7 @@ class TeacherSettings(BaseModel):
 class EnsembleMember(TeacherSettings):
     """One of several teachers; weights are relative to each other."""
 
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
 
 def _how_many(value: Any) -> str:

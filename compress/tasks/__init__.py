@@ -14,10 +14,20 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from compress.errors import RecipeError
+from compress.fields import Flag, Name, Whole
 from compress.outputs import OutputKind
+from compress.quoting import clipped, shown
 from compress.recipe_file import RecipePath
 from compress.references import is_reference
 from compress.task import MetricName, Task
@@ -38,6 +48,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
 
 #: Options that every task takes.
 _OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric")
+_LONGEST_TEXT, _LARGEST_LIMIT = 65_536, 1_000_000_000
 
 
 class TaskConfig(BaseModel):
@@ -46,32 +57,33 @@ class TaskConfig(BaseModel):
     ``name`` is built in, or ``module:function``. With ``limit`` training sees the first ``limit``
     samples only: for smoke runs, and for questions about few data. With ``inputs_only`` no split
     has labels, as where nobody knows them. ``outputs`` and ``metric`` say what the model's outputs
-    are and how they are scored, where the task does not. The other options are those of the task's
-    own function.
+    are and how they are scored, where the task does not. The other options are keyword arguments of
+    the task's own function, which may take more than are named here where it is the user's own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
-    name: str
+    name: Name
     folder: RecipePath | None = None
-    download: bool | None = None
-    augment: bool | None = None
-    size: int | None = Field(default=None, ge=8, le=1024)
-    grey: bool | None = None
+    download: Flag | None = None
+    augment: Flag | None = None
+    size: Whole | None = Field(default=None, ge=8, le=1024)
+    grey: Flag | None = None
     path: RecipePath | None = None
     tokenizer: RecipePath | None = None
-    max_length: int | None = Field(default=None, ge=1)
-    length: int | None = Field(default=None, ge=2)
-    labels: bool | None = None
-    limit: int | None = Field(default=None, ge=1)
-    inputs_only: bool = False
+    max_length: Whole | None = Field(default=None, ge=1, le=_LONGEST_TEXT)
+    length: Whole | None = Field(default=None, ge=2, le=_LONGEST_TEXT)
+    labels: Flag | None = None
+    limit: Whole | None = Field(default=None, ge=1, le=_LARGEST_LIMIT)
+    inputs_only: Flag = False
     outputs: OutputKind | None = None
     metric: MetricName | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What was set for the task's own function."""
-        return self.model_dump(exclude={"name", *_OF_EVERY_TASK}, exclude_none=True)
+        said = self.model_dump(exclude={"name", *_OF_EVERY_TASK}, exclude_none=True)
+        return {**said, **(self.model_extra or {})}
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +96,24 @@ class TaskConfig(BaseModel):
         if name not in TASKS and not is_reference(name):
             raise ValueError(_unknown(name))
         return name
+
+    @model_validator(mode="after")
+    def _built_in_options_are_known(self) -> TaskConfig:
+        if self.name not in TASKS:
+            return self
+        known = [field for field in type(self).model_fields if field != "name"]
+        for option in self.model_extra or {}:
+            near = difflib.get_close_matches(clipped(option), known, n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"there is no option {shown(option)}; {meant}built-in tasks take {', '.join(known)}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Which is no default of somebody else's function, and must not be left out as one.
+        return {**dict.fromkeys(_nulls(self)), **handler(self)}
 
 
 def make_task(config: TaskConfig | str) -> Task:
@@ -149,10 +179,14 @@ def _resolve(reference: str) -> Callable[..., Task]:
     return found
 
 
+def _nulls(config: BaseModel) -> list[str]:
+    return [option for option, value in (config.model_extra or {}).items() if value is None]
+
+
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, TASKS, n=1)
+    near = difflib.get_close_matches(clipped(name), TASKS, n=1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return (
-        f"there is no built-in task {name!r}; {meant}built in are {', '.join(TASKS)}, and a "
+        f"there is no built-in task {shown(name)}; {meant}built in are {', '.join(TASKS)}, and a "
         "task of your own is written module:function."
     )

@@ -122,7 +122,7 @@ def cache_folder() -> Path:
 
 
 def _missing(folder: Path) -> list[str]:
-    return [file.name for file in FILES if not (folder / file.name).is_file()]
+    return [file.name for file in FILES if not os.path.isfile(folder / file.name)]
 
 
 def _how_to_get_it(places: Sequence[Path]) -> str:

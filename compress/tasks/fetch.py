@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.atomic import part_of
 from compress.errors import DataError, StorageError
 from compress.tasks.idx import IdxFile, read_idx
 
@@ -50,7 +50,7 @@ def _is_right(path: Path, file: IdxFile) -> bool:
 
 
 def _fetch(url: str, path: Path, file: IdxFile) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = part_of(path)
     contents = _served(url, file.size_bytes + _OVERHEAD_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

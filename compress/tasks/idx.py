@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import DataError
+from compress.files import named, opened
 
 __all__ = ["IdxFile", "read_idx"]
 
@@ -76,18 +77,18 @@ def read_idx(path: Path, expected: IdxFile) -> np.ndarray[tuple[int, ...], np.dt
 
 def _decompressed(path: Path, size_bytes: int) -> bytes:
     """At most one byte more than ``size_bytes``, however much the file would expand to."""
-    try:
-        with gzip.open(path) as stream:
-            return stream.read(size_bytes + 1)
-    except EOFError:
-        raise _damaged(path, "it ends too early") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(path, f"it is not a gzip file ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    with opened(path, DataError) as packed:
+        try:
+            with gzip.open(packed) as stream:
+                return stream.read(size_bytes + 1)
+        except EOFError:
+            raise _damaged(path, "it ends too early") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise _damaged(path, f"it is not a gzip file ({error})") from None
 
 
 def _damaged(path: Path, problem: str) -> DataError:
     return DataError(
-        f"{path}: not the file it should be: {problem}; delete it and get the data set again."
+        f"{named(path)}: not the file it should be: {problem}; delete it and get the data set "
+        "again."
     )

@@ -7,21 +7,25 @@
     FOLDER/train/..., FOLDER/test/...               split already, each part like one of these;
                                                     FOLDER/validation is taken where it is there
 
-Files are decoded once, by Pillow, to bytes in memory; a file that is no image, or a small file that
-unfolds to a huge image, is refused by its name.
+Files are decoded once, by Pillow, to bytes in memory; of several frames the first. A file that is
+no image, a small file that unfolds to a huge image, and a link that leads out of the folder are
+refused by their names.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from compress.errors import DataError, RecipeError
+from compress.files import named, opened
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset, split
 from compress.tasks.augment import ShiftFlip
@@ -35,6 +39,9 @@ _SUFFIXES = frozenset(
 )
 _MOST_PIXELS = 64 << 20
 _MOST_BYTES = 4 << 30
+_MOST_FILE_BYTES = 512 << 20
+_LARGEST_16_BIT, _STEP_16_BIT = 65_535, 257
+_TASK = "task image-folder: "
 _SPLIT_SEED = 0
 _SHARE_APART = 0.1
 _CROP = 8
@@ -77,14 +84,16 @@ def make_task(
     """
     if folder is None:
         raise RecipeError("task image-folder: give the folder that holds the images (`folder:`).")
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
+    parts = {part for part in ("train", "validation", "test") if os.path.isdir(folder / part)}
+    read = _Reader(folder, size, grey)
+    if {"train", "test"} <= parts:
         classes = _classes(folder / "train")
-        train, test = (_images(folder / part, classes, size, grey) for part in ("train", "test"))
+        train, test = (read.images(folder / part, classes) for part in ("train", "test"))
     else:
         classes = _classes(folder)
-        train, test = split(_images(folder, classes, size, grey), _SHARE_APART, seed=_SPLIT_SEED)
-    if (folder / "train").is_dir() and (folder / "validation").is_dir():
-        validation = _images(folder / "validation", classes, size, grey)
+        train, test = split(read.images(folder, classes), _SHARE_APART, seed=_SPLIT_SEED)
+    if {"train", "validation"} <= parts:
+        validation = read.images(folder / "validation", classes)
     else:
         train, validation = split(train, _SHARE_APART, seed=_SPLIT_SEED)
     return Task(
@@ -100,54 +109,101 @@ def make_task(
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """The names of the folders that hold images; none where images lie in ``folder`` itself."""
-    if not folder.is_dir():
-        raise DataError(f"task image-folder: {folder}: there is no such folder.")
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and _files(p)))
+    inner = [path for path in _listed(folder) if os.path.isdir(path) and not _is_image(path)]
+    names = tuple(sorted(path.name for path in inner if _files(path)))
     loose = _files(folder)
     if bool(names) == bool(loose):
         found = "both images and folders of images" if names else "no images"
-        raise DataError(
-            f"task image-folder: {folder} holds {found}; give one folder of images for each class, "
-            "or images without labels in the folder itself."
+        deeper = [path for path in inner if any(map(_holds_images, _listed(path)))]
+        also = f" itself, but {named(deeper[0].name)!r} holds folders of them" if deeper else ""
+        raise _refusal(
+            folder,
+            f"holds {found}{'' if names else also}; give one folder of images for each class, or "
+            "images without labels in the folder itself",
         )
     if len(names) == 1:
-        raise DataError(
-            f"task image-folder: {folder} holds the one class {names[0]!r}, which leaves nothing "
-            f"to tell apart; for images without labels, give {folder / names[0]}."
+        raise _refusal(
+            folder,
+            f"holds the one class {named(names[0])!r}, which leaves nothing to tell apart; for "
+            f"images without labels, give {named(folder / names[0])}",
         )
     return names
 
 
+def _holds_images(path: Path) -> bool:
+    return os.path.isdir(path) and bool(_files(path))
+
+
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    )
+    return [path for path in _listed(folder) if _is_image(path)]
 
 
-def _images(folder: Path, classes: tuple[str, ...], size: int, grey: bool) -> ArrayDataset:
-    own = _classes(folder)
-    if own != classes:
-        raise DataError(
-            f"task image-folder: {folder} holds the classes {', '.join(own) or 'none'} and the "
-            f"training images have {', '.join(classes) or 'none'}."
-        )
-    found = [(path, -1) for path in _files(folder)]
-    for label, name in enumerate(classes):
-        found += [(path, label) for path in _files(folder / name)]
-    channels = 1 if grey else 3
-    total = len(found) * channels * size * size
-    if total > _MOST_BYTES:
-        raise DataError(
-            f"task image-folder: {len(found):,} images of {size} by {size} pixels would take "
-            f"{total / 2**30:.1f} GiB of memory; the limit is {_MOST_BYTES >> 30} GiB: give a "
-            "smaller size, or a task of your own that reads them one by one."
-        )
-    images = torch.empty(len(found), channels, size, size, dtype=torch.uint8)
-    for place, (path, _) in enumerate(found):
-        images[place] = _decoded(path, size, grey)
-    return ArrayDataset(images, torch.tensor([label for _, label in found]) if classes else None)
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, in order, less what is hidden."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{_TASK}{named(folder)}: there is no such folder.") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{_TASK}{named(folder)}: it cannot be listed ({why}).") from error
+    return [folder / name for name in sorted(names) if not name.startswith(".")]
+
+
+def _refusal(path: Path, problem: str) -> DataError:
+    return DataError(f"{_TASK}{named(path)} {problem}.")
+
+
+class _Reader:
+    """Reads images of one size from folders within ``home``."""
+
+    def __init__(self, home: Path, size: int, grey: bool) -> None:
+        self._home, self._size, self._grey = home, size, grey
+        self._resolved = os.path.realpath(home)
+
+    def images(self, folder: Path, classes: tuple[str, ...]) -> ArrayDataset:
+        """The images of a folder that is divided into these classes."""
+        if folder != self._home:
+            self._check_link(folder)
+        own = _classes(folder)
+        if own != classes:
+            given, wanted = (named(", ".join(each) or "none") for each in (own, classes))
+            raise _refusal(
+                folder, f"holds the classes {given} and the training images have {wanted}"
+            )
+        found = [(path, -1) for path in _files(folder)]
+        for label, name in enumerate(classes):
+            self._check_link(folder / name)
+            found += [(path, label) for path in _files(folder / name)]
+        size, channels = self._size, 1 if self._grey else 3
+        total = len(found) * channels * size * size
+        if total > _MOST_BYTES:
+            raise DataError(
+                f"{_TASK}{len(found):,} images of {size} by {size} pixels would take "
+                f"{total / 2**30:.1f} GiB of memory; the limit is {_MOST_BYTES >> 30} GiB: give a "
+                "smaller size, or a task of your own that reads them one by one."
+            )
+        images = torch.empty(len(found), channels, size, size, dtype=torch.uint8)
+        for place, (path, _) in enumerate(found):
+            self._check_link(path)
+            images[place] = _decoded(path, size, self._grey)
+        labels = torch.tensor([label for _, label in found]) if classes else None
+        return ArrayDataset(images, labels)
+
+    def _check_link(self, path: Path) -> None:
+        if not os.path.islink(path):
+            return
+        target = os.path.realpath(path)
+        if not target.startswith(os.path.join(self._resolved, "")):
+            raise _refusal(
+                path,
+                f"is a link to {named(target)}, outside of {named(self._home)}; copy what it leads "
+                "to, or give a folder that holds both",
+            )
 
 
 def _decoded(path: Path, size: int, grey: bool) -> Tensor:
@@ -155,26 +211,40 @@ def _decoded(path: Path, size: int, grey: bool) -> Tensor:
     from PIL import Image, ImageOps
 
     mode = "L" if grey else "RGB"
-    try:
-        with warnings.catch_warnings():
-            # Its warning about large images: the limit here is lower, and an error.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height <= _MOST_PIXELS:
-                    image.draft(mode, (size, size))
-                    upright = ImageOps.exif_transpose(image).convert(mode)
-                    fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-                    pixels = np.asarray(fitted, dtype=np.uint8).reshape(size, size, -1)
-                    return torch.tensor(pixels).permute(2, 0, 1)
-                pixels_given = f"{image.width} by {image.height}"
-    except Exception as error:  # decoders raise errors of every kind on damaged files
-        raise DataError(
-            f"task image-folder: {path}: cannot be read as an image ({error}); repair or remove it."
-        ) from error
+    with opened(path, DataError, most_bytes=_MOST_FILE_BYTES, where=_TASK) as stream:
+        try:
+            with warnings.catch_warnings():
+                # Its warning about large images: the limit here is lower, and an error.
+                warnings.simplefilter("ignore")
+                with Image.open(stream, formats=_FORMATS) as image:
+                    if image.width * image.height <= _MOST_PIXELS:
+                        image.draft(mode, (size, size))
+                        upright = ImageOps.exif_transpose(_in_bytes(image)).convert(mode)
+                        fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
+                        pixels = np.asarray(fitted, dtype=np.uint8).reshape(size, size, -1)
+                        return torch.tensor(pixels).permute(2, 0, 1)
+                    pixels_given = f"{image.width} by {image.height}"
+        except Exception as error:  # decoders raise errors of every kind on damaged files
+            why = named(str(error) or type(error).__name__)
+            raise DataError(
+                f"{_TASK}{named(path)}: cannot be read as an image ({why}); repair or remove it."
+            ) from error
     raise DataError(
-        f"task image-folder: {path}: unfolds to {pixels_given} pixels, more than the "
+        f"{_TASK}{named(path)}: unfolds to {pixels_given} pixels, more than the "
         f"{_MOST_PIXELS >> 20} Mi that are taken for an image; scale it down or remove it."
     )
+
+
+def _in_bytes(image: Any) -> Any:
+    """The image with 8 bits for a channel; Pillow would cut larger numbers off at 255."""
+    if image.mode not in ("F", "I", "I;16", "I;16B", "I;16L", "I;16N"):
+        return image
+    from PIL import Image
+
+    numbers = np.asarray(image)
+    if image.mode == "F" or numbers.min() < 0 or numbers.max() > _LARGEST_16_BIT:
+        raise ValueError(f"its pixels are {numbers.dtype}, and 8 or 16 bits are taken")
+    return Image.fromarray((numbers // _STEP_16_BIT).astype(np.uint8))
 
 
 def _scaled(batch: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:

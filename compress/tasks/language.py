@@ -12,6 +12,7 @@ between, and are cut into windows of one length; labels are the tokens that come
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError, RecipeError
+from compress.files import named, read_text, regular_file
 from compress.measure.language import bits_per_token
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
@@ -140,23 +142,17 @@ def read_entries(files: Sequence[Path]) -> list[str]:
     found: dict[str, None] = {}
     left = _MOST_BYTES
     for path in files:
-        try:
-            left -= path.stat().st_size
-            if left < 0:
-                raise DataError(
-                    f"task language: {path}: over {_MOST_BYTES >> 20} MiB of text with the files "
-                    "before it; give a part of it."
-                )
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise DataError(f"task language: {path}: there is no such file.") from None
-        except (OSError, UnicodeDecodeError) as error:
+        where = "task language: "
+        left -= regular_file(path, DataError, where=where)
+        if left < 0:
             raise DataError(
-                f"task language: {path}: not readable as UTF-8 text ({error})."
-            ) from error
+                f"{where}{named(path)}: over {_MOST_BYTES >> 20} MiB of text with the files before "
+                "it; give a part of it."
+            )
+        lines = read_text(path, _MOST_BYTES, DataError, where=where).splitlines()
         found |= dict.fromkeys(_entries(lines))
     if not found:
-        names = ", ".join(str(path) for path in files[:3])
+        names = ", ".join(map(named, files[:3]))
         raise DataError(f"task language: there is no text in {names}.")
     return list(found)
 
@@ -165,7 +161,7 @@ def _files(folder: Path | None, path: Path | None) -> list[Path]:
     if path is not None:
         return [path]
     place = folder or DEBIAN_FOLDER
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise DataError(
             f"task language: {place}: there is no such folder. Install the texts "
             "(`apt-get install fortunes`), or give a folder of text files (`folder: ...`) or one "
@@ -174,13 +170,22 @@ def _files(folder: Path | None, path: Path | None) -> list[Path]:
     # Beside each of Debian's files lie an index, and a link to it under another name.
     found = sorted(
         file
-        for file in place.iterdir()
-        if file.is_file() and not file.is_symlink() and not file.name.startswith(".")
+        for file in _listed(place)
+        if os.path.isfile(file) and not file.is_symlink() and not file.name.startswith(".")
         if file.suffix != ".dat"
     )
     if not found:
         raise DataError(f"task language: {place}: there are no text files in it.")
     return found
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return [*folder.iterdir()]
+    except OSError as error:
+        raise DataError(
+            f"task language: {named(folder)}: it cannot be listed ({error.strerror or error})."
+        ) from error
 
 
 def _entries(lines: Sequence[str]) -> Iterator[str]:

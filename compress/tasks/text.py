@@ -6,11 +6,13 @@ how well its similarities agree with those of the baseline.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from compress.errors import DataError
+from compress.files import named, opened
 from compress.task import Task
 from compress.tasks.tokens import text_task
 
@@ -18,6 +20,7 @@ __all__ = ["make_task", "read_lines"]
 
 _MOST_LINES = 1_000_000
 _LONGEST_LINE = 10_000
+_MOST_CHARACTERS = 256 << 20
 # A tenth of the texts each, but no more than these.
 _TEST_TEXTS, _VALIDATION_TEXTS = 2_000, 1_000
 
@@ -50,23 +53,25 @@ def make_task(*, path: Path, tokenizer: Path, max_length: int = 64) -> Task:
 def read_lines(path: Path) -> list[str]:
     """The lines that hold anything, each once, in the file's order; in bounded memory.
 
-    At most a million lines, and of each 10,000 characters.
+    At most a million lines, of each 10,000 characters, and 256 Mi characters of all.
 
     Raises:
         DataError: no such file, not text, or nothing in it.
     """
     found: dict[str, None] = {}
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in _bounded(file):
+    left = _MOST_CHARACTERS
+    with opened(path, DataError) as stream, io.TextIOWrapper(stream, encoding="utf-8") as lines:
+        try:
+            for line in _bounded(lines):
                 if text := line.strip():
                     found[text] = None
-                if len(found) == _MOST_LINES:
+                    left -= len(text)
+                if len(found) == _MOST_LINES or left < 0:
                     break
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such text file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as UTF-8 text ({error}).") from error
+        except ValueError as error:
+            raise DataError(
+                f"{named(path)}: not readable as UTF-8 text ({named(error)})."
+            ) from error
     if not found:
         raise DataError(f"{path}: the text file is empty; it needs one text on each line.")
     return list(found)
@@ -75,6 +80,8 @@ def read_lines(path: Path) -> list[str]:
 def _bounded(file: TextIO) -> Iterator[str]:
     """Each line without what is beyond the longest that is kept."""
     while line := file.readline(_LONGEST_LINE):
+        if "\0" in line:
+            raise ValueError("it holds the character NUL")
         yield line
         while line and not line.endswith("\n"):
             line = file.readline(_LONGEST_LINE)

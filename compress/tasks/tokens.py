@@ -7,8 +7,9 @@ padding to one length, and how texts are divided. Knows nothing of where texts c
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError, MissingExtra
+from compress.files import named, read_bounded, read_json, size_words
 from compress.huggingface import tokenizer_digest
 from compress.measure.similarity import similarity_spearman
 from compress.recipe_file import located
@@ -25,7 +27,11 @@ from compress.tasks.arrays import ArrayDataset
 
 __all__ = ["TokenDataset", "text_task", "tokenize"]
 
+_Ids = np.ndarray[Any, np.dtype[np.int32]]
+
 _CHUNK = 1024
+_MOST_BYTES = 4 << 30
+_MOST_TOKENIZER_BYTES = 64 << 20
 _PADDING = -1
 _SPLIT_SEED = 0
 # What padding is called by tokenizers that do not say.
@@ -85,15 +91,25 @@ def tokenize(texts: Sequence[str], folder: Path, max_length: int) -> TokenDatase
     tokenizer = _load(folder)
     if max_length <= tokenizer.num_special_tokens_to_add(False):
         raise DataError(f"max_length {max_length} leaves no room for a text between its marks.")
+    if (size := len(texts) * max_length * np.dtype(np.int32).itemsize) > _MOST_BYTES:
+        raise DataError(
+            f"{len(texts):,} texts of {max_length:,} tokens would take {size_words(size)} of "
+            f"memory; the limit is {size_words(_MOST_BYTES)}: give a smaller max_length."
+        )
     tokenizer.enable_truncation(max_length)
     pad_id = _pad_id(tokenizer, folder)
     tokenizer.no_padding()
     ids = np.full((len(texts), max_length), _PADDING, dtype=np.int32)
     for start in range(0, len(texts), _CHUNK):
-        encoded = tokenizer.encode_batch(list(texts[start : start + _CHUNK]))
-        for row, encoding in enumerate(encoded, start):
-            ids[row, : len(encoding.ids)] = encoding.ids
+        _encode(tokenizer, texts[start : start + _CHUNK], ids[start : start + _CHUNK], folder)
     return TokenDataset(torch.from_numpy(ids), pad_id)
+
+
+def _encode(tokenizer: Any, texts: Sequence[str], ids: _Ids, folder: Path) -> None:
+    """Write the ids of some texts into the rows of ``ids``."""
+    with _one_sentence(folder / "tokenizer.json"):
+        for row, encoding in zip(ids, tokenizer.encode_batch(list(texts)), strict=True):
+            row[: len(encoding.ids)] = encoding.ids
 
 
 def text_task(
@@ -155,33 +171,43 @@ def _load(folder: Path) -> Any:
             "texts need tokenizers, which is not installed: pip install "
             "'compresskit[transformers]'."
         )
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise DataError(
-            f"{folder}: there is no tokenizer.json in it; AutoTokenizer of transformers makes one "
-            "of older files when it saves them."
+            f"{named(folder)}: there is no tokenizer.json in it; AutoTokenizer of transformers "
+            "makes one of older files when it saves them."
         )
     import tokenizers
 
+    content = read_bounded(path, _MOST_TOKENIZER_BYTES, DataError)
+    with _one_sentence(path):
+        return tokenizers.Tokenizer.from_buffer(content)
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Whatever a tokenizer of a stranger makes the library raise is of the file."""
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain exceptions
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a readable tokenizer ({reason}).") from error
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # plain exceptions, and panics, which are none
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{named(path)}: not a readable tokenizer ({named(reason)}).") from error
 
 
 def _pad_id(tokenizer: Any, folder: Path) -> int:
     if tokenizer.padding is not None:
         return int(tokenizer.padding["pad_id"])
-    named = [*_named_padding(folder / "tokenizer_config.json"), *_PAD_TOKENS]
-    known = (tokenizer.token_to_id(token) for token in named)
+    candidates = [*_named_padding(folder / "tokenizer_config.json"), *_PAD_TOKENS]
+    known = (tokenizer.token_to_id(token) for token in candidates)
     return next((int(place) for place in known if place is not None), 0)
 
 
 def _named_padding(path: Path) -> Iterator[str]:
-    try:
-        given = json.loads(path.read_text(encoding="utf-8")).get("pad_token")
-    except (OSError, ValueError, AttributeError):
+    if not os.path.lexists(path):
         return
+    content = read_json(path, _MOST_TOKENIZER_BYTES, DataError)
+    given = content.get("pad_token") if isinstance(content, dict) else None
     token = given.get("content") if isinstance(given, dict) else given
     if isinstance(token, str):
         yield token

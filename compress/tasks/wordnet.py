@@ -9,10 +9,12 @@ Owns where the files are looked for and how they are read. They are never downlo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from compress.errors import DataError
+from compress.files import named, read_text
 from compress.task import Task
 from compress.tasks.tokens import text_task
 
@@ -37,6 +39,8 @@ CLASSES = (
     "adj.ppl",
 )
 
+# Two digits each.
+_NUMBERS = {f"{number:02d}" for number in range(len(CLASSES))}
 _TEST_GLOSSES, _VALIDATION_GLOSSES = 2_000, 1_000
 _LARGEST_FILE_BYTES = 64 << 20
 
@@ -76,7 +80,7 @@ def find(folder: Path | None = None) -> Path:
     """
     places = [place for place in (folder, DEBIAN_FOLDER) if place is not None]
     for place in places:
-        if all((place / name).is_file() for name in FILES):
+        if all(os.path.isfile(place / name) for name in FILES):
             return place
     looked = ", ".join(str(place) for place in places)
     raise DataError(
@@ -102,18 +106,15 @@ def read_glosses(folder: Path) -> dict[str, int]:
 def _senses(path: Path) -> Iterator[tuple[str, int]]:
     # A line: offset, lexicographer's file, kind, words, pointers, "|", gloss (wndb(5WN)). The
     # licence at the top is indented.
-    try:
-        if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise DataError(f"{path}: over {_LARGEST_FILE_BYTES >> 20} MiB; not WordNet's data.")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
+    lines = read_text(path, _LARGEST_FILE_BYTES, DataError).splitlines()
+    if not any(lines):
+        raise DataError(f"{named(path)}: it is empty; get WordNet's data again.")
     for number, line in enumerate(lines, start=1):
         if line.startswith("  ") or not line:
             continue
         head, bar, gloss = line.partition(" | ")
         fields = head.split(maxsplit=2)
-        known = len(fields) == 3 and fields[1].isdecimal() and int(fields[1]) < len(CLASSES)
+        known = len(fields) == 3 and fields[1] in _NUMBERS
         if not bar or not known:
             raise DataError(f"{path}: line {number} is not a sense of WordNet.")
         if definition := gloss.partition('; "')[0].strip():

@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from compress.record import Record, write_atomically
+from compress.atomic import write_atomically
+from compress.record import Record
 from compress.report.html import page
 from compress.testing.chromium import Chromium
 

@@ -31,7 +31,7 @@ from compress.algorithms.sparsity import verify_zeros
 from compress.candidate import Candidate
 from compress.errors import ContractViolation, NoEffect
 from compress.recipe import Recipe
-from compress.running.loop import check_effects
+from compress.running.advance import check_effects
 from compress.stages import STAGES, Context, PruneStage, QuantizeStage, Stage, TrainStage
 from compress.stages.teachers import frozen_teacher
 from compress.testing.nets import NETS

@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from compress.errors import RecipeError
+from compress.quoting import clipped, shown
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ARCHITECTURES", "build", "fitting_options"]
+__all__ = ["ARCHITECTURES", "build", "check_options", "fitting_options"]
 
 #: Name -> ``module:Class``.
 ARCHITECTURES: Mapping[str, str] = MappingProxyType(
@@ -41,6 +42,24 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Far beyond what these nets are for; within it, the memory that weights take is the bound.
+_LARGEST: Mapping[str, int] = MappingProxyType(
+    {
+        "depth": 128,
+        "blocks": 64,
+        "stem_stride": 64,
+        "heads": 1024,
+        "patch": 1024,
+        "image_size": 2048,
+        "in_channels": 16_384,
+        "width": 65_536,
+        "bottleneck": 65_536,
+        "classes": 300_000,
+        "context": 300_000,
+        "in_features": 4_000_000,
+    }
+)
+
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
     """A built-in architecture with fresh weights, drawn from torch's global generator.
@@ -50,20 +69,34 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
         options: keyword arguments of its class; each is a whole number of at least 1.
 
     Raises:
-        RecipeError: an unknown name or option, or a value that the architecture cannot take.
+        RecipeError: an unknown name or option, a value that the architecture cannot take, or
+            weights that would not fit into memory.
+    """
+    from compress.buildable import check_buildable, within_memory
+
+    given, what = dict(options or {}), f"the architecture {name!r}"
+    check_options(name, given)
+    architecture = _resolve(ARCHITECTURES[name])
+    try:
+        check_buildable(lambda: architecture(**given), what)
+        with within_memory(what):
+            return architecture(**given)
+    except ValueError as error:
+        raise RecipeError(f"{what}: {error}.") from error
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """See that a built-in architecture has these options, each a number that it may be.
+
+    Raises:
+        RecipeError: an unknown name or option, or no whole number from 1 to the option's largest.
     """
     if name not in ARCHITECTURES:
         raise RecipeError(
-            f"there is no built-in architecture {name!r}; {_meant(name, ARCHITECTURES)}built in "
-            f"are {', '.join(ARCHITECTURES)}, and one of your own is written module:Class."
+            f"there is no built-in architecture {shown(name)}; {_meant(name, ARCHITECTURES)}built "
+            f"in are {', '.join(ARCHITECTURES)}, and one of your own is written module:Class."
         )
-    architecture = _resolve(ARCHITECTURES[name])
-    given = dict(options or {})
-    _check(name, architecture, given)
-    try:
-        return architecture(**given)
-    except ValueError as error:
-        raise RecipeError(f"the architecture {name!r}: {error}.") from error
+    _check(name, _resolve(ARCHITECTURES[name]), options)
 
 
 def fitting_options(
@@ -93,18 +126,23 @@ def _check(name: str, architecture: type[nn.Module], given: Mapping[str, Any]) -
     for option, value in given.items():
         if option not in known:
             raise RecipeError(
-                f"the architecture {name!r} has no option {option!r}; {_meant(option, known)}it "
+                f"the architecture {name!r} has no option {shown(option)}; "
+                f"{_meant(option, known)}it "
                 f"has {', '.join(known)}."
             )
         if hints[option] is int and (type(value) is not int or value < 1):
             raise RecipeError(
                 f"the architecture {name!r}: {option} must be a whole number of at least 1; got "
-                f"{value!r}."
+                f"{shown(value)}."
+            )
+        if hints[option] is int and value > (most := _LARGEST[option]):
+            raise RecipeError(
+                f"the architecture {name!r}: {option} must be at most {most:,}; got {shown(value)}."
             )
 
 
 def _meant(given: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(given, known, n=1)
+    near = difflib.get_close_matches(clipped(given), known, n=1)
     return f"did you mean {near[0]!r}? " if near else ""
 
 

@@ -185,7 +185,9 @@ def test_doctor_looks_at_everything_and_gives_a_fix_for_what_is_not_right(capsys
     assert all(finding.fix for finding in findings if finding.state != "ok")
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "report", "bench", "schema", "new", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "report", "bench", "cache", "schema", "new", "doctor"]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -333,6 +334,9 @@ def test_a_zip_without_a_readable_manifest_is_refused(device, tmp_path, content,
 
 def test_a_file_that_is_not_there_is_refused(device, tmp_path):
     refused(device, tmp_path / "gone.zip", tmp_path / "there", "not a whole bundle")
+    os.mkfifo(tmp_path / "pipe.zip")
+    refused(device, tmp_path / "pipe.zip", tmp_path / "there", "it is no file; give the bundle")
+    refused(device, tmp_path, tmp_path / "there", "it is no file; give the bundle itself")
 
 
 def test_programs_are_checked_but_left_in_the_bundle(device, bundle, tmp_path):

@@ -133,6 +133,39 @@ def with_half_of_its_data(path):
     path.with_name("w.bin").write_bytes(bytes(10))
 
 
+def with_data_outside(path):
+    without_its_data(path)
+    path.parent.with_name("secret.bin").write_bytes(bytes(64))
+    loaded = onnx.load(path, load_external_data=False)
+    loaded.graph.initializer[0].external_data[0].value = "../secret.bin"
+    path.write_bytes(loaded.SerializeToString())
+
+
+def with_data_at_an_absolute_path(path):
+    without_its_data(path)
+    loaded = onnx.load(path, load_external_data=False)
+    loaded.graph.initializer[0].external_data[0].value = "/etc/passwd"
+    path.write_bytes(loaded.SerializeToString())
+
+
+def with_a_pipe_for_data(path):
+    without_its_data(path)
+    os.mkfifo(path.with_name("w.bin"))
+
+
+def a_huge_batch(path):
+    one_node(path, "Neg", shape=(2**62, 4))
+
+
+def names_of_control_characters(path):
+    model(
+        path,
+        [helper.make_node("Neg", ["gone\x1b[31m\n"], ["y"])],
+        {"x": (FLOAT, (1, 4))},
+        {"y": (FLOAT, (1, 4))},
+    )
+
+
 def sequence_input(path):
     sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, None))
     graph = helper.make_graph(
@@ -255,6 +288,17 @@ SENTENCES = [
         with_half_of_its_data,
         r"its external data is cut off: the model reads 64 bytes at once, and the file has 10; copy it again\.",
     ),
+    (
+        with_data_outside,
+        r"its external data '\.\./secret\.bin' lies outside of its folder, and is not read; it has to lie beside the model\.",
+    ),
+    (
+        with_data_at_an_absolute_path,
+        r"its external data has an absolute path, which is not followed; it has to lie beside the model\.",
+    ),
+    (with_a_pipe_for_data, r"its external data 'w\.bin' is no regular file; copy it again\."),
+    (a_huge_batch, r"it does not fit into this machine's memory: it asks for more.*\."),
+    (names_of_control_characters, r"onnxruntime cannot use it: .*gone\\x1b.*"),
     (
         sequence_input,
         r"the input 'x' has type seq\(tensor\(float\)\); only tensors can be fed to it here\.",

@@ -40,11 +40,11 @@ def test_scoring_in_several_processes_gives_what_one_gives(any_batch, batch, sam
     monkeypatch.setattr("compress.measure.local._LEAST_SAMPLES", 5)
     monkeypatch.setattr("compress.measure.worker.cpu_count", lambda: 3)
     started = []
-    run = local.run_worker
+    run = local.run_beside
     monkeypatch.setattr(
         local,
-        "run_worker",
-        lambda job, timeout_s: started.append(job) or run(job, timeout_s=timeout_s),
+        "run_beside",
+        lambda jobs, timeout_s: started.extend(jobs) or run(jobs, timeout_s=timeout_s),
     )
     x = np.random.default_rng(0).standard_normal((samples, 4), "float32")
     (y,) = LocalTarget(batch=batch).predict(any_batch, {"": x})
@@ -138,11 +138,11 @@ def test_only_a_few_samples_spread_over_the_data_are_sent_to_time(monkeypatch, o
 def test_scoring_a_data_set_may_take_as_long_for_every_thousand_samples(monkeypatch, one):
     limits = []
 
-    def spy(job, *, timeout_s):
+    def spy(jobs, *, timeout_s):
         limits.append(timeout_s)
         raise MeasurementError("enough")
 
-    monkeypatch.setattr("compress.measure.local.run_worker", spy)
+    monkeypatch.setattr("compress.measure.local.run_beside", spy)
     monkeypatch.setattr("compress.measure.worker.cpu_count", lambda: 1)
     for samples in (10, 5000):
         with pytest.raises(MeasurementError, match="enough"):

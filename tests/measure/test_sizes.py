@@ -443,14 +443,14 @@ def damaged(path):
     ("make", "said"),
     [
         (gone, "there is no such file."),
-        (folder, "no .npz file that can be read (Is a directory)."),
+        (folder, "it is a folder, and a file is asked for."),
         (one_array, "one array without a name; save it with np.savez(FILE, NAME=it)."),
         (objects, "it holds Python objects, which are not read; save texts as an array of dtype "),
         (pickle, DAMAGED),
         (words_of_text, DAMAGED),
         (nothing, DAMAGED),
         (no_arrays, "there is no array in it; save them with np.savez(FILE, NAME=it)."),
-        (cut_off, DAMAGED),
+        (cut_off, "a damaged zip archive (File is not a zip file)."),
         (damaged, DAMAGED),
         (compressed_and_damaged, DAMAGED),
     ],
@@ -468,7 +468,7 @@ def test_arrays_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
     def load(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(np, "load", load)
-    (tmp_path / "i.npz").touch()
+    monkeypatch.setattr(np, "frombuffer", load)
+    np.savez(tmp_path / "i.npz", x=np.arange(3))
     with pytest.raises(DataError, match="its arrays do not fit into this machine's memory"):
         read_arrays(tmp_path / "i.npz")

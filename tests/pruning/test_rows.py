@@ -17,7 +17,12 @@ def run(stages, folder, net="resnet"):
     start = Candidate.of(case.build(), case.example())
     recipe = Recipe(name="cut", stages=stages)
     return recipe.run(
-        start, case.make_task(), targets=[ReplayTarget()], workdir=folder, mode="quick"
+        start,
+        case.make_task(),
+        targets=[ReplayTarget()],
+        workdir=folder,
+        mode="quick",
+        cache="none",
     )
 
 

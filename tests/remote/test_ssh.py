@@ -243,8 +243,8 @@ def test_a_model_that_does_not_load_there(device, there, one, tmp_path):
 
 
 def test_more_threads_than_the_device_has(device, there, one):
-    message = refused(device.target(there, threads=10_000), one)
-    assert "threads is 10000, but a process there may use" in message
+    message = refused(device.target(there, threads=1_000), one)
+    assert "threads is 1000, but a process there may use" in message
 
 
 # -- the command line -------------------------------------------------------------------------

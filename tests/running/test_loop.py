@@ -205,14 +205,16 @@ def test_another_version_of_what_stages_compute_with_makes_them_again(
 ):
     recipe().run(candidate, task, targets=[target], workdir=tmp_path)
     versions = {**package_versions(), package: "0.0"}
-    monkeypatch.setattr("compress.running.keys.package_versions", lambda: versions)
+    monkeypatch.setattr("compress.running.content.package_versions", lambda: versions)
     record = recipe().run(candidate, task, targets=[target], workdir=tmp_path)
     assert [row.cached for row in record.rows[1:]] == [not again] * 3
 
 
+@pytest.mark.parametrize("cache", ["whole", "none"])
 @pytest.mark.parametrize("damage", ["truncate", "remove", "other weights"])
-def test_a_damaged_candidate_is_made_again(damage, candidate, task, target, tmp_path):
-    recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+def test_a_damaged_candidate_is_made_again(damage, cache, candidate, task, target, tmp_path):
+    place = "none" if cache == "none" else tmp_path.with_name("cache")
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path, cache=place)
     weights = tmp_path / "stages" / "01-train" / "candidate" / "weights.safetensors"
     if damage == "truncate":
         weights.write_bytes(weights.read_bytes()[:100])
@@ -222,8 +224,8 @@ def test_a_damaged_candidate_is_made_again(damage, candidate, task, target, tmp_
         weights.write_bytes(
             (tmp_path / "stages/00-input/candidate/weights.safetensors").read_bytes()
         )
-    record = recipe().run(candidate, task, targets=[target], workdir=tmp_path)
-    assert [row.cached for row in record.rows] == [False, False, True, True]
+    record = recipe().run(candidate, task, targets=[target], workdir=tmp_path, cache=place)
+    assert [row.cached for row in record.rows] == [False, cache == "whole", True, True]
 
 
 @pytest.mark.parametrize(

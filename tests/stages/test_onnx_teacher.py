@@ -124,7 +124,9 @@ def test_a_damaged_file_is_named(content, context, path, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("name", "words"), [("no.onnx", "no such file"), ("", "is a folder")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("no.onnx", "no such file"), ("", "is a folder, and a file is asked for")]
+)
 def test_a_file_that_is_not_there_is_named(name, words, context, path):
     with pytest.raises(RecipeError, match=rf"^teacher\.onnx: .*: th\w+ {words}|{words}\.$"):
         teacher(context, path.parent / name)

@@ -62,6 +62,12 @@ def test_a_loss_that_does_not_move_is_an_error_after_the_first_epoch(start, hear
     assert not [event for event in heard[1] if event["event"] == "epoch"]
 
 
+def test_a_loss_of_the_tasks_own_that_does_not_move_is_an_error_too(start, context):
+    task = replace(TASK, loss=lambda outputs, labels: 0 * outputs.sum())
+    with pytest.raises(StageError, match=r"'label' was 0 in every step .* nothing is learned"):
+        TrainStage(epochs=2).run(start, replace(context, task=task))
+
+
 def test_beside_others_it_is_a_warning(start, heard):
     distill({"kind": "own_losses:flat"}, {"kind": "response"}).run(start, heard[0])
     assert warnings(heard[1]) == [

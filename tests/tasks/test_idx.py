@@ -86,4 +86,4 @@ def test_a_bomb_does_not_fill_memory(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path, write_idx):
-    refused(tmp_path / "other.gz", write_idx(tmp_path), "cannot be read")
+    refused(tmp_path / "other.gz", write_idx(tmp_path), "there is no such file")

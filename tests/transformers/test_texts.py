@@ -72,7 +72,7 @@ def test_the_split_is_the_same_each_time_and_a_limit_is_a_sample(texts, bert):
         (b" \n\n\t\n", "the text file is empty"),
         (b"\xff\xfe\x00", "not readable as UTF-8 text"),
         (b"one\ntwo\none\n", "2 different texts are too few to hold some out"),
-        (None, "there is no such text file"),
+        (None, "there is no such file"),
     ],
 )
 def test_files_that_are_refused(content, said, texts, bert):

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from compress.errors import RecipeError
-from compress.recipe_file import parse, with_settings
+from compress.recipe_file import located, parse, with_settings
 
 TEXT = """\
 name: x
@@ -76,3 +78,15 @@ def test_settings_change_values_and_leave_the_document_alone(setting, value):
 def test_settings_that_lead_nowhere_are_explained(setting, message):
     with pytest.raises(RecipeError, match=message):
         with_settings(parse(TEXT, "r.yaml"), [setting])
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "../x", "1"])
+def test_a_package_needs_a_name(name):
+    with pytest.raises(RecipeError, match="is no name of a package; write package:NAME/FOLDER"):
+        located(Path(f"package:{name}"))
+
+
+@pytest.mark.parametrize("name", ["__main__", "no_such_package", "json_gone"])
+def test_a_package_that_is_not_there_is_one_sentence(name):
+    with pytest.raises(RecipeError, match=f"there is no package '{name}' here"):
+        located(Path(f"package:{name}/x"))

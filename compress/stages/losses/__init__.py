@@ -14,7 +14,9 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from torch import Tensor
 
 from compress.errors import StageError
+from compress.fields import Name
 from compress.outputs import CLASS_KINDS, OutputKind, Shape
+from compress.quoting import shown
 from compress.references import is_reference
 from compress.stages.losses.base import LossBlock, WeightSchedule
 from compress.stages.losses.features import (
@@ -100,14 +102,14 @@ class CustomLoss(LossBlock):
     none; else numbers in the outputs' shape, with NaN where there is none.
     """
 
-    kind: str
+    kind: Name
 
     @field_validator("kind")
     @classmethod
     def _is_reference(cls, kind: str) -> str:
         if not is_reference(kind):
             raise ValueError(
-                f"unknown loss {kind!r}; known are {', '.join(BUILT_IN)}, or module:name"
+                f"unknown loss {shown(kind)}; known are {', '.join(BUILT_IN)}, or module:name"
             )
         return kind
 

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from torch import Tensor
 
+from compress.fields import LARGEST_FACTOR, Number, Pattern
 from compress.outputs import OUTPUT_KINDS, OutputKind
 from compress.stages.terms import Scene, Term
 
@@ -31,7 +32,7 @@ def _listed(value: Any) -> Any:
 
 #: One path or glob of modules, or several: ``blocks.*`` is one level, not what lies below it.
 Paths = Annotated[
-    tuple[str, ...],
+    tuple[Pattern, ...],
     BeforeValidator(_listed),
     Field(min_length=1),
     WithJsonSchema(
@@ -50,8 +51,8 @@ class WeightSchedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    start: float = Field(alias="from", ge=0)
-    end: float = Field(alias="to", ge=0)
+    start: Number = Field(alias="from", ge=0, le=LARGEST_FACTOR)
+    end: Number = Field(alias="to", ge=0, le=LARGEST_FACTOR)
     schedule: Literal["linear", "cosine"] = "linear"
 
     @model_validator(mode="after")
@@ -73,7 +74,8 @@ def _sort_of_weight(value: Any) -> str:
 
 
 Weight = Annotated[
-    Annotated[float, Field(gt=0), Tag("number")] | Annotated[WeightSchedule, Tag("from-to")],
+    Annotated[Number, Field(gt=0, le=LARGEST_FACTOR), Tag("number")]
+    | Annotated[WeightSchedule, Tag("from-to")],
     Discriminator(_sort_of_weight),
 ]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compress.algorithms import losses as functions
 from compress.algorithms.attention import AttentionSource, attention_source
 from compress.algorithms.features import Adapter
+from compress.fields import Number
 from compress.stages.losses.base import LossBlock, Paths
 from compress.stages.losses.layers import AxisSetting, Seen, axes_of, mean_of, seen
 from compress.stages.terms import Answer, Layers, Scene, Term
@@ -82,7 +83,7 @@ class AttentionTransferLoss(ChannelsBlock):
     """Match where activations are strong (Zagoruyko and Komodakis 2017); any widths."""
 
     kind: Literal["attention-transfer"] = "attention-transfer"
-    power: float = Field(default=2.0, gt=0)
+    power: Number = Field(default=2.0, gt=0, le=100)
 
     def term(self, scene: Scene) -> Term:
         """Differences of attention, averaged over pairs."""

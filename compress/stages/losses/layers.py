@@ -25,9 +25,13 @@ from torch import Tensor, nn
 
 from compress.algorithms.features import channels_first
 from compress.errors import SelectorError
+from compress.fields import Whole
 from compress.stages.terms import Answer, Layers
 
 __all__ = ["AxisOfEach", "AxisSetting", "Seen", "axes_of", "mean_of", "seen"]
+
+
+_MOST_AXES = 64
 
 
 def _of_no_samples(axis: int) -> int:
@@ -37,10 +41,10 @@ def _of_no_samples(axis: int) -> int:
 
 
 Axis = Annotated[
-    int,
-    Field(strict=True),
+    Whole,
+    Field(ge=-_MOST_AXES, lt=_MOST_AXES),
     AfterValidator(_of_no_samples),
-    WithJsonSchema({"type": "integer", "not": {"const": 0}}),
+    WithJsonSchema({"type": "integer", "not": {"const": 0}, "minimum": -64, "maximum": 63}),
 ]
 
 

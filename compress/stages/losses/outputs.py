@@ -14,6 +14,7 @@ from compress.algorithms import losses as functions
 from compress.algorithms.features import capture, survey
 from compress.algorithms.losses.adversarial import Adversary
 from compress.errors import DataError, SelectorError
+from compress.fields import LARGEST_COUNT, LARGEST_FACTOR, LARGEST_RATE, Number, Whole
 from compress.inputs import forward
 from compress.outputs import CLASS_KINDS, OutputKind
 from compress.stages.losses.base import LossBlock, Paths, of_outputs
@@ -35,6 +36,8 @@ __all__ = [
     "TopKLoss",
 ]
 
+# Of a discriminator; its weights grow with the square.
+_WIDEST = 1024
 _OF_CLASSES = frozenset[OutputKind](CLASS_KINDS)
 
 
@@ -73,7 +76,7 @@ class ResponseLoss(LossBlock):
     implies: ClassVar[OutputKind | None] = "class-scores"
     takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["response"] = "response"
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
     def term(self, scene: Scene) -> Term:
         """KL at the temperature."""
@@ -86,7 +89,7 @@ class BinaryKlLoss(LossBlock):
     implies: ClassVar[OutputKind | None] = "independent-logits"
     takes: ClassVar[frozenset[OutputKind]] = frozenset({"independent-logits"})
     kind: Literal["binary-kl"] = "binary-kl"
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
     def term(self, scene: Scene) -> Term:
         """KL at the temperature."""
@@ -125,9 +128,9 @@ class DkdLoss(LossBlock):
     implies: ClassVar[OutputKind | None] = "class-scores"
     takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["dkd"] = "dkd"
-    alpha: float = Field(default=1.0, ge=0)
-    beta: float = Field(default=8.0, ge=0)
-    temperature: float = Field(default=4.0, gt=0)
+    alpha: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
+    beta: Number = Field(default=8.0, ge=0, le=LARGEST_FACTOR)
+    temperature: Number = Field(default=4.0, gt=0, le=LARGEST_FACTOR)
 
     def term(self, scene: Scene) -> Term:
         """Both parts."""
@@ -153,9 +156,9 @@ class DistLoss(LossBlock):
     implies: ClassVar[OutputKind | None] = "class-scores"
     takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["dist"] = "dist"
-    beta: float = Field(default=1.0, ge=0)
-    gamma: float = Field(default=1.0, ge=0)
-    temperature: float = Field(default=1.0, gt=0)
+    beta: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
+    gamma: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
+    temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
     def term(self, scene: Scene) -> Term:
         """Both correlations."""
@@ -173,8 +176,8 @@ class TopKLoss(LossBlock):
     implies: ClassVar[OutputKind | None] = "class-scores"
     takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["topk-kl"] = "topk-kl"
-    k: int = Field(default=100, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
+    k: Whole = Field(default=100, ge=1, le=LARGEST_COUNT)
+    temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
     def term(self, scene: Scene) -> Term:
         """KL over k classes and the rest."""
@@ -197,7 +200,7 @@ class SsimLoss(LossBlock):
 
     implies: ClassVar[OutputKind | None] = "image"
     kind: Literal["ssim"] = "ssim"
-    data_range: float = Field(default=1.0, gt=0)
+    data_range: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
     def term(self, scene: Scene) -> Term:
         """One minus SSIM."""
@@ -264,8 +267,8 @@ class AdversarialLoss(LossBlock):
 
     implies: ClassVar[OutputKind | None] = "image"
     kind: Literal["adversarial"] = "adversarial"
-    learning_rate: float = Field(default=2e-4, gt=0)
-    width: int = Field(default=32, ge=1)
+    learning_rate: Number = Field(default=2e-4, gt=0, le=LARGEST_RATE)
+    width: Whole = Field(default=32, ge=1, le=_WIDEST)
 
     def term(self, scene: Scene) -> Term:
         """The student's side; each call is also a step of the discriminator."""

@@ -18,6 +18,7 @@ from compress.algorithms.features import pooled
 from compress.algorithms.losses.checks import in_float32
 from compress.algorithms.losses.contrastive import Embedding
 from compress.errors import DataError
+from compress.fields import LARGEST_FACTOR, Number, Pattern, Whole
 from compress.stages.losses.base import LossBlock, of_outputs
 from compress.stages.losses.layers import AxisSetting, Seen, axes_of, mean_of, seen
 from compress.stages.terms import Answer, Question, Scene, Term, ask
@@ -28,8 +29,8 @@ __all__ = ["CrdLoss", "PktLoss", "RkdAngleLoss", "RkdDistanceLoss", "SimilarityL
 class RelationBlock(LossBlock):
     """``student`` and ``teacher``: the path of one layer of each, or neither for the outputs."""
 
-    student: str | None = None
-    teacher: str | None = None
+    student: Pattern | None = None
+    teacher: Pattern | None = None
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> RelationBlock:
@@ -112,8 +113,8 @@ class CrdLoss(RelationBlock):
     """
 
     kind: Literal["crd"] = "crd"
-    temperature: float = Field(default=0.07, gt=0)
-    width: int = Field(default=128, ge=1)
+    temperature: Number = Field(default=0.07, gt=0, le=LARGEST_FACTOR)
+    width: Whole = Field(default=128, ge=1, le=16_384)
     axis: AxisSetting | None = Field(
         default=None,
         description="The axis of channels where it cannot be told from the nets; samples are on 0.",

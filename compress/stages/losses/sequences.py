@@ -21,6 +21,7 @@ from compress.algorithms.batches import Batch
 from compress.algorithms.decoding import NextToken, beam_search, padded, sample
 from compress.algorithms.losses.checks import same_outputs
 from compress.errors import DataError
+from compress.fields import LARGEST_COUNT, Number, Whole
 from compress.inputs import Inputs, forward
 from compress.outputs import CLASS_KINDS, OutputKind
 from compress.stages.base import Teacher
@@ -66,8 +67,8 @@ class ContinuationBlock(LossBlock):
     takes_logits: ClassVar[bool] = True
     implies: ClassVar[OutputKind | None] = "tokens"
     takes: ClassVar[frozenset[OutputKind]] = frozenset(CLASS_KINDS)
-    prompt: int = Field(default=16, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
+    prompt: Whole = Field(default=16, ge=1, le=LARGEST_COUNT)
+    tokens: Whole | None = Field(default=None, ge=1, le=LARGEST_COUNT)
 
     def span(self, scene: Scene) -> _Span:
         """The tokens that are made, once both nets are seen to be fit for it.
@@ -135,7 +136,7 @@ class SequenceLoss(ContinuationBlock):
     """
 
     kind: Literal["sequence"] = "sequence"
-    beams: int = Field(default=1, ge=1)
+    beams: Whole = Field(default=1, ge=1, le=1024)
 
     def term(self, scene: Scene) -> Term:
         """Cross-entropy on what the teacher has decoded."""
@@ -166,8 +167,8 @@ class GkdLoss(ContinuationBlock):
     """
 
     kind: Literal["gkd"] = "gkd"
-    beta: float = Field(default=0.5, ge=0, le=1)
-    on_policy: float = Field(default=0.5, ge=0, le=1)
+    beta: Number = Field(default=0.5, ge=0, le=1)
+    on_policy: Number = Field(default=0.5, ge=0, le=1)
 
     def term(self, scene: Scene) -> Term:
         """The divergence, on a text that may be the student's own."""

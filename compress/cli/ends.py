@@ -1,0 +1,116 @@
+"""How a command ends when it is asked to: signals become one exception, and the last word."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import sys
+import threading
+import time
+
+TYPE_CHECKING = False  # see the package: starting up is to be cheap
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Any
+
+__all__ = ["Ends", "Interrupted", "heeded"]
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+# The same wish, said again at once: what is being saved meanwhile is not disturbed.
+_AGAIN_S = 2.0
+# Native code that computes without end never comes back to hear of a signal.
+_PATIENCE_S = 10.0
+_TOGETHER_S, _LOOK_S = 1.0, 0.05
+_FAILED = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the program to end; the message is the signal's name."""
+
+
+class Ends:
+    """What signals have asked for. ``name`` is that of the first signal, if there was one.
+
+    The first raises :class:`Interrupted` in the main thread. If that thread does not hear of it for
+    ten seconds, since native code computes there, the process ends at once.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._raised_s = self._heard_s = -math.inf
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Raise, unless the same was asked a moment ago."""
+        self._heard_s = now_s = time.monotonic()
+        if now_s - self._raised_s < _AGAIN_S:
+            return
+        self._raised_s = now_s
+        self.name = self.name or signal.Signals(number).name
+        raise Interrupted(signal.Signals(number).name)
+
+    def watch(self, reader: int, numbers: frozenset[int]) -> None:
+        """End the process if a signal, told of through ``reader``, is not heard of."""
+        while (told := os.read(reader, 1)) and told[0] != 0:
+            if told[0] in numbers and not self._hears(time.monotonic()):
+                said = (
+                    f"compresskit: ended by {signal.Signals(told[0]).name} in the middle of a "
+                    "computation that could not be interrupted; what was finished is kept.\n"
+                )
+                with contextlib.suppress(OSError):
+                    os.write(2, said.encode())
+                os._exit(_FAILED)
+
+    def _hears(self, asked_s: float) -> bool:
+        # Two signals that come together are heard of once, perhaps before the second is read here.
+        while self._heard_s < asked_s - _TOGETHER_S:
+            if time.monotonic() - asked_s > _PATIENCE_S:
+                return False
+            time.sleep(_LOOK_S)
+        return True
+
+
+@contextlib.contextmanager
+def heeded() -> Iterator[Ends]:
+    """Within it, SIGINT, SIGTERM and SIGHUP raise :class:`Interrupted` in the main thread.
+
+    A signal that the process was started to ignore, as by ``nohup``, stays ignored. In another
+    thread than the main one nothing is changed.
+    """
+    ends = Ends()
+    if threading.current_thread() is not threading.main_thread():
+        yield ends
+        return
+    earlier: dict[int, Any] = {}
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+            earlier[number] = signal.signal(number, ends.handle)
+    try:
+        with _watched(ends, frozenset(map(int, earlier))):
+            yield ends
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _watched(ends: Ends, numbers: frozenset[int]) -> Iterator[None]:
+    if sys.platform == "win32":  # its wake-up takes a socket
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    watcher = threading.Thread(target=ends.watch, args=(reader, numbers), daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writer, b"\0")
+        watcher.join()
+        os.close(reader)
+        os.close(writer)

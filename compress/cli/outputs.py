@@ -1,0 +1,128 @@
+"""What a command is about to write, looked at before it does anything else."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from compress.atomic import sweep_beside
+from compress.environment import process_index
+from compress.errors import RecipeError, RecordError
+from compress.ours import (
+    BUNDLE,
+    RAW,
+    RESULT,
+    Kind,
+    check_models,
+    check_output,
+    check_report,
+    check_run_folder,
+)
+from compress.record import RECORD_NAME, Record
+from compress.scratch import sweep_scratch
+
+__all__ = ["check_outputs", "check_run"]
+
+
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """See that nothing that this tool did not write is in the way of the command's outputs.
+
+    Links that an output is reached by are followed: ``arguments`` names what they lead to then.
+
+    Raises:
+        RecipeError: a file is there that would be replaced.
+        RecordError: a folder for a run holds something that is none.
+    """
+    sweep_scratch()
+    check = _CHECKS.get(arguments.command)
+    if check is not None and process_index() == 0:  # of a launch, only the first process writes
+        check(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None:  # without it the name comes from the recipe; see `run`
+        check_run(Path(arguments.out))
+
+
+def check_run(folder: Path) -> None:
+    """See that a run may be kept in ``folder``, and its report beside it.
+
+    Raises:
+        RecordError: it holds something that is no run.
+        RecipeError: a file of a report's name is there that this tool did not write.
+    """
+    check_run_folder(folder)
+    check_report(folder)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    runs = [Path(given) for given in arguments.runs]
+    if arguments.out is not None or len(runs) > 1:
+        check_report(Path(arguments.out or "overlay"), of_several=len(runs) > 1)
+    else:
+        check_report(_folder_of(runs[0]))
+
+
+def _folder_of(given: Path) -> Path:
+    return given if os.path.isdir(given) else given.parent
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    inputs = [Path(model) for model in arguments.models]
+    inputs += [Path(given) for given in (arguments.inputs,) if given]
+    if arguments.json is not None:
+        arguments.json = str(_checked(arguments.json, RESULT, "--json", inputs))
+    if arguments.raw is not None:
+        arguments.raw = str(_checked(arguments.raw, RAW, "--raw", inputs))
+    if arguments.keep is not None and arguments.suite:
+        _check_keep(arguments)
+
+
+def _checked(given: str, kind: Kind, option: str, inputs: Iterable[Path] = ()) -> Path:
+    path = check_output(Path(given), kind, option, inputs)
+    sweep_beside(path)
+    return path
+
+
+def _check_keep(arguments: argparse.Namespace) -> None:
+    from compress.suite import suite_of
+    from compress.suite.nets import FORMATS
+
+    nets = suite_of(arguments.suite).nets
+    names = [f"{net.name}-{format}.onnx" for net in nets for format in FORMATS]
+    check_models(Path(arguments.keep), names, "--keep")
+
+
+def _bundle(arguments: argparse.Namespace) -> None:
+    if arguments.out is None:
+        with suppress(RecordError):  # which the command itself raises
+            arguments.out = f"{Record.load(Path(arguments.run)).name}.zip"
+    if arguments.out is not None:
+        arguments.out = str(_checked(arguments.out, BUNDLE, "--out"))
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    folder = _folder_of(Path(arguments.run))
+    if os.path.exists(folder / RECORD_NAME):
+        check_report(folder, "RUN")
+
+
+def _new(arguments: argparse.Namespace) -> None:
+    path = Path(arguments.path)
+    if path.suffix and path.suffix.lower() not in (".yaml", ".yml"):
+        raise RecipeError(
+            f"{path}: a recipe is no {path.suffix} file; give a name that ends in .yaml."
+        )
+
+
+_CHECKS = {
+    "run": _run,
+    "report": _report,
+    "bench": _bench,
+    "bundle": _bundle,
+    "merge": _merge,
+    "new": _new,
+}

@@ -1,0 +1,31 @@
+"""What a person gave, for a sentence: on one line, and short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["clipped", "shown"]
+
+_MOST_CHARACTERS = 80
+
+
+def shown(value: Any, most: int = _MOST_CHARACTERS) -> str:
+    """The value as Python writes it, with its middle left out where it is long."""
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4 * most:
+        return f"a whole number of {value.bit_length():,} bits"
+    if isinstance(value, str) and len(value) > most:
+        return repr(clipped(value, most))
+    # No more of a container is written than is shown, whatever it holds.
+    if isinstance(value, (list, tuple)) and len(value) > most:
+        return f"a list of {len(value):,} entries"
+    if isinstance(value, dict) and len(value) > most:
+        return f"a mapping of {len(value):,} keys"
+    return clipped(repr(value), most)
+
+
+def clipped(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """The text on one line, with its middle left out where it is over ``most`` characters long."""
+    if len(text) > most:
+        front = most // 2
+        text = f"{text[:front]}...{text[len(text) - (most - front) + 3 :]}"
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

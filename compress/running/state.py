@@ -1,0 +1,35 @@
+"""What a run carries with it, in the process that leads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from compress.record import Record
+from compress.running.content import Content
+from compress.running.job import Job, Progress
+from compress.running.measuring import Bench, Entry
+from compress.running.results import Results
+
+__all__ = ["RunState"]
+
+
+@dataclass
+class RunState:
+    """One run by the process that leads it."""
+
+    job: Job
+    progress: Progress
+    content: Content
+    results: Results
+    bench: Bench
+    record: Record
+    earlier: Record | None
+    entries: list[Entry] = field(default_factory=list)
+    is_rehearsed: bool = False
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """For the log and for whoever observes."""
+        self.job.folder.log(event)
+        self.job.observer(event)
