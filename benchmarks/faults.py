@@ -24,15 +24,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from claims import RESULTS, Claim, at_least, at_most, write
-from trials import each
+from trials import add, known
 
 from compress.artifact import file_sha256
 
@@ -164,8 +166,7 @@ def damage(folder: Path, kind: str, draw: random.Random) -> list[Path]:
 def fault(ground: Ground, trial: Trial) -> dict[str, Any]:
     """Damage a copy of the run, repeat the command, and look at what is there then."""
     draw = random.Random(f"{trial['kind']}/{trial['number']}")
-    out = ground.root / "run"
-    shutil.rmtree(out, ignore_errors=True)
+    out = ground.root / f"{trial['kind']}-{trial['number']}"
     shutil.copytree(ground.good, out)
     touched = damage(out, trial["kind"], draw)
     damaged = {path: content_of(out / path) for path in touched}
@@ -192,8 +193,7 @@ def content_of(path: Path, most: int | None = None) -> bytes | None:
 def killed(ground: Ground, trial: Trial) -> dict[str, Any]:
     """End an unfinished run at a random moment, and repeat the command."""
     draw = random.Random(f"{trial['kind']}/{trial['number']}")
-    out = ground.root / "killed"
-    shutil.rmtree(out, ignore_errors=True)
+    out = ground.root / f"{trial['kind']}-{trial['number']}"
     process = start(ground.root, out, "none")
     time.sleep(draw.uniform(0.1, 0.9) * ground.whole_s)
     began_s = time.perf_counter()
@@ -239,8 +239,7 @@ def is_gone(pid: int, until_s: float) -> bool:
 
 def at_once(ground: Ground, trial: Trial) -> dict[str, Any]:
     """Two processes that begin together: in one run folder, or in two with one store."""
-    place = ground.root / "at-once"
-    shutil.rmtree(place, ignore_errors=True)
+    place = ground.root / f"{trial['kind']}-{trial['number']}"
     is_one = trial["kind"] == "folder"
     outs = [place / ("one" if is_one else str(number)) for number in range(2)]
     store = "none" if is_one else str(place / "store")
@@ -268,9 +267,26 @@ def tried(ground: Ground, trial: Trial) -> dict[str, Any]:
     """One trial."""
     kind = trial["kind"]
     do = fault if kind in FAULTS else killed if kind in SIGNALS else at_once
-    found = do(ground, trial)
-    print(json.dumps({**trial, **found}), flush=True)
+    found = {**trial, **do(ground, trial)}
+    shutil.rmtree(ground.root / f"{trial['kind']}-{trial['number']}", ignore_errors=True)
+    print(json.dumps(found), flush=True)
     return found
+
+
+def all_tried(ground: Ground, counts: Mapping[str, int], kept: Path) -> list[Trial]:
+    """All trials, two at a time; those in the file ``kept`` are not done again."""
+    done, lock = known(kept), threading.Lock()
+
+    def one(trial: Trial) -> Trial:
+        found = next((old for old in done if trial.items() <= old.items()), None)
+        if found is None:
+            found = tried(ground, trial)
+            with lock:
+                add(kept, found)
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(one, plan(counts)))
 
 
 def claims_of(rows: list[Trial], counts: Mapping[str, int]) -> Iterator[Claim]:
@@ -321,7 +337,7 @@ def main() -> None:
     kept = arguments.results / "faults.partial.jsonl"
     with tempfile.TemporaryDirectory(prefix="compresskit-faults-") as folder:
         ground = prepared(Path(folder))
-        rows = list(each(plan(counts), lambda trial: tried(ground, trial), kept))
+        rows = all_tried(ground, counts, kept)
     raw = {"recipe": RECIPE, "rows": rows, "whole_s": ground.whole_s}
     write("faults", raw, list(claims_of(rows, counts)), arguments.results, table(rows))
     kept.unlink()
