@@ -1,5 +1,6 @@
 """Processes that are ended from outside, and what is left of them."""
 
+import fcntl
 import json
 import os
 import re
@@ -381,6 +382,8 @@ def test_what_a_kill_leaves_is_no_obstacle(place, run, tmp_path):
 
 def test_output_that_nobody_reads_ends_in_silence(start):
     process = start(MAIN, "schema", stdout=subprocess.PIPE)
+    # The schema fits into a pipe of the usual size, and would all be written before it is closed.
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
     process.stdout.read(1)
     process.stdout.close()
     process.stdout = None
