@@ -20,6 +20,7 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 from compress.errors import RecipeError
+from compress.files import size_words
 from compress.measure.worker import free_memory_bytes
 
 __all__ = ["check_buildable", "within_memory"]
@@ -28,7 +29,6 @@ __all__ = ["check_buildable", "within_memory"]
 _MOST_MODULES = 10_000
 #: A net is copied, and trained with a gradient and two moments, or written to a file.
 _TIMES_IN_USE = 4
-_MIB, _GIB = 2**20, 2**30
 _DRAWS = frozenset({"normal_", "uniform_", "bernoulli_", "exponential_", "trunc_normal_"})
 # What torch says of a shape whose bytes no whole number of 64 bits can count.
 _OF_SIZE = ("overflow", "too large", "too big")
@@ -119,8 +119,8 @@ def _counted(free: float) -> Iterator[None]:
         seen[1] += taken
         if seen[1] * _TIMES_IN_USE > free:
             raise _TooLarge(
-                f"its weights would take over {_amount(seen[1])}, in use some {_TIMES_IN_USE} "
-                f"times as much, and {_amount(free)} of memory are free"
+                f"its weights would take over {size_words(seen[1])}, in use some {_TIMES_IN_USE} "
+                f"times as much, and {size_words(free)} of memory are free"
             )
 
     hooks = (
@@ -132,7 +132,3 @@ def _counted(free: float) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _amount(size: float) -> str:
-    return f"{size / _GIB:,.1f} GiB" if size >= _GIB else f"{size / _MIB:,.1f} MiB"

@@ -12,12 +12,13 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from compress.errors import CompressError
+from compress.quoting import on_one_line
 
 __all__ = ["Refusal", "memory_bytes", "named", "on_one_line", "opened", "parse_json"]
 __all__ += ["read_bounded", "read_json", "read_text", "regular_file", "size_words"]
@@ -26,6 +27,8 @@ __all__ += ["read_bounded", "read_json", "read_text", "regular_file", "size_word
 Refusal = type[CompressError]
 
 _BLOCK_BYTES = 1 << 20
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _MOST_CHARACTERS = 300
 _MOST_VALUES = 4_000_000
 _KINDS = (
@@ -45,11 +48,6 @@ _CAUSES = {
     errno.EMFILE: "this process has too many files open to read it",
     errno.ENFILE: "this machine has too many files open to read it",
 }
-
-
-def on_one_line(text: str) -> str:
-    """The text with escapes in place of line ends, control characters and stray bytes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def named(path: object) -> str:
@@ -110,20 +108,39 @@ def opened(
             raise error(f"{where}{named(path)}: {_why(path, cause)}.") from cause
 
 
-def _open(path: Path, error: Refusal, most_bytes: int | None, where: str) -> BinaryIO:
+def descriptor_of(
+    path: Path, check: Callable[[os.stat_result], None], *, follow: bool = True
+) -> int:
+    """A descriptor to read a file by, without waiting for anybody.
+
+    Args:
+        path: of the file.
+        check: raises where it is not one to be read. It looks twice: before, since to open a device
+            may do something to it, and once it is open, since another thing may lie there by then.
+        follow: whether it may be a link.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    check(os.stat(path, follow_symlinks=follow))
+    descriptor = os.open(path, _READ | (0 if follow else _NO_LINK))
     try:
-        problem = _problem(os.stat(path), most_bytes)
-        if not problem:
-            # What lies there may be another thing by now: a pipe must not be waited for.
-            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            stream = os.fdopen(os.open(path, flags), "rb")
-            problem = _problem(os.fstat(stream.fileno()), most_bytes)
-            if not problem:
-                return stream
-            stream.close()
+        check(os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open(path: Path, error: Refusal, most_bytes: int | None, where: str) -> BinaryIO:
+    def check(found: os.stat_result) -> None:
+        if problem := _problem(found, most_bytes):
+            raise error(f"{where}{named(path)}: {problem}.")
+
+    try:
+        return os.fdopen(descriptor_of(path, check), "rb")
     except (OSError, ValueError) as cause:
         raise error(f"{where}{named(path)}: {_why(path, cause)}.") from cause
-    raise error(f"{where}{named(path)}: {problem}.")
 
 
 def read_bounded(path: Path, most_bytes: int, error: Refusal, *, where: str = "") -> bytes:

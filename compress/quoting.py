@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False  # the command line begins here too, and typing takes long to import
+if TYPE_CHECKING:
+    from typing import Any
 
-__all__ = ["clipped", "shown"]
+__all__ = ["clipped", "on_one_line", "shown"]
 
 _MOST_CHARACTERS = 80
 
@@ -28,4 +30,9 @@ def clipped(text: str, most: int = _MOST_CHARACTERS) -> str:
     if len(text) > most:
         front = most // 2
         text = f"{text[:front]}...{text[len(text) - (most - front) + 3 :]}"
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return on_one_line(text)
+
+
+def on_one_line(text: str, keep: str = "") -> str:
+    """The text with escapes for line ends, control characters and stray bytes, but for ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)

@@ -20,15 +20,23 @@ _NAME = re.compile(rf"{_PREFIX}([0-9a-f]{{8}}-[0-9]+)-\w+")
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[str]:
-    """A new folder where the system keeps temporary files; it is gone afterwards.
+def scratch(beside: Path | None = None) -> Iterator[str]:
+    """A new folder; it is gone afterwards.
+
+    Args:
+        beside: the folder to make it in; by default where the system keeps temporary files.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: there is no room for temporary files.
+        OSError: it cannot be made in ``beside``.
     """
     try:
-        made = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{mark()}-", ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(
+            prefix=f"{_PREFIX}{mark()}-", dir=beside, ignore_cleanup_errors=True
+        )
     except OSError as error:
+        if beside is not None:
+            raise
         raise StorageError(
             f"temporary files cannot be written ({error.strerror or error}); free some space, or "
             "set TMPDIR to a folder that can be written."
@@ -37,11 +45,11 @@ def scratch() -> Iterator[str]:
         yield folder
 
 
-def sweep_scratch() -> list[Path]:
+def sweep_scratch(beside: Path | None = None) -> list[Path]:
     """Remove this user's folders of :func:`scratch` whose process is gone; returns them."""
     removed = []
     with contextlib.suppress(OSError):
-        for entry in os.scandir(tempfile.gettempdir()):
+        for entry in os.scandir(beside or tempfile.gettempdir()):
             found = _NAME.fullmatch(entry.name)
             if found is None or not entry.is_dir(follow_symlinks=False) or not is_gone(found[1]):
                 continue

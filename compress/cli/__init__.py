@@ -15,8 +15,9 @@ import sys
 from compress.cli.ends import Ends, Interrupted, heeded
 from compress.cli.numbers import number, whole
 from compress.cli.refusals import exit_code, in_a_sentence
-from compress.cli.streams import discard, in_one_line, open_closed_ones, readable
+from compress.cli.streams import discard, open_closed_ones, readable
 from compress.errors import CompressError, ProcessError, RecipeError, in_words
+from compress.quoting import on_one_line
 
 TYPE_CHECKING = False  # typing itself takes a tenth of the time of `--help` to import
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def _interrupted(error: KeyboardInterrupt, command: str) -> int:
 
 def _complain(message: str) -> None:
     with contextlib.suppress(OSError):  # nobody is left to hear it
-        print(f"compresskit: {in_one_line(message)}", file=sys.stderr)
+        text = on_one_line(message, keep="\t")
+        print(f"compresskit: {text}", file=sys.stderr)
 
 
 def _is_follower() -> bool:

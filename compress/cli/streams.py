@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-__all__ = ["discard", "in_one_line", "open_closed_ones", "readable"]
+__all__ = ["discard", "open_closed_ones", "readable"]
 
 _ERRORS = "compresskit-plain"
 # What tables and sentences use beyond ASCII.
@@ -93,12 +93,3 @@ def discard() -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
-
-
-def in_one_line(text: str) -> str:
-    """``text`` without what moves a terminal's cursor, such as the newline in a file's name."""
-    return "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -10,7 +10,7 @@ from compress.fingerprints.arrays import DataMemory
 from compress.fingerprints.code import code_fingerprint, module_definition
 from compress.fingerprints.data import data_fingerprint
 from compress.fingerprints.files import FileMemory, file_fingerprint
-from compress.fingerprints.named import named_files
+from compress.fingerprints.named import leaves, named_files
 from compress.fingerprints.package import package_source
 from compress.fingerprints.walk import Unstable
 
@@ -21,6 +21,7 @@ __all__ = [
     "code_fingerprint",
     "data_fingerprint",
     "file_fingerprint",
+    "leaves",
     "module_definition",
     "named_files",
     "package_source",

@@ -13,7 +13,7 @@ from compress.files import named
 from compress.fingerprints.files import FileMemory
 from compress.recipe_file import located
 
-__all__ = ["named_files"]
+__all__ = ["leaves", "named_files"]
 
 _MOST_FILES = 20_000
 # What an ONNX file begins with: the field of its version.
@@ -38,17 +38,23 @@ def named_files(settings: Any, memory: FileMemory | None = None) -> list[str]:
     return found
 
 
+def leaves(settings: Any) -> Iterator[Any]:
+    """The values in settings, in order, at any depth of mappings and lists."""
+    if isinstance(settings, Mapping):
+        settings = tuple(settings.values())
+    if not isinstance(settings, (list, tuple)):
+        yield settings
+        return
+    for value in settings:
+        yield from leaves(value)
+
+
 def _named(settings: Any, memory: FileMemory) -> Iterator[str]:
-    if isinstance(settings, Path):
-        place = located(settings)
-        is_folder = stat.S_ISDIR(_mode(place))
-        yield from _of_folder(place, memory) if is_folder else _of_file(place, memory)
-    elif isinstance(settings, Mapping):
-        for value in settings.values():
-            yield from _named(value, memory)
-    elif isinstance(settings, (list, tuple)):
-        for value in settings:
-            yield from _named(value, memory)
+    for path in leaves(settings):
+        if isinstance(path, Path):
+            place = located(path)
+            is_folder = stat.S_ISDIR(_mode(place))
+            yield from _of_folder(place, memory) if is_folder else _of_file(place, memory)
 
 
 def _of_file(path: Path, memory: FileMemory) -> Iterator[str]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,6 +49,7 @@ from compress.lower.parity import check_parity, least_r_squared, simulated_outpu
 from compress.lower.ranges import Range
 from compress.lower.recurrent import substitutions
 from compress.numerics import LayerFormat, weight_bits
+from compress.scratch import scratch
 
 __all__ = ["lower"]
 
@@ -224,7 +224,7 @@ def _write(path: Path, work: Work) -> Artifact:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Checked in a folder of its own and then moved: a bad file never stands at ``path``.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with scratch(path.parent) as folder:
             draft = Path(folder) / path.name
             save(ir.to_proto(encoded.model), draft)
             parity = check_parity(

@@ -7,7 +7,6 @@ of it, since a QuantizeLinear in a file promises nothing.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from compress.lower.census_macs import batch_of, count_macs
 from compress.lower.census_run import Ran, observe
 from compress.lower.census_weights import Weights, count_weights, read_file
 from compress.operators import MOVES, PRODUCTS, is_int8
+from compress.scratch import scratch
 
 __all__ = ["census_notes", "take_census", "uncounted_note"]
 
@@ -51,7 +51,7 @@ def take_census(path: Path, *, batch: int | None = None) -> Census:
     """
     operators, size, weights = _contents(path)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch() as folder:
             after = observe(path, Path(folder), optimised=True)
             before = observe(path, Path(folder), optimised=False)
     except UnicodeDecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import onnxruntime as ort
 
 from compress.errors import LoweringError
 from compress.lower.files import save
+from compress.scratch import scratch
 
 __all__ = ["open_exposed", "open_session", "run"]
 
@@ -59,7 +59,7 @@ def open_exposed(model: onnx.ModelProto, names: Sequence[str], level: Any) -> An
     exposed.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
     options = ort.SessionOptions()
     options.graph_optimization_level = level
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         path = Path(folder) / "model.onnx"
         save(exposed, path)
         return open_session(path, options)

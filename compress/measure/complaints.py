@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from compress.files import on_one_line
 from compress.pareto.words import size
+from compress.quoting import on_one_line
 
 __all__ = ["is_about_inputs", "plain_complaint"]
 

@@ -25,6 +25,7 @@ from compress.atomic import sweep
 from compress.errors import RecordError, StorageError
 from compress.pareto import front_facts
 from compress.record import RECORD_NAME, Record
+from compress.scratch import sweep_scratch
 
 __all__ = ["RunFolder"]
 
@@ -69,6 +70,8 @@ class RunFolder:
             RecordError: the folder holds a run of another recipe, or something that is no run.
             StorageError: the folder cannot be made.
         """
+        for stage in self.root.glob("stages/*/"):
+            sweep_scratch(stage)
         if fresh:
             self.clear()
         try:

@@ -8,7 +8,6 @@ teacher answers about their own part of the data.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
@@ -20,6 +19,7 @@ from compress.candidate import FILES
 from compress.errors import ProcessError
 from compress.record import Record
 from compress.running.job import Job, Progress, Work, load_candidate
+from compress.scratch import scratch
 from compress.stages.base import carry_out
 
 __all__ = ["follow", "tell_candidate", "tell_end", "tell_stage"]
@@ -85,7 +85,7 @@ _GONE = (
 
 
 def _receive(job: Job, progress: Progress, index: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         for name in FILES:
             (Path(folder) / name).write_bytes(progress.processes.share())
         after = load_candidate(job, Path(folder), progress.candidate)

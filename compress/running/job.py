@@ -145,10 +145,6 @@ class Progress:
             processes=self.processes if trains(job.stages[index - 1]) else ALONE,
         )
 
-    def copy(self) -> Progress:
-        """The same place in the run, to rehearse from."""
-        return replace(self)
-
     def advance(self, stage: Stage, after: Candidate) -> None:
         """Move past a stage."""
         old = quantizable_layers(self.origin.module)

@@ -22,6 +22,7 @@ from compress.fingerprints import (
     FileMemory,
     Unstable,
     code_fingerprint,
+    leaves,
     named_files,
     package_source,
 )
@@ -88,16 +89,14 @@ class Dependencies:
         """32 hex digits; ``None`` where something has no stable content."""
         if self.unknown:
             return None
-        text = json.dumps(self.facts, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return _digest(self.facts)
 
     @property
     def answers(self) -> str:
         """Identifies what a teacher is shown, and its code; new each time where that is unknown."""
         if self.unknown:
             return uuid4().hex
-        text = json.dumps([self.facts.get(name) for name in _SHOWN], sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return _digest([self.facts.get(name) for name in _SHOWN])
 
     def changed(self, before: Mapping[str, Any]) -> str:
         """What is another than in ``before``, as a clause; empty where nothing is."""
@@ -246,6 +245,11 @@ def of_measurement(
     return gathered.done()
 
 
+def _digest(facts: Any) -> str:
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def _plain(settings: Any) -> Any:
     """Settings as JSON values; a file is what is in it, wherever it lies."""
     if isinstance(settings, Path):
@@ -264,15 +268,10 @@ def _packages(content: Content, less: frozenset[str]) -> dict[str, Any]:
 
 def _named_code(settings: Any, references: CodeReferences) -> Iterator[Any]:
     """The functions and classes that settings name."""
-    if isinstance(settings, str):
-        if is_reference(settings) and settings.partition(":")[0] in references.allowed:
-            yield references.resolve(settings, settings)
-    elif isinstance(settings, Mapping):
-        for value in settings.values():
-            yield from _named_code(value, references)
-    elif isinstance(settings, (list, tuple)):
-        for value in settings:
-            yield from _named_code(value, references)
+    for text in leaves(settings):
+        is_code = isinstance(text, str) and is_reference(text)
+        if is_code and text.partition(":")[0] in references.allowed:
+            yield references.resolve(text, text)
 
 
 def _versions(now: Mapping[str, str], before: Any) -> str:

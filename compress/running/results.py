@@ -223,8 +223,7 @@ class Results:
             if is_there:
                 write_atomically(place.manifest, entry.dumps())
         finally:
-            for note in self._store.take_notes():
-                self._tell(note)
+            self._pass_on_notes()
         return entry if is_there else None
 
     def _keep(
@@ -242,5 +241,8 @@ class Results:
         write_atomically(place.manifest, entry.dumps())
         if depends.key is not None:
             self._store.put(entry, place.path_of)
+        self._pass_on_notes()
+
+    def _pass_on_notes(self) -> None:
         for note in self._store.take_notes():
             self._tell(note)

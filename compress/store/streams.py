@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.files import descriptor_of
+
 __all__ = [
     "FileFacts",
     "NotRegular",
@@ -25,8 +27,6 @@ __all__ = [
 
 _CHUNK_BYTES = 1 << 20
 _BINARY = getattr(os, "O_BINARY", 0)
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,7 @@ def open_regular(path: Path, *, follow: bool) -> int:
         NotRegular: it is something else, or a link and ``follow`` is false.
         OSError: it cannot be opened.
     """
-    # Looked at first, since opening a device may do something to it; and once more when open.
-    _check(os.stat(path, follow_symlinks=follow))
-    descriptor = os.open(path, _READ | (0 if follow else _NO_LINK))
-    try:
-        _check(os.fstat(descriptor))
-    except NotRegular:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return descriptor_of(path, _check, follow=follow)
 
 
 def _check(found: os.stat_result) -> None:

@@ -14,8 +14,9 @@ PACKAGE = ROOT / "compress"
 LEVELS: list[set[str]] = [
     {"__init__"},  # names only: it imports nothing until it is asked for one
     {"errors"},
-    {"outputs", "fields", "quoting", "files", "atomic"},
-    {"recipe_text", "archives", "scratch"},
+    {"outputs", "fields", "quoting", "atomic"},
+    {"files", "scratch"},
+    {"recipe_text", "archives"},
     {"select", "references", "artifact", "operators", "task", "environment", "recipe_file"},
     {"numerics", "invariants", "record", "inputs", "plain", "ties", "weights"},
     {"saved", "hub_folder", "ours"},

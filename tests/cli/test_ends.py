@@ -15,10 +15,11 @@ import pytest
 from compress.cli import main
 from compress.cli.ends import Interrupted, heeded
 from compress.cli.progress import Progress
-from compress.cli.streams import in_one_line, readable
+from compress.cli.streams import readable
 from compress.environment import process_index
 from compress.errors import StorageError
 from compress.measure.rawlog import RawLog
+from compress.quoting import on_one_line
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_every_terminal_shows_something(encoding, shown, monkeypatch):
 
 
 def test_a_file_name_cannot_move_the_cursor():
-    assert in_one_line("a\nb\r\x1b[2J\x07 é×\t.") == "a\\nb\\r\\x1b[2J\\x07 é×\t."
+    assert on_one_line("a\nb\r\x1b[2J\x07 é×\t.", keep="\t") == "a\\nb\\r\\x1b[2J\\x07 é×\t."
 
 
 @pytest.mark.parametrize("columns", ["1", "2", "0", "-3", "many"])

@@ -2,11 +2,14 @@
 
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 from compress import QuantizeStage, Recipe, Record
+from compress.atomic import mark
 from compress.stages import TrainStage
 from compress.store import Entry
 
@@ -154,6 +157,20 @@ def test_a_manifest_that_somebody_else_wrote_is_not_used(
     record, _, _ = again(candidate, task, target, tmp_path, "none", edit)
     assert record.status == "done"
     assert facts_of(record) == facts_of(finished[0])
+
+
+def test_what_a_killed_lowering_left_is_removed(finished, candidate, task, target, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    machine = mark().rpartition("-")[0]
+    name = f"compresskit-{machine}-{gone.pid}-draft"
+
+    def edit(folder):
+        (folder / "stages/01-train" / name).mkdir()
+        (folder / "stages/01-train" / name / "model.onnx").write_text("half of it")
+
+    _, _, found = again(candidate, task, target, tmp_path, tmp_path / "store", edit)
+    assert not [path for path in found if name in path.parts]
 
 
 def test_a_log_keeps_its_whole_lines_after_a_kill(finished, candidate, task, target, tmp_path):

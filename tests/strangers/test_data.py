@@ -27,6 +27,8 @@ from compress.tasks.language import make_task as make_language
 from compress.tasks.text import read_lines
 from compress.tasks.wordnet import FILES, read_glosses
 
+from .results import RESULT
+
 # -- IDX --------------------------------------------------------------------------------------
 
 IDX = IdxFile("i.gz", (6, 4), "0" * 64)
@@ -402,17 +404,6 @@ def test_a_line_that_is_no_sense_is_named(line, tmp_path, refused):
 
 # -- results of devices -----------------------------------------------------------------------
 
-RESULT = {
-    "schema": 1,
-    "kind": "compresskit-result",
-    "bundle_sha256": "0" * 64,
-    "record": "r",
-    "target": "t",
-    "mode": "quick",
-    "rows": [{"index": 0, "stage": "input", "sha256": "0" * 64}],
-    "samples": {"count": 1, "of": 1},
-    "lines": [],
-}
 RESULTS = [
     ({"rows": []}, "rows: Tuple should have at least 1 item"),
     ({"rows": RESULT["rows"] * 1001}, "rows: Tuple should have at most 1000 items"),

@@ -27,6 +27,8 @@ from compress.measure.arrays import read_arrays
 from compress.stages.onnx_teacher import open_teacher
 from compress.tasks.idx import IdxFile, read_idx
 
+from .results import RESULT
+
 fuzz = settings(max_examples=60, derandomize=True, deadline=None)
 
 EDITS = st.lists(
@@ -260,17 +262,7 @@ def test_configurations(place):
 
 def test_results(place):
     session = {"kind": "session", "schema": 1, "session": {"models": [{"sha256": "0" * 64}]}}
-    facts = {
-        "schema": 1,
-        "kind": "compresskit-result",
-        "bundle_sha256": "0" * 64,
-        "record": "r",
-        "target": "t",
-        "mode": "quick",
-        "rows": [{"index": 0, "stage": "input", "sha256": "0" * 64}],
-        "samples": {"count": 1, "of": 1},
-        "lines": [session, {"kind": "environment", "cpu": "x"}],
-    }
+    facts = {**RESULT, "lines": [session, {"kind": "environment", "cpu": "x"}]}
 
     @fuzz
     @given(st.integers(0, 99), VALUES)
