@@ -44,13 +44,13 @@ from torch.nn import functional as F
 from trials import each
 
 from compress import Recipe
-from compress.references import CodeReferences
+from compress.config.references import CodeReferences
+from compress.distillation.teachers import frozen_teacher
+from compress.models.build import build_module
 from compress.stages import Context
-from compress.stages.teachers import frozen_teacher
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset, first
 from compress.zoo import build
-from compress.zoo.building import build_module
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "fashion-mnist-kd.yaml"
 STUDENT = {"width": 8, "blocks": 1, "stem_stride": 2}  # that of the recipe

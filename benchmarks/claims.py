@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.atomic import write_atomically
 from compress.environment import environment
+from compress.io.atomic import write_atomically
+from compress.measure.ondevice.worker import machine
 from compress.measure.stats import student_quantile
-from compress.measure.worker import machine
 
 RESULTS = Path(__file__).parent / "results"
 

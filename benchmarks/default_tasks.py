@@ -18,16 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compress import Candidate
-from compress.algorithms.batches import head
 from compress.candidate import load_weights
-from compress.references import CodeReferences
+from compress.config.references import CodeReferences
+from compress.distillation.teachers import frozen_teacher
+from compress.models.build import build_module
+from compress.models.settings import ModelSettings, build_model
 from compress.stages import Context, Stage, TrainStage
-from compress.stages.models import ModelSettings, build_model
-from compress.stages.teachers import frozen_teacher
 from compress.task import Task
 from compress.tasks import TaskConfig, make_task
 from compress.tasks.arrays import ArrayDataset, first, split
-from compress.zoo.building import build_module
+from compress.training.data import head
 
 SHIPPED = Path(__file__).parent / "models" / "resnet.safetensors"
 VALIDATION_SAMPLES = 500  # the stages report on it in every epoch, and no choice looks at it

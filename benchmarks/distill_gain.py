@@ -37,14 +37,14 @@ from claims import RESULTS, Claim, at_least, at_most, mean_interval, write
 from trials import add, known
 
 from compress import Recipe
-from compress.algorithms.batches import read
 from compress.candidate import count_parameters
-from compress.inputs import forward
-from compress.references import CodeReferences
+from compress.config.references import CodeReferences
+from compress.distillation.teachers import frozen_teacher
+from compress.models.build import build_module
+from compress.modules.inputs import forward
 from compress.stages import Context, Stage
-from compress.stages.teachers import frozen_teacher
 from compress.task import Dataset, Task
-from compress.zoo.building import build_module
+from compress.training.data import read
 
 FAMILIES = Path(__file__).parents[1] / "recipes" / "families"
 DIRECT = "direct"

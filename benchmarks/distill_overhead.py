@@ -34,13 +34,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage
-from compress.algorithms.batches import head
 from compress.candidate import load_weights
+from compress.distillation.teachers import frozen_teacher
 from compress.stages import Context
-from compress.stages.teachers import frozen_teacher
 from compress.task import Task
 from compress.tasks import TaskConfig, make_task
 from compress.tasks.arrays import ArrayDataset, first
+from compress.training.data import head
 from compress.zoo import build
 
 TEACHER = Path(__file__).parent / "models" / "resnet.safetensors"

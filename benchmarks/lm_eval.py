@@ -24,10 +24,9 @@ import torch
 from claims import RESULTS, Claim, at_least, at_most, write
 from torch import Tensor
 
-from compress.algorithms.batches import head
-from compress.lower.feeds import batches
-from compress.lower.session import open_session, run
-from compress.measure.language import (
+from compress.backends.onnx.feeds import batches
+from compress.backends.onnx.session import open_session, run
+from compress.measure.perplexity import (
     bits_per_token,
     continuation_agreement,
     greedy_continuations,
@@ -39,6 +38,7 @@ from compress.record import Measurement, Record, Row
 from compress.task import Task
 from compress.tasks import TaskConfig, make_task
 from compress.tasks.language import decode
+from compress.training.data import head
 
 PROMPTS = 200
 Array = np.ndarray[Any, Any]

@@ -20,8 +20,8 @@ from typing import Any
 
 from claims import RESULTS, at_most, mean_interval, write
 
-import compress.lower.build as build
-import compress.lower.float_graph as float_graph
+import compress.backends.onnx.build as build
+import compress.backends.onnx.float_graph as float_graph
 from compress.artifact import Lowering
 from compress.suite.building import Built, build_net
 from compress.suite.nets import FORMATS, SUITES, Net

@@ -26,20 +26,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from compress.algorithms.batches import head
+from compress.backends.onnx import lower
 from compress.candidate import Candidate
-from compress.lower import lower
+from compress.config.references import CodeReferences
 from compress.measure.local import LocalTarget
 from compress.measure.similarity import neighbour_overlap, similarity_spearman
 from compress.measure.stats import bootstrap_mean
 from compress.measure.target import Failure, Mode, Probe
+from compress.models.build import build_module
 from compress.recipe import Recipe
 from compress.record import Record
-from compress.references import CodeReferences
 from compress.task import Task
 from compress.tasks import TaskConfig, make_task
 from compress.testing.tiny_bert import write_lines, write_model
-from compress.zoo.building import build_module
+from compress.training.data import head
 
 PROBE_SAMPLES = 8_000
 RESAMPLES = 1_000

@@ -17,10 +17,10 @@ import torch
 from claims import mean_interval
 from torch import nn
 
-from compress.algorithms.batches import read
-from compress.inputs import forward
 from compress.measure.score import score
+from compress.modules.inputs import forward
 from compress.task import Dataset
+from compress.training.data import read
 
 Row = dict[str, Any]
 Scores = np.ndarray[Any, np.dtype[np.float32]]

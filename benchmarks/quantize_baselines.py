@@ -22,15 +22,15 @@ import torch
 from claims import RESULTS, Claim, at_least, at_most, write
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from compress.algorithms.batches import head
+from compress.backends.onnx import lower, take_census
 from compress.candidate import Candidate, load_weights
-from compress.lower import lower, take_census
 from compress.measure.local import LocalTarget
 from compress.measure.score import accuracy_facts, score
 from compress.measure.target import Failure, Mode, Probe
-from compress.numerics import Calibration, LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.task import Task
 from compress.tasks import make_task
+from compress.training.data import head
 from compress.zoo import build
 
 MODELS = Path(__file__).parent / "models"

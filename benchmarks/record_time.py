@@ -24,8 +24,8 @@ from claims import RESULTS, Claim, at_most, mean_interval, write
 from trials import each
 
 from compress import Candidate, DistillStage, LocalTarget, PruneStage, QuantizeStage, Recipe, Task
+from compress.measure.ondevice.worker import cpu_count
 from compress.measure.target import Mode
-from compress.measure.worker import cpu_count
 from compress.record import Record
 from compress.tasks.arrays import ArrayDataset
 from compress.zoo import build

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from compress.candidate import Architecture, Candidate
     from compress.errors import CompressError
     from compress.measure.local import LocalTarget
-    from compress.measure.remote import AdbTarget, SshTarget
+    from compress.measure.remote.target import AdbTarget, SshTarget
     from compress.measure.replay import ReplayTarget
     from compress.measure.target import Target
     from compress.recipe import Recipe
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AdbTarget": "compress.measure.remote",
+    "AdbTarget": "compress.measure.remote.target",
     "Architecture": "compress.candidate",
     "Budget": "compress.record",
     "Candidate": "compress.candidate",
@@ -47,7 +47,7 @@ _HOMES = {
     "Recipe": "compress.recipe",
     "Record": "compress.record",
     "ReplayTarget": "compress.measure.replay",
-    "SshTarget": "compress.measure.remote",
+    "SshTarget": "compress.measure.remote.target",
     "Stage": "compress.stages",
     "Target": "compress.measure.target",
     "Task": "compress.task",

@@ -19,14 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.atomic import write_atomically
-from compress.errors import CheckpointError, ContractViolation, StorageError
-from compress.files import named
-from compress.inputs import Inputs, forward
-from compress.invariants import Invariant, KeepZeros
-from compress.numerics import Numerics
-from compress.plain import duplicate, masked_tensors, plain
-from compress.saved import (
+from compress.candidate_files import (
     Architecture,
     build_plain,
     check_promises,
@@ -38,7 +31,19 @@ from compress.saved import (
     restore_tensors,
     structure_of,
 )
-from compress.ties import (
+from compress.errors import CheckpointError, ContractViolation, StorageError
+from compress.io.atomic import write_atomically
+from compress.io.files import named
+from compress.io.weights import (
+    as_in_model,
+    not_finite,
+    read_safetensors,
+    read_weights,
+    without_prefix,
+)
+from compress.modules.inputs import Inputs, forward
+from compress.modules.parametrizations import duplicate, masked_tensors, plain
+from compress.modules.tied import (
     buffers_of,
     check_ties,
     parameters_of,
@@ -48,13 +53,8 @@ from compress.ties import (
     ties_of_equals,
     under_first_names,
 )
-from compress.weights import (
-    as_in_model,
-    not_finite,
-    read_safetensors,
-    read_weights,
-    without_prefix,
-)
+from compress.pruning.invariants import Invariant, KeepZeros
+from compress.quantization.numerics import Numerics
 
 __all__ = ["FILES", "Architecture", "Candidate", "Inputs", "count_parameters", "load_weights"]
 

@@ -29,31 +29,31 @@ from pydantic import (
 )
 from torch import nn
 
-from compress.algorithms.batches import head
+from compress.cache import Store
 from compress.candidate import Architecture, Candidate
+from compress.config.fields import LARGEST_SEED, Whole
+from compress.config.recipe_file import Document, parse, sentence, with_settings
+from compress.config.recipe_text import text_of, text_of_file
+from compress.config.references import CodeReferences, is_reference
 from compress.errors import RecipeError
-from compress.fields import LARGEST_SEED, Whole
 from compress.fingerprints import DataMemory, FileMemory
 from compress.measure.local import LocalTarget, RuntimeSettings
-from compress.measure.remote import AdbSettings, SshSettings
+from compress.measure.remote.target import AdbSettings, SshSettings
 from compress.measure.target import Mode, Target
+from compress.models.build import build_module
+from compress.models.settings import StartSettings, build_model, is_onnx, uses_of_onnx
 from compress.quoting import shown
-from compress.recipe_file import Document, parse, sentence, with_settings
-from compress.recipe_text import text_of, text_of_file
 from compress.record import Budget, Record
-from compress.references import CodeReferences, is_reference
 from compress.running.folder import RunFolder
 from compress.running.forecast import Forecast, forecast
 from compress.running.job import Job, Observer
 from compress.running.loop import run
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
-from compress.stage_blocks import check_references, stages_of
 from compress.stages import STAGES, Stage
-from compress.stages.models import StartSettings, build_model, is_onnx, uses_of_onnx
-from compress.store import Store
+from compress.stages.blocks import check_references, stages_of
 from compress.task import Task
 from compress.tasks import TaskConfig, adjusted, make_task
-from compress.zoo.building import build_module
+from compress.training.data import head
 
 __all__ = ["Recipe", "TargetSettings"]
 

@@ -23,10 +23,10 @@ from pydantic import (
     WrapValidator,
 )
 
-from compress.atomic import write_atomically
+from compress.config.fields import LARGEST_FACTOR, Number
 from compress.errors import RecordError
-from compress.fields import LARGEST_FACTOR, Number
-from compress.files import read_json
+from compress.io.atomic import write_atomically
+from compress.io.files import read_json
 from compress.quoting import shown
 
 __all__ = [

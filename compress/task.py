@@ -77,10 +77,9 @@ class Task:
         calibration: inputs for quantisation ranges; ``None`` takes them from ``train``.
         classes: class names, for error messages and reports.
         tokenizer: identifies what made the inputs, where they are ids of tokens
-            (:func:`compress.huggingface.tokenizer_digest`); models made for another are refused.
+            (:func:`compress.models.huggingface.tokenizer_digest`); models of another are refused.
         outputs: what the model's outputs are (:data:`compress.outputs.OutputKind`); ``None``
-        derives
-            it from metric and labels where these leave no doubt.
+            derives it from metric and labels where these leave no doubt.
         ignore_index: a label that says that there is none, such as 255 in masks.
 
     Raises:

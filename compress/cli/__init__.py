@@ -12,10 +12,10 @@ import importlib
 import os
 import sys
 
-from compress.cli.ends import Ends, Interrupted, heeded
 from compress.cli.numbers import number, whole
-from compress.cli.refusals import exit_code, in_a_sentence
+from compress.cli.signals import Ends, Interrupted, heeded
 from compress.cli.streams import discard, open_closed_ones, readable
+from compress.cli.unexpected import exit_code, in_a_sentence
 from compress.errors import CompressError, ProcessError, RecipeError, in_words
 from compress.quoting import on_one_line
 

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from compress.atomic import write_atomically
 from compress.cli.progress import Progress
 from compress.cli.run import mode_of
 from compress.cli.targets import target_of
 from compress.errors import DataError, RecipeError
-from compress.measure import profile_table, sustained_table
+from compress.io.atomic import write_atomically
+from compress.io.scratch import scratch
+from compress.measure import sustained_table
 from compress.measure.arrays import read_arrays
 from compress.measure.compare import Comparison, compare, session_table, short_names, table
+from compress.measure.input_sizes import Given
 from compress.measure.outcomes import as_json
-from compress.measure.profile import profile
-from compress.measure.sizes import Given
+from compress.measure.profile import table as profile_table
+from compress.measure.profile.profiler import profile
 from compress.measure.sustained import LEAST_S, sustain
 from compress.measure.target import Failure
-from compress.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,11 +8,11 @@ import math
 import os
 from pathlib import Path
 
+from compress.config.references import CodeReferences
 from compress.device.bundle import Contents, Samples, write_bundle
 from compress.pareto import is_rate
 from compress.recipe import Recipe
 from compress.record import Record
-from compress.references import CodeReferences
 from compress.running.measuring import TestSet
 
 _NORMAL_975 = 1.96

@@ -6,9 +6,9 @@ import argparse
 import time
 from collections.abc import Callable
 
-from compress.files import named, size_words
-from compress.store import Kept, Store
-from compress.store.sizes import parse_size
+from compress.cache import Kept, Store
+from compress.cache.sizes import parse_size
+from compress.io.files import named, size_words
 
 _KEY_DIGITS = 12
 _HEADS = ("key", "kind", "of", "size", "last use")

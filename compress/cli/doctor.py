@@ -15,9 +15,9 @@ from typing import Literal
 
 from compress.cli.targets import target_of
 from compress.errors import DataError
-from compress.measure import worker
 from compress.measure.local import LocalTarget
-from compress.measure.remote import RemoteTarget
+from compress.measure.ondevice import worker
+from compress.measure.remote.target import RemoteTarget
 from compress.measure.target import Target
 
 _REQUIRED = ("torch", "torch-pruning", "accelerate", "onnx", "onnxscript", "onnxruntime")

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from compress.atomic import sweep_beside
 from compress.environment import process_index
 from compress.errors import RecipeError, RecordError
-from compress.ours import (
+from compress.io.atomic import sweep_beside
+from compress.io.scratch import sweep_scratch
+from compress.overwriting import (
     BUNDLE,
     RAW,
     RESULT,
@@ -22,7 +23,6 @@ from compress.ours import (
     check_run_folder,
 )
 from compress.record import RECORD_NAME, Record
-from compress.scratch import sweep_scratch
 
 __all__ = ["check_outputs", "check_run"]
 

@@ -7,16 +7,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.atomic import write_atomically
 from compress.errors import RecordError
-from compress.ours import COMPARISON_MARK, COMPARISON_NAME
+from compress.io.atomic import write_atomically
+from compress.overwriting import COMPARISON_MARK, COMPARISON_NAME
 from compress.record import RECORD_NAME, Record
 from compress.report import overlay, render_table, write_report
-from compress.report.repeat import gather, is_repeat
-from compress.report.repeat_compare import comparison
-from compress.report.repeat_facts import REPEAT_NAME
-from compress.report.repeat_page import write_repeat
-from compress.report.repeat_table import repeat_text
+from compress.report.repeat.compare import comparison
+from compress.report.repeat.facts import REPEAT_NAME
+from compress.report.repeat.page import write_repeat
+from compress.report.repeat.summary import gather, is_repeat
+from compress.report.repeat.table import repeat_text
 from compress.report.table import markdown_list
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.algorithms.processes import leave
 from compress.cli.launch import complete_launch
 from compress.cli.outputs import check_run
 from compress.cli.progress import Progress
@@ -18,12 +17,13 @@ from compress.pareto import recommend
 from compress.recipe import Recipe
 from compress.record import Record
 from compress.report import render_table, write_report
-from compress.report.repeat import summary
-from compress.report.repeat_facts import FEWEST_SEEDS
-from compress.report.repeat_page import write_repeat
-from compress.report.repeat_table import repeat_text
+from compress.report.repeat.facts import FEWEST_SEEDS
+from compress.report.repeat.page import write_repeat
+from compress.report.repeat.summary import summary
+from compress.report.repeat.table import repeat_text
 from compress.running.repeat import check_single, failure, prepare, run_seeds, seeds_of
 from compress.tracking import Tracking
+from compress.training.distributed import leave
 
 _BUDGET_MISSED = 3
 

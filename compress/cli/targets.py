@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from compress.errors import RecipeError
 from compress.measure.local import LocalTarget
-from compress.measure.remote import AdbTarget, SshTarget
+from compress.measure.remote.target import AdbTarget, SshTarget
 from compress.measure.target import Target
 
 __all__ = ["target_of"]

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from compress.artifact import file_sha256, model_files
-from compress.atomic import part_of
 from compress.errors import DataError, MeasurementError, RecordError, StorageError
-from compress.measure import driver
+from compress.io.atomic import part_of
 from compress.measure.local import LocalTarget
-from compress.measure.plan import PLANS
+from compress.measure.modes import PLANS
+from compress.measure.ondevice import driver
 from compress.record import Measurement, Record, Row
 
 __all__ = ["DEFAULT_SAMPLES", "Contents", "Samples", "write_bundle"]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.atomic import write_atomically
 from compress.device.result import Result, ResultRow, load_result
 from compress.errors import DataError, RecordError
+from compress.io.atomic import write_atomically
 from compress.measure.score import accuracy_facts
 from compress.measure.session import ModelOutputs
 from compress.measure.target import Failure, Timing

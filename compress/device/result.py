@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import MeasurementError, RecordError
-from compress.files import named, read_json
+from compress.io.files import named, read_json
 from compress.measure.session import SessionResult, read_session
 
 __all__ = ["Result", "ResultRow", "load_result"]

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compress.measure import driver
+    from compress.measure.ondevice import driver
 else:
     import driver  # the file beside this one
 

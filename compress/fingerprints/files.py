@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from compress.atomic import write_atomically
 from compress.errors import CompressError, DataError, StorageError
-from compress.files import opened, read_bounded
+from compress.io.atomic import write_atomically
+from compress.io.files import opened, read_bounded
 
 __all__ = ["FileMemory", "file_fingerprint"]
 

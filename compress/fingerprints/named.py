@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.config.recipe_file import located
 from compress.errors import DataError, RecipeError
-from compress.files import named
 from compress.fingerprints.files import FileMemory
-from compress.recipe_file import located
+from compress.io.files import named
 
 __all__ = ["leaves", "named_files"]
 

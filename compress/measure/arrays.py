@@ -12,10 +12,10 @@ from typing import IO, Any, Literal, NoReturn
 
 import numpy as np
 
-from compress.archives import open_archive
 from compress.errors import DataError
-from compress.files import memory_bytes, named, opened
-from compress.scratch import scratch
+from compress.io.archives import open_archive
+from compress.io.files import memory_bytes, named, opened
+from compress.io.scratch import scratch
 
 __all__ = ["on_disk", "read_arrays"]
 

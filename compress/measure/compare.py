@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from compress.artifact import model_files
-from compress.measure.sizes import Fit, Given, alike, fits, unlike
+from compress.measure.input_sizes import Fit, Given, alike, fits, unlike
 from compress.measure.target import Failure, Mode, Probe, Shapes, Target, Timing
 from compress.record import Energy, Latency, Memory, Speedup
 

@@ -13,17 +13,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.artifact import Lowering, file_sha256
+from compress.config.fields import LARGEST_BATCH, LONGEST_S, MOST_THREADS, Number, Whole
 from compress.errors import MeasurementError
-from compress.fields import LARGEST_BATCH, LONGEST_S, MOST_THREADS, Number, Whole
-from compress.measure import worker
+from compress.io.scratch import scratch
 from compress.measure.arrays import on_disk
 from compress.measure.machine import describe, saturates
+from compress.measure.ondevice import worker
 from compress.measure.process import run_beside, run_turns, run_worker
-from compress.measure.rawlog import RawLog
+from compress.measure.raw_samples import RawLog
 from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples
 from compress.measure.target import Failure, Probe, Timing
-from compress.scratch import scratch
 
 __all__ = ["LocalTarget", "RuntimeSettings"]
 
@@ -61,7 +61,7 @@ class RuntimeSettings(BaseModel):
 
 
 class LocalTarget(RuntimeSettings):
-    """This machine. Every job is a fresh process; see ``measure/worker.py``.
+    """This machine. Every job is a fresh process; see ``measure/ondevice/worker.py``.
 
     ``timeout_s`` bounds a process that loads, times or sizes a model; one that scores a data set
     may take as long for every thousand samples.
@@ -151,7 +151,7 @@ class LocalTarget(RuntimeSettings):
             return run_session(models, probe, device, log)
 
     def work(self, kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """One job of ``measure/worker.py`` on ``model``, in a fresh process.
+        """One job of ``measure/ondevice/worker.py`` on ``model``, in a fresh process.
 
         Raises:
             MeasurementError: the job failed, or its process was killed or took too long.
@@ -160,7 +160,7 @@ class LocalTarget(RuntimeSettings):
         return run_worker(self._job(kind, model, settings), timeout_s=self.timeout_s + longer_s)
 
     def fit(self, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Whether and with which sizes the model runs, as ``fit`` of ``measure/worker.py`` says.
+        """Whether and with which sizes the model runs, as the worker's ``fit`` says.
 
         Raises:
             MeasurementError: the runtime cannot load the model; carries its words.

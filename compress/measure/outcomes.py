@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TypeVar
 
-from compress.measure.profile_facts import Profile
+from compress.measure.profile.facts import Profile
 from compress.measure.sustained import Sustained
 from compress.measure.target import Failure
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.errors import MeasurementError
-from compress.measure import driver
-from compress.measure.complaints import plain_complaint
+from compress.measure.ondevice import driver
+from compress.measure.runtime_errors import plain_complaint
 
 __all__ = ["WORKER", "run_beside", "run_turns", "run_worker"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from compress.artifact import Lowering, model_files
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
-from compress.measure.rawlog import RawLog
+from compress.measure.raw_samples import RawLog
 from compress.measure.rounds import Device, run_session
 from compress.measure.target import Failure, Probe, Timing
 

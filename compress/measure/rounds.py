@@ -1,8 +1,8 @@
 """Rounds: a measuring session on this side: processes come in as a call, timings go out.
 
 The loop itself, with its interleaved rounds and the rule for when to stop, is
-:func:`compress.measure.driver.measure`, which devices run too. Here its outcome becomes the facts
-of a record, wherever it was measured.
+:func:`compress.measure.ondevice.driver.measure`, which devices run too. Here its outcome becomes
+the facts of a record, wherever it was measured.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from compress.errors import MeasurementError
-from compress.measure import driver
-from compress.measure.complaints import plain_complaint
-from compress.measure.doubts import about_checks, about_machine
-from compress.measure.plan import PLANS, Plan
-from compress.measure.rawlog import RawLog
+from compress.measure.modes import PLANS, Plan
+from compress.measure.ondevice import driver
+from compress.measure.raw_samples import RawLog
+from compress.measure.runtime_errors import plain_complaint
 from compress.measure.summary import Survey, energy_facts, memory_facts, summarise
 from compress.measure.target import Failure, Probe, Timing
+from compress.measure.warnings import about_checks, about_machine
 
 __all__ = ["Call", "Device", "Race", "run_session", "timings_of"]
 
 
 class Call(Protocol):
-    """Runs one job of ``measure/worker.py`` in a fresh process."""
+    """Runs one job of ``measure/ondevice/worker.py`` in a fresh process."""
 
     def __call__(self, kind: str, model: Path, settings: Mapping[str, Any], /) -> dict[str, Any]:
         """The worker's answer.

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from compress.errors import DataError
-from compress.measure import driver, stats
+from compress.measure import stats
+from compress.measure.ondevice import driver
 from compress.outputs import (
     CLASS_KINDS,
     OutputKind,
@@ -41,8 +42,8 @@ def score(
     Args:
         outputs: ``(n, classes, ...)`` for ``accuracy``; anything with samples first otherwise.
         labels: ``(n, ...)`` class indices for ``accuracy``; the outputs' shape for the others.
-        metric: as :func:`compress.measure.driver.scores` has it, or a callable, which gets outputs
-            and labels.
+        metric: as :func:`compress.measure.ondevice.driver.scores` has it, or a callable, which gets
+            outputs and labels.
         kind: what the outputs are: labels are then brought into its type and shape first.
         ignore_index: a label that says that there is none.
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from compress.artifact import file_sha256, model_files
 from compress.errors import MeasurementError, StorageError
-from compress.files import named
-from compress.measure import driver
+from compress.io.files import named
 from compress.measure.machine import describe
-from compress.measure.plan import PLANS
+from compress.measure.modes import PLANS
+from compress.measure.ondevice import driver
 from compress.measure.rounds import timings_of
 from compress.measure.target import Failure, Probe, Timing
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from compress.measure.driver import (
+from compress.measure.ondevice.driver import (
     CONFIDENCE,
     LogRatio,
     log_ratio,

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from compress.measure import stats
-from compress.measure.doubts import about_model
-from compress.measure.driver import Config, log_ratios
-from compress.measure.plan import Plan
-from compress.measure.sizes import alike
+from compress.measure.input_sizes import alike
+from compress.measure.modes import Plan
+from compress.measure.ondevice.driver import Config, log_ratios
 from compress.measure.target import Shapes, Timing
+from compress.measure.warnings import about_model
 from compress.record import Energy, Executed, Latency, Memory, Speedup
 
 __all__ = ["Survey", "energy_facts", "memory_facts", "summarise"]

@@ -23,11 +23,11 @@ from compress.errors import MeasurementError
 from compress.measure import stats
 from compress.measure.arrays import on_disk
 from compress.measure.compare import short_names
-from compress.measure.doubts import about_change
-from compress.measure.profile import Profiles
-from compress.measure.sizes import Given, fits
+from compress.measure.input_sizes import Given, fits
+from compress.measure.profile.profiler import Profiles
 from compress.measure.target import Failure, Shapes, Target
-from compress.pareto.words import duration
+from compress.measure.warnings import about_change
+from compress.pareto.formatting import duration
 
 __all__ = ["LEAST_S", "Slot", "Sustained", "sustain"]
 

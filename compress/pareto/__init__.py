@@ -14,7 +14,7 @@ from compress.pareto.advice import (
     recommend,
     unlimited_words,
 )
-from compress.pareto.chance import Volume, chances, chances_on, volume
+from compress.pareto.bootstrap import Volume, chances, chances_on, volume
 from compress.pareto.choice import ChoiceTable, choice_table
 from compress.pareto.effects import (
     Change,

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 
 from compress.errors import RecordError
 from compress.pareto.effects import Change, change
-from compress.pareto.front import FRONT_OBJECTIVES, Point, front
-from compress.pareto.metrics import allowance
-from compress.pareto.objectives import Objective, Reading, compare, contenders, objectives, readings
-from compress.pareto.words import (
+from compress.pareto.formatting import (
     duration,
     interval,
     plain,
@@ -20,6 +17,9 @@ from compress.pareto.words import (
     score_interval,
     size,
 )
+from compress.pareto.front import FRONT_OBJECTIVES, Point, front
+from compress.pareto.metrics import allowance
+from compress.pareto.objectives import Objective, Reading, compare, contenders, objectives, readings
 from compress.record import Budget, Record
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compress.pareto.formatting import interval, plain, size, times
 from compress.pareto.objectives import (
     Objective,
     Outcome,
@@ -13,7 +14,6 @@ from compress.pareto.objectives import (
     objectives,
     readings,
 )
-from compress.pareto.words import interval, plain, size, times
 from compress.record import Record, Row
 
 __all__ = ["Change", "Effect", "StageEffects", "change", "int8_slowdowns", "stage_effects"]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from compress.algorithms.features import first_tensor
-from compress.inputs import Inputs
+from compress.modules.features import first_tensor
+from compress.modules.inputs import Inputs
 from compress.pruning.flow import Flow, follow
 from compress.pruning.ids import NOTHING
 from compress.pruning.moves import RESHAPES

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from compress.config.selectors import named
 from compress.errors import AlreadySo, NoEffect, StageError
-from compress.inputs import Inputs, forward
+from compress.modules.inputs import Inputs, forward
 from compress.pruning.importance import Importance, accumulate_gradients
 from compress.pruning.widths import Width, pools_of
-from compress.select import named
 
 if TYPE_CHECKING:
     from compress.pruning.search import Found

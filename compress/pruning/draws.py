@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from compress.inputs import Inputs
+from compress.modules.inputs import Inputs
 
 __all__ = ["random_inputs", "random_weights"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.errors import StageError
-from compress.inputs import Inputs
+from compress.modules.inputs import Inputs
 from compress.pruning.trace import Node, Trace, TraceFailed, in_float64, record
 from compress.pruning.walk import arguments
 

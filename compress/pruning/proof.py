@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.inputs import Inputs
+from compress.modules.inputs import Inputs
 from compress.pruning.flow import Flow
 from compress.pruning.surgery import Cut, zero_slices
 from compress.pruning.trace import Node, Ref, Trace, TraceFailed, record

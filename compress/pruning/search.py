@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from compress.errors import StageError
-from compress.inputs import Inputs
+from compress.modules.inputs import Inputs
 from compress.pruning.draws import random_inputs, random_weights
 from compress.pruning.modes import modes_of
 from compress.pruning.plan import Plan, Planner, values_at

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from compress.inputs import Inputs
+from compress.modules.inputs import Inputs
 
 __all__ = ["Compute", "Node", "Observe", "Ref", "Trace", "TraceFailed", "Value", "in_float64"]
 __all__ += ["record"]

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.atomic import write_atomically
-from compress.ours import check_report
-from compress.pareto.words import plain
+from compress.io.atomic import write_atomically
+from compress.overwriting import check_report
+from compress.pareto.formatting import plain
 from compress.record import Record
-from compress.report.html import combined_page, page
+from compress.report.csv import sheet
+from compress.report.figures.pareto_data import ParetoInfo, pareto_info
+from compress.report.figures.stages_data import StagesInfo, stages_info
 from compress.report.overlay import combined_markdown, groups, overlay_info
-from compress.report.pareto_info import ParetoInfo, pareto_info
-from compress.report.sheet import sheet
-from compress.report.stages_info import StagesInfo, stages_info
+from compress.report.page.page import combined_page, page
 from compress.report.table import markdown, render_table, text_table
 
 __all__ = ["markdown", "overlay", "render_table", "text_table", "write_report"]
@@ -79,9 +79,9 @@ def _slugs(targets: Sequence[str]) -> dict[str, str]:
 
 def _drawn(info: ParetoInfo | StagesInfo, stem: str) -> dict[str, str | bytes]:
     """One figure as files, by name."""
-    from compress.report.pareto_figure import draw_pareto
-    from compress.report.plots import render
-    from compress.report.stages_figure import draw_stages
+    from compress.report.figures.canvas import render
+    from compress.report.figures.pareto import draw_pareto
+    from compress.report.figures.stages import draw_stages
 
     figure = draw_pareto(info) if isinstance(info, ParetoInfo) else draw_stages(info)
     return {f"{stem}.png": render(figure, "png"), f"{stem}.svg": render(figure, "svg")}

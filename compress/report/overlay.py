@@ -24,9 +24,9 @@ from compress.pareto import (
     unpaired,
     volume,
 )
-from compress.pareto.words import duration, plain, score, size
+from compress.pareto.formatting import duration, plain, score, size
 from compress.record import Record, Row
-from compress.report.pareto_info import ParetoInfo, attainment, mark_off_scale, plot_point
+from compress.report.figures.pareto_data import ParetoInfo, attainment, mark_off_scale, plot_point
 from compress.report.provenance import caption, device_id, device_name, reference, scored_against
 from compress.report.sentences import rows_words
 from compress.report.table import Column, columns, fastest_s, markdown_list, markdown_table

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from compress.pareto import FRONT_OBJECTIVES, front_facts, int8_slowdowns, recommend
-from compress.pareto.words import plain, times
+from compress.pareto.formatting import plain, times
 from compress.record import FrontFacts, Record
 from compress.report.provenance import scored_against
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.pareto import chances_on, contenders, front_facts, is_rate, readings, recommend
-from compress.pareto.words import (
+from compress.pareto.formatting import (
     count,
     decimals_for,
     interval,

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from compress.algorithms.fakequant import declared_formats
-from compress.algorithms.processes import ALONE
-from compress.algorithms.sparsity import verify_zeros
 from compress.candidate import Candidate, count_parameters
 from compress.errors import CheckpointError, ContractViolation
+from compress.pruning.sparsity import verify_zeros
+from compress.quantization.fakequant import declared_formats
 from compress.record import LayerWidth, Row
-from compress.running.followers import tell_candidate, tell_stage
 from compress.running.forecast import rehearsed
 from compress.running.job import Work, load_candidate, trains
 from compress.running.keys import Dependencies
+from compress.running.ranks import tell_candidate, tell_stage
 from compress.running.results import Found, StageResult
 from compress.running.state import RunState
-from compress.stages.base import Context, Effect, Stage, carry_out
+from compress.stage import Context, Effect, Stage, carry_out
+from compress.training.distributed import ALONE
 
 __all__ = ["advance", "check_effects", "check_rest"]
 

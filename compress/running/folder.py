@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.atomic import sweep
 from compress.errors import RecordError, StorageError
+from compress.io.atomic import sweep
+from compress.io.scratch import sweep_scratch
 from compress.pareto import front_facts
 from compress.record import RECORD_NAME, Record
-from compress.scratch import sweep_scratch
 
 __all__ = ["RunFolder"]
 

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.algorithms.batches import head
-from compress.algorithms.processes import ALONE
-from compress.algorithms.training import isolated
 from compress.candidate import Candidate, count_parameters
-from compress.inputs import Inputs, batch_size_of
+from compress.distillation.teachers import frozen_teacher
 from compress.measure.target import Mode
+from compress.modules.inputs import Inputs, batch_size_of
 from compress.running.job import Job, Progress, context_of, labels_of, located
 from compress.running.preflight import preflight
-from compress.stages.base import carry_out
-from compress.stages.teachers import frozen_teacher
+from compress.stage import carry_out
+from compress.training.data import head
+from compress.training.distributed import ALONE
+from compress.training.loop import isolated
 
 __all__ = ["Forecast", "StageForecast", "forecast", "rehearsed"]
 

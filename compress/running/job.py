@@ -11,22 +11,22 @@ from uuid import uuid4
 
 from torch import nn
 
-from compress.algorithms.checkpoints import Checkpoint
-from compress.algorithms.fakequant import quantizable_layers
-from compress.algorithms.processes import ALONE, Processes
+from compress.cache import Store
 from compress.candidate import Architecture, Candidate
+from compress.config.references import CodeReferences
+from compress.distillation.teachers import frozen_teacher
 from compress.errors import CompressError, StageError, in_words
 from compress.fingerprints import DataMemory, FileMemory
 from compress.measure.target import Mode, Target
+from compress.quantization.fakequant import quantizable_layers
 from compress.record import Budget
-from compress.references import CodeReferences
 from compress.running.content import Content
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, Lineage, of_stage, seed_of
-from compress.stages.base import Context, Stage, Teacher, unique_name
-from compress.stages.teachers import frozen_teacher
-from compress.store import Store
+from compress.stage import Context, Stage, Teacher, unique_name
 from compress.task import Task
+from compress.training.checkpoint import Checkpoint
+from compress.training.distributed import ALONE, Processes
 
 __all__ = [
     "Job",

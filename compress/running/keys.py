@@ -18,6 +18,7 @@ import torch
 from pydantic_core import to_jsonable_python
 
 from compress.candidate import Candidate
+from compress.config.references import CodeReferences, is_reference
 from compress.fingerprints import (
     FileMemory,
     Unstable,
@@ -27,9 +28,8 @@ from compress.fingerprints import (
     package_source,
 )
 from compress.measure.target import Target
-from compress.references import CodeReferences, is_reference
 from compress.running.content import Content
-from compress.stages.base import Stage
+from compress.stage import Stage
 
 __all__ = ["Dependencies", "Lineage", "of_measurement", "of_stage", "seed_of"]
 
@@ -37,7 +37,7 @@ __all__ = ["Dependencies", "Lineage", "of_measurement", "of_stage", "seed_of"]
 _ONLY_MEASURES = frozenset({"openvino"})
 _OWN = "compress."
 # Targets that are known by their device and settings alone.
-_DEVICES = frozenset({"compress.measure.local", "compress.measure.remote"})
+_DEVICES = frozenset({"compress.measure.local", "compress.measure.remote.target"})
 _SHOWN = ("train", "augment", "named code", "files", "model code", "threads", "compresskit")
 #: How a sentence names what a result depends on; in the order in which changes are told.
 _WORDS = {

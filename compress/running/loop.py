@@ -20,19 +20,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from compress.algorithms.processes import Processes, join
 from compress.environment import environment
 from compress.errors import CompressError, ProcessError
 from compress.record import Record
 from compress.running.advance import advance, check_rest
-from compress.running.followers import follow, tell_end
 from compress.running.job import Job, Progress, labels_of, located
 from compress.running.lock import held
 from compress.running.measuring import Bench, Entry
 from compress.running.preflight import Preflight, preflight
+from compress.running.ranks import follow, tell_end
 from compress.running.results import Results
 from compress.running.rows import fill_in
 from compress.running.state import RunState
+from compress.training.distributed import Processes, join
 
 __all__ = ["run"]
 

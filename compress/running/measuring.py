@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compress.algorithms.batches import head, is_labelled, read
 from compress.artifact import Artifact, Parity
+from compress.backends.onnx import lower
 from compress.candidate import Candidate
-from compress.inputs import Inputs
-from compress.lower import lower
+from compress.config.references import CodeReferences
 from compress.measure.score import accuracy_facts
 from compress.measure.target import Failure, Mode, Probe, Target
+from compress.modules.inputs import Inputs
 from compress.record import ArtifactFacts, Measurement, ParityFacts
-from compress.references import CodeReferences
 from compress.running.content import Content
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, of_measurement
 from compress.running.scoring import Scoring
-from compress.stages.base import calibration_inputs, formats_of
+from compress.stage import calibration_inputs, formats_of
 from compress.task import Task
+from compress.training.data import head, is_labelled, read
 
 __all__ = ["Bench", "Entry", "TestSet", "encode"]
 

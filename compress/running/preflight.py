@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from compress.algorithms.batches import Batch, head, read, spread
-from compress.algorithms.probabilities import are_probabilities
+from compress.distillation.probabilities import are_probabilities
 from compress.errors import DataError
-from compress.inputs import Inputs, batch_size_of, forward
+from compress.modules.inputs import Inputs, batch_size_of, forward
 from compress.pareto import check_budget
 from compress.pruning.trace import record
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
-from compress.stages.supervision import Supervision
+from compress.training.data import Batch, head, read, spread
+from compress.training.supervision import Supervision
 
 __all__ = ["Preflight", "preflight"]
 

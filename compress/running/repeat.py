@@ -3,7 +3,7 @@
 ::
 
     OUT/seed-0/ OUT/seed-1/ ...   run folders, as :mod:`.folder` says
-    OUT/repeat.json               what they say together, see :mod:`compress.report.repeat`
+    OUT/repeat.json               what they say together, see :mod:`compress.report.repeat.summary`
 
 What a seed's run has finished is found again by that run, as in any run folder: so a repetition
 that was killed goes on, and one with more seeds begins with those that are there.
@@ -24,8 +24,8 @@ from compress.errors import (
     StorageError,
 )
 from compress.record import RECORD_NAME, Record
-from compress.report.repeat import is_repeat, seed_folder
-from compress.report.repeat_facts import FEWEST_SEEDS, REPEAT_NAME
+from compress.report.repeat.facts import FEWEST_SEEDS, REPEAT_NAME
+from compress.report.repeat.summary import is_repeat, seed_folder
 
 __all__ = ["check_single", "failure", "prepare", "run_seeds", "seeds_of"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifact import model_files, modules_file
-from compress.atomic import write_atomically
+from compress.cache import DamagedEntry, Entry, Store
 from compress.candidate import FILES
+from compress.io.atomic import write_atomically
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies
-from compress.store import DamagedEntry, Entry, Store
 
 __all__ = ["Found", "Place", "Results", "StageResult", "before_of"]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from compress.cache import Entry as StoredEntry
 from compress.measure.target import Target
 from compress.record import Measurement, Row
 from compress.running.keys import Dependencies
 from compress.running.measuring import Entry
 from compress.running.results import before_of
 from compress.running.state import RunState
-from compress.store import Entry as StoredEntry
 
 __all__ = ["fill_in"]
 

@@ -16,23 +16,23 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from compress.algorithms.batches import is_labelled, read
-from compress.errors import CompressError, DataError, StageError, in_words
-from compress.inputs import forward
-from compress.measure.score import fitted_labels, score
-from compress.outputs import CLASS_KINDS, OutputKind, Shape
-from compress.record import TaskFacts
-from compress.running.job import Job, context_of, labels_of, located
-from compress.stages.base import Stage, Teacher
-from compress.stages.supervision import Supervision
-from compress.stages.teachers import (
+from compress.distillation.teachers import (
     EnsembleMember,
     TeacherBlock,
     TeacherSettings,
     build_teacher,
     identity_of,
 )
+from compress.errors import CompressError, DataError, StageError, in_words
+from compress.measure.score import fitted_labels, score
+from compress.modules.inputs import forward
+from compress.outputs import CLASS_KINDS, OutputKind, Shape
+from compress.record import TaskFacts
+from compress.running.job import Job, context_of, labels_of, located
+from compress.stage import Stage, Teacher
 from compress.task import Metric, MetricName, Task
+from compress.training.data import is_labelled, read
+from compress.training.supervision import Supervision
 
 __all__ = ["Reference", "Scoring", "scoring_of", "supervision_of_job"]
 

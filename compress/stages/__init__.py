@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.stages.base import Context, Effect, Stage, Teacher
+from compress.stage import Context, Effect, Stage, Teacher
 from compress.stages.distill import DistillStage
 from compress.stages.prune import FineTune, PruneStage
 from compress.stages.quantize import QuantizeStage

@@ -8,17 +8,17 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from compress.algorithms.depth import keep_blocks
-from compress.algorithms.fakequant import layers_with_formats
 from compress.candidate import Candidate
-from compress.plain import plain
-from compress.stages.base import Context, Effect, Stage
-from compress.stages.fitting import Training, fit, supervision_of
-from compress.stages.losses import LossSettings, default_losses
-from compress.stages.models import BlocksSettings, StudentSettings, build_model
-from compress.stages.rehearsal import rehearse_losses
-from compress.stages.supervision import has_a_label
-from compress.stages.teachers import TeacherBlock, build_teacher
+from compress.distillation.losses import LossSettings, default_losses
+from compress.distillation.teachers import TeacherBlock, build_teacher
+from compress.models.settings import BlocksSettings, StudentSettings, build_model
+from compress.modules.parametrizations import plain
+from compress.pruning.depth import keep_blocks
+from compress.quantization.fakequant import layers_with_formats
+from compress.stage import Context, Effect, Stage
+from compress.stages.dry_run import rehearse_losses
+from compress.stages.fit import Training, fit, supervision_of
+from compress.training.supervision import has_a_label
 
 __all__ = ["DistillStage"]
 

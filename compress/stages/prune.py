@@ -11,24 +11,24 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from compress.algorithms.batches import read
-from compress.algorithms.fakequant import effective, quantizable_layers, simulate
-from compress.algorithms.sparsity import magnitude_masks, pattern_masks, zero_tensors
-from compress.algorithms.training import isolated
 from compress.candidate import Candidate, count_parameters
+from compress.config.fields import LARGEST_RATE, Name, Number, Pattern, Whole
+from compress.config.selectors import select
+from compress.distillation.losses import LabelLoss, LossSettings, teacher_loss
+from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.errors import AlreadySo
-from compress.fields import LARGEST_RATE, Name, Number, Pattern, Whole
-from compress.inputs import forward
-from compress.invariants import Invariant, KeepZeros
+from compress.modules.inputs import forward
 from compress.pruning.channels import ChannelPruning, Unit, prune_channels
 from compress.pruning.importance import Importance
-from compress.select import select
-from compress.stages.base import Context, Effect, Stage, Teacher, formats_of, ranges_of
-from compress.stages.fitting import Training, fit, supervision_of
-from compress.stages.losses import LabelLoss, LossSettings, teacher_loss
-from compress.stages.rehearsal import rehearse_losses
-from compress.stages.supervision import Supervision, has_a_label
-from compress.stages.teachers import TeacherBlock, build_teacher
+from compress.pruning.invariants import Invariant, KeepZeros
+from compress.pruning.sparsity import magnitude_masks, pattern_masks, zero_tensors
+from compress.quantization.fakequant import effective, quantizable_layers, simulate
+from compress.stage import Context, Effect, Stage, Teacher, formats_of, ranges_of
+from compress.stages.dry_run import rehearse_losses
+from compress.stages.fit import Training, fit, supervision_of
+from compress.training.data import read
+from compress.training.loop import isolated
+from compress.training.supervision import Supervision, has_a_label
 
 __all__ = ["FineTune", "PruneStage"]
 

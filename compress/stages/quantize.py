@@ -8,13 +8,19 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from compress.algorithms.fakequant import called_layers, layers_with_formats
 from compress.candidate import Candidate
+from compress.config.fields import Pattern
+from compress.config.selectors import named, select
 from compress.errors import AlreadySo, NoEffect
-from compress.fields import Pattern
-from compress.numerics import ActivationFormat, Calibration, LayerFormat, QuantRule, WeightFormat
-from compress.select import named, select
-from compress.stages.base import Context, Effect, Stage, formats_of
+from compress.quantization.fakequant import called_layers, layers_with_formats
+from compress.quantization.numerics import (
+    ActivationFormat,
+    Calibration,
+    LayerFormat,
+    QuantRule,
+    WeightFormat,
+)
+from compress.stage import Context, Effect, Stage, formats_of
 
 __all__ = ["QuantizeStage"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from compress.candidate import Candidate
-from compress.stages.base import Context, Effect, Stage
-from compress.stages.fitting import Training, fit
-from compress.stages.losses import LabelLoss
-from compress.stages.rehearsal import rehearse_losses
+from compress.distillation.losses import LabelLoss
+from compress.stage import Context, Effect, Stage
+from compress.stages.dry_run import rehearse_losses
+from compress.stages.fit import Training, fit
 
 __all__ = ["TrainStage"]
 

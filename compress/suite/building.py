@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.backends.onnx.export import at_batch
 from compress.candidate import Candidate, load_weights
+from compress.config.recipe_file import located
 from compress.errors import RecipeError
-from compress.huggingface import build_encoder, load_folder, read_architecture
-from compress.inputs import Inputs, forward
-from compress.lower.export import at_batch
-from compress.recipe_file import located
+from compress.models.huggingface import build_encoder, load_folder, read_architecture
+from compress.modules.inputs import Inputs, forward
 from compress.suite.nets import Net
 from compress.zoo import build
 

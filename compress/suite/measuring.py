@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifact import Artifact, Lowering
+from compress.backends.onnx import lower
 from compress.candidate import count_parameters
 from compress.errors import CompressError, LoweringError, MeasurementError
-from compress.lower import lower
 from compress.measure.compare import Comparison, compare
 from compress.measure.target import Mode, Target
 from compress.suite.building import RANDOM, Built, build_net, check_weights

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from compress.errors import RecipeError
-from compress.huggingface import ARCHITECTURE as ENCODER
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.models.huggingface import ARCHITECTURE as ENCODER
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 __all__ = ["FORMATS", "SUITES", "Net", "Suite", "suite_of"]
 

@@ -24,12 +24,12 @@ from pydantic import (
     model_validator,
 )
 
+from compress.config.fields import Flag, Name, Whole
+from compress.config.recipe_file import RecipePath
+from compress.config.references import is_reference
 from compress.errors import RecipeError
-from compress.fields import Flag, Name, Whole
 from compress.outputs import OutputKind
 from compress.quoting import clipped, shown
-from compress.recipe_file import RecipePath
-from compress.references import is_reference
 from compress.task import MetricName, Task
 
 __all__ = ["TASKS", "TaskConfig", "adjusted", "limited", "make_task", "without_labels"]

@@ -13,8 +13,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.atomic import part_of
 from compress.errors import DataError, StorageError
+from compress.io.atomic import part_of
 from compress.tasks.idx import IdxFile, read_idx
 
 __all__ = ["download"]

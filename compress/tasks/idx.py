@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import DataError
-from compress.files import named, opened
+from compress.io.files import named, opened
 
 __all__ = ["IdxFile", "read_idx"]
 

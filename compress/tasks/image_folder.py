@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError, RecipeError
-from compress.files import named, opened
+from compress.io.files import named, opened
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset, split
 from compress.tasks.augment import ShiftFlip

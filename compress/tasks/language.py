@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError, RecipeError
-from compress.files import named, read_text, regular_file
-from compress.measure.language import bits_per_token
+from compress.io.files import named, read_text, regular_file
+from compress.measure.perplexity import bits_per_token
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 

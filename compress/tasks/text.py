@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from compress.errors import DataError
-from compress.files import named, opened
+from compress.io.files import named, opened
 from compress.task import Task
 from compress.tasks.tokens import text_task
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compress.config.recipe_file import located
 from compress.errors import DataError, MissingExtra
-from compress.files import named, read_bounded, read_json, size_words
-from compress.huggingface import tokenizer_digest
+from compress.io.files import named, read_bounded, read_json, size_words
 from compress.measure.similarity import similarity_spearman
-from compress.recipe_file import located
+from compress.models.huggingface import tokenizer_digest
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compress.errors import DataError
-from compress.files import named, read_text
+from compress.io.files import named, read_text
 from compress.task import Task
 from compress.tasks.tokens import text_task
 

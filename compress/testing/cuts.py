@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.inputs import Inputs, forward
+from compress.modules.inputs import Inputs, forward
 from compress.pruning.ids import Axis
 from compress.pruning.search import Found
 

@@ -20,8 +20,8 @@ _PACKAGE = Path(compress.__file__).parent
 
 #: Name in ``benchmarks/``, and where it comes from.
 COPIES = {
-    "driver.py": _PACKAGE / "measure" / "driver.py",
-    "worker.py": _PACKAGE / "measure" / "worker.py",
+    "driver.py": _PACKAGE / "measure" / "ondevice" / "driver.py",
+    "worker.py": _PACKAGE / "measure" / "ondevice" / "worker.py",
     "run.py": _PACKAGE / "device" / "run.py",
 }
 

@@ -9,9 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from compress.atomic import write_atomically
+from compress.io.atomic import write_atomically
 from compress.record import Record
-from compress.report.html import page
+from compress.report.page.page import page
 from compress.testing.chromium import Chromium
 
 __all__ = ["take"]

@@ -1,4 +1,4 @@
-"""The stage contract as a suite: one check for each clause of ``compress.stages.base``.
+"""The stage contract as a suite: one check for each clause of ``compress.stage``.
 
 For a stage of your own::
 
@@ -25,16 +25,16 @@ from typing import Any
 
 import torch
 
-from compress.algorithms.fakequant import quantizable_layers
-from compress.algorithms.randomness import foreign_state
-from compress.algorithms.sparsity import verify_zeros
 from compress.candidate import Candidate
+from compress.distillation.teachers import frozen_teacher
 from compress.errors import ContractViolation, NoEffect
+from compress.pruning.sparsity import verify_zeros
+from compress.quantization.fakequant import quantizable_layers
 from compress.recipe import Recipe
 from compress.running.advance import check_effects
 from compress.stages import STAGES, Context, PruneStage, QuantizeStage, Stage, TrainStage
-from compress.stages.teachers import frozen_teacher
 from compress.testing.nets import NETS
+from compress.training.rng import foreign_state
 from compress.zoo import build
 
 __all__ = ["CHECKS", "NEIGHBOURS", "bench_candidate", "bench_context"]

@@ -5,7 +5,7 @@ One seam: :class:`Tracker`, of three calls. What is told, and by which names, is
 imported when it is asked for. Knows nothing of stages, and reads events alone.
 """
 
-from compress.tracking.observer import Tracking
+from compress.tracking.callback import Tracking
 from compress.tracking.tracker import TRACKERS, Tracker, tracker_of
 
 __all__ = ["TRACKERS", "Tracker", "Tracking", "tracker_of"]

@@ -72,7 +72,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
         RecipeError: an unknown name or option, a value that the architecture cannot take, or
             weights that would not fit into memory.
     """
-    from compress.buildable import check_buildable, within_memory
+    from compress.zoo.memory import check_buildable, within_memory
 
     given, what = dict(options or {}), f"the architecture {name!r}"
     check_options(name, given)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.buildable import check_buildable, within_memory
 from compress.errors import RecipeError
 from compress.zoo import _LARGEST, ARCHITECTURES, _resolve, build
+from compress.zoo.memory import check_buildable, within_memory
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -57,7 +57,7 @@ def test_random_numbers_stay_what_they_were():
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr("compress.buildable._MOST_MODULES", 500)
+    monkeypatch.setattr("compress.zoo.memory._MOST_MODULES", 500)
 
 
 def test_blocks_without_end_are_ended(few):

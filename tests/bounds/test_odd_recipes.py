@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from compress import Recipe
+from compress.config.recipe_file import parse, with_settings
+from compress.distillation.losses import BUILT_IN
+from compress.distillation.teachers import EnsembleMember
 from compress.errors import CompressError
-from compress.numerics import Calibration
+from compress.quantization.numerics import Calibration
 from compress.recipe import LocalSettings
-from compress.recipe_file import parse, with_settings
 from compress.record import Budget
 from compress.stages import STAGES
-from compress.stages.losses import BUILT_IN
-from compress.stages.teachers import EnsembleMember
 from compress.tasks import TaskConfig
 from compress.zoo import ARCHITECTURES, _resolve
 

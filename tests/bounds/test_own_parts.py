@@ -11,8 +11,8 @@ import pytest
 
 from compress import Recipe
 from compress.cli import main
+from compress.config.references import CodeReferences
 from compress.errors import CodeReferenceError, CompressError
-from compress.references import CodeReferences
 
 PARTS = """
 from typing import ClassVar, Literal

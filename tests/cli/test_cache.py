@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from compress.cache import Entry, Store
 from compress.cli import main
-from compress.store import Entry, Store
 
 NUMBERS = (1, 2, 3)
 
@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch):
             os.utime(path / "objects" / name.sha256[:2] / name.sha256, (then, then))
         os.utime(path / entry_name(number), (then, then))
     monkeypatch.setenv("COMPRESSKIT_CACHE", str(path))
-    monkeypatch.setattr("compress.store.folder.Folder.free_bytes", lambda _: 1 << 40)
+    monkeypatch.setattr("compress.cache.folder.Folder.free_bytes", lambda _: 1 << 40)
     return path
 
 

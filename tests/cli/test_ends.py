@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from compress.cli import main
-from compress.cli.ends import Interrupted, heeded
 from compress.cli.progress import Progress
+from compress.cli.signals import Interrupted, heeded
 from compress.cli.streams import readable
 from compress.environment import process_index
 from compress.errors import StorageError
-from compress.measure.rawlog import RawLog
+from compress.measure.raw_samples import RawLog
 from compress.quoting import on_one_line
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from compress.cli import main
 from compress.errors import RecipeError, RecordError
-from compress.ours import (
+from compress.overwriting import (
     BUNDLE,
     COMPARISON_MARK,
     RAW,

@@ -12,7 +12,7 @@ from compress.cli.progress import Progress
 from compress.errors import DataError, StorageError, TrainingDiverged
 from compress.recipe import LocalSettings
 from compress.record import Record
-from compress.report.repeat_facts import Repeat
+from compress.report.repeat.facts import Repeat
 
 RECIPE = """\
 schema: 1

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.artifact import file_sha256
 from compress.device.bundle import Samples, write_bundle
-from compress.measure.plan import PLANS
+from compress.measure.modes import PLANS
 from compress.record import ArtifactFacts, Measurement, Record, Row, TaskFacts
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

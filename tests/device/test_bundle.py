@@ -16,7 +16,7 @@ import pytest
 
 from compress.device.bundle import Samples, write_bundle
 from compress.errors import DataError, MeasurementError, RecordError, StorageError
-from compress.measure import driver
+from compress.measure.ondevice import driver
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from compress.device import __file__ as device
-from compress.measure import driver
+from compress.measure.ondevice import driver
 from compress.measure.session import read_session
 from compress.testing.device_files import COPIES, copy, stale
 

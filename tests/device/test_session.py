@@ -9,8 +9,8 @@ import pytest
 
 from compress.artifact import file_sha256
 from compress.errors import MeasurementError, StorageError
-from compress.measure import driver
-from compress.measure.rawlog import RawLog
+from compress.measure.ondevice import driver
+from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples, read_session, write_session
@@ -70,7 +70,7 @@ def noisy():
 
 
 def plans():
-    from compress.measure.plan import PLANS
+    from compress.measure.modes import PLANS
 
     return PLANS
 

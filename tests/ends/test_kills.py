@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.cli import main
 from compress.cli.outputs import check_run
 from compress.errors import MeasurementError
-from compress.measure.driver import WORKER
 from compress.measure.local import LocalTarget
+from compress.measure.ondevice.driver import WORKER
 
 TINY = """\
 schema: 1
@@ -221,7 +221,7 @@ def test_a_worker_that_something_stands_between_ends_with_its_parent(start, tmp_
 
 
 SHELL = """
-from compress.measure.remote_shell import execute
+from compress.measure.remote.shell import execute
 execute(["sleep", "300"], "", 300, "there")
 """
 
@@ -249,7 +249,7 @@ def test_a_model_without_end_is_stopped_after_the_time_that_was_allowed(tmp_path
 def test_an_interrupt_does_not_wait_for_what_is_scored(start, tmp_path):
     parent = start(
         f"{WORKS.replace('target.', 'heeded_target.')}".replace(
-            "inputs =", "from compress.cli.ends import heeded\nheeded_target = target\ninputs ="
+            "inputs =", "from compress.cli.signals import heeded\nheeded_target = target\ninputs ="
         ),
         endless(tmp_path / "endless.onnx"),
         "score",
@@ -263,7 +263,7 @@ def test_an_interrupt_does_not_wait_for_what_is_scored(start, tmp_path):
 
 NATIVE = """
 import types
-import compress.cli.ends as ends
+import compress.cli.signals as ends
 import onnxruntime, numpy
 ends._PATIENCE_S = 0.5
 

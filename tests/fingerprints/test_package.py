@@ -34,7 +34,7 @@ def test_it_is_of_the_source_of_what_makes_results(copied):
         stream.write("# shows results\n")
     assert digest() == before
     seen = {before}
-    for path in ("stages/train.py", "errors.py", "stages/losses/base.py"):
+    for path in ("stages/train.py", "errors.py", "distillation/losses/base.py"):
         with (root / path).open("a") as stream:
             stream.write("# makes results\n")
         assert digest() not in seen

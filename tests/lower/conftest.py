@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.algorithms.fakequant import quantizable_layers
 from compress.artifact import Lowering
+from compress.backends.onnx.encoding import encode
+from compress.backends.onnx.export import export
+from compress.backends.onnx.files import save
 from compress.candidate import Candidate
-from compress.inputs import Inputs
-from compress.lower.encoding import encode
-from compress.lower.export import export
-from compress.lower.files import save
-from compress.numerics import Calibration, LayerFormat, Numerics, QuantRule
+from compress.modules.inputs import Inputs
+from compress.quantization.fakequant import quantizable_layers
+from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 
 
 class Residual(nn.Module):

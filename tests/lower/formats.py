@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from compress.artifact import Artifact, Lowering
+from compress.backends.onnx.build import lower
+from compress.backends.onnx.feeds import head
 from compress.candidate import Candidate
-from compress.inputs import Inputs
-from compress.lower.build import lower
-from compress.lower.feeds import head
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.modules.inputs import Inputs
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 __all__ = ["FORMATS", "lower_in"]
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from compress.artifact import Lowering, file_sha256, modules_file
+from compress.backends.onnx import lower
 from compress.candidate import Candidate
 from compress.errors import LoweringError, StorageError
-from compress.lower import lower
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 GUARDED = Lowering(avoid_saturation=True)
 

@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from compress.backends.onnx.census import take_census
+from compress.backends.onnx.files import save
 from compress.errors import LoweringError
-from compress.lower.census import take_census
-from compress.lower.files import save
 
 # Convolutions of "residual" on 6 x 6 pixels, and its head.
 RESIDUAL_MACS = 36 * 8 * 9 * (2 + 8 + 8) + 8 * 4
@@ -200,7 +200,7 @@ def test_a_model_that_does_not_run_on_zeros_is_counted_all_the_same(tmp_path):
 def test_a_census_needs_no_torch(encoded, rule):
     path = encoded("plain", rule()).path
     code = (
-        "import sys; from pathlib import Path; from compress.lower import take_census; "
+        "import sys; from pathlib import Path; from compress.backends.onnx import take_census; "
         f"print(take_census(Path({str(path)!r})).macs); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

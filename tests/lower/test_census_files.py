@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import convert_model_to_external_data
 
 from compress.artifact import Census
+from compress.backends.onnx.census import census_notes, take_census, uncounted_note
 from compress.errors import LoweringError
-from compress.lower.census import census_notes, take_census, uncounted_note
 
 RANDOM = np.random.default_rng(0)
 
@@ -268,7 +268,7 @@ def test_bodies_of_a_file_that_does_not_run_count_as_often_as_its_constants_say(
 
 
 def test_a_loop_without_an_end_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("compress.lower.census_run.PATIENCE_S", 0.2)
+    monkeypatch.setattr("compress.backends.onnx.census_run.PATIENCE_S", 0.2)
     state = [value("i", [], TensorProto.INT64), value("go", [], TensorProto.BOOL)]
     body = helper.make_graph(
         [
@@ -336,7 +336,9 @@ def test_a_constant_that_holds_too_little_is_refused_by_name(tmp_path):
 
 
 def test_a_graph_that_onnxruntime_does_not_write_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr("compress.lower.census_run.open_session", lambda path, options: None)
+    monkeypatch.setattr(
+        "compress.backends.onnx.census_run.open_session", lambda path, options: None
+    )
     made = product(numpy_helper.from_array(filled((8, 4)), "w"))
     with pytest.raises(LoweringError, match=r"model.onnx: the graph that onnxruntime makes of it"):
         census_of(made, tmp_path)

@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compress.lower.census import take_census
+from compress.backends.onnx.census import take_census
 
 MICROSOFT = "com.microsoft"
 RANDOM = np.random.default_rng(0)

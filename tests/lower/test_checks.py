@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import compress.lower.build
+import compress.backends.onnx.build
 from compress.artifact import Lowering
+from compress.backends.onnx.build import lower
 from compress.candidate import Candidate
 from compress.errors import LoweringError, ParityError
-from compress.lower.build import lower
 from compress.testing.nets import NETS
 
 from .formats import FORMATS, lower_in
@@ -421,7 +421,7 @@ def test_formats_that_nothing_takes_are_told(format, note, tmp_path):
 @pytest.mark.parametrize("format", ["int8", "dynamic"])
 @pytest.mark.parametrize("name", NETS)
 def test_kernels_that_are_right_are_never_accused(name, format, tmp_path, monkeypatch):
-    monkeypatch.setattr(compress.lower.build, "differ", lambda *_: True)
+    monkeypatch.setattr(compress.backends.onnx.build, "differ", lambda *_: True)
     net = NETS[name]
     module, x = net.build(), net.example(32)
     with torch.no_grad():

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import compress.lower.build
-import compress.lower.float_graph
+import compress.backends.onnx.build
+import compress.backends.onnx.float_graph
 from compress.errors import ParityError
 
 from .formats import FORMATS, lower_in
@@ -177,14 +177,14 @@ def test_the_net_is_right_as_it_is(format, tmp_path):
 @pytest.mark.parametrize("format", ["float32", "int8"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_export_is_caught(damage, format, tmp_path, monkeypatch):
-    export = compress.lower.float_graph.export
+    export = compress.backends.onnx.float_graph.export
 
     def damaged(*arguments, **options):
         model = export(*arguments, **options)
         damage(model)
         return model
 
-    monkeypatch.setattr(compress.lower.float_graph, "export", damaged)
+    monkeypatch.setattr(compress.backends.onnx.float_graph, "export", damaged)
     named = r"graph does not compute what the module computes, from \w+ .*line \d+ of .*test_damage"
     with pytest.raises(ParityError, match=named):
         make(format, tmp_path)
@@ -194,13 +194,13 @@ def test_a_damaged_export_is_caught(damage, format, tmp_path, monkeypatch):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_caught(damage, format, tmp_path, monkeypatch):
-    finish = compress.lower.build.finish
+    finish = compress.backends.onnx.build.finish
 
     def damaged(model):
         finish(model)
         damage(model)
 
-    monkeypatch.setattr(compress.lower.build, "finish", damaged)
+    monkeypatch.setattr(compress.backends.onnx.build, "finish", damaged)
     with pytest.raises(ParityError, match=r"artifact does not compute what its .* R² must be 0\.9"):
         make(format, tmp_path)
     assert not list(tmp_path.iterdir())

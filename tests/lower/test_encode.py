@@ -10,12 +10,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
+from compress.backends.onnx.encoding import encode
+from compress.backends.onnx.export import export
 from compress.candidate import Candidate
 from compress.errors import LoweringError
-from compress.lower import lower
-from compress.lower.encoding import encode
-from compress.lower.export import export
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 
 def operators(made):

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn.utils import rnn
 
-from compress.algorithms.fakequant import layers_with_formats
 from compress.artifact import Lowering
+from compress.backends.onnx.export import at_batch, export, layer_of, scopes
 from compress.errors import LoweringError
-from compress.lower.export import at_batch, export, layer_of, scopes
+from compress.quantization.fakequant import layers_with_formats
 
 ALL = ["residual", "plain", "preactivation", "gated", "unet", "encoder", "two", "one_d"]
 

@@ -5,10 +5,10 @@ import pytest
 from onnx import numpy_helper
 
 from compress.artifact import model_files
+from compress.backends.onnx.census import take_census
+from compress.backends.onnx.files import save
+from compress.backends.onnx.graph import finish
 from compress.errors import StorageError
-from compress.lower.census import take_census
-from compress.lower.files import save
-from compress.lower.graph import finish
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
 from compress.candidate import Candidate
-from compress.lower import lower
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
 
 FOLDER = Path(__file__).parent / "golden"

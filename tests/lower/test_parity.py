@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from compress.artifact import Lowering
-from compress.errors import ParityError
-from compress.lower.export import export
-from compress.lower.files import save
-from compress.lower.parity import (
+from compress.backends.onnx.export import export
+from compress.backends.onnx.files import save
+from compress.backends.onnx.parity import (
     check_parity,
     compare,
     is_right,
     least_r_squared,
     simulated_outputs,
 )
-from compress.numerics import LayerFormat
+from compress.errors import ParityError
+from compress.quantization.numerics import LayerFormat
 
 
 def test_equal_outputs_have_no_ratio():

@@ -8,23 +8,23 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from compress.algorithms.calibrate import activation_grid
-from compress.algorithms.fakequant import (
+from compress.artifact import Lowering
+from compress.backends.onnx.encoding import encode
+from compress.backends.onnx.export import export
+from compress.backends.onnx.files import save
+from compress.backends.onnx.parity import check_parity, simulated_outputs
+from compress.backends.onnx.static import quantize
+from compress.backends.onnx.tidy import tidy
+from compress.errors import LoweringError
+from compress.quantization.fakequant import (
     channel_axis,
     fake_quantize_weight,
     observe_ranges,
     quantizable_layers,
     weight_scale,
 )
-from compress.artifact import Lowering
-from compress.errors import LoweringError
-from compress.lower.encoding import encode
-from compress.lower.export import export
-from compress.lower.files import save
-from compress.lower.parity import check_parity, simulated_outputs
-from compress.lower.quantize import quantize
-from compress.lower.tidy import tidy
-from compress.numerics import LayerFormat, weight_bits
+from compress.quantization.numerics import LayerFormat, weight_bits
+from compress.quantization.ranges import activation_grid
 
 
 def constants(proto):

@@ -4,13 +4,13 @@ import torch
 from torch import nn
 
 from compress.artifact import Lowering
+from compress.backends.onnx import ranges as module_under_test
+from compress.backends.onnx.encoding import encode
+from compress.backends.onnx.export import export
+from compress.backends.onnx.feeds import batches
+from compress.backends.onnx.ranges import observe
 from compress.errors import LoweringError
-from compress.lower import ranges as module_under_test
-from compress.lower.encoding import encode
-from compress.lower.export import export
-from compress.lower.feeds import batches
-from compress.lower.ranges import observe
-from compress.numerics import Calibration, LayerFormat
+from compress.quantization.numerics import Calibration, LayerFormat
 
 
 def float_values(model):

@@ -12,16 +12,16 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from compress.algorithms.fakequant import declared_formats, simulate, weight_axes
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
+from compress.backends.onnx.encoding import encode
+from compress.backends.onnx.export import export
+from compress.backends.onnx.files import save
+from compress.backends.onnx.parity import compare
 from compress.candidate import Candidate
 from compress.errors import LoweringError
-from compress.lower import lower
-from compress.lower.encoding import encode
-from compress.lower.export import export
-from compress.lower.files import save
-from compress.lower.parity import compare
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.fakequant import declared_formats, simulate, weight_axes
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 

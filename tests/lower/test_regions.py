@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress.algorithms.fakequant import quantizable_layers
 from compress.artifact import Lowering
-from compress.lower.export import export
-from compress.lower.regions import float16_nodes, int8_nodes, layers_with
-from compress.lower.tidy import tidy
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.backends.onnx.export import export
+from compress.backends.onnx.regions import float16_nodes, int8_nodes, layers_with
+from compress.backends.onnx.tidy import tidy
+from compress.quantization.fakequant import quantizable_layers
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 
 def chosen(name, exported, net, rules, select=int8_nodes):

@@ -9,15 +9,15 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from compress.algorithms.fakequant import quantizable_layers
 from compress.artifact import Lowering
-from compress.lower.encoding import encode
-from compress.lower.export import export
-from compress.lower.feeds import batches
-from compress.lower.files import save
-from compress.lower.parity import compare
-from compress.lower.session import open_session
-from compress.numerics import LayerFormat
+from compress.backends.onnx.encoding import encode
+from compress.backends.onnx.export import export
+from compress.backends.onnx.feeds import batches
+from compress.backends.onnx.files import save
+from compress.backends.onnx.parity import compare
+from compress.backends.onnx.session import open_session
+from compress.quantization.fakequant import quantizable_layers
+from compress.quantization.numerics import LayerFormat
 
 
 def saturates() -> bool:

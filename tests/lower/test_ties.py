@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
 from compress.candidate import Candidate
-from compress.lower import lower
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 ROWS, WIDTH = 2000, 64
 BYTES = {"float32": 4, "float16": 2, "int8": 1}

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.measure.plan import PLANS
+from compress.measure.modes import PLANS
 
 
 def write(path, nodes, inputs, outputs, weights):

@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import MeasurementError
-from compress.measure import process, worker
+from compress.measure import process
 from compress.measure.compare import compare, model_bytes, table
-from compress.measure.complaints import plain_complaint
 from compress.measure.local import LocalTarget
+from compress.measure.ondevice import worker
+from compress.measure.runtime_errors import plain_complaint
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 

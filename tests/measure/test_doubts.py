@@ -2,7 +2,7 @@
 
 import pytest
 
-from compress.measure.doubts import about_change, about_checks, about_machine, about_model
+from compress.measure.warnings import about_change, about_checks, about_machine, about_model
 
 CALM = {
     "samples_ns": [1000] * 30,

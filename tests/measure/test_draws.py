@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from compress.measure import worker
+from compress.measure.ondevice import worker
 
 
 def session_of(model):

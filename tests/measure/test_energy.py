@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from compress.errors import MeasurementError
-from compress.measure import driver
 from compress.measure.compare import Comparison, table
-from compress.measure.plan import PLANS
-from compress.measure.rawlog import RawLog
+from compress.measure.modes import PLANS
+from compress.measure.ondevice import driver
+from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
 from compress.measure.summary import energy_facts

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from compress.measure.language import (
+from compress.measure.perplexity import (
     bits_per_token,
     continuation_agreement,
     greedy_continuations,

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from compress.artifact import file_sha256
 from compress.errors import MeasurementError
-from compress.measure import local, worker
+from compress.measure import local
 from compress.measure.local import LocalTarget
+from compress.measure.ondevice import worker
 from compress.measure.target import Failure, Probe, Target, Timing
 
 X = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
@@ -38,7 +39,7 @@ def test_predict_gives_outputs_for_every_sample(any_batch, batch):
 @pytest.mark.parametrize("samples", [1, 7, 16, 17, 30])
 def test_scoring_in_several_processes_gives_what_one_gives(any_batch, batch, samples, monkeypatch):
     monkeypatch.setattr("compress.measure.local._LEAST_SAMPLES", 5)
-    monkeypatch.setattr("compress.measure.worker.cpu_count", lambda: 3)
+    monkeypatch.setattr("compress.measure.ondevice.worker.cpu_count", lambda: 3)
     started = []
     run = local.run_beside
     monkeypatch.setattr(
@@ -55,10 +56,12 @@ def test_scoring_in_several_processes_gives_what_one_gives(any_batch, batch, sam
 
 def test_no_more_processes_score_than_there_is_memory_for(any_batch, monkeypatch):
     monkeypatch.setattr("compress.measure.local._LEAST_SAMPLES", 5)
-    monkeypatch.setattr("compress.measure.worker.cpu_count", lambda: 4)
+    monkeypatch.setattr("compress.measure.ondevice.worker.cpu_count", lambda: 4)
     size = any_batch.stat().st_size
     for free, most in ((1.0, 1), (25 * size, 2), (float("inf"), 4)):
-        monkeypatch.setattr("compress.measure.worker.free_memory_bytes", lambda free=free: free)
+        monkeypatch.setattr(
+            "compress.measure.ondevice.worker.free_memory_bytes", lambda free=free: free
+        )
         assert LocalTarget()._processes(any_batch) == most
     assert LocalTarget(threads=3)._processes(any_batch) == 1
     assert LocalTarget(provider="cuda")._processes(any_batch) == 1
@@ -143,7 +146,7 @@ def test_scoring_a_data_set_may_take_as_long_for_every_thousand_samples(monkeypa
         raise MeasurementError("enough")
 
     monkeypatch.setattr("compress.measure.local.run_beside", spy)
-    monkeypatch.setattr("compress.measure.worker.cpu_count", lambda: 1)
+    monkeypatch.setattr("compress.measure.ondevice.worker.cpu_count", lambda: 1)
     for samples in (10, 5000):
         with pytest.raises(MeasurementError, match="enough"):
             LocalTarget(timeout_s=60).predict(one, {"": np.zeros((samples, 4), np.float32)})

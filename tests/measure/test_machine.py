@@ -2,8 +2,8 @@
 
 import pytest
 
-from compress.measure import worker
 from compress.measure.machine import describe, saturates
+from compress.measure.ondevice import worker
 
 FACTS = worker.machine() | {"onnxruntime": "1.0", "build": "", "providers": []}
 

@@ -13,16 +13,14 @@ from onnx import helper
 from torch import nn
 
 from compress.artifact import Lowering, modules_file
+from compress.backends.onnx import lower
 from compress.candidate import Candidate
 from compress.cli import main
 from compress.errors import MeasurementError
-from compress.lower import lower
-from compress.measure import profile as profiling
-from compress.measure import worker
 from compress.measure.local import LocalTarget
-from compress.measure.profile import profile
-from compress.measure.profile_facts import Change, Island, Part, Profile, Remedy, Time
-from compress.measure.profile_graph import (
+from compress.measure.ondevice import worker
+from compress.measure.profile.facts import Change, Island, Part, Profile, Remedy, Time
+from compress.measure.profile.graph import (
     Constant,
     Graph,
     Node,
@@ -32,8 +30,8 @@ from compress.measure.profile_graph import (
     noted,
     read_graph,
 )
-from compress.measure.profile_islands import View, find_islands
-from compress.measure.profile_parts import (
+from compress.measure.profile.islands import View, find_islands
+from compress.measure.profile.parts import (
     Ran,
     Step,
     changes,
@@ -43,12 +41,14 @@ from compress.measure.profile_parts import (
     ran,
     without_profiler,
 )
-from compress.measure.profile_table import text
-from compress.measure.profile_words import Comparison, int8_dot_product, summary
+from compress.measure.profile.profiler import profile
+from compress.measure.profile.profiler import profiler as profiling
+from compress.measure.profile.sentences import Comparison, int8_dot_product, summary
+from compress.measure.profile.table import text
 from compress.measure.replay import ReplayTarget
 from compress.measure.stats import Interval, Ratio
 from compress.measure.target import Failure
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 QUICK = {"window_s": 0.002, "warmup_cap_s": 0.02, "sample_s": 0.01, "least": 5, "cap_s": 0.1}
 

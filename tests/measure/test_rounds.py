@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from compress.errors import MeasurementError, StorageError
-from compress.measure.plan import PLANS
-from compress.measure.rawlog import RawLog
+from compress.measure.modes import PLANS
+from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
 from compress.measure.target import Failure, Probe

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from compress.measure import worker
+from compress.measure.ondevice import worker
 
 TIMING = {"window_s": 0.002, "warmup_cap_s": 0.02, "cap_s": 0.1}
 

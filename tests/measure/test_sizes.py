@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from compress.errors import DataError, MeasurementError, RecipeError
-from compress.measure import driver
 from compress.measure.arrays import read_arrays
 from compress.measure.compare import compare, table
+from compress.measure.input_sizes import Fit, Given, alike, fits, unlike, words
 from compress.measure.local import LocalTarget
-from compress.measure.plan import PLANS
-from compress.measure.profile import profile
-from compress.measure.profile_table import text
-from compress.measure.remote import SshTarget
+from compress.measure.modes import PLANS
+from compress.measure.ondevice import driver
+from compress.measure.profile.profiler import profile
+from compress.measure.profile.table import text
+from compress.measure.remote.target import SshTarget
 from compress.measure.replay import ReplayTarget
 from compress.measure.session import read_session, write_session
-from compress.measure.sizes import Fit, Given, alike, fits, unlike, words
 from compress.measure.target import Failure, Probe
 
 A, B, C = Path("a.onnx"), Path("b.onnx"), Path("c.onnx")
@@ -320,7 +320,7 @@ def test_a_size_that_cannot_be_guessed_says_what_would_do(at_once, product):
 
 
 def test_profiles_of_other_sizes_are_not_compared(summing, monkeypatch):
-    monkeypatch.setattr("compress.measure.profile._SETTINGS", {"as deployed": {}})
+    monkeypatch.setattr("compress.measure.profile.profiler._SETTINGS", {"as deployed": {}})
     models = [summing(x=[1, 64]), summing(x=["n", 4096])]
     first, second = profile(models, LocalTarget(), "quick", given=Given({"n": (2,)}))
     assert second.shapes == {"x": (2, 4096)}

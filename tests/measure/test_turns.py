@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.measure import driver, process
+from compress.measure import process
 from compress.measure.local import LocalTarget
-from compress.measure.plan import PLANS
-from compress.measure.rawlog import RawLog
+from compress.measure.modes import PLANS
+from compress.measure.ondevice import driver
+from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
 from compress.measure.target import Probe

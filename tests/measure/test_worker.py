@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from compress.measure import machine, worker
+from compress.measure import machine
+from compress.measure.ondevice import worker
 from compress.measure.process import WORKER
 
 QUICK = {"window_s": 0.002, "warmup_cap_s": 0.02, "sample_s": 0.01, "least": 5, "cap_s": 0.1}

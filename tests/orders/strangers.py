@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.inputs import forward
+from compress.modules.inputs import forward
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 

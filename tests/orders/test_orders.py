@@ -9,10 +9,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from compress.algorithms.fakequant import layers_with_formats, quantizable_layers
 from compress.candidate import Candidate, count_parameters
 from compress.errors import NoEffect
 from compress.measure.local import LocalTarget
+from compress.quantization.fakequant import layers_with_formats, quantizable_layers
 from compress.running.measuring import encode
 from compress.stages import DistillStage, PruneStage, QuantizeStage
 from compress.testing.nets import NETS

@@ -13,8 +13,8 @@ import torch
 from compress import Recipe, ReplayTarget
 from compress.candidate import Candidate, count_parameters
 from compress.errors import NoEffect
-from compress.inputs import forward
 from compress.measure.local import LocalTarget
+from compress.modules.inputs import forward
 from compress.running.measuring import encode
 from compress.stages import DistillStage, PruneStage, QuantizeStage
 from compress.testing.stage_contract import bench_context

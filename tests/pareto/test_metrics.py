@@ -4,10 +4,10 @@ import pytest
 
 from compress.errors import RecipeError
 from compress.pareto import check_budget, has_absolute_drop, is_rate, most
+from compress.pareto.formatting import score, score_cells, score_change
 from compress.pareto.metrics import allowance
-from compress.pareto.words import score, score_cells, score_change
 from compress.record import Budget
-from compress.report.ticks import tick_score
+from compress.report.figures.ticks import tick_score
 
 RATES = ("accuracy", "agreement", "binary-accuracy", "binary-agreement")
 

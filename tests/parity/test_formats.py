@@ -15,13 +15,13 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from compress.algorithms.fakequant import observe_ranges, quantizable_layers
 from compress.artifact import Lowering
-from compress.lower.encoding import encode
-from compress.lower.export import export
-from compress.lower.files import save
-from compress.lower.parity import check_parity, least_r_squared, simulated_outputs
-from compress.numerics import Calibration, LayerFormat, Numerics, QuantRule
+from compress.backends.onnx.encoding import encode
+from compress.backends.onnx.export import export
+from compress.backends.onnx.files import save
+from compress.backends.onnx.parity import check_parity, least_r_squared, simulated_outputs
+from compress.quantization.fakequant import observe_ranges, quantizable_layers
+from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
 
 

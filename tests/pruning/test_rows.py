@@ -7,7 +7,7 @@ import pytest
 from compress import Candidate, PruneStage, QuantizeStage, Recipe, ReplayTarget
 from compress.errors import NoEffect, SelectorError
 from compress.record import Record
-from compress.report.html import page
+from compress.report.page.page import page
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compress.candidate import Candidate, count_parameters
-from compress.inputs import forward
+from compress.modules.inputs import forward
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.pruning.search import Search
 from compress.testing.cuts import agrees, distinct, swaps

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress import Recipe, ReplayTarget, TrainStage
-from compress.algorithms.batches import is_labelled
 from compress.cli.new import starter
 from compress.cli.schema import recipe_schema
 from compress.errors import RecipeError
 from compress.stages import STAGES
-from compress.stages.fitting import Training
+from compress.stages.fit import Training
 from compress.testing.recipe_table import recipe_files, recipe_table
+from compress.training.data import is_labelled
 from compress.zoo import build
 
 ROOT = Path(__file__).parents[2]

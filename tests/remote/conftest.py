@@ -18,8 +18,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.measure.plan import PLANS
-from compress.measure.remote import SshTarget
+from compress.measure.modes import PLANS
+from compress.measure.remote.target import SshTarget
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.measure import remote_agent
-from compress.measure.remote_agent import JOBS, KEPT_SESSIONS, MARK
+from compress.measure.remote import agent as remote_agent
+from compress.measure.remote.agent import JOBS, KEPT_SESSIONS, MARK
 
 SOURCE = Path(remote_agent.__file__).read_text()
 

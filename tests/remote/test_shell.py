@@ -3,9 +3,9 @@
 import pytest
 
 from compress.errors import MeasurementError
-from compress.measure.remote_adb import AdbShell
-from compress.measure.remote_shell import LinkDown, home_path
-from compress.measure.remote_ssh import SshShell
+from compress.measure.remote.adb import AdbShell
+from compress.measure.remote.shell import LinkDown, home_path
+from compress.measure.remote.ssh import SshShell
 
 CHANGED = """\
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@

@@ -14,9 +14,9 @@ import pytest
 from compress.cli import main
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
-from compress.measure.remote import SshTarget
-from compress.measure.remote_device import RemoteDevice
-from compress.measure.remote_shell import LinkDown
+from compress.measure.remote.device import RemoteDevice
+from compress.measure.remote.shell import LinkDown
+from compress.measure.remote.target import SshTarget
 from compress.measure.session import read_session
 from compress.measure.target import Failure, Probe, Target, Timing
 
@@ -70,7 +70,7 @@ def test_a_link_that_is_cut_in_the_middle_changes_nothing(
 
 
 def test_a_repeated_command_picks_the_session_up(device, there, one, meanwhile, until, monkeypatch):
-    monkeypatch.setattr("compress.measure.remote_device._LONGEST_PAUSE_S", 0.5)
+    monkeypatch.setattr("compress.measure.remote.device._LONGEST_PAUSE_S", 0.5)
     target = device.target(there, timeout_s=6)
     meanwhile(lambda: len(there.lines()) > 1, device.link.cut)
     with pytest.raises(LinkDown, match=r"Given up after .* the same command picks it up"):

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from compress.pareto import recommend
-from compress.report.budget import sliders_of
-from compress.report.html import combined_page, page
 from compress.report.overlay import groups, overlay_info
+from compress.report.page.budget import sliders_of
+from compress.report.page.page import combined_page, page
 from compress.testing.chromium import Chromium, find_chromium
 from compress.testing.screenshots import take
 

@@ -6,9 +6,9 @@ import pytest
 
 from compress.pareto import choice_table, recommend
 from compress.pareto.choice import NO_WORSE, SHOWN_BETTER, SHOWN_WORSE
-from compress.report.axes import axes_of
-from compress.report.budget import choice_data, slider_form, sliders_of
-from compress.report.pareto_info import pareto_info
+from compress.report.figures.pareto_data import pareto_info
+from compress.report.page.axes import axes_of
+from compress.report.page.budget import choice_data, slider_form, sliders_of
 
 
 def by_field(record, target="laptop"):

@@ -3,9 +3,9 @@
 import pytest
 
 from compress.pareto import stage_effects
-from compress.report.answer import tiles
-from compress.report.details import row_facts
-from compress.report.html import page
+from compress.report.page.details import row_facts
+from compress.report.page.page import page
+from compress.report.page.recommendation import tiles
 from compress.report.provenance import caption
 
 

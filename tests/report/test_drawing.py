@@ -7,11 +7,11 @@ import pytest
 from matplotlib.text import Text
 
 from compress.pareto import recommend
-from compress.report.pareto_figure import draw_pareto
-from compress.report.pareto_info import pareto_info
-from compress.report.plots import LIGHT, render
-from compress.report.stages_figure import draw_stages
-from compress.report.stages_info import stages_info
+from compress.report.figures.canvas import LIGHT, render
+from compress.report.figures.pareto import draw_pareto
+from compress.report.figures.pareto_data import pareto_info
+from compress.report.figures.stages import draw_stages
+from compress.report.figures.stages_data import stages_info
 
 RECORDS = ["chain", "one_row", "failed", "lower_is_better", "adversarial", "clustered"]
 

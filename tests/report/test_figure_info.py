@@ -2,8 +2,8 @@
 
 import pytest
 
-from compress.report.pareto_info import attainment, pareto_info, scale_floor
-from compress.report.stages_info import stages_info
+from compress.report.figures.pareto_data import attainment, pareto_info, scale_floor
+from compress.report.figures.stages_data import stages_info
 
 
 def by_label(info):

@@ -5,7 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.report.labels import Box, Label, place
+from compress.report.figures.labels import Box, Label, place
 
 FRAME = Box(0, 0, 500, 360)
 

@@ -8,16 +8,16 @@ import pytest
 
 from compress.errors import RecordError
 from compress.record import Record
-from compress.report.repeat import (
+from compress.report.repeat.compare import compare, comparison
+from compress.report.repeat.facts import REPEAT_NAME, Repeat
+from compress.report.repeat.page import repeat_page, write_repeat
+from compress.report.repeat.summary import (
     gather,
     is_repeat,
     seed_folder,
     summary,
 )
-from compress.report.repeat_compare import compare, comparison
-from compress.report.repeat_facts import REPEAT_NAME, Repeat
-from compress.report.repeat_page import repeat_page, write_repeat
-from compress.report.repeat_table import (
+from compress.report.repeat.table import (
     repeat_columns,
     repeat_markdown,
     repeat_sentences,

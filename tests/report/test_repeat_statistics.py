@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from compress.report.repeat import spread, student_half_width
-from compress.report.repeat_compare import welch
+from compress.report.repeat.compare import welch
+from compress.report.repeat.summary import spread, student_half_width
 
 T_2 = 4.302653  # Student's 97.5 % quantile of 2 degrees of freedom
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from compress.report.stages_info import stages_info
-from compress.report.steps import steps_figure, steps_table
+from compress.report.figures.stages_data import stages_info
+from compress.report.page.steps import steps_figure, steps_table
 
 
 def panels(info):

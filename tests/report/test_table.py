@@ -6,13 +6,13 @@ import io
 import pytest
 
 from compress.pareto import recommend, stage_effects
-from compress.report.answer import tiles
-from compress.report.details import row_facts
+from compress.report.csv import sheet
+from compress.report.figures.pareto_data import pareto_info
+from compress.report.figures.stages_data import stages_info
 from compress.report.overlay import combined_columns, groups, overlay_info
-from compress.report.pareto_info import pareto_info
+from compress.report.page.details import row_facts
+from compress.report.page.recommendation import tiles
 from compress.report.sentences import findings
-from compress.report.sheet import sheet
-from compress.report.stages_info import stages_info
 from compress.report.table import columns, display_width, markdown, render_table, text_table
 
 

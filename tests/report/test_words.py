@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from compress.pareto.words import (
+from compress.pareto.formatting import (
     count,
     duration,
     interval,
@@ -19,7 +19,7 @@ from compress.pareto.words import (
     size,
     times,
 )
-from compress.report.ticks import tick_score
+from compress.report.figures.ticks import tick_score
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from compress import QuantizeStage, Recipe, Record
-from compress.atomic import mark
+from compress.cache import Entry
+from compress.io.atomic import mark
 from compress.stages import TrainStage
-from compress.store import Entry
 
 STAGES = (TrainStage(epochs=1, batch_size=64), QuantizeStage())
 

@@ -8,13 +8,13 @@ import sys
 import pytest
 import torch
 
-from compress.algorithms.processes import ALONE, join
+from compress.training.distributed import ALONE, join
 
 PREFACE = """
 import os, sys, torch
 torch.set_num_threads(1)
 from datetime import timedelta
-from compress.algorithms.processes import join, leave
+from compress.training.distributed import join, leave
 from compress.errors import CompressError
 try:
     us = join()

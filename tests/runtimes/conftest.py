@@ -11,16 +11,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compress.algorithms.fakequant import quantizable_layers
 from compress.artifact import Lowering
+from compress.backends.onnx.encoding import encode as encode_graph
+from compress.backends.onnx.export import export
+from compress.backends.onnx.files import save as save_graph
 from compress.candidate import Candidate
-from compress.lower.encoding import encode as encode_graph
-from compress.lower.export import export
-from compress.lower.files import save as save_graph
-from compress.measure import worker
 from compress.measure.local import LocalTarget
-from compress.measure.plan import PLANS
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.measure.modes import PLANS
+from compress.measure.ondevice import worker
+from compress.quantization.fakequant import quantizable_layers
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.running.measuring import encode
 from compress.testing.nets import NETS
 

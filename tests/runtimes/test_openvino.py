@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from compress.errors import MeasurementError
-from compress.measure import worker
 from compress.measure.local import LocalTarget
+from compress.measure.ondevice import worker
 from compress.measure.score import score
 from compress.measure.target import Probe, Timing
 from compress.testing.nets import NETS

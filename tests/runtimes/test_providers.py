@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from compress.errors import MeasurementError
-from compress.measure import worker
-from compress.measure.doubts import about_model
 from compress.measure.local import LocalTarget, RuntimeSettings
+from compress.measure.ondevice import worker
 from compress.measure.target import Failure, Probe
+from compress.measure.warnings import about_model
 
 CPU, XNNPACK, CUDA = (worker.PROVIDERS[key].name for key in ("cpu", "xnnpack", "cuda"))
 OPENVINO, QNN = (worker.PROVIDERS[key].name for key in ("openvino", "qnn"))

@@ -8,7 +8,7 @@ from compress import Recipe
 from compress.cli import main
 from compress.cli.doctor import CHECKS
 from compress.errors import RecipeError
-from compress.measure.plan import PLANS
+from compress.measure.modes import PLANS
 from compress.record import Record
 from compress.report import write_report
 

@@ -8,16 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage, Task
-from compress.errors import DataError, SelectorError, StageError
-from compress.stages.losses.features import (
+from compress.distillation.context import Answer, Question, Scene, ask, watch
+from compress.distillation.losses.features import (
     AttentionMapsLoss,
     AttentionTransferLoss,
     HiddenLoss,
     HintLoss,
 )
-from compress.stages.losses.relations import CrdLoss, RkdAngleLoss
-from compress.stages.teachers import frozen_teacher
-from compress.stages.terms import Answer, Question, Scene, ask, watch
+from compress.distillation.losses.relations import CrdLoss, RkdAngleLoss
+from compress.distillation.teachers import frozen_teacher
+from compress.errors import DataError, SelectorError, StageError
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.stage_contract import bench_context
 

@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import DistillStage, PruneStage, QuantizeStage, TrainStage
-from compress.algorithms.batches import head
-from compress.algorithms.fakequant import effective, quantizable_layers
+from compress.config.references import CodeReferences
+from compress.distillation.teachers import TeacherSettings, build_teacher, frozen_teacher
 from compress.errors import CheckpointError, CodeReferenceError, DataError, StageError
-from compress.references import CodeReferences
-from compress.stages.base import formats_of
-from compress.stages.teachers import TeacherSettings, build_teacher, frozen_teacher
+from compress.quantization.fakequant import effective, quantizable_layers
+from compress.stage import formats_of
 from compress.testing.nets import NETS
+from compress.training.data import head
 
 CASE = NETS["mlp"]
 TASK = CASE.make_task()

@@ -8,16 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage, PruneStage, Task, TrainStage
-from compress.algorithms.batches import Batch, head, is_labelled, read
-from compress.algorithms.labels import labeled_samples
+from compress.distillation.context import Answer, Scene
+from compress.distillation.objective import WeightedSum, weighted
 from compress.errors import DataError
-from compress.stages.fitting import validation_loss
-from compress.stages.objective import WeightedSum, weighted
-from compress.stages.supervision import Supervision
-from compress.stages.terms import Answer, Scene
+from compress.stages.fit import validation_loss
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
+from compress.training.data import Batch, head, is_labelled, read
+from compress.training.labels import labeled_samples
+from compress.training.supervision import Supervision
 
 CASE = NETS["mlp"]
 TASK = CASE.make_task()

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress import Candidate, DistillStage
+from compress.config.references import CodeReferences
+from compress.distillation.teachers import build_teacher, frozen_teacher, identity_of
 from compress.errors import RecipeError, StageError
-from compress.references import CodeReferences
-from compress.stages.teachers import build_teacher, frozen_teacher, identity_of
 from compress.testing.nets import NETS
 
 CASE = NETS["mlp"]

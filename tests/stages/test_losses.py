@@ -12,17 +12,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage, QuantizeStage, Recipe, Task, TrainStage
-from compress.algorithms.batches import head
-from compress.algorithms.features import Adapter
-from compress.algorithms.losses.adversarial import Adversary
-from compress.algorithms.losses.contrastive import Embedding
+from compress.config.references import CodeReferences
+from compress.distillation.functions.adversarial import Adversary
+from compress.distillation.functions.contrastive import Embedding
+from compress.distillation.losses import BUILT_IN, WeightSchedule
+from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError, RecipeError, SelectorError, StageError
-from compress.references import CodeReferences
-from compress.stages.losses import BUILT_IN, WeightSchedule
-from compress.stages.teachers import frozen_teacher
+from compress.modules.features import Adapter
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
+from compress.training.data import head
 from compress.zoo import build
 
 SAMPLES = 64

@@ -13,15 +13,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage, Task
+from compress.distillation.context import Answer, Scene
+from compress.distillation.losses import BUILT_IN
 from compress.errors import CompressError
 from compress.measure.score import score
 from compress.outputs import OUTPUT_KINDS
-from compress.stages.losses import BUILT_IN
-from compress.stages.supervision import Supervision
-from compress.stages.terms import Answer, Scene
 from compress.task import METRICS
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.stage_contract import bench_context
+from compress.training.supervision import Supervision
 
 N, FEATURES = 8, 6
 # What the outputs of a model are, and the shape of one.

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage
+from compress.distillation import teacher_cache as memory
+from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError, StageError, StorageError
-from compress.stages import fitting, memory
-from compress.stages.teachers import frozen_teacher
+from compress.stages import fit as fitting
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context

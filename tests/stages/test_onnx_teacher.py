@@ -11,8 +11,8 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from compress import DistillStage, Recipe
+from compress.distillation.teachers import TeacherSettings, build_teacher
 from compress.errors import DataError, RecipeError
-from compress.stages.teachers import TeacherSettings, build_teacher
 from compress.testing.nets import NETS
 
 CASE = NETS["mlp"]

@@ -9,9 +9,9 @@ from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage, QuantizeStage, TrainStage
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
 from compress.errors import AlreadySo, NoEffect, SelectorError
-from compress.lower import lower
-from compress.stages.base import carry_out, formats_of
+from compress.stage import carry_out, formats_of
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.stage_contract import bench_context

@@ -15,11 +15,11 @@ from compress import (
     ReplayTarget,
     TrainStage,
 )
-from compress.algorithms.fakequant import effective, weight_axes
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
 from compress.errors import AlreadySo
-from compress.lower import lower
-from compress.stages.base import formats_of, ranges_of
+from compress.quantization.fakequant import effective, weight_axes
+from compress.stage import formats_of, ranges_of
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.stage_contract import bench_context

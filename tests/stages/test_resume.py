@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from compress import Candidate, DistillStage, PruneStage, QuantizeStage, TrainStage
-from compress.algorithms.batches import head
-from compress.algorithms.checkpoints import Checkpoint
 from compress.errors import DataError, TrainingDiverged
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
+from compress.training.checkpoint import Checkpoint
+from compress.training.data import head
 
 SAMPLES, BATCH, EPOCHS = 96, 32, 4
 STEPS = EPOCHS * SAMPLES // BATCH

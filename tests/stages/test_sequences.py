@@ -8,19 +8,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress import Candidate, DistillStage, QuantizeStage
-from compress.algorithms.batches import Batch
-from compress.algorithms.checkpoints import Checkpoint
-from compress.algorithms.decoding import beam_search
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
+from compress.distillation.context import Question, Scene, ask, compared
+from compress.distillation.decoding import beam_search
+from compress.distillation.losses import BUILT_IN
+from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError
-from compress.lower import lower
-from compress.stages import fitting
-from compress.stages.losses import BUILT_IN
-from compress.stages.teachers import frozen_teacher
-from compress.stages.terms import Question, Scene, ask, compared
+from compress.stages import fit as fitting
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
+from compress.training.checkpoint import Checkpoint
+from compress.training.data import Batch
 
 CASE = NETS["causal-lm"]
 LENGTH, SAMPLES = CASE.shape[0], 64

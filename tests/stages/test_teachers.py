@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage, Recipe
-from compress.algorithms import losses
+from compress.config.references import CodeReferences
+from compress.distillation import functions as losses
+from compress.distillation.teachers import Ensemble, build_teacher, frozen_teacher
 from compress.errors import DataError, RecipeError, StageError
-from compress.references import CodeReferences
-from compress.stages.teachers import Ensemble, build_teacher, frozen_teacher
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 

@@ -9,16 +9,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage, PruneStage, Task, TrainStage
-from compress.algorithms.batches import Views
+from compress.config.references import CodeReferences
+from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError, StageError
-from compress.inputs import forward
-from compress.references import CodeReferences
-from compress.stages.sizes import sizes_of
-from compress.stages.teachers import frozen_teacher
+from compress.models.sizes import sizes_of
+from compress.modules.inputs import forward
 from compress.tasks import without_labels
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
+from compress.training.data import Views
 
 CASE = NETS["mlp"]
 TASK = CASE.make_task()

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from compress.store import Entry, Store
-from compress.store.place import backend_at
+from compress.cache import Entry, Store
+from compress.cache.place import backend_at
 
 WEIGHTS = "candidate/weights.safetensors"
 CANDIDATE = "candidate/candidate.json"

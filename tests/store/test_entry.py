@@ -7,8 +7,8 @@ import random
 
 import pytest
 
+from compress.cache import DamagedEntry, Entry, FileFacts
 from compress.errors import StorageError
-from compress.store import DamagedEntry, Entry, FileFacts
 
 KEY = "0123456789abcdef" * 2
 SHA = "ab" * 32

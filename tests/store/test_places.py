@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import pytest
 
+from compress.cache import Store
+from compress.cache.backend import MARKER
+from compress.cache.sizes import parse_size
 from compress.errors import MissingExtra, RecipeError, StorageError
-from compress.store import Store
-from compress.store.backend import MARKER
-from compress.store.sizes import parse_size
 
 
 def everything(place):
@@ -273,7 +273,7 @@ def test_what_cannot_be_touched_is_written_again(results, monkeypatch):
     store.put(entry, path_of)
     memory = fsspec.filesystem("memory")
     before = {path: file.created for path, file in memory.store.items()}
-    monkeypatch.setattr("compress.store.remote._FRESH_S", -1.0)
+    monkeypatch.setattr("compress.cache.remote._FRESH_S", -1.0)
     assert store.find(entry.key, "stage") == entry
     changed = [path for path, file in memory.store.items() if file.created != before[path]]
     assert changed == [f"/old/store/entries/00/{entry.key}.json"]

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from compress.store import Store
+from compress.cache import Store
 
 PREFACE = """
 import os, random, signal, sys, time
 from pathlib import Path
-from compress.store import Entry, Store
+from compress.cache import Entry, Store
 
 def make(root, number):
     folder = Path(root, f"run-{number}")

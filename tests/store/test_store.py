@@ -7,9 +7,9 @@ import stat
 
 import pytest
 
+from compress.cache import Entry, FileFacts, Store
+from compress.cache.backend import MARKER
 from compress.errors import StorageError
-from compress.store import Entry, FileFacts, Store
-from compress.store.backend import MARKER
 
 WEIGHTS = "candidate/weights.safetensors"
 CANDIDATE = "candidate/candidate.json"
@@ -323,7 +323,7 @@ def test_a_store_that_may_only_be_read_is_of_use(results, store, place, monkeypa
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(os, "utime", refused)
-    monkeypatch.setattr("compress.store.folder.write_new", refused)
+    monkeypatch.setattr("compress.cache.folder.write_new", refused)
     found = store.find(entry.key, "stage")
     assert found == entry
     assert store.fetch(found, (tmp_path / "there").joinpath)
@@ -341,7 +341,7 @@ def test_a_store_that_cannot_be_read_is_a_note_once(results, store, place, monke
         raise OSError(errno.EIO, "Input/output error")
         yield
 
-    monkeypatch.setattr("compress.store.folder.chunks_of", refused)
+    monkeypatch.setattr("compress.cache.folder.chunks_of", refused)
     for _ in range(2):
         assert store.find(entry.key, "stage") is None
         assert not store.fetch(entry, (tmp_path / "there").joinpath)
@@ -395,7 +395,7 @@ def test_files_that_change_while_they_are_kept_are_not(results, store, place, hu
 
 
 def test_facts_without_end_are_not_kept(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("compress.store.store.MOST_ENTRY_BYTES", 1000)
+    monkeypatch.setattr("compress.cache.store.MOST_ENTRY_BYTES", 1000)
     entry = Entry.of("0" * 32, "stage", {"a": "b" * 1000}, [], tmp_path.joinpath)
     store.put(entry, tmp_path.joinpath)
     assert store.take_notes() == ["the facts of a stage are too many to be kept in the cache."]

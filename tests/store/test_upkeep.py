@@ -5,10 +5,10 @@ import time
 
 import pytest
 
+from compress.cache import Kept, Store
+from compress.cache.backend import MARKER, claim
+from compress.cache.upkeep import evict
 from compress.errors import StorageError
-from compress.store import Kept, Store
-from compress.store.backend import MARKER, claim
-from compress.store.upkeep import evict
 
 WEIGHTS = "candidate/weights.safetensors"
 HOUR_S = 3600
@@ -254,7 +254,7 @@ def test_what_cannot_be_removed_is_said_so(full, place, monkeypatch):
     def refused(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("compress.store.folder.Folder.remove", refused)
+    monkeypatch.setattr("compress.cache.folder.Folder.remove", refused)
     (sentence,) = full.verify().damage
     assert sentence == (
         f"{entry_name(1)}: it has not the form of an entry; it could not be removed (Read-only "
@@ -271,12 +271,12 @@ def test_what_cannot_be_read_now_is_not_removed(full, place, monkeypatch):
 
     before = files_of(place)
     with monkeypatch.context() as patch:
-        patch.setattr("compress.store.upkeep.facts_of", lambda _: next(refused(None, "")))
+        patch.setattr("compress.cache.upkeep.facts_of", lambda _: next(refused(None, "")))
         verified = full.verify()
     assert len(verified.damage) == 5
     assert all(s.endswith(": it cannot be read (Input/output error).") for s in verified.damage)
     assert files_of(place) == before
-    monkeypatch.setattr("compress.store.folder.Folder.chunks", refused)
+    monkeypatch.setattr("compress.cache.folder.Folder.chunks", refused)
     with pytest.raises(StorageError, match=r"cannot be read or changed \(Input/output error\)"):
         full.prune(0)
     with pytest.raises(StorageError, match=r"cannot be read or changed \(Input/output error\)"):
@@ -317,7 +317,7 @@ def test_a_result_that_is_larger_than_all_may_be_is_not_kept(results, place, mon
 
 
 def test_a_store_takes_no_more_than_half_of_what_the_disk_has_for_it(full, place, monkeypatch):
-    monkeypatch.setattr("compress.store.folder.Folder.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("compress.cache.folder.Folder.free_bytes", lambda _: 1000)
     used = size_of(place)
     assert full.usage().limit_bytes == (used + 1000) // 2
     full.prune()

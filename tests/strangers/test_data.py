@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.algorithms.viewstore import Form, ViewStore
 from compress.device.result import load_result
+from compress.distillation.cache_files import Form, ViewStore
 from compress.errors import DataError, RecordError
 from compress.measure.arrays import read_arrays
 from compress.tasks.idx import IdxFile, read_idx
@@ -152,7 +152,7 @@ def test_arrays_are_what_numpy_saved(order, dtype, shape, tmp_path):
 
 
 def test_an_archive_of_very_many_members_is_refused(tmp_path, refused, monkeypatch):
-    monkeypatch.setattr("compress.archives._MOST_DIRECTORY_BYTES", 1000)
+    monkeypatch.setattr("compress.io.archives._MOST_DIRECTORY_BYTES", 1000)
     np.savez(tmp_path / "i.npz", **{f"x{number}": np.zeros(1) for number in range(30)})
     words = "it lists more members than are taken from an archive"
     refused(lambda: read_arrays(tmp_path / "i.npz"), DataError, words)

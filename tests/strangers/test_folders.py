@@ -11,7 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress.errors import CheckpointError, DataError, RecipeError
-from compress.huggingface import build_encoder, load_folder, read_architecture, tokenizer_digest
+from compress.models.huggingface import (
+    build_encoder,
+    load_folder,
+    read_architecture,
+    tokenizer_digest,
+)
 from compress.tasks.tokens import tokenize
 
 CONFIG = {

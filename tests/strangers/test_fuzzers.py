@@ -18,13 +18,13 @@ from onnx import helper, numpy_helper
 from safetensors.torch import save
 from torch import nn
 
-from compress.algorithms.viewstore import Form, ViewStore
 from compress.candidate import Candidate, load_weights
 from compress.device.result import load_result
+from compress.distillation.cache_files import Form, ViewStore
+from compress.distillation.onnx_teacher import open_teacher
 from compress.errors import CompressError
-from compress.huggingface import build_encoder, read_architecture
 from compress.measure.arrays import read_arrays
-from compress.stages.onnx_teacher import open_teacher
+from compress.models.huggingface import build_encoder, read_architecture
 from compress.tasks.idx import IdxFile, read_idx
 
 from .results import RESULT

@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.distillation.onnx_teacher import open_teacher
 from compress.errors import DataError, RecipeError
-from compress.stages.onnx_teacher import open_teacher
 
 FLOAT = TensorProto.FLOAT
 

@@ -14,20 +14,25 @@ import numpy as np
 import pytest
 import torch
 
-from compress.algorithms.checkpoints import Checkpoint
-from compress.algorithms.viewstore import Form, ViewStore
 from compress.candidate import Candidate, load_weights
 from compress.device.result import load_result
+from compress.distillation.cache_files import Form, ViewStore
+from compress.distillation.onnx_teacher import open_teacher
 from compress.errors import CheckpointError, CompressError, DataError, RecipeError, RecordError
-from compress.huggingface import build_encoder, load_folder, read_architecture, tokenizer_digest
 from compress.measure.arrays import read_arrays
-from compress.stages.onnx_teacher import open_teacher
+from compress.models.huggingface import (
+    build_encoder,
+    load_folder,
+    read_architecture,
+    tokenizer_digest,
+)
 from compress.tasks.idx import IdxFile, read_idx
 from compress.tasks.image_folder import make_task as make_images
 from compress.tasks.language import read_entries
 from compress.tasks.text import read_lines
 from compress.tasks.tokens import tokenize
 from compress.tasks.wordnet import FILES, read_glosses
+from compress.training.checkpoint import Checkpoint
 
 EXAMPLE = torch.ones(2, 3)
 

@@ -463,7 +463,7 @@ def test_what_a_class_thinks_of_forged_options_is_one_sentence(tmp_path, refused
 
 
 def test_a_huge_file_of_weights_is_refused_by_its_size(tmp_path, refused, monkeypatch):
-    monkeypatch.setattr("compress.weights.memory_bytes", lambda: 100)
+    monkeypatch.setattr("compress.io.weights.memory_bytes", lambda: 100)
     path = Path(tmp_path / "w.safetensors")
     path.write_bytes(WHOLE)
     words = r"it has \d+ bytes, and this machine 100 bytes"

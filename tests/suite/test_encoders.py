@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
+from compress.backends.onnx import take_census
 from compress.cli import main
-from compress.lower import take_census
 from compress.measure.replay import ReplayTarget
 from compress.suite import SUITES, Net, Suite, measure_suite, suite_of
 from compress.suite.building import build_net

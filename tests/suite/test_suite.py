@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from compress.backends.onnx import take_census
 from compress.cli import main
 from compress.errors import LoweringError, MeasurementError, RecipeError
-from compress.lower import take_census
 from compress.measure.replay import ReplayTarget
 from compress.suite import FORMATS, SUITES, Net, Suite, measure_suite, suite_of
 from compress.zoo import build

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from compress import Recipe
-from compress.algorithms.batches import head, is_labelled
 from compress.errors import DataError, RecipeError
 from compress.tasks import TaskConfig, image_folder, make_task
+from compress.training.data import head, is_labelled
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 

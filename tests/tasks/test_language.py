@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from compress.algorithms.batches import head
 from compress.errors import DataError, RecipeError
-from compress.measure.language import bits_per_token
+from compress.measure.perplexity import bits_per_token
 from compress.tasks import TaskConfig, make_task
 from compress.tasks.language import VOCABULARY, decode, encode, read_entries
+from compress.training.data import head
 
 
 def words(count, seed=0):

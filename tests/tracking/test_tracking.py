@@ -4,7 +4,7 @@ import pytest
 
 from compress.errors import MissingExtra, RecipeError
 from compress.tracking import TRACKERS, Tracking, tracker_of
-from compress.tracking.observer import facts_of, target_values
+from compress.tracking.callback import facts_of, target_values
 
 ROW_NUMBERS = {"seconds", "parameters", "nonzero_parameters", "macs"}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from compress.algorithms.batches import is_labelled
 from compress.candidate import Candidate
 from compress.recipe import Recipe
 from compress.task import Task
 from compress.testing.tiny_bert import WORDS, write_lines, write_model, write_tokenizer
+from compress.training.data import is_labelled
 
 pytest.importorskip("transformers")
 

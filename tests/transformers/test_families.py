@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
 from compress.candidate import Candidate
 from compress.errors import DataError, RecipeError
-from compress.huggingface import build_encoder, load_folder, read_architecture
-from compress.inputs import forward
-from compress.lower import lower
+from compress.models.huggingface import build_encoder, load_folder, read_architecture
+from compress.modules.inputs import forward
 
 DOCS = Path(__file__).parents[2] / "docs" / "transformers.md"
 _WIDTH, _WORDS, _PLACES = 32, 48, 32

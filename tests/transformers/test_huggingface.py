@@ -9,15 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from compress.candidate import Architecture, Candidate
+from compress.config.references import CodeReferences
 from compress.errors import CheckpointError, MissingExtra, RecipeError
-from compress.huggingface import (
+from compress.models.build import build_module
+from compress.models.huggingface import (
     build_encoder,
     load_folder,
     read_architecture,
     tokenizer_digest,
 )
-from compress.references import CodeReferences
-from compress.zoo.building import build_module
 
 
 def edit(path, **changes):

@@ -9,17 +9,17 @@ import torch
 from onnx import numpy_helper
 
 from compress import DistillStage, LocalTarget, PruneStage, QuantizeStage, Recipe, ReplayTarget
-from compress.algorithms.batches import head
-from compress.algorithms.fakequant import declared_formats
 from compress.artifact import Lowering
+from compress.backends.onnx import lower
+from compress.distillation.context import Question, Scene, ask, watch
+from compress.distillation.teachers import frozen_teacher
 from compress.errors import RecipeError, StageError
-from compress.inputs import forward
-from compress.lower import lower
+from compress.models.build import build_module
+from compress.modules.inputs import forward
+from compress.quantization.fakequant import declared_formats
 from compress.running import measuring
-from compress.stages.base import Context
-from compress.stages.teachers import frozen_teacher
-from compress.stages.terms import Question, Scene, ask, watch
-from compress.zoo.building import build_module
+from compress.stage import Context
+from compress.training.data import head
 
 LOSSES = (
     "losses: [{kind: logits-mse, weight: 100}, {kind: similarity, weight: 100}, "

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.algorithms.batches import head, is_labelled, read
 from compress.errors import DataError, MissingExtra, RecipeError
 from compress.tasks import TaskConfig, make_task
 from compress.tasks.text import read_lines
 from compress.tasks.tokens import TokenDataset, tokenize
 from compress.tasks.wordnet import CLASSES, FILES, read_glosses
+from compress.training.data import head, is_labelled, read
 
 
 def config(texts, bert, **options):

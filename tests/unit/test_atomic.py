@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from compress import atomic
-from compress.atomic import part_of, sweep, sweep_beside, write_atomically
 from compress.errors import StorageError
+from compress.io import atomic
+from compress.io.atomic import part_of, sweep, sweep_beside, write_atomically
+from compress.io.scratch import scratch, sweep_scratch
 from compress.record import write_atomically as known_as
-from compress.scratch import scratch, sweep_scratch
 
 
 def test_it_is_known_to_importers_of_before():

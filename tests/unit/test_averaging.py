@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.algorithms.averaging import Average, Best
-from compress.algorithms.states import tensors_of
+from compress.modules.tensors import tensors_of
+from compress.training.ema import Average, Best
 
 
 def normed(width=3):

@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from compress.algorithms.calibrate import RangeObserver, activation_grid
-from compress.numerics import Calibration
+from compress.quantization.numerics import Calibration
+from compress.quantization.ranges import RangeObserver, activation_grid
 
 METHODS = [Calibration(method=m) for m in ("minmax", "percentile", "mse")]
 RNG = np.random.default_rng(0)

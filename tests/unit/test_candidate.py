@@ -8,9 +8,9 @@ from torch import nn
 
 from compress.candidate import Architecture, Candidate, count_parameters, load_weights
 from compress.errors import CheckpointError, ContractViolation, StorageError
-from compress.invariants import KeepZeros
-from compress.numerics import LayerFormat, Numerics, QuantRule
 from compress.pruning.channels import ChannelPruning, prune_channels
+from compress.pruning.invariants import KeepZeros
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
 from compress.zoo import build
 

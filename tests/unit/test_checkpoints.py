@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.algorithms.checkpoints import Checkpoint, Saved, pack, unpack
-from compress.algorithms.states import optimizer_tensors, put_back_optimizer
 from compress.errors import CheckpointError, StorageError
+from compress.modules.tensors import optimizer_tensors, put_back_optimizer
+from compress.training.checkpoint import Checkpoint, Saved, pack, unpack
 
 TENSORS = {
     "a": torch.randn(3, 4),

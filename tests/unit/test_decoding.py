@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.algorithms.decoding import beam_search, padded, sample
+from compress.distillation.decoding import beam_search, padded, sample
 from compress.testing.nets import NETS
 
 CASE = NETS["causal-lm"]

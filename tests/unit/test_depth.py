@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.algorithms.depth import blocks_of, keep_blocks
 from compress.errors import StageError
+from compress.pruning.depth import blocks_of, keep_blocks
 from compress.testing.nets import NETS
 
 

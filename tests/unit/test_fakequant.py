@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.algorithms.fakequant import (
+from compress.quantization.fakequant import (
     called_layers,
     channel_axis,
     declared_formats,
@@ -19,7 +19,7 @@ from compress.algorithms.fakequant import (
     simulate,
     weight_scale,
 )
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 INT8 = LayerFormat(weights="int8", activations="int8")
 FORMATS = [

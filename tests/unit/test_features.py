@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compress.algorithms.attention import attention_source
-from compress.algorithms.fakequant import effective, quantizable_layers, simulate
-from compress.algorithms.features import (
+from compress.distillation.attention import attention_source
+from compress.errors import DataError
+from compress.modules.features import (
     Adapter,
     aligned,
     capture,
@@ -19,8 +19,8 @@ from compress.algorithms.features import (
     survey,
     uniform_map,
 )
-from compress.errors import DataError
-from compress.numerics import LayerFormat
+from compress.quantization.fakequant import effective, quantizable_layers, simulate
+from compress.quantization.numerics import LayerFormat
 from compress.testing.nets import NETS
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from compress.algorithms import losses
-from compress.algorithms.losses.adversarial import Adversary
-from compress.algorithms.losses.contrastive import Embedding
+from compress.distillation import functions as losses
+from compress.distillation.functions.adversarial import Adversary
+from compress.distillation.functions.contrastive import Embedding
 from compress.errors import DataError
 
 

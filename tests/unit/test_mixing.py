@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from compress.algorithms.batches import Views
-from compress.algorithms.mixing import Mix
 from compress.errors import DataError
 from compress.tasks.arrays import ArrayDataset
+from compress.training.data import Views
+from compress.training.mixup import Mix
 
 KINDS = ["mixup", "cutmix"]
 

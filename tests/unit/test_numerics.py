@@ -2,7 +2,14 @@ import pytest
 from pydantic import ValidationError
 
 from compress.errors import SelectorError
-from compress.numerics import FLOAT32, Calibration, LayerFormat, Numerics, QuantRule, weight_bits
+from compress.quantization.numerics import (
+    FLOAT32,
+    Calibration,
+    LayerFormat,
+    Numerics,
+    QuantRule,
+    weight_bits,
+)
 
 LAYERS = {"stem": "Conv2d", "block.conv": "Conv2d", "head": "Linear"}
 INT8 = LayerFormat(weights="int8", activations="int8")

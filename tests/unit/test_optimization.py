@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from compress.algorithms.optimization import Optimization, make_optimizer, rate
+from compress.training.optim import Optimization, make_optimizer, rate
 
 SCHEDULES = ["cosine", "constant", "one-cycle"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from compress.plain import duplicate, masked_tensors, plain
+from compress.modules.parametrizations import duplicate, masked_tensors, plain
 
 
 def weight_norm(layer, name="weight", dim=0):

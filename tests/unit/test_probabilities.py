@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compress.algorithms.probabilities import are_probabilities, logits_of
+from compress.distillation.probabilities import are_probabilities, logits_of
 from compress.errors import DataError
 
 LOGITS = 4 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0))

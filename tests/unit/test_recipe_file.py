@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from compress.config.recipe_file import located, parse, with_settings
 from compress.errors import RecipeError
-from compress.recipe_file import located, parse, with_settings
 
 TEXT = """\
 name: x

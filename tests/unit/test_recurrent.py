@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.algorithms import recurrent
-from compress.algorithms.fakequant import (
+from compress.quantization import recurrent
+from compress.quantization.fakequant import (
     as_computed,
     called_layers,
     declared_formats,
@@ -19,8 +19,8 @@ from compress.algorithms.fakequant import (
     simulate,
     weight_axes,
 )
-from compress.algorithms.recurrent import StepByStep, has_int8_kernel, is_stepwise, weight_names
-from compress.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.recurrent import StepByStep, has_int8_kernel, is_stepwise, weight_names
 
 # torch says once in a process that a projection has no faster kernel.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")

@@ -1,7 +1,7 @@
 import pytest
 
+from compress.config.selectors import matches, select
 from compress.errors import SelectorError
-from compress.select import matches, select
 
 LAYERS = {"stem": "Conv2d", "blocks.0.conv": "Conv2d", "blocks.1.conv": "Conv2d", "head": "Linear"}
 

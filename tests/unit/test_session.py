@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms import session as rooms
-from compress.algorithms.batches import Batch, Views
-from compress.algorithms.layout import arrange, layout_of
-from compress.algorithms.optimization import Optimization
-from compress.algorithms.processes import ALONE
-from compress.algorithms.session import Beside, Session
-from compress.algorithms.training import train
+from compress.modules.memory_format import arrange, layout_of
 from compress.tasks.arrays import ArrayDataset
+from compress.training import state as rooms
+from compress.training.data import Batch, Views
+from compress.training.distributed import ALONE
+from compress.training.loop import train
+from compress.training.optim import Optimization
+from compress.training.state import Beside, Session
 
 OPTIMIZATION = Optimization(epochs=1, learning_rate=0.01, clip_norm=0.5)
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.algorithms.sparsity import (
+from compress.errors import InvariantBroken
+from compress.pruning.invariants import KeepZeros
+from compress.pruning.sparsity import (
     keep_zeros,
     magnitude_masks,
     n_of_m_masks,
@@ -12,8 +14,6 @@ from compress.algorithms.sparsity import (
     verify_zeros,
     zero_tensors,
 )
-from compress.errors import InvariantBroken
-from compress.invariants import KeepZeros
 
 
 def layer():

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from compress.algorithms.batches import Views, head, is_labelled, read
-from compress.algorithms.checkpoints import Checkpoint, unpack
-from compress.algorithms.training import Hooks, Keeping, Optimization, isolated, train
 from compress.errors import DataError, TrainingDiverged
 from compress.tasks.arrays import ArrayDataset
+from compress.training.checkpoint import Checkpoint, unpack
+from compress.training.data import Views, head, is_labelled, read
+from compress.training.loop import Hooks, Keeping, Optimization, isolated, train
 
 
 def dataset(count=50):
@@ -225,7 +225,7 @@ def test_reading_in_parts_reads_every_sample_once():
 
 
 def test_where_a_training_is_comes_with_the_time_that_is_left(monkeypatch):
-    monkeypatch.setattr("compress.algorithms.training._REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr("compress.training.loop._REPORT_EVERY_S", 0.0)
     steps, epochs = [], []
     hooks = Hooks(step=steps.append, epoch_end=epochs.append)
     train(nn.Linear(1, 4), Views(dataset(), 8, 0), objective, Optimization(2, 0.05), hooks=hooks)

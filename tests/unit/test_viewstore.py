@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from compress.algorithms.viewstore import Form, ViewStore
+from compress.distillation.cache_files import Form, ViewStore
 from compress.errors import DataError, StorageError
 
 ROWS, BATCH = 10, 4
@@ -158,7 +158,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_no_view(tmp_path):
     code = (
         "import os, sys, signal, numpy as np\n"
         "from pathlib import Path\n"
-        "from compress.algorithms.viewstore import Form, ViewStore\n"
+        "from compress.distillation.cache_files import Form, ViewStore\n"
         "def batches():\n"
         "    yield 'a', {'outputs': np.ones((4, 100_000), np.float32)}\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -1,1 +1,0 @@
-"""Pure functions on torch modules and arrays; they know nothing of stages, recipes or YAML."""

@@ -1,0 +1,288 @@
+"""``lower``: a candidate as one checked ONNX file.
+
+The order of work::
+
+    export        float32 graph at a static batch, layers marked          export.py
+    tidy          few shapes: products, weights, poolings                  tidy.py
+    check         the float graph with the module                          float_graph.py
+    encode        the formats of the layers                                encoding.py
+                    static int8, by calibration on this graph                quantize.py ranges.py
+                    dynamic int8, integer weights, float16                   encode.py
+    check         fused kernels with the operators that they stand for     kernels.py
+    finish, save  strip, share, shorten; external data where needed        graph.py files.py
+    check         load, run, compare with the simulated module             parity.py
+    census        what the file is made of                                 census.py
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from compress.artifact import Artifact, Census, Lowering, file_sha256, model_files, modules_file
+from compress.backends.onnx.census import census_notes, take_census
+from compress.backends.onnx.encoding import Barred, Encoded, encode_tidy, module_of
+from compress.backends.onnx.export import check_weights, layer_of
+from compress.backends.onnx.feeds import check_inputs, cut, head
+from compress.backends.onnx.files import save
+from compress.backends.onnx.float_graph import FloatGraph, float_graph
+from compress.backends.onnx.graph import Array, finish
+from compress.backends.onnx.kernels import differ, wrong_kernels
+from compress.backends.onnx.locate import evaluate, loudest, operator_words
+from compress.backends.onnx.parity import check_parity, least_r_squared, simulated_outputs
+from compress.backends.onnx.ranges import Range
+from compress.backends.onnx.recurrent import substitutions
+from compress.candidate import Candidate
+from compress.errors import ContractViolation, LoweringError, ParityError, StorageError
+from compress.io.scratch import scratch
+from compress.modules.inputs import Inputs, batch_size_of, copied, forward
+from compress.quantization.fakequant import (
+    declared_formats,
+    layers_with_formats,
+    quantizable_layers,
+)
+from compress.quantization.numerics import LayerFormat, weight_bits
+
+__all__ = ["lower"]
+
+#: Samples that the float graph is compared on, that kernels are, and that these are in pieces.
+_FLOAT_SAMPLES = 6
+_KERNEL_SAMPLES = 3
+_PIECES_SAMPLES = 3
+
+
+def lower(
+    candidate: Candidate,
+    lowering: Lowering,
+    *,
+    calibration: Sequence[Inputs],
+    check: Inputs,
+    path: Path,
+) -> Artifact:
+    """Write ``candidate`` to ``path`` in its declared formats, check it, and describe it.
+
+    Args:
+        candidate: left as it was.
+        lowering: batch, opset and encoding that the target wants.
+        calibration: batches of inputs for the ranges of static int8 activations; may be empty if
+            there are none.
+        check: real inputs for parity, samples on axis 0; a few hundred are enough.
+        path: of the model; weights above 2 GB go to ``NAME.data`` beside it.
+
+    Raises:
+        LoweringError: a model that cannot be exported or encoded, or inputs that nothing can be
+            compared on.
+        ParityError: a file that does not compute what the module computes; nothing is left at
+            ``path`` then.
+        StorageError: the disk refused.
+    """
+    check_inputs(check, "check")
+    if any(rule.format.is_static_int8 for rule in candidate.numerics.rules):
+        for number, batch in enumerate(calibration):
+            check_inputs(batch, f"calibration[{number}]")
+    module = copy.deepcopy(candidate.module).eval()
+    check_weights(module)
+    _check_output(module, candidate.example)
+    return _write(path, Work(module, candidate, lowering, tuple(calibration), check))
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What one call of :func:`lower` knows."""
+
+    module: nn.Module
+    candidate: Candidate
+    lowering: Lowering
+    calibration: tuple[Inputs, ...]
+    check: Inputs
+
+    @cached_property
+    def declared(self) -> dict[str, LayerFormat]:
+        return declared_formats(self.module, self.candidate.numerics, self.candidate.example)
+
+    @cached_property
+    def reference(self) -> Array:
+        """Outputs of the float module for the first samples of ``check``."""
+        if all(format.is_float32 for format in self.declared.values()):
+            return self.expected_float[:_FLOAT_SAMPLES]
+        return self.float_outputs()
+
+    @cached_property
+    def expected_float(self) -> Array:
+        """Outputs of the float module for ``check``."""
+        return self.simulated(self.check, {}, {})
+
+    def float_outputs(self) -> Array:
+        """Outputs of the float module for the first samples, where nothing else needs them."""
+        return self.simulated(head(self.check, _FLOAT_SAMPLES), {}, {})
+
+    def expected(self, encoded: Encoded) -> Array:
+        """Outputs of the module for ``check``, under the formats of ``encoded``."""
+        if all(format.is_float32 for format in encoded.formats.values()):
+            return self.expected_float
+        return self.simulated(self.check, encoded.formats, encoded.ranges)
+
+    def simulated(
+        self, inputs: Inputs, formats: Mapping[str, LayerFormat], ranges: Mapping[str, Range]
+    ) -> Array:
+        return simulated_outputs(
+            self.module, inputs, formats, ranges, avoid_saturation=self.lowering.avoid_saturation
+        )
+
+    def formats(self, graph: ir.Graph) -> dict[str, LayerFormat]:
+        """The declared formats of what is in the graph, and of products that are not.
+
+        What a layer makes of constants is a constant itself and stays float, which is told of
+        products. A table is often read at fixed places (positions, say): nothing to tell.
+        """
+        there = {layer_of(node) for node in graph} | quantizable_layers(self.module).keys()
+        return {name: format for name, format in self.declared.items() if name in there}
+
+    def float_graph(self) -> FloatGraph:
+        return float_graph(
+            self.module,
+            self.candidate.example,
+            self.lowering,
+            self.formats,
+            head(self.check, _FLOAT_SAMPLES),
+            self.reference,
+        )
+
+    def encode(self, made: FloatGraph, barred: Barred) -> Encoded:
+        encoded = encode_tidy(
+            made.model,
+            self.formats(made.model.graph),
+            self.calibration,
+            avoid_saturation=self.lowering.avoid_saturation,
+            copied=made.copied,
+            barred=barred,
+        )
+        replaced = substitutions(self.module, self.candidate.numerics, encoded.formats)
+        return encoded._replace(warnings=(*made.notes, *encoded.warnings, *replaced))
+
+    def feeds(self, graph: ir.Graph, samples: int) -> list[dict[str, Array]]:
+        names = [str(value.name) for value in graph.inputs]
+        few = head(self.check, max(samples, self.lowering.batch))
+        return [feed for feed, _ in cut(few, names, self.lowering.batch)]
+
+    def checked(self) -> tuple[Encoded, Barred]:
+        """The encoded graph, without int8 kernels that compute something else than they should."""
+        barred = Barred()
+        while True:
+            encoded = self.encode(self.float_graph(), barred)
+            # Of a float file, the graph as it is written and the deployed one are both compared
+            # with the module; nothing is left to ask here.
+            wrong = [] if encoded.is_float else self.wrong_kernels(encoded.model)
+            if not wrong:
+                return encoded, barred
+            more = barred.with_nodes(wrong)
+            if more == barred:
+                raise ParityError(
+                    "onnxruntime's optimized graph does not compute what the graph says, from "
+                    f"{operator_words(wrong[0])} on; write it with other operators, or exclude the "
+                    "layers around it from the quantisation."
+                )
+            barred = more
+
+    def wrong_kernels(self, model: ir.Model) -> list[ir.Node]:
+        """The operators whose kernels compute something else; usually none are even looked for."""
+        if not differ(ir.to_proto(model), self.feeds(model.graph, _KERNEL_SAMPLES)):
+            return []
+        return wrong_kernels(model, self.feeds(model.graph, _PIECES_SAMPLES))
+
+    def loudest(self, barred: Barred) -> str:
+        """The operator that adds most to the noise of the encoded graph, in words."""
+        made = self.float_graph()
+        feeds = self.feeds(made.model.graph, _PIECES_SAMPLES)
+        floats = ir.to_proto(made.model)
+        model = self.encode(made, barred).model  # which uses the float graph up
+        if wrong := self.wrong_kernels(model):
+            return operator_words(wrong[0])
+        wanted = {name for node in floats.graph.node for name in node.output if name}
+        graph, encoded = ir.from_proto(floats).graph, ir.to_proto(model)
+        there = {name for node in encoded.graph.node for name in node.output}
+        names = sorted(wanted & there)
+        node = loudest(graph, evaluate(floats, names, feeds), evaluate(encoded, names, feeds))
+        return "an operator" if node is None else operator_words(node)
+
+
+def _write(path: Path, work: Work) -> Artifact:
+    encoded, barred = work.checked()
+    finish(encoded.model)
+    expected = work.expected(encoded)
+    few = len(work.reference)
+    formats = encoded.formats.values()
+    path = path.resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Checked in a folder of its own and then moved: a bad file never stands at ``path``.
+        with scratch(path.parent) as folder:
+            draft = Path(folder) / path.name
+            save(ir.to_proto(encoded.model), draft)
+            parity = check_parity(
+                draft,
+                work.check,
+                expected,
+                least=least_r_squared(formats, work.reference, expected[:few]),
+                is_float=encoded.is_float,
+                where=lambda: work.loudest(barred),
+            )
+            for stale in model_files(path):
+                stale.unlink(missing_ok=True)
+            for part in reversed(model_files(draft)):
+                part.replace(path.parent / part.name)
+        sha256 = file_sha256(path)
+        named = {str(node.name): module_of(node) for node in encoded.model.graph}
+        modules = {name: module for name, module in named.items() if module is not None}
+        modules_file(path).write_text(json.dumps({"sha256": sha256, "modules": modules}) + "\n")
+    except OSError as error:
+        raise StorageError(
+            f"{path}: the artifact could not be written ({error.strerror or error}); free space "
+            "or choose another folder."
+        ) from error
+    census = take_census(path, batch=work.lowering.batch)
+    return Artifact(
+        path=path,
+        sha256=sha256,
+        bytes=sum(part.stat().st_size for part in model_files(path)),
+        lowering=work.lowering,
+        census=census,
+        parity=parity,
+        warnings=(*encoded.warnings, *_census_notes(census, work)),
+    )
+
+
+def _census_notes(census: Census, work: Work) -> tuple[str, ...]:
+    asked = work.candidate.numerics.resolve(layers_with_formats(work.module)).values()
+    return census_notes(
+        census,
+        int8=any(format.activations in ("int8", "dynamic") for format in asked),
+        integer_weights=any(weight_bits(format.weights) is not None for format in asked),
+    )
+
+
+def _check_output(module: nn.Module, example: Inputs) -> None:
+    try:
+        with torch.no_grad():
+            first, again = (forward(module, copied(example)) for _ in range(2))
+    except ContractViolation as error:
+        raise LoweringError(f"cannot lower: {error}") from error
+    samples = batch_size_of(example)
+    if not first.dim() or len(first) != samples:
+        raise LoweringError(
+            f"the model gives outputs of shape {tuple(first.shape)} for a batch of {samples}; "
+            "their first axis has to be the samples."
+        )
+    if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+        raise ParityError(
+            "the model gives other outputs each time that it is run on the same inputs, which a "
+            "file cannot; take what is random, or kept from one call to the next, out of forward."
+        )

@@ -1,0 +1,183 @@
+"""Encoding: the float graph in the formats of its layers, ready to be saved.
+
+Calls what encodes each kind of format, in order, and says what the reader of a record should know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from compress.backends.onnx.export import layer_of, scopes
+from compress.backends.onnx.graph import finish
+from compress.backends.onnx.kernels import guard
+from compress.backends.onnx.layers import (
+    encode_dynamic,
+    encode_float16,
+    encode_weights,
+    guard_float,
+)
+from compress.backends.onnx.locate import PLACE, operator_words, place_of
+from compress.backends.onnx.ranges import Range
+from compress.backends.onnx.regions import computed_formats, form_of, layers_with
+from compress.backends.onnx.static import quantize
+from compress.backends.onnx.tidy import tidy
+from compress.config.selectors import named
+from compress.modules.inputs import Inputs
+from compress.quantization.numerics import LayerFormat
+
+__all__ = ["Barred", "Encoded", "encode", "encode_tidy", "module_of"]
+
+_FLOAT = "integer weights and float32 arithmetic"
+
+# What is kept of a node in memory once its metadata, which would be written to the file, is gone.
+_MODULE = "compresskit.module"
+_OF_LAYER = "compresskit.of-layer"
+
+
+class Encoded(NamedTuple):
+    """A graph in its formats.
+
+    ``ranges`` has the input range of every layer with static int8 activations, ``warnings`` what
+    the reader of a record should know, ``formats`` what each layer is encoded in.
+    """
+
+    model: ir.Model
+    ranges: dict[str, Range]
+    warnings: tuple[str, ...]
+    formats: dict[str, LayerFormat]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether all arithmetic is float32."""
+        return all(format.activations == "float32" for format in self.formats.values())
+
+
+@dataclass(frozen=True)
+class Barred:
+    """What is not computed in int8, since the runtime's kernel for it is wrong.
+
+    ``forms`` are of operators between layers (``regions.form_of``), ``layers`` are names.
+    """
+
+    forms: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def with_nodes(self, nodes: Iterable[ir.Node]) -> Barred:
+        """This and what ``nodes`` of an encoded graph are; the same where they say nothing new."""
+        known = self
+        for node in nodes:
+            layer, form = node.meta.get(_OF_LAYER), form_of(node)
+            if layer in known.layers or form in known.forms:
+                continue
+            note = (
+                f"{operator_words(node)}: float32, since onnxruntime's int8 kernel gives other "
+                "results than the operator."
+            )
+            forms, layers = known.forms, known.layers
+            forms, layers = (forms, layers | {layer}) if layer else (forms | {form}, layers)
+            known = Barred(forms, layers, (*known.notes, note))
+        return known
+
+    def formats(self, declared: Mapping[str, LayerFormat]) -> dict[str, LayerFormat]:
+        """``declared``, with integer weights and float32 arithmetic for the layers."""
+        return {
+            name: format.weights_only if name in self.layers else format
+            for name, format in declared.items()
+        }
+
+
+def encode(
+    model: ir.Model,
+    formats: Mapping[str, LayerFormat],
+    calibration: Sequence[Inputs],
+    *,
+    avoid_saturation: bool,
+) -> Encoded:
+    """The exported float graph in its declared formats, ready to be saved; ``model`` is used up.
+
+    Raises:
+        LoweringError: formats that this graph cannot be encoded in.
+    """
+    copied = tidy(model, formats)
+    made = encode_tidy(
+        model, formats, calibration, avoid_saturation=avoid_saturation, copied=copied
+    )
+    finish(made.model)
+    return made
+
+
+def encode_tidy(
+    model: ir.Model,
+    formats: Mapping[str, LayerFormat],
+    calibration: Sequence[Inputs],
+    *,
+    avoid_saturation: bool,
+    copied: Sequence[str] = (),
+    barred: Barred | None = None,
+) -> Encoded:
+    """As :func:`encode`, of a tidy graph and not yet finished: values have the names they had.
+
+    Args:
+        model: used up.
+        formats: declared for the layers.
+        calibration: batches of inputs.
+        avoid_saturation: as in ``Lowering``.
+        copied: layers that got a copy of a shared constant.
+        barred: what is not computed in int8.
+    """
+    barred = barred or Barred()
+    warnings = (*_warnings(model.graph, formats, copied), *barred.notes)
+    computed = computed_formats(model.graph, barred.formats(formats))
+    static = quantize(
+        model, computed, calibration, avoid_saturation=avoid_saturation, barred=barred.forms
+    )
+    encode_dynamic(static.model, computed, avoid_saturation=avoid_saturation)
+    encode_weights(static.model, computed, avoid_saturation=avoid_saturation)
+    encode_float16(static.model, computed)
+    guard_float(static.model)
+    guard(static.model, barred.forms)
+    _note_origins(static.model.graph)
+    return Encoded(static.model, dict(static.ranges), warnings, computed)
+
+
+def module_of(node: ir.Node) -> str | None:
+    """The module that a node of an encoded graph came from; ``None`` for what encoding inserted."""
+    module = node.meta.get(_MODULE)
+    return None if module is None else str(module)
+
+
+def _note_origins(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.metadata_props:  # what the encoding inserted came from no module
+            layer = layer_of(node)
+            # A folded batch norm leaves its own scope on the product, which is its layer's.
+            node.meta[_MODULE] = layer or scopes(node)[-1]
+            node.meta[PLACE] = place_of(node)
+            if layer is not None:
+                node.meta[_OF_LAYER] = layer
+
+
+def _warnings(
+    graph: ir.Graph, formats: Mapping[str, LayerFormat], copied: Sequence[str]
+) -> tuple[str, ...]:
+    layers = {name: node.op_type for name, node in layers_with(graph, formats, lambda _: True)}
+    present = {name: format for name, format in formats.items() if name in layers}
+    sub_byte = [n for n, f in present.items() if f.weights in ("int4", "int2")]
+    convolutions = [
+        n for n, f in present.items() if f.activations == "dynamic" and "Conv" in layers[n]
+    ]
+    no_kernel = [n for n, f in present.items() if f.is_static_int8 and layers[n] == "ConvTranspose"]
+    absent = [n for n, f in formats.items() if not f.is_float32 and n not in layers]
+    notes = (
+        (sub_byte, "stored one value per byte, since onnxruntime has no smaller kernels for them"),
+        (convolutions, f"{_FLOAT}, since dynamic int8 convolutions take 5 to 10 times as long"),
+        (no_kernel, f"{_FLOAT}, since onnxruntime has no int8 transposed convolution"),
+        (copied, "a weight that is shared with other formats was copied"),
+        (absent, "its product is computed outside of the layer, so it stays float32"),
+    )
+    return tuple(f"{named(names)}: {note}." for names, note in notes if names)

@@ -1,0 +1,214 @@
+"""The float graph of a module, compared with the module before anything is encoded.
+
+Whatever the formats are, an export that computes something else is found here, at float tolerance.
+Where the exporter's optimizer is at fault, the graph is made without its rewrites; where the
+exporter itself is, or the module, the operator and its line are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from compress.artifact import Lowering
+from compress.backends.onnx.export import at_batch, export, trace
+from compress.backends.onnx.feeds import cut
+from compress.backends.onnx.graph import Array
+from compress.backends.onnx.leaves import leaves_of
+from compress.backends.onnx.locate import (
+    evaluate,
+    first_apart,
+    noise,
+    operator_words,
+    run_graph,
+)
+from compress.backends.onnx.parity import FLOAT_NOISE, check_shape, compare, is_right
+from compress.backends.onnx.quiet import quiet
+from compress.backends.onnx.tidy import tidy
+from compress.errors import ParityError
+from compress.modules.inputs import Inputs, batch_size_of, copied, forward
+from compress.quantization.numerics import LayerFormat
+
+__all__ = ["FloatGraph", "float_graph"]
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """The tidy float graph, the layers that got a copy of a shared constant, and what to note."""
+
+    model: ir.Model
+    copied: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def float_graph(
+    module: nn.Module,
+    example: Inputs,
+    lowering: Lowering,
+    formats: Callable[[ir.Graph], Mapping[str, LayerFormat]],
+    check: Inputs,
+    expected: Array,
+) -> FloatGraph:
+    """Export ``module``, tidy the graph for its formats, and check that it computes the module.
+
+    Args:
+        module: in eval mode; it is left as it was.
+        example: a batch of any size.
+        lowering: its batch and opset are used.
+        formats: the declared format of every layer, given the exported graph.
+        check: real inputs, samples on axis 0.
+        expected: the module's outputs for them.
+
+    Raises:
+        LoweringError: a module that cannot be exported.
+        ParityError: a graph that computes something else; names the operator.
+    """
+    made, actual = _attempt(module, example, lowering, formats, check, careful=False)
+    if _is_same(expected, actual):
+        return made
+    careful, actual = _attempt(module, example, lowering, formats, check, careful=True)
+    if _is_same(expected, actual):
+        note = (
+            "the exporter's optimizer changes what the model computes, so that only batch norms "
+            "were folded."
+        )
+        return FloatGraph(careful.model, careful.copied, (note,))
+    check_shape(expected, actual)
+    raise ParityError(_why(module, careful.model, example, lowering, check, expected))
+
+
+def _attempt(
+    module: nn.Module,
+    example: Inputs,
+    lowering: Lowering,
+    formats: Callable[[ir.Graph], Mapping[str, LayerFormat]],
+    check: Inputs,
+    *,
+    careful: bool,
+) -> tuple[FloatGraph, Array]:
+    model = export(module, example, lowering, careful=careful)
+    made = FloatGraph(model, tuple(tidy(model, formats(model.graph))))
+    return made, _outputs(model, check, lowering.batch)
+
+
+def _is_same(expected: Array, actual: Array) -> bool:
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return False
+    least = 1 - FLOAT_NOISE
+    return is_right(compare(expected, actual), expected, least=least, is_float=True)
+
+
+def _outputs(model: ir.Model, check: Inputs, size: int) -> Array:
+    feeds = list(cut(check, [str(value.name) for value in model.graph.inputs], size))
+    name = str(model.graph.outputs[0].name)
+    rows = [row for (row,) in run_graph(ir.to_proto(model), [name], [feed for feed, _ in feeds])]
+    if wrong := [row.shape for row in rows if row.shape[:1] != (size,)]:
+        raise ParityError(
+            f"the exported model gives outputs of shape {wrong[0]} for a batch of {size}; an "
+            "output whose size depends on values has no static form."
+        )
+    return np.concatenate([row[-new:] for row, (_, new) in zip(rows, feeds, strict=True)])
+
+
+def _why(
+    module: nn.Module,
+    made: ir.Model,
+    example: Inputs,
+    lowering: Lowering,
+    check: Inputs,
+    expected: Array,
+) -> str:
+    batch = at_batch(check, lowering.batch)
+    if found := _mixes_samples(module, check, batch, expected):
+        return (
+            f"{found}, so that what the model says of a sample depends on the batch that it is "
+            f"in, and a file with a batch of {lowering.batch} computes something else; use "
+            "statistics that are learned, or of each sample by itself."
+        )
+    return (
+        "the exported float32 graph does not compute what the module computes, from "
+        f"{_first_wrong(module, made, example, lowering, batch)} on; write it with other operators."
+    )
+
+
+def _first_wrong(
+    module: nn.Module, made: ir.Model, example: Inputs, lowering: Lowering, batch: Inputs
+) -> str:
+    """The operator that the exporter gets wrong, or that goes wrong later, in words."""
+    program = trace(module, example, lowering)
+    graph = program.model.graph
+    assert program.exported_program is not None
+    traced = _traced(program.exported_program, batch)
+    (feed, _), *_ = cut(batch, [str(value.name) for value in graph.inputs], lowering.batch)
+    wrong = first_apart(graph, traced, _same_named(program.model, traced, feed))
+    if wrong is not None:
+        return operator_words(wrong, torch_name=_torch_operator(program, wrong))
+    wrong = first_apart(made.graph, traced, _same_named(made, traced, feed))
+    return "an operator" if wrong is None else operator_words(wrong)
+
+
+def _same_named(
+    model: ir.Model, wanted: Mapping[str, Array], feed: Mapping[str, Array]
+) -> dict[str, Array]:
+    names = sorted(wanted.keys() & _made(model.graph))
+    return evaluate(ir.to_proto(model), names, [feed])
+
+
+def _made(graph: ir.Graph) -> set[str]:
+    return {str(value.name) for node in graph for value in node.outputs}
+
+
+class _Recorder(torch.fx.Interpreter):
+    """Runs a traced program and keeps what each operator makes."""
+
+    def __init__(self, program: torch.fx.GraphModule) -> None:
+        super().__init__(program)
+        self.made: dict[str, Array] = {}
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor) and n.op == "call_function":
+            self.made[n.name] = result.detach().numpy()[None].copy()
+        return result
+
+
+@torch.no_grad()
+def _traced(program: torch.export.ExportedProgram, batch: Inputs) -> dict[str, Array]:
+    own = program.module()
+    assert isinstance(own, torch.fx.GraphModule)
+    places = [node.name for node in own.graph.nodes if node.op == "placeholder"]
+    arguments = [batch] if isinstance(batch, Tensor) else [batch[name] for name in places]
+    recorder = _Recorder(own)
+    with quiet():
+        recorder.run(*arguments, enable_io_processing=False)
+    return recorder.made
+
+
+def _torch_operator(program: torch.onnx.ONNXProgram, node: ir.Node) -> str | None:
+    names = {str(value.name) for value in node.outputs}
+    assert program.exported_program is not None
+    graph = program.exported_program.graph
+    return next((str(n.target) for n in graph.nodes if n.name in names), None)
+
+
+@torch.no_grad()
+def _mixes_samples(module: nn.Module, check: Inputs, batch: Inputs, expected: Array) -> str | None:
+    """What makes the outputs of a sample depend on the rest of its batch, if they do."""
+    size = batch_size_of(batch)
+    alone = forward(module, copied(batch)).detach().numpy()
+    whole = expected[np.arange(size) % len(expected)]
+    if alone.shape == whole.shape and noise(whole, alone) <= FLOAT_NOISE:
+        return None
+    apart, together = leaves_of(module, batch), leaves_of(module, check)
+    for name, (kind, values) in apart.items():
+        other = together.get(name, (kind, values))[1]
+        same_kind = values.shape[1:] == other.shape[1:] and len(other) >= size <= len(values)
+        if same_kind and noise(other[:size], values[:size]) > FLOAT_NOISE:
+            return f"the module {name!r} ({kind}) mixes the samples of a batch"
+    return "the model's forward mixes the samples of a batch"

@@ -1,0 +1,1 @@
+"""What recipes are written in: text, bounded numbers, selectors, references to code. No torch."""

@@ -1,0 +1,236 @@
+"""Recipe files: plain data with the line of every key, so that errors can point, and settings.
+
+Nothing here runs code or knows what a stage is; ``compress.config.recipe_text`` reads the text.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
+
+from compress.config.recipe_text import Path, dotted, plain_data, plain_value
+from compress.errors import RecipeError
+from compress.quoting import clipped, shown
+
+__all__ = [
+    "Document",
+    "RecipePath",
+    "beside_recipe",
+    "located",
+    "parse",
+    "sentence",
+    "with_settings",
+]
+
+_IN_PACKAGE = "package:"
+_MOST_OF_A_NAME, _LONGEST_INDEX = 200, 8
+_LONGEST_FILE_NAME = 255
+
+
+def beside_recipe(path: FilePath, info: ValidationInfo) -> FilePath:
+    """A path that a recipe gives, from the current folder; as it is where no file was read."""
+    if any(len(os.fsencode(part)) > _LONGEST_FILE_NAME for part in path.parts):
+        raise ValueError(f"no file has a name of over {_LONGEST_FILE_NAME} bytes")
+    folder = (info.context or {}).get("folder")
+    inside = str(path).startswith(_IN_PACKAGE)
+    return path if folder is None or inside else FilePath(folder) / path
+
+
+#: A path in a recipe, relative to the recipe's own folder; or ``package:NAME/...``, which
+#: :func:`located` finds.
+RecipePath = Annotated[FilePath, AfterValidator(beside_recipe)]
+
+
+def located(path: FilePath) -> FilePath:
+    """Where a path of a recipe leads: ``package:NAME/rest`` is inside an installed package.
+
+    The package is found, and never imported: a recipe runs no code.
+
+    Raises:
+        RecipeError: there is no such package.
+    """
+    text = str(path)
+    if not text.startswith(_IN_PACKAGE):
+        return path
+    name, _, rest = text.removeprefix(_IN_PACKAGE).partition("/")
+    if not name.isidentifier():
+        raise RecipeError(
+            f"{clipped(text, _MOST_OF_A_NAME)}: {shown(name)} is no name of a package; write "
+            "package:NAME/FOLDER."
+        )
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # of what runs now, __main__, nothing is known
+        spec = None
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not places:
+        raise RecipeError(
+            f"{text}: there is no package {name!r} here; install what brings it (pip install "
+            f"{name.replace('_', '-')}, by its usual name), or give the folder itself."
+        )
+    return FilePath(places[0]) / rest
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: its plain data, its name for messages, and the line of each path."""
+
+    data: dict[str, Any]
+    name: str
+    lines: Mapping[Path, int]
+    settings: Mapping[Path, str] = field(default_factory=dict)
+
+    def at(self, path: Path) -> str:
+        """``file:line: stages[1].ratio`` for messages; the line of the nearest known ancestor.
+
+        What ``--set`` has put there is named instead of a line.
+        """
+        known = path
+        while known and known not in self.lines and known not in self.settings:
+            known = known[:-1]
+        line = f":{self.lines[known]}" if known in self.lines else ""
+        place = self.settings.get(known, f"{self.name}{line}")
+        return f"{place}: {dotted(path)}" if path else place
+
+
+def parse(text: str, name: str) -> Document:
+    """Read YAML safely.
+
+    Raises:
+        RecipeError: not YAML, not a mapping, too large, a repeated key, or several values to
+            choose from.
+    """
+    name = clipped(name, _MOST_OF_A_NAME)
+    data, lines = plain_data(text, name)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{name}: a recipe is a mapping of keys; got {type(data).__name__}.")
+    document = Document(data, name, lines)
+    _refuse_choices(document, data, ())
+    return document
+
+
+def with_settings(document: Document, settings: Sequence[str]) -> Document:
+    """The document with ``--set stages.1.epochs=3`` applied.
+
+    Raises:
+        RecipeError: a setting that is not ``path=value``, or a path that leads nowhere.
+    """
+    data = copy.deepcopy(document.data)
+    places = dict(document.settings)
+    for setting in settings:
+        option = f"--set {clipped(setting)}"
+        path, equals, value = setting.partition("=")
+        if not equals or not path:
+            raise RecipeError(f"{option}: give it as path=value, as in stages.1.epochs=3.")
+        place = _assign(data, path.split("."), plain_value(value, option), option)
+        places[place] = option
+    lines = {path: line for path, line in document.lines.items() if not _below(path, places)}
+    return Document(data, document.name, lines, places)
+
+
+def sentence(
+    document: Document, error: ValidationError, prefix: Path, model: type[BaseModel]
+) -> str:
+    """The first problem that pydantic found, as one sentence with place, value and remedy."""
+    first = error.errors()[0]
+    # pydantic puts names of union members into the location; only real keys help a reader.
+    missing = first["loc"][-1:] if first["type"] == "missing" else ()
+    keys = {*_all_keys(document.data), *missing}
+    path = prefix + tuple(p for p in first["loc"] if isinstance(p, int) or p in keys)
+    where = document.at(path)
+    if first["type"] == "extra_forbidden":
+        return (
+            f"{where}: unknown key; {_known_keys(str(first['loc'][-1]), model, len(first['loc']))}."
+        )
+    if first["type"] == "missing":
+        return f"{document.at(path[:-1])}: the key {path[-1]!r} is missing."
+    message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if message.startswith("should"):
+        message = f"{message}; got {shown(first['input'])}"
+    return f"{where}: {' '.join(message.split()).removesuffix('.')}."
+
+
+def _below(path: Path, places: Mapping[Path, str]) -> bool:
+    return any(path[:length] in places for length in range(1, len(path) + 1))
+
+
+def _refuse_choices(document: Document, value: Any, path: Path) -> None:
+    if isinstance(value, dict):
+        if set(value) == {"choose"}:
+            raise RecipeError(
+                f"{document.at(path)}: this is a sweep value and a run takes one value; replace it "
+                f"by one of {shown(value['choose'])}."
+            )
+        for key, item in value.items():
+            _refuse_choices(document, item, (*path, key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _refuse_choices(document, item, (*path, i))
+
+
+def _assign(data: Any, parts: Sequence[str], value: Any, option: str) -> Path:
+    """Put the value into its place in ``data``; that place."""
+    *parents, last = parts
+    place: Path = ()
+    for part in parents:
+        place = (*place, _index(data, part, option) if isinstance(data, list) else part)
+        data = _step(data, part, option)
+    if isinstance(data, list):
+        index = _index(data, last, option)
+        data[index] = value
+        return (*place, index)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{option}: {shown(last)} is not inside a mapping or a list.")
+    if not last:
+        raise RecipeError(f"{option}: the path ends in a dot; name the key behind it.")
+    data[last] = value
+    return (*place, last)
+
+
+def _step(data: Any, part: str, option: str) -> Any:
+    if isinstance(data, list):
+        return data[_index(data, part, option)]
+    if isinstance(data, dict) and part in data:
+        return data[part]
+    known = list(data) if isinstance(data, dict) else []
+    raise RecipeError(f"{option}: there is no {shown(part)}; {_nearest(part, known)}.")
+
+
+def _index(data: Sequence[Any], part: str, option: str) -> int:
+    # Digits of other alphabets are digits to Python, and not all of them numbers.
+    is_number = part.isascii() and part.isdigit() and len(part) < _LONGEST_INDEX
+    if not is_number or int(part) >= len(data):
+        raise RecipeError(
+            f"{option}: {shown(part)} is not an index; the list has {len(data)} entries, counted "
+            "from 0."
+        )
+    return int(part)
+
+
+def _all_keys(data: Any) -> set[str]:
+    if isinstance(data, dict):
+        return set(data).union(*(_all_keys(v) for v in data.values()))
+    if isinstance(data, list):
+        return set().union(*(_all_keys(v) for v in data))
+    return set()
+
+
+def _known_keys(key: str, model: type[BaseModel], depth: int) -> str:
+    # Only the block's own keys are known here; deeper blocks are named by their parent's schema.
+    names = [f.alias or n for n, f in model.model_fields.items()] if depth == 1 else []
+    return _nearest(key, names) if names else "see `compresskit schema` for the known ones"
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(clipped(key), known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}"
+    return f"known are {clipped(', '.join(known), 200)}" if known else "there is nothing to name"

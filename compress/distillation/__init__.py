@@ -1,0 +1,1 @@
+"""Teachers, losses and the objective that they make."""

@@ -1,0 +1,265 @@
+"""ONNX files as teachers: which output teaches, what the file takes, and batches of any size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from compress.artifact import file_sha256, model_files
+from compress.backends.onnx.feeds import batches
+from compress.backends.onnx.files import EXTERNAL_ABOVE_BYTES
+from compress.backends.onnx.session import Array, run
+from compress.config.fields import LARGEST_BATCH
+from compress.config.recipe_file import located
+from compress.errors import DataError, LoweringError, RecipeError
+from compress.io.files import named, regular_file
+from compress.measure.compare import external_files
+from compress.measure.runtime_errors import plain_complaint
+from compress.modules.inputs import Inputs, batch_size_of, to_device
+
+__all__ = ["OnnxTeacher", "open_teacher"]
+
+_FATAL_ONLY = 4
+_DTYPES = MappingProxyType(
+    {
+        "tensor(float)": torch.float32,
+        "tensor(float16)": torch.float16,
+        "tensor(double)": torch.float64,
+        "tensor(int64)": torch.int64,
+        "tensor(int32)": torch.int32,
+        "tensor(int16)": torch.int16,
+        "tensor(int8)": torch.int8,
+        "tensor(uint8)": torch.uint8,
+        "tensor(bool)": torch.bool,
+    }
+)
+# What leaves probabilities what they are.
+_PASSING = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"})
+_OR_WRAP_IT = "or wrap it in a callable (teacher: {callable: module:name})"
+
+
+@dataclass(frozen=True)
+class OnnxTeacher:
+    """A file as a function of a batch.
+
+    Args:
+        path: where it is.
+        session: of onnxruntime.
+        output: the name of the output that teaches.
+    """
+
+    path: Path
+    session: Any
+    output: str
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """What the file says about a batch, as float32; it is asked in parts of its own batch.
+
+        Raises:
+            DataError: it takes other inputs than the task's, or gives no row for each sample.
+        """
+        feeds = self._feeds(to_device(inputs, torch.device("cpu")))
+        parts: Iterator[tuple[dict[str, Array], int]] = batches([feeds], self.session)
+        if not self.session.get_inputs()[0].shape:  # it does not say what axes it takes
+            whole = {name: tensor.numpy() for name, tensor in feeds.items()}
+            parts = iter([(whole, batch_size_of(inputs))])
+        rows = [self._answer(feed)[-new:] for feed, new in parts]
+        return torch.from_numpy(np.concatenate(rows)).float()
+
+    @property
+    def identity(self) -> str:
+        """Of the bytes of the file and of its external data, and the output."""
+        known = {part.resolve() for part in model_files(self.path)}
+        parts = {part.resolve() for part in external_files(self.path)} - known
+        sums = [file_sha256(self.path), *(file_sha256(part) for part in sorted(parts))]
+        return f"{' '.join(sums)} {self.output}"
+
+    def softmax(self) -> str | None:
+        """That a last softmax makes the output, in words; ``None`` where none does."""
+        before = _before_softmax(self.path, self.output)
+        if before is None:
+            return None
+        is_output = any(port.name == before for port in self.session.get_outputs())
+        of = f"the softmax of its output {before!r}" if is_output else "made by a Softmax"
+        return f"its output {self.output!r} is {of}"
+
+    def _answer(self, feed: dict[str, Array]) -> Array:
+        size = len(next(iter(feed.values())))
+        try:
+            [answer] = run(self.session, [self.output], feed)
+        except LoweringError as error:
+            words = plain_complaint(str(error.__cause__ or error)).rstrip(".")
+            takes = _listed(self.session.get_inputs())
+            raise _refusal(self.path, f"the file takes {takes}; {words}") from error
+        if answer.shape[:1] != (size,):
+            raise _refusal(
+                self.path,
+                f"its output {self.output!r} is {answer.shape} for a batch of {size}, and a "
+                f"teacher gives a row for each sample; name another output, {_OR_WRAP_IT}",
+            )
+        return answer
+
+    def _feeds(self, inputs: Inputs) -> dict[str, Tensor]:
+        """The batch by the names of the file's inputs, in the file's dtypes."""
+        ports = {port.name: port for port in self.session.get_inputs()}
+        if isinstance(inputs, dict):
+            given, named = str(sorted(inputs)), inputs
+        else:
+            given, named = "one tensor", {next(iter(ports)): inputs}
+        if set(named) != set(ports):
+            raise _refusal(
+                self.path,
+                f"the file takes the inputs {sorted(ports)} and the task gives {given}, which is "
+                "all that a teacher is shown (it keeps no state from one batch to the next); "
+                f"export it with the task's inputs, {_OR_WRAP_IT}",
+            )
+        return {name: self._fitted(named[name], port) for name, port in ports.items()}
+
+    def _fitted(self, tensor: Tensor, port: Any) -> Tensor:
+        wanted = _DTYPES.get(port.type)
+        if wanted is None or not (_has_axes(tensor, port.shape) and _fits(tensor, wanted)):
+            given = _in_words(_name(tensor.dtype), ["n", *tensor.shape[1:]])
+            raise _refusal(
+                self.path,
+                f"its input {port.name!r} is {_described(port)} and the task gives {given}; export "
+                f"it for what the task gives, {_OR_WRAP_IT}",
+            )
+        return tensor.to(wanted)
+
+
+def open_teacher(given: Path, output: str | None) -> OnnxTeacher:
+    """The file as a teacher.
+
+    Args:
+        given: the file, as a recipe names it.
+        output: which output teaches; a file that has one needs no name.
+
+    Raises:
+        RecipeError: no such file or output, none chosen of several, or one of no floats.
+        DataError: a file that onnxruntime cannot load, or that has no inputs.
+    """
+    path = located(given)
+    session = _session(path)
+    inputs = session.get_inputs()
+    if not inputs:
+        problem = "the file takes no inputs, so that it would say the same of all samples"
+        raise _refusal(path, f"{problem}; a teacher takes the task's")
+    if any(port.shape[:1] == [0] for port in inputs):
+        problem = f"the file takes {_listed(inputs)}, which is a batch of no samples"
+        raise _refusal(path, f"{problem}; export it with a batch of 1 or a free one")
+    sizes = [size for port in inputs for size in port.shape[:1] if isinstance(size, int)]
+    if max(sizes, default=1) > LARGEST_BATCH:
+        problem = f"the file takes a batch of {max(sizes):,}, and {LARGEST_BATCH:,} is the largest"
+        raise _refusal(path, f"{problem}; export it with a batch of 1 or a free one")
+    return OnnxTeacher(path, session, _chosen(path, session.get_outputs(), output))
+
+
+def _session(path: Path) -> Any:
+    regular_file(path, RecipeError, where="teacher.onnx: ")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        # Falling back would be to the same provider, with a banner on standard output.
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:  # onnxruntime raises its own classes, which share no base
+        words = named(plain_complaint(str(error)).rstrip("."))
+        # Garbled names come back as words that cannot be decoded.
+        if "protobuf" in words.lower() or isinstance(error, UnicodeDecodeError):
+            words = f"{words}; the file is damaged, or no ONNX: export or copy it again"
+        raise _refusal(path, words) from error
+
+
+def _before_softmax(path: Path, output: str) -> str | None:
+    """The tensor that a last softmax makes the output of; a LogSoftmax is none: it gives logits."""
+    if os.path.getsize(path) > EXTERNAL_ABOVE_BYTES:  # and protobuf holds no more
+        return None
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception:  # onnxruntime has formats of its own
+        return None
+    makers = {name: node for node in graph.node for name in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in _PASSING:
+        node = makers.get(node.input[0])
+    return str(node.input[0]) if node is not None and node.op_type == "Softmax" else None
+
+
+def _chosen(path: Path, outputs: Sequence[Any], wanted: str | None) -> str:
+    """The name of the output that teaches."""
+    if not outputs:
+        raise _refusal(path, "the file has no output; export it with its scores as one")
+    chosen = [port for port in outputs if wanted in (None, port.name)]
+    has = f"the file has {_listed(outputs)}"
+    if not chosen:
+        raise RecipeError(f"teacher.output: {path}: there is no {wanted!r}; {has}.")
+    can_teach = [port.name for port in outputs if _is_float(port)]
+    if not can_teach or (len(chosen) == 1 and not _is_float(chosen[0])):
+        cure = f"set `output: {can_teach[0]}`" if can_teach else _OR_WRAP_IT.removeprefix("or ")
+        raise RecipeError(
+            f"teacher.onnx: {path}: the output {chosen[0].name!r} is {_described(chosen[0])}, and "
+            f"a teacher answers in float32, float16 or float64; {cure}."
+        )
+    if len(chosen) > 1:
+        likely = sorted(can_teach, key=lambda name: _before_softmax(path, name) is not None)
+        raise RecipeError(
+            f"teacher.onnx: {path}: {has}; say beside onnx which one teaches, as in `output: "
+            f"{likely[0]}`."
+        )
+    return str(chosen[0].name)
+
+
+def _refusal(path: Path, problem: str) -> DataError:
+    return DataError(f"teacher.onnx: {named(path)}: {problem}.")
+
+
+def _has_axes(tensor: Tensor, wanted: Sequence[Any]) -> bool:
+    if not wanted:  # nothing is known of them
+        return True
+    pairs = zip(tensor.shape[1:], wanted[1:], strict=False)
+    same_rank = tensor.dim() == len(wanted)
+    return same_rank and all(size == there or not isinstance(there, int) for size, there in pairs)
+
+
+def _fits(tensor: Tensor, wanted: torch.dtype) -> bool:
+    """Whether the values stay what they are: other floats for floats, whole for whole numbers."""
+    if tensor.dtype == wanted or wanted.is_floating_point:
+        return tensor.is_floating_point() == wanted.is_floating_point
+    if tensor.is_floating_point() or torch.bool in (tensor.dtype, wanted) or not tensor.numel():
+        return False
+    limits = torch.iinfo(wanted)
+    return limits.min <= int(tensor.min()) and int(tensor.max()) <= limits.max
+
+
+def _is_float(port: Any) -> bool:
+    dtype = _DTYPES.get(port.type)
+    return dtype is not None and dtype.is_floating_point
+
+
+def _listed(ports: Sequence[Any]) -> str:
+    return " and ".join(f"{port.name} {_described(port)}" for port in ports)
+
+
+def _described(port: Any) -> str:
+    dtype = _DTYPES.get(port.type)
+    return _in_words(port.type if dtype is None else _name(dtype), port.shape)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _in_words(dtype: str, axes: Sequence[Any]) -> str:
+    sizes = ", ".join("?" if size is None else str(size) for size in axes)
+    return f"{dtype} ({sizes})" if axes else dtype

@@ -1,0 +1,318 @@
+"""Teachers: what a student learns from, by a block of a recipe or as the run provides it.
+
+A module, an ONNX file, a callable, or several of them as one; students ask for nothing but outputs,
+and losses that look at features ask for a module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from torch import Tensor, nn
+
+from compress.candidate import Candidate
+from compress.config.fields import LARGEST_FACTOR, Flag, Name, Number
+from compress.config.recipe_file import RecipePath
+from compress.config.references import is_reference
+from compress.distillation.probabilities import logits_of
+from compress.errors import DataError, RecipeError, StageError
+from compress.models.settings import HubSettings, ModelSettings, build_model, is_onnx
+from compress.modules.inputs import Inputs, batch_size_of, copied, device_of, forward
+from compress.modules.memory_format import arrange, laid_out, layout_of
+from compress.modules.parametrizations import plain
+from compress.quoting import shown
+from compress.stage import Context, Teacher
+
+__all__ = [
+    "Ensemble",
+    "EnsembleMember",
+    "ModuleTeacher",
+    "OutputTeacher",
+    "TeacherBlock",
+    "TeacherSettings",
+    "build_teacher",
+    "frozen_teacher",
+    "identity_of",
+]
+
+
+class TeacherSettings(BaseModel):
+    """One of ``onnx`` (a file), ``callable`` (``module:name``), ``arch`` with ``weights``, ``hf``.
+
+    ``hf`` is a folder, with the keys that a model from a folder has. ``output`` names the output of
+    an ONNX file that teaches. ``from_probabilities`` takes the logarithm of outputs that are
+    probabilities: those are logits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    onnx: RecipePath | None = None
+    output: Name | None = None
+    callable: Name | None = None
+    arch: Name | None = None
+    weights: RecipePath | None = None
+    hf: RecipePath | None = None
+    from_probabilities: Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_block(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            given = [value.get(key) for key in ("arch", "weights", "hf")]
+            if files := [one for one in given if is_onnx(one)]:
+                raise ValueError(f"of an ONNX file the key is onnx; write {{onnx: {files[0]}}}")
+        if isinstance(value, (dict, BaseModel)):
+            return value
+        block = "{arch: resnet, weights: FILE}"
+        if isinstance(value, (str, Path)):
+            key = "onnx" if is_onnx(value) else "callable" if is_reference(str(value)) else None
+            block = f"{{{key}: {value}}}" if key else block
+        raise ValueError(f"a teacher is a block such as {block}; got {shown(str(value))}")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> TeacherSettings:
+        given = [k for k in ("onnx", "callable", "arch", "hf") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a teacher is one of onnx, callable, hf, or arch with weights; got "
+                f"{' and '.join(given) or 'none of them'}"
+            )
+        if self.output is not None and self.onnx is None:
+            raise ValueError(f"output goes with onnx, and the teacher is {given[0]}")
+        if self.arch is not None and self.weights is None:
+            raise ValueError("a teacher of its own architecture needs weights")
+        others = [] if self.hf is not None else sorted(self.model_extra or {})
+        if self.arch is None and (self.weights is not None or others):
+            extra = others or ["weights"]
+            raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
+        if self.hf is not None or self.arch is not None:
+            try:
+                self.model  # noqa: B018 - its validators speak
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = "".join(f".{part}" for part in first["loc"][:1])
+                problem = str(first["msg"]).removeprefix("Value error, ")
+                raise ValueError(f"teacher{place}: {problem}") from None
+        return self
+
+    @property
+    def model(self) -> ModelSettings | HubSettings:
+        """The module that it names, where it names one."""
+        options = dict(self.model_extra or {})
+        if self.hf is not None:
+            return HubSettings(hf=self.hf, **options)
+        assert self.arch is not None
+        return ModelSettings(arch=self.arch, weights=self.weights, **options)
+
+
+class EnsembleMember(TeacherSettings):
+    """One of several teachers; weights are relative to each other."""
+
+    weight: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+
+
+def _how_many(value: Any) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+#: One teacher, or a list of several that are averaged.
+TeacherBlock = Annotated[
+    Annotated[TeacherSettings, Tag("one")]
+    | Annotated[tuple[EnsembleMember, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_how_many),
+]
+
+
+@dataclass(frozen=True)
+class ModuleTeacher:
+    """A module as a teacher: no gradients, on the device of what it is asked.
+
+    The one kind of teacher that losses can look into.
+    """
+
+    module: nn.Module
+    layout: torch.memory_format = torch.contiguous_format
+    from_probabilities: bool = False
+
+    @torch.no_grad()
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """What the module says about a batch."""
+        device = device_of(inputs)
+        first = next(self.module.parameters(), None)
+        if first is not None and first.device != device:
+            self.module.to(device)
+        # A student's batch may lie as this module cannot take it.
+        outputs = forward(self.module, laid_out(inputs, self.layout))
+        return _logits(outputs, "") if self.from_probabilities else outputs
+
+    @property
+    def identity(self) -> str:
+        """Of its weights and structure."""
+        content = Candidate(self.module, torch.empty(0)).fingerprint
+        digest = hashlib.blake2b(f"{content}{self.module}".encode(), digest_size=16).hexdigest()
+        return _identity(digest, self.from_probabilities)
+
+
+@dataclass(frozen=True)
+class OutputTeacher:
+    """A teacher of which only the outputs are known: an ONNX file, or a callable.
+
+    Args:
+        teach: what it says about a batch.
+        name: of the file or the callable.
+        content: what tells it from others: of the file's bytes, or the callable's name.
+        from_probabilities: take the logarithm of what it says.
+        softmax: that a last softmax makes its output, in words, where that is known.
+    """
+
+    teach: Callable[[Inputs], Any]
+    name: str
+    content: str
+    from_probabilities: bool = False
+    softmax: Callable[[], str | None] = lambda: None
+
+    @torch.no_grad()
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """What it says about a batch.
+
+        Raises:
+            StageError: that is not one tensor with a row for each sample.
+            RecipeError: it should be probabilities, and is not.
+        """
+        outputs = self.teach(inputs)
+        expected = batch_size_of(inputs)
+        if not isinstance(outputs, Tensor) or outputs.shape[:1] != (expected,):
+            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise StageError(
+                f"the teacher {self.name} must return one tensor with {expected} rows, one for "
+                f"each sample; got {given}."
+            )
+        outputs = outputs.detach().to(device_of(inputs))
+        return _logits(outputs, f" {self.name}") if self.from_probabilities else outputs
+
+    @property
+    def identity(self) -> str:
+        """Of the file's bytes, or the callable's name."""
+        return _identity(self.content, self.from_probabilities)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several teachers as one, which answers with the weighted mean of their outputs.
+
+    The softmax of a mean of logits is, at every temperature, the normalised geometric mean of the
+    teachers' distributions, one of the two means that Hinton et al. 2015 give for an ensemble. The
+    other, of probabilities, is of one temperature only, and means nothing for outputs that are
+    values.
+
+    Args:
+        members: the teachers.
+        weights: of each, relative to each other.
+    """
+
+    members: tuple[Teacher, ...]
+    weights: tuple[float, ...]
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The mean.
+
+        Raises:
+            DataError: their outputs differ in shape.
+        """
+        answers = [member(inputs) for member in self.members]
+        for number, answer in enumerate(answers[1:], start=1):
+            if answer.shape != answers[0].shape:
+                raise DataError(
+                    f"the outputs of teacher[0] are {tuple(answers[0].shape)} and those of "
+                    f"teacher[{number}] are {tuple(answer.shape)}; teachers that are averaged must "
+                    "answer the same question: give them the same number of classes."
+                )
+        total = sum(self.weights)
+        shares = [weight / total for weight in self.weights]
+        parts = [share * answer for share, answer in zip(shares, answers, strict=True)]
+        return torch.stack(parts).sum(0)
+
+    @property
+    def identity(self) -> str:
+        """Of its members and weights."""
+        return str([*map(identity_of, self.members), *self.weights])
+
+
+def _identity(content: str, from_probabilities: bool) -> str:
+    return f"{content} as logits" if from_probabilities else content
+
+
+def _logits(outputs: Tensor, name: str) -> Tensor:
+    try:
+        return logits_of(outputs)
+    except DataError as error:
+        raise RecipeError(
+            f"teacher.from_probabilities: the teacher{name} gives none: {error}; leave the key out."
+        ) from error
+
+
+def identity_of(teacher: Teacher) -> str:
+    """What tells a teacher from others; empty for a function that is not known by any name."""
+    if isinstance(teacher, (ModuleTeacher, OutputTeacher, Ensemble)):
+        return teacher.identity
+    return ""
+
+
+def frozen_teacher(module: nn.Module, example: Inputs | None = None) -> ModuleTeacher:
+    """The module as a teacher: eval, no gradients, its outputs detached.
+
+    Its weights are laid out in place as those of a module that is trained: beside batches in that
+    layout, others would be turned at every answer. Those in half precision become float32, which
+    losses are computed in.
+
+    Args:
+        module: the teacher.
+        example: a few samples, to find the layout that it runs fastest in; without, it stays.
+    """
+    module.float()
+    layout = torch.contiguous_format if example is None else layout_of(module, example)
+    arrange(module, layout)
+    return ModuleTeacher(module.eval(), layout)
+
+
+def build_teacher(
+    settings: TeacherSettings | Sequence[EnsembleMember] | None, context: Context
+) -> Teacher:
+    """The teacher that the settings name; the context's own where they are ``None``.
+
+    Raises:
+        RecipeError, CheckpointError, CodeReferenceError: the teacher cannot be made.
+    """
+    if settings is None:
+        return context.teacher
+    if not isinstance(settings, TeacherSettings):
+        members = tuple(build_teacher(member, context) for member in settings)
+        return Ensemble(members, tuple(member.weight for member in settings))
+    given = settings.from_probabilities
+    if settings.onnx is not None:
+        from compress.distillation.onnx_teacher import open_teacher  # which loads onnxruntime
+
+        file = open_teacher(settings.onnx, settings.output)
+        return OutputTeacher(file, str(file.path), file.identity, given, file.softmax)
+    if settings.callable is not None:
+        name = settings.callable
+        teach = context.references.resolve(name, "teacher.callable")
+        # Whatever it does to its batch, the student is shown another one.
+        return OutputTeacher(lambda inputs: teach(copied(inputs)), name, name, given)
+    module = build_model(settings.model.for_task(context.task), context.build, context.seed)
+    plain(module)
+    return replace(frozen_teacher(module, context.origin.example), from_probabilities=given)

@@ -1,0 +1,1 @@
+"""What runs on the device that is measured: numpy and onnxruntime are all that it needs."""

@@ -1,0 +1,1 @@
+"""Other devices as targets, over ssh or adb."""

@@ -1,0 +1,275 @@
+"""Remote targets: another device with onnxruntime on its CPU, over ``ssh`` or ``adb``.
+
+Nothing has to be installed there but Python, numpy and onnxruntime. A session is a folder for
+``measure/ondevice/driver.py``, which times on the device's own clock with nobody listening; see
+:mod:`.remote_device` for how it gets there and back.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from compress.artifact import Lowering
+from compress.config.fields import LARGEST_BATCH, LONGEST_S, MOST_THREADS, Number, Whole
+from compress.errors import MeasurementError
+from compress.io.scratch import scratch
+from compress.measure.local import LocalTarget
+from compress.measure.machine import saturates
+from compress.measure.raw_samples import RawLog
+from compress.measure.remote.adb import AdbShell
+from compress.measure.remote.device import Line, Place, RemoteDevice, Session
+from compress.measure.remote.shell import Shell
+from compress.measure.remote.ssh import SshShell
+from compress.measure.session import SessionResult, read_session, write_session
+from compress.measure.target import Failure, Probe, Timing
+
+__all__ = ["AdbSettings", "AdbTarget", "RemoteTarget", "SshSettings", "SshTarget"]
+
+Array = np.ndarray[Any, Any]
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_HOST = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*$"
+_SERIAL = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
+# A recipe may be a stranger's: it can name a Python on the device, and no other program.
+_PYTHON = r"^(~?/)?([A-Za-z0-9_.+][A-Za-z0-9_.+-]*/)*(python|pypy)[0-9.]*$"
+_FOLDER = r"^~?(/\.?[A-Za-z0-9_+@][A-Za-z0-9_.+@-]*)+$"
+
+_MARGIN_S = 60
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
+    batch: Whole = Field(default=1, ge=1, le=LARGEST_BATCH)
+    python: str = Field(default="python3", pattern=_PYTHON, max_length=1000)
+    folder: str = Field(default="~/.cache/compresskit", pattern=_FOLDER, max_length=1000)
+    timeout_s: Number = Field(default=600, gt=0, le=LONGEST_S)
+
+
+class SshSettings(_Settings):
+    """A device that ``ssh HOST`` reaches without asking for anything.
+
+    ``host`` is HOST or USER@HOST, an alias in ~/.ssh/config included, which is where everything
+    else about the way there belongs. ``python`` is a Python on the device that has numpy and
+    onnxruntime, ``folder`` a place of its own there for models and samples. ``timeout_s`` bounds
+    one process there, and how long a broken link is tried again.
+    """
+
+    name: str = Field(default="ssh", pattern=_NAME)
+    kind: Literal["ssh"]
+    host: str = Field(pattern=_HOST, max_length=300)
+    port: Whole | None = Field(default=None, ge=1, le=65535)
+
+    def target(self) -> SshTarget:
+        """The target itself."""
+        return SshTarget.model_validate(self.model_dump())
+
+
+class AdbSettings(_Settings):
+    """An Android device that ``adb`` reaches; the others are as for ssh.
+
+    ``serial`` is as ``adb devices`` lists it, and may be left out where there is one device.
+    """
+
+    name: str = Field(default="adb", pattern=_NAME)
+    kind: Literal["adb"]
+    serial: str | None = Field(default=None, pattern=_SERIAL, max_length=100)
+    folder: str = Field(default="/data/local/tmp/compresskit", pattern=_FOLDER, max_length=1000)
+
+    def target(self) -> AdbTarget:
+        """The target itself."""
+        return AdbTarget.model_validate(self.model_dump())
+
+
+class RemoteTarget(_Settings):
+    """What targets on other devices share; a :class:`~compress.measure.target.Target`."""
+
+    name: str = "remote"
+
+    @abstractmethod
+    def shell(self) -> Shell:
+        """A new way onto the device."""
+        ...
+
+    def contact(self) -> dict[str, Any]:
+        """Versions of ``python`` and ``libraries`` there, ``folder``, ``free_bytes``.
+
+        Raises:
+            MeasurementError: the device cannot be reached, or has no such Python.
+        """
+        with self.shell() as shell:
+            return self._device(shell).hello()
+
+    def lowering(self) -> Lowering:
+        """Weights on the narrower grid where the device's int8 kernels would saturate.
+
+        Raises:
+            MeasurementError: the device cannot be asked.
+        """
+        device, state = self._known["device"], self._known["state"]
+        avoid = saturates(arch=device["arch"], system=state["system"], flags=device["isa"])
+        return Lowering(batch=self.batch, avoid_saturation=avoid)
+
+    def environment(self) -> dict[str, Any]:
+        """``device_id`` and ``state_id``, what they are made of, and the load right now.
+
+        Raises:
+            MeasurementError: the device cannot be reached, or has no onnxruntime.
+        """
+        return self._session([], None)[0].environment
+
+    def predict(self, model: Path, inputs: Mapping[str, Array]) -> list[Array]:
+        """The model's outputs for every sample, at this target's batch.
+
+        Raises:
+            MeasurementError: the device cannot load or run the model; carries its words.
+        """
+        self._check_threads()
+        with scratch() as folder:
+            result, _ = self._session([model], None, inputs, Path(folder))
+            (outputs,) = result.outputs
+            if outputs.error is not None:
+                raise MeasurementError(outputs.error)
+            return [np.load(Path(folder) / file.name, allow_pickle=False) for file in outputs.files]
+
+    def measure(
+        self, models: Sequence[Path], probe: Probe, raw: Path | None = None
+    ) -> list[Timing | Failure]:
+        """Time ``models`` on the device in interleaved rounds, against the first one.
+
+        ``raw`` gets the session's lines once they are all here. A session that was cut short goes
+        on; one whose results were returned is measured anew.
+
+        Raises:
+            MeasurementError: the device cannot be reached, is busy, or cannot measure.
+            StorageError: ``raw`` cannot be written.
+        """
+        self._check_threads()
+        there = [model for model in models if model.is_file()]
+        timings: list[Timing | Failure] = []
+        if there:
+            result, lines = self._session(there, probe)
+            timings = result.timings
+            self._keep(raw, lines)
+        return _placed(models, there, timings)
+
+    def fit(self, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether and with which sizes the model runs, which is tried on this machine.
+
+        Raises:
+            MeasurementError: onnxruntime here cannot load the model; carries its words.
+        """
+        return LocalTarget(batch=self.batch).fit(model, settings)
+
+    def _session(
+        self,
+        models: Sequence[Path],
+        probe: Probe | None,
+        inputs: Mapping[str, Array] | None = None,
+        outputs: Path | None = None,
+    ) -> tuple[SessionResult, list[Line]]:
+        """One session from beginning to end; its output files go to ``outputs``."""
+        with scratch() as folder, self.shell() as shell:
+            write_session(
+                Path(folder),
+                models,
+                probe,
+                threads=self.threads,
+                batch=self.batch,
+                inputs_for_predict=inputs,
+                timeout_s=self.timeout_s,
+            )
+            session = Session.of(Path(folder))
+            device = self._device(shell)
+            device.prepare()
+            lines = list(device.run(session, self._limit_s(inputs or {})))
+            if outputs is not None:
+                device.outputs(session, outputs)
+            device.settle(session)
+        return read_session(lines, models), lines
+
+    def _device(self, shell: Shell) -> RemoteDevice:
+        met = "_known" in vars(self)
+        return RemoteDevice(shell, Place(self.folder, self.python), self.timeout_s, met)
+
+    def _limit_s(self, inputs: Mapping[str, Array]) -> float:
+        # As the driver: a thousand samples may take what a process may.
+        samples = max((len(array) for array in inputs.values()), default=0)
+        return self.timeout_s * max(1.0, samples / 1000) + _MARGIN_S
+
+    def _keep(self, raw: Path | None, lines: Sequence[Line]) -> None:
+        with RawLog(raw) as log:
+            for line in lines:
+                own = {"target": self.model_dump(mode="json")} if line["kind"] == "session" else {}
+                log.write({**line, **own})
+
+    @cached_property
+    def _known(self) -> dict[str, Any]:
+        # Asked once: what a device is does not change, and every row wants to know.
+        return self.environment()
+
+    def _check_threads(self) -> None:
+        if self.threads == 1:
+            return
+        state = self._known["state"]
+        usable = len(state["affinity"])
+        if state["cpu_limit"] is not None:
+            usable = max(1, min(usable, int(np.ceil(state["cpu_limit"]))))
+        if self.threads > usable:
+            raise MeasurementError(
+                f"{self.shell().where}: threads is {self.threads}, but a process there may use "
+                f"{usable} core(s) (affinity and container limit counted); lower threads."
+            )
+
+
+class SshTarget(SshSettings, RemoteTarget):
+    """A device over ``ssh``; see :class:`SshSettings`.
+
+    ``config`` is a file in place of ~/.ssh/config. It is not a key of recipes: such a file can name
+    programs for ssh to start on this machine.
+    """
+
+    kind: Literal["ssh"] = "ssh"
+    config: Path | None = None
+
+    def shell(self) -> Shell:
+        """A new connection."""
+        return SshShell(self.host, port=self.port, config=self.config)
+
+
+class AdbTarget(AdbSettings, RemoteTarget):
+    """An Android device over ``adb``; see :class:`AdbSettings`."""
+
+    kind: Literal["adb"] = "adb"
+
+    def shell(self) -> Shell:
+        """The way through adb's server."""
+        return AdbShell(self.serial)
+
+
+def _placed(
+    models: Sequence[Path], there: Sequence[Path], timings: Sequence[Timing | Failure]
+) -> list[Timing | Failure]:
+    """An outcome for each model: those that are no files never went to the device."""
+    outcomes = iter(timings)
+    placed = [
+        next(outcomes) if model in there else Failure(f"{model}: there is no such file.")
+        for model in models
+    ]
+    if there and models[0] not in there:
+        note = f"the baseline {models[0]} is no file; speed-ups are against {there[0]}"
+        placed = [
+            replace(one, warnings=(note, *one.warnings)) if isinstance(one, Timing) else one
+            for one in placed
+        ]
+    return placed

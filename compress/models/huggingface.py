@@ -1,0 +1,379 @@
+"""Models of texts from Hugging Face folders, as modules that give one tensor.
+
+Owns what a folder's files mean (configuration, weights, how tokens are pooled, which tokenizer it
+was made for) and which families of models are taken; :mod:`.hub_folder` reads them. Folders are
+local: nothing is asked of the hub, no code of a folder is run, and no pickled weights are opened.
+The only file that imports transformers (extra ``transformers``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from compress.backends.onnx.quiet import quiet
+from compress.candidate import Architecture
+from compress.errors import CheckpointError, MissingExtra, RecipeError
+from compress.io.files import named
+from compress.io.weights import not_finite
+from compress.models.hub_folder import (
+    check_dtypes,
+    has_weights,
+    out_of_bounds,
+    read_settings,
+    read_tensors,
+)
+from compress.models.text_encoder import Encoder, Pooling
+from compress.zoo.memory import check_buildable
+
+__all__ = [
+    "ARCHITECTURE",
+    "Encoder",
+    "HubTask",
+    "Pooling",
+    "build_encoder",
+    "load_folder",
+    "read_architecture",
+    "tokenizer_digest",
+]
+
+#: What ``Architecture.arch`` says of these models.
+ARCHITECTURE = "huggingface"
+
+#: What is asked of a model, in the hub's words.
+HubTask = Literal["feature-extraction", "text-classification"]
+
+# Keys of a configuration that say where it came from, or what other programs should do.
+_NOT_STRUCTURE = {"architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
+_NOT_STRUCTURE |= {"attn_implementation", "experts_implementation", "return_dict"}
+_NOT_STRUCTURE |= {"output_attentions", "output_hidden_states"}
+_MOST_NAMED = 3
+_INSTEAD = "give another kind of model as `arch: module:name`"
+# What of a tokenizer decides about ids; how it pads and truncates is the task's choice.
+_DECIDES = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
+
+
+def read_architecture(
+    folder: Path,
+    task: HubTask = "feature-extraction",
+    *,
+    changes: Mapping[str, Any] | None = None,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+) -> Architecture:
+    """How to build the model of a folder from nothing, with no need of the folder.
+
+    Args:
+        folder: has ``config.json``.
+        task: what is asked of the model.
+        changes: keys of the configuration with other values.
+        pooling: where not given, what ``modules.json`` of sentence-transformers says, or the mean.
+        normalize: where not given, what ``modules.json`` says, or not.
+
+    Raises:
+        RecipeError: no such folder, or one that holds no model of texts that can be used.
+        MissingExtra: transformers is not installed.
+    """
+    config = read_settings(folder / "config.json", "a folder of a model has one")
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise RecipeError(
+            f"{folder / 'config.json'}: it does not say its model_type, as transformers has it; "
+            f"{_INSTEAD}."
+        )
+    if config.get("quantization_config"):
+        raise RecipeError(
+            f"{folder}: its weights are quantized already, and cannot be trained or cut; give the "
+            "float model."
+        )
+    unknown = [key for key in changes or {} if key not in config]
+    if unknown:
+        raise RecipeError(f"{folder / 'config.json'}: it has no key {unknown[0]!r} to change.")
+    kept = _structural(config) | dict(changes or {})
+    _settings_of(kept, task, f"{folder}: ", has_code="auto_map" in config)
+    options: dict[str, Any] = {"config": kept, "task": task}
+    if task == "feature-extraction":
+        found, unit = _head_of(folder) if pooling is None else (pooling, False)
+        options |= {"pooling": found, "normalize": unit if normalize is None else normalize}
+    elif pooling is not None or normalize is not None:
+        raise RecipeError("pooling and normalize are for task feature-extraction.")
+    return Architecture(arch=ARCHITECTURE, options=options)
+
+
+def build_encoder(options: Mapping[str, Any]) -> Encoder:
+    """The model of :func:`read_architecture`'s options with fresh weights, in eval mode.
+
+    Raises:
+        RecipeError: options of something else, or a configuration that makes no model.
+        MissingExtra: transformers is not installed.
+    """
+    config, task = options.get("config"), options.get("task", "feature-extraction")
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise RecipeError(
+            f"the architecture {ARCHITECTURE!r} is made from a folder: write `hf: FOLDER` in place "
+            "of arch."
+        )
+    _check_options(options)
+    config = _structural(config)
+    settings = _settings_of(config, task)
+    if hasattr(settings, "use_cache"):
+        settings.use_cache = False  # what a decoder keeps for tokens to come; none do
+    kind = "AutoModel" if task == "feature-extraction" else "AutoModelForSequenceClassification"
+
+    def make() -> Any:
+        # The plain form of attention: every operator of it can be exported, traced and cut.
+        return getattr(_library(), kind).from_config(
+            settings, trust_remote_code=False, attn_implementation="eager"
+        )
+
+    try:
+        with quiet():
+            check_buildable(make, f"the model type {named(config['model_type'])!r}")
+            model = make()
+    except RecipeError:
+        raise
+    except Exception as error:  # whatever a class thinks of values that do not go together
+        raise RecipeError(_not_built(config, task, error)) from error
+    if task != "feature-extraction":
+        return Encoder(model, None, normalize=False).float().eval()
+    if getattr(model, "pooler", None) is not None:
+        # Pooled here; its weights would be dead. Only models that may be built without one ask
+        # whether it is there.
+        may_lack = "add_pooling_layer" in inspect.signature(type(model).__init__).parameters
+        model.pooler = None if may_lack else nn.Identity()
+    return Encoder(model, options["pooling"], normalize=options["normalize"]).float().eval()
+
+
+def load_folder(encoder: Encoder, folder: Path) -> None:
+    """Load the weights of a folder, all that the model has; more in the folder is left alone.
+
+    Raises:
+        CheckpointError: no safetensors, damaged ones, ones of another folder, or weights that are
+            missing, do not fit or are not finite.
+    """
+    if not has_weights(folder):
+        raise CheckpointError(
+            f"{folder}: there is no model.safetensors in it, and other formats are not opened, "
+            "since pickled weights can run code; save it with save_pretrained of transformers."
+        )
+    model: Any = encoder.model
+    tensors, own = read_tensors(folder), model.state_dict()
+    check_dtypes(folder, tensors, dict(model.named_parameters()))
+    try:
+        with quiet():
+            # The folder itself is not shown to the library, which would follow whatever is in it.
+            loaded, found = type(model).from_pretrained(
+                None,
+                state_dict=tensors,
+                config=model.config,
+                local_files_only=True,
+                use_safetensors=True,
+                attn_implementation="eager",
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except Exception as error:  # damaged files have as many errors as there are readers
+        raise CheckpointError(
+            f"{folder}: its weights cannot be loaded into this model ({_first_line(error)}); a "
+            "student of another shape starts from `pretrained: false`."
+        ) from error
+    missing = sorted(name for name in found["missing_keys"] if name in own)
+    if missing:
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        raise CheckpointError(
+            f"{folder}: model.safetensors lacks {', '.join(missing[:_MOST_NAMED])}{more}; write "
+            "`pretrained: false` to start from random weights."
+        )
+    state = loaded.state_dict()
+    weights = {name: state[name] for name in own}
+    if problem := not_finite(weights, dict(model.named_parameters())):
+        raise CheckpointError(
+            f"{named(folder)}: {problem}; give weights that a training left whole."
+        )
+    model.load_state_dict(weights)
+
+
+def tokenizer_digest(folder: Path) -> str | None:
+    """What tells tokenizers apart that give other ids; ``None`` where the folder has none.
+
+    Raises:
+        RecipeError: ``tokenizer.json`` cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    if not os.path.lexists(path):
+        return None
+    content = read_settings(path)
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: it holds no tokenizer.")
+    decides = {key: content.get(key) for key in _DECIDES}
+    try:
+        text = json.dumps(decides, sort_keys=True)
+    except RecursionError as error:
+        raise RecipeError(f"{named(path)}: it is nested too deeply for a tokenizer.") from error
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _settings_of(
+    config: Mapping[str, Any], task: str, where: str = "", *, has_code: bool = False
+) -> Any:
+    """The library's form of a configuration; ``where`` begins sentences.
+
+    Raises:
+        RecipeError: it makes no model, or one of a family that is not taken.
+    """
+    transformers = _library()
+    kind = config["model_type"]
+    if bounds := out_of_bounds(config):
+        raise RecipeError(f"{where}the configuration of a {named(kind)!r} model says {bounds}.")
+    if kind not in transformers.CONFIG_MAPPING:
+        code = ", and the folder's own code is not run" if has_code else ""
+        raise RecipeError(
+            f"{where}transformers {transformers.__version__} knows no model type "
+            f"{named(kind)!r}{code}; {_INSTEAD}."
+        )
+    try:
+        with quiet():
+            values = {k: v for k, v in config.items() if k != "model_type"}
+            settings = transformers.AutoConfig.for_model(kind, **values)
+            settings.architectures = []  # asked for where a family has several classes
+            problem = _why_not(settings, task)
+    except Exception as error:  # whatever a class thinks of values that do not go together
+        raise RecipeError(where + _not_built(config, task, error)) from error
+    if problem is not None:
+        raise RecipeError(
+            f"{where}the model type {kind!r} {problem}, and only an encoder or a decoder of texts "
+            f"is taken from a folder; {_INSTEAD}."
+        )
+    return settings
+
+
+def _structural(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if k not in _NOT_STRUCTURE and not k.startswith("_")}
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Hold options, which may come from a stranger's file, to what :func:`read_architecture` gives.
+
+    Raises:
+        RecipeError: one is missing or has another value.
+    """
+    task = options.get("task", "feature-extraction")
+    pools = task == "feature-extraction"
+    known = (
+        task in get_args(HubTask)
+        and (not pools or options.get("pooling") in get_args(Pooling))
+        and (not pools or isinstance(options.get("normalize"), bool))
+    )
+    if not known or options["config"].get("quantization_config"):
+        raise RecipeError(
+            f"the architecture {ARCHITECTURE!r} has a task, how tokens are pooled and whether that "
+            f"is normalized, and no quantized weights; got {named(sorted(map(str, options)))}."
+        )
+
+
+def _why_not(settings: Any, task: str) -> str | None:
+    """Why a family is not taken, if it is not; token ids and their mask must be all it needs."""
+    transformers = _library()
+    of_logits = task == "text-classification"
+    name = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING" if of_logits else "MODEL_MAPPING"
+    classes = getattr(transformers, name)
+    if type(settings) not in classes:
+        return f"has no class for {task} in transformers"
+    found = classes[type(settings)]
+    found = found[0] if isinstance(found, (tuple, list)) else found
+    taken, main = inspect.signature(found.forward).parameters, found.main_input_name
+    kinds = found.input_modalities
+    others = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "text"]
+    if settings.is_encoder_decoder:
+        return "has an encoder and a decoder"
+    if "input_ids" not in taken:
+        named = [name for name in ([main] if isinstance(main, str) else main) if name in taken]
+        return f"takes {(named or ['other inputs'])[0]} in place of token ids"
+    if others:
+        return f"takes {' and '.join(others)} input beside token ids"
+    if "attention_mask" not in taken:
+        return "takes no attention_mask"
+    return None
+
+
+def _not_built(config: Mapping[str, Any], task: str, error: Exception) -> str:
+    reason = _first_line(error)
+    return f"the model type {config['model_type']!r} cannot be built for {task}: {reason}."
+
+
+def _head_of(folder: Path) -> tuple[Pooling, bool]:
+    """How sentence-transformers pools and whether it normalizes, as ``modules.json`` says."""
+    path = folder / "modules.json"
+    if not os.path.lexists(path):
+        return "mean", False
+    modules = read_settings(path)
+    pooling: Pooling = "mean"
+    normalize = False
+    for entry in modules if isinstance(modules, list) else []:
+        if not isinstance(entry, dict):
+            raise RecipeError(f"{path}: it is no list of modules; say `pooling` and `normalize`.")
+        kind = str(entry.get("type", "")).rpartition(".")[2]
+        if kind == "Pooling":
+            pooling = _pooling_of(_within(folder, str(entry.get("path", ""))) / "config.json")
+        elif kind == "Normalize":
+            normalize = True
+        elif kind != "Transformer":
+            raise RecipeError(
+                f"{path}: it has a module {named(kind)}, which is not known here; say what the "
+                "model is with `pooling` and `normalize`."
+            )
+    return pooling, normalize
+
+
+def _within(folder: Path, name: str) -> Path:
+    if ".." in Path(name).parts or Path(name).is_absolute() or "\0" in name:
+        raise RecipeError(
+            f"{folder / 'modules.json'}: it names {named(name)!r}, which is outside of the folder."
+        )
+    return folder / name
+
+
+def _pooling_of(path: Path) -> Pooling:
+    stored = read_settings(path, "modules.json names it")
+    given = stored if isinstance(stored, dict) else {}
+    chosen = [k for k, v in given.items() if k.startswith("pooling_mode_") and v is True]
+    modes: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean"}
+    modes |= {"cls": "cls", "cls_token": "cls"}
+    names = chosen or [given.get("pooling_mode")]
+    mode = str(names[0]).removeprefix("pooling_mode_")
+    if len(names) != 1 or mode not in modes:
+        raise RecipeError(
+            f"{path}: only pooling by the mean or the first token is known here; say which with "
+            "`pooling`."
+        )
+    return modes[mode]
+
+
+def _library() -> Any:
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtra(
+            "models from Hugging Face folders need transformers, which is not installed: "
+            "pip install 'compresskit[transformers]'."
+        )
+    with quiet():
+        import transformers
+
+    return transformers
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = (lines or [type(error).__name__])[0]
+    if text.endswith(":") and len(lines) > 1:
+        text = f"{text} {lines[1]}"
+    if isinstance(error, KeyError):
+        text = f"it knows no {text}"
+    return named(text[:200]).rstrip(".")

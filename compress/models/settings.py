@@ -1,0 +1,303 @@
+"""Models in recipes: a block that says how to build one, and where its weights are.
+
+Used for the model that enters, for students and for teachers (``compress.distillation.teachers``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from torch import nn
+
+from compress.candidate import Architecture, load_weights
+from compress.config.fields import Flag, Name, Whole
+from compress.config.recipe_file import RecipePath, beside_recipe, located
+from compress.config.references import is_reference
+from compress.errors import RecipeError
+from compress.models.huggingface import ARCHITECTURE as HUGGING_FACE
+from compress.models.huggingface import (
+    Encoder,
+    HubTask,
+    Pooling,
+    load_folder,
+    read_architecture,
+    tokenizer_digest,
+)
+from compress.models.sizes import sizes_of
+from compress.quoting import shown
+from compress.task import Task
+from compress.training.loop import isolated
+from compress.zoo import ARCHITECTURES, check_options, fitting_options
+
+__all__ = [
+    "BlocksSettings",
+    "HubSettings",
+    "ModelSettings",
+    "StartSettings",
+    "StudentSettings",
+    "build_model",
+    "is_onnx",
+    "uses_of_onnx",
+]
+
+
+_LAST_BLOCK = 9_999
+
+
+def is_onnx(value: Any) -> bool:
+    """Whether a value names an ONNX file."""
+    return isinstance(value, (str, Path)) and str(value).lower().endswith(".onnx")
+
+
+def uses_of_onnx(file: Any, place: Any = None) -> str:
+    """What can be done with an ONNX file, for a sentence that refuses something else.
+
+    Args:
+        file: as a recipe names it.
+        place: from the current folder, where that is another path.
+    """
+    return (
+        f"{file} can teach (`teacher: {{onnx: {file}}}` in a distill stage) and be measured "
+        f"(`compresskit bench {place or file}`)"
+    )
+
+
+class ModelSettings(BaseModel):
+    """``arch`` is a built-in name or ``module:name``; keys beside it are passed to it.
+
+    ``weights`` is a safetensors file, what ``torch.save`` wrote of a state dict, or ``null`` to
+    start from a seeded random initialisation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    arch: Name
+    weights: RecipePath | None = None
+
+    @field_validator("arch", "weights", mode="before")
+    @classmethod
+    def _is_no_onnx(cls, value: Any) -> Any:
+        if is_onnx(value):
+            problem = "an ONNX file is neither an architecture nor its weights"
+            given = "weights are a safetensors file, or a state dict of torch.save"
+            raise ValueError(f"{problem}: {uses_of_onnx(value)}; {given}")
+        return value
+
+    @model_validator(mode="after")
+    def _options_are_known(self) -> ModelSettings:
+        if self.arch == HUGGING_FACE or is_reference(self.arch):
+            return self
+        try:
+            check_options(self.arch, self.model_extra or {})
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @model_serializer(mode="wrap")
+    def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Which is no default of somebody else's class, and must not be left out as one.
+        nulls = [option for option, value in (self.model_extra or {}).items() if value is None]
+        return {**dict.fromkeys(nulls), **handler(self)}
+
+    @property
+    def architecture(self) -> Architecture:
+        """How to build it from nothing."""
+        return Architecture(arch=self.arch, options=dict(self.model_extra or {}))
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return self.arch
+
+    def fill(self, module: nn.Module) -> None:
+        """Load the weights, where there are any."""
+        if self.weights is not None:
+            load_weights(module, self.weights)
+
+    def for_task(self, task: Task) -> ModelSettings:
+        """With the task's channels, features and classes, where a built-in net takes them.
+
+        What the recipe says stays; so does a net of the user's own, which knows best.
+        """
+        if self.arch not in ARCHITECTURES:
+            return self
+        given = dict(self.model_extra or {})
+        fitting = fitting_options(self.arch, given, sizes_of(task))
+        if fitting == given:
+            return self
+        try:
+            return type(self)(arch=self.arch, weights=self.weights, **fitting)
+        except ValidationError as error:
+            problem = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            raise RecipeError(f"task {task.name!r}: {problem}") from error
+
+
+class HubSettings(BaseModel):
+    """``hf`` is a folder in the form of the Hugging Face hub: a path, or ``package:NAME/...``.
+
+    ``task`` is what is asked of the model: sentence embeddings, or the logits of its classifier.
+    ``config`` changes keys of its configuration; what then no longer fits its weights starts from
+    ``pretrained: false``. ``pooling`` and ``normalize`` are those of the folder where not given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hf: RecipePath
+    task: HubTask = "feature-extraction"
+    config: dict[str, Any] = {}
+    pretrained: Flag = True
+    pooling: Pooling | None = None
+    normalize: Flag | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """How to build it from nothing, without the folder.
+
+        Raises:
+            RecipeError: no such folder, or none of an encoder.
+        """
+        return read_architecture(
+            located(self.hf),
+            self.task,
+            changes=self.config,
+            pooling=self.pooling,
+            normalize=self.normalize,
+        )
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return f"model like {self.hf.name}"
+
+    def fill(self, module: nn.Module) -> None:
+        """Load the folder's weights, unless it starts from nothing."""
+        if self.pretrained:
+            assert isinstance(module, Encoder)
+            load_folder(module, located(self.hf))
+
+    def for_task(self, task: Task) -> HubSettings:
+        """Itself, once the task's tokens mean to this model what they mean to the task.
+
+        Raises:
+            RecipeError: the folder's tokenizer is another one.
+        """
+        own = tokenizer_digest(located(self.hf))
+        if task.tokenizer is not None and own is not None and own != task.tokenizer:
+            raise RecipeError(
+                f"hf: {self.hf}: its tokenizer is not that of task {task.name!r}, so that ids "
+                "would mean other words to it; teacher, student and task need one tokenizer."
+            )
+        return self
+
+
+class BlocksSettings(BaseModel):
+    """``layers``: the blocks of the present model that the student keeps, counted from 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: tuple[Annotated[Whole, Field(ge=0, le=_LAST_BLOCK)], ...] = Field(
+        min_length=1, max_length=_LAST_BLOCK + 1
+    )
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        return f"model of the blocks {', '.join(map(str, self.layers))}"
+
+
+def _sort_of_model(block: Any) -> str:
+    # Tags are no keys of a recipe, so that messages about the keys need not tell them apart.
+    if isinstance(block, str):
+        return "of-none"
+
+    def has(key: str) -> bool:
+        return key in block if isinstance(block, dict) else hasattr(block, key)
+
+    return "of-" + next((key for key in ("arch", "hf", "layers") if has(key)), "arch")
+
+
+def _start_is_a_block(value: Any, info: ValidationInfo) -> Any:
+    if (file := _onnx_of(value)) is not None:
+        uses = uses_of_onnx(file, beside_recipe(Path(str(file)), info))
+        raise ValueError(
+            f"an ONNX file cannot begin a recipe yet: {uses}; begin with arch and weights, or hf"
+        )
+    if not isinstance(value, (dict, BaseModel)):
+        problem = f"a model is a block such as {{arch: resnet}}; got {shown(value)}"
+        raise ValueError(problem)  # noqa: TRY004 - which is what pydantic takes
+    if _sort_of_model(value) == "of-layers":
+        raise ValueError("layers is for a student; a model is arch or hf")
+    return value
+
+
+def _student_is_a_block(value: Any, info: ValidationInfo) -> Any:
+    if (file := _onnx_of(value)) is not None:
+        uses = uses_of_onnx(file, beside_recipe(Path(str(file)), info))
+        raise ValueError(
+            f"an ONNX file cannot learn: {uses}; a student is arch, hf, layers or self"
+        )
+    if value != "self" and not isinstance(value, (dict, BaseModel)):
+        raise ValueError(
+            f"a student is self, or a block such as {{arch: resnet}} or {{layers: [0, 2]}}; got "
+            f"{shown(value)}"
+        )
+    return value
+
+
+def _onnx_of(value: Any) -> Any:
+    """The ONNX file that is given in place of a model, if one is."""
+    if not isinstance(value, dict):
+        return value if is_onnx(value) else None
+    if value.keys().isdisjoint(("arch", "hf", "layers")):
+        return value.get("onnx")
+    return next((value[key] for key in ("arch", "hf") if is_onnx(value.get(key))), None)
+
+
+_OfArchitecture = Annotated[ModelSettings, Tag("of-arch")]
+_OfFolder = Annotated[HubSettings, Tag("of-hf")]
+#: A model that a recipe starts from: ``arch`` or ``hf``.
+StartSettings = Annotated[
+    _OfArchitecture | _OfFolder,
+    Discriminator(_sort_of_model),
+    BeforeValidator(_start_is_a_block),
+]
+#: A model that learns: ``arch``, ``hf``, ``layers``, or the present one.
+StudentSettings = Annotated[
+    _OfArchitecture
+    | _OfFolder
+    | Annotated[BlocksSettings, Tag("of-layers")]
+    | Annotated[Literal["self"], Tag("of-none")],
+    Discriminator(_sort_of_model),
+    BeforeValidator(_student_is_a_block),
+]
+
+
+def build_model(
+    settings: ModelSettings | HubSettings, build: Callable[[Architecture], nn.Module], seed: int
+) -> nn.Module:
+    """The module with its weights, float32, eval and trainable.
+
+    Raises:
+        RecipeError: no such architecture or folder, or options that it does not take.
+        CheckpointError: weights that cannot be read or do not fit.
+    """
+    with isolated(seed):
+        module = build(settings.architecture)
+    settings.fill(module)
+    return module.float().eval().requires_grad_(True)

@@ -1,0 +1,288 @@
+"""What this tool wrote, and so may replace: every output is looked at before any work is done.
+
+An output may take the place of nothing, of an empty file, or of what is recognisably an earlier
+output of the same kind. Anything else is somebody's, and stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.errors import RecipeError, RecordError
+from compress.io.atomic import is_stream
+from compress.record import RECORD_NAME
+
+__all__ = [
+    "BUNDLE",
+    "COMPARISON_MARK",
+    "COMPARISON_NAME",
+    "RAW",
+    "RESULT",
+    "Kind",
+    "check_models",
+    "check_output",
+    "check_report",
+    "check_run_folder",
+    "is_run_folder",
+]
+
+REPEAT_NAME = "repeat.json"
+COMPARISON_NAME = "comparison.md"
+#: Invisible where Markdown is shown.
+COMPARISON_MARK = "<!-- compresskit: runs over seeds, compared -->"
+
+_MOST_RESULT_BYTES = 1 << 30
+_MOST_MANIFEST_BYTES = 1 << 26
+_RAW_BEGINS = (b'{"schema": 1, "kind": "session"', b'{"kind": "session"')
+_PAGE_MARK = b'<p class="eyebrow">compresskit report'
+_SHEET_BEGINS = b"run,target,row,stage,"
+_REPORT = re.compile(
+    r"report\.html|table\.(csv|md)|(pareto|stages)[^/]*\.(png|svg)|repeat\.(json|html|md)"
+    r"|comparison\.md"
+)
+_TEXTS = (".html", ".csv", ".json")  # of a report, which tell whose they are
+_SEED = re.compile(r"seed-\d+")
+# What systems put into any folder, and this tool while it works there.
+_NOTHING = re.compile(r"\.DS_Store|\.directory|Thumbs\.db|desktop\.ini|\.lock|\..+\.part")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file that this tool writes where it is told to.
+
+    ``is_ours`` looks at a file that is there, and may raise what reading raises.
+    """
+
+    what: str
+    suffixes: tuple[str, ...]
+    is_ours: Callable[[Path], bool]
+
+
+def check_output(path: Path, kind: Kind, option: str, inputs: Iterable[Path] = ()) -> Path:
+    """See that ``path`` may be written as ``kind``, and return where to: links are followed.
+
+    Args:
+        path: as it was given. Pipes and devices, such as ``/dev/stdout``, are written to as such.
+        kind: what is to be written.
+        option: as on the command line, for sentences.
+        inputs: files that are read, none of which an output may replace.
+
+    Raises:
+        RecipeError: it would replace something that this tool did not write as ``kind``, is a
+            folder, or has a name of another kind of file.
+    """
+    place = f"{option} {path}"
+    if is_stream(path):
+        return path
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        found = None
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{place}: cannot be written there ({_reason(error)}).") from error
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise RecipeError(f"{place}: this is a folder; give a file for {kind.what}.")
+    if path.suffix and path.suffix.lower() not in kind.suffixes:
+        raise RecipeError(
+            f"{place}: {kind.what} is no {path.suffix} file; give a name that ends in "
+            f"{kind.suffixes[0]} (was the file name after {option} left out?)."
+        )
+    if found is not None:
+        if any(_is_same(path, other) for other in inputs):
+            raise RecipeError(f"{place}: this file is read by the same command; give another.")
+        if found.st_size and not _recognised(path, kind):
+            raise RecipeError(
+                f"{place}: there is a file that is not {kind.what}, and it stays as it is; give "
+                "another name."
+            )
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def check_report(folder: Path, option: str = "--out", *, of_several: bool = False) -> None:
+    """See that a report may be written into ``folder``.
+
+    Args:
+        folder: need not be there.
+        option: as on the command line, for sentences.
+        of_several: whether it is about several runs, and so belongs into the folder of none.
+
+    Raises:
+        RecipeError: a file of a report's name is there that this tool did not write.
+    """
+    names = _names_in(folder, option)
+    if of_several and {RECORD_NAME, REPEAT_NAME} & set(names):
+        raise RecipeError(
+            f"{option} {folder}: this is the folder of a run, whose own report would be replaced; "
+            "give another."
+        )
+    here = [name for name in names if _REPORT.fullmatch(name)]
+    own = {RECORD_NAME, REPEAT_NAME, "report.html", COMPARISON_NAME} & set(names)
+    is_own = any(_recognised(folder / name, _REPORT_FILE) for name in own) or (
+        bool(here) and is_run_folder(folder)
+    )
+    for name in here:
+        path = folder / name
+        if path.is_dir() or (_size(path) and not (is_own and _recognised(path, _REPORT_FILE))):
+            raise RecipeError(
+                f"{path}: this is no part of a report that compresskit wrote, and it stays as it "
+                f"is; move it away or rename it (a report would be written there)."
+            )
+
+
+def check_models(folder: Path, names: Iterable[str], option: str) -> None:
+    """See that ONNX files of these names may be written into ``folder``.
+
+    Raises:
+        RecipeError: one of them is there and was not written by this tool.
+    """
+    there = set(_names_in(folder, option))
+    for name in names:
+        # Lowering notes beside each file which module its nodes came from.
+        notes = Kind("", (), lambda path: "modules" in _json(path))
+        if name in there and not _recognised(folder / f"{name}.modules.json", notes):
+            raise RecipeError(
+                f"{option} {folder}: there is a {name} that compresskit did not write, and it "
+                "stays as it is; give another folder."
+            )
+
+
+def check_run_folder(folder: Path) -> None:
+    """See that a run, or a repeated run, may be kept in ``folder``.
+
+    Raises:
+        RecordError: it is a file, cannot be looked at, or holds something that is no run.
+    """
+    try:
+        names = _names_in(folder)
+    except RecipeError as error:
+        raise RecordError(str(error)) from error
+    others = [name for name in names if not _NOTHING.fullmatch(name)]
+    if others and not is_run_folder(folder):
+        raise RecordError(
+            f"{folder}: this folder holds something that is no run (such as {sorted(others)[0]}), "
+            "and nothing is written into it; give a new or an empty folder."
+        )
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a run was begun in ``folder``, or a run over seeds."""
+    kind = Kind("", (), _is_record)
+    if any(_recognised(folder / name, kind) for name in (RECORD_NAME, REPEAT_NAME)):
+        return True
+    # Killed before its first record, or with one that was damaged since.
+    if (folder / "stages" / "00-input").is_dir():
+        return True
+    names = [name for name in _names(folder) if not _NOTHING.fullmatch(name)]
+    seeds = [folder / name for name in names if _SEED.fullmatch(name)]
+    if seeds and (len(seeds) == len(names) or any(map(is_run_folder, seeds))):
+        return True
+    return names == ["measurements"] and not _names(folder / "measurements")
+
+
+# -- looking ----------------------------------------------------------------------------------
+
+
+def _names_in(folder: Path, option: str = "") -> list[str]:
+    place = f"{option} {folder}".lstrip()
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        given = "this is a file" if folder.is_file() else "a part of this path is a file"
+        raise RecipeError(f"{place}: {given}; give a folder.") from None
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{place}: cannot be used ({_reason(error)}); give another folder."
+        ) from error
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _recognised(path: Path, kind: Kind) -> bool:
+    try:
+        return path.is_file() and kind.is_ours(path)
+    except (OSError, ValueError, KeyError, RecursionError, MemoryError, zipfile.BadZipFile):
+        return False
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link that leads nowhere
+        return 0
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MOST_RESULT_BYTES:
+        return {}
+    content = json.loads(path.read_bytes())
+    return content if isinstance(content, dict) else {}
+
+
+def _is_result(path: Path) -> bool:
+    content = _json(path)
+    models = content.get("models")
+    return content.get("schema") == 1 and isinstance(models, list) and bool(models)
+
+
+def _is_raw(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(64).startswith(_RAW_BEGINS)
+
+
+def _is_bundle(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        facts = archive.getinfo("MANIFEST.json")
+        if facts.file_size > _MOST_MANIFEST_BYTES:
+            return False
+        return bool(json.loads(archive.read(facts)).get("kind") == "compresskit-bundle")
+
+
+def _is_record(path: Path) -> bool:
+    content = _json(path)
+    return content.get("schema") == 1 and {"recipe", "task"} <= content.keys()
+
+
+def _is_report_file(path: Path) -> bool:
+    if path.name in (RECORD_NAME, REPEAT_NAME):
+        return _is_record(path)
+    if path.name == COMPARISON_NAME:
+        return COMPARISON_MARK.encode() in path.read_bytes()
+    if path.suffix not in _TEXTS:
+        return True  # pictures and Markdown tell nothing; what lies beside them does
+    content = path.read_bytes()
+    return content.startswith(_SHEET_BEGINS) if path.suffix == ".csv" else _PAGE_MARK in content
+
+
+#: What ``bench --json`` writes.
+RESULT = Kind("a result of bench", (".json",), _is_result)
+#: What ``bench --raw`` adds to.
+RAW = Kind("raw samples of bench", (".jsonl",), _is_raw)
+#: What ``bundle`` writes.
+BUNDLE = Kind("a bundle", (".zip", ".pyz"), _is_bundle)
+_REPORT_FILE = Kind("a file of a report", (), _is_report_file)

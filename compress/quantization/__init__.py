@@ -1,0 +1,1 @@
+"""Number formats, which layer has which, their simulation in torch, and ranges."""

@@ -1,0 +1,157 @@
+"""Numerics: which layer is computed in which number format.
+
+A quantize stage only *decides* formats; it adds a :class:`QuantRule` here and changes nothing else.
+The encoding happens at lowering. Rules are ordered and a later rule wins for the layers that it
+selects, which is how mixed precision is written. Pure data: no torch, no ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from compress.config.fields import LARGEST_COUNT, Number, Whole
+from compress.config.selectors import matches, select
+
+__all__ = [
+    "FLOAT32",
+    "ActivationFormat",
+    "Calibration",
+    "LayerFormat",
+    "Numerics",
+    "QuantRule",
+    "WeightFormat",
+    "weight_bits",
+]
+
+WeightFormat = Literal["float32", "float16", "int8", "int4", "int2"]
+ActivationFormat = Literal["float32", "float16", "int8", "dynamic"]
+
+_WEIGHT_BITS: dict[str, int] = {"int8": 8, "int4": 4, "int2": 2}
+
+
+def weight_bits(weights: WeightFormat) -> int | None:
+    """Bits of an integer weight format; ``None`` for a floating-point one."""
+    return _WEIGHT_BITS.get(weights)
+
+
+class Calibration(BaseModel):
+    """How the range of a static int8 activation is chosen from calibration data.
+
+    ``minmax`` keeps every value seen; ``percentile`` clips the tails so that ``percentile`` percent
+    of the values stay inside; ``mse`` takes the clip with the least squared rounding error
+    (Sung et al. 2015, "Resiliency of deep neural networks under quantization").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["minmax", "percentile", "mse"] = "minmax"
+    percentile: Number = Field(default=99.99, gt=50, le=100)
+    samples: Whole = Field(default=256, ge=1, le=LARGEST_COUNT)
+
+
+class LayerFormat(BaseModel):
+    """The formats of one layer: its weights, its input activations, and how ranges are chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: WeightFormat = "float32"
+    activations: ActivationFormat = "float32"
+    calibration: Calibration = Calibration()
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether nothing is quantised."""
+        return self.weights == "float32" and self.activations == "float32"
+
+    @property
+    def is_static_int8(self) -> bool:
+        """Whether activations have a fixed range, which needs calibration."""
+        return self.activations == "int8"
+
+    @property
+    def weights_only(self) -> LayerFormat:
+        """What is left of this where activations stay as they are, as for a table of rows."""
+        if weight_bits(self.weights) is None:
+            return self
+        return LayerFormat(weights=self.weights)
+
+    @model_validator(mode="after")
+    def _formats_go_together(self) -> LayerFormat:
+        integer_weights = weight_bits(self.weights) is not None
+        if (self.weights == "float16") != (self.activations == "float16"):
+            raise ValueError(
+                "float16 is for weights and activations together; "
+                f"got weights: {self.weights}, activations: {self.activations}"
+            )
+        if self.activations in ("int8", "dynamic") and not integer_weights:
+            raise ValueError(
+                f"activations: {self.activations} needs integer weights (int8, int4 or int2); "
+                f"got weights: {self.weights}"
+            )
+        return self
+
+
+FLOAT32 = LayerFormat()
+
+
+class QuantRule(BaseModel):
+    """One decision: the layers that ``select`` names, less ``exclude``, get ``format``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    select: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    format: LayerFormat
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Ordered rules; the default is float32 everywhere."""
+
+    rules: tuple[QuantRule, ...] = ()
+
+    def with_rule(self, rule: QuantRule) -> Numerics:
+        """These rules with one more, which wins where selectors overlap."""
+        return Numerics((*self.rules, rule))
+
+    def resolve(self, layers: Mapping[str, str]) -> dict[str, LayerFormat]:
+        """The format of every layer.
+
+        ``layers`` maps the path of each layer that can have a format to its class name
+        (``algorithms.fakequant.layers_with_formats`` makes it).
+
+        Raises:
+            SelectorError: a rule whose pattern matches no layer.
+        """
+        formats = dict.fromkeys(layers, FLOAT32)
+        for number, rule in enumerate(self.rules):
+            chosen = select(
+                rule.select, layers, exclude=rule.exclude, where=f"numerics.rules[{number}]"
+            )
+            formats.update(dict.fromkeys(chosen, rule.format))
+        return formats
+
+    def carried_to(self, layers: Mapping[str, str]) -> tuple[Numerics, tuple[str, ...]]:
+        """These rules for another architecture: patterns that match nothing there are dropped.
+
+        Returns the new rules and the dropped patterns, so that the record can name them.
+        """
+        kept: list[QuantRule] = []
+        dropped: list[str] = []
+
+        def here(patterns: tuple[str, ...]) -> tuple[str, ...]:
+            found = tuple(
+                p for p in patterns if any(matches(p, name, kind) for name, kind in layers.items())
+            )
+            dropped.extend(p for p in patterns if p not in found)
+            return found
+
+        for rule in self.rules:
+            chosen, excluded = here(rule.select), here(rule.exclude)
+            if chosen:
+                kept.append(rule.model_copy(update={"select": chosen, "exclude": excluded}))
+        return Numerics(tuple(kept)), tuple(dropped)

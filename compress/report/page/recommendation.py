@@ -1,0 +1,64 @@
+"""The answer at the top of a target's section: which row to ship, and what it gives."""
+
+from __future__ import annotations
+
+from compress.pareto import Change, Recommendation, StageEffects
+from compress.pareto.formatting import duration, plain, ratio_words, score, score_change, size
+from compress.record import Record
+from compress.report.page.markup import text
+
+__all__ = ["Tile", "answer_box", "tiles"]
+
+Tile = tuple[str, str, str]
+
+
+def answer_box(record: Record, row: StageEffects, advice: Recommendation) -> str:
+    """The recommendation in words and its four numbers; the page's script rewrites it."""
+    state = "met" if advice.meets_budget else "missed"
+    missed = "".join(f"<li>{text(sentence)}</li>" for sentence in advice.missed)
+    shown = "".join(
+        f"<div><dt>{text(label)}</dt><dd>{text(value)}<small>{text(note)}</small></dd></div>"
+        for label, value, note in tiles(record, row)
+    )
+    return (
+        f'<div class="answer {state}" data-row="{advice.index}">'
+        f'<div aria-live="polite"><p class="verdict">{text(advice.reasons, 2000)}</p>'
+        f'<ul class="misses" aria-label="Budget missed"{"" if missed else " hidden"}>{missed}</ul>'
+        f'</div><dl class="tiles">{shown}</dl></div>'
+    )
+
+
+def tiles(record: Record, row: StageEffects) -> list[Tile]:
+    """Name, value and comparison with the baseline of what was measured of ``row``."""
+    shown: list[Tile] = []
+    metric, accuracy = record.task.metric, row.effects.get("accuracy")
+    if accuracy is not None:
+        change = accuracy.from_baseline
+        note = ""
+        if row.row == record.baseline:
+            note = "the baseline itself"
+        elif change:
+            shown_to = "" if change.verdict in ("better", "worse") else "≈ "
+            note = f"{shown_to}{score_change(metric, change.value)} against the baseline"
+        shown.append((plain(metric, 40), score(metric, accuracy.reading.value), note))
+    for name, label, words, better, worse in (
+        ("latency_p50_s", "p50 latency", duration, "faster", "slower"),
+        ("artifact_bytes", "artifact", size, "smaller", "larger"),
+        ("model_peak_bytes", "peak memory", size, "smaller", "larger"),
+    ):
+        effect = row.effects.get(name)
+        if effect is None:
+            continue
+        note = _ratio_note(effect.from_baseline, better, worse)
+        shown.append((label, words(effect.reading.value), note))
+    return shown
+
+
+def _ratio_note(found: Change | None, better: str, worse: str) -> str:
+    if found is None:
+        return ""
+    if found.value == 1:
+        return "as the baseline"
+    if found.verdict not in ("better", "worse"):
+        return "not shown to differ from the baseline's"
+    return f"{ratio_words(found.value, better, worse)} than the baseline"

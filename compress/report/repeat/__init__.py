@@ -1,0 +1,1 @@
+"""A recipe over seeds: facts, statistics, table and page."""

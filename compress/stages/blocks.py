@@ -1,0 +1,112 @@
+"""The stages of a recipe file, and the code that it may refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from compress.config.recipe_file import Document, sentence
+from compress.config.references import CodeReferences, is_reference
+from compress.errors import CompressError, RecipeError, in_words
+from compress.quoting import shown
+from compress.stages import Stage
+
+__all__ = ["check_references", "stages_of"]
+
+#: Keys whose value may be a reference to code.
+_MAY_REFER = frozenset({"task", "name", "arch", "kind", "callable"})
+
+
+def check_references(document: Document, references: CodeReferences) -> None:
+    """Refuse unnamed code up front, so that nothing is run before a recipe turns out to need it.
+
+    Raises:
+        CodeReferenceError: a reference into a module that was not allowed.
+    """
+    _check_below(document, document.data, (), references)
+
+
+def stages_of(
+    document: Document,
+    kinds: Mapping[str, type[Stage]],
+    references: CodeReferences,
+    folder: Path,
+) -> list[Stage]:
+    """The stages that a recipe file lists.
+
+    Args:
+        document: the file.
+        kinds: the stages that have names.
+        references: the code that may be followed to others.
+        folder: what paths in the file are relative to.
+
+    Raises:
+        RecipeError: a block that is no stage; the message says where.
+        CodeReferenceError: code that is not there.
+    """
+    blocks = document.data.get("stages")
+    if not isinstance(blocks, list):
+        raise RecipeError(f"{document.at(('stages',))}: stages must be a list of blocks.")
+    return [_stage(document, i, block, kinds, references, folder) for i, block in enumerate(blocks)]
+
+
+def _stage(
+    document: Document,
+    index: int,
+    block: Any,
+    kinds: Mapping[str, type[Stage]],
+    references: CodeReferences,
+    folder: Path,
+) -> Stage:
+    path = ("stages", index)
+    if not isinstance(block, dict) or not isinstance(block.get("kind"), str):
+        raise RecipeError(
+            f"{document.at(path)}: a stage is a mapping with a `kind` ({', '.join(kinds)})."
+        )
+    kind = block["kind"]
+    stage = kinds.get(kind) or _foreign(document, path, kind, kinds, references)
+    fields = {k: v for k, v in block.items() if k != "kind"} if is_reference(kind) else block
+    try:
+        made = stage.model_validate(fields, context={"folder": folder})
+    except ValidationError as error:
+        raise RecipeError(sentence(document, error, path, stage)) from error
+    except CompressError:
+        raise
+    except Exception as error:  # of a stage of somebody's own
+        raise RecipeError(f"{document.at(path)}: {kind} failed with {in_words(error)}.") from error
+    return made
+
+
+def _foreign(
+    document: Document,
+    path: tuple[str | int, ...],
+    kind: str,
+    kinds: Mapping[str, type[Stage]],
+    references: CodeReferences,
+) -> type[Stage]:
+    where = document.at((*path, "kind"))
+    if not is_reference(kind):
+        raise RecipeError(
+            f"{where}: there is no stage {shown(kind)}; known are {', '.join(kinds)}, and a stage "
+            "of your own is written module:Class."
+        )
+    found = references.resolve(kind, where)
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise RecipeError(f"{where}: {kind!r} is not a subclass of compress.Stage.")
+    return found
+
+
+def _check_below(
+    document: Document, value: Any, path: tuple[str | int, ...], references: CodeReferences
+) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_below(document, item, (*path, key), references)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_below(document, item, (*path, index), references)
+    elif isinstance(value, str) and path[-1] in _MAY_REFER and is_reference(value):
+        references.check(value, document.at(path))

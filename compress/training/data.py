@@ -1,0 +1,277 @@
+"""Batches: how training and calibration read a task's data sets.
+
+Training goes through *views*. A view is one seeded shuffling, augmentation and mixing of the whole
+data set, cut into batches; asking for the same view again gives the same batches bit for bit. That
+is what lets a teacher's outputs be computed once per view and re-used, with teacher and student
+always looking at the same crop (Beyer et al. 2022, "Knowledge distillation: a good teacher is
+patient and consistent").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from compress.errors import DataError
+from compress.modules.inputs import Inputs
+from compress.task import Augment, Dataset
+from compress.training.mixup import Mix
+
+__all__ = ["Batch", "Views", "head", "is_labelled", "read", "spread"]
+
+_SAMPLE = (
+    "a sample is an input or (input, label), where an input is a tensor or a dictionary of tensors "
+    "and a label a number or a tensor"
+)
+_LABEL_KEYS = frozenset({"label", "labels", "target", "targets"})
+# Keeps the draws of mixing apart from those of augmenting.
+_MIXING = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, or one process's part of it.
+
+    ``view`` and ``index``, its place in the view, identify its content, for one part. ``weight`` is
+    its share of the mean over the whole batch, which has ``whole`` samples. Where samples are
+    mixed, ``labels`` count by ``share`` and ``partners``, the labels of what was mixed in, by the
+    rest.
+    """
+
+    view: int
+    index: int
+    inputs: Inputs
+    labels: Tensor | None
+    weight: float = 1.0
+    whole: int = 0
+    partners: Tensor | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Views:
+    """Seeded views of a data set; see the module's docstring.
+
+    Batches are of one size to one sample, and of ``batch_size`` at most: the rest of a division is
+    spread over all of them, since a last batch of a sample or two is nothing that a norm over a
+    batch can take.
+
+    ``part`` is which part of every batch to give, and of how many. Parts are equal to one sample; a
+    batch that has not two samples for each is given whole to all.
+    """
+
+    dataset: Dataset
+    batch_size: int
+    seed: int
+    augment: Augment | None = None
+    part: tuple[int, int] = (0, 1)
+    mix: Mix | None = None
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def rows(self) -> list[int]:
+        """How many samples each batch of a view has, in this part of it."""
+        chunks = torch.tensor_split(torch.arange(len(self.dataset)), len(self))
+        return [len(self._part(chunk)) for chunk in chunks]
+
+    def batches(self, view: int, order_seed: int | None = None) -> Iterator[Batch]:
+        """The batches of ``view``, the same at every call; ``order_seed`` sets their order."""
+        shuffled = torch.randperm(len(self.dataset), generator=_generator(self.seed, view))
+        chunks = torch.tensor_split(shuffled, len(self))
+        order = list(range(len(chunks)))
+        if order_seed is not None:
+            generator = _generator(self.seed, order_seed + 1_000_003)
+            order = torch.randperm(len(chunks), generator=generator).tolist()
+        parts = [self._part(chunks[i]) for i in order]
+        loader = _loader(self.dataset, [part.tolist() for part in parts])
+        for index, part, (inputs, labels) in zip(order, parts, loader, strict=True):
+            whole = len(chunks[index])
+            is_part = len(part) < whole
+            seeds = (index, self.part[0]) if is_part else (index,)
+            if self.augment is not None:
+                augmented = _one_tensor(inputs, "augment")
+                inputs = self.augment(augmented, _generator(self.seed, view, *seeds))
+            weight = len(part) / whole if is_part else 1 / self.part[1]
+            batch = Batch(view, index, inputs, labels, weight, whole)
+            yield batch if self.mix is None else self._mixed(batch, self.mix, seeds)
+
+    def _mixed(self, batch: Batch, mix: Mix, seeds: tuple[int, ...]) -> Batch:
+        generator = _generator(self.seed, batch.view, *seeds, _MIXING)
+        mixed = mix(_one_tensor(batch.inputs, "mix"), batch.labels, generator)
+        return replace(
+            batch,
+            inputs=mixed.inputs,
+            labels=mixed.labels,
+            partners=mixed.partners,
+            share=mixed.share,
+        )
+
+    def _part(self, chunk: Tensor) -> Tensor:
+        # Norms over a batch need two samples.
+        which, count = self.part
+        return torch.tensor_split(chunk, count)[which] if len(chunk) >= 2 * count else chunk
+
+
+def read(
+    dataset: Dataset, batch_size: int, limit: int | None = None, part: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
+    """The data set in its own order, at most ``limit`` samples; of its batches every n-th."""
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    starts = range(0, count, batch_size)[part[0] :: part[1]]
+    chunks = [list(range(start, min(start + batch_size, count))) for start in starts]
+    for index, (inputs, labels) in enumerate(_loader(dataset, chunks)):
+        yield Batch(0, index, inputs, labels)
+
+
+def head(dataset: Dataset, samples: int) -> Batch:
+    """The first ``samples`` of a data set as one batch."""
+    return next(read(dataset, samples, samples))
+
+
+def spread(dataset: Dataset, samples: int) -> Batch:
+    """At most so many samples as one batch, evenly spread: a data set may be sorted by class."""
+    count = min(samples, len(dataset))
+    places = torch.linspace(0, len(dataset) - 1, count).long().tolist()
+    inputs, labels = next(iter(_loader(dataset, [places])))
+    return Batch(0, 0, inputs, labels)
+
+
+def is_labelled(dataset: Dataset) -> bool:
+    """Whether the samples are ``(input, label)`` pairs; some may have no label all the same."""
+    return isinstance(dataset[0], (tuple, list))
+
+
+class _Collated(TorchDataset[Any]):
+    # Gives DataLoader whole batches, by the data set's own fast path where it has one.
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor | None]:
+        batch: Any = None
+        if hasattr(self._dataset, "__getitems__"):
+            batch = self._dataset.__getitems__(list(indices))
+        # torch's own Subset has it too, and answers with a list of single samples.
+        if batch is None or isinstance(batch, list):
+            samples = batch or [self._dataset[i] for i in indices]
+            for place, sample in zip(indices, samples, strict=True):
+                _check_sample(sample, f"sample {place} of the {type(self._dataset).__name__}")
+            batch = _collate(_with_every_label(samples))
+        whole = f"a batch of the {type(self._dataset).__name__}"
+        _check_sample(batch, whole)
+        inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        return _in_float32(inputs), None if labels is None else _tensor_of(labels, whole)
+
+
+def _check_sample(sample: Any, where: str) -> None:
+    """Refuse what is no sample, or no batch of them.
+
+    Raises:
+        DataError: in one sentence, with what a sample is.
+    """
+    inputs = sample
+    if isinstance(sample, (tuple, list)):
+        if len(sample) != 2:
+            raise DataError(f"{where} has {len(sample)} parts, and {_SAMPLE}.")
+        inputs, label = sample
+        if isinstance(label, str):
+            raise DataError(
+                f"{where} has the label {label!r}; {_SAMPLE}: number the classes, and name them in "
+                "the task's classes."
+            )
+        if isinstance(label, (dict, tuple, list)):
+            raise DataError(f"{where} has a {type(label).__name__} for its label, and {_SAMPLE}.")
+    named = sorted(_LABEL_KEYS & inputs.keys()) if isinstance(inputs, dict) else []
+    if named:
+        raise DataError(
+            f"{where} is a dictionary that holds its label under {named[0]!r}, and {_SAMPLE}: give "
+            f"(inputs, label), with {named[0]!r} taken out of the inputs."
+        )
+    parts = inputs.values() if isinstance(inputs, dict) else [inputs]
+    wrong = next((part for part in parts if not _is_number_like(part)), None)
+    if wrong is not None:
+        raise DataError(f"{where} has a {type(wrong).__name__} for its input, and {_SAMPLE}.")
+
+
+def _is_number_like(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray, np.number, int, float))
+
+
+def _collate(samples: list[Any]) -> Any:
+    try:
+        return torch.utils.data.default_collate(samples)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise DataError(
+            f"samples that do not make a batch ({str(error).splitlines()[0].rstrip('.')}); all "
+            "inputs need one shape and one type, and so do all labels: resize, cut or pad them."
+        ) from error
+
+
+def _in_float32(inputs: Inputs) -> Inputs:
+    """The inputs with every floating-point tensor in float32, which is what models compute in."""
+    if isinstance(inputs, dict):
+        return {name: _float32(tensor) for name, tensor in inputs.items()}
+    return _float32(inputs)
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    tensor = torch.as_tensor(tensor)
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _tensor_of(labels: Any, where: str) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{where} has labels of the type {type(labels).__name__}, and {_SAMPLE}."
+        ) from error
+
+
+def _with_every_label(samples: list[Any]) -> list[Any]:
+    """The samples with a label of no class, or of NaN, in the place of ``None``."""
+    if not isinstance(samples[0], (tuple, list)) or all(label is not None for _, label in samples):
+        return samples
+    known = [torch.as_tensor(label) for _, label in samples if label is not None]
+    missing = torch.tensor(math.nan)
+    if known and known[0].is_floating_point():
+        missing = torch.full_like(known[0], math.nan)
+    elif known:
+        # Of bytes, -1 would be 255.
+        known = [label.long() for label in known]
+        missing = torch.full_like(known[0], -1)
+    return [
+        (one, missing if label is None else torch.as_tensor(label).to(missing.dtype))
+        for one, label in samples
+    ]
+
+
+def _one_tensor(inputs: Inputs, what: str) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise DataError(f"{what} needs inputs that are one tensor, not a dictionary.")
+    return inputs
+
+
+def _loader(dataset: Dataset, chunks: Sequence[Sequence[int]]) -> DataLoader[Any]:
+    # Its own generator: DataLoader would otherwise draw a worker seed from the global one.
+    return DataLoader(
+        _Collated(dataset),
+        sampler=chunks,
+        batch_size=None,
+        generator=torch.Generator(),
+    )
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    mixed = 0
+    for seed in seeds:
+        mixed = (mixed * 1_000_033 + seed + 1) % (2**63)
+    return torch.Generator().manual_seed(mixed)
