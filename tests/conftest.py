@@ -11,6 +11,19 @@ import pytest
 import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from .records import (  # noqa: F401 - fixtures
+    adversarial,
+    chain,
+    clustered,
+    failed,
+    lower_is_better,
+    make,
+    one_row,
+    perfect,
+    two_targets,
+)
+from .small_net import context, start  # noqa: F401 - fixtures
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:

@@ -19,6 +19,7 @@ from compress.cli import main
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
 from compress.measure.ondevice import worker
+from compress.measure.profile import profiler as profiling
 from compress.measure.profile.facts import Change, Island, Part, Profile, Remedy, Time
 from compress.measure.profile.graph import (
     Constant,
@@ -42,7 +43,6 @@ from compress.measure.profile.parts import (
     without_profiler,
 )
 from compress.measure.profile.profiler import profile
-from compress.measure.profile.profiler import profiler as profiling
 from compress.measure.profile.sentences import Comparison, int8_dot_product, summary
 from compress.measure.profile.table import text
 from compress.measure.replay import ReplayTarget

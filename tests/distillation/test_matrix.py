@@ -257,7 +257,7 @@ def test_every_loss_is_right_or_refused_for_every_kind_of_outputs(name, kind, tm
     ours, theirs = student(inputs), teacher(inputs).detach()
     wanted = plain(of, ours, labels) if kind == "label" else outputs_of(ours, theirs, kind)
     if wanted is None:
-        return  # worked out in numpy in tests/unit/test_losses.py
+        return  # worked out in numpy in tests/distillation/test_functions.py
     torch.testing.assert_close(term.function(Answer(ours), Answer(theirs), labels), wanted)
 
 
