@@ -195,7 +195,7 @@ def plan(setting: Setting, fitting: int) -> Iterator[list[Row]]:
 
 
 def trained(setting: Setting, trial: Row) -> Row:
-    """One student: how long it took, on the clock and of a processor, and what it recognises."""
+    """One student: how long it took, on the clock and of a processor, and what it recognizes."""
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     if trial["side"] == HAND:
         student = by_hand(setting, trial["epochs"], trial["seed"])

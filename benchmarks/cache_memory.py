@@ -1,7 +1,7 @@
 """How much memory does a run take for the teacher's answers that it keeps on disk?
 
-Each run is a fresh process that distils for eight epochs from four views of 60,000 samples, after a
-small run that brings up all libraries. Its growth is the highest resident memory while it runs
+Each run is a fresh process that distills for eight epochs from four views of 60,000 samples, after
+a small run that brings up all libraries. Its growth is the highest resident memory while it runs
 (``VmHWM``, set back before) less that before. ``outputs`` keeps 10 logits for each sample,
 ``features`` 512 values of a layer beside them; ``asked`` keeps nothing and asks the teacher anew.
 
@@ -44,8 +44,8 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def distil(setting: str, samples: int, folder: Path) -> dict[str, Any]:
-    """Distil once, in this process; memory in bytes before, at most, and after each epoch."""
+def distill(setting: str, samples: int, folder: Path) -> dict[str, Any]:
+    """Distill once, in this process; memory in bytes before, at most, and after each epoch."""
     import torch
 
     from compress import Candidate, DistillStage
@@ -108,7 +108,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         setting, samples, folder = arguments.one
-        print(json.dumps(distil(setting, int(samples), Path(folder))))
+        print(json.dumps(distill(setting, int(samples), Path(folder))))
         return
     samples = SMOKE_SAMPLES if arguments.smoke else SAMPLES
     repeats = 1 if arguments.smoke else 3

@@ -1,6 +1,6 @@
 """The data sets of ``defaults.py``, each with a teacher and a small student.
 
-Teachers are what one has who wants to distil: larger than the student, and trained until they are
+Teachers are what one has who wants to distill: larger than the student, and trained until they are
 good. Those that are not shipped are trained here, once, and kept beside the trials.
 """
 
@@ -119,7 +119,7 @@ def wordnet(folder: Path) -> Task:
 
 
 def diabetes(_: Path) -> Task:
-    """442 patients' ten measurements and the course of their illness, all standardised."""
+    """442 patients' ten measurements and the course of their illness, all standardized."""
     from sklearn.datasets import load_diabetes
 
     tables = (torch.tensor(table, dtype=torch.float32) for table in load_diabetes(return_X_y=True))

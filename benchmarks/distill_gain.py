@@ -8,7 +8,7 @@ train for as many steps. Their weights are those of the papers, and were not tun
 
 - The teacher (``models/resnet.safetensors``, made by ``recipes/benchmark-nets.yaml``) has learned
   from all 55,000 labels. Through it a student hears of more labels than ``direct`` sees, which is
-  what most people distil for; the gain is not that of the losses alone.
+  what most people distill for; the gain is not that of the losses alone.
 - The best of many looks better than it is. It is chosen by its mean accuracy on the *validation*
   images; the claim is of its gain on the *test* images, which no choice has looked at.
 - Intervals are Student's, over seeds: of training again, on the same test images. In the table they
@@ -88,7 +88,7 @@ def plan(seeds: int, settings: tuple[str, ...]) -> list[Job]:
 
 @torch.no_grad()
 def accuracy(module: torch.nn.Module, dataset: Dataset) -> float:
-    """Per cent of the samples that are recognised."""
+    """Per cent of the samples that are recognized."""
     right = [forward(module, b.inputs).argmax(1) == b.labels for b in read(dataset, 500)]
     return 100 * float(torch.cat(right).double().mean())
 
@@ -214,7 +214,7 @@ def claims_of(rows: Sequence[Row]) -> Iterator[Claim]:
 
 
 def teacher_scores(job: Job, family: str) -> dict[str, float]:
-    """What the teacher itself recognises."""
+    """What the teacher itself recognizes."""
     recipe = job.recipe(family)
     task = recipe.make_task()
     module = recipe.make_candidate(task).module

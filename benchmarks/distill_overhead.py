@@ -1,7 +1,7 @@
 """What does distilling through a stage cost beside a loop written by hand?
 
 ``asked``: a ``distill`` stage that asks its teacher about every batch, against :func:`by_hand` with
-the same teacher, student, loss, optimiser, augmentation, batch and memory format. ``kept``: a stage
+the same teacher, student, loss, optimizer, augmentation, batch and memory format. ``kept``: a stage
 whose teacher has answered before (``views``), against :func:`by_hand` on labels, without a teacher:
 what is left is reading the answers and the marks that show that they belong to the batch.
 

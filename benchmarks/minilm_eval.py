@@ -2,7 +2,7 @@
 
 Every row of a finished run is lowered for 32 and for 128 tokens and compared with row 0, the
 teacher in float32: bytes, paired latency on one thread, and on 2,000 held-out definitions the rank
-correlation of all pairwise similarities, the overlap of the ten nearest neighbours, and a linear
+correlation of all pairwise similarities, the overlap of the ten nearest neighbors, and a linear
 probe of the 45 lexicographers' files, fitted on 8,000 other definitions. Intervals of what is
 compared on definitions are bootstraps over them, of both files on the same ones.
 
@@ -30,7 +30,7 @@ from compress.backends.onnx import lower
 from compress.candidate import Candidate
 from compress.config.references import CodeReferences
 from compress.measure.local import LocalTarget
-from compress.measure.similarity import neighbour_overlap, similarity_spearman
+from compress.measure.similarity import neighbor_overlap, similarity_spearman
 from compress.measure.stats import bootstrap_mean
 from compress.measure.target import Failure, Mode, Probe
 from compress.models.build import build_module
@@ -181,7 +181,7 @@ def compare(setting: Setting, folder: Path) -> dict[str, dict[str, Any]]:
     for (stage, _), path, outputs, right in zip(rows, paths, embeddings, hits, strict=True):
         spearman, interval = pair_spearman(outputs, embeddings[0])
         by_sample, overlap = (
-            measure(outputs, embeddings[0]) for measure in (similarity_spearman, neighbour_overlap)
+            measure(outputs, embeddings[0]) for measure in (similarity_spearman, neighbor_overlap)
         )
         found[stage] = {
             "bytes": path.stat().st_size,

@@ -1,7 +1,7 @@
 """How long does it take to measure a record of four rows?
 
 A recipe of three stages that take next to no time (a prune, a distillation on 64 images, a
-quantisation), on a task of the size of Fashion-MNIST: 10,000 test images of 28 x 28 pixels, which
+quantization), on a task of the size of Fashion-MNIST: 10,000 test images of 28 x 28 pixels, which
 are random, since nothing here depends on what they show. The four rows are a residual net of
 175,000 parameters, the same with half its channels, a depthwise student of 14,000, and the student
 in int8. What is timed is the whole run: stages, lowering, scoring, and the rounds of the mode.

@@ -1,4 +1,4 @@
-"""compresskit: distil, quantise and prune in any order, and see what each step bought.
+"""compresskit: distill, quantize and prune in any order, and see what each step bought.
 
 The public names; each is imported when it is first asked for, so that importing this costs nothing.
 """

@@ -43,8 +43,8 @@ class Census:
     what constants take in the file, by dtype (``{"int8": 13962, "int32": 640}``); ``graph_bytes``
     is everything else in it.
     ``macs`` counts multiply-accumulates of one sample, ``int8_macs`` those that run on int8 kernels
-    once onnxruntime has optimised the graph, ``float_macs`` the others by operator;
-    ``float_islands`` names float operators that stand between int8 ones in that optimised graph.
+    once onnxruntime has optimized the graph, ``float_macs`` the others by operator;
+    ``float_islands`` names float operators that stand between int8 ones in that optimized graph.
     ``weights`` is how many numbers the constants hold, ``nonzero_weights`` how many of them are not
     zero, ``float_weights`` how many are float32 or float64, by the operator that reads them.
     ``notes`` say what of all this is a guess.

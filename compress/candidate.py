@@ -69,7 +69,7 @@ class Candidate:
     """What flows from stage to stage.
 
     Args:
-        module: float32, plain (no hooks, no parametrisations), in eval mode; owned by this object.
+        module: float32, plain (no hooks, no parametrizations), in eval mode; owned by this object.
         example: one real batch of at least two samples, for tracing and shape checks.
         architecture: how to rebuild the module; ``None`` for one passed in as an object.
         numerics: the formats it will be computed in.
@@ -260,7 +260,7 @@ def _once(
 
 def _not_plain(layer: nn.Module) -> str:
     if torch.nn.utils.parametrize.is_parametrized(layer):
-        return "has parametrisations"
+        return "has parametrizations"
     if any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)):
         return "has hooks"
     if layer.training:

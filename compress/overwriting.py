@@ -1,6 +1,6 @@
 """What this tool wrote, and so may replace: every output is looked at before any work is done.
 
-An output may take the place of nothing, of an empty file, or of what is recognisably an earlier
+An output may take the place of nothing, of an empty file, or of what is recognizably an earlier
 output of the same kind. Anything else is somebody's, and stays as it is.
 """
 
@@ -98,7 +98,7 @@ def check_output(path: Path, kind: Kind, option: str, inputs: Iterable[Path] = (
     if found is not None:
         if any(_is_same(path, other) for other in inputs):
             raise RecipeError(f"{place}: this file is read by the same command; give another.")
-        if found.st_size and not _recognised(path, kind):
+        if found.st_size and not _recognized(path, kind):
             raise RecipeError(
                 f"{place}: there is a file that is not {kind.what}, and it stays as it is; give "
                 "another name."
@@ -125,12 +125,12 @@ def check_report(folder: Path, option: str = "--out", *, of_several: bool = Fals
         )
     here = [name for name in names if _REPORT.fullmatch(name)]
     own = {RECORD_NAME, REPEAT_NAME, "report.html", COMPARISON_NAME} & set(names)
-    is_own = any(_recognised(folder / name, _REPORT_FILE) for name in own) or (
+    is_own = any(_recognized(folder / name, _REPORT_FILE) for name in own) or (
         bool(here) and is_run_folder(folder)
     )
     for name in here:
         path = folder / name
-        if path.is_dir() or (_size(path) and not (is_own and _recognised(path, _REPORT_FILE))):
+        if path.is_dir() or (_size(path) and not (is_own and _recognized(path, _REPORT_FILE))):
             raise RecipeError(
                 f"{path}: this is no part of a report that compresskit wrote, and it stays as it "
                 f"is; move it away or rename it (a report would be written there)."
@@ -147,7 +147,7 @@ def check_models(folder: Path, names: Iterable[str], option: str) -> None:
     for name in names:
         # Lowering notes beside each file which module its nodes came from.
         notes = Kind("", (), lambda path: "modules" in _json(path))
-        if name in there and not _recognised(folder / f"{name}.modules.json", notes):
+        if name in there and not _recognized(folder / f"{name}.modules.json", notes):
             raise RecipeError(
                 f"{option} {folder}: there is a {name} that compresskit did not write, and it "
                 "stays as it is; give another folder."
@@ -175,7 +175,7 @@ def check_run_folder(folder: Path) -> None:
 def is_run_folder(folder: Path) -> bool:
     """Whether a run was begun in ``folder``, or a run over seeds."""
     kind = Kind("", (), _is_record)
-    if any(_recognised(folder / name, kind) for name in (RECORD_NAME, REPEAT_NAME)):
+    if any(_recognized(folder / name, kind) for name in (RECORD_NAME, REPEAT_NAME)):
         return True
     # Killed before its first record, or with one that was damaged since.
     if (folder / "stages" / "00-input").is_dir():
@@ -216,7 +216,7 @@ def _reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def _recognised(path: Path, kind: Kind) -> bool:
+def _recognized(path: Path, kind: Kind) -> bool:
     try:
         return path.is_file() and kind.is_ours(path)
     except (OSError, ValueError, KeyError, RecursionError, MemoryError, zipfile.BadZipFile):

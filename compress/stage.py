@@ -9,7 +9,7 @@ test in ``compress.testing.stage_contract``:
 4. it changes nothing outside ``effects``;
 5. it raises ``NoEffect`` if it changed nothing: ``AlreadySo`` where all that was asked for is so
    already, which stops no run;
-6. it acts on the model as it computes: on quantised weights where formats are declared;
+6. it acts on the model as it computes: on quantized weights where formats are declared;
 7. it keeps the names of layers, and the promises of earlier stages;
 8. it works before, after and between all other stages, and twice in a row;
 9. it round-trips through YAML;

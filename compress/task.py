@@ -61,7 +61,7 @@ class Task:
 
     Args:
         name: shown in records and plots.
-        train: what training stages see; may be unlabelled for distillation, or partly labelled: a
+        train: what training stages see; may be unlabeled for distillation, or partly labeled: a
             label of ``None`` or NaN, or of classes a negative one, is none.
         validation: what every choice looks at (early stopping, calibration checks, sweeps).
         test: what the record's accuracy is computed on, and nothing else.
@@ -74,7 +74,7 @@ class Task:
             tokens, mean squared error for values and images, binary cross-entropy for independent
             logits.
         augment: applied to training batches.
-        calibration: inputs for quantisation ranges; ``None`` takes them from ``train``.
+        calibration: inputs for quantization ranges; ``None`` takes them from ``train``.
         classes: class names, for error messages and reports.
         tokenizer: identifies what made the inputs, where they are ids of tokens
             (:func:`compress.models.huggingface.tokenizer_digest`); models of another are refused.

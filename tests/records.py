@@ -226,7 +226,7 @@ def history(epochs: int, start: float = 2.3) -> list[dict[str, Any]]:
 
 
 def four_rows() -> list[Spec]:
-    """Train, distil, quantise (slower here), prune."""
+    """Train, distill, quantize (slower here), prune."""
     return [
         Spec("input", "input", 0.1032, 392e-6, 724_948, parameters=170_202, peak_mib=6.1),
         Spec(
@@ -290,7 +290,7 @@ BUDGET = {"latency_p50_ms": 0.3, "artifact_kib": 256, "accuracy_drop": 0.02}
 
 @pytest.fixture
 def chain() -> Record:
-    """Train, distil, quantise, prune on one target, with a budget."""
+    """Train, distill, quantize, prune on one target, with a budget."""
     return build(four_rows(), baseline=1, budget=BUDGET)
 
 

@@ -88,7 +88,7 @@ def _hooked():
     return module.eval()
 
 
-def _parametrised():
+def _parametrized():
     return nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)).eval()
 
 
@@ -107,7 +107,7 @@ def _infinite():
     ("module", "message"),
     [
         (_hooked(), "has hooks; a candidate's module is plain"),
-        (_parametrised(), "has parametrisations"),
+        (_parametrized(), "has parametrizations"),
         (nn.Linear(2, 2), "is in training mode"),
         (nn.Linear(2, 2).eval().requires_grad_(False), "'weight' is frozen"),
         (nn.Linear(2, 2).eval().half(), r"'weight' is torch\.float16"),

@@ -142,7 +142,7 @@ def _placed(error: CompressError) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="compresskit",
-        description="Distil, quantise and prune a model in any order, and see what each step "
+        description="Distill, quantize and prune a model in any order, and see what each step "
         "bought on the device in hand.",
         epilog="exit codes: 0 done; 1 a stage or measurement failed; 2 wrong command line or "
         "recipe; 3 done, but the budget is missed",

@@ -247,7 +247,7 @@ def _add_expected(
 
 
 def _add_labels(members: _Members, baseline: Path, test: Samples, predict: Predict) -> str | None:
-    """Labels; of unlabelled data, what the baseline says here, with which others shall agree."""
+    """Labels; of unlabeled data, what the baseline says here, with which others shall agree."""
     if test.metric is None:
         return None
     labels = test.labels

@@ -90,7 +90,7 @@ class Term:
         student_layers: whose features the student's answer must hold.
         teacher_layers: whose features the teacher's answer must hold.
         companion: what is trained beside the student and thrown away after.
-        others: modules and optimisers that the function moves by itself, for checkpoints.
+        others: modules and optimizers that the function moves by itself, for checkpoints.
         reads_labels: whether its value depends on the labels.
         takes: of the labels, which samples take part, ``(n,)``; ``None`` for all.
         reads_teacher: whether it looks at the teacher's outputs for the batch.

@@ -24,7 +24,7 @@ NextToken = Callable[[Tensor], Tensor]
 def beam_search(net: NextToken, windows: Tensor, start: int, count: int, beams: int = 1) -> Tensor:
     """The likeliest continuation that a search with ``beams`` finds; with one beam it is greedy.
 
-    All continuations have one length, so that none is favoured for being short: an end mark is a
+    All continuations have one length, so that none is favored for being short: an end mark is a
     token like any other.
 
     Args:

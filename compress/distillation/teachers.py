@@ -214,7 +214,7 @@ class OutputTeacher:
 class Ensemble:
     """Several teachers as one, which answers with the weighted mean of their outputs.
 
-    The softmax of a mean of logits is, at every temperature, the normalised geometric mean of the
+    The softmax of a mean of logits is, at every temperature, the normalized geometric mean of the
     teachers' distributions, one of the two means that Hinton et al. 2015 give for an ensemble. The
     other, of probabilities, is of one temperature only, and means nothing for outputs that are
     values.

@@ -19,7 +19,7 @@ _DEVICE = (
     *("onnxruntime", "openvino", "build", "providers", "provider"),
 )
 _SESSIONS = {
-    "onnxruntime": "all optimisations, sequential, spinning and arena as by default",
+    "onnxruntime": "all optimizations, sequential, spinning and arena as by default",
     "openvino": "latency hint, one stream, float32 where not int8, threads pinned as by default",
 }
 _STATE = ("system", "kernel", "python", "governor", "boost", "affinity", "cpu_limit", "mains_power")

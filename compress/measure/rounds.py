@@ -17,7 +17,7 @@ from compress.measure.modes import PLANS, Plan
 from compress.measure.ondevice import driver
 from compress.measure.raw_samples import RawLog
 from compress.measure.runtime_errors import plain_complaint
-from compress.measure.summary import Survey, energy_facts, memory_facts, summarise
+from compress.measure.summary import Survey, energy_facts, memory_facts, summarize
 from compress.measure.target import Failure, Probe, Timing
 from compress.measure.warnings import about_checks, about_machine
 
@@ -104,7 +104,7 @@ def timings_of(
     if not outcome.configs:
         return [failures[index] for index in range(len(names))]
     surveys = {index: _survey(found) for index, found in outcome.surveys.items()}
-    timings = summarise(outcome.configs, surveys, plan, batch=batch)
+    timings = summarize(outcome.configs, surveys, plan, batch=batch)
     results = [result for config in outcome.configs for result in config.results]
     doubts = about_machine(results, threads=threads, cores=cores)
     notes = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["neighbour_overlap", "similarity_spearman"]
+__all__ = ["neighbor_overlap", "similarity_spearman"]
 
 Array = np.ndarray[Any, Any]
 
@@ -34,13 +34,13 @@ def similarity_spearman(outputs: Array, reference: Array) -> Array:
     return _finite_only(np.concatenate(scores), outputs)
 
 
-def neighbour_overlap(outputs: Array, reference: Array, count: int = 10) -> Array:
+def neighbor_overlap(outputs: Array, reference: Array, count: int = 10) -> Array:
     """For each sample, the share of its ``count`` nearest others that the two have in common.
 
     Args:
         outputs: ``(n, ...)``, flattened to vectors.
         reference: ``(n, ...)`` of the same samples.
-        count: how many neighbours; all others, where there are fewer.
+        count: how many neighbors; all others, where there are fewer.
     """
     scores = []
     for a, b in _similarities(outputs, reference):

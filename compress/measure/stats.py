@@ -191,9 +191,9 @@ def wilson(successes: int, n: int) -> Interval:
     """Wilson's score interval (1927) of a rate: right also near 0 and 1."""
     z2 = _NORMAL_975**2
     rate = successes / n
-    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    center = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = _NORMAL_975 / (1 + z2 / n) * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(max(0.0, center - half), min(1.0, center + half))
 
 
 def _resample(

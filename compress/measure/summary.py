@@ -20,7 +20,7 @@ from compress.measure.target import Shapes, Timing
 from compress.measure.warnings import about_model
 from compress.record import Energy, Executed, Latency, Memory, Speedup
 
-__all__ = ["Survey", "energy_facts", "memory_facts", "summarise"]
+__all__ = ["Survey", "energy_facts", "memory_facts", "summarize"]
 
 _HOLM_ABOVE = 5  # comparisons; with fewer, one false alarm in twenty is what a reader expects
 
@@ -65,7 +65,7 @@ def energy_facts(result: Mapping[str, Any]) -> Energy | None:
     )
 
 
-def summarise(
+def summarize(
     configs: Sequence[Config], surveys: Mapping[int, Survey], plan: Plan, *, batch: int
 ) -> dict[int, Timing]:
     """A timing for each model, by its index. The first two configurations are the baseline."""

@@ -216,7 +216,7 @@ def _slots(answer: Answer) -> list[Slot]:
 def _ratio(first: Sequence[Slot], last: Sequence[Slot]) -> tuple[float, tuple[float, float]]:
     """Of two throughputs, with Welch's interval over blocks of slots.
 
-    Neighbouring slots are alike, so that an interval over slots would be too narrow. The degrees of
+    Neighboring slots are alike, so that an interval over slots would be too narrow. The degrees of
     freedom are those of the smaller side, which makes it rather too wide.
     """
     before, after = (_block_logs(slots) for slots in (first, last))

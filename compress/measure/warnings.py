@@ -66,7 +66,7 @@ def _speed(results: Sequence[Result]) -> list[str]:
     if (hi - lo) / middle <= _PROBE_SPREAD:
         return []
     loop = f"a fixed loop took {lo:.2f} ms in some processes and {hi:.2f} ms in others"
-    return [f"the machine's speed varied: {loop} (clock, heat or neighbours)"]
+    return [f"the machine's speed varied: {loop} (clock, heat or neighbors)"]
 
 
 def about_change(states: Sequence[Result]) -> list[str]:

@@ -82,7 +82,7 @@ class ModelSettings(BaseModel):
     """``arch`` is a built-in name or ``module:name``; keys beside it are passed to it.
 
     ``weights`` is a safetensors file, what ``torch.save`` wrote of a state dict, or ``null`` to
-    start from a seeded random initialisation.
+    start from a seeded random initialization.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

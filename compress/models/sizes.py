@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from compress.task import Task
-from compress.training.data import head, is_labelled, spread
+from compress.training.data import head, is_labeled, spread
 from compress.training.labels import facts_of
 
 __all__ = ["sizes_of"]
@@ -43,7 +43,7 @@ def _of_inputs(inputs: Tensor | dict[str, Tensor]) -> dict[str, int]:
 
 def _of_labels(task: Task) -> int:
     """How many outputs the labels ask for; 0 where they do not say."""
-    if not is_labelled(task.train):
+    if not is_labeled(task.train):
         return 0
     labels = spread(task.train, _SAMPLES).labels
     facts = None if labels is None else facts_of(labels, task.ignore_index)

@@ -1,7 +1,7 @@
 """Features: what modules inside a net give, caught in passing and brought into one form.
 
 Hooks live only while :func:`capture` or :func:`survey` is open. They see what a module gives as it
-computes, with fake quantisation where that is on. Knows nothing of losses or stages.
+computes, with fake quantization where that is on. Knows nothing of losses or stages.
 """
 
 from __future__ import annotations

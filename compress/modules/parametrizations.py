@@ -1,7 +1,7 @@
 """Plain modules: weights that torch works out anew in every forward pass, folded into parameters.
 
 Weight norm, spectral norm, the masks of ``torch.nn.utils.prune`` and all of
-``torch.nn.utils.parametrize`` put something in the place of a parameter. Stages prune, quantise and
+``torch.nn.utils.parametrize`` put something in the place of a parameter. Stages prune, quantize and
 store parameters, so that a candidate's module has none of these.
 """
 

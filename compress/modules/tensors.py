@@ -1,4 +1,4 @@
-"""States: the tensors of modules and optimisers by name, copied out and put back in place.
+"""States: the tensors of modules and optimizers by name, copied out and put back in place.
 
 In place, so that memory layouts, and with them the order of every sum, are what they were.
 """
@@ -33,7 +33,7 @@ def put_back(tensors: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers, by ``<number of the parameter>.<what>``; not copies."""
+    """What an optimizer remembers, by ``<number of the parameter>.<what>``; not copies."""
     return {
         f"{number}.{what}": value
         for number, parameter in enumerate(_parameters(optimizer))
@@ -43,7 +43,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def put_back_optimizer(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Make an optimiser remember what :func:`optimizer_tensors` gave, and nothing else."""
+    """Make an optimizer remember what :func:`optimizer_tensors` gave, and nothing else."""
     parameters = _parameters(optimizer)
     optimizer.state.clear()
     for name, tensor in tensors.items():

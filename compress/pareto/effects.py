@@ -100,10 +100,10 @@ def _ratio(cost: float) -> float:
 
 
 def int8_slowdowns(record: Record, target: str) -> dict[int, str]:
-    """A sentence for each row that quantising made slower, by row index.
+    """A sentence for each row that quantizing made slower, by row index.
 
     A finding and no advice: which row to ship is :func:`~compress.pareto.recommend`'s to say.
-    A row was quantised where the row that it was made from computes a smaller share of its
+    A row was quantized where the row that it was made from computes a smaller share of its
     multiply-accumulates in integers. The two are compared through both rows' speedups over the
     baseline; only a difference beyond the intervals is called slower.
     """
@@ -112,7 +112,7 @@ def int8_slowdowns(record: Record, target: str) -> dict[int, str]:
     sentences = {}
     for row in record.rows:
         parent = parent_of(record, row)
-        if parent is None or not _quantises(target, parent, row):
+        if parent is None or not _quantizes(target, parent, row):
             continue
         old, new = table[parent.index], table[row.index]
         if "latency_p50_s" not in old or "latency_p50_s" not in new:
@@ -131,7 +131,7 @@ def parent_of(record: Record, row: Row) -> Row | None:
     return named[-1] if named else None
 
 
-def _quantises(target: str, parent: Row, row: Row) -> bool:
+def _quantizes(target: str, parent: Row, row: Row) -> bool:
     before, after = parent.on(target), row.on(target)
     if before is None or after is None:
         return False

@@ -39,7 +39,7 @@ class Point:
 
     @property
     def costs(self) -> tuple[float, ...]:
-        """Coordinates to be minimised."""
+        """Coordinates to be minimized."""
         return tuple(reading.cost.value for reading in self.readings)
 
 

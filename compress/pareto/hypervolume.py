@@ -1,6 +1,6 @@
 """Hypervolume: how much of the space up to a reference point a set of points dominates.
 
-Exact, for points whose coordinates are all to be minimised. Plain numbers; knows no records.
+Exact, for points whose coordinates are all to be minimized. Plain numbers; knows no records.
 """
 
 from __future__ import annotations

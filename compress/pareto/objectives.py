@@ -5,7 +5,7 @@ one unit is a factor of two. Knows records; knows nothing of fronts, figures or 
 
 Where the record holds paired information (the speedup, the samples that flipped), a reading also
 carries its difference to the baseline row, whose interval is much narrower than what two separate
-intervals give, because the noise that both rows share has cancelled.
+intervals give, because the noise that both rows share has canceled.
 """
 
 from __future__ import annotations

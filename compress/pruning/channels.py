@@ -1,11 +1,11 @@
 """Structured pruning: choose channels, cut them, and prove the cut.
 
-Channels are ranked on the model *as it computes* (for a quantised model: on its quantised weights)
+Channels are ranked on the model *as it computes* (for a quantized model: on its quantized weights)
 and cut from the float module. Which slices go together is read off the module's own operators
 (:mod:`compress.pruning.flow`), and every cut is proved (:mod:`compress.pruning.proof`); what cannot
 be proved stays whole, and the result says why.
 
-That channels form groups which must be removed together is Fang et al. 2023, "DepGraph: towards any
+That channels form groups which must be removed together is Fang et al. 2023, "DepGraph: toward any
 structural pruning".
 """
 

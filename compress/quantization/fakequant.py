@@ -1,12 +1,12 @@
-"""Fake quantisation: how a float module computes once its declared formats are applied.
+"""Fake quantization: how a float module computes once its declared formats are applied.
 
 The one owner of the weight grid and its rounding; lowering writes the same grid into ONNX.
 Weights are symmetric and per output channel, activations unsigned 8 bit and per tensor, rounding is
 half to even, gradients pass straight through (Jacob et al. 2018, "Quantization and training of
 neural networks for efficient integer-arithmetic-only inference").
 
-A symmetric per-channel grid commutes with a per-channel factor, so quantising a convolution before
-its batch norm is folded gives the same integers as quantising it after.
+A symmetric per-channel grid commutes with a per-channel factor, so quantizing a convolution before
+its batch norm is folded gives the same integers as quantizing it after.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ def _quantize_around(
     bounds: tuple[float, float] | None,
     avoid_saturation: bool,
 ) -> tuple[RemovableHandle, RemovableHandle]:
-    # Snapped weights shadow the parameters for the length of one forward pass. Parametrisations
+    # Snapped weights shadow the parameters for the length of one forward pass. Parametrizations
     # would do the same, but they rename parameters and change the layer's class.
     safe = avoid_saturation and not isinstance(layer, _TABLES)
     steps = ExitStack()

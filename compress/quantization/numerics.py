@@ -64,7 +64,7 @@ class LayerFormat(BaseModel):
 
     @property
     def is_float32(self) -> bool:
-        """Whether nothing is quantised."""
+        """Whether nothing is quantized."""
         return self.weights == "float32" and self.activations == "float32"
 
     @property

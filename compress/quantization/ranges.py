@@ -23,7 +23,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 
 class RangeObserver:
-    """Streams arrays and then answers which range to quantise them to.
+    """Streams arrays and then answers which range to quantize them to.
 
     The histogram spans ``[-2**k, 2**k)`` with dyadic bin edges. When a value falls outside, ``k``
     grows and pairs of bins merge, which is exact, so the answer does not depend on the order or the

@@ -134,5 +134,5 @@ def _memory_bytes(job: Job, lines: Sequence[StageForecast], batch: Inputs) -> in
     sample_bytes = sum(t.nbytes for t in tensors) / batch_size_of(batch)
     samples = len(job.task.train) + len(job.task.validation) + 2 * len(job.task.test)
     largest = max(line.parameters for line in lines)
-    # Weights, gradients, two moments of the optimiser, and the copies that stages fork.
+    # Weights, gradients, two moments of the optimizer, and the copies that stages fork.
     return _RUNTIME_BYTES + round(samples * sample_bytes) + 8 * _BYTES_PER_PARAMETER * largest

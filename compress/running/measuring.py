@@ -27,7 +27,7 @@ from compress.running.keys import Dependencies, of_measurement
 from compress.running.scoring import Scoring
 from compress.stage import calibration_inputs, formats_of
 from compress.task import Task
-from compress.training.data import head, is_labelled, read
+from compress.training.data import head, is_labeled, read
 
 __all__ = ["Bench", "Entry", "TestSet", "encode"]
 
@@ -61,7 +61,7 @@ class TestSet:
         """Read the whole split once."""
         batches = list(read(task.test, _PREDICT_BATCH))
         inputs = _joined([batch.inputs for batch in batches])
-        if not is_labelled(task.test):
+        if not is_labeled(task.test):
             return cls(inputs, None)
         labels = [batch.labels.numpy() for batch in batches if batch.labels is not None]
         return cls(inputs, np.concatenate(labels))
@@ -218,7 +218,7 @@ class Bench:
         )
 
     def _labels(self, entry: Entry, target: Target, answer: Array) -> Array:
-        """Labels; of unlabelled data, what the reference says."""
+        """Labels; of unlabeled data, what the reference says."""
         if self._labels_for_all is not None:
             return self._labels_for_all
         if self._baseline is None or entry.index == self._baseline.index:

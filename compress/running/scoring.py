@@ -31,7 +31,7 @@ from compress.record import TaskFacts
 from compress.running.job import Job, context_of, labels_of, located
 from compress.stage import Stage, Teacher
 from compress.task import Metric, MetricName, Task
-from compress.training.data import is_labelled, read
+from compress.training.data import is_labeled, read
 from compress.training.supervision import Supervision
 
 __all__ = ["Reference", "Scoring", "scoring_of", "supervision_of_job"]
@@ -97,7 +97,7 @@ class Scoring:
         outputs: their shape.
         ignore_index: a label that says that there is none.
         reference: whose answers stand for labels; ``None`` with labels, or for row 0's.
-        is_labeled: whether the test split has labels.
+        has_labels: whether the test split has labels.
     """
 
     metric: MetricName | Metric
@@ -107,7 +107,7 @@ class Scoring:
     outputs: Shape
     ignore_index: int | None
     reference: Reference | None
-    is_labeled: bool
+    has_labels: bool
 
     @property
     def facts(self) -> list[Any]:
@@ -124,7 +124,7 @@ class Scoring:
     def words(self) -> str:
         """How rows are scored, as a sentence without its stop."""
         against = "on the labels of the test split"
-        if not self.is_labeled:
+        if not self.has_labels:
             who = "row 0" if self.reference is None else self.reference.words
             against = f"against {who}, since the test split has no labels"
         kind = "" if self.kind is None else f"outputs are {self.kind}; "
@@ -138,7 +138,7 @@ class Scoring:
             DataError: outputs and labels that do not go together.
         """
         # A metric of one's own may compare outputs of different widths with a reference's.
-        is_fitted = self.is_labeled or isinstance(self.metric, str)
+        is_fitted = self.has_labels or isinstance(self.metric, str)
         kind = self.kind if is_fitted else None
         return score(outputs, labels, self.metric, kind, self.ignore_index)
 
@@ -167,7 +167,7 @@ class Scoring:
     def task_facts(self, task: Task) -> TaskFacts:
         """The ``task`` block of the record."""
         against = None
-        if not self.is_labeled:
+        if not self.has_labels:
             against = "row 0" if self.reference is None else self.reference.words
         return TaskFacts(
             name=task.name,
@@ -207,7 +207,7 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
         CompressError: a named teacher that cannot be made.
     """
     task, kind = job.task, supervision.kind
-    is_labeled = is_labelled(task.test)
+    has_labels = is_labeled(task.test)
     metric: MetricName | Metric
     if task.metric is None or (task.metric == "accuracy" and kind == "independent-logits"):
         metric = _METRICS[supervision.told_kind()]
@@ -216,13 +216,13 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
     name = metric if isinstance(metric, str) else str(task.metric_name)
     return Scoring(
         metric=metric,
-        name=name if is_labeled else _WITHOUT_LABELS.get(name, name),
+        name=name if has_labels else _WITHOUT_LABELS.get(name, name),
         higher_is_better=bool(task.direction),
         kind=kind,
         outputs=supervision.outputs,
         ignore_index=task.ignore_index,
-        reference=None if is_labeled else _reference(job),
-        is_labeled=is_labeled,
+        reference=None if has_labels else _reference(job),
+        has_labels=has_labels,
     )
 
 

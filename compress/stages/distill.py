@@ -26,7 +26,7 @@ __all__ = ["DistillStage"]
 class DistillStage(Training, Stage):
     """Train a student on the teacher's outputs, with or without labels.
 
-    ``student: self`` lets the present model learn, which is how a pruned or quantised model is
+    ``student: self`` lets the present model learn, which is how a pruned or quantized model is
     brought back. ``student: {layers: [0, 2, 5]}`` starts from some blocks of the present model. A
     new student takes over declared formats where its layers match the patterns; promises about
     zeros are of the old weights and end with them.
@@ -69,7 +69,7 @@ class DistillStage(Training, Stage):
         how = ""
         if self.losses is not None:
             how = f" with {', '.join(loss.words for loss in self.losses)}"
-        return f"distil into {who} for {self.epochs} epoch{'s' * (self.epochs > 1)}{how}"
+        return f"distill into {who} for {self.epochs} epoch{'s' * (self.epochs > 1)}{how}"
 
     def epochs_of_training(self) -> int:
         """Passes over the training data."""

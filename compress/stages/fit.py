@@ -1,7 +1,7 @@
 """Fitting: what every stage that trains has in common.
 
 The settings, and one function that trains a candidate as it computes: with fake
-quantisation where formats are declared, and with promised zeros put back after every step.
+quantization where formats are declared, and with promised zeros put back after every step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from compress.modules.inputs import forward, to_device
 from compress.pruning.sparsity import keep_zeros
 from compress.quantization.fakequant import simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
-from compress.training.data import Views, is_labelled, read
+from compress.training.data import Views, is_labeled, read
 from compress.training.loop import (
     Beside,
     EpochReport,
@@ -205,7 +205,7 @@ def validation_loss(
         context: has the task.
         supervision: what is known of the labels; without, it is looked at anew.
     """
-    if not is_labelled(context.task.validation):
+    if not is_labeled(context.task.validation):
         return None
     known, total, seen = supervision, 0.0, 0
     was_training, device = module.training, next(module.parameters()).device

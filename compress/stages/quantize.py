@@ -95,7 +95,7 @@ class QuantizeStage(Stage):
         """The selected layers that the model never calls."""
         layers = layers_with_formats(candidate.module)
         if not layers:
-            raise NoEffect("quantize: the model has no layer whose weights could be quantised.")
+            raise NoEffect("quantize: the model has no layer whose weights could be quantized.")
         chosen = select(self.select, layers, exclude=self.exclude, where="select")
         if not chosen:
             raise NoEffect("quantize: exclude leaves none of the selected layers.")

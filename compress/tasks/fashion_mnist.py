@@ -1,7 +1,7 @@
 """The task ``fashion-mnist``: 28x28 grey images of clothing in ten classes.
 
 Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
-Learning Algorithms"; MIT licence. 55,000 images to train on, 5,000 set apart from the published
+Learning Algorithms"; MIT license. 55,000 images to train on, 5,000 set apart from the published
 training images for validation, and the published 10,000 to test on.
 
 Owns where the four files are looked for, and what they must contain. They are never downloaded
@@ -93,9 +93,9 @@ def make_task(*, folder: Path | None = None, download: bool = False, augment: bo
     train, validation = split(training, _VALIDATION_SAMPLES, seed=_SPLIT_SEED)
     return Task(
         name="fashion-mnist",
-        train=_normalised(train),
-        validation=_normalised(validation),
-        test=_normalised(test),
+        train=_normalized(train),
+        validation=_normalized(validation),
+        test=_normalized(test),
         augment=ShiftFlip(shift=2, fill=-_MEAN / _STD, flip=True) if augment else None,
         classes=CLASSES,
         outputs="class-scores",
@@ -143,6 +143,6 @@ def _pairs(folder: Path) -> tuple[ArrayDataset, ArrayDataset]:
     return ArrayDataset(images, labels.long()), ArrayDataset(test_images, test_labels.long())
 
 
-def _normalised(dataset: ArrayDataset) -> ArrayDataset:
+def _normalized(dataset: ArrayDataset) -> ArrayDataset:
     scaled = dataset.inputs.unsqueeze(1).float().div_(255).sub_(_MEAN).div_(_STD)
     return ArrayDataset(scaled, dataset.labels)

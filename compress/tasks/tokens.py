@@ -1,6 +1,6 @@
 """Texts as token ids: how lines become a data set that an encoder takes.
 
-Owns tokenising by a folder's own tokenizer (extra ``transformers``, which brings tokenizers), the
+Owns tokenizing by a folder's own tokenizer (extra ``transformers``, which brings tokenizers), the
 padding to one length, and how texts are divided. Knows nothing of where texts come from.
 """
 

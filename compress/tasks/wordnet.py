@@ -105,7 +105,7 @@ def read_glosses(folder: Path) -> dict[str, int]:
 
 def _senses(path: Path) -> Iterator[tuple[str, int]]:
     # A line: offset, lexicographer's file, kind, words, pointers, "|", gloss (wndb(5WN)). The
-    # licence at the top is indented.
+    # license at the top is indented.
     lines = read_text(path, _LARGEST_FILE_BYTES, DataError).splitlines()
     if not any(lines):
         raise DataError(f"{named(path)}: it is empty; get WordNet's data again.")

@@ -37,7 +37,7 @@ from compress.testing.nets import NETS
 from compress.training.rng import foreign_state
 from compress.zoo import build
 
-__all__ = ["CHECKS", "NEIGHBOURS", "bench_candidate", "bench_context"]
+__all__ = ["CHECKS", "NEIGHBORS", "bench_candidate", "bench_context"]
 
 Check = Callable[[Stage, Path], None]
 
@@ -45,7 +45,7 @@ _NET = "resnet"
 _SEED = 7
 
 #: What a stage must be able to stand beside, in settings that take no time.
-NEIGHBOURS: Mapping[str, Stage] = MappingProxyType(
+NEIGHBORS: Mapping[str, Stage] = MappingProxyType(
     {
         "train": TrainStage(epochs=1, batch_size=64),
         "quantize": QuantizeStage(),
@@ -134,7 +134,7 @@ def is_honest_about_its_effects(stage: Stage, folder: Path) -> None:
 
 def keeps_names_and_promises(stage: Stage, folder: Path) -> None:
     """Layers keep their names, and zeros that an earlier stage promised stay zero."""
-    zeroed = _run(NEIGHBOURS["zero"], bench_candidate(), folder / "zero")
+    zeroed = _run(NEIGHBORS["zero"], bench_candidate(), folder / "zero")
     after = _run(stage, zeroed, folder / "stage")
     if after.architecture != zeroed.architecture:
         return  # a new student has layers and weights of its own
@@ -147,8 +147,8 @@ def keeps_names_and_promises(stage: Stage, folder: Path) -> None:
 
 
 def works_in_every_position(stage: Stage, folder: Path) -> None:
-    """It runs before and after every neighbour, between them, and twice in a row."""
-    around = list(NEIGHBOURS.values())
+    """It runs before and after every neighbor, between them, and twice in a row."""
+    around = list(NEIGHBORS.values())
     chains = [[other, stage] for other in around] + [[stage, other] for other in around]
     chains += [[stage, stage], [around[1], stage, around[2]], [around[2], stage, around[1]]]
     for number, chain in enumerate(chains):

@@ -25,7 +25,7 @@ from compress.modules.inputs import Inputs
 from compress.task import Augment, Dataset
 from compress.training.mixup import Mix
 
-__all__ = ["Batch", "Views", "head", "is_labelled", "read", "spread"]
+__all__ = ["Batch", "Views", "head", "is_labeled", "read", "spread"]
 
 _SAMPLE = (
     "a sample is an input or (input, label), where an input is a tensor or a dictionary of tensors "
@@ -145,7 +145,7 @@ def spread(dataset: Dataset, samples: int) -> Batch:
     return Batch(0, 0, inputs, labels)
 
 
-def is_labelled(dataset: Dataset) -> bool:
+def is_labeled(dataset: Dataset) -> bool:
     """Whether the samples are ``(input, label)`` pairs; some may have no label all the same."""
     return isinstance(dataset[0], (tuple, list))
 

@@ -4,10 +4,10 @@ The loop, in words::
 
     go on from a checkpoint, if there is one
     for each epoch:
-        on_epoch_start(epoch)               new ranges for fake quantisation
+        on_epoch_start(epoch)               new ranges for fake quantization
         for each batch of the epoch's view:
             loss = objective(module, batch) stop if it is not finite, and keep the batch
-            step the optimiser
+            step the optimizer
             after_step()                    put promised zeros back
             follow the average of the weights
         validate()                          with the weights that would leave
@@ -106,7 +106,7 @@ class Hooks:
 
     Args:
         epoch_start: before each epoch.
-        after_step: after each step of the optimiser.
+        after_step: after each step of the optimizer.
         validate: gives the validation loss of the module as it is; ``None`` where there is none.
         epoch_end: after each epoch.
         step: after a step, once a second at most.

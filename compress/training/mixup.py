@@ -94,13 +94,13 @@ class Mix:
 
 
 def _box(sizes: torch.Size, share: float, generator: torch.Generator) -> tuple[slice, ...]:
-    """A box that covers ``1 - share`` around a random centre, less what lies outside."""
+    """A box that covers ``1 - share`` around a random center, less what lies outside."""
     side = (1 - share) ** (1 / len(sizes))
-    centres = torch.rand(len(sizes), generator=generator).tolist()
+    centers = torch.rand(len(sizes), generator=generator).tolist()
     box = []
-    for size, place in zip(sizes, centres, strict=True):
-        centre, half = int(place * size), int(side * size) // 2
-        box.append(slice(max(0, centre - half), min(size, centre + half)))
+    for size, place in zip(sizes, centers, strict=True):
+        center, half = int(place * size), int(side * size) // 2
+        box.append(slice(max(0, center - half), min(size, center + half)))
     return tuple(box)
 
 

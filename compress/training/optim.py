@@ -1,4 +1,4 @@
-"""Optimization: how to descend: optimiser, schedule, and what a training keeps an eye on."""
+"""Optimization: how to descend: optimizer, schedule, and what a training keeps an eye on."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Optimization:
 def make_optimizer(
     parameters: Sequence[nn.Parameter], optimization: Optimization
 ) -> torch.optim.Optimizer:
-    """The optimiser of one training."""
+    """The optimizer of one training."""
     # Norms and biases are not decayed: decay would pull their scale, not the function, to zero.
     decayed = [p for p in parameters if p.dim() > 1]
     others = [p for p in parameters if p.dim() <= 1]

@@ -44,8 +44,8 @@ class Beside:
     """What moves beside the module that is trained.
 
     Args:
-        companions: modules that the same optimiser trains.
-        others: modules and optimisers that someone else moves, such as an adversary.
+        companions: modules that the same optimizer trains.
+        others: modules and optimizers that someone else moves, such as an adversary.
     """
 
     companions: tuple[nn.Module, ...] = ()
@@ -108,7 +108,7 @@ class Session:
             handle.remove()
 
     def descend(self, loss: Tensor, weight: float, step: int) -> None:
-        """One step of the optimiser, the ``step``-th from 0; ``weight`` is this process's share."""
+        """One step of the optimizer, the ``step``-th from 0; ``weight`` is this process's share."""
         share = rate(step, self.steps, self.optimization.schedule, self.optimization.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = self.optimization.learning_rate * share

@@ -25,7 +25,7 @@ from compress.outputs import (
     kind_not_told,
 )
 from compress.task import Dataset, Task
-from compress.training.data import Batch, is_labelled, read
+from compress.training.data import Batch, is_labeled, read
 from compress.training.labels import IGNORED, facts_of, fit_labels, labeled_samples
 
 __all__ = ["Supervision", "has_a_label", "not_a_mean"]
@@ -191,7 +191,7 @@ def not_a_mean(value: Any) -> str | None:
 
 def has_a_label(dataset: Dataset, supervision: Supervision) -> bool:
     """Whether any sample of a data set has a label; mostly the first batch tells."""
-    return is_labelled(dataset) and any(
+    return is_labeled(dataset) and any(
         batch.labels is not None and bool(supervision.labeled(batch.labels).any())
         for batch in read(dataset, 64)
     )
@@ -200,7 +200,7 @@ def has_a_label(dataset: Dataset, supervision: Supervision) -> bool:
 def _label_facts(task: Task) -> LabelFacts | None:
     """Facts about the first labels of the first split that has any."""
     for split in (task.train, task.validation, task.test):
-        if is_labelled(split):
+        if is_labeled(split):
             labels = [labels for batch in _first(split) if (labels := batch.labels) is not None]
             if labels and (facts := facts_of(labels[0], task.ignore_index)) is not None:
                 return facts

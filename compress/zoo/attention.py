@@ -1,7 +1,7 @@
 """Transformer: a small encoder over the patches of an image.
 
 Topology: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", less its class token (tokens
-are averaged), with normalisation before each half of a block (Xiong et al. 2020) and the
+are averaged), with normalization before each half of a block (Xiong et al. 2020) and the
 rectifier of Vaswani et al. 2017 in the feed-forward half: GELU has no int8 kernel in onnxruntime.
 
 Written so that its channels can be cut: queries, keys and values have a linear layer each, shapes

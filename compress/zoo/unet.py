@@ -1,7 +1,7 @@
 """U-Net: an encoder and a decoder with skip connections, for a label at every pixel.
 
 Topology: Ronneberger, Fischer and Brox 2015, "U-Net", with two levels, padded convolutions and
-batch normalisation. The decoder enlarges by nearest neighbour before a convolution in place of a
+batch normalization. The decoder enlarges by nearest neighbor before a convolution in place of a
 transposed convolution (Odena, Dumoulin and Olah 2016, "Deconvolution and Checkerboard
 Artifacts"), which has no int8 kernel in onnxruntime. Knows nothing of tasks, formats or pruning.
 """

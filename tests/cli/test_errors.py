@@ -46,7 +46,7 @@ def recipe(stages="  - {kind: quantize}", task="digits", model="{arch: mlp, in_f
         (recipe("  - quantize"), r"stages\[0\]: a stage is a mapping with a `kind`"),
         (recipe("  []").replace("stages:\n  []", "stages: []"), r"stages: .*at least 1 item"),
         ("schema: 1\nname: r\n", r"stages must be a list of blocks"),
-        (recipe() + "colour: red\n", r"r\.yaml:7: colour: unknown key"),
+        (recipe() + "color: red\n", r"r\.yaml:7: color: unknown key"),
         (recipe(task="digit"), r"task.*: there is no built-in task 'digit'; did you mean 'digits'"),
         (recipe(model="{arch: resnett}"), r"resnett.*did you mean 'resnet'|no built-in architecture 'resnett'"),
         (recipe(model="{arch: mlp, depth_of_it: 3}"), r"depth_of_it"),
@@ -186,8 +186,8 @@ def test_what_a_stage_cannot_do_is_known_to_plan_as_well(command, stages, code, 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_labels_that_are_not_there_are_missed_by_plan_as_well(command, refused):
-    unlabelled = recipe("  - {kind: train}", task="{name: digits, inputs_only: true}")
-    code, said = refused(unlabelled, command=command)
+    unlabeled = recipe("  - {kind: train}", task="{name: digits, inputs_only: true}")
+    code, said = refused(unlabeled, command=command)
     assert code == 1
     assert re.match(r"stages\[0\] \(train\): the loss `label` needs labels and the training", said)
 

@@ -166,7 +166,7 @@ def bundle(path, kind="compresskit-bundle"):
         (BUNDLE, "r.zip", None),
     ],
 )
-def test_an_earlier_output_is_recognised(kind, name, content, tmp_path):
+def test_an_earlier_output_is_recognized(kind, name, content, tmp_path):
     path = tmp_path / name
     bundle(path) if content is None else path.write_text(content)
     assert check_output(path, kind, "--json") == path
@@ -215,7 +215,7 @@ def write_run(folder):
 @pytest.mark.parametrize(
     "missing", [[], ["record.json"], ["record.json", "log.jsonl"]], ids=["whole", "killed", "early"]
 )
-def test_a_run_that_was_begun_is_recognised(missing, tmp_path):
+def test_a_run_that_was_begun_is_recognized(missing, tmp_path):
     write_run(tmp_path)
     for name in missing:
         (tmp_path / name).unlink()
@@ -223,7 +223,7 @@ def test_a_run_that_was_begun_is_recognised(missing, tmp_path):
     assert is_run_folder(tmp_path)
 
 
-def test_other_beginnings_of_runs_are_recognised(tmp_path):
+def test_other_beginnings_of_runs_are_recognized(tmp_path):
     for name in ("a/measurements", "b/seed-0", "b/seed-1"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "a" / ".lock").touch()

@@ -214,7 +214,7 @@ TEXTS = {
     "many values": ("x: [" + "1," * 25_000 + "]", "unfolds to over 20,000 values"),
     "a directive": ("%YAML 9.9\n---\nx: 1", "not valid YAML"),
     "an open text": ('x: "abc', "not valid YAML"),
-    "an unknown key": ("colour: red", "colour: unknown key"),
+    "an unknown key": ("color: red", "color: unknown key"),
     "an unknown key of 150 letters": ("k" * 150 + ": red", "unknown key"),
     "a name of 300 letters": ("name: " + "n" * 300, "name: "),
     "a name with a slash": ("name: a/b", "name: "),

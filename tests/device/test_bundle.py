@@ -109,7 +109,7 @@ def test_large_samples_are_fewer(run, tmp_path, monkeypatch):
     assert write_bundle(run.record, run.root, tmp_path / "b.zip", run.test).samples == 10
 
 
-def test_unlabelled_samples_are_labelled_by_the_baseline(run, tmp_path, device):
+def test_unlabeled_samples_are_labeled_by_the_baseline(run, tmp_path, device):
     test = Samples(run.test.inputs, None, "accuracy")
     write_bundle(run.record, run.root, tmp_path / "b.zip", test)
     device.unpack(tmp_path / "b.zip", tmp_path / "there")

@@ -168,7 +168,7 @@ def test_every_kind_is_here():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loss_in_yaml_teaches_before_and_after_a_quantise_and_a_prune(kind, tmp_path):
+def test_a_loss_in_yaml_teaches_before_and_after_a_quantize_and_a_prune(kind, tmp_path):
     pair = LOSSES[kind][0]
     fast = {"epochs": 1, "batch_size": 32, "losses": [block(kind)]}
     stages = [
@@ -210,18 +210,18 @@ def test_no_loss_but_label_looks_at_labels(kind, tmp_path):
     pair = LOSSES[kind][0]
     start, context = scene(pair, tmp_path)
     bare = ArrayDataset(pair.task.train.inputs)
-    unlabelled = replace(context, task=replace(pair.task, train=bare, validation=bare))
+    unlabeled = replace(context, task=replace(pair.task, train=bare, validation=bare))
     stage = distill(pair, block(kind))
     with_labels = stage.run(start, context).fingerprint
-    assert stage.run(start, unlabelled).fingerprint == with_labels
+    assert stage.run(start, unlabeled).fingerprint == with_labels
 
 
 def test_decoupled_distillation_works_without_labels(tmp_path):
     start, context = scene(CLASSES, tmp_path)
     bare = ArrayDataset(CLASSES.task.train.inputs)
-    unlabelled = replace(context, task=replace(CLASSES.task, train=bare, validation=bare))
+    unlabeled = replace(context, task=replace(CLASSES.task, train=bare, validation=bare))
     stage = distill(CLASSES, block("dkd"))
-    assert stage.run(start, unlabelled).fingerprint != stage.run(start, context).fingerprint
+    assert stage.run(start, unlabeled).fingerprint != stage.run(start, context).fingerprint
 
 
 @pytest.mark.parametrize("kind", RELATIONS)
@@ -527,7 +527,7 @@ def test_a_finetune_block_may_look_inside_the_teacher_too(tmp_path):
             attempt(start, context)
 
 
-def test_fake_quantisation_is_on_while_features_are_matched(tmp_path):
+def test_fake_quantization_is_on_while_features_are_matched(tmp_path):
     start, context = scene(CLASSES, tmp_path)
     context, events = listen(context)
     same = {"kind": "hint", "student": "blocks.*", "teacher": "blocks.*"}

@@ -142,7 +142,7 @@ def test_lists_go_through_a_file_and_back(tmp_path):
     assert Recipe.loads(recipe.dumps(), imports=["m"]).stages == recipe.stages
 
 
-def test_a_response_to_several_trains_towards_all(start, context):
+def test_a_response_to_several_trains_toward_all(start, context):
     stage = DistillStage(
         teacher=several("low", "high"),
         losses=[{"kind": "response"}],

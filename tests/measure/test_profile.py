@@ -79,7 +79,7 @@ def test_what_ran_inside_an_operator_is_not_counted_twice():
     assert worker._own_times([body, last, loop, after]) == [5.5, 0.5, 6.5, 4.5]
 
 
-def test_neighbours_in_the_same_microsecond_are_not_inside_each_other():
+def test_neighbors_in_the_same_microsecond_are_not_inside_each_other():
     assert worker._own_times([event("a", 10, 0), event("b", 10, 1), event("c", 11, 3)]) == [
         *(0.5, 1.0, 3.5),
     ]

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from compress.measure import similarity
-from compress.measure.similarity import neighbour_overlap, similarity_spearman
+from compress.measure.similarity import neighbor_overlap, similarity_spearman
 
-METRICS = [similarity_spearman, neighbour_overlap]
+METRICS = [similarity_spearman, neighbor_overlap]
 
 
 def embeddings(count=40, width=8, seed=0):
@@ -43,14 +43,14 @@ def test_it_is_spearmans_coefficient_of_each_row():
 def test_unrelated_embeddings_score_nothing():
     a, b = embeddings(300), embeddings(300, seed=3)
     assert abs(similarity_spearman(a, b).mean()) < 0.02
-    assert neighbour_overlap(a, b).mean() == pytest.approx(10 / 299, abs=0.02)
+    assert neighbor_overlap(a, b).mean() == pytest.approx(10 / 299, abs=0.02)
 
 
-def test_neighbours_are_counted():
+def test_neighbors_are_counted():
     a = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]])
     b = np.array([[1, 0], [0, 1], [0.9, 0.1], [0.1, 0.9]])
-    assert neighbour_overlap(a, b, count=1).tolist() == [0, 0, 0, 0]
-    assert neighbour_overlap(a, b, count=3).tolist() == [1, 1, 1, 1]
+    assert neighbor_overlap(a, b, count=1).tolist() == [0, 0, 0, 0]
+    assert neighbor_overlap(a, b, count=3).tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("metric", METRICS)

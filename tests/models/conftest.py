@@ -12,7 +12,7 @@ from compress.candidate import Candidate
 from compress.recipe import Recipe
 from compress.task import Task
 from compress.testing.tiny_bert import WORDS, write_lines, write_model, write_tokenizer
-from compress.training.data import is_labelled
+from compress.training.data import is_labeled
 
 pytest.importorskip("transformers")
 
@@ -65,5 +65,5 @@ def start(recipe_of: Callable[..., Recipe]) -> tuple[Candidate, Task]:
     """The tiny BERT as a candidate, and its task."""
     recipe = recipe_of("kind: quantize")
     task = recipe.make_task()
-    assert not is_labelled(task.train)
+    assert not is_labeled(task.train)
     return recipe.make_candidate(task), task

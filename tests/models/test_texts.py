@@ -11,7 +11,7 @@ from compress.tasks import TaskConfig, make_task
 from compress.tasks.text import read_lines
 from compress.tasks.tokens import TokenDataset, tokenize
 from compress.tasks.wordnet import CLASSES, FILES, read_glosses
-from compress.training.data import head, is_labelled, read
+from compress.training.data import head, is_labeled, read
 
 
 def config(texts, bert, **options):
@@ -47,7 +47,7 @@ def test_what_stands_for_padding_is_the_tokenizers_own(bert):
 def test_the_task_holds_out_a_tenth_and_has_no_labels(texts, bert):
     task = make_task(config(texts, bert, max_length=12))
     assert [len(part) for part in (task.train, task.validation, task.test)] == [96, 12, 12]
-    assert not is_labelled(task.train)
+    assert not is_labeled(task.train)
     assert task.metric_name == "similarity_spearman"
     assert task.direction
     assert head(task.test, 2).inputs["input_ids"].shape == (2, 12)
@@ -115,7 +115,7 @@ def test_an_option_that_a_task_needs_is_asked_for(texts):
         make_task(TaskConfig(name="text", path=texts))
 
 
-LICENCE = "  1 This software and database is being provided to you\n"
+LICENSE = "  1 This software and database is being provided to you\n"
 SENSES = {
     "data.noun": [
         '00001740 05 n 01 animal 0 000 | a small animal; "the animal moves"  ',
@@ -134,7 +134,7 @@ def wordnet(tmp_path):
     folder.mkdir()
     for name, lines in SENSES.items():
         more = [f"0001{n:04} {n % 3:02} n 01 word 0 000 | kind {n} of act" for n in range(1000)]
-        (folder / name).write_text(LICENCE + "\n".join([*lines, *more]) + "\n")
+        (folder / name).write_text(LICENSE + "\n".join([*lines, *more]) + "\n")
     return folder
 
 
@@ -157,14 +157,14 @@ def test_the_wordnet_task_may_have_labels(wordnet, bert, monkeypatch):
     monkeypatch.setattr("compress.tasks.wordnet._TEST_GLOSSES", 20)
     monkeypatch.setattr("compress.tasks.wordnet._VALIDATION_GLOSSES", 10)
     plain = make_task(TaskConfig(name="wordnet", folder=wordnet, tokenizer=bert))
-    labelled = make_task(TaskConfig(name="wordnet", folder=wordnet, tokenizer=bert, labels=True))
-    assert torch.equal(plain.train.inputs, labelled.train.inputs)
-    assert not is_labelled(plain.train)
-    assert is_labelled(labelled.train)
-    assert labelled.metric == "accuracy"
-    assert labelled.classes == CLASSES
+    labeled = make_task(TaskConfig(name="wordnet", folder=wordnet, tokenizer=bert, labels=True))
+    assert torch.equal(plain.train.inputs, labeled.train.inputs)
+    assert not is_labeled(plain.train)
+    assert is_labeled(labeled.train)
+    assert labeled.metric == "accuracy"
+    assert labeled.classes == CLASSES
     assert plain.train.inputs.shape == (976, 32)
-    assert set(labelled.test.labels.tolist()) <= set(range(45))
+    assert set(labeled.test.labels.tolist()) <= set(range(45))
 
 
 def test_too_few_glosses_are_refused(wordnet, bert):
@@ -174,7 +174,7 @@ def test_too_few_glosses_are_refused(wordnet, bert):
 
 @pytest.mark.parametrize("line", ["no bar here", "00001740 77 n 01 x 0 000 | a class too many"])
 def test_damaged_wordnet_files_are_one_sentence(wordnet, line):
-    (wordnet / "data.verb").write_text(f"{LICENCE}{line}\n")
+    (wordnet / "data.verb").write_text(f"{LICENSE}{line}\n")
     with pytest.raises(DataError, match=r"data\.verb: line 2 is not a sense of WordNet"):
         read_glosses(wordnet)
 

@@ -108,7 +108,7 @@ def test_what_is_caught_has_gradients_and_is_not_overwritten_in_place():
     assert net.first.weight.grad is not None
 
 
-def test_under_fake_quantisation_the_features_are_the_quantised_ones():
+def test_under_fake_quantization_the_features_are_the_quantized_ones():
     case = NETS["resnet"]
     net, example = case.build(), case.example()
     formats = dict.fromkeys(

@@ -101,7 +101,7 @@ def kept_filters(start: Candidate, cut: Candidate) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize(("weights", "differs"), [("int2", True), ("int8", None)])
-def test_a_prune_after_a_quantise_ranks_on_the_quantised_weights(weights, differs, tmp_path):
+def test_a_prune_after_a_quantize_ranks_on_the_quantized_weights(weights, differs, tmp_path):
     case = NETS["resnet"]
     start = Candidate.of(case.build(), case.example())
     prune = PruneStage(ratio=0.5, importance="l1")
@@ -128,7 +128,7 @@ def test_an_int8_net_is_still_int8_and_smaller_after_a_prune(tmp_path):
     assert cut.census.int8_mac_fraction == pytest.approx(whole.census.int8_mac_fraction, abs=0.05)
 
 
-def test_a_later_quantise_wins_where_selectors_overlap(tmp_path):
+def test_a_later_quantize_wins_where_selectors_overlap(tmp_path):
     case = NETS["mlp"]
     task = case.make_task()
     start = Candidate.of(case.build(), case.example())

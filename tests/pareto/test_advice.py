@@ -116,11 +116,11 @@ def test_int8_that_is_faster_or_equal_is_not_called_slower(make, seconds):
 
 def test_the_parent_is_found_by_fingerprint(make):
     record = make.build(make.four_rows(), baseline=1)
-    record.rows[3].parent = "fp1"  # quantised from the trained row, which is slower
+    record.rows[3].parent = "fp1"  # quantized from the trained row, which is slower
     assert int8_slowdowns(record, "laptop") == {}
 
 
-def test_pruning_an_int8_model_is_not_quantising_it(make):
+def test_pruning_an_int8_model_is_not_quantizing_it(make):
     specs = make.four_rows()
     specs[4].seconds = 200e-6
     assert set(int8_slowdowns(make.build(specs, baseline=1), "laptop")) == {3}

@@ -198,9 +198,9 @@ def graph():
     """A fixed matrix mixes nodes: it is no layer."""
 
     def forward(net, x):
-        return net.head(net.act(net.neighbours @ net.linear(x)).mean(1))
+        return net.head(net.act(net.neighbors @ net.linear(x)).mean(1))
 
-    near = {"neighbours": torch.rand(7, 7)}
+    near = {"neighbors": torch.rand(7, 7)}
     return Net(forward, buffers=near, linear=nn.Linear(4, 6), act=nn.ReLU(), head=nn.Linear(6, 3))
 
 

@@ -39,7 +39,7 @@ def net():
     ).eval()
 
 
-def test_layers_that_can_be_quantised_are_found_by_path():
+def test_layers_that_can_be_quantized_are_found_by_path():
     assert quantizable_layers(net()) == {"0": "Conv2d", "2": "ConvTranspose2d", "4": "Linear"}
 
 
@@ -79,7 +79,7 @@ def test_a_channel_of_zeros_has_a_grid():
     assert weight_scale(torch.zeros(2, 3), axis=0, bits=8).tolist() == [1.0, 1.0]
 
 
-def test_quantising_before_a_batch_norm_is_folded_gives_the_same_integers():
+def test_quantizing_before_a_batch_norm_is_folded_gives_the_same_integers():
     weight = torch.randn(4, 5)
     factor = torch.tensor([0.1, -2.0, 3.0, 1.0])
     folded = weight * factor[:, None]

@@ -16,7 +16,7 @@ from compress.errors import RecipeError
 from compress.stages import STAGES
 from compress.stages.fit import Training
 from compress.testing.recipe_table import recipe_files, recipe_table
-from compress.training.data import is_labelled
+from compress.training.data import is_labeled
 from compress.zoo import build
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def test_a_recipe_without_labels_names_none_and_runs(tmp_path):
     small = ("task.name=digits", "task.limit=64", "stages.0.epochs=2", "stages.0.views=1")
     recipe = Recipe.load(path, settings=small)
     task = recipe.make_task()
-    assert not any(is_labelled(split) for split in (task.train, task.validation, task.test))
+    assert not any(is_labeled(split) for split in (task.train, task.validation, task.test))
     start = recipe.make_candidate(task)
     record = recipe.run(start, task, workdir=tmp_path / "run", targets=[ReplayTarget()])
     assert record.status == "done"

@@ -135,15 +135,15 @@ def test_nothing_to_draw_is_said_in_the_figure(make):
     assert "No row has both" in figure.axes[0].texts[0].get_text()
 
 
-def luminance(colour):
-    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+def luminance(color):
+    parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_text_has_the_contrast_that_wcag_asks_for():
-    for colour in (LIGHT.ink, LIGHT.muted):
-        lighter, darker = sorted((luminance(colour), luminance(LIGHT.face)), reverse=True)
+    for color in (LIGHT.ink, LIGHT.muted):
+        lighter, darker = sorted((luminance(color), luminance(LIGHT.face)), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5
 
 

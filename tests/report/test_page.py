@@ -397,8 +397,8 @@ def test_curves_of_many_epochs_have_a_table_of_some(make):
     assert '<th scope="row">100</th>' in text
 
 
-def luminance(colour):
-    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+def luminance(color):
+    parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -407,12 +407,12 @@ def luminance(colour):
 def test_text_on_the_page_has_the_contrast_that_wcag_asks_for(theme):
     style = (PACKAGE / "page.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
-    colours = dict(re.findall(r"--([\w-]+): (#\w+)", blocks[0]))
+    colors = dict(re.findall(r"--([\w-]+): (#\w+)", blocks[0]))
     if theme == "dark":
-        colours |= dict(re.findall(r"--([\w-]+): (#\w+)", blocks[1]))
+        colors |= dict(re.findall(r"--([\w-]+): (#\w+)", blocks[1]))
     pairs = [(ink, face) for ink in ("ink", "muted") for face in ("face", "panel")]
     pairs += [("accent", "face"), ("good", "face"), ("bad", "face")]
     pairs += [(ink, face) for ink in ("ink", "muted") for face in ("good-face", "bad-face")]
     for ink, face in pairs:
-        high, low = sorted((luminance(colours[ink]), luminance(colours[face])), reverse=True)
+        high, low = sorted((luminance(colors[ink]), luminance(colors[face])), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, face)

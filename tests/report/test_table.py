@@ -145,12 +145,12 @@ def test_only_a_terminal_is_too_narrow_for_the_name_of_a_metric(chain):
 def test_csv_has_unrounded_numbers_in_base_units(chain):
     rows = list(csv.DictReader(io.StringIO(sheet([("run", chain)]))))
     assert len(rows) == 5
-    quantised = rows[3]
-    assert quantised["stage"] == "quantize"
-    assert float(quantised["p50_s"]) == 90e-6
-    assert float(quantised["speedup"]) == 392 / 90
-    assert (quantised["ship"], rows[2]["ship"], rows[1]["baseline"]) == ("False", "True", "True")
-    assert quantised["p99_s"] == ""
+    quantized = rows[3]
+    assert quantized["stage"] == "quantize"
+    assert float(quantized["p50_s"]) == 90e-6
+    assert float(quantized["speedup"]) == 392 / 90
+    assert (quantized["ship"], rows[2]["ship"], rows[1]["baseline"]) == ("False", "True", "True")
+    assert quantized["p99_s"] == ""
 
 
 def test_csv_of_a_partial_record_leaves_cells_empty(failed):

@@ -94,7 +94,7 @@ class Partly:
         return inputs, None if index % 3 else int(label)
 
 
-def test_partly_labelled_data_go_through_a_whole_run(candidate, task, target, tmp_path):
+def test_partly_labeled_data_go_through_a_whole_run(candidate, task, target, tmp_path):
     partly = replace(task, train=Partly(task.train))
     losses = [{"kind": "response"}, {"kind": "label"}]
     stages = (TrainStage(epochs=1), *recipe(losses=losses, mix={"kind": "mixup"}).stages)

@@ -426,7 +426,7 @@ class Bare:
 
 
 @pytest.fixture
-def unlabelled(task):
+def unlabeled(task):
     return Task(
         name="bare",
         train=Bare(task.train),
@@ -437,14 +437,14 @@ def unlabelled(task):
 
 
 def test_without_labels_the_score_is_agreement_with_the_baseline(
-    candidate, unlabelled, target, tmp_path
+    candidate, unlabeled, target, tmp_path
 ):
     stages = (
         DistillStage(epochs=2, batch_size=64),
         QuantizeStage(),
         PruneStage(ratio=0.3, importance="taylor", finetune={"epochs": 1}),
     )
-    record = recipe(*stages).run(candidate, unlabelled, targets=[target], workdir=tmp_path)
+    record = recipe(*stages).run(candidate, unlabeled, targets=[target], workdir=tmp_path)
     assert record.task.metric == "agreement"
     scores = [row.on(target.name).accuracy.value for row in record.rows]
     assert scores[0] == 1.0
@@ -452,11 +452,9 @@ def test_without_labels_the_score_is_agreement_with_the_baseline(
     assert record.rows[1].history[0]["validation_loss"] is None
 
 
-def test_training_on_labels_that_are_not_there_is_explained(
-    candidate, unlabelled, target, tmp_path
-):
+def test_training_on_labels_that_are_not_there_is_explained(candidate, unlabeled, target, tmp_path):
     with pytest.raises(CompressError, match=r"`label` needs labels .* 'bare' has none"):
-        recipe(TrainStage()).run(candidate, unlabelled, targets=[target], workdir=tmp_path)
+        recipe(TrainStage()).run(candidate, unlabeled, targets=[target], workdir=tmp_path)
 
 
 def test_a_metric_where_less_is_better_goes_through(case, target, tmp_path):

@@ -29,7 +29,7 @@ def loss_of(candidate):
         return float(nn.functional.cross_entropy(module(batch.inputs), batch.labels))
 
 
-def test_training_after_a_2_bit_quantise_adapts_the_weights_to_the_grid(start, context):
+def test_training_after_a_2_bit_quantize_adapts_the_weights_to_the_grid(start, context):
     train = TrainStage(epochs=6, batch_size=32, learning_rate=5e-3)
     trained = train.run(start, context)
     ternary = QuantizeStage(weights="int2", activations="float32")

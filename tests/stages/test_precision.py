@@ -33,12 +33,12 @@ torch.nn.Conv2d._conv_forward = lambda self, x, w, b: watched(
 )
 trained = TrainStage(epochs=4, batch_size=32, ema=0.9).run(start, context)
 print(torch.bfloat16 in seen, events[-1]["validation_loss"] < 0.7 * events[0]["loss"])
-quantised = QuantizeStage().run(trained, context)
+quantized = QuantizeStage().run(trained, context)
 losses = [{"kind": "response"}, {"kind": "hint", "student": "blocks.0", "teacher": "blocks.0"}]
 for stage in (TrainStage(epochs=1), DistillStage(epochs=1, losses=losses)):
-    after = stage.run(quantised, context)
+    after = stage.run(quantized, context)
     after.validate()
-    print(after.fingerprint != quantised.fingerprint)
+    print(after.fingerprint != quantized.fingerprint)
 """
 
 

@@ -143,8 +143,8 @@ def test_stages_after_it_run_such_a_layer_in_float(net, following, case, tmp_pat
 
 def test_a_head_that_only_training_uses_learns_in_float(case):
     start, context = case(Auxiliary)
-    quantised = QuantizeStage(weights="int2", activations="int8").run(start, context)
-    after = TrainStage(**ONCE).run(quantised, context)
+    quantized = QuantizeStage(weights="int2", activations="int8").run(start, context)
+    after = TrainStage(**ONCE).run(quantized, context)
     assert not torch.equal(after.module.extra.weight, start.module.extra.weight)
     assert len(after.module.extra.weight[0].unique()) > 3
 
@@ -211,9 +211,9 @@ def test_what_cannot_be_done_and_what_is_so_already_are_told_apart(settings, err
     assert caught.type is error
 
 
-def test_a_model_without_layers_cannot_be_quantised(case):
+def test_a_model_without_layers_cannot_be_quantized(case):
     start, context = case(partial(nn.Flatten))
-    with pytest.raises(NoEffect, match="has no layer whose weights could be quantised"):
+    with pytest.raises(NoEffect, match="has no layer whose weights could be quantized"):
         QuantizeStage().run(start, context)
 
 

@@ -82,16 +82,16 @@ stages:
 """
 
 
-def test_a_recipe_quantises_an_lstm_by_its_class_and_trains_it(start, task, tmp_path):
+def test_a_recipe_quantizes_an_lstm_by_its_class_and_trains_it(start, task, tmp_path):
     recipe = Recipe.loads(RECIPE)
     record = recipe.run(start, task, targets=[ReplayTarget()], workdir=tmp_path, mode="quick")
     measured = [row.measurements[0] for row in record.rows]
-    first, quantised, trained, last = (each.artifact.weight_bytes for each in measured)
+    first, quantized, trained, last = (each.artifact.weight_bytes for each in measured)
     stored = sum(weight.numel() for weight in weights_of(start, "lstm"))
-    assert first["float32"] - quantised["float32"] > 3 * stored
-    assert stored <= quantised["int8"] < 1.2 * stored
-    assert trained == quantised
-    assert last["int8"] >= quantised["int8"] + sum(w.numel() for w in weights_of(start, "gru"))
+    assert first["float32"] - quantized["float32"] > 3 * stored
+    assert stored <= quantized["int8"] < 1.2 * stored
+    assert trained == quantized
+    assert last["int8"] >= quantized["int8"] + sum(w.numel() for w in weights_of(start, "gru"))
     assert all(m.artifact.operators["DynamicQuantizeLSTM"] == 2 for m in measured[1:])
     note = "'gru': integer weights and float32 arithmetic, since onnxruntime has no int8 GRU."
     assert [note in each.warnings for each in measured] == [False, False, False, True]
@@ -118,8 +118,8 @@ def test_what_comes_to_the_same_is_so_already(start, context):
 
 @pytest.mark.parametrize("activations", ["dynamic", "float32"])
 def test_training_in_few_bits_helps_a_recurrent_net(activations, start, context, tmp_path):
-    learnt = TrainStage(epochs=6, batch_size=16).run(start, context)
-    coarse = QuantizeStage(weights="int2", activations=activations).run(learnt, context)
+    learned = TrainStage(epochs=6, batch_size=16).run(start, context)
+    coarse = QuantizeStage(weights="int2", activations=activations).run(learned, context)
     trained = TrainStage(epochs=6, batch_size=16).run(coarse, context)
     for name in ("lstm", "gru"):
         pairs = zip(weights_of(trained, name), weights_of(coarse, name), strict=True)
@@ -152,10 +152,10 @@ def loss(candidate, context):
     ids=["cut", "taylor", "zero", "distill"],
 )
 def test_stages_after_it_keep_the_formats(following, start, context, tmp_path):
-    quantised = QuantizeStage(activations="dynamic").run(start, context)
-    after = following.run(quantised, context)
+    quantized = QuantizeStage(activations="dynamic").run(start, context)
+    after = following.run(quantized, context)
     after.validate()
-    assert formats_of(after) == formats_of(quantised)
+    assert formats_of(after) == formats_of(quantized)
     artifact = lowered(after, context, tmp_path / "model.onnx")
     assert artifact.parity.sqnr_db > 30
     assert artifact.census.operators["DynamicQuantizeLSTM"] == 2

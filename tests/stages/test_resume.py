@@ -81,7 +81,7 @@ CASES = {
             **COMMON,
         ),
     ),
-    "pruned and quantised": (
+    "pruned and quantized": (
         "resnet",
         (QuantizeStage(),),
         PruneStage(ratio=0.3, importance="taylor", finetune={"ema": 0.9, **COMMON}),
@@ -270,11 +270,11 @@ def test_a_loss_that_is_not_finite_names_the_file_with_its_batch(simple):
     assert not path.exists()
 
 
-def test_the_average_leaves_the_stage_under_fake_quantisation_too(simple):
+def test_the_average_leaves_the_stage_under_fake_quantization_too(simple):
     start, context, _ = simple
-    quantised = QuantizeStage(weights="int4").run(start, context)
-    plain = TrainStage(**COMMON).run(quantised, context)
-    averaged = TrainStage(ema=0.99, **COMMON).run(quantised, context)
+    quantized = QuantizeStage(weights="int4").run(start, context)
+    plain = TrainStage(**COMMON).run(quantized, context)
+    averaged = TrainStage(ema=0.99, **COMMON).run(quantized, context)
     assert averaged.fingerprint != plain.fingerprint
-    assert averaged.numerics == quantised.numerics
+    assert averaged.numerics == quantized.numerics
     averaged.validate()

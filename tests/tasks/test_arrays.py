@@ -27,7 +27,7 @@ def test_a_batch_equals_its_samples_stacked():
     assert torch.equal(labels, torch.stack([data[i][1] for i in (7, 2, 2)]))
 
 
-def test_unlabelled_data_give_inputs_alone():
+def test_unlabeled_data_give_inputs_alone():
     data = numbered(5).without_labels()
     assert torch.equal(data[3], torch.tensor([3.0]))
     assert torch.equal(data.__getitems__([1, 4]), torch.tensor([[1.0], [4.0]]))

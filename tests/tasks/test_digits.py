@@ -24,7 +24,7 @@ def test_every_class_is_in_every_split_in_proportion(task):
         assert int(counts.max() - counts.min()) <= 0.05 * len(split) / 5 + 3
 
 
-def test_images_are_normalised(task):
+def test_images_are_normalized(task):
     assert task.train.inputs.shape[1:] == (1, 8, 8)
     assert task.train.inputs.dtype == torch.float32
     std, mean = torch.std_mean(task.train.inputs)

@@ -108,7 +108,7 @@ def test_the_published_set_has_its_splits(published):
 
 
 @installed
-def test_the_published_training_images_are_normalised(published):
+def test_the_published_training_images_are_normalized(published):
     std, mean = torch.std_mean(published.train.inputs)
     assert abs(float(mean)) < 0.01
     assert abs(float(std) - 1) < 0.01

@@ -1,4 +1,4 @@
-"""Folders of images: labelled or not, split or not, and files that are none."""
+"""Folders of images: labeled or not, split or not, and files that are none."""
 
 import struct
 import zlib
@@ -11,20 +11,20 @@ from PIL import Image
 from compress import Recipe
 from compress.errors import DataError, RecipeError
 from compress.tasks import TaskConfig, image_folder, make_task
-from compress.training.data import head, is_labelled
+from compress.training.data import head, is_labeled
 
-COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
 
-def write(path, colour, size=(20, 14)):
+def write(path, color, size=(20, 14)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
 
 
-def fill(folder, count=10, suffix=".png", classes=tuple(COLOURS)):
+def fill(folder, count=10, suffix=".png", classes=tuple(COLORS)):
     for name in classes:
         for number in range(count):
-            write(folder / name / f"{number}{suffix}", COLOURS[name])
+            write(folder / name / f"{number}{suffix}", COLORS[name])
 
 
 def task_of(folder, **options):
@@ -32,7 +32,7 @@ def task_of(folder, **options):
 
 
 def dominant(inputs):
-    """Which of the classes a batch of images shows, by its colour."""
+    """Which of the classes a batch of images shows, by its color."""
     return 2 - inputs.mean((2, 3)).argmax(1)
 
 
@@ -57,9 +57,9 @@ def test_folders_are_classes(suffix, tmp_path):
 
 def test_a_folder_without_classes_has_no_labels(tmp_path):
     for number in range(20):
-        write(tmp_path / f"{number}.png", COLOURS["red"])
+        write(tmp_path / f"{number}.png", COLORS["red"])
     task = task_of(tmp_path)
-    assert not is_labelled(task.train)
+    assert not is_labeled(task.train)
     assert head(task.train, 2).inputs.shape == (2, 3, 32, 32)
     assert task.classes == ()
 

@@ -10,7 +10,7 @@ from compress.testing.nets import NETS
 
 
 def small_run(folder, observer):
-    """Trains and quantises a small net, and returns the record."""
+    """Trains and quantizes a small net, and returns the record."""
     case = NETS["mlp"]
     stages = (TrainStage(epochs=2, batch_size=64, learning_rate=1e-2), QuantizeStage())
     recipe = Recipe(name="tracked", stages=stages)

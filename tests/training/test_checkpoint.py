@@ -113,7 +113,7 @@ def test_removing_leaves_nothing_and_may_be_repeated(place):
 
 
 @pytest.mark.parametrize("make", [torch.optim.AdamW, lambda p: torch.optim.SGD(p, 0.1, 0.9)])
-def test_an_optimiser_that_is_put_back_goes_on_alike(make):
+def test_an_optimizer_that_is_put_back_goes_on_alike(make):
     def net():
         torch.manual_seed(0)
         conv = nn.Conv2d(2, 8, 3).to(memory_format=torch.channels_last)

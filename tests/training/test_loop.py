@@ -8,7 +8,7 @@ from torch import nn
 from compress.errors import DataError, TrainingDiverged
 from compress.tasks.arrays import ArrayDataset
 from compress.training.checkpoint import Checkpoint, unpack
-from compress.training.data import Views, head, is_labelled, read
+from compress.training.data import Views, head, is_labeled, read
 from compress.training.loop import Hooks, Keeping, Optimization, isolated, train
 
 
@@ -53,7 +53,7 @@ def test_dictionaries_without_labels_are_read():
     batch = head(Plain(), 3)
     assert batch.labels is None
     assert batch.inputs["a"].tolist() == [[0.0], [1.0], [2.0]]
-    assert not is_labelled(Plain())
+    assert not is_labeled(Plain())
     assert [len(b.inputs["b"]) for b in read(Plain(), 4)] == [4, 3]
 
 

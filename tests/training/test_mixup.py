@@ -18,7 +18,7 @@ def generator(seed=0):
 
 
 def numbered(count=8, shape=(1, 6, 6)):
-    """Inputs that are their own number everywhere, labelled with it."""
+    """Inputs that are their own number everywhere, labeled with it."""
     inputs = torch.arange(count, dtype=torch.float32).view(-1, *[1] * len(shape))
     return inputs.expand(-1, *shape).contiguous(), torch.arange(count)
 

@@ -15,7 +15,7 @@ from compress.stages.fit import validation_loss
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
-from compress.training.data import Batch, head, is_labelled, read
+from compress.training.data import Batch, head, is_labeled, read
 from compress.training.labels import labeled_samples
 from compress.training.supervision import Supervision
 
@@ -82,12 +82,12 @@ def test_none_is_no_label(labels, expected):
     batch = head(data, len(labels))
     assert torch.equal(batch.labels.isnan(), torch.tensor(expected).isnan())
     assert torch.equal(batch.labels.nan_to_num(), torch.tensor(expected).nan_to_num())
-    assert is_labelled(data)
+    assert is_labeled(data)
 
 
 @pytest.mark.parametrize("known", [[0, 1, 2, 3], [1, 3], [2], []])
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
-def test_the_loss_of_labels_is_that_of_the_labelled_samples(known, metric):
+def test_the_loss_of_labels_is_that_of_the_labeled_samples(known, metric):
     outputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     labels = torch.tensor([0, 2, 1, 1]) if metric == "accuracy" else torch.ones(4, 3)
     gone = labels.clone()
@@ -107,7 +107,7 @@ def test_positions_of_no_class_are_left_out():
     assert torch.allclose(value, F.cross_entropy(outputs[:1, :, [0, 1, 3]], labels[:1, [0, 1, 3]]))
 
 
-def test_a_loss_of_your_own_gets_the_labelled_samples_only():
+def test_a_loss_of_your_own_gets_the_labeled_samples_only():
     seen = []
 
     def own(outputs, labels):
@@ -132,7 +132,7 @@ def test_negative_labels_of_a_metric_of_your_own_are_labels():
     assert float(task_loss(task)(torch.ones(2), torch.tensor([-1, -1]))) == -2
 
 
-def test_unlabelled_samples_take_part_in_the_teachers_losses_only(start, context):
+def test_unlabeled_samples_take_part_in_the_teachers_losses_only(start, context):
     events = []
     losses = [{"kind": "response", "temperature": 4.0}, {"kind": "label"}]
     stage = DistillStage(epochs=1, batch_size=len(TASK.train), learning_rate=1e-9, losses=losses)
@@ -160,7 +160,7 @@ def test_unlabelled_samples_take_part_in_the_teachers_losses_only(start, context
     ],
     ids=lambda stage: stage.kind,
 )
-def test_every_stage_that_trains_takes_partly_labelled_data(stage, batch_size, start, context):
+def test_every_stage_that_trains_takes_partly_labeled_data(stage, batch_size, start, context):
     changed = replace(context, task=partly(2), teacher=CASE.build(seed=3))
     settings = stage.finetune if stage.kind == "prune" else stage
     settings = settings.model_copy(update={"batch_size": batch_size})
@@ -177,7 +177,7 @@ def test_data_where_no_sample_has_a_label_are_refused(labels, start, context):
         TrainStage().run(start, replace(context, task=replace(TASK, train=data)))
 
 
-def test_validation_counts_the_labelled_samples(start, context):
+def test_validation_counts_the_labeled_samples(start, context):
     labels = TASK.validation.labels.clone()
     labels[::3] = -1
     known = labels >= 0
@@ -217,7 +217,7 @@ def test_losses_of_labels_are_mixed_as_the_inputs_are(kind, start, context):
 
 
 @pytest.mark.parametrize("views", [None, 2])
-@pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
+@pytest.mark.parametrize("labels", [True, False], ids=["labeled", "unlabeled"])
 @pytest.mark.parametrize(
     ("net", "kind"), [("mlp", "mixup"), ("dscnn", "mixup"), ("dscnn", "cutmix")]
 )

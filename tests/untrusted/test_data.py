@@ -397,7 +397,7 @@ def test_a_folder_of_pipes_has_no_texts(tmp_path, refused):
 )
 def test_a_line_that_is_no_sense_is_named(line, tmp_path, refused):
     for name in FILES:
-        (tmp_path / name).write_text(f"  1 licence\n00001740 03 n 01 | a thing\n{line}\n")
+        (tmp_path / name).write_text(f"  1 license\n00001740 03 n 01 | a thing\n{line}\n")
     words = r"data\.noun: line 3 is not a sense of WordNet"
     refused(lambda: read_glosses(tmp_path), DataError, words)
 

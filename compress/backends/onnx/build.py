@@ -188,7 +188,7 @@ class Work:
                 raise ParityError(
                     "onnxruntime's optimized graph does not compute what the graph says, from "
                     f"{operator_words(wrong[0])} on; write it with other operators, or exclude the "
-                    "layers around it from the quantisation."
+                    "layers around it from the quantization."
                 )
             barred = more
 

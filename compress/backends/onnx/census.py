@@ -52,8 +52,8 @@ def take_census(path: Path, *, batch: int | None = None) -> Census:
     operators, size, weights = _contents(path)
     try:
         with scratch() as folder:
-            after = observe(path, Path(folder), optimised=True)
-            before = observe(path, Path(folder), optimised=False)
+            after = observe(path, Path(folder), optimized=True)
+            before = observe(path, Path(folder), optimized=False)
     except UnicodeDecodeError as error:
         raise LoweringError(
             f"{path}: a name in the model is not text ({error}); the file is damaged."

@@ -66,19 +66,19 @@ class Ran:
         return [shape for shape in found if shape is not None]
 
 
-def observe(path: Path, folder: Path, *, optimised: bool) -> Ran:
+def observe(path: Path, folder: Path, *, optimized: bool) -> Ran:
     """The graph that onnxruntime makes of the file at ``path``, and a run of it on zeros.
 
-    Without ``optimised`` its operators are those of the file, less local functions, which are
+    Without ``optimized`` its operators are those of the file, less local functions, which are
     written out. ``folder`` is for files that nobody needs later.
 
     Raises:
         LoweringError: onnxruntime cannot load the file.
     """
-    model = _expanded(path, folder, optimised=optimised)
+    model = _expanded(path, folder, optimized=optimized)
     for place, node in enumerate(every_node(model.graph.node)):
         node.name = f"n{place}"
-    named = folder / f"named-{int(optimised)}.onnx"
+    named = folder / f"named-{int(optimized)}.onnx"
     save(model, named)
     failures = []
     for size in _SIZES if _is_free(model) else _SIZES[:1]:
@@ -91,14 +91,14 @@ def observe(path: Path, folder: Path, *, optimised: bool) -> Ran:
     return Ran(model, inputs, shapes=shapes, types=types, failure=failures[0])
 
 
-def _expanded(path: Path, folder: Path, *, optimised: bool) -> onnx.ModelProto:
+def _expanded(path: Path, folder: Path, *, optimized: bool) -> onnx.ModelProto:
     # The extended level has all int8 fusions; the one above changes layouts, which depend on the
     # processor and leave shapes and islands as they are.
     levels = ort.GraphOptimizationLevel
-    written = folder / f"written-{int(optimised)}.onnx"
+    written = folder / f"written-{int(optimized)}.onnx"
     options = ort.SessionOptions()
     options.graph_optimization_level = (
-        levels.ORT_ENABLE_EXTENDED if optimised else levels.ORT_DISABLE_ALL
+        levels.ORT_ENABLE_EXTENDED if optimized else levels.ORT_DISABLE_ALL
     )
     options.optimized_model_filepath = str(written)
     beside = "session.optimized_model_external_initializers_file_name"

@@ -31,7 +31,7 @@ from compress.quantization.numerics import LayerFormat, weight_bits
 
 __all__ = ["encode_dynamic", "encode_float16", "encode_weights", "guard_float"]
 
-_REQUANTISED = ("Conv", "ConvTranspose", "Gemm")
+_REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -86,7 +86,7 @@ def encode_dynamic(
     """int8 weights, and activations rounded to the range that each input turns out to have.
 
     Only for linear layers and LSTMs: onnxruntime's ``ConvInteger`` takes 5 to 10 times as long as
-    the float convolution. Linear layers that read one tensor share its quantisation.
+    the float convolution. Linear layers that read one tensor share its quantization.
     """
     graph = model.graph
     rounded: dict[ir.Value, tuple[ir.Value, ...]] = {}
@@ -156,8 +156,8 @@ def encode_float16(model: ir.Model, formats: Mapping[str, LayerFormat]) -> None:
 def guard_float(model: ir.Model) -> None:
     """Keep the float products between int8 nodes as they are declared.
 
-    Where a product with float weights reads a DequantizeLinear and its result is quantised,
-    onnxruntime (seen in 1.22 and 1.32, not in 1.20) quantises the weights by itself: with one
+    Where a product with float weights reads a DequantizeLinear and its result is quantized,
+    onnxruntime (seen in 1.22 and 1.32, not in 1.20) quantizes the weights by itself: with one
     scale for all channels, with saturation, against what was declared, and, if an activation
     function follows, 1.6 times slower than float. It looks for a DequantizeLinear right before
     the product, so a Clip that clips nothing stands between them.
@@ -165,18 +165,18 @@ def guard_float(model: ir.Model) -> None:
     graph = model.graph
     clipped: dict[ir.Value, ir.Value] = {}
     for node in tuple(graph):
-        source = node.inputs[0] if node.op_type in _REQUANTISED else None
+        source = node.inputs[0] if node.op_type in _REQUANTIZED else None
         back = source.producer() if source is not None else None
         if source is None or back is None or back.op_type != "DequantizeLinear":
             continue
-        if _is_encoded(node) or not _is_quantised(node.outputs[0]):
+        if _is_encoded(node) or not _is_quantized(node.outputs[0]):
             continue
         if source not in clipped:
             clipped[source] = shield(graph, node, source)
         node.replace_input_with(0, clipped[source])
 
 
-def _is_quantised(value: ir.Value) -> bool:
+def _is_quantized(value: ir.Value) -> bool:
     users = consumers(value)
     if len(users) == 1 and users[0].op_type in ("Relu", "Clip"):
         users = consumers(users[0].outputs[0])

@@ -70,7 +70,7 @@ def check_parity(
     Args:
         path: the artifact.
         check: real inputs, samples on axis 0.
-        expected: the module's outputs for them, simulated if anything is quantised.
+        expected: the module's outputs for them, simulated if anything is quantized.
         least: R² (:func:`least_r_squared`).
         is_float: whether all arithmetic is float32.
         where: says for an error which operator is at fault; asked only then.
@@ -90,7 +90,7 @@ def check_parity(
         )
     parity = compare(expected, actual)
     if not is_right(parity, expected, least=least, is_float=is_float):
-        kind, what = ("float32", "module") if is_float else ("quantised", "simulated module")
+        kind, what = ("float32", "module") if is_float else ("quantized", "simulated module")
         cure = "write it with other" if is_float else "exclude the layers around it, or use more"
         raise ParityError(
             f"the {kind} artifact does not compute what its {what} computes: "

@@ -16,7 +16,7 @@ def quiet() -> Iterator[None]:
     """While open, nothing is logged, warned or printed; exceptions pass.
 
     The root logger's handlers are restored too: ``logging.info(...)``, which onnxruntime's
-    quantiser calls, installs one on first use.
+    quantizer calls, installs one on first use.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.manager.disable

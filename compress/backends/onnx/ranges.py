@@ -90,7 +90,7 @@ def _update(observer: RangeObserver, value: ir.Value, array: Array) -> None:
     except ValueError as error:
         raise LoweringError(
             f"the tensor {value.name!r} {_place(value)} is not finite on the calibration data; "
-            "exclude what uses it from the quantisation, or clamp it."
+            "exclude what uses it from the quantization, or clamp it."
         ) from error
 
 

@@ -37,7 +37,7 @@ KEEPS_SCALE = frozenset({"Flatten", "MaxPool", "Reshape", "Resize", "Slice", "Sp
 KEEPS_SCALE |= {"AveragePool", "Transpose", "Unsqueeze"}
 
 # What onnxruntime computes in int8 on a CPU. Products of two activations are left out: in int8
-# they gain under 5 % on attention (softmax has to be quantised for them) and cost accuracy.
+# they gain under 5 % on attention (softmax has to be quantized for them) and cost accuracy.
 INT8_KERNELS = frozenset({"Conv", "Gemm"})
 #: Its dynamic int8 convolutions take 5 to 10 times as long as the float ones.
 DYNAMIC_KERNELS = frozenset({"Gemm", "LSTM", "MatMul"})

@@ -19,7 +19,7 @@ from compress.quantization.numerics import Calibration, LayerFormat
 
 __all__ = ["calibrate", "layer_ranges", "scale_owner"]
 
-# Operators that quantisation commutes with: a range decided behind them holds before them.
+# Operators that quantization commutes with: a range decided behind them holds before them.
 _COMMUTES = KEEPS_SCALE - {"AveragePool", "Resize", "Slice", "Split"}
 
 
@@ -34,7 +34,7 @@ def calibrate(
     Raises:
         LoweringError: no calibration data, or values that are not finite.
     """
-    uses = {value: _uses(value, chosen) for value in _quantised(model.graph, chosen)}
+    uses = {value: _uses(value, chosen) for value in _quantized(model.graph, chosen)}
     sites = dict.fromkeys(site for found in uses.values() for site in found)
     wanted = {site: _calibration(site, chosen, formats) for site in sites}
     seen = observe(model, wanted, data)
@@ -68,7 +68,7 @@ def scale_owner(value: ir.Value, chosen: Collection[ir.Node]) -> ir.Value:
     return value
 
 
-def _quantised(graph: ir.Graph, chosen: Collection[ir.Node]) -> list[ir.Value]:
+def _quantized(graph: ir.Graph, chosen: Collection[ir.Node]) -> list[ir.Value]:
     # Every tensor that an int8 node reads, and those it makes with a scale of its own.
     found: dict[ir.Value, None] = {}
     for node in graph:
@@ -91,7 +91,7 @@ def _uses(value: ir.Value, chosen: Collection[ir.Node]) -> list[ir.Value]:
     """Where the range of ``value`` is decided: where it is computed with.
 
     A pooled tensor has another distribution than what went into the pooling, and the layer behind
-    it is simulated with the range that it sees. Quantising before the pooling with that range is
+    it is simulated with the range that it sees. Quantizing before the pooling with that range is
     the same as after it.
     """
     found: dict[ir.Value, None] = {}

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def open_session(path: Path, options: Any = None) -> Any:
-    """A session on the CPU with one thread; by default fully optimised, as targets open it.
+    """A session on the CPU with one thread; by default fully optimized, as targets open it.
 
     Raises:
         LoweringError: onnxruntime cannot load the file; carries its words.

@@ -1,4 +1,4 @@
-"""Static int8: the graph with QuantizeLinear and DequantizeLinear, by onnxruntime's quantiser.
+"""Static int8: the graph with QuantizeLinear and DequantizeLinear, by onnxruntime's quantizer.
 
 The only importer of ``onnxruntime.quantization``. It decides where nodes go and how they are
 wired; every number is given to it: the weight grid is ``algorithms.fakequant``'s, the activation
@@ -35,7 +35,7 @@ __all__ = ["Static", "quantize"]
 # Half of what int32 holds: the other half is for the sum of 2**15 products or more.
 _BIAS_LIMIT = 2.0**30
 
-# The quantiser wants a range for every tensor, and then takes the scale that it is given.
+# The quantizer wants a range for every tensor, and then takes the scale that it is given.
 _UNUSED_RANGE = TensorData(lowest=np.float32(0), highest=np.float32(1))
 
 
@@ -59,7 +59,7 @@ def quantize(
 
     Args:
         model: the tidy float graph; it is used up.
-        formats: of every quantisable layer.
+        formats: of every quantizable layer.
         data: calibration batches.
         avoid_saturation: as in ``Lowering``.
         barred: forms of operators between layers that stay float (``regions.form_of``).
@@ -76,9 +76,9 @@ def quantize(
     chosen = _absorb_activations(graph, chosen, ranges)
     if not chosen:
         return Static(model, inputs)
-    quantised = _run_quantizer(model, chosen, ranges, formats, avoid_saturation)
-    _spare_float_readers(quantised.graph, {str(node.name) for node in chosen})
-    return Static(quantised, inputs)
+    quantized = _run_quantizer(model, chosen, ranges, formats, avoid_saturation)
+    _spare_float_readers(quantized.graph, {str(node.name) for node in chosen})
+    return Static(quantized, inputs)
 
 
 def _absorb_activations(
@@ -144,7 +144,7 @@ def _weights(
     formats: Mapping[str, LayerFormat],
     avoid_saturation: bool,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Put the weights on their grids, in place; the grids in the quantiser's words, by name."""
+    """Put the weights on their grids, in place; the grids in the quantizer's words, by name."""
     least: dict[ir.Value, Array] = {}
     grids: dict[ir.Value, Grid] = {}
     for node in graph:
@@ -160,7 +160,7 @@ def _weights(
             grids[value] = grid_of(node, format, avoid_saturation=avoid_saturation)
     for value, grid in grids.items():
         grids[value] = grid.at_least(least[value])
-        # On the grid already, so that the quantiser's own rounding has nothing to decide.
+        # On the grid already, so that the quantizer's own rounding has nothing to decide.
         value.const_value = ir.tensor(grids[value].values, name=value.name)
     return {str(value.name): _channels(grid) for value, grid in grids.items()}
 
@@ -168,7 +168,7 @@ def _weights(
 def _bias_step(node: ir.Node, bounds: Range) -> Array:
     """The least weight step at which the int32 bias and what is added to it cannot overflow.
 
-    A bias is stored in steps of input scale times weight scale. The quantiser keeps the bias itself
+    A bias is stored in steps of input scale times weight scale. The quantizer keeps the bias itself
     within 32 bits and leaves no room for the sum of products.
     """
     bias = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -195,7 +195,7 @@ def _channels(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _spare_float_readers(graph: ir.Graph, int8_names: Collection[str]) -> None:
-    # The quantiser lets every reader of a tensor read its rounded form. Where a float node makes
+    # The quantizer lets every reader of a tensor read its rounded form. Where a float node makes
     # the tensor, float nodes can read it as it was made.
     for node in tuple(graph):
         source = node.inputs[0] if node.op_type == "QuantizeLinear" else None

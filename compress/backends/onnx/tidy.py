@@ -63,7 +63,7 @@ def _linear_as_gemm(graph: ir.Graph, product: ir.Node, flat: dict[ir.Value, ir.V
     """Write a linear layer on more than two axes as Reshape, Gemm, Reshape.
 
     onnxruntime fuses ``MatMul + Add`` into a float Gemm before it looks for int8 patterns, and
-    then dequantises the weights in every run: 4.5 times slower than float, measured. Gemm has an
+    then dequantizes the weights in every run: 4.5 times slower than float, measured. Gemm has an
     int8 kernel that takes the bias along. The last Reshape comes after the activation function;
     ``flat`` maps tensors to their flattened form, so that layers which follow, or which share
     their input, need none.

@@ -102,7 +102,7 @@ def weight_array(node: ir.Node, place: int | None = None) -> Array:
     if array is None:
         raise LoweringError(
             f"the weight of the layer {layer_of(node)!r} is computed in forward and cannot be "
-            "stored in another format; exclude the layer from the quantisation, or make its "
+            "stored in another format; exclude the layer from the quantization, or make its "
             "weight a plain parameter."
         )
     return array

@@ -1,7 +1,7 @@
 """Adversarial distillation: a discriminator learns to tell a student's outputs from a teacher's.
 
 The discriminator is unconditional (it sees outputs, not what they answer), is trained beside the
-student by an optimiser of its own, and is thrown away.
+student by an optimizer of its own, and is thrown away.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def hinge_generator(fake: Tensor) -> Tensor:
 
 
 class Adversary:
-    """A discriminator and its optimiser; each call is one step of it and the student's loss.
+    """A discriminator and its optimizer; each call is one step of it and the student's loss.
 
-    Spectral normalisation keeps it smooth (Miyato et al. 2018). On maps it scores patches (Isola et
+    Spectral normalization keeps it smooth (Miyato et al. 2018). On maps it scores patches (Isola et
     al. 2017), from convolutions that quarter the resolution; on vectors it is an MLP.
 
     Args:

@@ -35,7 +35,7 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def attention_transfer(student: Tensor, teacher: Tensor, power: float = 2.0) -> Tensor:
-    """Squared distance of normalised maps of where the channels are strong; widths may differ.
+    """Squared distance of normalized maps of where the channels are strong; widths may differ.
 
     Zagoruyko and Komodakis 2017, "Paying more attention to attention": at each position the mean
     over channels of ``|a| ** power``, the map scaled to length 1. Squared, as in the authors' code,

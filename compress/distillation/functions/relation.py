@@ -101,8 +101,8 @@ def _angles(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
     From inner products, so that no tensor holds the vectors of all pairs.
     """
-    centred = vectors - vectors.mean(0)
-    gram = inner(centred, centred)
+    centered = vectors - vectors.mean(0)
+    gram = inner(centered, centered)
     norms = gram.diagonal()
     squares = norms[:, None] + norms - 2 * gram
     apart = (squares > _COINCIDE * squares.mean()) & _different(gram)

@@ -42,7 +42,7 @@ def sequence(student: Tensor, decoded: Tensor) -> Tensor:
 
 
 def gkd(student: Tensor, teacher: Tensor, beta: float = 0.5) -> Tensor:
-    """Generalised Jensen-Shannon divergence of two distributions, averaged over places.
+    """Generalized Jensen-Shannon divergence of two distributions, averaged over places.
 
     Agarwal et al. 2024, "On-policy distillation of language models: learning from self-generated
     mistakes". With the teacher's ``P`` and the student's ``Q``, and ``M = beta P + (1 - beta) Q``,

@@ -163,7 +163,7 @@ class GkdLoss(ContinuationBlock):
 
     Of a share ``on_policy`` of the batches the student continues the prompts, token by token at
     random, and the teacher scores every token; the others stay as the data has them. The loss is
-    the divergence of the two at the same places, generalised by ``beta``.
+    the divergence of the two at the same places, generalized by ``beta``.
     """
 
     kind: Literal["gkd"] = "gkd"

@@ -112,7 +112,7 @@ def _shore(
 
 
 def _conversions(graph: Graph, group: Collection[int]) -> tuple[set[int], set[int]]:
-    """Nodes that dequantise what the group reads, and that quantise what it makes."""
+    """Nodes that dequantize what the group reads, and that quantize what it makes."""
     made_by, read_by = graph.makers(), graph.readers()
     reads = [made_by[name] for i in group for name in graph.nodes[i].inputs if name in made_by]
     makes = [j for i in group for name in graph.nodes[i].outputs for j in read_by.get(name, ())]
@@ -207,14 +207,14 @@ def _remedies(view: View, group: set[int], inlets: set[int]) -> Iterable[Remedy]
         yield Remedy(
             "activations of 16 bits have no integer kernels on this CPU: values are converted, and "
             "then computed in float",
-            "quantise with 8-bit activations (`activations: int8`)",
+            "quantize with 8-bit activations (`activations: int8`)",
         )
         return
     if types & {"int4", "uint4", "int2", "uint2"}:
         yield Remedy(
             "weights of less than 8 bits have no integer kernels for this operator: they make the "
             "file smaller, not faster",
-            "quantise with `weights: int8` where speed matters",
+            "quantize with `weights: int8` where speed matters",
         )
         return
     names = [_shown(view, i) for i in sorted(group) if view.kinds[i] == "float"]
@@ -247,8 +247,8 @@ def _about_product(view: View, products: Sequence[int], inlets: set[int]) -> Rem
     ):
         return Remedy(
             f"{node.operator} has int8 weights, but its input or output is not int8, so that they "
-            "are dequantised in every run",
-            f"quantise both sides of {at} to int8, or store its weights alone "
+            "are dequantized in every run",
+            f"quantize both sides of {at} to int8, or store its weights alone "
             "(`activations: float32`), which unpacks them once",
         )
     if weight is not None:
@@ -267,7 +267,7 @@ def _about_unknown(operator: str, before: str) -> Remedy:
     if operator in _HAVE_KERNELS:
         return Remedy(
             f"{operator} has an int8 kernel, but what follows it here is not int8",
-            "leave it, or quantise what follows it too",
+            "leave it, or quantize what follows it too",
         )
     return Remedy(
         f"there is no int8 kernel for {operator} on this provider, or it was left in float",
@@ -276,7 +276,7 @@ def _about_unknown(operator: str, before: str) -> Remedy:
 
 
 def _stored_types(graph: Graph, inlets: Iterable[int]) -> set[str]:
-    """Integer types that the group's inputs are dequantised from: those of their zero points."""
+    """Integer types that the group's inputs are dequantized from: those of their zero points."""
     names = [
         name for i in inlets for name in (graph.nodes[i].inputs[0], *graph.nodes[i].inputs[2:])
     ]

@@ -22,7 +22,7 @@ _FASTER = 0.95  # of kernels, against those that they replace
 _KIND_WORDS: Mapping[Kind, str] = {
     "int8": "int8 kernels",
     "float": "float operators",
-    "convert": "quantising, dequantising and casts",
+    "convert": "quantizing, dequantizing and casts",
     "layout": "changes of layout",
     "move": "moving values",
     "outside": "what lies outside of the operators",

@@ -1,8 +1,8 @@
 """The canvas: a theme, fonts, files and the few things that only matplotlib can make.
 
 The only file that imports matplotlib, and only inside functions. Figures are made without
-``pyplot``, so nothing global is left behind, and equal figures give equal bytes. Colours are Okabe
-and Ito's (distinct for colour-blind readers); shapes say the same as colours.
+``pyplot``, so nothing global is left behind, and equal figures give equal bytes. Colors are Okabe
+and Ito's (distinct for color-blind readers); shapes say the same as colors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "Figure",
     "Line2D",
     "Theme",
-    "colour_of",
+    "color_of",
     "drawable",
     "extent",
     "line_handle",
@@ -48,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one background; ``kinds`` are those of the stages, ``runs`` those of overlays."""
+    """Colors of one background; ``kinds`` are those of the stages, ``runs`` those of overlays."""
 
     face: str
     ink: str
@@ -183,8 +183,8 @@ def plate(theme: Theme) -> dict[str, Any]:
     return {"facecolor": theme.face, "alpha": 0.75, "linewidth": 0, "pad": 0.8}
 
 
-def colour_of(kind: str, theme: Theme) -> str:
-    """The colour of a kind of stage."""
+def color_of(kind: str, theme: Theme) -> str:
+    """The color of a kind of stage."""
     return dict(theme.kinds).get(kind, theme.other)
 
 
@@ -209,11 +209,11 @@ def marker_handle(label: str, marker: str, face: str, edge: str, area: float = 5
     )
 
 
-def line_handle(label: str, colour: str, width: float, dashed: bool = False) -> Line2D:
+def line_handle(label: str, color: str, width: float, dashed: bool = False) -> Line2D:
     """A line for a legend."""
     from matplotlib.lines import Line2D
 
-    line = Line2D([], [], color=colour, linewidth=width, label=drawable(label))
+    line = Line2D([], [], color=color, linewidth=width, label=drawable(label))
     if dashed:
         line.set_dashes((5, 3))
     return line

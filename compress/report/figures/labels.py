@@ -23,7 +23,7 @@ _RINGS = 40
 _CROSSING_COST = 300.0
 _LINE_COST = 25.0
 _INWARD_COST = 40.0
-_NEIGHBOURHOOD = 90.0
+_NEIGHBORHOOD = 90.0
 _LEADER_FROM = 6.0
 
 
@@ -87,7 +87,7 @@ def place(
     """A place for every label, in order: inside ``frame``, off the points, labels and obstacles.
 
     ``lines`` are thin boxes better left uncovered. In a crowd a label prefers the side that faces
-    away from its neighbours. Where nothing is free within reach, the least overlap is taken.
+    away from its neighbors. Where nothing is free within reach, the least overlap is taken.
     """
     points = [Box(*label.at, *label.at).grown(label.radius) for label in labels]
     taken = [*obstacles, *points]
@@ -101,11 +101,11 @@ def place(
 
 
 def _outward(label: Label, labels: Sequence[Label]) -> Xy:
-    """The direction away from the points nearby, of length 1 at most; zero without neighbours."""
+    """The direction away from the points nearby, of length 1 at most; zero without neighbors."""
     x = y = 0.0
     for other in labels:
         distance = math.dist(label.at, other.at)
-        if 0 < distance < _NEIGHBOURHOOD:
+        if 0 < distance < _NEIGHBORHOOD:
             x += (label.at[0] - other.at[0]) / distance**2
             y += (label.at[1] - other.at[1]) / distance**2
     length = math.hypot(x, y)

@@ -9,7 +9,7 @@ from compress.pareto.formatting import plain, size
 from compress.report.figures.canvas import (
     POINT,
     Theme,
-    colour_of,
+    color_of,
     line_handle,
     marker_handle,
     shape_of,
@@ -29,11 +29,11 @@ _LEFT = 0.795  # of the figure's width
 
 
 def marker_of(info: ParetoInfo, point: PlotPoint, theme: Theme) -> tuple[str, str]:
-    """Shape and colour of a point: by stage, or coloured by run where several are overlaid."""
+    """Shape and color of a point: by stage, or colored by run where several are overlaid."""
     shape = _BASELINE_SHAPE if point.is_baseline else shape_of(point.kind)
     if info.runs:
         return shape, theme.runs[point.run % len(theme.runs)]
-    return shape, colour_of(point.kind, theme)
+    return shape, color_of(point.kind, theme)
 
 
 def area_of(info: ParetoInfo, point: PlotPoint) -> float:
@@ -76,9 +76,9 @@ def draw_legends(figure: Figure, axes: Axes, info: ParetoInfo, theme: Theme) -> 
 
 
 def _run_handles(info: ParetoInfo, theme: Theme) -> list[Line2D]:
-    colours = theme.runs
+    colors = theme.runs
     return [
-        marker_handle(plain(name, 26), "o", colours[k % len(colours)], "none")
+        marker_handle(plain(name, 26), "o", colors[k % len(colors)], "none")
         for k, name in enumerate(info.runs)
     ]
 
@@ -88,12 +88,12 @@ def _kind_handles(info: ParetoInfo, theme: Theme) -> list[Line2D]:
     kinds = dict.fromkeys(p.kind for p in info.points if not p.is_baseline)
     if any(p.is_baseline for p in info.points):
         kind = next(p.kind for p in info.points if p.is_baseline)
-        face = theme.muted if info.runs else colour_of(kind, theme)
+        face = theme.muted if info.runs else color_of(kind, theme)
         handles.append(
             marker_handle(f"baseline ({plain(kind, 16)})", _BASELINE_SHAPE, face, "none", 110)
         )
     for kind in kinds:
-        face = theme.muted if info.runs else colour_of(kind, theme)
+        face = theme.muted if info.runs else color_of(kind, theme)
         handles.append(marker_handle(plain(kind, 24), shape_of(kind), face, "none"))
     return handles
 

@@ -34,7 +34,7 @@ _SPEEDUPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
 def draw_pareto(info: ParetoInfo, theme: Theme = LIGHT) -> Figure:
-    """The metric against latency: front as steps, intervals, budget, sizes, labelled rows."""
+    """The metric against latency: front as steps, intervals, budget, sizes, labeled rows."""
     height = 6.2
     with style(theme):
         figure = new_figure(theme, height)
@@ -207,9 +207,9 @@ def _position(axes: Axes, point: PlotPoint) -> tuple[float, float]:
 
 
 def _draw_point(axes: Axes, info: ParetoInfo, point: PlotPoint, theme: Theme) -> None:
-    shape, colour = marker_of(info, point, theme)
+    shape, color = marker_of(info, point, theme)
     x, y = _position(axes, point)
-    bars: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 1.0, "zorder": 3}
+    bars: dict[str, Any] = {"fmt": "none", "ecolor": color, "elinewidth": 1.0, "zorder": 3}
     low, high = point.latency_ci95_s
     axes.errorbar(x, y, xerr=[[max(0.0, x - low)], [max(0.0, high - x)]], **bars)
     if not point.off_scale:
@@ -221,8 +221,8 @@ def _draw_point(axes: Axes, info: ParetoInfo, point: PlotPoint, theme: Theme) ->
         [y],
         s=area,
         marker=shape,
-        facecolor=colour if point.on_front else theme.face,
-        edgecolor=theme.face if point.on_front else colour,
+        facecolor=color if point.on_front else theme.face,
+        edgecolor=theme.face if point.on_front else color,
         linewidth=0.9 if point.on_front else 1.4,
         zorder=4,
     )

@@ -9,7 +9,7 @@ from compress.report.figures.canvas import (
     LIGHT,
     WIDTH_IN,
     Theme,
-    colour_of,
+    color_of,
     drawable,
     new_figure,
     plate,
@@ -84,14 +84,14 @@ def _draw_panel(axes: Axes, panel: Panel, info: StagesInfo, theme: Theme) -> Non
 
 
 def _draw_panel_point(axes: Axes, point: PanelPoint, theme: Theme) -> None:
-    colour = colour_of(point.kind, theme)
+    color = color_of(point.kind, theme)
     low, high = axes.get_ylim()
     # One that is off the scale stands at the edge, as an arrow that points to where it is.
     value = low + 0.17 * (high - low) if point.off_scale else point.value
     if point.previous is not None:
         start = min(max(point.previous, low), high)
         axes.hlines(start, point.position - 1, point.position, color=theme.muted, linewidth=0.6)
-        axes.vlines(point.position, start, value, color=colour, linewidth=6, alpha=0.35)
+        axes.vlines(point.position, start, value, color=color, linewidth=6, alpha=0.35)
     if not point.off_scale:
         below, above = max(0.0, value - point.ci95[0]), max(0.0, point.ci95[1] - value)
         axes.errorbar(
@@ -99,12 +99,12 @@ def _draw_panel_point(axes: Axes, point: PanelPoint, theme: Theme) -> None:
             value,
             yerr=[[below], [above]],
             fmt="none",
-            ecolor=colour,
+            ecolor=color,
             elinewidth=1.2,
         )
     marker = "v" if point.off_scale else shape_of(point.kind)
     axes.scatter(
-        [point.position], [value], s=48, marker=marker, color=colour, zorder=4, clip_on=False
+        [point.position], [value], s=48, marker=marker, color=color, zorder=4, clip_on=False
     )
     off = ", off the scale" if point.off_scale else ""
     axes.annotate(

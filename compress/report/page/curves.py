@@ -1,4 +1,4 @@
-"""Training curves as inline SVG, drawn with the page's own colours; no library."""
+"""Training curves as inline SVG, drawn with the page's own colors; no library."""
 
 from __future__ import annotations
 

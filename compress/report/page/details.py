@@ -1,4 +1,4 @@
-"""What the report says of each row beyond the table: labelled facts, as plain text."""
+"""What the report says of each row beyond the table: labeled facts, as plain text."""
 
 from __future__ import annotations
 

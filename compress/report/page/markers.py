@@ -1,6 +1,6 @@
-"""Marks of the page's figures: shapes that say the same as colours, as SVG paths, and the legend.
+"""Marks of the page's figures: shapes that say the same as colors, as SVG paths, and the legend.
 
-Paths are drawn within one unit of their middle, so that a scale is a radius. Colours are classes:
+Paths are drawn within one unit of their middle, so that a scale is a radius. Colors are classes:
 the style sheet knows them, for light and dark.
 """
 
@@ -12,9 +12,9 @@ from compress.pareto.formatting import size
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
 from compress.report.page.markup import text
 
-__all__ = ["colour_class", "legend", "look_of", "radius_of", "shape_path"]
+__all__ = ["color_class", "legend", "look_of", "radius_of", "shape_path"]
 
-_RUNS = 6  # colours that the style sheet has for runs
+_RUNS = 6  # colors that the style sheet has for runs
 _LARGEST, _SMALLEST = 12.0, 5.5  # radii in pixels
 _STAR = 1.3  # a star covers less of its circle than the other shapes
 
@@ -47,14 +47,14 @@ def shape_path(kind: str, is_baseline: bool = False) -> str:
     return _STAR_PATH if is_baseline else _PATHS.get(kind, _PLUS)
 
 
-def colour_class(kind: str) -> str:
-    """The class with the colour of a kind of stage."""
+def color_class(kind: str) -> str:
+    """The class with the color of a kind of stage."""
     return f"kind-{kind}" if kind in _PATHS else "kind-other"
 
 
 def look_of(info: ParetoInfo, point: PlotPoint) -> str:
-    """The class with a point's colour: its stage's, or its run's where several are overlaid."""
-    return f"run-{point.run % _RUNS}" if info.runs else colour_class(point.kind)
+    """The class with a point's color: its stage's, or its run's where several are overlaid."""
+    return f"run-{point.run % _RUNS}" if info.runs else color_class(point.kind)
 
 
 def radius_of(info: ParetoInfo, point: PlotPoint) -> float:
@@ -68,10 +68,10 @@ def _radius(info: ParetoInfo, size_bytes: float) -> float:
 
 
 def legend(info: ParetoInfo, *, with_choice: bool) -> str:
-    """What shapes, colours and lines of a plot mean, as a list."""
+    """What shapes, colors and lines of a plot mean, as a list."""
     items = [_item(_CIRCLE, f"run-{k % _RUNS}", name) for k, name in enumerate(info.runs)]
     for kind, is_baseline in dict.fromkeys((p.kind, p.is_baseline) for p in info.points):
-        look = "run-none" if info.runs else colour_class(kind)
+        look = "run-none" if info.runs else color_class(kind)
         name = f"baseline ({kind})" if is_baseline else kind
         items.append(_item(shape_path(kind, is_baseline), look, name))
     if any(not p.on_front for p in info.points):

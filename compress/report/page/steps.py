@@ -6,7 +6,7 @@ import math
 
 from compress.pareto.formatting import plain
 from compress.report.figures.stages_data import Panel, PanelPoint, StagesInfo
-from compress.report.page.markers import colour_class, shape_path
+from compress.report.page.markers import color_class, shape_path
 from compress.report.page.markup import data_table, text
 
 __all__ = ["steps_figure", "steps_table"]
@@ -97,7 +97,7 @@ def _bar(panel: Panel, point: PanelPoint) -> str:
         ends = sorted(_across(panel, end) for end in point.ci95)
         parts.append(f'<path class="bars" d="M{ends[0]:.1f},{y}H{ends[1]:.1f}"/>')
         parts.append(
-            f'<path class="mark {colour_class(point.kind)}" d="{shape_path(point.kind)}" '
+            f'<path class="mark {color_class(point.kind)}" d="{shape_path(point.kind)}" '
             f'transform="translate({x:.1f},{y}) scale(5)"/>'
         )
     parts.append(f'<text x="{_RIGHT + 14}" y="{y + 4}">{text(plain(words, 40))}</text>')

@@ -8,7 +8,7 @@ from compress.io.atomic import write_atomically
 from compress.overwriting import check_report
 from compress.pareto import is_rate
 from compress.pareto.formatting import plain, score, score_change
-from compress.report.page.markers import colour_class
+from compress.report.page.markers import color_class
 from compress.report.page.markup import data_table, document, text
 from compress.report.repeat.facts import REPEAT_NAME, Repeat, RepeatedRow, Spread
 from compress.report.repeat.table import (
@@ -164,7 +164,7 @@ def _strip(
             f'<path class="bars" d="M{across(found.ci95[0]):.1f},{y}H{across(found.ci95[1]):.1f}"/>'
         )
     parts.append(f'<path class="bars" d="M{mean:.1f},{y - 9}V{y + 9}"/>')
-    look = colour_class(row.kind)
+    look = color_class(row.kind)
     parts += [
         f'<circle class="mark {look}" cx="{across(value):.1f}" cy="{y}" r="{_DOT}"/>'
         for value in found.values

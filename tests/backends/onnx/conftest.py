@@ -229,11 +229,11 @@ class Encoded:
     ranges: dict[str, tuple[float, float]]
     warnings: tuple[str, ...]
 
-    def optimised(self) -> list[str]:
+    def optimized(self) -> list[str]:
         """The operators that onnxruntime makes of the file."""
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        target = self.path.with_name("optimised.onnx")
+        target = self.path.with_name("optimized.onnx")
         options.optimized_model_filepath = str(target)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])

@@ -33,12 +33,12 @@ def test_integer_weights_cost_nothing_at_run_time(encoded, rule):
     assert not large_floats(made.proto)
     # The loader computes Cast and Mul once; a DequantizeLinear would be left in every run.
     plain = ["Conv", "Conv", "Conv", "GlobalAveragePool", "Flatten", "Gemm"]
-    assert made.optimised() == plain
+    assert made.optimized() == plain
 
 
 def test_dynamic_linear_layers_run_in_one_fused_operator_each(encoded, rule):
-    found = encoded("encoder", rule("int8", "dynamic")).optimised()
-    # Query, key and value share the quantisation of their input.
+    found = encoded("encoder", rule("int8", "dynamic")).optimized()
+    # Query, key and value share the quantization of their input.
     assert found.count("MatMulIntegerToFloat") == 3
     assert found.count("DynamicQuantizeLinear") == 1
     assert found.count("DynamicQuantizeMatMul") == 4
@@ -56,8 +56,8 @@ def test_dynamic_convolutions_get_integer_weights_and_a_warning(encoded, rule):
 def test_transposed_convolutions_get_integer_weights_and_a_warning(encoded, rule):
     made = encoded("unet", rule())
     assert not large_floats(made.proto)
-    assert made.optimised().count("ConvTranspose") == 1
-    assert "DequantizeLinear" in made.optimised()
+    assert made.optimized().count("ConvTranspose") == 1
+    assert "DequantizeLinear" in made.optimized()
     assert "'up': integer weights and float32 arithmetic, since onnxruntime has no int8" in str(
         made.warnings
     )
@@ -96,15 +96,15 @@ def test_four_formats_live_in_one_graph(net, encoded, rule):
     kinds = {numpy_helper.to_array(t).dtype.name for t in made.proto.graph.initializer}
     assert {"int8", "int32", "float16"} <= kinds
     assert not large_floats(made.proto)
-    assert made.optimised().count("QLinearConv") == 2
+    assert made.optimized().count("QLinearConv") == 2
     onnx.checker.check_model(made.proto, full_check=True)
 
 
 @pytest.mark.parametrize(("activations", "expected"), [("dynamic", 0), ("float32", 1)])
 def test_a_float_product_between_int8_ones_keeps_its_scales(activations, expected, encoded, rule):
     made = encoded("plain", rule(), rule("int8", activations, select=("second",)))
-    assert made.optimised().count("QLinearConv") == 2
-    assert made.optimised().count("Conv") == 1
+    assert made.optimized().count("QLinearConv") == 2
+    assert made.optimized().count("Conv") == 1
     assert len([w for w in made.warnings if "'second'" in w]) == 1 - expected
 
 

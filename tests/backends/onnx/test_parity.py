@@ -127,11 +127,11 @@ def test_a_float_artifact_is_held_to_a_thousandth(error, is_float, fails, linear
         assert parity.samples == 32
 
 
-def test_a_quantised_artifact_is_held_to_its_bound_and_the_operator_is_named(linear):
+def test_a_quantized_artifact_is_held_to_its_bound_and_the_operator_is_named(linear):
     path, check, _ = linear
     expected = expected_outputs(linear)
     message = (
-        r"quantised artifact .* R² -?[\d.]+, the same class for \d+% over 32 .* 0.5; .* X: excl"
+        r"quantized artifact .* R² -?[\d.]+, the same class for \d+% over 32 .* 0.5; .* X: excl"
     )
     with pytest.raises(ParityError, match=message):
         check_parity(path, check, -expected, least=0.5, is_float=False, where=lambda: "X")

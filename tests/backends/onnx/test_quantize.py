@@ -122,7 +122,7 @@ def test_weights_are_stored_as_integers_and_biases_as_int32(name, encoded, rule)
 def test_activation_functions_are_part_of_the_range_of_what_precedes_them(encoded, rule):
     made = encoded("residual", rule())
     assert "Relu" not in [node.op_type for node in made.proto.graph.node]
-    assert made.optimised() == [
+    assert made.optimized() == [
         "QuantizeLinear",
         *["QLinearConv"] * 3,
         "QLinearAdd",
@@ -165,7 +165,7 @@ def test_two_activation_functions_in_a_row_are_absorbed_together():
 
 
 def test_a_relu_whose_input_is_used_elsewhere_is_int8_too(encoded, rule):
-    assert encoded("preactivation", rule()).optimised()[:5] == [
+    assert encoded("preactivation", rule()).optimized()[:5] == [
         "QuantizeLinear",
         "QLinearConv",
         "QLinearLeakyRelu",
@@ -175,16 +175,16 @@ def test_a_relu_whose_input_is_used_elsewhere_is_int8_too(encoded, rule):
 
 
 def test_gates_pools_splits_and_concatenations_run_in_int8(encoded, rule):
-    found = set(encoded("gated", rule()).optimised())
+    found = set(encoded("gated", rule()).optimized())
     assert {"QLinearSigmoid", "QLinearMul", "QLinearGlobalAveragePool", "Split"} <= found
     assert {"QLinearConcat", "QLinearLeakyRelu"} <= found
 
 
 def test_linear_layers_on_three_axes_get_int8_kernels(net, encoded, rule):
-    found = encoded("encoder", rule()).optimised()
+    found = encoded("encoder", rule()).optimized()
     assert found.count("QGemm") == len(net("encoder").formats())
     assert "DequantizeLinear" not in found
-    # Query, key and value share one quantised input; the feed-forward pair needs no float between.
+    # Query, key and value share one quantized input; the feed-forward pair needs no float between.
     assert found.count("QuantizeLinear") == 4
 
 
@@ -217,14 +217,14 @@ def test_every_node_comes_after_what_it_reads(encoded, rule):
     onnx.checker.check_model(encoded("unet", rule()).proto, full_check=True)
 
 
-def test_an_excluded_layer_between_int8_ones_stays_float_when_onnxruntime_has_optimised_it(
+def test_an_excluded_layer_between_int8_ones_stays_float_when_onnxruntime_has_optimized_it(
     encoded, rule
 ):
     made = encoded("plain", rule(exclude=("second",)))
-    assert [op for op in made.optimised() if "Conv" in op] == ["QLinearConv", "Conv", "QLinearConv"]
+    assert [op for op in made.optimized() if "Conv" in op] == ["QLinearConv", "Conv", "QLinearConv"]
 
 
-def test_onnxruntime_would_quantise_such_a_layer_if_it_could_see_it(encoded, rule):
+def test_onnxruntime_would_quantize_such_a_layer_if_it_could_see_it(encoded, rule):
     # The trap that the test above is about; when this fails, guard_float can go.
     made = encoded("plain", rule(exclude=("second",)))
     graph = made.proto.graph
@@ -233,7 +233,7 @@ def test_onnxruntime_would_quantise_such_a_layer_if_it_could_see_it(encoded, rul
     reader.input[0] = clip.input[0]
     graph.node.remove(clip)
     onnx.save(made.proto, made.path)
-    assert [op for op in made.optimised() if "Conv" in op] == ["QLinearConv"] * 3
+    assert [op for op in made.optimized() if "Conv" in op] == ["QLinearConv"] * 3
 
 
 def test_tied_weights_are_copied_so_that_the_float_one_stays_float(net, encoded, rule):

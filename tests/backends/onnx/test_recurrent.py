@@ -193,9 +193,9 @@ def test_nothing_but_the_layers_is_left_when_the_file_is_loaded(name, kind, made
     path, _ = made(name, kind)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    left = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    left = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
     kinds = {"LSTM", "GRU", "RNN"}
     assert len(left & kinds) == 1
     moves = {"Concat", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}

@@ -32,7 +32,7 @@ def test_float_only_operators_end_a_region(exported, net, rule):
     assert [node.op_type for node in graph if node not in nodes] == ["HardSwish", "AveragePool"]
 
 
-def test_normalisation_softmax_and_products_of_activations_stay_float(exported, net, rule):
+def test_normalization_softmax_and_products_of_activations_stay_float(exported, net, rule):
     graph, nodes = chosen("encoder", exported, net, [rule()])
     outside = {node.op_type for node in graph if node not in nodes}
     assert {"LayerNormalization", "Softmax", "MatMul", "Add", "ReduceMean"} <= outside

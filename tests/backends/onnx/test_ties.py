@@ -104,10 +104,10 @@ def test_the_transpose_is_gone_once_the_file_is_loaded(tmp_path):
     lowered(Tied(True), tokens(), tmp_path / "model.onnx", rule("int8", "dynamic"))
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     ort.InferenceSession(str(tmp_path / "model.onnx"), options)
-    operators = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
     assert "Transpose" not in operators
     assert operators.count("DynamicQuantizeMatMul") == 2
 

@@ -45,11 +45,11 @@ def test_one_record_has_both_runtimes_in_every_row(record):
             assert found.runtime == runtime
             assert found.latency.p50_s > 0
             assert found.accuracy.n == record.task.test_samples
-    quantised = record.rows[-1]
-    executed = quantised.on("ov").executed  # None where OpenVINO shows no product: see its tests
+    quantized = record.rows[-1]
+    executed = quantized.on("ov").executed  # None where OpenVINO shows no product: see its tests
     assert executed is None or executed.int8_mac_fraction > 0.9
-    assert quantised.on("ort").executed is None
-    assert not any("of its products in int8" in w for w in quantised.on("ov").warnings)
+    assert quantized.on("ort").executed is None
+    assert not any("of its products in int8" in w for w in quantized.on("ov").warnings)
 
 
 def test_each_runtime_has_a_front_of_its_own(record):
