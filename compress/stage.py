@@ -37,7 +37,7 @@ from compress.quantization.numerics import LayerFormat
 from compress.task import Task
 from compress.training.checkpoint import Checkpoint
 from compress.training.data import read
-from compress.training.distributed import ALONE, Processes
+from compress.training.distributed import SINGLE_PROCESS, Processes
 
 __all__ = [
     "Context",
@@ -98,7 +98,7 @@ class Context:
     report: Callable[[Mapping[str, Any]], None] = lambda _: None
     checkpoint: Checkpoint | None = None
     content: str = ""
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
 
 
 class Stage(BaseModel, ABC):

@@ -1,9 +1,9 @@
-"""A store of arrays on disk, by view: each view is written whole or not at all.
+"""Arrays on disk by seeded epoch: each epoch is written whole or not at all.
 
 ::
 
-    FOLDER/0000/outputs.npy, ...   plain arrays, with the rows of the view in its order
-    FOLDER/0000/view.json          their checksums, and a mark of every batch; written last
+    FOLDER/0000/outputs.npy, ...   plain arrays, with the samples of the epoch in its order
+    FOLDER/0000/epoch.json         checksums of them, and of the inputs of every batch; written last
 
 Arrays are written through files: where the disk is full, a write to a file fails, and one through a
 memory map kills the process. They are read through memory maps that live for one batch, so that
@@ -31,143 +31,161 @@ from compress.errors import DataError, StorageError
 from compress.io.atomic import write_atomically
 from compress.io.files import opened, read_json
 
-__all__ = ["Array", "Form", "ViewStore"]
+__all__ = ["Array", "ArraySpec", "EpochArrays"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _BLOCK_BYTES = 1 << 20
-_MOST_FACTS_BYTES = 64 << 20  # a mark of 19 bytes for every batch
+_MOST_FACTS_BYTES = 64 << 20  # a checksum of 19 bytes for every batch
 
 
 @dataclass(frozen=True)
-class Form:
-    """What one row of an array is; ``dtype`` is numpy's name for it."""
+class ArraySpec:
+    """Shape and dtype of one sample of an array.
+
+    Args:
+        shape: without the axis of samples.
+        dtype: numpy's name for it.
+    """
 
     shape: tuple[int, ...]
     dtype: str
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one row."""
+        """Bytes of one sample."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-class ViewStore:
-    """Arrays of a fixed form for every view.
+class EpochArrays:
+    """Arrays of fixed shapes for every seeded epoch.
 
     Args:
-        folder: where they lie.
-        owner: identifies what they are worked out from; what others left is not used.
-        forms: of one row of each array.
-        rows: of every batch of a view.
+        folder: where they are.
+        owner: identifies what they are computed from; arrays of another owner are not used.
+        specs: of one sample of each array, by name.
+        batch_sizes: of an epoch, by index of the batch.
     """
 
     def __init__(
-        self, folder: Path, owner: str, forms: Mapping[str, Form], rows: Sequence[int]
+        self,
+        folder: Path,
+        owner: str,
+        specs: Mapping[str, ArraySpec],
+        batch_sizes: Sequence[int],
     ) -> None:
-        self._folder, self._owner, self._forms = folder, owner, dict(forms)
-        self._ends = list(accumulate(rows))
-        # Of the views that were seen to be whole.
-        self._marks: dict[int, list[str]] = {}
-        self._headers = {name: _header(form, self._ends[-1]) for name, form in forms.items()}
+        self._folder, self._owner, self._specs = folder, owner, dict(specs)
+        self._ends = list(accumulate(batch_sizes))
+        # Of the inputs of every batch, for epochs whose files have been checked.
+        self._batch_checksums: dict[int, list[str]] = {}
+        self._headers = {name: _header(spec, self._ends[-1]) for name, spec in specs.items()}
 
-    def __contains__(self, view: int) -> bool:
-        """Whether the view was finished; whether it is still as it was written is not looked at."""
-        return self._facts_path(view).is_file()
+    def __contains__(self, epoch_seed: int) -> bool:
+        """Whether an epoch was written; not whether its files are still undamaged."""
+        return self._facts_path(epoch_seed).is_file()
 
-    def read(self, view: int, batch: int, mark: str) -> dict[str, Array] | None:
-        """The rows of one batch; ``None`` where the view was never finished.
+    def read(self, epoch_seed: int, index: int, batch_checksum: str) -> dict[str, Array] | None:
+        """The arrays of one batch by name; ``None`` where its epoch was never written.
 
         Args:
-            view: which view; at its first reading all of it is checked.
-            batch: its place in the view.
-            mark: must be the one that it was written with.
+            epoch_seed: which epoch; all of its files are checked when it is first read.
+            index: of the batch in its epoch.
+            batch_checksum: of the inputs; must be the one that the batch was written with.
 
         Raises:
-            DataError: what is there is damaged, or belongs to something else.
+            DataError: the files are damaged, or belong to something else.
         """
-        if view not in self._marks:
-            if view not in self:
+        if epoch_seed not in self._batch_checksums:
+            if epoch_seed not in self:
                 return None
-            self._marks[view] = self._checked(view)
-        if self._marks[view][batch] != mark:
-            raise DataError(f"{self._path(view)}: batch {batch + 1} belongs to other inputs.")
-        rows = slice(self._ends[batch - 1] if batch else 0, self._ends[batch])
-        return {name: np.array(self._mapped(view, name)[rows]) for name in self._forms}
+            self._batch_checksums[epoch_seed] = self._checked(epoch_seed)
+        if self._batch_checksums[epoch_seed][index] != batch_checksum:
+            raise DataError(f"{self._path(epoch_seed)}: batch {index + 1} belongs to other inputs.")
+        rows = slice(self._ends[index - 1] if index else 0, self._ends[index])
+        return {name: np.array(self._mapped(epoch_seed, name)[rows]) for name in self._specs}
 
-    def write(self, view: int, batches: Iterable[tuple[str, Mapping[str, Array]]]) -> None:
-        """Write a view from the marks and arrays of its batches, in order.
+    def write(self, epoch_seed: int, batches: Iterable[tuple[str, Mapping[str, Array]]]) -> None:
+        """Write an epoch.
+
+        Args:
+            epoch_seed: which epoch.
+            batches: by index, the checksum of the inputs and the arrays by name.
 
         Raises:
-            StorageError: the disk refused; nothing of the view is left.
+            StorageError: they could not be written; nothing of the epoch is left.
         """
-        folder = self._path(view)
-        self.drop(view)
+        folder = self._path(epoch_seed)
+        self.drop(epoch_seed)
         try:
             folder.mkdir(parents=True)
-            facts = self._write_arrays(view, batches)
-            write_atomically(self._facts_path(view), json.dumps(facts))
+            facts = self._write_arrays(epoch_seed, batches)
+            write_atomically(self._facts_path(epoch_seed), json.dumps(facts))
         except OSError as error:
-            self.drop(view)
+            self.drop(epoch_seed)
             raise StorageError(
                 f"{folder}: could not be written ({error.strerror or error}); what was finished "
                 "before is intact. Free space, or set fewer views or cache: {dtype: float16}."
             ) from error
         except BaseException:
-            self.drop(view)
+            self.drop(epoch_seed)
             raise
-        self._marks[view] = facts["marks"]
+        self._batch_checksums[epoch_seed] = facts["batch_checksums"]
 
-    def drop(self, view: int) -> None:
-        """Remove a view, finished or not."""
-        self._marks.pop(view, None)
-        shutil.rmtree(self._path(view), ignore_errors=True)
+    def drop(self, epoch_seed: int) -> None:
+        """Remove an epoch, finished or not."""
+        self._batch_checksums.pop(epoch_seed, None)
+        shutil.rmtree(self._path(epoch_seed), ignore_errors=True)
 
     def _write_arrays(
-        self, view: int, batches: Iterable[tuple[str, Mapping[str, Array]]]
+        self, epoch_seed: int, batches: Iterable[tuple[str, Mapping[str, Array]]]
     ) -> dict[str, Any]:
-        sums = {name: hashlib.sha256() for name in self._forms}
-        marks: list[str] = []
+        digests = {name: hashlib.sha256() for name in self._specs}
+        batch_checksums: list[str] = []
         with ExitStack() as stack:
             files = {
-                name: stack.enter_context(self._array_path(view, name).open("wb"))
-                for name in self._forms
+                name: stack.enter_context(self._array_path(epoch_seed, name).open("wb"))
+                for name in self._specs
             }
 
             def put(name: str, block: bytes) -> None:
-                sums[name].update(block)
+                digests[name].update(block)
                 files[name].write(block)
 
             for name, header in self._headers.items():
                 put(name, header)
-            for mark, arrays in batches:
-                marks.append(mark)
-                for name, form in self._forms.items():
-                    put(name, np.ascontiguousarray(arrays[name], form.dtype).tobytes())
+            for batch_checksum, arrays in batches:
+                batch_checksums.append(batch_checksum)
+                for name, spec in self._specs.items():
+                    put(name, np.ascontiguousarray(arrays[name], spec.dtype).tobytes())
             for stream in files.values():
                 stream.flush()
                 os.fsync(stream.fileno())
-        digests = {name: digest.hexdigest() for name, digest in sums.items()}
-        return {"schema": 1, "owner": self._owner, "sums": digests, "marks": marks}
+        return {
+            "schema": 2,
+            "owner": self._owner,
+            "checksums": {name: digest.hexdigest() for name, digest in digests.items()},
+            "batch_checksums": batch_checksums,
+        }
 
-    def _checked(self, view: int) -> list[str]:
-        """The marks of a view, once every byte of it is seen to be as it was written."""
-        path = self._facts_path(view)
+    def _checked(self, epoch_seed: int) -> list[str]:
+        """The checksums of the inputs of each batch, once all files are seen to be undamaged."""
+        path = self._facts_path(epoch_seed)
         facts = read_json(path, _MOST_FACTS_BYTES, DataError)
         try:
-            owner, sums, marks = facts["owner"], dict(facts["sums"]), list(facts["marks"])
+            owner, checksums = facts["owner"], dict(facts["checksums"])
+            batch_checksums = list(facts["batch_checksums"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: cannot be read ({error!r}).") from error
-        if owner != self._owner or len(marks) != len(self._ends):
+        if owner != self._owner or len(batch_checksums) != len(self._ends):
             raise DataError(f"{path}: belongs to another teacher or to other data.")
-        for name in self._forms:
-            self._look_at(view, name, sums.get(name))
-        return marks
+        for name in self._specs:
+            self._check_file(epoch_seed, name, checksums.get(name))
+        return batch_checksums
 
-    def _look_at(self, view: int, name: str, expected: object) -> None:
-        """See that a file has every byte that was written, before anything reads it as an array."""
-        path, header = self._array_path(view, name), self._headers[name]
-        wanted, digest = len(header) + self._ends[-1] * self._forms[name].nbytes, hashlib.sha256()
+    def _check_file(self, epoch_seed: int, name: str, expected: object) -> None:
+        """Check size, checksum and header of a file before anything reads it as an array."""
+        path, header = self._array_path(epoch_seed, name), self._headers[name]
+        wanted, digest = len(header) + self._ends[-1] * self._specs[name].nbytes, hashlib.sha256()
         with opened(path, DataError) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size != wanted:
@@ -180,35 +198,35 @@ class ViewStore:
         if digest.hexdigest() != expected:
             raise DataError(f"{path}: its checksum is another.")
         if start != header:
-            raise DataError(f"{path}: holds arrays of another form.")
+            raise DataError(f"{path}: holds arrays of another shape or dtype.")
 
-    def _mapped(self, view: int, name: str) -> Array:
-        """An array of a view that was checked; its header, then, is known."""
-        path, dtype = str(self._array_path(view, name)), self._forms[name].dtype
+    def _mapped(self, epoch_seed: int, name: str) -> Array:
+        """A memory map of a file that was checked, so that its header is known."""
+        path, dtype = str(self._array_path(epoch_seed, name)), self._specs[name].dtype
         try:
             return np.memmap(path, dtype, "r", len(self._headers[name]), self._shape(name))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read ({error}).") from error
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        return self._ends[-1], *self._forms[name].shape
+        return self._ends[-1], *self._specs[name].shape
 
-    def _path(self, view: int) -> Path:
-        return self._folder / f"{view:04d}"
+    def _path(self, epoch_seed: int) -> Path:
+        return self._folder / f"{epoch_seed:04d}"
 
-    def _array_path(self, view: int, name: str) -> Path:
-        return self._path(view) / f"{name}.npy"
+    def _array_path(self, epoch_seed: int, name: str) -> Path:
+        return self._path(epoch_seed) / f"{name}.npy"
 
-    def _facts_path(self, view: int) -> Path:
-        return self._path(view) / "view.json"
+    def _facts_path(self, epoch_seed: int) -> Path:
+        return self._path(epoch_seed) / "epoch.json"
 
 
-def _header(form: Form, rows: int) -> bytes:
+def _header(spec: ArraySpec, rows: int) -> bytes:
     stream = io.BytesIO()
     description = {
-        "descr": np.lib.format.dtype_to_descr(np.dtype(form.dtype)),
+        "descr": np.lib.format.dtype_to_descr(np.dtype(spec.dtype)),
         "fortran_order": False,
-        "shape": (rows, *form.shape),
+        "shape": (rows, *spec.shape),
     }
     np.lib.format.write_array_header_1_0(stream, description)
     return stream.getvalue()

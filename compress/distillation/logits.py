@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from compress.distillation.context import Question, Scene, ask
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import RequiredOutputs, teacher_forward
 from compress.distillation.losses.base import LossBlock
 from compress.distillation.probabilities import are_probabilities
 from compress.distillation.teachers import Ensemble, OutputTeacher
@@ -20,35 +21,39 @@ from compress.stage import Teacher
 __all__ = ["check_logits"]
 
 
-def check_logits(losses: Sequence[LossBlock], scene: Scene) -> None:
-    """See that student and teacher both answer with logits where a loss takes a softmax of them.
+def check_logits(losses: Sequence[LossBlock], context: DistillationContext) -> None:
+    """Check that student and teacher both return logits where a loss takes a softmax of them.
 
-    Where both answer with probabilities, what the loss asks for is still right and only its
-    gradients are small: that is a warning.
+    Where both return probabilities, the minimum of the loss is still right and only its gradients
+    are small: that is reported as a warning.
+
+    Args:
+        losses: of the training.
+        context: student, teacher and samples of the data.
 
     Raises:
-        RecipeError: one of them answers with probabilities; the message says what would do.
-        CompressError: a teacher that cannot be asked.
+        RecipeError: one of the two returns probabilities.
+        CompressError: the teacher fails on the samples.
     """
     kind = next((loss.kind for loss in losses if loss.takes_logits), None)
-    if kind is None or scene.teacher is None:
+    if kind is None or context.teacher is None:
         return
-    teachers = list(_one_by_one(scene.teacher))
-    wrong = [(name, one) for name, one in teachers if _gives_probabilities(one, scene)]
+    teachers = list(_one_by_one(context.teacher))
+    wrong = [(name, one) for name, one in teachers if _returns_probabilities(one, context)]
     takes = f"the loss {kind!r} takes logits"
-    if not are_probabilities(scene.example_outputs):
+    if not are_probabilities(context.example_outputs):
         if wrong:
             name, one = wrong[0]
-            raise RecipeError(f"{takes}, and {name} answers with {_remedy(one, scene)}.")
+            raise RecipeError(f"{takes}, and {name} returns {_remedy(one, context)}.")
     elif len(wrong) < len(teachers):
         raise RecipeError(
-            f"{takes}, as the teacher gives, and the student answers with probabilities; leave the "
+            f"{takes}, as the teacher returns, and the student returns probabilities; leave the "
             "softmax at its end out."
         )
     else:
-        text = f"{takes}, and student and teacher both answer with probabilities"
-        cure = "it teaches slowly; leave the softmax at their ends out"
-        scene.context.report({"event": "warning", "text": f"{text}, from which {cure}"})
+        text = f"{takes}, and student and teacher both return probabilities"
+        cure = "the student learns slowly; leave the softmax at their ends out"
+        context.stage.report({"event": "warning", "text": f"{text}, from which {cure}"})
 
 
 def _one_by_one(teacher: Teacher) -> Iterator[tuple[str, Teacher]]:
@@ -63,18 +68,18 @@ def _named(who: str, teacher: Teacher) -> str:
     return f"{who} {teacher.name}" if isinstance(teacher, OutputTeacher) else who
 
 
-def _gives_probabilities(teacher: Teacher, scene: Scene) -> bool:
+def _returns_probabilities(teacher: Teacher, context: DistillationContext) -> bool:
     with torch.no_grad():
-        outputs = ask(teacher, scene.example, Question()).outputs
+        outputs = teacher_forward(teacher, context.example, RequiredOutputs()).outputs
     if are_probabilities(outputs):
         return True
     return are_probabilities(outputs, coarse=True) and _softmax_of(teacher) is not None
 
 
-def _remedy(teacher: Teacher, scene: Scene) -> str:
+def _remedy(teacher: Teacher, context: DistillationContext) -> str:
     fact = _softmax_of(teacher)
     what = "probabilities" if fact is None else f"probabilities ({fact})"
-    if teacher is scene.context.teacher:
+    if teacher is context.stage.teacher:
         return f"{what}; leave the softmax at the end of the model out"
     return (
         f"{what}; add `from_probabilities: true` to its block, to learn from their logarithm, or "

@@ -1,4 +1,4 @@
-"""The objective of one training: the weighted sum of its losses, and what each came to."""
+"""The objective of one training: the weighted sum of its losses, and the mean of each."""
 
 from __future__ import annotations
 
@@ -9,51 +9,70 @@ from operator import add
 
 from torch import Tensor, nn
 
-from compress.distillation.context import Answer, Scene, Term, compared, watch
+from compress.distillation.context import DistillationContext
 from compress.distillation.logits import check_logits
+from compress.distillation.loss_function import (
+    LossFunction,
+    ModelOutputs,
+    compared_outputs,
+    student_forward,
+)
 from compress.distillation.losses import LossSettings, teacher_loss
-from compress.distillation.teacher_cache import Ask
+from compress.distillation.teacher_cache import TeacherForward
 from compress.errors import StageError
 from compress.modules.inputs import batch_size_of
 from compress.stage import unique_name
 from compress.training.data import Batch
 
-__all__ = ["Weighted", "WeightedSum", "weighted"]
+__all__ = ["WeightedLoss", "WeightedSum", "weighted_losses"]
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """A term with its name, unlike any other's, and its weight by epoch, counted from 0."""
+class WeightedLoss:
+    """A loss of an objective.
+
+    Args:
+        name: its kind, made unique among the losses of the objective.
+        weight: by epoch, counted from 0.
+        function: computes it.
+    """
 
     name: str
     weight: Callable[[int], float]
-    term: Term
+    function: LossFunction
 
 
-def weighted(losses: Sequence[LossSettings], scene: Scene, epochs: int) -> list[Weighted]:
-    """The losses ready for one training of ``epochs``.
+def weighted_losses(
+    losses: Sequence[LossSettings], context: DistillationContext, epochs: int
+) -> list[WeightedLoss]:
+    """The losses of a recipe, ready for one training.
+
+    Args:
+        losses: as the recipe has them.
+        context: student, teacher and samples of the data.
+        epochs: of the training, over which weights may change.
 
     Raises:
         CompressError: student and teacher do not fit them.
     """
-    made: list[Weighted] = []
+    made: list[WeightedLoss] = []
     for loss in losses:
-        _check_kind(loss, scene)
+        _check_kind(loss, context)
         name = unique_name(loss.kind, [other.name for other in made])
         weight = partial(loss.weight_at, epochs=epochs)
-        made.append(Weighted(name, weight, loss.term(scene)))
-    check_logits(losses, scene)
+        made.append(WeightedLoss(name, weight, loss.loss_function(context)))
+    check_logits(losses, context)
     return made
 
 
-def _check_kind(loss: LossSettings, scene: Scene) -> None:
-    kind = scene.supervision.kind
-    if kind is None or kind in loss.takes:
+def _check_kind(loss: LossSettings, context: DistillationContext) -> None:
+    kind = context.supervision.kind
+    if kind is None or kind in loss.output_kinds:
         return
     raise StageError(
-        f"the loss {loss.kind!r} is for outputs that are {' or '.join(sorted(loss.takes))}, and "
-        f"those of task {scene.context.task.name!r}, {scene.supervision.outputs}, are {kind}: use "
-        f"{teacher_loss(kind).kind}, or say what they are in the task (outputs: ...)."
+        f"the loss {loss.kind!r} is for outputs that are {' or '.join(sorted(loss.output_kinds))}, "
+        f"and those of task {context.stage.task.name!r}, {context.supervision.outputs}, are "
+        f"{kind}: use {teacher_loss(kind).kind}, or say what they are in the task (outputs: ...)."
     )
 
 
@@ -62,26 +81,28 @@ class WeightedSum:
 
     Args:
         student: the module that is trained.
-        terms: what is summed.
-        ask: the teacher; ``None`` where no loss asks it.
+        losses: to be summed.
+        teacher: its outputs by batch; ``None`` where no loss needs a teacher.
     """
 
-    def __init__(self, student: nn.Module, terms: Sequence[Weighted], ask: Ask | None) -> None:
-        self._student, self._terms, self._ask = student, terms, ask
-        self._watched = _distinct(weighted.term.student_layers for weighted in terms)
+    def __init__(
+        self, student: nn.Module, losses: Sequence[WeightedLoss], teacher: TeacherForward | None
+    ) -> None:
+        self._student, self._losses, self._teacher = student, losses, teacher
+        self._layers = _distinct(one.function.student_layers for one in losses)
         self._epoch = 0
         self._totals: dict[str, Tensor] = {}
         self._samples: dict[str, int] = {}
         self._range: dict[str, tuple[float, float]] = {}
-        self._steps, self._apart = 0, False
+        self._steps, self._outputs_differ = 0, False
 
     def start_epoch(self, epoch: int) -> None:
-        """Take the weights of ``epoch``, counted from 0, and forget the means of the one before."""
+        """Use the weights of ``epoch``, counted from 0, and reset the means."""
         self._epoch = epoch
         self._totals, self._samples = {}, {}
-        self._range, self._steps, self._apart = {}, 0, False
+        self._range, self._steps, self._outputs_differ = {}, 0, False
 
-    def still(self) -> dict[str, float]:
+    def constant_losses(self) -> dict[str, float]:
         """The losses that had one value in every batch of the first epoch, with that value.
 
         Of an epoch of one batch, those that were 0.
@@ -93,56 +114,63 @@ class WeightedSum:
         }
 
     @property
-    def answers_differ(self) -> bool:
-        """Whether the student answered otherwise than the teacher in the first epoch."""
-        return self._apart
+    def outputs_differ(self) -> bool:
+        """Whether the outputs of student and teacher differed in the first epoch."""
+        return self._outputs_differ
 
     def means(self) -> dict[str, float]:
-        """Each loss over this epoch so far: before its weight, averaged over its samples."""
+        """The mean of each loss over its samples of this epoch so far, before its weight."""
         return {
             name: float(total) / max(1, self._samples[name]) for name, total in self._totals.items()
         }
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
-        """The weighted sum for one batch; ``module`` is the student, perhaps wrapped."""
-        plain = cache(lambda: watch(module, self._student, batch, self._watched))
-        teacher = self._ask(batch) if self._ask else Answer(plain().outputs.detach())
+        """The weighted sum for one batch, a scalar; ``module`` is the student, perhaps wrapped."""
+        student = cache(lambda: student_forward(module, self._student, batch, self._layers))
+        if self._teacher is None:
+            teacher = ModelOutputs(student().outputs.detach())
+        else:
+            teacher = self._teacher(batch)
         parts = []
-        for one in self._terms:
-            answers = compared(one.term, module, self._student, batch, teacher, plain)
-            value = _value(one.term, *answers, batch)
+        for one in self._losses:
+            compared = compared_outputs(
+                one.function, module, self._student, batch, teacher, student
+            )
+            value = _mixed_value(one.function, *compared, batch)
             parts.append(one.weight(self._epoch) * value)
-            count = _samples(one.term, batch)
-            if self._epoch == 0:
-                self._see(one.name, float(value.detach()))
-            total = value.detach() * count
-            self._totals[one.name] = self._totals.get(one.name, 0.0) + total
-            self._samples[one.name] = self._samples.get(one.name, 0) + count
+            self._record(one, value.detach(), batch)
         self._steps += 1
-        if self._epoch == 0 and not self._apart:
-            ours = plain().outputs.detach()
-            # Without a teacher there is nobody whom the student could be like already.
+        if self._epoch == 0 and not self._outputs_differ:
+            ours = student().outputs.detach()
+            # Without a teacher there are no outputs that the student could match already.
             differ = ours.shape != teacher.outputs.shape or not ours.equal(teacher.outputs)
-            self._apart = self._ask is None or differ
+            self._outputs_differ = self._teacher is None or differ
         return reduce(add, parts)
 
-    def _see(self, name: str, value: float) -> None:
-        low, high = self._range.get(name, (value, value))
-        self._range[name] = (min(low, value), max(high, value))
+    def _record(self, loss: WeightedLoss, value: Tensor, batch: Batch) -> None:
+        name, count = loss.name, _sample_count(loss.function, batch)
+        if self._epoch == 0:
+            low, high = self._range.get(name, (float(value), float(value)))
+            self._range[name] = (min(low, float(value)), max(high, float(value)))
+        self._totals[name] = self._totals.get(name, 0.0) + value * count
+        self._samples[name] = self._samples.get(name, 0) + count
 
 
-def _value(term: Term, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
-    value = term.function(student, teacher, batch.labels)
-    if batch.partners is None or not term.reads_labels:
+def _mixed_value(
+    loss: LossFunction, student: ModelOutputs, teacher: ModelOutputs, batch: Batch
+) -> Tensor:
+    """The loss; where samples are mixed and it reads labels, the mean of that on both labels."""
+    value = loss.compute(student, teacher, batch.labels)
+    if batch.mixed_targets is None or not loss.reads_labels:
         return value
-    other = term.function(student, teacher, batch.partners)
-    return batch.share * value + (1 - batch.share) * other
+    mixed = loss.compute(student, teacher, batch.mixed_targets)
+    return batch.lam * value + (1 - batch.lam) * mixed
 
 
-def _samples(term: Term, batch: Batch) -> int:
-    if term.takes is None or batch.labels is None:
+def _sample_count(loss: LossFunction, batch: Batch) -> int:
+    if loss.sample_mask is None or batch.labels is None:
         return batch_size_of(batch.inputs)
-    return int(term.takes(batch.labels).sum())
+    return int(loss.sample_mask(batch.labels).sum())
 
 
 def _distinct(layers: Iterable[Sequence[str]]) -> tuple[str, ...]:

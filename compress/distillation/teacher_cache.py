@@ -1,9 +1,9 @@
-"""The teacher's memory: where views repeat, its answers are worked out once and kept on disk.
+"""The teacher cache: where seeded epochs repeat, the teacher's outputs are computed once.
 
-Answers are outputs with the features that losses look at. They lie in the stage's folder, under a
-key of all that they depend on: the teacher, the data, the order and augmentation of the views. With
-every batch goes a mark of what the teacher was shown, which is compared with what the student is
-shown whenever an answer is read.
+Outputs, with the features that losses compare, are kept in the stage's folder under a key of all
+that they depend on: the teacher, the data, the order and augmentation of epochs. With every batch
+goes a checksum of the teacher's inputs, which is compared with that of the student's inputs
+whenever the batch is read.
 """
 
 from __future__ import annotations
@@ -24,30 +24,36 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from compress.config.fields import Whole
-from compress.distillation.cache_files import Array, Form, ViewStore
-from compress.distillation.context import Answer, Question, Scene, Term, ask
+from compress.distillation.cache_files import Array, ArraySpec, EpochArrays
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import (
+    LossFunction,
+    ModelOutputs,
+    RequiredOutputs,
+    teacher_forward,
+)
 from compress.distillation.teachers import identity_of
 from compress.errors import DataError, StageError, StorageError
 from compress.modules.inputs import Inputs, device_of, to_device
 from compress.modules.memory_format import laid_out
-from compress.training.data import Batch, Views
+from compress.training.data import Batch, SeededEpochs
 
-__all__ = ["Ask", "CacheSettings", "TeacherMemory", "remembering"]
+__all__ = ["CacheSettings", "TeacherCache", "TeacherForward", "cached_teacher"]
 
-#: The teacher, by batch.
-Ask = Callable[[Batch], Answer]
+#: The teacher's outputs for a batch.
+TeacherForward = Callable[[Batch], ModelOutputs]
 
 _OUTPUTS = "outputs"
-_MARKED_VALUES = 32
+_CHECKED_VALUES = 32
 _LARGEST_FLOAT16 = 65504.0
 _LARGEST_MIB = 2**30  # 1 PiB
-_WHOLE = "int32"
+_INTEGER = "int32"
 
 
 class CacheSettings(BaseModel):
-    """How a teacher's answers are kept where views repeat.
+    """How a teacher's outputs are cached where ``views`` repeat.
 
-    ``float16`` halves them; ``most_mib`` is what they may take on disk.
+    ``float16`` halves them; ``most_mib`` is the most that they may take on disk.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,177 +62,190 @@ class CacheSettings(BaseModel):
     most_mib: Whole = Field(default=2048, ge=1, le=_LARGEST_MIB)
 
 
-def remembering(
-    scene: Scene,
-    terms: Sequence[Term],
-    views: Views,
-    repeated_views: int | None,
+def cached_teacher(
+    context: DistillationContext,
+    losses: Sequence[LossFunction],
+    data: SeededEpochs,
+    distinct_epochs: int | None,
     settings: CacheSettings | None,
-) -> Ask:
-    """The teacher by batch; where views repeat, each answer is worked out once and kept.
+) -> TeacherForward:
+    """The teacher by batch; where seeded epochs repeat, its outputs are computed once and cached.
 
     Args:
-        scene: has the teacher.
-        terms: say what of its answers is looked at.
-        views: the data.
-        repeated_views: how many different views there are; ``None`` where none comes again.
-        settings: how answers are kept; ``None`` for the defaults.
+        context: has the teacher.
+        losses: say what of its outputs is needed.
+        data: the batches that it will be called with.
+        distinct_epochs: how many epoch seeds there are; ``None`` where none repeats.
+        settings: of the cache; ``None`` for the defaults.
 
     Raises:
-        StageError: the answers would take more than they may; or, when asked, are not usable.
+        StageError: the outputs would take more than they may; or, when called, cannot be cached.
         StorageError: they would not fit on the disk.
     """
-    teacher, question = scene.teacher, Question.of(terms)
+    teacher, required = context.teacher, RequiredOutputs.of(losses)
     assert teacher is not None
-    if repeated_views is None or question.is_empty:
-        return lambda batch: ask(teacher, batch, question)
-    memory = TeacherMemory(scene, terms, views, repeated_views, settings)
-    memory.check_room()
-    memory.forget_others()
-    return memory
+    if distinct_epochs is None or required.is_empty:
+        return lambda batch: teacher_forward(teacher, batch, required)
+    cache = TeacherCache(context, losses, data, distinct_epochs, settings)
+    cache.check_room()
+    cache.remove_others()
+    return cache
 
 
-class TeacherMemory:
-    """A teacher's answers to views that repeat; see the module's docstring.
+class TeacherCache:
+    """A teacher's outputs for seeded epochs that repeat; see the module's docstring.
 
     Args:
-        scene: has the teacher.
-        terms: say what of its answers is looked at.
-        views: the data.
-        count: how many different views there are.
-        settings: how answers are kept; ``None`` for the defaults.
+        context: has the teacher.
+        losses: say what of its outputs is needed.
+        data: the batches that it will be called with.
+        distinct_epochs: how many epoch seeds there are.
+        settings: of the cache; ``None`` for the defaults.
+
+    Raises:
+        StageError: the teacher's outputs for a few samples are not usable.
     """
 
     def __init__(
         self,
-        scene: Scene,
-        terms: Iterable[Term],
-        views: Views,
-        count: int,
+        context: DistillationContext,
+        losses: Iterable[LossFunction],
+        data: SeededEpochs,
+        distinct_epochs: int,
         settings: CacheSettings | None,
     ) -> None:
-        assert scene.teacher is not None
-        self._scene, self._teacher = scene, scene.teacher
-        self._views, self._count, self._question = views, count, Question.of(terms)
-        self._features = (*self._question.layers, *(one.name for one in self._question.lessons))
+        assert context.teacher is not None
+        self._context, self._teacher = context, context.teacher
+        self._data, self._distinct_epochs = data, distinct_epochs
+        self._required = RequiredOutputs.of(losses)
+        extra = (one.name for one in self._required.extra_outputs)
+        self._features = (*self._required.layers, *extra)
         self._settings = settings or CacheSettings()
-        example = ask(self._teacher, scene.example, self._question)
+        example = teacher_forward(self._teacher, context.example, self._required)
         self._dtypes = {name: tensor.dtype for name, tensor in self._named(example)}
-        self._forms = {
-            name: Form(tuple(tensor.shape[1:]), self._kept_as(tensor))
+        self._specs = {
+            name: ArraySpec(tuple(tensor.shape[1:]), self._dtype_on_disk(tensor))
             for name, tensor in self._named(example)
         }
-        self._root = _root_of(scene.context.workdir, views)
+        self._root = _root_of(context.stage.workdir, data)
         key = self._key(example)
         self._folder = self._root / key
-        self._store = ViewStore(self._folder, key, self._forms, views.rows())
+        self._arrays = EpochArrays(self._folder, key, self._specs, data.batch_sizes())
 
     @property
     def nbytes(self) -> int:
-        """What all answers take on disk."""
-        return self._count * self._view_bytes
+        """Bytes on disk for all seeded epochs."""
+        return self._distinct_epochs * self._epoch_bytes
 
     def check_room(self) -> None:
-        """Refuse answers that would not fit, before any is worked out.
+        """Refuse outputs that would not fit, before any is computed.
 
         Raises:
-            StageError: they would take more than they may.
-            StorageError: they would take more than the disk has.
+            StageError: they would take more than ``most_mib``.
+            StorageError: they would take more than the disk has free.
         """
         what = "outputs and features" if self._features else "outputs"
-        subject = f"the teacher's {what} for {self._count} views would take {_size(self.nbytes)}"
+        subject = (
+            f"the teacher's {what} for {self._distinct_epochs} views would take "
+            f"{_size(self.nbytes)}"
+        )
         cure = "set fewer views, or views: null to ask the teacher in every epoch."
         if self._settings.dtype == "float32":
             cure = f"set cache: {{dtype: float16}}, {cure}"
         if self.nbytes > self._settings.most_mib << 20:
             limit = _size(self._settings.most_mib << 20)
             raise StageError(f"{subject} of disk; the limit cache.most_mib is {limit}: {cure}")
-        missing = sum(view not in self._store for view in range(self._count)) * self._view_bytes
+        missing = sum(seed not in self._arrays for seed in range(self._distinct_epochs))
         free = _free_bytes(self._root, self._folder)
-        if missing > free:
+        if missing * self._epoch_bytes > free:
             raise StorageError(f"{subject}, and {self._root} has {_size(free)} free: {cure}")
 
-    def forget_others(self) -> None:
-        """Remove answers of other teachers or to other data, so that they never pile up."""
+    def remove_others(self) -> None:
+        """Remove what was cached for other teachers or data, so that it never piles up."""
         for other in _others(self._root, self._folder):
             shutil.rmtree(other, ignore_errors=True)
 
-    def __call__(self, batch: Batch) -> Answer:
-        """The answer to a batch of one of the views.
+    def __call__(self, batch: Batch) -> ModelOutputs:
+        """The teacher's outputs for a batch of one of the seeded epochs.
+
+        They are computed for all batches of its epoch where they are not cached, or are damaged.
 
         Raises:
-            StageError: answers that are not usable.
-            StorageError: the disk refused.
+            DataError: the data differ when the same epoch seed is used again.
+            StageError: outputs that cannot be cached.
+            StorageError: they could not be written.
         """
-        mark, report = _mark(batch.inputs), self._scene.context.report
-        kept: Mapping[str, Array] | None = None
+        checksum, report = _batch_checksum(batch.inputs), self._context.stage.report
+        arrays: Mapping[str, Array] | None = None
         try:
-            kept = self._store.read(batch.view, batch.index, mark)
+            arrays = self._arrays.read(batch.epoch_seed, batch.index, checksum)
         except DataError as damage:
-            text = f"{str(damage).rstrip('.')}; the teacher is asked again about this view."
+            text = f"{str(damage).rstrip('.')}; the teacher's outputs are computed again."
             report({"event": "warning", "text": text})
-        if kept is None:
-            report({"event": "teacher", "view": batch.view + 1, "views": self._count})
-            self._store.write(batch.view, self._answers(batch))
-            kept = self._just_written(batch, mark)
+        if arrays is None:
+            view, views = batch.epoch_seed + 1, self._distinct_epochs
+            report({"event": "teacher", "view": view, "views": views})
+            self._arrays.write(batch.epoch_seed, self._computed(batch))
+            arrays = self._read_back(batch, checksum)
         device = device_of(batch.inputs)
         tensors = {
             name: torch.from_numpy(array).to(device, self._dtypes[name])
-            for name, array in kept.items()
+            for name, array in arrays.items()
         }
-        nothing = torch.empty(len(next(iter(kept.values()))), 0, device=device)
-        outputs = tensors.pop(_OUTPUTS, nothing)
-        return Answer(outputs, dict(zip(self._features, tensors.values(), strict=True)))
+        no_outputs = torch.empty(len(next(iter(arrays.values()))), 0, device=device)
+        outputs = tensors.pop(_OUTPUTS, no_outputs)
+        return ModelOutputs(outputs, dict(zip(self._features, tensors.values(), strict=True)))
 
-    def _just_written(self, batch: Batch, mark: str) -> Mapping[str, Array]:
+    def _read_back(self, batch: Batch, checksum: str) -> Mapping[str, Array]:
         try:
-            kept = self._store.read(batch.view, batch.index, mark)
+            arrays = self._arrays.read(batch.epoch_seed, batch.index, checksum)
         except DataError as error:
             raise DataError(
-                f"the training data of task {self._scene.context.task.name!r} are other ones when "
-                "the same view is asked for again, so that teacher and student would not see the "
-                "same: all randomness must come from the generator that `augment` is given; or "
-                "set views: null."
+                f"the training data of task {self._context.stage.task.name!r} are other ones when "
+                "the same view is read again, so that teacher and student would not see the same: "
+                "all randomness must come from the generator that `augment` is given; or set "
+                "views: null."
             ) from error
-        assert kept is not None
-        return kept
+        assert arrays is not None
+        return arrays
 
     @property
-    def _view_bytes(self) -> int:
-        return sum(self._views.rows()) * sum(form.nbytes for form in self._forms.values())
+    def _epoch_bytes(self) -> int:
+        return sum(self._data.batch_sizes()) * sum(spec.nbytes for spec in self._specs.values())
 
-    def _answers(self, like: Batch) -> Iterator[tuple[str, dict[str, Array]]]:
-        for batch in self._views.batches(like.view):
+    def _computed(self, like: Batch) -> Iterator[tuple[str, dict[str, Array]]]:
+        """Checksum and arrays of every batch of the epoch that ``like`` is of."""
+        for batch in self._data.batches(like.epoch_seed):
             shown = _laid_out(batch, like)
-            answer = ask(self._teacher, shown, self._question)
-            arrays = {name: self._array(name, tensor) for name, tensor in self._named(answer)}
-            yield _mark(shown.inputs), arrays
+            outputs = teacher_forward(self._teacher, shown, self._required)
+            arrays = {name: self._array(name, tensor) for name, tensor in self._named(outputs)}
+            yield _batch_checksum(shown.inputs), arrays
 
-    def _named(self, answer: Answer) -> Iterator[tuple[str, Tensor]]:
-        if self._question.outputs:
-            yield _OUTPUTS, answer.outputs
+    def _named(self, outputs: ModelOutputs) -> Iterator[tuple[str, Tensor]]:
+        if self._required.outputs:
+            yield _OUTPUTS, outputs.outputs
         # Features are numbered: their names may hold what a file's may not.
         for number, name in enumerate(self._features):
-            if name not in answer.features:
+            if name not in outputs.features:
                 raise StageError(
                     f"the teacher's layer {name!r} did not run for some batch, so that its "
-                    "features cannot be kept; set views: null to ask it in every epoch."
+                    "features cannot be cached; set views: null to ask the teacher in every epoch."
                 )
-            yield f"feature-{number}", answer.features[name]
+            yield f"feature-{number}", outputs.features[name]
 
-    def _kept_as(self, tensor: Tensor) -> str:
-        # Whole numbers, such as tokens, are not to be rounded.
-        return self._settings.dtype if tensor.is_floating_point() else _WHOLE
+    def _dtype_on_disk(self, tensor: Tensor) -> str:
+        # Integers, such as tokens, must not be rounded.
+        return self._settings.dtype if tensor.is_floating_point() else _INTEGER
 
     def _array(self, name: str, tensor: Tensor) -> Array:
-        if tuple(tensor.shape[1:]) != self._forms[name].shape:
+        if tuple(tensor.shape[1:]) != self._specs[name].shape:
             raise StageError(
-                f"the teacher's {name} are {self._forms[name].shape} for one sample and "
-                f"{tuple(tensor.shape[1:])} for another, which cannot be kept; set views: null to "
-                "ask it in every epoch."
+                f"the teacher's {name} are {self._specs[name].shape} for one sample and "
+                f"{tuple(tensor.shape[1:])} for another, which cannot be cached; set views: null "
+                "to ask the teacher in every epoch."
             )
-        if self._forms[name].dtype == _WHOLE:
-            return tensor.detach().cpu().numpy().astype(_WHOLE)
+        if self._specs[name].dtype == _INTEGER:
+            return tensor.detach().cpu().numpy().astype(_INTEGER)
         values = tensor.detach().to("cpu", torch.float32)
         if self._settings.dtype == "float16" and values.numel():
             largest = float(values.abs().max())
@@ -237,30 +256,30 @@ class TeacherMemory:
                 )
         return values.numpy().astype(self._settings.dtype)
 
-    def _key(self, example: Answer) -> str:
-        """Of all that the answers depend on; the data themselves are compared by marks."""
+    def _key(self, example: ModelOutputs) -> str:
+        """Identifies all that the outputs depend on; data are compared by checksums of batches."""
         digest = hashlib.blake2b(digest_size=16)
-        views = self._views
+        data = self._data
         facts = {
             "teacher": identity_of(self._teacher),
             "features": list(self._features),
-            "forms": {name: [form.shape, form.dtype] for name, form in self._forms.items()},
-            "content": self._scene.context.content,
-            "rows": views.rows(),
-            "seed": views.seed,
-            "augment": views.augment is not None,
-            "mix": None if views.mix is None else [views.mix.kind, views.mix.alpha],
+            "specs": {name: [spec.shape, spec.dtype] for name, spec in self._specs.items()},
+            "content": self._context.stage.content,
+            "batch_sizes": data.batch_sizes(),
+            "seed": data.seed,
+            "augment": data.augment is not None,
+            "mix": None if data.mix is None else [data.mix.kind, data.mix.alpha],
             "torch": torch.__version__,
         }
         digest.update(json.dumps(facts, sort_keys=True).encode())
-        # Of a callable, what it says is all that is known of it.
+        # Of a callable, its outputs are all that is known.
         for _, tensor in self._named(example):
             digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
 def _laid_out(batch: Batch, like: Batch) -> Batch:
-    """The batch as the training loop lays out ``like``: same device, same order in memory."""
+    """The batch as the training loop lays out ``like``: same device, same memory format."""
     inputs, wanted = to_device(batch.inputs, device_of(like.inputs)), like.inputs
     layout = torch.contiguous_format
     if isinstance(wanted, Tensor) and wanted.dim() == 4:
@@ -269,33 +288,34 @@ def _laid_out(batch: Batch, like: Batch) -> Batch:
     return replace(batch, inputs=laid_out(inputs, layout))
 
 
-def _mark(inputs: Inputs) -> str:
-    """Of a few values of every sample, as they are shown to both nets."""
+def _batch_checksum(inputs: Inputs) -> str:
+    """16 hex digits of a few values of every sample, as both nets are given them."""
     digest = hashlib.blake2b(digest_size=8)
     tensors = inputs if isinstance(inputs, dict) else {"": inputs}
     for name, tensor in sorted(tensors.items()):
-        seen: Any = tensor
+        values: Any = tensor
         if tensor.dim() > 1:
-            seen = tensor[_marked_places(tensor.shape[1:])]
+            values = tensor[_checked_places(tensor.shape[1:])]
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(seen.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 @lru_cache(maxsize=64)
-def _marked_places(sample: tuple[int, ...]) -> tuple[Any, ...]:
+def _checked_places(sample: tuple[int, ...]) -> tuple[Any, ...]:
     """An index of a few values of every sample of that shape."""
-    places = np.linspace(0, math.prod(sample) - 1, _MARKED_VALUES).astype(np.int64)
+    places = np.linspace(0, math.prod(sample) - 1, _CHECKED_VALUES).astype(np.int64)
     # By coordinates: flattening would copy a batch whose channels are last.
     coordinates = np.unravel_index(np.unique(places), sample)
     return (slice(None), *(torch.from_numpy(one) for one in coordinates))
 
 
-def _root_of(workdir: Path, views: Views) -> Path:
-    """Each process has its own part of every batch, and looks after its own answers."""
-    part, count = views.part
+def _root_of(workdir: Path, data: SeededEpochs) -> Path:
+    """Each process computes, and caches, its own part of every batch."""
     folder = workdir / "answers"
-    return folder if count == 1 else folder / f"part-{part + 1}-of-{count}"
+    if data.world_size == 1:
+        return folder
+    return folder / f"part-{data.rank + 1}-of-{data.world_size}"
 
 
 def _others(root: Path, own: Path) -> list[Path]:
@@ -303,7 +323,7 @@ def _others(root: Path, own: Path) -> list[Path]:
 
 
 def _free_bytes(root: Path, own: Path) -> int:
-    """What the disk has, once answers that are of no use any more are gone."""
+    """What the disk has free, once outputs that are not used any more are removed."""
     place = root
     while not place.exists():
         place = place.parent

@@ -20,7 +20,7 @@ from compress.running.ranks import tell_candidate, tell_stage
 from compress.running.results import Found, StageResult
 from compress.running.state import RunState
 from compress.stage import Context, Effect, Stage, carry_out
-from compress.training.distributed import ALONE
+from compress.training.distributed import SINGLE_PROCESS
 
 __all__ = ["advance", "check_effects", "check_rest"]
 
@@ -181,4 +181,4 @@ def check_rest(run: RunState, index: int) -> None:
     """
     if not run.is_rehearsed:
         run.is_rehearsed = True
-        rehearsed(run.job, replace(run.progress, processes=ALONE), index)
+        rehearsed(run.job, replace(run.progress, processes=SINGLE_PROCESS), index)

@@ -17,7 +17,7 @@ from compress.running.job import Job, Progress, context_of, labels_of, located
 from compress.running.preflight import preflight
 from compress.stage import carry_out
 from compress.training.data import head
-from compress.training.distributed import ALONE
+from compress.training.distributed import SINGLE_PROCESS
 from compress.training.loop import isolated
 
 __all__ = ["Forecast", "StageForecast", "forecast", "rehearsed"]
@@ -75,7 +75,7 @@ def forecast(job: Job) -> Forecast:
         found = preflight(job)
     job.candidate.validate()
     lines = [_line(0, "input", "the model that comes in", job.candidate, [])]
-    lines += rehearsed(job, Progress.at_the_start(job, ALONE), 1)
+    lines += rehearsed(job, Progress.at_the_start(job, SINGLE_PROCESS), 1)
     return Forecast(
         stages=tuple(lines),
         measuring_s=_MEASURE_S[job.mode] * len(lines) * len(job.targets),

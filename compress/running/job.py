@@ -26,7 +26,7 @@ from compress.running.keys import Dependencies, Lineage, of_stage, seed_of
 from compress.stage import Context, Stage, Teacher, unique_name
 from compress.task import Task
 from compress.training.checkpoint import Checkpoint
-from compress.training.distributed import ALONE, Processes
+from compress.training.distributed import SINGLE_PROCESS, Processes
 
 __all__ = [
     "Job",
@@ -114,7 +114,7 @@ class Progress:
     candidate: Candidate
     teacher: Candidate
     origin: Candidate
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
 
     @classmethod
     def at_the_start(cls, job: Job, processes: Processes) -> Progress:
@@ -129,7 +129,7 @@ class Progress:
             content,
             job.references,
             seed=seed_of(job.seed, index),
-            processes=self.processes.count if trains(job.stages[index - 1]) else 1,
+            processes=self.processes.world_size if trains(job.stages[index - 1]) else 1,
         )
 
     def context(
@@ -142,7 +142,7 @@ class Progress:
             context,
             checkpoint=Checkpoint(context.workdir / "checkpoint", work.key),
             content=work.answers,
-            processes=self.processes if trains(job.stages[index - 1]) else ALONE,
+            processes=self.processes if trains(job.stages[index - 1]) else SINGLE_PROCESS,
         )
 
     def advance(self, stage: Stage, after: Candidate) -> None:

@@ -45,7 +45,7 @@ def run(job: Job, *, fresh: bool = False) -> Record:
         CompressError: lowering or measuring failed; the rows before are on disk.
     """
     processes = join()
-    if not processes.is_first:
+    if not processes.is_rank_zero:
         return follow(job, processes)
     record, problem = None, "it was interrupted"
     try:

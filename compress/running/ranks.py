@@ -36,10 +36,10 @@ def tell_stage(processes: Processes, index: int, work: Work) -> None:
 
 def tell_candidate(processes: Processes, index: int, folder: Path) -> None:
     """Give the others the candidate of row ``index``, which is saved in ``folder``."""
-    if processes.count > 1:
+    if processes.world_size > 1:
         _tell(processes, {"do": "candidate", "index": index})
         for name in FILES:
-            processes.share((folder / name).read_bytes())
+            processes.broadcast((folder / name).read_bytes())
 
 
 def tell_end(processes: Processes, record: Record | None, error: str) -> None:
@@ -59,7 +59,7 @@ def follow(job: Job, processes: Processes) -> Record:
     progress, failure = Progress.at_the_start(job, processes), None
     while True:
         try:
-            order = json.loads(processes.share(limit=_GRACE if failure else None))
+            order = json.loads(processes.broadcast(timeout=_GRACE if failure else None))
         except ProcessError:
             raise failure or ProcessError(_GONE) from None
         if order["do"] == "end":
@@ -87,7 +87,7 @@ _GONE = (
 def _receive(job: Job, progress: Progress, index: int) -> None:
     with scratch() as folder:
         for name in FILES:
-            (Path(folder) / name).write_bytes(progress.processes.share())
+            (Path(folder) / name).write_bytes(progress.processes.broadcast())
         after = load_candidate(job, Path(folder), progress.candidate)
     if index == 0:
         progress.candidate = progress.teacher = progress.origin = after
@@ -96,4 +96,4 @@ def _receive(job: Job, progress: Progress, index: int) -> None:
 
 
 def _tell(processes: Processes, order: Mapping[str, Any]) -> None:
-    processes.share(json.dumps(order).encode())
+    processes.broadcast(json.dumps(order).encode())

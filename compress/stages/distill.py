@@ -16,8 +16,9 @@ from compress.modules.parametrizations import plain
 from compress.pruning.depth import keep_blocks
 from compress.quantization.fakequant import layers_with_formats
 from compress.stage import Context, Effect, Stage
-from compress.stages.dry_run import rehearse_losses
-from compress.stages.fit import Training, fit, supervision_of
+from compress.stages.dry_run import dry_run_losses
+from compress.stages.fit import fit, supervision_of
+from compress.stages.training_settings import Training
 from compress.training.supervision import has_a_label
 
 __all__ = ["DistillStage"]
@@ -28,8 +29,8 @@ class DistillStage(Training, Stage):
 
     ``student: self`` lets the present model learn, which is how a pruned or quantized model is
     brought back. ``student: {layers: [0, 2, 5]}`` starts from some blocks of the present model. A
-    new student takes over declared formats where its layers match the patterns; promises about
-    zeros are of the old weights and end with them.
+    new student takes over declared formats where its layers match the patterns; zeros that had to
+    be kept are of the old weights and end with them.
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset(Effect)
@@ -45,22 +46,22 @@ class DistillStage(Training, Stage):
 
     @field_validator("losses")
     @classmethod
-    def _asks_the_teacher(
+    def _needs_the_teacher(
         cls, losses: tuple[LossSettings, ...] | None
     ) -> tuple[LossSettings, ...] | None:
-        if losses is not None and not any(loss.asks_teacher for loss in losses):
-            raise ValueError("no loss asks the teacher; add one such as response, or use train")
+        if losses is not None and not any(loss.needs_teacher for loss in losses):
+            raise ValueError("no loss needs the teacher; add one such as response, or use train")
         return losses
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
-        """The trained student."""
-        student, losses = self._lessons(self._enter(candidate, context), context)
+        """The trained student, with a note that names the losses where they are the default."""
+        student, losses = self._with_losses(self._student_of(candidate, context), context)
         return fit(student, context, self, losses, build_teacher(self.teacher, context))
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """The untrained student, once teacher and student are seen to fit together."""
-        student, losses = self._lessons(self._enter(candidate, context), context)
-        rehearse_losses(student, context, self, losses, build_teacher(self.teacher, context))
+        """The untrained student, after a dry run of all losses."""
+        student, losses = self._with_losses(self._student_of(candidate, context), context)
+        dry_run_losses(student, context, self, losses, build_teacher(self.teacher, context))
         return student
 
     def explain(self) -> str:
@@ -68,28 +69,28 @@ class DistillStage(Training, Stage):
         who = "the present model" if self.student == "self" else f"a new {self.student.words}"
         how = ""
         if self.losses is not None:
-            how = f" with {', '.join(loss.words for loss in self.losses)}"
+            how = f" with {', '.join(loss.description for loss in self.losses)}"
         return f"distill into {who} for {self.epochs} epoch{'s' * (self.epochs > 1)}{how}"
 
     def epochs_of_training(self) -> int:
         """Passes over the training data."""
         return self.epochs
 
-    def _lessons(
+    def _with_losses(
         self, student: Candidate, context: Context
     ) -> tuple[Candidate, Sequence[LossSettings]]:
-        """The losses; where they are the default, the student has a note that says which."""
+        """The student and its losses; it has a note that names them where they are the default."""
         if self.losses is not None:
             return student, self.losses
         supervision = supervision_of(student, context)
         kind = supervision.told_kind()
         labeled = has_a_label(context.task.train, supervision)
         losses = default_losses(kind, supervision.outputs, labeled=labeled)
-        words = " and ".join(loss.words for loss in losses)
+        words = " and ".join(loss.description for loss in losses)
         note = f"losses by default, for outputs that are {kind}: {words}"
         return replace(student, notes=(*student.notes, note)), losses
 
-    def _enter(self, candidate: Candidate, context: Context) -> Candidate:
+    def _student_of(self, candidate: Candidate, context: Context) -> Candidate:
         if self.student == "self":
             return candidate.fork()
         folded: list[str] = []
@@ -110,7 +111,7 @@ class DistillStage(Training, Stage):
             *(f"formats for {pattern!r} end here: no such layer" for pattern in dropped),
         ]
         if candidate.invariants:
-            notes.append("promised zeros end here: the new student has weights of its own")
+            notes.append("kept zeros end here: the new student has weights of its own")
         return replace(
             candidate,
             module=module,

@@ -1,4 +1,4 @@
-"""Rehearsal: what a training would fail with, and about how long it would take."""
+"""A dry run of a training: what it would fail with, and about how long it would take."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from typing import TypeVar
 import torch
 
 from compress.candidate import Candidate
-from compress.distillation.context import Question, Scene, ask
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import RequiredOutputs, teacher_forward
 from compress.distillation.losses import LossSettings
-from compress.distillation.objective import Weighted, WeightedSum, weighted
-from compress.distillation.teacher_cache import TeacherMemory
+from compress.distillation.objective import WeightedLoss, WeightedSum, weighted_losses
+from compress.distillation.teacher_cache import TeacherCache
 from compress.modules.memory_format import arrange, laid_out, layout_of
 from compress.quantization.fakequant import simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
-from compress.stages.fit import Training, check_losses, scene_of
-from compress.training.data import Views
+from compress.stages.fit import distillation_context
+from compress.stages.loss_checks import check_losses
+from compress.stages.training_settings import Training
+from compress.training.data import SeededEpochs
 from compress.training.optim import make_optimizer
 from compress.training.rng import isolated
 
-__all__ = ["rehearse_losses"]
+__all__ = ["dry_run_losses"]
 
-# Of a loss that is about another text in some steps only, more than one call has to be seen.
+# A loss may be on a generated text in some steps only: more than one call has to be timed.
 _TIMED_CALLS = 2
 # On digits, after 27 steps a small residual net is right for two thirds of what it will be, after
 # 90 for nearly all (benchmarks/defaults.py).
@@ -32,32 +35,33 @@ _FEW_STEPS = 50
 _T = TypeVar("_T")
 
 
-def rehearse_losses(
+def dry_run_losses(
     candidate: Candidate,
     context: Context,
     training: Training,
     losses: Sequence[LossSettings],
     teacher: Teacher | None,
 ) -> None:
-    """Work out every loss once, on two samples: what does not fit is found before the training.
+    """Compute every loss once, on two samples, so that errors come before the training.
 
-    Reports what the teacher's answers will take on disk, and how long the training will about take.
+    Reports the size of the teacher's cached outputs, and about how long the training will take.
+    Arguments are those of :func:`compress.stages.fit.fit`.
 
     Raises:
-        CompressError: what :func:`fit` would fail with.
+        CompressError: what ``fit`` would fail with.
     """
-    scene = scene_of(candidate, context, losses, teacher)
-    check_losses(losses, scene, training)
+    distillation = distillation_context(candidate, context, losses, teacher)
+    check_losses(losses, distillation, training)
     with isolated(context.seed):
-        made = weighted(losses, scene, training.epochs)
-        terms = [scene.tried(one.name, one.term) for one in made]
-        views, kept = training.data(context), training.repeated_views
-        if kept is not None and any(loss.asks_teacher for loss in losses):
-            memory = TeacherMemory(scene, terms, views, kept, training.cache)
-            memory.check_room()
-            context.report({"event": "answers", "bytes": memory.nbytes})
-        _warn_of_few_steps(len(views) * training.epochs, context)
-        seconds = _seconds(candidate, training, made, scene, views)
+        weighted = weighted_losses(losses, distillation, training.epochs)
+        functions = [distillation.dry_run(one.name, one.function) for one in weighted]
+        data, distinct = training.data(context), training.repeated_epochs
+        if distinct is not None and any(loss.needs_teacher for loss in losses):
+            cache = TeacherCache(distillation, functions, data, distinct, training.cache)
+            cache.check_room()
+            context.report({"event": "answers", "bytes": cache.nbytes})
+        _warn_of_few_steps(len(data) * training.epochs, context)
+        seconds = _seconds(candidate, training, weighted, distillation, data)
         context.report({"event": "pace", "seconds": seconds})
 
 
@@ -73,25 +77,27 @@ def _warn_of_few_steps(steps: int, context: Context) -> None:
 def _seconds(
     candidate: Candidate,
     training: Training,
-    made: Sequence[Weighted],
-    scene: Scene,
-    views: Views,
+    weighted: Sequence[WeightedLoss],
+    distillation: DistillationContext,
+    data: SeededEpochs,
 ) -> float:
-    """How long the training will about take, from trying its first batch; validation is left out.
+    """About how long the training will take, from timing its first batch; without validation.
 
-    The batch is as the loop has it: augmented, in the layout of the module, its formats simulated.
+    The batch is as the loop has it: augmented, in the memory format of the module, with its formats
+    simulated.
     """
     student = candidate.fork().module
     layout = layout_of(student, candidate.example)
     arrange(student.train(), layout)
-    first = next(iter(views.batches(0)))
+    first = next(iter(data.batches(0)))
     batch = replace(first, inputs=laid_out(first.inputs, layout))
     optimizer = make_optimizer(list(student.parameters()), training.optimization())
-    teacher, question = scene.teacher, Question.of(one.term for one in made)
-    answer, answer_s = None, 0.0
-    if teacher is not None and not question.is_empty:
-        answer, answer_s = _timed(lambda: ask(teacher, batch, question))
-    objective = WeightedSum(student, made, None if answer is None else lambda _: answer)
+    teacher = distillation.teacher
+    required = RequiredOutputs.of(one.function for one in weighted)
+    taught, teacher_s = None, 0.0
+    if teacher is not None and not required.is_empty:
+        taught, teacher_s = _timed(lambda: teacher_forward(teacher, batch, required))
+    objective = WeightedSum(student, weighted, None if taught is None else lambda _: taught)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -99,14 +105,14 @@ def _seconds(
         optimizer.step()
 
     formats = formats_of(candidate)
-    with simulate(student, formats, ranges_of(candidate.module, formats, scene.context.task)):
+    with simulate(student, formats, ranges_of(candidate.module, formats, distillation.stage.task)):
         _, step_s = _timed(step)
-    asked = training.repeated_views or training.epochs
-    return len(views) * (training.epochs * step_s + asked * answer_s)
+    teacher_epochs = training.repeated_epochs or training.epochs
+    return len(data) * (training.epochs * step_s + teacher_epochs * teacher_s)
 
 
 def _timed(work: Callable[[], _T]) -> tuple[_T, float]:
-    """What the work gives, and how long it takes once memory and kernels are planned."""
+    """The result of ``work``, and its seconds once memory and kernels are planned."""
     work()
     start = time.perf_counter()
     results = [work() for _ in range(_TIMED_CALLS)]

@@ -24,8 +24,9 @@ from compress.pruning.invariants import Invariant, KeepZeros
 from compress.pruning.sparsity import magnitude_masks, pattern_masks, zero_tensors
 from compress.quantization.fakequant import effective, quantizable_layers, simulate
 from compress.stage import Context, Effect, Stage, Teacher, formats_of, ranges_of
-from compress.stages.dry_run import rehearse_losses
-from compress.stages.fit import Training, fit, supervision_of
+from compress.stages.dry_run import dry_run_losses
+from compress.stages.fit import fit, supervision_of
+from compress.stages.training_settings import Training
 from compress.training.data import read
 from compress.training.loop import isolated
 from compress.training.supervision import Supervision, has_a_label
@@ -119,7 +120,7 @@ class PruneStage(Stage):
         pruned = self.model_copy(update={"importance": data_free})._removed(candidate, context)
         if self.finetune is not None:
             lessons = _lessons(self.finetune, pruned, context)
-            rehearse_losses(pruned, context, self.finetune, *lessons)
+            dry_run_losses(pruned, context, self.finetune, *lessons)
         return pruned
 
     def explain(self) -> str:

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 from compress.candidate import Candidate
 from compress.distillation.losses import LabelLoss
 from compress.stage import Context, Effect, Stage
-from compress.stages.dry_run import rehearse_losses
-from compress.stages.fit import Training, fit
+from compress.stages.dry_run import dry_run_losses
+from compress.stages.fit import fit
+from compress.stages.training_settings import Training
 
 __all__ = ["TrainStage"]
 
@@ -26,7 +27,7 @@ class TrainStage(Training, Stage):
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate as it is, once its labels and its loss are seen to fit."""
-        rehearse_losses(candidate, context, self, [LabelLoss()], teacher=None)
+        dry_run_losses(candidate, context, self, [LabelLoss()], teacher=None)
         return candidate
 
     def explain(self) -> str:

@@ -1,7 +1,7 @@
-"""Checkpoints: an unfinished training in one file, from which it goes on bit for bit.
+"""Checkpoints: an unfinished training in one file, from which it resumes bit for bit.
 
-The file is safetensors, with the rest as JSON in its header; there is no pickle. A key says what
-the training depends on, and a checksum whether the file is what was written.
+The file is safetensors, with all that is not a tensor as JSON in its header; there is no pickle. A
+key identifies all that the training depends on, and a checksum shows damage.
 """
 
 from __future__ import annotations
@@ -24,20 +24,25 @@ from compress.errors import CheckpointError
 from compress.io.atomic import write_atomically
 from compress.io.files import memory_bytes, named, read_bounded
 
-__all__ = ["Checkpoint", "Saved", "pack", "unpack"]
+__all__ = ["Checkpoint", "CheckpointContent", "pack", "unpack"]
 
 _LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What a checkpoint holds: tensors by name, and plain JSON values."""
+class CheckpointContent:
+    """What a checkpoint holds.
+
+    Args:
+        tensors: by name.
+        facts: plain JSON values by name.
+    """
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin so, without it."""
+        """The tensors whose names begin with ``prefix``, by the rest of their names."""
         return {
             name.removeprefix(prefix): tensor
             for name, tensor in self.tensors.items()
@@ -47,11 +52,11 @@ class Saved:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A place for the latest checkpoint of one stage, and no other.
+    """Where the latest checkpoint of one stage is kept.
 
     Args:
-        folder: which is the checkpoint's own.
-        key: identifies everything that the training depends on.
+        folder: holds nothing else.
+        key: identifies all that the training depends on.
     """
 
     folder: Path
@@ -63,17 +68,17 @@ class Checkpoint:
         return self.folder / "checkpoint.safetensors"
 
     def within(self, *facts: object) -> Checkpoint:
-        """The same place for a training that depends on more."""
+        """The same folder with a key that depends on ``facts``, JSON values, as well."""
         text = json.dumps([self.key, *facts], default=str)
         return replace(self, key=hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
 
-    def write(self, saved: Saved) -> None:
-        """Replace what was there in one step.
+    def write(self, content: CheckpointContent) -> None:
+        """Replace the file by ``content``, atomically.
 
         Raises:
-            StorageError: the disk refused; the checkpoint before is intact.
+            StorageError: it could not be written; the checkpoint before is intact.
         """
-        write_atomically(self.path, pack(saved.tensors, {**saved.facts, "key": self.key}))
+        write_atomically(self.path, pack(content.tensors, {**content.facts, "key": self.key}))
 
     def read(self) -> bytes:
         """The content of the file; empty where there is none, or one of another training.
@@ -82,7 +87,7 @@ class Checkpoint:
             CheckpointError: the file is damaged, or no file.
         """
         with contextlib.suppress(OSError):
-            # What a process that was killed while it wrote has left.
+            # Left by a process that was killed while it wrote.
             for part in self.folder.glob(f".{self.path.name}.*.part"):
                 part.unlink()
         if not os.path.lexists(self.path):
@@ -97,13 +102,13 @@ class Checkpoint:
         if not content:
             return b""
         try:
-            saved = unpack(content)
+            facts = unpack(content).facts
         except ValueError as error:
             raise CheckpointError(
                 f"{self.path}: the checkpoint is damaged ({error}) and is not used; the training "
                 "starts over."
             ) from error
-        return content if saved.facts.get("key") == self.key else b""
+        return content if facts.get("key") == self.key else b""
 
     def remove(self) -> None:
         """Remove the file and its folder, if they are there."""
@@ -111,7 +116,12 @@ class Checkpoint:
 
 
 def pack(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
-    """A safetensors file with ``facts`` as JSON in its header, and a checksum over all of it."""
+    """The bytes of a safetensors file with ``facts`` as JSON in its header, and a checksum.
+
+    Args:
+        tensors: by name, on any device.
+        facts: plain JSON values.
+    """
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -119,11 +129,11 @@ def pack(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     return save(plain, {"facts": text, "checksum": _checksum(plain, text)})
 
 
-def unpack(content: bytes) -> Saved:
-    """What :func:`pack` has packed.
+def unpack(content: bytes) -> CheckpointContent:
+    """Read what :func:`pack` returned.
 
     Raises:
-        ValueError: the content is another.
+        ValueError: the bytes are damaged, or were written by something else.
     """
     from safetensors.torch import load
 
@@ -136,7 +146,7 @@ def unpack(content: bytes) -> Saved:
         raise ValueError(named(error)) from error
     if checksum != _checksum(tensors, facts):
         raise ValueError("its checksum differs")
-    return Saved(tensors, json.loads(facts))
+    return CheckpointContent(tensors, json.loads(facts))
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -1,10 +1,9 @@
 """Batches: how training and calibration read a task's data sets.
 
-Training goes through *views*. A view is one seeded shuffling, augmentation and mixing of the whole
-data set, cut into batches; asking for the same view again gives the same batches bit for bit. That
-is what lets a teacher's outputs be computed once per view and re-used, with teacher and student
-always looking at the same crop (Beyer et al. 2022, "Knowledge distillation: a good teacher is
-patient and consistent").
+Training reads *seeded epochs*. An epoch seed fixes one shuffling, augmentation and mixing of the
+whole data set, cut into batches: the same seed gives the same batches bit for bit. So a teacher's
+outputs can be computed once per seed and re-used, with teacher and student always looking at the
+same crop (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent").
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from compress.modules.inputs import Inputs
 from compress.task import Augment, Dataset
 from compress.training.mixup import Mix
 
-__all__ = ["Batch", "Views", "head", "is_labeled", "read", "spread"]
+__all__ = ["Batch", "SeededEpochs", "head", "is_labeled", "read", "spread"]
 
 _SAMPLE = (
     "a sample is an input or (input, label), where an input is a tensor or a dictionary of tensors "
@@ -38,95 +37,134 @@ _MIXING = 1
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch, or one process's part of it.
+    """One batch, or this process's part of a global batch.
 
-    ``view`` and ``index``, its place in the view, identify its content, for one part. ``weight`` is
-    its share of the mean over the whole batch, which has ``whole`` samples. Where samples are
-    mixed, ``labels`` count by ``share`` and ``partners``, the labels of what was mixed in, by the
-    rest.
+    Args:
+        epoch_seed: with ``index`` it identifies the content, for one rank.
+        index: place of the batch in its seeded epoch.
+        inputs: one tensor, or tensors by name, with samples on axis 0.
+        labels: ``(n, ...)``; ``None`` where the data set has none.
+        weight: of this part in the mean over the global batch.
+        global_size: samples of the global batch, over all ranks.
+        mixed_targets: labels of the samples that were mixed in, like ``labels``; ``None`` where
+            nothing was mixed or the labels were mixed themselves.
+        lam: weight of ``labels`` in a loss on labels; ``mixed_targets`` have ``1 - lam``.
     """
 
-    view: int
+    epoch_seed: int
     index: int
     inputs: Inputs
     labels: Tensor | None
     weight: float = 1.0
-    whole: int = 0
-    partners: Tensor | None = None
-    share: float = 1.0
+    global_size: int = 0
+    mixed_targets: Tensor | None = None
+    lam: float = 1.0
 
 
 @dataclass(frozen=True)
-class Views:
-    """Seeded views of a data set; see the module's docstring.
+class SeededEpochs:
+    """Seeded epochs of a data set; see the module's docstring.
 
-    Batches are of one size to one sample, and of ``batch_size`` at most: the rest of a division is
-    spread over all of them, since a last batch of a sample or two is nothing that a norm over a
-    batch can take.
+    Batches differ in size by one sample at most: the remainder of the division is spread over all
+    of them, since a batch norm cannot use a last batch of one or two samples. Of every global batch
+    each rank gets a part; parts differ by one sample at most, and a global batch with fewer than
+    two samples for each rank is given to all ranks in full.
 
-    ``part`` is which part of every batch to give, and of how many. Parts are equal to one sample; a
-    batch that has not two samples for each is given whole to all.
+    Args:
+        dataset: what is read.
+        batch_size: the largest global batch.
+        seed: of shuffling, augmentation and mixing.
+        augment: changes the inputs of a batch; ``None`` leaves them.
+        rank: whose part to give.
+        world_size: number of ranks.
+        mix: mixes the samples of a batch; ``None`` leaves them.
     """
 
     dataset: Dataset
     batch_size: int
     seed: int
     augment: Augment | None = None
-    part: tuple[int, int] = (0, 1)
+    rank: int = 0
+    world_size: int = 1
     mix: Mix | None = None
 
     def __len__(self) -> int:
+        """Batches in an epoch."""
         return math.ceil(len(self.dataset) / self.batch_size)
 
-    def rows(self) -> list[int]:
-        """How many samples each batch of a view has, in this part of it."""
+    def batch_sizes(self) -> list[int]:
+        """How many samples of each batch, by its index, this rank gets."""
         chunks = torch.tensor_split(torch.arange(len(self.dataset)), len(self))
-        return [len(self._part(chunk)) for chunk in chunks]
+        return [len(self._local(chunk)) for chunk in chunks]
 
-    def batches(self, view: int, order_seed: int | None = None) -> Iterator[Batch]:
-        """The batches of ``view``, the same at every call; ``order_seed`` sets their order."""
-        shuffled = torch.randperm(len(self.dataset), generator=_generator(self.seed, view))
+    def batches(self, epoch_seed: int, order_seed: int | None = None) -> Iterator[Batch]:
+        """The batches of one seeded epoch, the same at every call.
+
+        Args:
+            epoch_seed: fixes the content of every batch.
+            order_seed: fixes the order in which batches come; ``None`` for that of their indices.
+
+        Raises:
+            DataError: inputs that cannot be augmented or mixed, or samples that make no batch.
+        """
+        shuffled = torch.randperm(len(self.dataset), generator=_generator(self.seed, epoch_seed))
         chunks = torch.tensor_split(shuffled, len(self))
         order = list(range(len(chunks)))
         if order_seed is not None:
             generator = _generator(self.seed, order_seed + 1_000_003)
             order = torch.randperm(len(chunks), generator=generator).tolist()
-        parts = [self._part(chunks[i]) for i in order]
-        loader = _loader(self.dataset, [part.tolist() for part in parts])
-        for index, part, (inputs, labels) in zip(order, parts, loader, strict=True):
-            whole = len(chunks[index])
-            is_part = len(part) < whole
-            seeds = (index, self.part[0]) if is_part else (index,)
+        local = [self._local(chunks[i]) for i in order]
+        loader = _loader(self.dataset, [samples.tolist() for samples in local])
+        for index, samples, (inputs, labels) in zip(order, local, loader, strict=True):
+            global_size = len(chunks[index])
+            is_part = len(samples) < global_size
+            seeds = (index, self.rank) if is_part else (index,)
             if self.augment is not None:
                 augmented = _one_tensor(inputs, "augment")
-                inputs = self.augment(augmented, _generator(self.seed, view, *seeds))
-            weight = len(part) / whole if is_part else 1 / self.part[1]
-            batch = Batch(view, index, inputs, labels, weight, whole)
+                inputs = self.augment(augmented, _generator(self.seed, epoch_seed, *seeds))
+            weight = len(samples) / global_size if is_part else 1 / self.world_size
+            batch = Batch(epoch_seed, index, inputs, labels, weight, global_size)
             yield batch if self.mix is None else self._mixed(batch, self.mix, seeds)
 
     def _mixed(self, batch: Batch, mix: Mix, seeds: tuple[int, ...]) -> Batch:
-        generator = _generator(self.seed, batch.view, *seeds, _MIXING)
+        generator = _generator(self.seed, batch.epoch_seed, *seeds, _MIXING)
         mixed = mix(_one_tensor(batch.inputs, "mix"), batch.labels, generator)
         return replace(
             batch,
             inputs=mixed.inputs,
             labels=mixed.labels,
-            partners=mixed.partners,
-            share=mixed.share,
+            mixed_targets=mixed.mixed_targets,
+            lam=mixed.lam,
         )
 
-    def _part(self, chunk: Tensor) -> Tensor:
+    def _local(self, chunk: Tensor) -> Tensor:
         # Norms over a batch need two samples.
-        which, count = self.part
-        return torch.tensor_split(chunk, count)[which] if len(chunk) >= 2 * count else chunk
+        is_divided = len(chunk) >= 2 * self.world_size
+        return torch.tensor_split(chunk, self.world_size)[self.rank] if is_divided else chunk
 
 
 def read(
-    dataset: Dataset, batch_size: int, limit: int | None = None, part: tuple[int, int] = (0, 1)
+    dataset: Dataset,
+    batch_size: int,
+    limit: int | None = None,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[Batch]:
-    """The data set in its own order, at most ``limit`` samples; of its batches every n-th."""
+    """The data set in its own order, without augmentation.
+
+    Args:
+        dataset: what is read.
+        batch_size: samples in a batch; the last may have fewer.
+        limit: the most samples to read; ``None`` for all.
+        rank: the batches to give are ``rank``, ``rank + world_size``, ...
+        world_size: number of ranks that share the batches.
+
+    Raises:
+        DataError: samples that make no batch.
+    """
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    starts = range(0, count, batch_size)[part[0] :: part[1]]
+    starts = range(0, count, batch_size)[rank::world_size]
     chunks = [list(range(start, min(start + batch_size, count))) for start in starts]
     for index, (inputs, labels) in enumerate(_loader(dataset, chunks)):
         yield Batch(0, index, inputs, labels)
@@ -138,7 +176,7 @@ def head(dataset: Dataset, samples: int) -> Batch:
 
 
 def spread(dataset: Dataset, samples: int) -> Batch:
-    """At most so many samples as one batch, evenly spread: a data set may be sorted by class."""
+    """At most ``samples`` samples, evenly spaced, as one batch: data may be sorted by class."""
     count = min(samples, len(dataset))
     places = torch.linspace(0, len(dataset) - 1, count).long().tolist()
     inputs, labels = next(iter(_loader(dataset, [places])))
@@ -159,16 +197,16 @@ class _Collated(TorchDataset[Any]):
         batch: Any = None
         if hasattr(self._dataset, "__getitems__"):
             batch = self._dataset.__getitems__(list(indices))
-        # torch's own Subset has it too, and answers with a list of single samples.
+        # torch's own Subset has it too, and returns a list of single samples.
         if batch is None or isinstance(batch, list):
             samples = batch or [self._dataset[i] for i in indices]
             for place, sample in zip(indices, samples, strict=True):
                 _check_sample(sample, f"sample {place} of the {type(self._dataset).__name__}")
             batch = _collate(_with_every_label(samples))
-        whole = f"a batch of the {type(self._dataset).__name__}"
-        _check_sample(batch, whole)
+        where = f"a batch of the {type(self._dataset).__name__}"
+        _check_sample(batch, where)
         inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
-        return _in_float32(inputs), None if labels is None else _tensor_of(labels, whole)
+        return _in_float32(inputs), None if labels is None else _tensor_of(labels, where)
 
 
 def _check_sample(sample: Any, where: str) -> None:

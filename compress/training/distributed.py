@@ -1,8 +1,8 @@
-"""Processes: several of them training one model, each on its part of every batch.
+"""Processes that train one model together, each on its part of every global batch.
 
 The one file that knows ``accelerate``, which starts the group and chooses devices and precision.
-Messages go over a second group, on the CPU and without a time-out, so that nobody gives up, or
-keeps a GPU busy, while the first process measures for an hour.
+Messages go over a second group, on the CPU and without a time-out, so that no process gives up, or
+keeps a GPU busy, while rank 0 measures for an hour.
 """
 
 from __future__ import annotations
@@ -19,89 +19,95 @@ from torch import Tensor
 from compress.environment import process_count
 from compress.errors import ProcessError
 
-__all__ = ["ALONE", "Processes", "join", "leave", "make_accelerator"]
+__all__ = ["SINGLE_PROCESS", "Processes", "join", "leave", "make_accelerator"]
 
 # Some of what reads it counts milliseconds in 32 bits.
-_PATIENCE = timedelta(days=20)
+_TIMEOUT = timedelta(days=20)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together.
+    """The processes that train one model together, as this one sees them.
 
     Args:
-        index: of this one; 0 is the first, which alone writes, measures and speaks.
-        count: of all.
-        messages: the group that carries them; ``None`` for a process alone.
+        rank: of this process. Rank 0 alone runs the recipe: it writes, measures and prints.
+        world_size: number of processes.
+        message_group: torch's group for messages on the CPU; ``None`` for a single process.
     """
 
-    index: int = 0
-    count: int = 1
-    messages: Any = None
+    rank: int = 0
+    world_size: int = 1
+    message_group: Any = None
 
     @property
-    def is_first(self) -> bool:
-        """Whether this is the process that writes, measures and speaks."""
-        return self.index == 0
+    def is_rank_zero(self) -> bool:
+        """Whether this is the process that runs the recipe."""
+        return self.rank == 0
 
-    @property
-    def part(self) -> tuple[int, int]:
-        """Which part of each batch is this process's, and of how many."""
-        return self.index, self.count
-
-    def share(self, message: bytes = b"", limit: timedelta | None = None) -> bytes:
-        """What the first process says; the messages of others do not matter.
+    def broadcast(self, message: bytes = b"", timeout: timedelta | None = None) -> bytes:
+        """The message of rank 0, in every process.
 
         Args:
-            message: what to say.
-            limit: how long to wait for it.
+            message: what rank 0 sends; that of other ranks is not used.
+            timeout: how long to wait; ``None`` for 20 days.
 
         Raises:
-            ProcessError: the first process is gone, or did not speak in time.
+            ProcessError: rank 0 ended, or sent nothing in time.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return message
-        with _together():
-            length = torch.tensor([len(message) if self.is_first else 0])
-            self._broadcast(length, limit)
+        with _as_process_error():
+            length = torch.tensor([len(message) if self.is_rank_zero else 0])
+            self._broadcast(length, timeout)
             content = torch.zeros(int(length), dtype=torch.uint8)
             if len(content):
-                if self.is_first:
+                if self.is_rank_zero:
                     content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-                self._broadcast(content, limit)
+                self._broadcast(content, timeout)
         return content.numpy().tobytes()
 
     def gather(self, values: Tensor) -> Tensor:
-        """The same small tensor of every process, ``(count, ...)``, on the CPU."""
+        """A small tensor of every process, stacked by rank: ``(world_size, ...)``, on the CPU.
+
+        Args:
+            values: of one shape in all processes.
+
+        Raises:
+            ProcessError: another process ended.
+        """
         own = values.detach().unsqueeze(0)
-        if self.count == 1:
+        if self.world_size == 1:
             return own.cpu()
         from accelerate import PartialState
         from accelerate.utils import gather
 
-        with _together():
-            everyone: Tensor = gather(own.to(PartialState().device).contiguous())
-            return everyone.cpu()
+        with _as_process_error():
+            stacked: Tensor = gather(own.to(PartialState().device).contiguous())
+            return stacked.cpu()
 
     @torch.no_grad()
     def average(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes; all are on one device."""
-        if self.count == 1:
+        """Replace each tensor, in place, by its mean over the processes; all are on one device.
+
+        Raises:
+            ProcessError: another process ended.
+        """
+        if self.world_size == 1:
             return
         from accelerate.utils import reduce
 
-        with _together():
+        with _as_process_error():
             for same in _by_dtype(tensors):
-                _spread(reduce(_joined(same), reduction="mean"), same)
+                _unflatten(reduce(_flatten(same), reduction="mean"), same)
 
     @torch.no_grad()
-    def copy_first(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by that of the first process.
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor, in place, by that of rank 0.
 
         Raises:
-            ProcessError: they are not of the same shapes in every process.
+            ProcessError: the sizes differ between processes, or another process ended.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return
         from accelerate.utils import broadcast
 
@@ -112,53 +118,56 @@ class Processes:
                 "the processes of this launch have made models of different sizes from one recipe; "
                 "they must see the same data, and run the same versions."
             )
-        with _together():
+        with _as_process_error():
             for same in groups:
-                _spread(broadcast(_joined(same)), same)
+                _unflatten(broadcast(_flatten(same)), same)
 
-    def _broadcast(self, content: Tensor, limit: timedelta | None) -> None:
-        work = torch.distributed.broadcast(content, 0, group=self.messages, async_op=True)
-        work.wait(limit or _PATIENCE)
+    def _broadcast(self, content: Tensor, timeout: timedelta | None) -> None:
+        work = torch.distributed.broadcast(content, 0, group=self.message_group, async_op=True)
+        work.wait(timeout or _TIMEOUT)
 
 
-#: No others.
-ALONE = Processes()
+#: What a run of one process is given.
+SINGLE_PROCESS = Processes()
 
 
 def join() -> Processes:
-    """This process among those that were launched together; every one of them must call it.
+    """Join the processes that were launched together; every one of them must call it.
 
-    Groups are those of ``accelerate launch``, ``torchrun`` or ``mpirun``.
+    They are started by ``accelerate launch``, ``torchrun`` or ``mpirun``.
+
+    Returns:
+        This process's rank among them; ``SINGLE_PROCESS`` where there are no others.
 
     Raises:
         ProcessError: another process ended meanwhile.
     """
     if process_count() == 1:
-        return ALONE
-    with _together():
+        return SINGLE_PROCESS
+    with _as_process_error():
         state = make_accelerator()
         if state.num_processes == 1:
-            return ALONE
-        group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            return SINGLE_PROCESS
+        group = torch.distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     return Processes(state.process_index, state.num_processes, group)
 
 
 def leave() -> None:
-    """Take this process out of its group; nothing is left to be done together."""
+    """Take this process out of its group, at the end of a run."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def make_accelerator() -> Any:
-    """Accelerate's view of this process: its device, its precision, its group."""
+    """The ``Accelerator`` of this process: its device, its precision, its group."""
     from accelerate import Accelerator
 
-    # Without being told, accelerate makes no group of processes that have only CPUs.
+    # By default accelerate makes no group of processes that have only CPUs.
     return Accelerator(cpu=not torch.accelerator.is_available())
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _as_process_error() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
@@ -175,11 +184,11 @@ def _by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     return list(groups.values())
 
 
-def _joined(tensors: list[Tensor]) -> Tensor:
+def _flatten(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def _spread(flat: Tensor, tensors: list[Tensor]) -> None:
+def _unflatten(flat: Tensor, tensors: list[Tensor]) -> None:
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for part, tensor in zip(parts, tensors, strict=True):
         tensor.copy_(part.view(tensor.shape))

@@ -1,4 +1,4 @@
-"""What a training keeps beside the weights that it moves: their average, and the best so far."""
+"""Copies of weights during training: their moving average, and those of the best epoch so far."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from torch import Tensor, nn
 
 from compress.modules.tensors import copied, put_back, tensors_of
 
-__all__ = ["Average", "Best"]
+__all__ = ["BestWeights", "MovingAverage"]
 
 
-class Average:
-    """An exponential moving average of a module's weights (Polyak and Juditsky 1992).
+class MovingAverage:
+    """An exponential moving average (EMA) of a module's weights (Polyak and Juditsky 1992).
 
     Running means and variances of norms are averaged in the same way, so that they fit the averaged
-    weights; whole numbers, such as a norm's count of batches, are copied. In the first steps the
-    decay is lower, ``(1 + steps) / (10 + steps)``: the average forgets the weights that it began
-    with, and is of use in short trainings too.
+    weights; integers, such as a norm's count of batches, are copied. In the first steps the decay
+    is lower, ``(1 + steps) / (10 + steps)``: the average forgets the weights that it began with,
+    and is of use in short trainings too.
+
+    Args:
+        module: whose weights are averaged.
+        decay: of the average in later steps, between 0 and 1.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -29,14 +33,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Take in the weights after ``steps`` steps."""
+        """Update the average with the module's weights after ``steps`` steps."""
         decay = min(self._decay, (1 + steps) / (10 + steps))
         for name, live in tensors_of(self._module).items():
-            mine = self.tensors[name]
-            if mine.is_floating_point():
-                mine.lerp_(live, 1 - decay)
+            average = self.tensors[name]
+            if average.is_floating_point():
+                average.lerp_(live, 1 - decay)
             else:
-                mine.copy_(live)
+                average.copy_(live)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -50,24 +54,34 @@ class Average:
             put_back(kept, live)
 
 
-class Best:
-    """The weights of the epoch with the lowest validation loss, and when to stop waiting."""
+class BestWeights:
+    """The weights of the epoch with the lowest validation loss, for early stopping.
+
+    Args:
+        patience: epochs without a lower validation loss after which to stop.
+    """
 
     def __init__(self, patience: int) -> None:
         self._patience = patience
         self.loss, self.epoch = math.inf, -1
         self.tensors: dict[str, Tensor] = {}
 
-    def see(self, epoch: int, loss: float, module: nn.Module) -> None:
-        """Look at the module after ``epoch``, counted from 0; what is not a number is no better."""
+    def update(self, epoch: int, loss: float, module: nn.Module) -> None:
+        """Copy the module's weights if its validation loss is the lowest so far; NaN is not lower.
+
+        Args:
+            epoch: counted from 0.
+            loss: on validation data after that epoch.
+            module: with its weights after that epoch.
+        """
         if loss < self.loss:
             self.loss, self.epoch = loss, epoch
             self.tensors = copied(tensors_of(module))
 
-    def is_late(self, epoch: int) -> bool:
-        """Whether there was no better epoch for too long."""
+    def should_stop(self, epoch: int) -> bool:
+        """Whether the best epoch lies ``patience`` epochs before ``epoch``, or more."""
         return epoch - self.epoch >= self._patience
 
     def restore(self, loss: float, epoch: int, tensors: Mapping[str, Tensor]) -> None:
-        """Be as another was."""
+        """Take over the state that a checkpoint has."""
         self.loss, self.epoch, self.tensors = loss, epoch, dict(tensors)

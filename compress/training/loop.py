@@ -1,22 +1,22 @@
-"""The training loop, and what keeps it from leaving traces in the process.
+"""The training loop.
 
-The loop, in words::
+::
 
-    go on from a checkpoint, if there is one
+    resume from the checkpoint, if there is one
     for each epoch:
-        on_epoch_start(epoch)               new ranges for fake quantization
-        for each batch of the epoch's view:
-            loss = objective(module, batch) stop if it is not finite, and keep the batch
-            step the optimizer
-            after_step()                    put promised zeros back
-            follow the average of the weights
-        validate()                          with the weights that would leave
-        on_epoch_end(report)
+        callbacks.epoch_start(epoch)        new ranges for fake quantization
+        for each batch of the seeded epoch:
+            loss = objective(module, batch) if it is not finite, save the batch and stop
+            optimizer step
+            callbacks.after_step()          restore zeros that are kept
+            update the moving average of the weights
+        callbacks.validate()                with the averaged weights
+        callbacks.epoch_end(report)
         write the checkpoint
-        stop if there was nothing better for too long
+        stop early if the validation loss was not lower for ``patience`` epochs
 
 It runs on ``accelerate``, so the same loop serves a CPU, a GPU, or several processes, each of which
-computes its part of every batch.
+computes its part of every global batch.
 """
 
 from __future__ import annotations
@@ -35,26 +35,27 @@ from compress.errors import CheckpointError, StorageError, TrainingDiverged
 from compress.io.atomic import write_atomically
 from compress.modules.inputs import to_device
 from compress.modules.memory_format import laid_out
-from compress.training.checkpoint import Checkpoint, Saved, pack, unpack
-from compress.training.data import Batch, Views, head
-from compress.training.distributed import ALONE, Processes
+from compress.training.checkpoint import Checkpoint, CheckpointContent, pack, unpack
+from compress.training.data import Batch, SeededEpochs, head
+from compress.training.distributed import SINGLE_PROCESS, Processes
 from compress.training.optim import Optimization
 from compress.training.rng import isolated
-from compress.training.state import Beside, Session
+from compress.training.state import AuxiliaryModules, TrainState
 
 __all__ = [
-    "Beside",
+    "AuxiliaryModules",
+    "Callbacks",
+    "CheckpointConfig",
     "EpochReport",
-    "Hooks",
-    "Keeping",
     "Objective",
     "Optimization",
-    "Outcome",
     "StepReport",
+    "TrainResult",
     "isolated",
     "train",
 ]
 
+#: The loss of a batch as a scalar; a mean over its samples.
 Objective = Callable[[nn.Module, Batch], Tensor]
 
 _REPORT_EVERY_S = 1.0
@@ -62,9 +63,16 @@ _REPORT_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class StepReport:
-    """Where a training is. ``epoch`` and ``step`` count from 1, ``step`` within the epoch.
+    """Progress within an epoch.
 
-    ``samples_per_s`` is of this epoch's training; ``left_s`` is until the end of the last epoch.
+    Args:
+        epoch: counted from 1.
+        epochs: of the training.
+        step: counted from 1, within the epoch.
+        steps: of an epoch.
+        loss: mean over this epoch so far.
+        samples_per_s: of this epoch so far.
+        left_s: seconds until the end of the last epoch.
     """
 
     epoch: int
@@ -78,10 +86,15 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """``epoch`` counts from 1; ``samples_per_s`` covers training only.
+    """What an epoch came to.
 
-    ``validation_loss`` is of the weights that would leave the training now, ``left_s`` the time
-    until the end of the last epoch.
+    Args:
+        epoch: counted from 1.
+        epochs: of the training.
+        loss: mean over the epoch.
+        samples_per_s: of training, without validation.
+        validation_loss: with the averaged weights; ``None`` where there is none.
+        left_s: seconds until the end of the last epoch.
     """
 
     epoch: int
@@ -93,26 +106,31 @@ class EpochReport:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """``epochs`` that were trained, and which of them, from 1, the weights are of."""
+class TrainResult:
+    """How a training ended.
+
+    Args:
+        epochs: that were trained.
+        epoch_of_weights: the epoch, counted from 1, that the module's weights are of.
+    """
 
     epochs: int
     epoch_of_weights: int
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """What is called on the way; epochs count from 0 here.
+class Callbacks:
+    """Functions that the loop calls.
 
     Args:
-        epoch_start: before each epoch.
+        epoch_start: before each epoch, with its number from 0.
         after_step: after each step of the optimizer.
-        validate: gives the validation loss of the module as it is; ``None`` where there is none.
+        validate: returns the validation loss of the module as it is; ``None`` where there is none.
         epoch_end: after each epoch.
         step: after a step, once a second at most.
-        resumed: before the first epoch where a checkpoint is gone on from, with the epochs done and
-            the seconds that they took.
-        warn: takes a sentence.
+        resumed: before the first epoch where a training resumes from a checkpoint, with the number
+            of epochs done and the seconds that they took.
+        warn: with a sentence.
     """
 
     epoch_start: Callable[[int], None] = lambda _: None
@@ -125,124 +143,129 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """What is kept on disk.
+class CheckpointConfig:
+    """What a training saves.
 
     Args:
-        checkpoint: where an unfinished training is kept; ``None`` for nowhere.
-        journal: plain JSON values that the caller notes down; kept with the checkpoint, and filled
-            again when it is gone on from.
-        diverged_batch: where to keep the batch whose loss was not finite.
+        checkpoint: where to save the state after every epoch; ``None`` for nowhere.
+        history: plain JSON values that the caller appends; saved in the checkpoint, and restored
+            in place when a training resumes.
+        diverged_batch: the file for the batch whose loss was not finite; ``None`` for none.
     """
 
     checkpoint: Checkpoint | None = None
-    journal: list[Any] = field(default_factory=list)
+    history: list[Any] = field(default_factory=list)
     diverged_batch: Path | None = None
 
 
 def train(
     module: nn.Module,
-    views: Views,
+    data: SeededEpochs,
     objective: Objective,
     optimization: Optimization,
     *,
-    beside: Beside | None = None,
-    distinct_views: int | None = None,
-    hooks: Hooks = Hooks(),
-    keeping: Keeping | None = None,
-    processes: Processes = ALONE,
-) -> Outcome:
+    auxiliary: AuxiliaryModules | None = None,
+    distinct_epochs: int | None = None,
+    callbacks: Callbacks = Callbacks(),
+    checkpointing: CheckpointConfig | None = None,
+    processes: Processes = SINGLE_PROCESS,
+) -> TrainResult:
     """Train ``module`` in place and leave it in eval mode, on the CPU.
 
     Args:
         module: its forward is called by ``objective`` only.
-        views: the data; its parts are those of ``processes``.
+        data: for the rank of ``processes``.
         objective: the loss of one batch, a mean over its samples.
-        optimization: how to descend.
-        beside: what moves with the module.
-        distinct_views: after so many epochs the views repeat; ``None`` for a new view each epoch.
-        hooks: what is called on the way.
-        keeping: what is kept on disk.
-        processes: who else calls this, with the same arguments, to train the same module.
+        optimization: optimizer, schedule, clipping, EMA and early stopping.
+        auxiliary: what is updated besides the module; ``None`` for nothing.
+        distinct_epochs: how many epoch seeds to use before they repeat; ``None`` for a new one in
+            every epoch.
+        callbacks: functions that the loop calls.
+        checkpointing: what is saved; ``None`` for nothing.
+        processes: all of them call this, with the same arguments, to train the same module.
+
+    Returns:
+        The number of epochs, and which of them the weights are of.
 
     Raises:
         TrainingDiverged: a loss that is not finite; the message says where.
         StorageError: a checkpoint could not be written.
     """
-    keeping, steps = keeping or Keeping(), optimization.epochs * len(views)
-    example = head(views.dataset, 2).inputs
-    session = Session(module, optimization, steps, beside or Beside(), processes, example)
-    loop = _Loop(session, views, objective, hooks, keeping, processes, distinct_views)
+    auxiliary, steps = auxiliary or AuxiliaryModules(), optimization.epochs * len(data)
+    example = head(data.dataset, 2).inputs
+    state = TrainState(module, optimization, steps, auxiliary, processes, example)
+    checkpointing = checkpointing or CheckpointConfig()
+    loop = _Loop(state, data, objective, callbacks, checkpointing, processes, distinct_epochs)
     done = loop.resume()
-    epochs = optimization.epochs
-    while done < epochs and not (session.best and done and session.best.is_late(done - 1)):
+    epochs, best = optimization.epochs, state.best
+    while done < epochs and not (best and done and best.should_stop(done - 1)):
         loop.epoch(done)
         done += 1
-    session.finish()
-    return Outcome(done, session.best.epoch + 1 if session.best and session.best.tensors else done)
+    state.finish()
+    return TrainResult(done, best.epoch + 1 if best and best.tensors else done)
 
 
 @dataclass
 class _Loop:
-    session: Session
-    views: Views
+    state: TrainState
+    data: SeededEpochs
     objective: Objective
-    hooks: Hooks
-    keeping: Keeping
+    callbacks: Callbacks
+    checkpointing: CheckpointConfig
     processes: Processes
-    distinct_views: int | None
+    distinct_epochs: int | None
     start_s: float = 0.0
-    earlier_s: float = 0.0
+    seconds_before: float = 0.0
     first_step: int = 0
 
     def resume(self) -> int:
-        """How many epochs are done already."""
-        saved = self._found()
-        if saved is not None:
-            self.session.restore(saved)
-            self.keeping.journal[:] = saved.facts["journal"]
-            self.earlier_s = saved.facts["seconds"]
-            self.hooks.resumed(saved.facts["epochs"], self.earlier_s)
-        done: int = saved.facts["epochs"] if saved else 0
-        self.start_s, self.first_step = time.perf_counter(), done * len(self.views)
+        """Restore the checkpoint, if there is one; the number of epochs that are done."""
+        content = self._read_checkpoint()
+        if content is not None:
+            self.state.restore(content)
+            self.checkpointing.history[:] = content.facts["history"]
+            self.seconds_before = content.facts["seconds"]
+            self.callbacks.resumed(content.facts["epochs"], self.seconds_before)
+        done: int = content.facts["epochs"] if content else 0
+        self.start_s, self.first_step = time.perf_counter(), done * len(self.data)
         return done
 
     def epoch(self, epoch: int) -> None:
-        """One pass over the data, and what comes after it."""
-        session, epochs = self.session, self.session.optimization.epochs
-        self.hooks.epoch_start(epoch)
-        session.module.train()
-        loss, samples_per_s = self._pass(epoch)
-        with session.as_it_would_leave():
-            validation_loss = self.hooks.validate()
-            if session.best is not None and validation_loss is not None:
-                session.best.see(epoch, validation_loss, session.module)
-        left_s = self._left_s((epoch + 1) * len(self.views))
-        self.hooks.epoch_end(
+        """Train, validate and save one epoch, counted from 0."""
+        state, epochs = self.state, self.state.optimization.epochs
+        self.callbacks.epoch_start(epoch)
+        state.module.train()
+        loss, samples_per_s = self._train_epoch(epoch)
+        with state.ema_weights():
+            validation_loss = self.callbacks.validate()
+            if state.best is not None and validation_loss is not None:
+                state.best.update(epoch, validation_loss, state.module)
+        left_s = self._left_s((epoch + 1) * len(self.data))
+        self.callbacks.epoch_end(
             EpochReport(epoch + 1, epochs, loss, samples_per_s, validation_loss, left_s)
         )
-        self._keep(epoch + 1)
+        self._write_checkpoint(epoch + 1)
 
-    def _pass(self, epoch: int) -> tuple[float, float]:
-        """The mean loss, and samples per second."""
-        session, steps = self.session, len(self.views)
-        view = epoch % self.distinct_views if self.distinct_views else epoch
+    def _train_epoch(self, epoch: int) -> tuple[float, float]:
+        """One pass over the data: the mean loss, and samples per second."""
+        state, steps = self.state, len(self.data)
+        epoch_seed = epoch % self.distinct_epochs if self.distinct_epochs else epoch
         start_s, total, seen, reported_s = time.perf_counter(), 0.0, 0, time.perf_counter()
-        for step, batch in enumerate(self.views.batches(view, order_seed=epoch)):
-            with session.computing():
-                loss = self.objective(session.module, _moved(batch, session))
-            value = self._agreed(loss, batch, epoch, step)
-            session.descend(loss, batch.weight, epoch * steps + step)
-            self.hooks.after_step()
-            session.follow(epoch * steps + step)
-            total, seen = total + value * batch.whole, seen + batch.whole
+        for step, batch in enumerate(self.data.batches(epoch_seed, order_seed=epoch)):
+            with state.autocast():
+                loss = self.objective(state.module, _to_device(batch, state))
+            value = self._global_loss(loss, batch, epoch, step)
+            state.optimizer_step(loss, batch.weight, epoch * steps + step)
+            self.callbacks.after_step()
+            state.update_ema(epoch * steps + step)
+            total, seen = total + value * batch.global_size, seen + batch.global_size
             now_s = time.perf_counter()
             if now_s - reported_s > _REPORT_EVERY_S:
                 reported_s, left_s = now_s, self._left_s(epoch * steps + step + 1)
-                self.hooks.step(
+                self.callbacks.step(
                     StepReport(
                         epoch=epoch + 1,
-                        epochs=session.optimization.epochs,
+                        epochs=state.optimization.epochs,
                         step=step + 1,
                         steps=steps,
                         loss=total / seen,
@@ -252,8 +275,8 @@ class _Loop:
                 )
         return total / seen, seen / (time.perf_counter() - start_s)
 
-    def _agreed(self, loss: Tensor, batch: Batch, epoch: int, step: int) -> float:
-        """The loss of the whole batch.
+    def _global_loss(self, loss: Tensor, batch: Batch, epoch: int, step: int) -> float:
+        """The mean loss of the global batch, over all processes.
 
         Raises:
             TrainingDiverged: it is not finite.
@@ -263,63 +286,63 @@ class _Loop:
         if math.isfinite(value := sum(values)):
             return float(value)
         bad = next((i for i, one in enumerate(values) if not math.isfinite(one)), 0)
-        is_kept = bad == self.processes.index and self._keep_batch(batch, epoch, step)
+        is_saved = bad == self.processes.rank and self._save_diverged_batch(batch, epoch, step)
         # Also waits until the file is there.
-        is_kept = bool(self.processes.gather(torch.tensor(is_kept))[bad])
-        where = f" (its batch is kept in {self.keeping.diverged_batch})" if is_kept else ""
+        is_saved = bool(self.processes.gather(torch.tensor(is_saved))[bad])
+        where = f" (its batch is saved in {self.checkpointing.diverged_batch})" if is_saved else ""
         raise TrainingDiverged(
             f"the training loss became {value} in epoch {epoch + 1}, step {step + 1}, at a "
-            f"learning rate of {self.session.optimization.learning_rate:g}{where}; a smaller "
-            "learning_rate or a clip_norm may do, and so may a look at the data for values that "
-            "are not finite."
+            f"learning rate of {self.state.optimization.learning_rate:g}{where}; set a smaller "
+            "learning_rate or a clip_norm, or look for values in the data that are not finite."
         )
 
-    def _keep_batch(self, batch: Batch, epoch: int, step: int) -> bool:
-        path = self.keeping.diverged_batch
+    def _save_diverged_batch(self, batch: Batch, epoch: int, step: int) -> bool:
+        path = self.checkpointing.diverged_batch
         if path is None:
             return False
         inputs = batch.inputs if isinstance(batch.inputs, dict) else {"": batch.inputs}
         tensors = {f"inputs.{k}" if k else "inputs": tensor for k, tensor in inputs.items()}
-        labels = {"labels": batch.labels, "partners": batch.partners}
+        labels = {"labels": batch.labels, "mixed_targets": batch.mixed_targets}
         tensors |= {name: tensor for name, tensor in labels.items() if tensor is not None}
-        where = {"epoch": epoch + 1, "step": step + 1, "view": batch.view, "index": batch.index}
+        facts = {"epoch": epoch + 1, "step": step + 1}
+        facts |= {"view": batch.epoch_seed, "index": batch.index}
         try:
-            write_atomically(path, pack(tensors, where))
+            write_atomically(path, pack(tensors, facts))
         except StorageError:
-            return False  # what the training has to say matters more
+            return False  # the error of the training is the one to report
         return True
 
-    def _found(self) -> Saved | None:
-        """The checkpoint to go on from: the first process's, for all."""
-        place, content = self.keeping.checkpoint, b""
-        if place is None:
+    def _read_checkpoint(self) -> CheckpointContent | None:
+        """The checkpoint to resume from, as rank 0 reads it; ``None`` where there is none."""
+        checkpoint, content = self.checkpointing.checkpoint, b""
+        if checkpoint is None:
             return None
-        if self.processes.is_first:
+        if self.processes.is_rank_zero:
             try:
-                content = place.read()
+                content = checkpoint.read()
             except CheckpointError as error:
-                self.hooks.warn(str(error))
-        content = self.processes.share(content)
+                self.callbacks.warn(str(error))
+        content = self.processes.broadcast(content)
         return unpack(content) if content else None
 
-    def _keep(self, epochs: int) -> None:
-        place = self.keeping.checkpoint
-        if place is None:
+    def _write_checkpoint(self, epochs: int) -> None:
+        checkpoint = self.checkpointing.checkpoint
+        if checkpoint is None:
             return
-        saved = self.session.saved()
-        if self.processes.is_first:
-            seconds = self.earlier_s + time.perf_counter() - self.start_s
-            facts = {"epochs": epochs, "seconds": seconds, "journal": self.keeping.journal}
-            place.write(Saved(saved.tensors, {**saved.facts, **facts}))
+        content = self.state.checkpoint()
+        if self.processes.is_rank_zero:
+            seconds = self.seconds_before + time.perf_counter() - self.start_s
+            facts = {"epochs": epochs, "seconds": seconds, "history": self.checkpointing.history}
+            checkpoint.write(CheckpointContent(content.tensors, {**content.facts, **facts}))
 
     def _left_s(self, steps_done: int) -> float:
         spent_s = time.perf_counter() - self.start_s
-        to_do = self.session.steps - steps_done
+        to_do = self.state.steps - steps_done
         return spent_s * to_do / max(1, steps_done - self.first_step)
 
 
-def _moved(batch: Batch, session: Session) -> Batch:
-    inputs = laid_out(to_device(batch.inputs, session.device), session.layout)
-    labels = None if batch.labels is None else batch.labels.to(session.device)
-    partners = None if batch.partners is None else batch.partners.to(session.device)
-    return replace(batch, inputs=inputs, labels=labels, partners=partners)
+def _to_device(batch: Batch, state: TrainState) -> Batch:
+    inputs = laid_out(to_device(batch.inputs, state.device), state.layout)
+    labels = None if batch.labels is None else batch.labels.to(state.device)
+    mixed_targets = None if batch.mixed_targets is None else batch.mixed_targets.to(state.device)
+    return replace(batch, inputs=inputs, labels=labels, mixed_targets=mixed_targets)

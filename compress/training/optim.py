@@ -1,4 +1,4 @@
-"""Optimization: how to descend: optimizer, schedule, and what a training keeps an eye on."""
+"""Optimization: optimizer, learning-rate schedule, clipping, averaging and early stopping."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _START, _END = 1 / 25, 1e-4
 
 @dataclass(frozen=True)
 class Optimization:
-    """How to descend.
+    """How a module is optimized.
 
     Args:
         epochs: passes over the data, at most.
@@ -49,13 +49,19 @@ class Optimization:
 def make_optimizer(
     parameters: Sequence[nn.Parameter], optimization: Optimization
 ) -> torch.optim.Optimizer:
-    """The optimizer of one training."""
+    """The optimizer for some parameters, at the highest learning rate.
+
+    Args:
+        parameters: those with two axes or more are decayed.
+        optimization: which optimizer, its learning rate and weight decay.
+    """
     # Norms and biases are not decayed: decay would pull their scale, not the function, to zero.
-    decayed = [p for p in parameters if p.dim() > 1]
-    others = [p for p in parameters if p.dim() <= 1]
     groups = [
-        {"params": decayed, "weight_decay": optimization.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if p.dim() > 1],
+            "weight_decay": optimization.weight_decay,
+        },
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     if optimization.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=optimization.learning_rate, momentum=0.9, nesterov=True)
@@ -63,12 +69,18 @@ def make_optimizer(
 
 
 def rate(step: int, steps: int, schedule: Schedule, warmup: float) -> float:
-    """Share of the highest learning rate in ``step``, counted from 0, of ``steps``.
+    """The learning rate of a step, as a share of the highest one.
 
     ``constant`` and ``cosine`` rise linearly over the first ``warmup`` of the steps, and then stay
     or fall to 0 along half a cosine (Loshchilov and Hutter 2017, "SGDR"). ``one-cycle`` rises from
     1/25 and falls to 1/250000, both along half a cosine (Smith and Topin 2018,
     "Super-convergence"); momentum stays as it is.
+
+    Args:
+        step: counted from 0.
+        steps: of the whole training.
+        schedule: ``cosine``, ``constant`` or ``one-cycle``.
+        warmup: share of all steps in which the learning rate rises.
     """
     if schedule == "one-cycle":
         top, last = warmup * steps - 1, steps - 1

@@ -1,7 +1,7 @@
-"""Random numbers: seeded inside, untouched outside, and written down to go on from.
+"""Random numbers: seeded for a piece of work, and their state for checkpoints.
 
-Torch's generators are what this package draws from. Those of Python and numpy are treated alike,
-for the parts of a recipe that are someone's own.
+This package draws from torch's generators. Those of Python and numpy are seeded and saved as well,
+for the code that a recipe brings along.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ _LARGEST_NUMPY_SEED = 2**32
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Seed random numbers inside; leave them, grad mode and dtype outside as found."""
+    """Seed all generators while open, and restore them and torch's global settings afterwards.
+
+    The settings are grad mode, default dtype, number of threads and deterministic algorithms.
+
+    Args:
+        seed: for the generators of torch, Python and numpy.
+    """
     devices = list(range(torch.cuda.device_count()))
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -41,7 +47,7 @@ def isolated(seed: int) -> Iterator[None]:
 
 
 def generator_state(device: torch.device) -> Tensor:
-    """State of torch's generator, and after it of that of a CUDA device; bytes."""
+    """State of torch's CPU generator, followed by that of ``device`` if it is CUDA; bytes."""
     state = torch.get_rng_state()
     if device.type == "cuda":
         state = torch.cat([state, torch.cuda.get_rng_state(device)])
@@ -49,7 +55,7 @@ def generator_state(device: torch.device) -> Tensor:
 
 
 def set_generators(state: Tensor, device: torch.device) -> None:
-    """Put back what :func:`generator_state` gave, here or on another kind of device."""
+    """Restore what :func:`generator_state` returned, here or on another kind of device."""
     own = torch.get_rng_state().numel()
     torch.set_rng_state(state[:own].clone())
     if device.type == "cuda" and state.numel() > own:
@@ -73,7 +79,7 @@ def foreign_state() -> dict[str, Any]:
 
 
 def set_foreign_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`foreign_state` gave."""
+    """Restore what :func:`foreign_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, key, place, has_gauss, value = state["numpy"]

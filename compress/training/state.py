@@ -1,6 +1,6 @@
-"""Session: everything that moves while a module is trained, and how it is saved and put back.
+"""The state of a training: weights, optimizer, averages, and how they are saved and restored.
 
-Knows nothing of batches and epochs: the loop (``compress.training.loop``) says when.
+Knows nothing of batches and epochs: the loop (``compress.training.loop``) does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from compress.modules.tensors import (
     put_back_optimizer,
     tensors_of,
 )
-from compress.training.checkpoint import Saved
+from compress.training.checkpoint import CheckpointContent
 from compress.training.distributed import Processes, make_accelerator
-from compress.training.ema import Average, Best
+from compress.training.ema import BestWeights, MovingAverage
 from compress.training.optim import Optimization, make_optimizer, rate
 from compress.training.rng import (
     foreign_state,
@@ -33,35 +33,36 @@ from compress.training.rng import (
     set_generators,
 )
 
-__all__ = ["Beside", "Session", "Stateful"]
+__all__ = ["AuxiliaryModules", "Stateful", "TrainState"]
 
-#: What can be saved and put back beside the module.
+#: What a checkpoint can hold.
 Stateful = nn.Module | torch.optim.Optimizer
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What moves beside the module that is trained.
+class AuxiliaryModules:
+    """What a training updates besides the module, such as the adapters of a loss.
 
     Args:
-        companions: modules that the same optimizer trains.
-        others: modules and optimizers that someone else moves, such as an adversary.
+        trained: modules that the same optimizer trains.
+        self_updating: modules and optimizers that the objective updates itself, such as a
+            discriminator; they are moved to the device and saved in checkpoints.
     """
 
-    companions: tuple[nn.Module, ...] = ()
-    others: tuple[Stateful, ...] = ()
+    trained: tuple[nn.Module, ...] = ()
+    self_updating: tuple[Stateful, ...] = ()
 
 
-class Session:
-    """One training of one module.
+class TrainState:
+    """The state of one training of one module.
 
     Args:
         module: to be trained, in place.
-        optimization: how.
+        optimization: optimizer, schedule, clipping, EMA and early stopping.
         steps: of the whole training.
-        beside: what moves with it.
-        processes: who trains with this process.
-        example: a few samples, to find a layout in memory in which the module runs.
+        auxiliary: what is updated besides the module.
+        processes: those that train the same module.
+        example: a few samples, to find a memory layout in which the module runs.
     """
 
     def __init__(
@@ -69,58 +70,64 @@ class Session:
         module: nn.Module,
         optimization: Optimization,
         steps: int,
-        beside: Beside,
+        auxiliary: AuxiliaryModules,
         processes: Processes,
         example: Inputs,
     ) -> None:
         self.module, self.optimization, self.steps = module, optimization, steps
-        self._beside, self._processes = beside, processes
+        self._auxiliary, self._processes = auxiliary, processes
         self._accelerator = make_accelerator()
         self.device: torch.device = self._accelerator.device
         module.to(self.device)
         self.layout = layout_of(module, to_device(example, self.device))
         arrange(module, self.layout)
-        for companion in beside.companions:
-            companion.to(self.device).train()
-        for other in beside.others:
-            if isinstance(other, nn.Module):
-                other.to(self.device)
-        trained = (module, *beside.companions)
-        self._parameters = [p for one in trained for p in one.parameters()]
+        for trained in auxiliary.trained:
+            trained.to(self.device).train()
+        for updating in auxiliary.self_updating:
+            if isinstance(updating, nn.Module):
+                updating.to(self.device)
+        optimized = (module, *auxiliary.trained)
+        self._parameters = [p for one in optimized for p in one.parameters()]
         self._optimizer = make_optimizer(self._parameters, optimization)
-        processes.copy_first(self._shared())
-        if not processes.is_first:
-            torch.manual_seed(torch.initial_seed() + processes.index)  # dropout of its own
-        self.average = Average(module, optimization.ema) if optimization.ema else None
-        self.best = Best(optimization.patience) if optimization.patience else None
+        processes.broadcast_tensors(self._replicated())
+        if not processes.is_rank_zero:
+            torch.manual_seed(torch.initial_seed() + processes.rank)  # each rank its own dropout
+        self.ema = MovingAverage(module, optimization.ema) if optimization.ema else None
+        self.best = BestWeights(optimization.patience) if optimization.patience else None
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
-        """While open, the module computes in accelerate's precision and answers in float32."""
+    def autocast(self) -> Iterator[None]:
+        """While open, the module computes in accelerate's precision and returns float32."""
         if self._accelerator.mixed_precision == "no":
             yield
             return
-        handle = self.module.register_forward_hook(lambda _, __, outputs: _answered(outputs))
+        handle = self.module.register_forward_hook(lambda _, __, outputs: _in_float32(outputs))
         try:
             with self._accelerator.autocast():
                 yield
         finally:
             handle.remove()
 
-    def descend(self, loss: Tensor, weight: float, step: int) -> None:
-        """One step of the optimizer, the ``step``-th from 0; ``weight`` is this process's share."""
-        share = rate(step, self.steps, self.optimization.schedule, self.optimization.warmup)
+    def optimizer_step(self, loss: Tensor, weight: float, step: int) -> None:
+        """Backpropagate a loss and take one step of the optimizer.
+
+        Args:
+            loss: of this process's part of the batch, a scalar.
+            weight: of that part in the global batch.
+            step: counted from 0, over all epochs.
+        """
+        factor = rate(step, self.steps, self.optimization.schedule, self.optimization.warmup)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.optimization.learning_rate * share
-        if self._processes.count > 1:
-            loss = loss * (weight * self._processes.count)
+            group["lr"] = self.optimization.learning_rate * factor
+        if self._processes.world_size > 1:
+            loss = loss * (weight * self._processes.world_size)
         # Not by accelerate's own optimizer, which searches for packages at every step: a twentieth
         # of a small net's.
         scaler = self._accelerator.scaler
         self._optimizer.zero_grad()
         (loss if scaler is None else scaler.scale(loss)).backward()
-        # Averaged here and not by DistributedDataParallel, which would miss what is trained beside
-        # the module, and take weights that no loss looks at for an error.
+        # Averaged here and not by DistributedDataParallel, which would miss auxiliary modules, and
+        # take weights that no loss depends on for an error.
         self._processes.average(self._gradients())
         if scaler is not None:
             scaler.unscale_(self._optimizer)
@@ -129,45 +136,49 @@ class Session:
         if scaler is None:
             self._optimizer.step()
         else:
-            scaler.step(self._optimizer)  # not where a gradient overflowed
+            scaler.step(self._optimizer)  # skipped where a gradient overflowed
             scaler.update()
 
     def _gradients(self) -> Iterator[Tensor]:
-        """Those to average: the same ones in every process, whatever each has left out."""
+        """The gradients to average: of the same parameters in every process; missing ones are 0."""
         for parameter in self._parameters:
-            if parameter.grad is None and self._processes.count > 1 and parameter.requires_grad:
+            if (
+                parameter.grad is None
+                and self._processes.world_size > 1
+                and parameter.requires_grad
+            ):
                 parameter.grad = torch.zeros_like(parameter)
             if parameter.grad is not None:
                 yield parameter.grad
 
-    def follow(self, step: int) -> None:
-        """Take the weights after ``step``, counted from 0, into their average."""
-        if self.average is not None:
-            self.average.update(step + 1)
+    def update_ema(self, step: int) -> None:
+        """Update the moving average with the weights after ``step``, counted from 0."""
+        if self.ema is not None:
+            self.ema.update(step + 1)
 
     @contextmanager
-    def as_it_would_leave(self) -> Iterator[None]:
-        """While open, the module has the weights that it would leave the training with now."""
-        self._agree()
-        if self.average is None:
+    def ema_weights(self) -> Iterator[None]:
+        """While open, the module has its averaged weights, or its own where none are averaged."""
+        self._average_over_processes()
+        if self.ema is None:
             yield
         else:
-            with self.average.applied():
+            with self.ema.applied():
                 yield
 
     def finish(self) -> None:
-        """Give the module the weights that it leaves with, and take it off the device."""
+        """Load the best or the averaged weights, and move the module to the CPU, in eval mode."""
         if self.best is not None and self.best.epoch >= 0:
             put_back(self.best.tensors, tensors_of(self.module))
-        elif self.average is not None:
-            put_back(self.average.tensors, tensors_of(self.module))
+        elif self.ema is not None:
+            put_back(self.ema.tensors, tensors_of(self.module))
         arrange(self.module.to("cpu"), torch.contiguous_format)
         self.module.eval()
         for parameter in self.module.parameters():
             parameter.grad = None
 
-    def saved(self) -> Saved:
-        """All that moves; every process must ask, and the first one's answer is what counts."""
+    def checkpoint(self) -> CheckpointContent:
+        """All of the state. Every process must call this; what rank 0 gets is to be saved."""
         tensors = {
             f"{prefix}{name}": tensor
             for prefix, tensors_in, _ in self._parts()
@@ -180,48 +191,48 @@ class Session:
             tensors |= {f"best.{name}": tensor for name, tensor in self.best.tensors.items()}
         if self._accelerator.scaler is not None:
             facts["scaler"] = self._accelerator.scaler.state_dict()
-        return Saved({**tensors, "generators": generators}, facts)
+        return CheckpointContent({**tensors, "generators": generators}, facts)
 
-    def restore(self, saved: Saved) -> None:
-        """Be as :meth:`saved` was."""
+    def restore(self, content: CheckpointContent) -> None:
+        """Take over the state that :meth:`checkpoint` returned."""
         for prefix, _, put in self._parts():
-            put(saved.under(prefix))
-        rows = saved.tensors["generators"]
-        set_generators(rows[self._processes.index % len(rows)], self.device)
-        set_foreign_state(saved.facts["foreign"])
+            put(content.under(prefix))
+        rows = content.tensors["generators"]
+        set_generators(rows[self._processes.rank % len(rows)], self.device)
+        set_foreign_state(content.facts["foreign"])
         if self.best is not None:
-            best = saved.facts["best"]
-            tensors = {k: v.to(self.device) for k, v in saved.under("best.").items()}
+            best = content.facts["best"]
+            tensors = {k: v.to(self.device) for k, v in content.under("best.").items()}
             self.best.restore(best["loss"], best["epoch"], tensors)
         if self._accelerator.scaler is not None:
-            self._accelerator.scaler.load_state_dict(saved.facts["scaler"])
+            self._accelerator.scaler.load_state_dict(content.facts["scaler"])
 
     def _parts(self) -> Iterator[tuple[str, _Get, _Put]]:
-        """Everything with tensors: a prefix, how to read them, and how to put them back."""
+        """Everything with tensors: a prefix, how to read them, and how to restore them."""
         yield _of_module("module.", self.module)
         yield _of_optimizer("optimizer.", self._optimizer)
-        if self.average is not None:
-            mine = self.average.tensors
-            yield "average.", lambda: mine, lambda tensors: put_back(tensors, mine)
-        for number, companion in enumerate(self._beside.companions):
-            yield _of_module(f"companion-{number}.", companion)
-        for number, other in enumerate(self._beside.others):
-            prefix = f"other-{number}."
-            if isinstance(other, nn.Module):
-                yield _of_module(prefix, other)
+        if self.ema is not None:
+            ema = self.ema.tensors
+            yield "ema.", lambda: ema, lambda tensors: put_back(tensors, ema)
+        for number, module in enumerate(self._auxiliary.trained):
+            yield _of_module(f"auxiliary-{number}.", module)
+        for number, updating in enumerate(self._auxiliary.self_updating):
+            prefix = f"self-updating-{number}."
+            if isinstance(updating, nn.Module):
+                yield _of_module(prefix, updating)
             else:
-                yield _of_optimizer(prefix, other)
+                yield _of_optimizer(prefix, updating)
 
-    def _shared(self) -> list[Tensor]:
-        # What must be the same in every process.
-        others = [other for other in self._beside.others if isinstance(other, nn.Module)]
-        modules = (self.module, *self._beside.companions, *others)
+    def _replicated(self) -> list[Tensor]:
+        """Tensors that must be the same in every process."""
+        updating = [one for one in self._auxiliary.self_updating if isinstance(one, nn.Module)]
+        modules = (self.module, *self._auxiliary.trained, *updating)
         return [tensor for module in modules for tensor in tensors_of(module).values()]
 
-    def _agree(self) -> None:
-        """Average what each process has moved by itself: running means, and other modules."""
-        averages = self.average.tensors.values() if self.average is not None else ()
-        floating = [t for t in chain(self._shared(), averages) if t.is_floating_point()]
+    def _average_over_processes(self) -> None:
+        """Average what each process updates by itself, such as the running means of norms."""
+        averages = self.ema.tensors.values() if self.ema is not None else ()
+        floating = [t for t in chain(self._replicated(), averages) if t.is_floating_point()]
         self._processes.average(floating)
 
 
@@ -245,5 +256,5 @@ def _of_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[str, _
     )
 
 
-def _answered(outputs: Any) -> Any:
+def _in_float32(outputs: Any) -> Any:
     return at_least_float32(outputs) if isinstance(outputs, Tensor) else outputs

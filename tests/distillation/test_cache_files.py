@@ -1,4 +1,4 @@
-"""Views on disk: whole or not at all, and never those of someone else."""
+"""Epochs on disk: whole or not at all, and never those of someone else."""
 
 import json
 import resource
@@ -9,16 +9,16 @@ import sys
 import numpy as np
 import pytest
 
-from compress.distillation.cache_files import Form, ViewStore
+from compress.distillation.cache_files import ArraySpec, EpochArrays
 from compress.errors import DataError, StorageError
 
 ROWS, BATCH = 10, 4
-FORMS = {"outputs": Form((3,), "float32"), "feature-0": Form((2, 2), "float16")}
-MARKS = ["a", "b", "c"]
+SPECS = {"outputs": ArraySpec((3,), "float32"), "feature-0": ArraySpec((2, 2), "float16")}
+CHECKSUMS = ["a", "b", "c"]
 
 
 def store(folder, owner="me", rows=(4, 4, 2)):
-    return ViewStore(folder, owner, FORMS, rows)
+    return EpochArrays(folder, owner, SPECS, rows)
 
 
 def arrays():
@@ -27,9 +27,9 @@ def arrays():
 
 
 def batches():
-    for place, mark in enumerate(MARKS):
+    for place, checksum in enumerate(CHECKSUMS):
         rows = slice(place * BATCH, (place + 1) * BATCH)
-        yield mark, {name: array[rows] for name, array in arrays().items()}
+        yield checksum, {name: array[rows] for name, array in arrays().items()}
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def test_what_was_written_is_read_in_any_order(fresh, tmp_path):
     kept.write(1, batches())
     kept = store(tmp_path) if fresh else kept
     for place in (2, 0, 1):
-        read = kept.read(1, place, MARKS[place])
+        read = kept.read(1, place, CHECKSUMS[place])
         for name, array in arrays().items():
             rows = slice(place * BATCH, (place + 1) * BATCH)
             assert np.array_equal(read[name], array[rows])
-            assert read[name].dtype == FORMS[name].dtype
+            assert read[name].dtype == SPECS[name].dtype
             assert not isinstance(read[name], np.memmap)
 
 
@@ -56,7 +56,7 @@ def test_batches_may_be_of_any_length(tmp_path):
     lengths, array = [2, 5, 0, 3], arrays()["outputs"]
     ends = np.cumsum(lengths)
     pieces = np.split(array, ends[:-1])
-    kept = ViewStore(tmp_path, "me", {"outputs": FORMS["outputs"]}, lengths)
+    kept = EpochArrays(tmp_path, "me", {"outputs": SPECS["outputs"]}, lengths)
     kept.write(0, [(str(place), {"outputs": piece}) for place, piece in enumerate(pieces)])
     for place, piece in enumerate(pieces):
         assert np.array_equal(kept.read(0, place, str(place))["outputs"], piece)
@@ -67,7 +67,7 @@ def test_files_are_plain_arrays(written):
     assert np.array_equal(array, arrays()["outputs"])
 
 
-def test_a_view_that_was_never_written_is_none(written):
+def test_an_epoch_that_was_never_written_is_none(written):
     kept = store(written)
     assert 0 in kept
     assert 1 not in kept
@@ -117,10 +117,10 @@ def test_a_damaged_array_is_found_and_can_be_written_anew(damage, written):
     assert np.array_equal(kept.read(0, 1, "b")["outputs"], arrays()["outputs"][4:8])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"owner": "me"}', '{"owner": 1, "sums": 2}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"owner": "me"}', '{"owner": 1, "checksums": 2}'])
 def test_facts_that_are_none_are_found(text, written):
-    (written / "0000" / "view.json").write_text(text)
-    with pytest.raises(DataError, match=r"view\.json: (cannot be read|not readable)"):
+    (written / "0000" / "epoch.json").write_text(text)
+    with pytest.raises(DataError, match=r"epoch\.json: (cannot be read|not readable)"):
         store(written).read(0, 0, "a")
 
 
@@ -132,7 +132,7 @@ def test_what_belongs_to_another_is_not_used(other, written):
         store(written, **other).read(0, 0, "a")
 
 
-def test_other_inputs_are_noticed_by_their_mark(written):
+def test_other_inputs_are_noticed_by_their_checksum(written):
     with pytest.raises(DataError, match="batch 2 belongs to other inputs"):
         store(written).read(0, 1, "x")
 
@@ -142,7 +142,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
-def test_a_view_that_was_cut_short_is_not_there(after, tmp_path):
+def test_an_epoch_that_was_cut_short_is_not_there(after, tmp_path):
     def cut():
         for place, batch in enumerate([*batches(), None]):
             if place == after:
@@ -154,16 +154,16 @@ def test_a_view_that_was_cut_short_is_not_there(after, tmp_path):
     assert store(tmp_path).read(0, 0, "a") is None
 
 
-def test_a_process_that_is_killed_while_it_writes_leaves_no_view(tmp_path):
+def test_a_process_that_is_killed_while_it_writes_leaves_no_epoch(tmp_path):
     code = (
         "import os, sys, signal, numpy as np\n"
         "from pathlib import Path\n"
-        "from compress.distillation.cache_files import Form, ViewStore\n"
+        "from compress.distillation.cache_files import ArraySpec, EpochArrays\n"
         "def batches():\n"
         "    yield 'a', {'outputs': np.ones((4, 100_000), np.float32)}\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "forms = {'outputs': Form((100_000,), 'float32')}\n"
-        "ViewStore(Path(sys.argv[1]), 'me', forms, [4, 4]).write(0, batches())\n"
+        "specs = {'outputs': ArraySpec((100_000,), 'float32')}\n"
+        "EpochArrays(Path(sys.argv[1]), 'me', specs, [4, 4]).write(0, batches())\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -189,9 +189,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     assert kept.read(0, 0, "a") is not None
 
 
-def test_sums_cover_the_header_too(written):
-    facts = json.loads((written / "0000" / "view.json").read_text())
-    assert facts["sums"].keys() == FORMS.keys()
+def test_checksums_cover_the_header_too(written):
+    facts = json.loads((written / "0000" / "epoch.json").read_text())
+    assert facts["checksums"].keys() == SPECS.keys()
     path = written / "0000" / "outputs.npy"
     path.write_bytes(path.read_bytes().replace(b"'fortran_order'", b'"fortran_order"'))
     assert np.array_equal(np.load(path), arrays()["outputs"])

@@ -8,7 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage, Task
-from compress.distillation.context import Answer, Question, Scene, ask, watch
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import (
+    ModelOutputs,
+    RequiredOutputs,
+    student_forward,
+    teacher_forward,
+)
 from compress.distillation.losses.features import (
     AttentionMapsLoss,
     AttentionTransferLoss,
@@ -95,21 +101,21 @@ class Turned(nn.Module):
 IMAGES, SERIES = torch.randn(SAMPLES, 3, 16, 16), torch.randn(SAMPLES, 10, 6)
 
 
-def scene(student, teacher, inputs, folder):
+def context_of(student, teacher, inputs, folder):
     task = Task("features", *[ArrayDataset(inputs, torch.arange(len(inputs)) % 3)] * 3)
     student(inputs[:2]), teacher(inputs[:2])  # lazy layers
     start = Candidate.of(teacher, inputs[:2])
-    context = bench_context(start, folder)
-    context = replace(context, task=task, teacher=frozen_teacher(start.module, inputs[:2]))
-    return Scene(student.eval(), context.teacher, context)
+    stage = bench_context(start, folder)
+    stage = replace(stage, task=task, teacher=frozen_teacher(start.module, inputs[:2]))
+    return DistillationContext(student.eval(), stage.teacher, stage)
 
 
-def value(loss, made):
-    """What a loss is for the example, and its learned maps."""
-    term, example = loss.term(made), made.example
-    student = watch(made.student, made.student, example, term.student_layers)
-    teacher = ask(made.teacher, example, Question.of([term]))
-    return term.function(student, teacher, None), term.companion
+def value(settings, context):
+    """The value of a loss for the example, and its auxiliary module."""
+    loss, example = settings.loss_function(context), context.example
+    student = student_forward(context.student, context.student, example, loss.student_layers)
+    teacher = teacher_forward(context.teacher, example, RequiredOutputs.of([loss]))
+    return loss.compute(student, teacher, None), loss.auxiliary
 
 
 def features(net, layer, inputs):
@@ -144,62 +150,66 @@ def is_adapted(found, adapter, student, teacher):
     ],
 )
 def test_a_hint_on_steps_takes_units_for_channels(layer, kind, settings, channels, tmp_path):
-    made = scene(Steps(8, kind, **settings), Steps(32, kind), SERIES, tmp_path)
+    context = context_of(Steps(8, kind, **settings), Steps(32, kind), SERIES, tmp_path)
     loss = HintLoss(student=layer, teacher=layer)
-    found, companion = value(loss, made)
-    assert companion[0].linear.in_features == channels
-    assert companion[0].linear.out_features == 32
-    ours, theirs = (features(net, layer, SERIES[:2]) for net in (made.student, made.teacher.module))
-    assert is_adapted(found, companion[0], ours, theirs)
+    found, auxiliary = value(loss, context)
+    assert auxiliary[0].linear.in_features == channels
+    assert auxiliary[0].linear.out_features == 32
+    ours, theirs = (
+        features(net, layer, SERIES[:2]) for net in (context.student, context.teacher.module)
+    )
+    assert is_adapted(found, auxiliary[0], ours, theirs)
 
 
 def test_a_hint_between_channels_last_and_first_is_that_of_the_turned_maps(tmp_path):
-    made = scene(Last(4), First(32), IMAGES, tmp_path)
-    found, companion = value(HintLoss(student="act", teacher="act"), made)
-    ours, theirs = (features(net, "act", IMAGES[:2]) for net in (made.student, made.teacher.module))
+    context = context_of(Last(4), First(32), IMAGES, tmp_path)
+    found, auxiliary = value(HintLoss(student="act", teacher="act"), context)
+    ours, theirs = (
+        features(net, "act", IMAGES[:2]) for net in (context.student, context.teacher.module)
+    )
     ours = F.avg_pool2d(ours.permute(0, 3, 1, 2), 2)  # 4 x 4 places to 2 x 2
-    assert companion[0].linear.in_features == 8
+    assert auxiliary[0].linear.in_features == 8
     with torch.no_grad():
-        expected = F.mse_loss(companion[0](ours), theirs)
+        expected = F.mse_loss(auxiliary[0](ours), theirs)
     assert torch.allclose(found, expected, rtol=1e-5)
 
 
 def test_where_attention_goes_in_a_channels_last_net_is_summed_over_its_channels(tmp_path):
-    made = scene(Last(4), Last(16), IMAGES, tmp_path)
-    found, _ = value(AttentionTransferLoss(student="act", teacher="act"), made)
+    context = context_of(Last(4), Last(16), IMAGES, tmp_path)
+    found, _ = value(AttentionTransferLoss(student="act", teacher="act"), context)
     maps = [
         F.normalize(features(net, "act", IMAGES[:2]).square().mean(3).flatten(1))
-        for net in (made.student, made.teacher.module)
+        for net in (context.student, context.teacher.module)
     ]
     assert torch.allclose(found, (maps[0] - maps[1]).square().sum(1).mean(), rtol=1e-5)
 
 
 def test_a_class_token_and_learned_places_hide_no_channels(tmp_path):
-    made = scene(Tokens(8), Tokens(12), IMAGES, tmp_path)
+    context = context_of(Tokens(8), Tokens(12), IMAGES, tmp_path)
     for loss in (HintLoss, HiddenLoss):
-        found, companion = value(loss(student="act", teacher="act"), made)
-        nets = (made.student, made.teacher.module)
+        found, auxiliary = value(loss(student="act", teacher="act"), context)
+        nets = (context.student, context.teacher.module)
         ours, theirs = (features(net, "act", IMAGES[:2]) for net in nets)
-        assert is_adapted(found, companion[0], ours, theirs)
+        assert is_adapted(found, auxiliary[0], ours, theirs)
 
 
 def test_activations_before_and_after_a_transpose_are_told_apart(tmp_path):
-    made = scene(Turned(8), Turned(12), SERIES, tmp_path)
-    layers = made.student_layers
+    context = context_of(Turned(8), Turned(12), SERIES, tmp_path)
+    layers = context.student_layers
     assert [layers.axis(name) for name in ("first", "second")] == [1, 2]
-    found, companion = value(HintLoss(student="first", teacher="first"), made)
-    nets = (made.student, made.teacher.module)
+    found, auxiliary = value(HintLoss(student="first", teacher="first"), context)
+    nets = (context.student, context.teacher.module)
     ours, theirs = (features(net, "first", SERIES[:2]).transpose(1, 2) for net in nets)
-    assert is_adapted(found, companion[0], ours, theirs)
+    assert is_adapted(found, auxiliary[0], ours, theirs)
     # By definition hidden states have their width last, but this layer's net says otherwise.
-    found, companion = value(HiddenLoss(student="first", teacher="first"), made)
-    assert is_adapted(found, companion[0], ours, theirs)
+    found, auxiliary = value(HiddenLoss(student="first", teacher="first"), context)
+    assert is_adapted(found, auxiliary[0], ours, theirs)
 
 
 def test_crd_averages_over_steps_and_embeds_units(tmp_path):
-    made = scene(Steps(8), Steps(32), SERIES, tmp_path)
-    found, embedding = value(CrdLoss(student="act", teacher="act", width=4), made)
-    nets = (made.student, made.teacher.module)
+    context = context_of(Steps(8), Steps(32), SERIES, tmp_path)
+    found, embedding = value(CrdLoss(student="act", teacher="act", width=4), context)
+    nets = (context.student, context.teacher.module)
     ours, theirs = (features(net, "act", SERIES[:2]).mean(1) for net in nets)
     assert embedding.student.in_features == 8
     scores = F.normalize(embedding.student(ours)) @ F.normalize(embedding.teacher(theirs)).T / 0.07
@@ -210,10 +220,10 @@ def test_crd_averages_over_steps_and_embeds_units(tmp_path):
 
 @pytest.mark.parametrize("kind", [HintLoss, AttentionTransferLoss, CrdLoss])
 def test_an_axis_that_cannot_be_told_is_asked_for(kind, tmp_path):
-    made = scene(Tokens(8, mixes=True), Tokens(12), IMAGES, tmp_path)
+    context = context_of(Tokens(8, mixes=True), Tokens(12), IMAGES, tmp_path)
     loss = kind(student="act", teacher="act")
     with pytest.raises(SelectorError) as caught:
-        loss.term(made)
+        loss.loss_function(context)
     assert str(caught.value) == (
         f"the loss {loss.kind!r}: which axis of 'act' of the student, (n, 17, 8), has its channels "
         "cannot be told; add axis: {student: 1} or {student: 2}."
@@ -221,7 +231,7 @@ def test_an_axis_that_cannot_be_told_is_asked_for(kind, tmp_path):
     found = []
     for axis in (2, {"student": 2}):  # the teacher's is told from its net
         torch.manual_seed(0)
-        found.append(value(kind(student="act", teacher="act", axis=axis), made)[0])
+        found.append(value(kind(student="act", teacher="act", axis=axis), context)[0])
     assert torch.equal(*found)
 
 
@@ -234,34 +244,34 @@ def test_what_is_asked_for_names_the_net_and_all_its_axes(tmp_path):
         def forward(self, x):
             return self.head(self.view(x.square()).mean((2, 3)))
 
-    made = scene(First(4), Fixed(), IMAGES, tmp_path)
+    context = context_of(First(4), Fixed(), IMAGES, tmp_path)
     with pytest.raises(SelectorError) as caught:
-        HintLoss(student="act", teacher="view").term(made)
+        HintLoss(student="act", teacher="view").loss_function(context)
     assert str(caught.value) == (
         "the loss 'hint': which axis of 'view' of the teacher, (n, 3, 16, 16), has its channels "
         "cannot be told; add axis: {teacher: 1}, {teacher: 2} or {teacher: 3}."
     )
-    _, companion = value(HintLoss(student="act", teacher="view", axis={"teacher": 1}), made)
-    assert companion[0].linear.out_features == 3
+    _, auxiliary = value(HintLoss(student="act", teacher="view", axis={"teacher": 1}), context)
+    assert auxiliary[0].linear.out_features == 3
 
 
 def test_relations_of_samples_need_no_axis(tmp_path):
-    made = scene(Tokens(8, mixes=True), Tokens(12, mixes=True), IMAGES, tmp_path)
-    value(RkdAngleLoss(student="act", teacher="act"), made)
+    context = context_of(Tokens(8, mixes=True), Tokens(12, mixes=True), IMAGES, tmp_path)
+    value(RkdAngleLoss(student="act", teacher="act"), context)
 
 
 @pytest.mark.parametrize("axis", [-1, 2, {"student": -1, "teacher": 2}])
 def test_an_axis_may_be_counted_from_the_end(axis, tmp_path):
-    made = scene(Steps(8), Steps(8), SERIES, tmp_path)
-    pair = HintLoss(student="act", teacher="act", axis=axis).seen(made)[0]
+    context = context_of(Steps(8), Steps(8), SERIES, tmp_path)
+    pair = HintLoss(student="act", teacher="act", axis=axis).seen(context)[0]
     assert [(one.axis, one.channels) for one in pair] == [(2, 8), (2, 8)]
 
 
 @pytest.mark.parametrize("axis", [3, -3, -7])
 def test_an_axis_that_a_layer_has_not_is_refused(axis, tmp_path):
-    made = scene(Steps(8), Steps(8), SERIES, tmp_path)
+    context = context_of(Steps(8), Steps(8), SERIES, tmp_path)
     with pytest.raises(SelectorError) as caught:
-        HintLoss(student="rnn", teacher="rnn", axis=axis).term(made)
+        HintLoss(student="rnn", teacher="rnn", axis=axis).loss_function(context)
     assert str(caught.value) == (
         f"the loss 'hint': axis {axis} is none of 'rnn' of the student, (n, 10, 8), that could "
         "have channels; give one from 1 to 2."
@@ -300,14 +310,14 @@ def test_layers_that_have_steps_before_samples_are_refused(steps, tmp_path):
         def forward(self, x):
             return self.head(self.act(self.rnn(x.transpose(0, 1))[0]).mean(0))
 
-    made = scene(StepsFirst(), Steps(8), SERIES[:, :steps], tmp_path)
+    context = context_of(StepsFirst(), Steps(8), SERIES[:, :steps], tmp_path)
     message = (
-        "the loss 'hint': '(rnn|act)' of the student gives no tensor with samples on axis 0 when "
-        "the net answers; recurrent layers and transformers do with batch_first=True; "
+        "the loss 'hint': '(rnn|act)' of the student gives no tensor with samples on axis 0 in "
+        "a forward pass; recurrent layers and transformers do with batch_first=True; "
     )
     for layer in ("rnn", "act"):
         with pytest.raises(SelectorError, match=message.replace("(rnn|act)", layer)):
-            HintLoss(student=layer, teacher="rnn").term(made)
+            HintLoss(student=layer, teacher="rnn").loss_function(context)
 
 
 class Skipping(nn.Module):
@@ -336,39 +346,44 @@ ONE = {"student": "inner", "teacher": "inner"}
     ids=["two-hints", "one-hint", "relation", "crd"],
 )
 def test_a_layer_that_training_leaves_out_teaches_nothing_then(loss, tmp_path):
-    made = scene(Skipping(4), Skipping(), ROWS, tmp_path)
+    context = context_of(Skipping(4), Skipping(), ROWS, tmp_path)
     stage = DistillStage(epochs=2, batch_size=4, losses=(loss,), student="self")
-    start = Candidate.of(made.student, ROWS[:2])
-    stage.rehearse(start, made.context)
-    stage.run(start, made.context).validate()
+    start = Candidate.of(context.student, ROWS[:2])
+    stage.rehearse(start, context.context)
+    stage.run(start, context.context).validate()
 
 
 def test_a_layer_that_training_always_leaves_out_is_an_error(tmp_path):
-    made = scene(Skipping(4, 1.0), Skipping(), ROWS, tmp_path)
+    context = context_of(Skipping(4, 1.0), Skipping(), ROWS, tmp_path)
     stage = DistillStage(epochs=2, batch_size=4, losses=(HintLoss(**ONE),), student="self")
     with pytest.raises(StageError, match="the loss 'hint' was 0 in every step of the first epoch"):
-        stage.run(Candidate.of(made.student, ROWS[:2]), made.context)
+        stage.run(Candidate.of(context.student, ROWS[:2]), context.context)
 
 
 def test_the_mean_is_over_the_pairs_that_ran_and_is_0_with_gradients_where_none_did(tmp_path):
-    made = scene(Skipping(4), Skipping(), ROWS, tmp_path)
-    term = HintLoss(**BOTH).term(made)
+    context = context_of(Skipping(4), Skipping(), ROWS, tmp_path)
+    loss = HintLoss(**BOTH).loss_function(context)
     answers = {
         name: net(ROWS[:2])
-        for name, net in (("first", made.student.first), ("teacher", made.teacher.module.first))
+        for name, net in (
+            ("first", context.student.first),
+            ("teacher", context.teacher.module.first),
+        )
     }
     outputs = torch.full((2, 3), 1e38, requires_grad=True)
-    teacher = Answer(outputs.detach(), {"first": answers["teacher"], "inner": answers["teacher"]})
-    alone = term.function(Answer(outputs, {"first": answers["first"]}), teacher, None)
-    expected = F.mse_loss(term.companion[0](answers["first"]), answers["teacher"])
+    teacher = ModelOutputs(
+        outputs.detach(), {"first": answers["teacher"], "inner": answers["teacher"]}
+    )
+    alone = loss.compute(ModelOutputs(outputs, {"first": answers["first"]}), teacher, None)
+    expected = F.mse_loss(loss.auxiliary[0](answers["first"]), answers["teacher"])
     assert torch.allclose(alone, expected)
     alone.backward()
-    assert not term.companion[1].linear.weight.grad.any()
+    assert not loss.auxiliary[1].linear.weight.grad.any()
     for student, other in (
-        (Answer(outputs), teacher),
-        (Answer(outputs, {"first": answers["first"]}), Answer(outputs.detach())),
+        (ModelOutputs(outputs), teacher),
+        (ModelOutputs(outputs, {"first": answers["first"]}), ModelOutputs(outputs.detach())),
     ):
-        none = term.function(student, other, None)
+        none = loss.compute(student, other, None)
         assert float(none.detach()) == 0
         none.backward()
         assert not outputs.grad.any()
@@ -391,13 +406,13 @@ def test_attention_that_did_not_run_teaches_nothing(tmp_path):
         def forward(self, x):
             return self.head(self.block(x).mean(1))
 
-    made = scene(Net(), Net(), SERIES, tmp_path)
+    context = context_of(Net(), Net(), SERIES, tmp_path)
     loss = AttentionMapsLoss(student="block", teacher="block")
-    found, _ = value(loss, made)
+    found, _ = value(loss, context)
     assert found > 0
-    term, outputs = loss.term(made), torch.ones(2, 3, requires_grad=True)
-    teacher = ask(made.teacher, made.example, Question.of([term]))
-    assert float(term.function(Answer(outputs), teacher, None).detach()) == 0
+    loss, outputs = loss.loss_function(context), torch.ones(2, 3, requires_grad=True)
+    teacher = teacher_forward(context.teacher, context.example, RequiredOutputs.of([loss]))
+    assert float(loss.compute(ModelOutputs(outputs), teacher, None).detach()) == 0
 
 
 def test_a_layer_that_training_alone_runs_twice_is_an_error_that_names_it(tmp_path):
@@ -406,10 +421,10 @@ def test_a_layer_that_training_alone_runs_twice_is_an_error_that_names_it(tmp_pa
             x = self.inner(self.first(x))
             return self.head(self.inner(x) if self.training else x)
 
-    made = scene(Twice(), Twice(), ROWS, tmp_path)
+    context = context_of(Twice(), Twice(), ROWS, tmp_path)
     stage = DistillStage(epochs=1, losses=(HintLoss(**ONE),), student="self")
     with pytest.raises(DataError, match="'inner' runs several times in one pass in training"):
-        stage.rehearse(Candidate.of(made.student, ROWS[:2]), made.context)
+        stage.rehearse(Candidate.of(context.student, ROWS[:2]), context.context)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -425,12 +440,14 @@ def test_a_layer_that_training_alone_runs_twice_is_an_error_that_names_it(tmp_pa
     ids=lambda loss: loss.kind,
 )
 def test_features_of_half_precision_are_compared_in_float32(loss, dtype, tmp_path):
-    made = scene(Steps(8), Steps(32), SERIES, tmp_path)
-    term, example = loss.term(made), made.example
-    student = watch(made.student, made.student, example, term.student_layers)
-    teacher = ask(made.teacher, example, Question.of([term]))
-    half = Answer(teacher.outputs.to(dtype), {k: v.to(dtype) for k, v in teacher.features.items()})
-    wide = Answer(half.outputs.float(), {k: v.float() for k, v in half.features.items()})
-    found = term.function(student, half, None)
+    context = context_of(Steps(8), Steps(32), SERIES, tmp_path)
+    loss, example = loss.loss_function(context), context.example
+    student = student_forward(context.student, context.student, example, loss.student_layers)
+    teacher = teacher_forward(context.teacher, example, RequiredOutputs.of([loss]))
+    half = ModelOutputs(
+        teacher.outputs.to(dtype), {k: v.to(dtype) for k, v in teacher.features.items()}
+    )
+    wide = ModelOutputs(half.outputs.float(), {k: v.float() for k, v in half.features.items()})
+    found = loss.compute(student, half, None)
     assert found.dtype == torch.float32
-    assert torch.equal(found, term.function(student, wide, None))
+    assert torch.equal(found, loss.compute(student, wide, None))

@@ -88,7 +88,7 @@ def softmax_file(path, *, rounded=False):
 def test_a_teacher_of_probabilities_is_refused(kind, attempt, start, context):
     stage = DistillStage(teacher=named("probabilities"), losses=[{"kind": kind}])
     message = (
-        rf"^the loss '{kind}' takes logits, and the teacher sure_parts:probabilities answers with "
+        rf"^the loss '{kind}' takes logits, and the teacher sure_parts:probabilities returns "
         r"probabilities; add `from_probabilities: true` to its block, to learn from their "
         r"logarithm, or leave its softmax out\.$"
     )
@@ -99,7 +99,7 @@ def test_a_teacher_of_probabilities_is_refused(kind, attempt, start, context):
 @pytest.mark.parametrize("rounded", [False, True])
 def test_of_a_file_the_softmax_is_named(rounded, start, context, tmp_path):
     stage = DistillStage(teacher={"onnx": softmax_file(tmp_path / "t.onnx", rounded=rounded)})
-    message = r"t\.onnx answers with probabilities \(its output '[py]' is made by a Softmax\); add"
+    message = r"t\.onnx returns probabilities \(its output '[py]' is made by a Softmax\); add"
     with pytest.raises(RecipeError, match=message):
         stage.run(start, context)
 
@@ -116,14 +116,14 @@ def test_where_the_logits_are_an_output_they_are_named(start, context, tmp_path)
 
 def test_one_of_several_is_named_by_its_place(start, context):
     stage = DistillStage(teacher=[named("logits"), named("probabilities")])
-    with pytest.raises(RecipeError, match=r"and teacher\[1\] sure_parts:probabilities answers"):
+    with pytest.raises(RecipeError, match=r"and teacher\[1\] sure_parts:probabilities returns"):
         stage.run(start, context)
 
 
 def test_a_checkpoint_with_a_softmax_is_refused(start, context, tmp_path):
     save_file(Sure().state_dict(), tmp_path / "t.safetensors")
     block = {"arch": "sure_parts:Sure", "weights": tmp_path / "t.safetensors"}
-    with pytest.raises(RecipeError, match=r"and the teacher answers with probabilities; add `from"):
+    with pytest.raises(RecipeError, match=r"and the teacher returns probabilities; add `from"):
         DistillStage(teacher=block).run(start, context)
 
 
@@ -140,7 +140,7 @@ def test_other_teachers_are_taken(name, start, context):
 
 
 def test_labels_as_ones_and_zeros_are_probabilities(start, context):
-    with pytest.raises(RecipeError, match="sure_parts:labels answers with probabilities"):
+    with pytest.raises(RecipeError, match="sure_parts:labels returns probabilities"):
         DistillStage(teacher=named("labels")).run(start, context)
     DistillStage(teacher=named("labels", from_probabilities=True)).run(start, context)
 
@@ -216,7 +216,7 @@ def test_values_that_are_not_finite_are_named_as_such(start, context):
 
 def test_a_student_of_probabilities_does_not_learn_logits(context):
     start = Candidate.of(Sure(), CASE.example())
-    with pytest.raises(RecipeError, match=r"takes logits, as the teacher gives, and the student"):
+    with pytest.raises(RecipeError, match=r"takes logits, as the teacher returns, and the student"):
         DistillStage(teacher=named("logits")).run(start, context)
 
 
@@ -227,6 +227,6 @@ def test_where_both_give_probabilities_the_row_says_so(context):
     DistillStage(epochs=1, losses=[{"kind": "response"}]).run(start, sure)
     [said] = [event["text"] for event in events if event["event"] == "warning"]
     assert said == (
-        "the loss 'response' takes logits, and student and teacher both answer with probabilities, "
-        "from which it teaches slowly; leave the softmax at their ends out"
+        "the loss 'response' takes logits, and student and teacher both return probabilities, "
+        "from which the student learns slowly; leave the softmax at their ends out"
     )

@@ -131,7 +131,7 @@ def block(kind):
     return {"kind": kind, **LOSSES[kind][1]}
 
 
-def scene(pair, folder, **changes):
+def prepared(pair, folder, **changes):
     """What a stage is given; ``parts`` is the module with the student of images."""
     start = pair.start()
 
@@ -180,7 +180,7 @@ def test_a_loss_in_yaml_teaches_before_and_after_a_quantize_and_a_prune(kind, tm
     recipe = Recipe.loads(yaml.safe_dump({"name": "chain", "stages": stages}), imports=["parts"])
     again = Recipe.loads(recipe.dumps(), imports=["parts"])
     assert again.stages == recipe.stages
-    current, context = scene(pair, tmp_path)
+    current, context = prepared(pair, tmp_path)
     context, events = listen(context)
     for stage in recipe.stages:
         rehearsed = stage.rehearse(current, context)
@@ -197,7 +197,7 @@ def test_a_loss_in_yaml_teaches_before_and_after_a_quantize_and_a_prune(kind, tm
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"adversarial"}))
 def test_a_student_learns_from_every_loss_alone(kind, tmp_path):
     pair = LOSSES[kind][0]
-    start, context = scene(pair, tmp_path)
+    start, context = prepared(pair, tmp_path)
     context, events = listen(context)
     distill(pair, block(kind), epochs=5).run(start, context)
     curve = [event["losses"][kind] for event in events]
@@ -208,7 +208,7 @@ def test_a_student_learns_from_every_loss_alone(kind, tmp_path):
 def test_no_loss_but_label_looks_at_labels(kind, tmp_path):
     # Decoupled distillation does where there are labels, as its paper; its unit tests say how.
     pair = LOSSES[kind][0]
-    start, context = scene(pair, tmp_path)
+    start, context = prepared(pair, tmp_path)
     bare = ArrayDataset(pair.task.train.inputs)
     unlabeled = replace(context, task=replace(pair.task, train=bare, validation=bare))
     stage = distill(pair, block(kind))
@@ -217,7 +217,7 @@ def test_no_loss_but_label_looks_at_labels(kind, tmp_path):
 
 
 def test_decoupled_distillation_works_without_labels(tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     bare = ArrayDataset(CLASSES.task.train.inputs)
     unlabeled = replace(context, task=replace(CLASSES.task, train=bare, validation=bare))
     stage = distill(CLASSES, block("dkd"))
@@ -226,12 +226,12 @@ def test_decoupled_distillation_works_without_labels(tmp_path):
 
 @pytest.mark.parametrize("kind", RELATIONS)
 def test_a_relation_of_outputs_needs_no_module_and_no_equal_classes(kind, tmp_path):
-    start, context = scene(CLASSES, tmp_path, teacher=lambda x: x.flatten(1)[:, :7])
+    start, context = prepared(CLASSES, tmp_path, teacher=lambda x: x.flatten(1)[:, :7])
     distill(CLASSES, {"kind": kind}).run(start, context).validate()
 
 
 def test_families_combine_and_each_reports_its_own_curve(tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     context, events = listen(context)
     rising = {"from": 0, "to": 3, "schedule": "cosine"}
     losses = [
@@ -251,7 +251,7 @@ def test_families_combine_and_each_reports_its_own_curve(tmp_path):
 
 
 def test_training_on_labels_reports_its_loss_too(tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     context, events = listen(context)
     TrainStage(epochs=1).run(start, context)
     assert events[0]["losses"] == {"label": pytest.approx(events[0]["loss"])}
@@ -276,18 +276,18 @@ def test_a_weight_goes_from_the_first_epoch_to_the_last(schedule, expected):
 def test_what_is_trained_beside_the_student_learns_and_is_thrown_away(
     kind, made, tmp_path, monkeypatch
 ):
-    companions = []
+    trained = []
     whole = made.__init__
 
     def remember(self, *arguments):
         whole(self, *arguments)
-        companions.append((self, {k: v.clone() for k, v in self.state_dict().items()}))
+        trained.append((self, {k: v.clone() for k, v in self.state_dict().items()}))
 
     monkeypatch.setattr(made, "__init__", remember)
     pair = LOSSES[kind][0]
-    start, context = scene(pair, tmp_path)
+    start, context = prepared(pair, tmp_path)
     student = distill(pair, block(kind)).run(start, context)
-    ((companion, before),) = companions
+    ((companion, before),) = trained
     assert all(not torch.equal(v, before[k]) for k, v in companion.state_dict().items())
     options = {k: v for k, v in pair.student.items() if k != "arch"}
     assert list(student.module.state_dict()) == list(
@@ -297,7 +297,7 @@ def test_what_is_trained_beside_the_student_learns_and_is_thrown_away(
 
 def test_equal_widths_need_no_adapter(tmp_path, monkeypatch):
     monkeypatch.setattr(Adapter, "__init__", None)  # to make one would fail
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     same = {"kind": "hint", "student": "blocks.*", "teacher": "blocks.*"}
     distill(CLASSES, same, student=False).run(start, context)
 
@@ -311,7 +311,7 @@ def test_a_discriminator_learns_beside_the_student(tmp_path, monkeypatch):
         made.append((self, {k: v.clone() for k, v in self._net.state_dict().items()}))
 
     monkeypatch.setattr(Adversary, "__init__", remember)
-    start, context = scene(IMAGES, tmp_path)
+    start, context = prepared(IMAGES, tmp_path)
     distill(IMAGES, block("adversarial")).run(start, context)
     ((adversary, before),) = made
     after = adversary._net.state_dict()
@@ -332,7 +332,7 @@ def counting(module):
 
 @pytest.mark.parametrize("kind", ["hint", "attention-transfer", "crd"])
 def test_features_are_remembered_with_the_answers(kind, tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     teacher, calls = counting(CLASSES.start().module)
     counted = replace(context, teacher=teacher)
     settings = {"epochs": 4, "student": True}
@@ -348,7 +348,7 @@ def test_features_are_remembered_with_the_answers(kind, tmp_path):
 
 
 def test_a_network_of_its_own_may_judge(tmp_path):
-    start, context = scene(IMAGES, tmp_path)
+    start, context = prepared(IMAGES, tmp_path)
     path = tmp_path / "judge.safetensors"
     save_file(build("resnet", {"width": 8, "classes": 3}).state_dict(), path)
     network = {"arch": "resnet", "width": 8, "classes": 3, "weights": str(path)}
@@ -360,7 +360,9 @@ def test_a_function_of_your_own_still_works(tmp_path, monkeypatch):
     module = types.ModuleType("loss_parts")
     module.third = lambda student, teacher, labels: ((student - teacher) ** 2).mean() / 3
     monkeypatch.setitem(sys.modules, "loss_parts", module)
-    start, context = scene(CLASSES, tmp_path, references=CodeReferences(frozenset({"loss_parts"})))
+    start, context = prepared(
+        CLASSES, tmp_path, references=CodeReferences(frozenset({"loss_parts"}))
+    )
     context, events = listen(context)
     distill(CLASSES, {"kind": "loss_parts:third"}).run(start, context)
     assert list(events[0]["losses"]) == ["loss_parts:third"]
@@ -407,7 +409,7 @@ BOTH = r"the student has stem \(8, 6, 6\), norm .*; the teacher has stem \(16, 1
     ],
 )
 def test_layers_that_do_not_fit_are_explained_with_all_that_there_are(loss, message, tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     stage = distill(CLASSES, loss)
     for attempt in (stage.run, stage.rehearse):
         with pytest.raises(SelectorError, match=message):
@@ -424,7 +426,7 @@ class Twice(nn.Module):
 
 
 def test_a_layer_that_runs_twice_has_no_one_output(tmp_path):
-    _, context = scene(CLASSES, tmp_path)
+    _, context = prepared(CLASSES, tmp_path)
     start = Candidate.of(Twice(), CLASSES.start().example)
     loss = {"kind": "hint", "student": "relu", "teacher": "stem"}
     with pytest.raises(SelectorError, match="'relu' of the student runs 2 times in one pass"):
@@ -437,7 +439,7 @@ LOOK_INSIDE = [k for k in KINDS if {"student", "layers"} & set(LOSSES[k][1])]
 @pytest.mark.parametrize("kind", LOOK_INSIDE)
 def test_only_a_module_can_be_looked_into(kind, tmp_path):
     pair = LOSSES[kind][0]
-    start, context = scene(pair, tmp_path)
+    start, context = prepared(pair, tmp_path)
     teacher = context.teacher
     opaque = replace(context, teacher=lambda inputs: teacher(inputs))
     stage = distill(pair, block(kind))
@@ -458,7 +460,7 @@ def broken(teacher, at):
 
 
 def test_a_teacher_that_is_not_finite_is_reported_with_the_batch(tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     context = replace(context, teacher=broken(context.teacher, at=3))
     message = r"not finite \(outputs\) for batch [12] of view 2; look at its weights"
     with pytest.raises(StageError, match=message):
@@ -478,7 +480,7 @@ def test_features_that_are_not_finite_are_reported_with_the_layer(tmp_path):
     teacher = Repaired()
     with torch.no_grad():
         teacher.conv.weight[0] = float("inf")
-    start, context = scene(CLASSES, tmp_path, teacher=frozen_teacher(teacher))
+    start, context = prepared(CLASSES, tmp_path, teacher=frozen_teacher(teacher))
     loss = {"kind": "hint", "student": "blocks.0", "teacher": "conv"}
     with pytest.raises(StageError, match=r"not finite \(conv\) for the first samples; look"):
         distill(CLASSES, loss).run(start, context)
@@ -487,39 +489,39 @@ def test_features_that_are_not_finite_are_reported_with_the_layer(tmp_path):
 @pytest.mark.parametrize(("rows", "given"), [((1, 4), "1"), ((), "no separate")], ids=str)
 @pytest.mark.parametrize("attempt", ["run", "rehearse"])
 def test_a_teacher_that_answers_for_another_batch_is_explained(attempt, rows, given, tmp_path):
-    start, context = scene(CLASSES, tmp_path, teacher=lambda x: torch.zeros(rows))
-    with pytest.raises(StageError, match=rf"gives {given} answers for a batch of \d+ samples"):
+    start, context = prepared(CLASSES, tmp_path, teacher=lambda x: torch.zeros(rows))
+    with pytest.raises(StageError, match=rf"gives {given} outputs for a batch of \d+ samples"):
         getattr(distill(CLASSES, block("response")), attempt)(start, context)
 
 
 @pytest.mark.parametrize("kind", ["response", "dkd", "dist", "hard", "topk-kl", "logits-mse"])
 @pytest.mark.parametrize("attempt", ["run", "rehearse"])
 def test_other_classes_are_explained(kind, attempt, tmp_path):
-    start, context = scene(CLASSES, tmp_path, teacher=lambda x: x.flatten(1)[:, :5])
+    start, context = prepared(CLASSES, tmp_path, teacher=lambda x: x.flatten(1)[:, :5])
     with pytest.raises(DataError, match=r"outputs are \(\d+, 4\) and the teacher's are \(\d+, 5\)"):
         getattr(distill(CLASSES, {"kind": kind}), attempt)(start, context)
 
 
 def test_outputs_without_a_width_cannot_be_embedded(tmp_path):
-    start, context = scene(CLASSES, tmp_path, teacher=lambda x: x.flatten(1).sum(1))
+    start, context = prepared(CLASSES, tmp_path, teacher=lambda x: x.flatten(1).sum(1))
     with pytest.raises(DataError, match=r"crd embeds vectors.* are \(2, 4\) and \(2,\): name a"):
         distill(CLASSES, {"kind": "crd"}).run(start, context)
 
 
 def test_a_judge_that_cannot_take_the_outputs_is_explained(tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     with pytest.raises(DataError, match=r"cannot take outputs of \(2, 4\) as its inputs"):
         distill(CLASSES, {"kind": "perceptual", "layers": "stem"}).run(start, context)
 
 
 def test_a_judge_without_that_layer_is_explained(tmp_path):
-    start, context = scene(IMAGES, tmp_path)
+    start, context = prepared(IMAGES, tmp_path)
     with pytest.raises(SelectorError, match=r"'up9' matches no layer of the network that"):
         distill(IMAGES, {"kind": "perceptual", "layers": "up9"}).run(start, context)
 
 
 def test_a_finetune_block_may_look_inside_the_teacher_too(tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     loss = {"kind": "hint", "student": "blocks.7", "teacher": "blocks.0"}
     stage = PruneStage(ratio=0.5, finetune={"losses": [loss]})
     for attempt in (stage.run, stage.rehearse):
@@ -528,7 +530,7 @@ def test_a_finetune_block_may_look_inside_the_teacher_too(tmp_path):
 
 
 def test_fake_quantization_is_on_while_features_are_matched(tmp_path):
-    start, context = scene(CLASSES, tmp_path)
+    start, context = prepared(CLASSES, tmp_path)
     context, events = listen(context)
     same = {"kind": "hint", "student": "blocks.*", "teacher": "blocks.*"}
     stage = distill(CLASSES, same, student=False)

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage, Task
-from compress.distillation.context import Answer, Scene
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import ModelOutputs
 from compress.distillation.losses import BUILT_IN
 from compress.errors import CompressError
 from compress.measure.score import score
@@ -248,17 +249,19 @@ def test_every_loss_is_right_or_refused_for_every_kind_of_outputs(name, kind, tm
     if (told := error_of(lambda: stage.rehearse(start, context))) is not None:
         assert is_one_sentence(told)
         return
-    assert kind == "default" or of in BUILT_IN[kind].takes
+    assert kind == "default" or of in BUILT_IN[kind].output_kinds
     if losses is None:
         return
-    scene = Scene(student, context.teacher, context)
-    term = stage.losses[0].term(scene)
+    distillation = DistillationContext(student, context.teacher, context)
+    loss = stage.losses[0].loss_function(distillation)
     inputs = task.train.inputs
     ours, theirs = student(inputs), teacher(inputs).detach()
     wanted = plain(of, ours, labels) if kind == "label" else outputs_of(ours, theirs, kind)
     if wanted is None:
         return  # worked out in numpy in tests/distillation/test_functions.py
-    torch.testing.assert_close(term.function(Answer(ours), Answer(theirs), labels), wanted)
+    torch.testing.assert_close(
+        loss.compute(ModelOutputs(ours), ModelOutputs(theirs), labels), wanted
+    )
 
 
 @pytest.mark.parametrize("name", OUTPUTS)

@@ -10,8 +10,9 @@ from torch import nn
 from compress import Candidate, DistillStage, QuantizeStage
 from compress.artifact import Lowering
 from compress.backends.onnx import lower
-from compress.distillation.context import Question, Scene, ask, compared
+from compress.distillation.context import DistillationContext
 from compress.distillation.decoding import beam_search
+from compress.distillation.loss_function import RequiredOutputs, compared_outputs, teacher_forward
 from compress.distillation.losses import BUILT_IN
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError
@@ -56,8 +57,8 @@ def arrays(context):
     return sorted((context.workdir / "answers").rglob("*.npy"))
 
 
-def term_of(loss, scene):
-    return BUILT_IN[loss["kind"]](**loss).term(scene)
+def term_of(loss, distillation):
+    return BUILT_IN[loss["kind"]](**loss).loss_function(distillation)
 
 
 def shown(context, samples):
@@ -66,32 +67,34 @@ def shown(context, samples):
 
 def test_the_student_is_asked_about_the_text_that_the_teacher_wrote(start, place):
     context, _ = place
-    scene = Scene(start.module, context.teacher, context)
-    term, batch = term_of(SEQUENCE, scene), scene.example
-    answer = ask(context.teacher, batch, Question.of([term]))
+    distillation = DistillationContext(start.module, context.teacher, context)
+    loss, batch = term_of(SEQUENCE, distillation), distillation.example
+    answer = teacher_forward(context.teacher, batch, RequiredOutputs.of([loss]))
     assert answer.outputs.shape == (2, 0)
-    student, teacher = compared(term, start.module, start.module, batch, answer, lambda: None)
+    student, teacher = compared_outputs(
+        loss, start.module, start.module, batch, answer, lambda: None
+    )
     written = beam_search(context.teacher, batch.inputs, 4, LENGTH - 4)
     text = torch.cat([batch.inputs[:, :4], written], dim=1)
     with torch.no_grad():
         scores = start.module(text)
     assert torch.equal(student.outputs, scores)
     expected = nn.functional.cross_entropy(scores[:, :, 3:-1], written)
-    assert float(term.function(student, teacher, None).detach()) == pytest.approx(float(expected))
+    assert float(loss.compute(student, teacher, None).detach()) == pytest.approx(float(expected))
 
 
 def test_only_the_tokens_that_are_asked_for_are_made(start, place):
     context, calls = place
-    scene = Scene(start.module, context.teacher, context)
-    term = term_of({**SEQUENCE, "tokens": 2, "beams": 3}, scene)
+    distillation = DistillationContext(start.module, context.teacher, context)
+    loss = term_of({**SEQUENCE, "tokens": 2, "beams": 3}, distillation)
     batch = shown(context, 8)
     calls.clear()
-    answer = ask(context.teacher, batch, Question.of([term]))
+    answer = teacher_forward(context.teacher, batch, RequiredOutputs.of([loss]))
     ((name, tokens),) = answer.features.items()
     assert name == "2 tokens after 4 by 3 beams"
     assert tokens.shape == (8, 2)
     assert calls == [8, 24]
-    told, _ = term.retell(start.module, batch, answer)
+    told, _ = loss.generated_batch(start.module, batch, answer)
     assert torch.equal(told.inputs[:, 6:], batch.inputs[:, 6:])
     assert torch.equal(told.inputs[:, 4:6], tokens)
 
@@ -109,11 +112,11 @@ def test_with_views_the_teacher_continues_each_text_once_and_keeps_only_that(sta
 def test_continuations_that_are_kept_are_those_that_would_be_made_again(start, place, monkeypatch):
     context, _ = place
     kept = stage(SEQUENCE, epochs=3, views=1).run(start, context)
-    remembering = fitting.remembering
+    cached_teacher = fitting.cached_teacher
     monkeypatch.setattr(
         fitting,
-        "remembering",
-        lambda scene, terms, views, _, cache: remembering(scene, terms, views, None, cache),
+        "cached_teacher",
+        lambda context, losses, data, _, cache: cached_teacher(context, losses, data, None, cache),
     )
     assert stage(SEQUENCE, epochs=3, views=1).run(start, context).fingerprint == kept.fingerprint
 
@@ -133,13 +136,13 @@ def test_tokens_are_kept_whole_beside_halved_answers(start, place):
 @pytest.mark.parametrize("on_policy", [0.0, 0.5, 1.0])
 def test_a_share_of_the_batches_is_the_students_own(on_policy, start, place):
     context, _ = place
-    scene = Scene(start.module, context.teacher, context)
-    term = term_of({**GKD, "on_policy": on_policy}, scene)
-    assert term.reads_teacher == (on_policy < 1)
+    distillation = DistillationContext(start.module, context.teacher, context)
+    loss = term_of({**GKD, "on_policy": on_policy}, distillation)
+    assert loss.reads_teacher_outputs == (on_policy < 1)
     batch = shown(context, 8)
-    taught = ask(context.teacher, batch, Question())
+    teacher_outputs = teacher_forward(context.teacher, batch, RequiredOutputs())
     torch.manual_seed(0)
-    told = [term.retell(start.module, batch, taught) for _ in range(60)]
+    told = [loss.generated_batch(start.module, batch, teacher_outputs) for _ in range(60)]
     own = [one for one in told if one is not None]
     assert abs(len(own) - 60 * on_policy) <= (12 if on_policy == 0.5 else 0)
     for other, answer in own:
@@ -161,11 +164,13 @@ class Dropping(nn.Module):
 def test_a_student_speaks_without_dropout_and_trains_on_with_it(start, place):
     context, _ = place
     student = Dropping().eval()
-    term = term_of({**GKD, "on_policy": 1.0}, Scene(student, context.teacher, context))
+    loss = term_of(
+        {**GKD, "on_policy": 1.0}, DistillationContext(student, context.teacher, context)
+    )
 
     def written():
         torch.manual_seed(0)
-        return term.retell(student, shown(context, 32), None)[0].inputs
+        return loss.generated_batch(student, shown(context, 32), None)[0].inputs
 
     quiet = written()
     student.train()
@@ -289,11 +294,11 @@ def test_nets_of_one_length_learn_and_teach_too(loss, start, place):
     training = DistillStage(losses=[loss], batch_size=32)
     training.run(fixed, context).validate()
     # Untrained places add nothing, so that this teacher writes what its inner net would.
-    taught = [
+    teacher_outputs = [
         training.run(start, replace(context, teacher=frozen_teacher(net))).fingerprint
         for net in (fixed.module, fixed.fork().module.net)
     ]
-    assert taught[0] == taught[1]
+    assert teacher_outputs[0] == teacher_outputs[1]
 
 
 class Looking(nn.Module):

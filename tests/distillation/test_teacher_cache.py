@@ -63,12 +63,12 @@ def noise(inputs, generator):
     return inputs + torch.randn(inputs.shape, generator=generator)
 
 
-def asking_again(monkeypatch):
-    whole = fitting.remembering
+def without_a_cache(monkeypatch):
+    cached_teacher = fitting.cached_teacher
     monkeypatch.setattr(
         fitting,
-        "remembering",
-        lambda scene, terms, views, kept, cache: whole(scene, terms, views, None, cache),
+        "cached_teacher",
+        lambda context, losses, data, _, cache: cached_teacher(context, losses, data, None, cache),
     )
 
 
@@ -79,7 +79,7 @@ def test_kept_answers_give_the_same_student_as_asking_again(loss, mix, start, pl
     stage = DistillStage(epochs=4, batch_size=100, views=2, losses=[loss], mix=mix)
     kept = stage.run(start, context)
     assert len(files(context)) == (2 if loss["kind"] == "response" else 4)
-    asking_again(monkeypatch)
+    without_a_cache(monkeypatch)
     assert stage.run(start, context).fingerprint == kept.fingerprint
 
 
@@ -224,7 +224,7 @@ def test_damaged_answers_are_asked_for_again_with_a_warning(damage, start, place
     assert STAGE.run(start, context).fingerprint == whole.fingerprint
     assert sum(calls) == SAMPLES
     (text,) = warnings(events)
-    assert text.endswith("; the teacher is asked again about this view.")
+    assert text.endswith("; the teacher's outputs are computed again.")
 
 
 def test_answers_moved_here_from_another_teacher_are_found(start, place, tmp_path):

@@ -11,7 +11,8 @@ from onnx import numpy_helper
 from compress import DistillStage, LocalTarget, PruneStage, QuantizeStage, Recipe, ReplayTarget
 from compress.artifact import Lowering
 from compress.backends.onnx import lower
-from compress.distillation.context import Question, Scene, ask, watch
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import RequiredOutputs, student_forward, teacher_forward
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import RecipeError, StageError
 from compress.models.build import build_module
@@ -283,7 +284,7 @@ def test_padding_says_nothing_to_losses_of_layers(kind, layers, start, tmp_path)
         student={"layers": [0, 2]}, losses=[{"kind": kind, "student": layers, "teacher": layers}]
     )
     student = stage.rehearse(candidate, context).module
-    term = stage.losses[0].term(Scene(student, context.teacher, context))
+    loss = stage.losses[0].loss_function(DistillationContext(student, context.teacher, context))
     texts = head(task.train, 96)
     short = texts.inputs["attention_mask"].sum(1) <= 9
     assert bool(short.any())
@@ -291,9 +292,9 @@ def test_padding_says_nothing_to_losses_of_layers(kind, layers, start, tmp_path)
     def value(length):
         inputs = {name: ids[short, :length] for name, ids in texts.inputs.items()}
         batch = replace(texts, inputs=inputs)
-        ours = watch(student, student, batch, term.student_layers)
-        theirs = ask(context.teacher, batch, Question.of([term]))
-        return float(term.function(ours, theirs, None).detach())
+        ours = student_forward(student, student, batch, loss.student_layers)
+        theirs = teacher_forward(context.teacher, batch, RequiredOutputs.of([loss]))
+        return float(loss.compute(ours, theirs, None).detach())
 
     assert value(12) > 0
     assert value(9) == pytest.approx(value(12), rel=1e-4)

@@ -155,7 +155,7 @@ def test_a_new_student_keeps_formats_where_its_layers_match_and_says_what_ended(
     assert len(student.numerics.rules) == 1
     assert student.invariants == ()
     assert any("'blocks.0.conv1' end here" in note for note in student.notes)
-    assert any("promised zeros end here" in note for note in student.notes)
+    assert any("kept zeros end here" in note for note in student.notes)
 
 
 def test_zeros_survive_into_the_artifact(tmp_path):

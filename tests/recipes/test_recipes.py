@@ -14,7 +14,7 @@ from compress.cli.new import starter
 from compress.cli.schema import recipe_schema
 from compress.errors import RecipeError
 from compress.stages import STAGES
-from compress.stages.fit import Training
+from compress.stages.training_settings import Training
 from compress.testing.recipe_table import recipe_files, recipe_table
 from compress.training.data import is_labeled
 from compress.zoo import build

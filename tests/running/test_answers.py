@@ -62,7 +62,7 @@ def test_answers_that_were_damaged_are_noted_in_the_row(run, tmp_path):
     record = run(recipe(learning_rate=1e-2))
     assert asked(tmp_path) == 3
     (note,) = of_damage(record.rows[1])
-    assert note.endswith("its checksum is another; the teacher is asked again about this view.")
+    assert note.endswith("its checksum is another; the teacher's outputs are computed again.")
     assert [entry["epoch"] for entry in record.rows[1].history] == [1, 2, 3]
     again = run(recipe(learning_rate=1e-2))
     assert again.rows[1].cached

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from compress.training.distributed import ALONE, join
+from compress.training.distributed import SINGLE_PROCESS, join
 
 PREFACE = """
 import os, sys, torch
@@ -52,13 +52,13 @@ def both(code):
 
 def test_what_the_first_says_all_hear_and_means_are_of_all():
     results = both("""
-mine = torch.full((2, 3), float(us.index)).T
-whole = torch.tensor(us.index + 5)
-heard = [us.share(b"abc" * us.index + b"hello"), us.share(), us.share(b"x" * 100_000)]
-gathered = us.gather(torch.tensor([us.index, 7]))
+mine = torch.full((2, 3), float(us.rank)).T
+whole = torch.tensor(us.rank + 5)
+heard = [us.broadcast(b"abc" * us.rank + b"hello"), us.broadcast(), us.broadcast(b"x" * 100_000)]
+gathered = us.gather(torch.tensor([us.rank, 7]))
 kept = mine.clone()
 us.average([mine])
-us.copy_first([kept, whole])
+us.broadcast_tensors([kept, whole])
 print(heard[0], heard[1], len(heard[2]), gathered.tolist(), mine.tolist(), kept.tolist(), whole)
 """)
     expected = (
@@ -69,7 +69,7 @@ print(heard[0], heard[1], len(heard[2]), gathered.tolist(), mine.tolist(), kept.
 
 
 def test_models_of_different_sizes_are_refused_by_all():
-    results = both("us.copy_first([torch.zeros(3 + us.index)])")
+    results = both("us.broadcast_tensors([torch.zeros(3 + us.rank)])")
     for code, out, err in results:
         assert code == 3, err
         assert out.startswith("ProcessError the processes of this launch have made models of diff")
@@ -77,9 +77,9 @@ def test_models_of_different_sizes_are_refused_by_all():
 
 def test_the_end_of_one_is_noticed_by_the_others():
     (gone, _, _), (code, out, err) = both("""
-if us.is_first:
+if us.is_rank_zero:
     os._exit(7)
-us.share()
+us.broadcast()
 """)
     assert gone == 7
     assert code == 3, err
@@ -90,10 +90,10 @@ us.share()
 def test_who_waits_for_a_time_only_is_told_that_it_is_over():
     (_, out, _), (code, said, err) = both("""
 import time
-if us.is_first:
+if us.is_rank_zero:
     time.sleep(4)
 else:
-    us.share(limit=timedelta(seconds=1))
+    us.broadcast(timeout=timedelta(seconds=1))
 """)
     assert out == ""
     assert code == 3, err
@@ -130,12 +130,12 @@ print(record.status, [row.notes for row in record.rows])
 
 
 def test_a_process_alone_talks_to_itself():
-    assert join() is ALONE
+    assert join() is SINGLE_PROCESS
     tensor = torch.tensor([1.0, 2.0])
-    ALONE.average([tensor])
-    ALONE.copy_first([tensor])
+    SINGLE_PROCESS.average([tensor])
+    SINGLE_PROCESS.broadcast_tensors([tensor])
     assert tensor.tolist() == [1.0, 2.0]
-    assert ALONE.share(b"me") == b"me"
-    assert ALONE.gather(tensor).tolist() == [[1.0, 2.0]]
+    assert SINGLE_PROCESS.broadcast(b"me") == b"me"
+    assert SINGLE_PROCESS.gather(tensor).tolist() == [[1.0, 2.0]]
     with pytest.raises(AttributeError):
-        ALONE.index = 1
+        SINGLE_PROCESS.rank = 1

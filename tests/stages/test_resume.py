@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_names_the_file_with_its_batch(simple):
     start, context, _ = simple
     path = context.workdir / "diverged-batch.safetensors"
     wild = TrainStage(learning_rate=1e30, clip_norm=None, optimizer="sgd", epochs=3)
-    with pytest.raises(TrainingDiverged, match=f"its batch is kept in {path}"):
+    with pytest.raises(TrainingDiverged, match=f"its batch is saved in {path}"):
         wild.run(start, context)
     assert path.exists()
     TrainStage(epochs=1).run(start, context)

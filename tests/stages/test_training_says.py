@@ -18,7 +18,7 @@ from compress.tasks import without_labels
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
-from compress.training.data import Views
+from compress.training.data import SeededEpochs
 
 CASE = NETS["mlp"]
 TASK = CASE.make_task()
@@ -80,11 +80,15 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(start, context):
     changed = replace(context, teacher=frozen_teacher(CASE.build()), report=events.append)
     distill({"kind": "logits-mse"}, weight_decay=0.0).run(start, changed)
     (said,) = warnings(events)
-    assert said.endswith("the student answers as the teacher does, and there was nothing to learn")
+    assert said.endswith(
+        "the student's outputs equal the teacher's, and there was nothing to learn"
+    )
 
 
 def test_a_loss_of_the_teacher_alone_is_refused_by_plan(start, heard):
-    with pytest.raises(StageError, match=r"'own_losses:blind' does not depend on what the student"):
+    with pytest.raises(
+        StageError, match=r"'own_losses:blind' does not depend on the student's out"
+    ):
         distill({"kind": "own_losses:blind"}).rehearse(start, heard[0])
 
 
@@ -160,7 +164,7 @@ def test_one_sample_too_many_is_spread_over_the_batches(stage, count, tmp_path):
     }
     after = stages[stage].run(start, context)
     assert all(bool(t.isfinite().all()) for t in after.module.state_dict().values())
-    rows = Views(data, 64, 0).rows()
+    rows = SeededEpochs(data, 64, 0).batch_sizes()
     assert sum(rows) == count
     assert max(rows) - min(rows) <= 1
     assert max(rows) <= 64

@@ -6,7 +6,7 @@ from torch import nn
 
 from compress.errors import CheckpointError, StorageError
 from compress.modules.tensors import optimizer_tensors, put_back_optimizer
-from compress.training.checkpoint import Checkpoint, Saved, pack, unpack
+from compress.training.checkpoint import Checkpoint, CheckpointContent, pack, unpack
 
 TENSORS = {
     "a": torch.randn(3, 4),
@@ -16,7 +16,7 @@ TENSORS = {
     "nothing": torch.zeros(0),
     "turned": torch.randn(2, 8, 3, 3).contiguous(memory_format=torch.channels_last),
 }
-FACTS = {"epochs": 3, "journal": [{"loss": float("nan")}], "text": "h\u00e9"}
+FACTS = {"epochs": 3, "history": [{"loss": float("nan")}], "text": "h\u00e9"}
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def place(tmp_path):
 
 
 def test_what_is_read_is_what_was_written(place):
-    place.write(Saved(TENSORS, FACTS))
+    place.write(CheckpointContent(TENSORS, FACTS))
     saved = unpack(place.read())
     assert saved.tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
@@ -38,7 +38,7 @@ def test_what_is_read_is_what_was_written(place):
 def test_it_is_a_plain_safetensors_file(place):
     from safetensors.torch import load_file
 
-    place.write(Saved(TENSORS, FACTS))
+    place.write(CheckpointContent(TENSORS, FACTS))
     assert torch.equal(load_file(place.path)["a"], TENSORS["a"])
 
 
@@ -47,11 +47,11 @@ def test_where_there_is_none_there_is_none(place):
 
 
 def test_one_of_another_training_is_not_used(place):
-    place.write(Saved(TENSORS, FACTS))
+    place.write(CheckpointContent(TENSORS, FACTS))
     other = place.within("more")
     assert other.path == place.path
     assert other.read() == b""
-    other.write(Saved(TENSORS, FACTS))
+    other.write(CheckpointContent(TENSORS, FACTS))
     assert place.read() == b""
     assert list(place.folder.iterdir()) == [place.path]
 
@@ -86,14 +86,14 @@ def test_another_file_in_its_place_is_found(content, place):
 
 
 def test_what_a_killed_writer_left_is_removed(place):
-    place.write(Saved(TENSORS, FACTS))
+    place.write(CheckpointContent(TENSORS, FACTS))
     (place.folder / f".{place.path.name}.4711.part").write_bytes(b"half")
     assert place.read()
     assert list(place.folder.iterdir()) == [place.path]
 
 
 def test_a_disk_that_refuses_leaves_the_one_before(place, monkeypatch):
-    place.write(Saved(TENSORS, FACTS))
+    place.write(CheckpointContent(TENSORS, FACTS))
     before = place.read()
 
     def full(*_):
@@ -101,12 +101,12 @@ def test_a_disk_that_refuses_leaves_the_one_before(place, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="No space left on device"):
-        place.write(Saved(TENSORS, {}))
+        place.write(CheckpointContent(TENSORS, {}))
     assert place.read() == before
 
 
 def test_removing_leaves_nothing_and_may_be_repeated(place):
-    place.write(Saved(TENSORS, FACTS))
+    place.write(CheckpointContent(TENSORS, FACTS))
     place.remove()
     place.remove()
     assert not place.folder.exists()

@@ -8,8 +8,8 @@ from torch import nn
 from compress.errors import DataError, TrainingDiverged
 from compress.tasks.arrays import ArrayDataset
 from compress.training.checkpoint import Checkpoint, unpack
-from compress.training.data import Views, head, is_labeled, read
-from compress.training.loop import Hooks, Keeping, Optimization, isolated, train
+from compress.training.data import SeededEpochs, head, is_labeled, read
+from compress.training.loop import Callbacks, CheckpointConfig, Optimization, isolated, train
 
 
 def dataset(count=50):
@@ -31,22 +31,22 @@ def jitter(inputs, generator):
     return inputs + torch.rand(inputs.shape, generator=generator)
 
 
-def test_a_view_is_the_same_at_every_call_whatever_the_order():
-    views = Views(dataset(), 8, seed=3, augment=jitter)
-    first = {b.index: b for b in views.batches(1, order_seed=0)}
-    second = {b.index: b for b in views.batches(1, order_seed=9)}
+def test_a_seeded_epoch_is_the_same_at_every_call_whatever_the_order():
+    seeded = SeededEpochs(dataset(), 8, seed=3, augment=jitter)
+    first = {b.index: b for b in seeded.batches(1, order_seed=0)}
+    second = {b.index: b for b in seeded.batches(1, order_seed=9)}
     assert list(first) != list(second)
     assert all(torch.equal(first[i].inputs, second[i].inputs) for i in first)
 
 
-def test_views_differ_and_each_has_every_sample_once():
-    views = Views(dataset(), 8, seed=3)
-    seen = [torch.cat([b.inputs for b in views.batches(v)]) for v in (0, 1)]
+def test_seeded_epochs_differ_and_each_has_every_sample_once():
+    seeded = SeededEpochs(dataset(), 8, seed=3)
+    seen = [torch.cat([b.inputs for b in seeded.batches(seed)]) for seed in (0, 1)]
     assert not torch.equal(*seen)
     for one in seen:
         assert torch.equal(one.sort(dim=0).values, dataset().inputs)
-    assert len(views) == 7
-    assert views.rows() == [len(b.inputs) for b in views.batches(0)]
+    assert len(seeded) == 7
+    assert seeded.batch_sizes() == [len(b.inputs) for b in seeded.batches(0)]
 
 
 def test_dictionaries_without_labels_are_read():
@@ -68,7 +68,7 @@ def test_a_subset_of_torch_is_read_like_what_it_is_of(size):
 
 def test_augmenting_dictionaries_is_refused():
     with pytest.raises(DataError, match="augment needs inputs that are one tensor"):
-        list(Views(Plain(), 4, seed=0, augment=jitter).batches(0))
+        list(SeededEpochs(Plain(), 4, seed=0, augment=jitter).batches(0))
 
 
 def objective(module, batch):
@@ -81,8 +81,8 @@ def test_training_lowers_the_loss_and_leaves_the_module_ready(optimizer, schedul
     with isolated(0):
         module, reports = nn.Sequential(nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 4)), []
         optimization = Optimization(15, 0.05, optimizer=optimizer, schedule=schedule)
-        hooks = Hooks(epoch_end=reports.append)
-        train(module, Views(dataset(), 8, 0), objective, optimization, hooks=hooks)
+        callbacks = Callbacks(epoch_end=reports.append)
+        train(module, SeededEpochs(dataset(), 8, 0), objective, optimization, callbacks=callbacks)
     assert reports[-1].loss < 0.8 * reports[0].loss
     assert [r.epoch for r in reports] == list(range(1, 16))
     assert not module.training
@@ -93,7 +93,7 @@ def test_training_is_deterministic_for_a_seed():
     def weights():
         with isolated(5):
             module = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 4))
-            train(module, Views(dataset(), 8, 0), objective, Optimization(2, 0.05))
+            train(module, SeededEpochs(dataset(), 8, 0), objective, Optimization(2, 0.05))
         return torch.cat([p.flatten() for p in module.parameters()])
 
     assert torch.equal(weights(), weights())
@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_place(value):
         return objective(module, batch) * (value if batch.index == 2 else 1.0)
 
     with pytest.raises(TrainingDiverged, match=r"became (nan|inf) in epoch 1, step \d+, at a"):
-        train(nn.Linear(1, 4), Views(dataset(), 8, 0), diverging, Optimization(1, 0.05))
+        train(nn.Linear(1, 4), SeededEpochs(dataset(), 8, 0), diverging, Optimization(1, 0.05))
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -121,10 +121,18 @@ def test_the_batch_whose_loss_is_not_finite_is_kept(labels, tmp_path):
     def mean(module, batch):
         return module(batch.inputs["x"]).mean()
 
-    keeping = Keeping(diverged_batch=tmp_path / "new" / "batch.safetensors")
-    with pytest.raises(TrainingDiverged, match=r"\(its batch is kept in .*batch\.safetensors\); a"):
-        train(nn.Linear(1, 4), Views(Broken(), 8, 0), mean, Optimization(1, 0.05), keeping=keeping)
-    saved = unpack(keeping.diverged_batch.read_bytes())
+    checkpointing = CheckpointConfig(diverged_batch=tmp_path / "new" / "batch.safetensors")
+    with pytest.raises(
+        TrainingDiverged, match=r"\(its batch is saved in .*batch\.safetensors\); s"
+    ):
+        train(
+            nn.Linear(1, 4),
+            SeededEpochs(Broken(), 8, 0),
+            mean,
+            Optimization(1, 0.05),
+            checkpointing=checkpointing,
+        )
+    saved = unpack(checkpointing.diverged_batch.read_bytes())
     assert saved.facts["epoch"] == 1
     assert saved.facts["step"] >= 1
     assert int(saved.tensors["inputs.x"].isnan().sum()) == 1
@@ -139,14 +147,14 @@ def test_a_batch_that_cannot_be_kept_does_not_hide_what_happened(tmp_path):
         return objective(module, batch) * float("nan")
 
     (tmp_path / "file").write_text("in the way")
-    keeping = Keeping(diverged_batch=tmp_path / "file" / "batch.safetensors")
-    with pytest.raises(TrainingDiverged, match=r"became nan in epoch 1, step 1, at a .* 0\.05; a"):
+    checkpointing = CheckpointConfig(diverged_batch=tmp_path / "file" / "batch.safetensors")
+    with pytest.raises(TrainingDiverged, match=r"became nan in epoch 1, step 1, at a .* 0\.05; s"):
         train(
             nn.Linear(1, 4),
-            Views(dataset(), 8, 0),
+            SeededEpochs(dataset(), 8, 0),
             diverging,
             Optimization(1, 0.05),
-            keeping=keeping,
+            checkpointing=checkpointing,
         )
 
 
@@ -158,9 +166,11 @@ def test_early_stopping_takes_the_weights_of_the_best_epoch():
         seen.append(module.weight.detach().clone())
         return losses[len(seen) - 1]
 
-    hooks = Hooks(validate=validate, epoch_end=stages.append)
+    callbacks = Callbacks(validate=validate, epoch_end=stages.append)
     optimization = Optimization(6, 0.05, patience=3)
-    outcome = train(module, Views(dataset(), 8, 0), objective, optimization, hooks=hooks)
+    outcome = train(
+        module, SeededEpochs(dataset(), 8, 0), objective, optimization, callbacks=callbacks
+    )
     assert (outcome.epochs, outcome.epoch_of_weights) == (5, 2)
     assert len(stages) == 5
     assert torch.equal(module.weight, seen[1])
@@ -175,8 +185,10 @@ def test_without_any_finite_validation_loss_the_last_weights_stay(patience):
         return float("nan")
 
     optimization = Optimization(3, 0.05, patience=patience)
-    hooks = Hooks(validate=validate)
-    outcome = train(module, Views(dataset(), 8, 0), objective, optimization, hooks=hooks)
+    callbacks = Callbacks(validate=validate)
+    outcome = train(
+        module, SeededEpochs(dataset(), 8, 0), objective, optimization, callbacks=callbacks
+    )
     assert outcome.epoch_of_weights == outcome.epochs == min(patience, 3)
     assert torch.equal(module.weight, seen[-1])
 
@@ -184,13 +196,13 @@ def test_without_any_finite_validation_loss_the_last_weights_stay(patience):
 def test_what_is_validated_and_what_leaves_are_the_averaged_weights():
     seen, raw = [], []
     module = nn.Linear(1, 4)
-    hooks = Hooks(
+    callbacks = Callbacks(
         after_step=lambda: raw.append(module.weight.detach().clone().numpy()),
         validate=lambda: seen.append(module.weight.detach().clone()),
     )
     first = module.weight.detach().clone().numpy().astype(np.float64)
     optimization = Optimization(3, 0.05, ema=0.9)
-    train(module, Views(dataset(), 8, 0), objective, optimization, hooks=hooks)
+    train(module, SeededEpochs(dataset(), 8, 0), objective, optimization, callbacks=callbacks)
     average = first
     for steps, weights in enumerate(raw, start=1):
         decay = min(0.9, (1 + steps) / (10 + steps))
@@ -202,15 +214,19 @@ def test_what_is_validated_and_what_leaves_are_the_averaged_weights():
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_parts_of_a_batch_are_the_batch(count):
-    whole = {b.index: b for b in Views(dataset(51), 8, seed=3).batches(0, order_seed=0)}
+    whole = {b.index: b for b in SeededEpochs(dataset(51), 8, seed=3).batches(0, order_seed=0)}
     parts = [
-        list(Views(dataset(51), 8, seed=3, part=(which, count)).batches(0, order_seed=0))
+        list(
+            SeededEpochs(dataset(51), 8, seed=3, rank=which, world_size=count).batches(
+                0, order_seed=0
+            )
+        )
         for which in range(count)
     ]
     for same in zip(*parts, strict=True):
         batch = whole[same[0].index]
         assert sum(part.weight for part in same) == pytest.approx(1)
-        assert all(part.whole == len(batch.inputs) for part in same)
+        assert all(part.global_size == len(batch.inputs) for part in same)
         if len(batch.inputs) >= 2 * count:
             assert torch.equal(torch.cat([part.inputs for part in same]), batch.inputs)
             assert torch.equal(torch.cat([part.labels for part in same]), batch.labels)
@@ -219,7 +235,9 @@ def test_parts_of_a_batch_are_the_batch(count):
 
 
 def test_reading_in_parts_reads_every_sample_once():
-    parts = [[b.inputs for b in read(dataset(50), 8, part=(which, 3))] for which in range(3)]
+    parts = [
+        [b.inputs for b in read(dataset(50), 8, rank=which, world_size=3)] for which in range(3)
+    ]
     together = torch.cat([inputs for part in parts for inputs in part])
     assert torch.equal(together.sort(dim=0).values, dataset(50).inputs)
 
@@ -227,8 +245,14 @@ def test_reading_in_parts_reads_every_sample_once():
 def test_where_a_training_is_comes_with_the_time_that_is_left(monkeypatch):
     monkeypatch.setattr("compress.training.loop._REPORT_EVERY_S", 0.0)
     steps, epochs = [], []
-    hooks = Hooks(step=steps.append, epoch_end=epochs.append)
-    train(nn.Linear(1, 4), Views(dataset(), 8, 0), objective, Optimization(2, 0.05), hooks=hooks)
+    callbacks = Callbacks(step=steps.append, epoch_end=epochs.append)
+    train(
+        nn.Linear(1, 4),
+        SeededEpochs(dataset(), 8, 0),
+        objective,
+        Optimization(2, 0.05),
+        callbacks=callbacks,
+    )
     assert [(r.epoch, r.step) for r in steps] == [(e, s) for e in (1, 2) for s in range(1, 8)]
     assert all(r.steps == 7 and r.samples_per_s > 0 and r.left_s >= 0 for r in steps)
     assert epochs[0].left_s > 0
@@ -237,10 +261,17 @@ def test_where_a_training_is_comes_with_the_time_that_is_left(monkeypatch):
 
 def test_a_checkpoint_is_replaced_in_every_epoch(tmp_path):
     place, sizes = Checkpoint(tmp_path / "own", "key"), []
-    hooks = Hooks(epoch_start=lambda _: sizes.append(len(list(place.folder.glob("*")))))
-    keeping = Keeping(place)
-    views = Views(dataset(), 8, 0)
-    train(nn.Linear(1, 4), views, objective, Optimization(4, 0.05), hooks=hooks, keeping=keeping)
+    callbacks = Callbacks(epoch_start=lambda _: sizes.append(len(list(place.folder.glob("*")))))
+    checkpointing = CheckpointConfig(place)
+    seeded = SeededEpochs(dataset(), 8, 0)
+    train(
+        nn.Linear(1, 4),
+        seeded,
+        objective,
+        Optimization(4, 0.05),
+        callbacks=callbacks,
+        checkpointing=checkpointing,
+    )
     assert sizes == [0, 1, 1, 1]
     assert unpack(place.read()).facts["epochs"] == 4
 

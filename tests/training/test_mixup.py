@@ -7,7 +7,7 @@ import torch
 
 from compress.errors import DataError
 from compress.tasks.arrays import ArrayDataset
-from compress.training.data import Views
+from compress.training.data import SeededEpochs
 from compress.training.mixup import Mix
 
 KINDS = ["mixup", "cutmix"]
@@ -32,19 +32,19 @@ def test_each_mixture_is_of_its_two_labels_in_their_shares(kind, shape, seed):
     mixed = Mix(kind, 1.0)(inputs, labels, generator(seed))
     assert torch.equal(inputs, before)
     assert torch.equal(mixed.labels, labels)
-    assert sorted(mixed.partners.tolist()) == labels.tolist()
-    expected = mixed.share * labels + (1 - mixed.share) * mixed.partners
+    assert sorted(mixed.mixed_targets.tolist()) == labels.tolist()
+    expected = mixed.lam * labels + (1 - mixed.lam) * mixed.mixed_targets
     assert torch.allclose(mixed.inputs.flatten(1).mean(1), expected.float(), atol=1e-5)
-    assert 0 <= mixed.share <= 1
+    assert 0 <= mixed.lam <= 1
 
 
 def test_cutmix_pastes_one_box_of_whole_values():
     inputs, labels = numbered(shape=(2, 9, 9))
     mixed = Mix("cutmix", 1.0)(inputs, labels, generator(3))
-    pasted = mixed.inputs == mixed.partners.view(-1, 1, 1, 1).float()
+    pasted = mixed.inputs == mixed.mixed_targets.view(-1, 1, 1, 1).float()
     kept = mixed.inputs == labels.view(-1, 1, 1, 1).float()
     assert bool((pasted | kept).all())
-    moved = pasted[mixed.partners != labels]
+    moved = pasted[mixed.mixed_targets != labels]
     assert torch.equal(moved, moved[:1].expand_as(moved))
     rows, columns = moved[0, 0].any(1), moved[0, 0].any(0)
     assert torch.equal(moved[0, 0], rows[:, None] & columns[None, :])
@@ -53,9 +53,9 @@ def test_cutmix_pastes_one_box_of_whole_values():
 @pytest.mark.parametrize(("alpha", "low", "high"), [(0.2, 0.35, 0.49), (1.0, 0.25, 0.33)])
 def test_alpha_sets_how_far_shares_are_from_a_half(alpha, low, high):
     inputs, labels = numbered(2, (1,))
-    shares = [Mix("mixup", alpha)(inputs, labels, generator(s)).share for s in range(300)]
+    lambdas = [Mix("mixup", alpha)(inputs, labels, generator(s)).lam for s in range(300)]
     # Of Beta(a, a), the standard deviation is sqrt(1 / (4 (2 a + 1))).
-    assert low < math.sqrt(sum((share - 0.5) ** 2 for share in shares) / 300) < high
+    assert low < math.sqrt(sum((lam - 0.5) ** 2 for lam in lambdas) / 300) < high
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (3, 6, 6)])
@@ -64,8 +64,8 @@ def test_labels_of_positions_are_cut_with_their_inputs(shape):
     labels = inputs.expand(-1, 3, 6, 6) if len(shape) == 3 else inputs[:, 0]
     mixtures = [Mix("cutmix", 1.0)(inputs, labels.long(), generator(s)) for s in range(9)]
     for mixed in mixtures:
-        assert mixed.partners is None
-        assert mixed.share == 1.0
+        assert mixed.mixed_targets is None
+        assert mixed.lam == 1.0
         assert torch.equal(mixed.labels.float().reshape(8, -1, 6, 6)[:, :1], mixed.inputs)
     # A box may be empty, but not at every seed.
     assert any(not torch.equal(mixed.labels, labels) for mixed in mixtures)
@@ -75,7 +75,7 @@ def test_labels_of_positions_are_cut_with_their_inputs(shape):
 def test_no_labels_are_needed(kind):
     inputs, _ = numbered()
     mixtures = [Mix(kind, 1.0)(inputs, None, generator(s)) for s in range(9)]
-    assert all(mixed.labels is None and mixed.partners is None for mixed in mixtures)
+    assert all(mixed.labels is None and mixed.mixed_targets is None for mixed in mixtures)
     assert any(not torch.equal(mixed.inputs, inputs) for mixed in mixtures)
 
 
@@ -93,17 +93,17 @@ def test_what_cannot_be_mixed_is_explained(kind, inputs, labels, message):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mixtures_are_part_of_the_view(kind):
+def test_mixtures_are_part_of_the_seeded_epoch(kind):
     data = ArrayDataset(*numbered(20))
-    views = Views(data, 8, seed=1, mix=Mix(kind, 1.0))
-    first = {b.index: b for b in views.batches(0, order_seed=0)}
-    again = {b.index: b for b in views.batches(0, order_seed=5)}
-    other = {b.index: b for b in views.batches(1, order_seed=0)}
+    epochs = SeededEpochs(data, 8, seed=1, mix=Mix(kind, 1.0))
+    first = {b.index: b for b in epochs.batches(0, order_seed=0)}
+    again = {b.index: b for b in epochs.batches(0, order_seed=5)}
+    other = {b.index: b for b in epochs.batches(1, order_seed=0)}
     for index, batch in first.items():
         assert torch.equal(batch.inputs, again[index].inputs)
-        assert torch.equal(batch.partners, again[index].partners)
-        assert batch.share == again[index].share
-        assert batch.share != other[index].share
+        assert torch.equal(batch.mixed_targets, again[index].mixed_targets)
+        assert batch.lam == again[index].lam
+        assert batch.lam != other[index].lam
 
 
 def test_mixing_leaves_shuffling_and_augmentation_as_they_are():
@@ -111,16 +111,16 @@ def test_mixing_leaves_shuffling_and_augmentation_as_they_are():
         return inputs + torch.rand(inputs.shape, generator=generator)
 
     data = ArrayDataset(*numbered(20))
-    plain = list(Views(data, 8, 1, noise).batches(0))
-    mixed = list(Views(data, 8, 1, noise, mix=Mix("mixup", 1.0)).batches(0))
+    plain = list(SeededEpochs(data, 8, 1, noise).batches(0))
+    mixed = list(SeededEpochs(data, 8, 1, noise, mix=Mix("mixup", 1.0)).batches(0))
     for one, other in zip(plain, mixed, strict=True):
         assert torch.equal(one.labels, other.labels)
-        partner = torch.cat([one.inputs[one.labels == label] for label in other.partners])
-        expected = other.share * one.inputs + (1 - other.share) * partner
+        partner = torch.cat([one.inputs[one.labels == label] for label in other.mixed_targets])
+        expected = other.lam * one.inputs + (1 - other.lam) * partner
         assert torch.allclose(other.inputs, expected, atol=1e-5)
 
 
 def test_dictionaries_cannot_be_mixed():
     data = [{"a": torch.ones(2)}] * 4
     with pytest.raises(DataError, match="mix needs inputs that are one tensor"):
-        list(Views(data, 2, 0, mix=Mix("mixup", 1.0)).batches(0))
+        list(SeededEpochs(data, 2, 0, mix=Mix("mixup", 1.0)).batches(0))

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from compress.modules.memory_format import arrange, layout_of
 from compress.tasks.arrays import ArrayDataset
 from compress.training import state as rooms
-from compress.training.data import Batch, Views
-from compress.training.distributed import ALONE
+from compress.training.data import Batch, SeededEpochs
+from compress.training.distributed import SINGLE_PROCESS
 from compress.training.loop import train
 from compress.training.optim import Optimization
-from compress.training.state import Beside, Session
+from compress.training.state import AuxiliaryModules, TrainState
 
 OPTIMIZATION = Optimization(epochs=1, learning_rate=0.01, clip_norm=0.5)
 
 
-def _session(scaler: torch.amp.GradScaler | None, monkeypatch: pytest.MonkeyPatch) -> Session:
+def _state(scaler: torch.amp.GradScaler | None, monkeypatch: pytest.MonkeyPatch) -> TrainState:
     accelerator = SimpleNamespace(
         device=torch.device("cpu"),
         scaler=scaler,
@@ -28,30 +28,30 @@ def _session(scaler: torch.amp.GradScaler | None, monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr(rooms, "make_accelerator", lambda: accelerator)
     torch.manual_seed(0)
-    return Session(nn.Linear(3, 2), OPTIMIZATION, 4, Beside(), ALONE, torch.zeros(2, 3))
+    return TrainState(
+        nn.Linear(3, 2), OPTIMIZATION, 4, AuxiliaryModules(), SINGLE_PROCESS, torch.zeros(2, 3)
+    )
 
 
-def _loss(session: Session, scale: float = 1.0) -> Tensor:
-    return (session.module(torch.arange(6.0).view(2, 3)) * scale).square().mean()
+def _loss(state: TrainState, scale: float = 1.0) -> Tensor:
+    return (state.module(torch.arange(6.0).view(2, 3)) * scale).square().mean()
 
 
 def test_a_scaled_loss_takes_the_step_of_a_plain_one(monkeypatch):
-    plain, scaled = (
-        _session(scaler, monkeypatch) for scaler in (None, torch.amp.GradScaler("cpu"))
-    )
+    plain, scaled = (_state(scaler, monkeypatch) for scaler in (None, torch.amp.GradScaler("cpu")))
     for one in (plain, scaled):
         before = one.module.weight.detach().clone()
-        one.descend(_loss(one), 1.0, 0)
+        one.optimizer_step(_loss(one), 1.0, 0)
         assert not torch.equal(one.module.weight, before)
     torch.testing.assert_close(scaled.module.weight, plain.module.weight)
 
 
 def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_is_lowered(monkeypatch):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
-    session = _session(scaler, monkeypatch)
-    before = session.module.weight.detach().clone()
-    session.descend(_loss(session, scale=1e3), 1.0, 0)
-    assert torch.equal(session.module.weight, before)
+    state = _state(scaler, monkeypatch)
+    before = state.module.weight.detach().clone()
+    state.optimizer_step(_loss(state, scale=1e3), 1.0, 0)
+    assert torch.equal(state.module.weight, before)
     assert scaler.get_scale() == 2.0**119
 
 
@@ -103,5 +103,5 @@ def test_a_net_that_views_its_maps_stays_as_it_is_and_can_be_trained():
         return nn.functional.cross_entropy(module(batch.inputs), batch.labels)
 
     before = net.conv.weight.detach().clone()
-    train(net, Views(data, 8, seed=0), objective, OPTIMIZATION)
+    train(net, SeededEpochs(data, 8, seed=0), objective, OPTIMIZATION)
     assert not torch.equal(net.conv.weight, before)

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress import Candidate, DistillStage, PruneStage, Task, TrainStage
-from compress.distillation.context import Answer, Scene
-from compress.distillation.objective import WeightedSum, weighted
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import ModelOutputs
+from compress.distillation.objective import WeightedSum, weighted_losses
 from compress.errors import DataError
 from compress.stages.fit import validation_loss
 from compress.tasks.arrays import ArrayDataset
@@ -194,12 +195,12 @@ def test_validation_counts_the_labeled_samples(start, context):
 
 
 def value_of(kind, batch, context, start):
-    scene = Scene(start.module, lambda x: x[:, :4], context)
+    distillation = DistillationContext(start.module, lambda x: x[:, :4], context)
     settings = DistillStage(losses=[{"kind": "response"}, {"kind": kind}]).losses[1:]
     summed = WeightedSum(
         start.module,
-        weighted(settings, scene, 1),
-        lambda batch: Answer(scene.teacher(batch.inputs)),
+        weighted_losses(settings, distillation, 1),
+        lambda batch: ModelOutputs(distillation.teacher(batch.inputs)),
     )
     summed.start_epoch(0)
     return float(summed(start.module, batch).detach())
@@ -208,10 +209,10 @@ def value_of(kind, batch, context, start):
 @pytest.mark.parametrize("kind", ["label", "dkd", "response", "hard"])
 def test_losses_of_labels_are_mixed_as_the_inputs_are(kind, start, context):
     given = head(TASK.train, 8)
-    partners = given.labels.roll(1)
-    mixed = value_of(kind, replace(given, partners=partners, share=0.7), context, start)
+    mixed_targets = given.labels.roll(1)
+    mixed = value_of(kind, replace(given, mixed_targets=mixed_targets, lam=0.7), context, start)
     one = value_of(kind, given, context, start)
-    other = value_of(kind, replace(given, labels=partners), context, start)
+    other = value_of(kind, replace(given, labels=mixed_targets), context, start)
     assert mixed == pytest.approx(0.7 * one + 0.3 * other, rel=1e-5)
     assert (one == other) == (kind in ("response", "hard"))
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from compress.device.result import load_result
-from compress.distillation.cache_files import Form, ViewStore
+from compress.distillation.cache_files import ArraySpec, EpochArrays
 from compress.errors import DataError, RecordError
 from compress.measure.arrays import read_arrays
 from compress.tasks.idx import IdxFile, read_idx
@@ -458,7 +458,7 @@ def test_a_result_that_is_no_json_is_one_sentence(text, words, tmp_path, refused
 
 
 def kept(folder):
-    return ViewStore(folder, "me", {"outputs": Form((3,), "float32")}, [4])
+    return EpochArrays(folder, "me", {"outputs": ArraySpec((3,), "float32")}, [4])
 
 
 @pytest.fixture
@@ -486,21 +486,21 @@ def test_no_flipped_bit_of_kept_answers_is_read(answers):
         None,
         {},
         {"owner": "me"},
-        {"owner": "me", "sums": 3, "marks": []},
-        {"owner": "me", "sums": {"outputs": 3}, "marks": ["m"]},
-        {"owner": "me", "sums": {}, "marks": ["m"]},
-        {"owner": ["me"], "sums": {}, "marks": 3},
-        {"owner": "me", "sums": [[1, 2, 3]], "marks": ["m"]},
+        {"owner": "me", "checksums": 3, "batch_checksums": []},
+        {"owner": "me", "checksums": {"outputs": 3}, "batch_checksums": ["m"]},
+        {"owner": "me", "checksums": {}, "batch_checksums": ["m"]},
+        {"owner": ["me"], "checksums": {}, "batch_checksums": 3},
+        {"owner": "me", "checksums": [[1, 2, 3]], "batch_checksums": ["m"]},
     ],
     ids=str,
 )
 def test_forged_facts_of_kept_answers_are_one_sentence(facts, answers, refused):
-    (answers / "0000" / "view.json").write_text(json.dumps(facts))
+    (answers / "0000" / "epoch.json").write_text(json.dumps(facts))
     refused(lambda: kept(answers).read(0, 0, "m"), DataError)
 
 
 def test_answers_of_another_form_are_not_read(answers, refused):
-    other = ViewStore(answers, "me", {"outputs": Form((3,), "int32")}, [4])
-    refused(lambda: other.read(0, 0, "m"), DataError, "holds arrays of another form")
-    longer = ViewStore(answers, "me", {"outputs": Form((5,), "float32")}, [4])
+    other = EpochArrays(answers, "me", {"outputs": ArraySpec((3,), "int32")}, [4])
+    refused(lambda: other.read(0, 0, "m"), DataError, "holds arrays of another shape or dtype")
+    longer = EpochArrays(answers, "me", {"outputs": ArraySpec((5,), "float32")}, [4])
     refused(lambda: longer.read(0, 0, "m"), DataError, "holds 176 bytes where 208 were written")

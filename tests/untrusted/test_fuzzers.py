@@ -20,7 +20,7 @@ from torch import nn
 
 from compress.candidate import Candidate, load_weights
 from compress.device.result import load_result
-from compress.distillation.cache_files import Form, ViewStore
+from compress.distillation.cache_files import ArraySpec, EpochArrays
 from compress.distillation.onnx_teacher import open_teacher
 from compress.errors import CompressError
 from compress.measure.arrays import read_arrays
@@ -144,13 +144,13 @@ def test_weights(kind, weights, place):
 
 def test_kept_answers(place):
     def kept():
-        return ViewStore(place / "answers", "me", {"outputs": Form((3,), "float32")}, [4])
+        return EpochArrays(place / "answers", "me", {"outputs": ArraySpec((3,), "float32")}, [4])
 
     array = np.arange(12, dtype=np.float32).reshape(4, 3)
     kept().write(0, [("m", {"outputs": array})])
     files = {
         path: path.read_bytes()
-        for path in (place / "answers" / "0000" / name for name in ("outputs.npy", "view.json"))
+        for path in (place / "answers" / "0000" / name for name in ("outputs.npy", "epoch.json"))
     }
 
     @fuzz

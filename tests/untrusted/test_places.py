@@ -16,7 +16,7 @@ import torch
 
 from compress.candidate import Candidate, load_weights
 from compress.device.result import load_result
-from compress.distillation.cache_files import Form, ViewStore
+from compress.distillation.cache_files import ArraySpec, EpochArrays
 from compress.distillation.onnx_teacher import open_teacher
 from compress.errors import CheckpointError, CompressError, DataError, RecipeError, RecordError
 from compress.measure.arrays import read_arrays
@@ -119,8 +119,8 @@ def load_hub(place: Path) -> object:
     return encoder
 
 
-def views(place: Path) -> ViewStore:
-    return ViewStore(place, "me", {"outputs": Form((3,), "float32")}, [4])
+def views(place: Path) -> EpochArrays:
+    return EpochArrays(place, "me", {"outputs": ArraySpec((3,), "float32")}, [4])
 
 
 READERS = {

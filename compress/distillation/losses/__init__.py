@@ -1,6 +1,6 @@
 """Losses in recipes: one class for each kind; its fields are the YAML keys.
 
-Each makes a term (``compress.distillation.context``) around a function of
+Each makes a ``LossFunction`` (``compress.distillation.loss_function``) around a function of
 ``compress.distillation.functions``, where the papers are. Adding a kind is one class and one name
 in ``BuiltInLoss``.
 """

@@ -1,4 +1,4 @@
-"""What every loss in a recipe has: a kind, a weight that may move over the epochs, and a term."""
+"""What every loss in a recipe has: a kind, a weight, and the function that it stands for."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from pydantic import (
 from torch import Tensor
 
 from compress.config.fields import LARGEST_FACTOR, Number, Pattern
-from compress.distillation.context import Scene, Term
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import LossFunction
 from compress.outputs import OUTPUT_KINDS, OutputKind
 
-__all__ = ["LossBlock", "Paths", "WeightSchedule", "of_outputs"]
+__all__ = ["LossBlock", "Paths", "WeightSchedule", "loss_on_outputs"]
 
 
 def _listed(value: Any) -> Any:
@@ -63,10 +64,10 @@ class WeightSchedule(BaseModel):
 
     def at(self, epoch: int, epochs: int) -> float:
         """The weight in ``epoch``, counted from 0, of ``epochs``."""
-        share = epoch / max(1, epochs - 1)
+        progress = epoch / max(1, epochs - 1)
         if self.schedule == "cosine":
-            share = (1 - math.cos(math.pi * share)) / 2
-        return self.start + (self.end - self.start) * share
+            progress = (1 - math.cos(math.pi * progress)) / 2
+        return self.start + (self.end - self.start) * progress
 
 
 def _sort_of_weight(value: Any) -> str:
@@ -85,38 +86,45 @@ class LossBlock(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    #: Whether it needs the teacher's answer.
-    asks_teacher: ClassVar[bool] = True
-    #: Whether it takes a softmax of what both nets answer.
+    #: Whether it compares the student with a teacher.
+    needs_teacher: ClassVar[bool] = True
+    #: Whether it takes a softmax of the outputs of both nets.
     takes_logits: ClassVar[bool] = False
-    #: What outputs are, where this loss is chosen and nothing else says it.
-    implies: ClassVar[OutputKind | None] = None
-    #: Kinds of outputs that it means something for.
-    takes: ClassVar[frozenset[OutputKind]] = frozenset(OUTPUT_KINDS)
+    #: What the outputs are taken for, where this loss is chosen and the task does not say.
+    implied_kind: ClassVar[OutputKind | None] = None
+    #: The kinds of outputs that it is defined for.
+    output_kinds: ClassVar[frozenset[OutputKind]] = frozenset(OUTPUT_KINDS)
 
     weight: Weight = 1.0
     kind: str
 
     @abstractmethod
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """This loss, ready for one training.
+
+        Args:
+            context: the student, the teacher, and samples of the data.
 
         Raises:
             CompressError: student and teacher do not fit it.
         """
 
     def weight_at(self, epoch: int, epochs: int) -> float:
-        """Its weight in ``epoch``, counted from 0, of ``epochs``."""
+        """The weight in ``epoch``, counted from 0, of ``epochs``."""
         return self.weight if isinstance(self.weight, float) else self.weight.at(epoch, epochs)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Weight and kind, for a sentence."""
         if isinstance(self.weight, float):
             return f"{self.weight:g} x {self.kind}"
         return f"{self.weight.start:g} to {self.weight.end:g} x {self.kind}"
 
 
-def of_outputs(function: Callable[[Tensor, Tensor], Tensor]) -> Term:
-    """A term that looks at outputs only."""
-    return Term(lambda student, teacher, _: function(student.outputs, teacher.outputs))
+def loss_on_outputs(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
+    """A loss on the outputs of both nets.
+
+    Args:
+        function: computes a scalar from the student's outputs and the teacher's, both ``(n, ...)``.
+    """
+    return LossFunction(lambda student, teacher, _: function(student.outputs, teacher.outputs))

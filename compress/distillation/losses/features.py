@@ -11,16 +11,24 @@ from torch import Tensor, nn
 from compress.config.fields import Number
 from compress.distillation import functions
 from compress.distillation.attention import AttentionSource, attention_source
-from compress.distillation.context import Answer, Layers, Scene, Term
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import LossFunction, ModelOutputs
 from compress.distillation.losses.base import LossBlock, Paths
-from compress.distillation.losses.layers import AxisSetting, Seen, axes_of, mean_of, seen
+from compress.distillation.losses.channels import (
+    AxisSetting,
+    LayerChannels,
+    axes_of,
+    layer_channels,
+    mean_over_layers,
+)
+from compress.distillation.net_layers import NetLayers
 from compress.modules.features import Adapter
 
 __all__ = ["AttentionMapsLoss", "AttentionTransferLoss", "HiddenLoss", "HintLoss"]
 
 #: Of the student's feature, the teacher's, and which tokens count where texts are padded.
 _Compare = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-_Pair = tuple[Seen, Seen]
+_Pair = tuple[LayerChannels, LayerChannels]
 
 
 class PairedBlock(LossBlock):
@@ -32,9 +40,9 @@ class PairedBlock(LossBlock):
     student: Paths
     teacher: Paths
 
-    def pairs(self, scene: Scene) -> list[tuple[str, str]]:
+    def pairs(self, context: DistillationContext) -> list[tuple[str, str]]:
         """Which layer learns from which."""
-        return scene.pairs(self.kind, self.student, self.teacher)
+        return context.pairs(self.kind, self.student, self.teacher)
 
 
 class ChannelsBlock(PairedBlock):
@@ -48,15 +56,15 @@ class ChannelsBlock(PairedBlock):
         description="The axis of channels where it cannot be told from the nets; samples are on 0.",
     )
 
-    def seen(self, scene: Scene) -> list[_Pair]:
+    def layer_pairs(self, context: DistillationContext) -> list[_Pair]:
         """The pairs of layers, with where their channels are."""
-        return [self._pair(scene, *names) for names in self.pairs(scene)]
+        return [self._pair(context, *names) for names in self.pairs(context)]
 
-    def _pair(self, scene: Scene, student: str, teacher: str) -> _Pair:
+    def _pair(self, context: DistillationContext, student: str, teacher: str) -> _Pair:
         ours, theirs = axes_of(self.axis)
         return (
-            seen(self.kind, scene.student_layers, student, ours),
-            seen(self.kind, scene.teacher_layers, teacher, theirs),
+            layer_channels(self.kind, context.student_layers, student, ours),
+            layer_channels(self.kind, context.teacher_layers, teacher, theirs),
         )
 
 
@@ -69,14 +77,14 @@ class HintLoss(ChannelsBlock):
 
     kind: Literal["hint"] = "hint"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Adapted differences, averaged over pairs."""
-        pairs = self.seen(scene)
+        pairs = self.layer_pairs(context)
 
         def compare(student: Tensor, teacher: Tensor, _: Tensor | None) -> Tensor:
             return functions.hint(student, teacher)
 
-        return scene.tried(self.kind, _paired(pairs, compare, _adapters(pairs)))
+        return context.dry_run(self.kind, _paired(pairs, compare, _adapters(pairs)))
 
 
 class AttentionTransferLoss(ChannelsBlock):
@@ -85,13 +93,13 @@ class AttentionTransferLoss(ChannelsBlock):
     kind: Literal["attention-transfer"] = "attention-transfer"
     power: Number = Field(default=2.0, gt=0, le=100)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Differences of attention, averaged over pairs."""
 
         def compare(student: Tensor, teacher: Tensor, _: Tensor | None) -> Tensor:
             return functions.attention_transfer(student, teacher, self.power)
 
-        return scene.tried(self.kind, _paired(self.seen(scene), compare))
+        return context.dry_run(self.kind, _paired(self.layer_pairs(context), compare))
 
 
 class HiddenLoss(ChannelsBlock):
@@ -103,25 +111,27 @@ class HiddenLoss(ChannelsBlock):
 
     kind: Literal["hidden"] = "hidden"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Adapted differences, averaged over pairs."""
-        pairs = self.seen(scene)
+        pairs = self.layer_pairs(context)
 
         def compare(student: Tensor, teacher: Tensor, own_tokens: Tensor | None) -> Tensor:
             return functions.hidden(student.movedim(1, -1), teacher.movedim(1, -1), own_tokens)
 
-        return scene.tried(self.kind, _paired(pairs, compare, _adapters(pairs)))
+        return context.dry_run(self.kind, _paired(pairs, compare, _adapters(pairs)))
 
-    def _pair(self, scene: Scene, student: str, teacher: str) -> _Pair:
-        nets = (scene.student_layers, scene.teacher_layers)
+    def _pair(self, context: DistillationContext, student: str, teacher: str) -> _Pair:
+        nets = (context.student_layers, context.teacher_layers)
         names, given = (student, teacher), axes_of(self.axis)
         shapes = {net.features[name].shape for net, name in zip(nets, names, strict=True)}
         ours, theirs = (
             # By definition tokens come before their width; of equal states any order will do.
-            axis or net.axis(name, follow=len(shapes) > 1) or _last(net, name)
+            axis or net.channel_axis(name, trace=len(shapes) > 1) or _last(net, name)
             for net, name, axis in zip(nets, names, given, strict=True)
         )
-        return seen(self.kind, nets[0], student, ours), seen(self.kind, nets[1], teacher, theirs)
+        return layer_channels(self.kind, nets[0], student, ours), layer_channels(
+            self.kind, nets[1], teacher, theirs
+        )
 
 
 class AttentionMapsLoss(PairedBlock):
@@ -133,14 +143,14 @@ class AttentionMapsLoss(PairedBlock):
 
     kind: Literal["attention-maps"] = "attention-maps"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Differences of maps, averaged over pairs."""
-        pairs = self.pairs(scene)
-        ours = [self._source(scene, scene.student_layers, name) for name, _ in pairs]
-        theirs = [self._source(scene, scene.teacher_layers, name) for _, name in pairs]
+        pairs = self.pairs(context)
+        ours = [self._source(context, context.student_layers, name) for name, _ in pairs]
+        theirs = [self._source(context, context.teacher_layers, name) for _, name in pairs]
         softmax = not all(source.has_scores for source in (*ours, *theirs))
 
-        def function(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
+        def function(student: ModelOutputs, teacher: ModelOutputs, _: Tensor | None) -> Tensor:
             parts = [
                 functions.attention_maps(
                     a.maps(student.features, softmax),
@@ -150,27 +160,31 @@ class AttentionMapsLoss(PairedBlock):
                 for a, b in zip(ours, theirs, strict=True)
                 if _ran(a, student) and _ran(b, teacher)
             ]
-            return mean_of(parts, student)
+            return mean_over_layers(parts, student)
 
-        term = Term(function, _layers_of(ours), _layers_of(theirs))
-        return scene.tried(self.kind, term)
+        term = LossFunction(function, _layers_of(ours), _layers_of(theirs))
+        return context.dry_run(self.kind, term)
 
-    def _source(self, scene: Scene, layers: Layers, name: str) -> AttentionSource:
+    def _source(
+        self, context: DistillationContext, layers: NetLayers, name: str
+    ) -> AttentionSource:
         source = attention_source(layers.module, name, layers.features)
         if source is None:
-            raise scene.misfit(
+            raise context.misfit(
                 self.kind,
-                f"{name!r} of {layers.whose} gives no attention map, and holds no linear layers "
+                f"{name!r} of {layers.owner} gives no attention map, and holds no linear layers "
                 "query and key beside a number num_heads to work it out from",
             )
         return source
 
 
-def _paired(pairs: Sequence[_Pair], compare: _Compare, adapters: Sequence[nn.Module] = ()) -> Term:
+def _paired(
+    pairs: Sequence[_Pair], compare: _Compare, adapters: Sequence[nn.Module] = ()
+) -> LossFunction:
     """The mean over pairs of layers of a comparison of their features, channels on axis 1."""
     between = nn.ModuleList(adapters or [nn.Identity() for _ in pairs])
 
-    def function(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
+    def function(student: ModelOutputs, teacher: ModelOutputs, _: Tensor | None) -> Tensor:
         parts, idle = [], []
         for (ours, theirs), adapter in zip(pairs, between, strict=True):
             learning, teaching = ours.of(student), theirs.of(teacher)
@@ -178,10 +192,10 @@ def _paired(pairs: Sequence[_Pair], compare: _Compare, adapters: Sequence[nn.Mod
                 idle.append(adapter)
             else:
                 parts.append(compare(adapter(learning), teaching, student.own_tokens))
-        return mean_of(parts, student, idle)
+        return mean_over_layers(parts, student, idle)
 
     learns = any(True for _ in between.parameters())
-    return Term(
+    return LossFunction(
         function,
         tuple(ours.name for ours, _ in pairs),
         tuple(dict.fromkeys(theirs.name for _, theirs in pairs)),
@@ -194,12 +208,12 @@ def _adapters(pairs: Sequence[_Pair]) -> list[nn.Module]:
     return [nn.Identity() if a == b else Adapter(a, b) for a, b in widths]
 
 
-def _last(layers: Layers, name: str) -> int | None:
+def _last(layers: NetLayers, name: str) -> int | None:
     rank = len(layers.features[name].shape) + 1
     return rank - 1 if rank == 3 else None
 
 
-def _ran(source: AttentionSource, answer: Answer) -> bool:
+def _ran(source: AttentionSource, answer: ModelOutputs) -> bool:
     return all(name in answer.features for name in source.layers)
 
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from compress.config.fields import LARGEST_COUNT, LARGEST_FACTOR, LARGEST_RATE, Number, Whole
 from compress.distillation import functions
-from compress.distillation.context import Answer, Layers, Scene, Term
+from compress.distillation.context import DistillationContext
 from compress.distillation.functions.adversarial import Adversary
-from compress.distillation.losses.base import LossBlock, Paths, of_outputs
+from compress.distillation.loss_function import LossFunction, ModelOutputs
+from compress.distillation.losses.base import LossBlock, Paths, loss_on_outputs
+from compress.distillation.net_layers import NetLayers
 from compress.errors import DataError, SelectorError
 from compress.models.settings import ModelSettings, build_model
 from compress.modules.features import capture, survey
@@ -44,24 +46,24 @@ _OF_CLASSES = frozenset[OutputKind](CLASS_KINDS)
 class LabelLoss(LossBlock):
     """The task's own loss on its labels."""
 
-    asks_teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     kind: Literal["label"] = "label"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """The task's loss as a term."""
-        supervision = scene.supervision
+        supervision = context.supervision
         supervision.check_loss()
 
-        def function(student: Answer, _: Answer, labels: Tensor | None) -> Tensor:
+        def function(student: ModelOutputs, _: ModelOutputs, labels: Tensor | None) -> Tensor:
             if labels is None:
                 raise DataError("a batch of the training data came without labels.")
             return supervision.loss(student.outputs, labels)
 
-        return Term(
+        return LossFunction(
             function,
             reads_labels=True,
-            takes=supervision.labeled,
-            reads_teacher=False,
+            sample_mask=supervision.labeled,
+            reads_teacher_outputs=False,
         )
 
 
@@ -73,27 +75,27 @@ class ResponseLoss(LossBlock):
     """
 
     takes_logits: ClassVar[bool] = True
-    implies: ClassVar[OutputKind | None] = "class-scores"
-    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
+    implied_kind: ClassVar[OutputKind | None] = "class-scores"
+    output_kinds: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["response"] = "response"
     temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """KL at the temperature."""
-        return of_outputs(lambda s, t: functions.response(s, t, self.temperature))
+        return loss_on_outputs(lambda s, t: functions.response(s, t, self.temperature))
 
 
 class BinaryKlLoss(LossBlock):
     """Match the teacher's chance of a yes, for outputs that are each a logit of its own."""
 
-    implies: ClassVar[OutputKind | None] = "independent-logits"
-    takes: ClassVar[frozenset[OutputKind]] = frozenset({"independent-logits"})
+    implied_kind: ClassVar[OutputKind | None] = "independent-logits"
+    output_kinds: ClassVar[frozenset[OutputKind]] = frozenset({"independent-logits"})
     kind: Literal["binary-kl"] = "binary-kl"
     temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """KL at the temperature."""
-        return of_outputs(lambda s, t: functions.binary_kl(s, t, self.temperature))
+        return loss_on_outputs(lambda s, t: functions.binary_kl(s, t, self.temperature))
 
 
 class LogitsLoss(LossBlock):
@@ -101,21 +103,21 @@ class LogitsLoss(LossBlock):
 
     kind: Literal["logits-mse"] = "logits-mse"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Mean squared difference."""
-        return of_outputs(functions.logits_mse)
+        return loss_on_outputs(functions.logits_mse)
 
 
 class HardLoss(LossBlock):
     """Learn the class that the teacher finds likeliest, as if it were the label."""
 
-    implies: ClassVar[OutputKind | None] = "class-scores"
-    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
+    implied_kind: ClassVar[OutputKind | None] = "class-scores"
+    output_kinds: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["hard"] = "hard"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Cross-entropy on the teacher's choice."""
-        return of_outputs(functions.hard)
+        return loss_on_outputs(functions.hard)
 
 
 class DkdLoss(LossBlock):
@@ -125,18 +127,18 @@ class DkdLoss(LossBlock):
     """
 
     takes_logits: ClassVar[bool] = True
-    implies: ClassVar[OutputKind | None] = "class-scores"
-    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
+    implied_kind: ClassVar[OutputKind | None] = "class-scores"
+    output_kinds: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["dkd"] = "dkd"
     alpha: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
     beta: Number = Field(default=8.0, ge=0, le=LARGEST_FACTOR)
     temperature: Number = Field(default=4.0, gt=0, le=LARGEST_FACTOR)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Both parts."""
-        supervision = scene.supervision
+        supervision = context.supervision
 
-        def function(student: Answer, teacher: Answer, labels: Tensor | None) -> Tensor:
+        def function(student: ModelOutputs, teacher: ModelOutputs, labels: Tensor | None) -> Tensor:
             return functions.dkd(
                 student.outputs,
                 teacher.outputs,
@@ -146,23 +148,23 @@ class DkdLoss(LossBlock):
                 temperature=self.temperature,
             )
 
-        return Term(function, reads_labels=True)
+        return LossFunction(function, reads_labels=True)
 
 
 class DistLoss(LossBlock):
     """Match correlations within samples (``beta``) and classes (``gamma``) (Huang et al. 2022)."""
 
     takes_logits: ClassVar[bool] = True
-    implies: ClassVar[OutputKind | None] = "class-scores"
-    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
+    implied_kind: ClassVar[OutputKind | None] = "class-scores"
+    output_kinds: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["dist"] = "dist"
     beta: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
     gamma: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
     temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Both correlations."""
-        return of_outputs(
+        return loss_on_outputs(
             lambda s, t: functions.dist(
                 s, t, beta=self.beta, gamma=self.gamma, temperature=self.temperature
             )
@@ -173,38 +175,38 @@ class TopKLoss(LossBlock):
     """Match the teacher's ``k`` likeliest classes, all others counted as one; for many classes."""
 
     takes_logits: ClassVar[bool] = True
-    implies: ClassVar[OutputKind | None] = "class-scores"
-    takes: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
+    implied_kind: ClassVar[OutputKind | None] = "class-scores"
+    output_kinds: ClassVar[frozenset[OutputKind]] = _OF_CLASSES
     kind: Literal["topk-kl"] = "topk-kl"
     k: Whole = Field(default=100, ge=1, le=LARGEST_COUNT)
     temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """KL over k classes and the rest."""
-        return of_outputs(lambda s, t: functions.topk_kl(s, t, self.k, self.temperature))
+        return loss_on_outputs(lambda s, t: functions.topk_kl(s, t, self.k, self.temperature))
 
 
 class L1Loss(LossBlock):
     """Match values or images by mean absolute difference."""
 
-    implies: ClassVar[OutputKind | None] = "values"
+    implied_kind: ClassVar[OutputKind | None] = "values"
     kind: Literal["l1"] = "l1"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Mean absolute difference."""
-        return of_outputs(functions.l1)
+        return loss_on_outputs(functions.l1)
 
 
 class SsimLoss(LossBlock):
     """Match the structure of images (Wang et al. 2004), whose values span ``data_range``."""
 
-    implies: ClassVar[OutputKind | None] = "image"
+    implied_kind: ClassVar[OutputKind | None] = "image"
     kind: Literal["ssim"] = "ssim"
     data_range: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """One minus SSIM."""
-        return of_outputs(lambda s, t: functions.ssim(s, t, self.data_range))
+        return loss_on_outputs(lambda s, t: functions.ssim(s, t, self.data_range))
 
 
 class PerceptualLoss(LossBlock):
@@ -214,7 +216,7 @@ class PerceptualLoss(LossBlock):
     teacher, which must then take its own outputs as inputs.
     """
 
-    implies: ClassVar[OutputKind | None] = "image"
+    implied_kind: ClassVar[OutputKind | None] = "image"
     kind: Literal["perceptual"] = "perceptual"
     layers: Paths
     network: ModelSettings | None = None
@@ -226,11 +228,11 @@ class PerceptualLoss(LossBlock):
             raise ValueError("a network that judges needs weights")
         return network
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Differences of the frozen net's features."""
-        judge, example = self._judge(scene), scene.example_outputs
+        judge, example = self._judge(context), context.example_outputs
         try:
-            layers = Layers("the network that judges", judge, survey(judge, example))
+            layers = NetLayers("the network that judges", judge, survey(judge, example))
         except RuntimeError as error:
             raise DataError(
                 f"perceptual: the network that judges cannot take outputs of "
@@ -242,36 +244,36 @@ class PerceptualLoss(LossBlock):
         except ValueError as error:
             raise SelectorError(f"the loss 'perceptual': {error}; {layers}.") from None
 
-        def seen(images: Tensor) -> list[Tensor]:
+        def features_of(images: Tensor) -> list[Tensor]:
             with capture(judge.to(images.device), names) as features:
                 forward(judge, images.contiguous())
             return [features[name] for name in names]
 
         def compare(student: Tensor, teacher: Tensor) -> Tensor:
             with torch.no_grad():
-                wanted = seen(teacher)
-            return functions.perceptual(seen(student), wanted)
+                wanted = features_of(teacher)
+            return functions.perceptual(features_of(student), wanted)
 
-        return of_outputs(compare)
+        return loss_on_outputs(compare)
 
-    def _judge(self, scene: Scene) -> nn.Module:
+    def _judge(self, context: DistillationContext) -> nn.Module:
         if self.network is None:
-            judge = copy.deepcopy(scene.teacher_module(self.kind))
+            judge = copy.deepcopy(context.teacher_module(self.kind))
         else:
-            judge = build_model(self.network, scene.context.build, scene.context.seed)
+            judge = build_model(self.network, context.stage.build, context.stage.seed)
         return judge.eval().requires_grad_(False)
 
 
 class AdversarialLoss(LossBlock):
     """Fool a small discriminator that learns beside the student (hinge; Lim and Ye 2017)."""
 
-    implies: ClassVar[OutputKind | None] = "image"
+    implied_kind: ClassVar[OutputKind | None] = "image"
     kind: Literal["adversarial"] = "adversarial"
     learning_rate: Number = Field(default=2e-4, gt=0, le=LARGEST_RATE)
     width: Whole = Field(default=32, ge=1, le=_WIDEST)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """The student's side; each call is also a step of the discriminator."""
-        shape = tuple(scene.example_outputs.shape[1:])
+        shape = tuple(context.example_outputs.shape[1:])
         adversary = Adversary(shape, self.learning_rate, self.width)
-        return replace(of_outputs(adversary), others=adversary.moving)
+        return replace(loss_on_outputs(adversary), self_updating=adversary.moving)

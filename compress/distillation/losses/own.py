@@ -7,7 +7,8 @@ from torch import Tensor
 
 from compress.config.fields import Name
 from compress.config.references import is_reference
-from compress.distillation.context import Answer, Scene, Term
+from compress.distillation.context import DistillationContext
+from compress.distillation.loss_function import LossFunction, ModelOutputs
 from compress.distillation.losses.base import LossBlock
 from compress.distillation.losses.built_in import BUILT_IN
 from compress.errors import StageError
@@ -35,12 +36,12 @@ class CustomLoss(LossBlock):
             )
         return kind
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """The function as a term."""
-        own = scene.context.references.resolve(self.kind, f"losses: {self.kind}")
-        supervision = scene.supervision
+        own = context.stage.references.resolve(self.kind, f"losses: {self.kind}")
+        supervision = context.supervision
 
-        def function(student: Answer, teacher: Answer, labels: Tensor | None) -> Tensor:
+        def function(student: ModelOutputs, teacher: ModelOutputs, labels: Tensor | None) -> Tensor:
             if labels is not None:
                 labels = supervision.fitted(student.outputs, labels)
             value: Tensor = own(student.outputs, teacher.outputs, labels)
@@ -48,4 +49,4 @@ class CustomLoss(LossBlock):
                 raise StageError(f"the loss {self.kind!r} must return {problem}.")
             return value
 
-        return Term(function, reads_labels=True)
+        return LossFunction(function, reads_labels=True)

@@ -15,11 +15,23 @@ from torch import Tensor
 
 from compress.config.fields import LARGEST_FACTOR, Number, Pattern, Whole
 from compress.distillation import functions
-from compress.distillation.context import Answer, Question, Scene, Term, ask
+from compress.distillation.context import DistillationContext
 from compress.distillation.functions.checks import in_float32
 from compress.distillation.functions.contrastive import Embedding
-from compress.distillation.losses.base import LossBlock, of_outputs
-from compress.distillation.losses.layers import AxisSetting, Seen, axes_of, mean_of, seen
+from compress.distillation.loss_function import (
+    LossFunction,
+    ModelOutputs,
+    RequiredOutputs,
+    teacher_forward,
+)
+from compress.distillation.losses.base import LossBlock, loss_on_outputs
+from compress.distillation.losses.channels import (
+    AxisSetting,
+    LayerChannels,
+    axes_of,
+    layer_channels,
+    mean_over_layers,
+)
 from compress.errors import DataError
 from compress.modules.features import pooled
 
@@ -42,24 +54,26 @@ class RelationBlock(LossBlock):
             )
         return self
 
-    def compared(self, scene: Scene, function: Callable[[Tensor, Tensor], Tensor]) -> Term:
+    def on_outputs_or_layers(
+        self, context: DistillationContext, function: Callable[[Tensor, Tensor], Tensor]
+    ) -> LossFunction:
         """A term of what the two nets give."""
         if self.student is None or self.teacher is None:
-            return of_outputs(function)
-        ours, theirs = self.layers(scene, self.student, self.teacher)
+            return loss_on_outputs(function)
+        ours, theirs = self.layers(context, self.student, self.teacher)
 
-        def of_features(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
+        def of_features(student: ModelOutputs, teacher: ModelOutputs, _: Tensor | None) -> Tensor:
             if ours not in student.features or theirs not in teacher.features:
-                return mean_of([], student)
+                return mean_over_layers([], student)
             return function(student.features[ours], teacher.features[theirs])
 
-        return Term(of_features, (ours,), (theirs,))
+        return LossFunction(of_features, (ours,), (theirs,))
 
-    def layers(self, scene: Scene, student: str, teacher: str) -> tuple[str, str]:
+    def layers(self, context: DistillationContext, student: str, teacher: str) -> tuple[str, str]:
         """The one layer of each net that is compared."""
-        pairs = scene.pairs(self.kind, [student], [teacher])
+        pairs = context.pairs(self.kind, [student], [teacher])
         if len(pairs) > 1:
-            raise scene.misfit(
+            raise context.misfit(
                 self.kind, f"takes one layer of each net, and {student!r} matches {len(pairs)}"
             )
         return pairs[0]
@@ -70,9 +84,9 @@ class RkdDistanceLoss(RelationBlock):
 
     kind: Literal["rkd-distance"] = "rkd-distance"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Over all pairs of the batch."""
-        return self.compared(scene, functions.rkd_distance)
+        return self.on_outputs_or_layers(context, functions.rkd_distance)
 
 
 class RkdAngleLoss(RelationBlock):
@@ -80,9 +94,9 @@ class RkdAngleLoss(RelationBlock):
 
     kind: Literal["rkd-angle"] = "rkd-angle"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Over all triples of the batch."""
-        return self.compared(scene, functions.rkd_angle)
+        return self.on_outputs_or_layers(context, functions.rkd_angle)
 
 
 class SimilarityLoss(RelationBlock):
@@ -90,9 +104,9 @@ class SimilarityLoss(RelationBlock):
 
     kind: Literal["similarity"] = "similarity"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Over the matrix of the batch."""
-        return self.compared(scene, functions.similarity)
+        return self.on_outputs_or_layers(context, functions.similarity)
 
 
 class PktLoss(RelationBlock):
@@ -100,9 +114,9 @@ class PktLoss(RelationBlock):
 
     kind: Literal["pkt"] = "pkt"
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Over the rows of the batch."""
-        return self.compared(scene, functions.pkt)
+        return self.on_outputs_or_layers(context, functions.pkt)
 
 
 class CrdLoss(RelationBlock):
@@ -126,38 +140,40 @@ class CrdLoss(RelationBlock):
             raise ValueError("axis is that of layers; name a layer of student and teacher, too")
         return self
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Contrast within the batch."""
         if self.student is None or self.teacher is None:
-            embedding = Embedding(*self._widths_of_outputs(scene), self.width)
-            term = of_outputs(lambda s, t: self._contrast(embedding, s, t))
-            return replace(term, companion=embedding)
-        names = self.layers(scene, self.student, self.teacher)
-        nets = (scene.student_layers, scene.teacher_layers)
+            embedding = Embedding(*self._widths_of_outputs(context), self.width)
+            term = loss_on_outputs(lambda s, t: self._contrast(embedding, s, t))
+            return replace(term, auxiliary=embedding)
+        names = self.layers(context, self.student, self.teacher)
+        nets = (context.student_layers, context.teacher_layers)
         given = axes_of(self.axis)
-        ours, theirs = (seen(self.kind, *one) for one in zip(nets, names, given, strict=True))
+        ours, theirs = (
+            layer_channels(self.kind, *one) for one in zip(nets, names, given, strict=True)
+        )
         return self._of_layers(ours, theirs)
 
-    def _of_layers(self, ours: Seen, theirs: Seen) -> Term:
+    def _of_layers(self, ours: LayerChannels, theirs: LayerChannels) -> LossFunction:
         embedding = Embedding(ours.channels, theirs.channels, self.width)
 
-        def function(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
+        def function(student: ModelOutputs, teacher: ModelOutputs, _: Tensor | None) -> Tensor:
             learning, teaching = ours.of(student), theirs.of(teacher)
             if learning is None or teaching is None:
-                return mean_of([], student, [embedding])
+                return mean_over_layers([], student, [embedding])
             return self._contrast(embedding, learning, teaching)
 
-        return Term(function, (ours.name,), (theirs.name,), companion=embedding)
+        return LossFunction(function, (ours.name,), (theirs.name,), auxiliary=embedding)
 
     def _contrast(self, embedding: Embedding, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = in_float32(student, teacher)
         ours, theirs = embedding(pooled(student), pooled(teacher))
         return functions.crd(ours, theirs, self.temperature)
 
-    def _widths_of_outputs(self, scene: Scene) -> tuple[int, int]:
-        assert scene.teacher is not None
-        taught = ask(scene.teacher, scene.example, Question()).outputs
-        shapes = [tuple(outputs.shape) for outputs in (scene.example_outputs, taught)]
+    def _widths_of_outputs(self, context: DistillationContext) -> tuple[int, int]:
+        assert context.teacher is not None
+        taught = teacher_forward(context.teacher, context.example, RequiredOutputs()).outputs
+        shapes = [tuple(outputs.shape) for outputs in (context.example_outputs, taught)]
         if min(map(len, shapes)) < 2:
             raise DataError(
                 f"crd embeds vectors, (n, width, ...); outputs here are {shapes[0]} and "

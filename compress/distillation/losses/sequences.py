@@ -18,9 +18,16 @@ from torch import Tensor, nn
 
 from compress.config.fields import LARGEST_COUNT, Number, Whole
 from compress.distillation import functions
-from compress.distillation.context import Answer, Lesson, Question, Scene, Term, ask
+from compress.distillation.context import DistillationContext
 from compress.distillation.decoding import NextToken, beam_search, padded, sample
 from compress.distillation.functions.checks import same_outputs
+from compress.distillation.loss_function import (
+    ExtraOutput,
+    LossFunction,
+    ModelOutputs,
+    RequiredOutputs,
+    teacher_forward,
+)
 from compress.distillation.losses.base import LossBlock
 from compress.distillation.teachers import ModuleTeacher
 from compress.errors import DataError
@@ -58,25 +65,25 @@ class _Span:
         """The batch with these tokens in their places."""
         windows = _tokens(batch.inputs).clone()
         windows[:, self.start : self.start + self.count] = tokens
-        return replace(batch, inputs=windows, labels=None, partners=None)
+        return replace(batch, inputs=windows, labels=None, mixed_targets=None)
 
 
 class ContinuationBlock(LossBlock):
     """``prompt`` tokens of each text are given, and ``tokens`` more, or all the rest, are made."""
 
     takes_logits: ClassVar[bool] = True
-    implies: ClassVar[OutputKind | None] = "tokens"
-    takes: ClassVar[frozenset[OutputKind]] = frozenset(CLASS_KINDS)
+    implied_kind: ClassVar[OutputKind | None] = "tokens"
+    output_kinds: ClassVar[frozenset[OutputKind]] = frozenset(CLASS_KINDS)
     prompt: Whole = Field(default=16, ge=1, le=LARGEST_COUNT)
     tokens: Whole | None = Field(default=None, ge=1, le=LARGEST_COUNT)
 
-    def span(self, scene: Scene) -> _Span:
+    def span(self, context: DistillationContext) -> _Span:
         """The tokens that are made, once both nets are seen to be fit for it.
 
         Raises:
             DataError: these are no texts, too short ones, or nets that are not causal.
         """
-        windows, outputs = self._windows(scene.example.inputs), scene.example_outputs
+        windows, outputs = self._windows(context.example.inputs), context.example_outputs
         length = windows.shape[1]
         if outputs.dim() != 3 or outputs.shape[2] != length:
             raise DataError(
@@ -89,9 +96,11 @@ class ContinuationBlock(LossBlock):
                 f"{self.kind}: a prompt of {self.prompt} tokens and {max(count, 1)} more do not "
                 f"fit in texts of {length}; set a smaller prompt or tokens."
             )
-        assert scene.teacher is not None
-        same_outputs(outputs, ask(scene.teacher, scene.example, Question()).outputs)
-        student, teacher = _asked(scene.student), scene.teacher
+        assert context.teacher is not None
+        same_outputs(
+            outputs, teacher_forward(context.teacher, context.example, RequiredOutputs()).outputs
+        )
+        student, teacher = _asked(context.student), context.teacher
         # A file has one length, and its rounding may depend on all that it is shown.
         is_known = isinstance(teacher, ModuleTeacher)
         self._check_causal("the student", student, windows)
@@ -138,24 +147,26 @@ class SequenceLoss(ContinuationBlock):
     kind: Literal["sequence"] = "sequence"
     beams: Whole = Field(default=1, ge=1, le=1024)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """Cross-entropy on what the teacher has decoded."""
-        span, beams = self.span(scene), self.beams
+        span, beams = self.span(context), self.beams
 
         def decode(teacher: Teacher, inputs: Inputs) -> Tensor:
             net = teacher if span.teacher_takes_less else padded(teacher, span.length)
             return beam_search(net, _tokens(inputs), span.start, span.count, beams)
 
-        lesson = Lesson(f"{span.count} tokens after {span.start} by {beams} beams", decode)
+        lesson = ExtraOutput(f"{span.count} tokens after {span.start} by {beams} beams", decode)
 
-        def retell(_: nn.Module, batch: Batch, teacher: Answer) -> tuple[Batch, Answer]:
+        def retell(_: nn.Module, batch: Batch, teacher: ModelOutputs) -> tuple[Batch, ModelOutputs]:
             return span.continued(batch, teacher.features[lesson.name]), teacher
 
-        def function(student: Answer, teacher: Answer, _: Tensor | None) -> Tensor:
+        def function(student: ModelOutputs, teacher: ModelOutputs, _: Tensor | None) -> Tensor:
             scores = student.outputs[:, :, span.places]
             return functions.sequence(scores, teacher.features[lesson.name])
 
-        return Term(function, reads_teacher=False, lessons=(lesson,), retell=retell)
+        return LossFunction(
+            function, reads_teacher_outputs=False, extra_outputs=(lesson,), generated_batch=retell
+        )
 
 
 class GkdLoss(ContinuationBlock):
@@ -170,25 +181,29 @@ class GkdLoss(ContinuationBlock):
     beta: Number = Field(default=0.5, ge=0, le=1)
     on_policy: Number = Field(default=0.5, ge=0, le=1)
 
-    def term(self, scene: Scene) -> Term:
+    def loss_function(self, context: DistillationContext) -> LossFunction:
         """The divergence, on a text that may be the student's own."""
-        span, teacher = self.span(scene), scene.teacher
+        span, teacher = self.span(context), context.teacher
         assert teacher is not None
 
-        def retell(student: nn.Module, batch: Batch, _: Answer) -> tuple[Batch, Answer] | None:
+        def retell(
+            student: nn.Module, batch: Batch, _: ModelOutputs
+        ) -> tuple[Batch, ModelOutputs] | None:
             if float(torch.rand(())) >= self.on_policy:
                 return None
             with _speaking(student) as speaker:
                 net = speaker if span.student_takes_less else padded(speaker, span.length)
                 tokens = sample(net, _tokens(batch.inputs), span.start, span.count)
             told = span.continued(batch, tokens)
-            return told, ask(teacher, told, Question())
+            return told, teacher_forward(teacher, told, RequiredOutputs())
 
-        def function(student: Answer, taught: Answer, _: Tensor | None) -> Tensor:
+        def function(student: ModelOutputs, taught: ModelOutputs, _: Tensor | None) -> Tensor:
             ours, theirs = (answer.outputs[:, :, span.places] for answer in (student, taught))
             return functions.gkd(ours, theirs, self.beta)
 
-        return Term(function, reads_teacher=self.on_policy < 1, retell=retell)
+        return LossFunction(
+            function, reads_teacher_outputs=self.on_policy < 1, generated_batch=retell
+        )
 
 
 @contextmanager

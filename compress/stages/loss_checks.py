@@ -1,0 +1,83 @@
+"""Checks of the losses of a training: before it starts, and after its first epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from compress.distillation.context import DistillationContext
+from compress.distillation.losses import LossSettings
+from compress.distillation.objective import WeightedSum
+from compress.errors import DataError, StageError
+from compress.stage import Context
+from compress.stages.training_settings import Training
+from compress.training.supervision import has_a_label
+
+__all__ = ["check_losses", "check_losses_change"]
+
+
+def check_losses(
+    losses: Sequence[LossSettings], context: DistillationContext, training: Training
+) -> None:
+    """See that a training has the labels and the teacher that it needs.
+
+    Args:
+        losses: of the training.
+        context: student, teacher and data.
+        training: its other settings.
+
+    Raises:
+        DataError: a loss, or early stopping, needs labels and the data has none; or the model has
+            other outputs than the task has classes.
+        StageError: a loss needs a teacher and there is none.
+    """
+    task, supervision = context.stage.task, context.supervision
+    supervision.check_classes("the model that learns")
+    for loss in losses:
+        if loss.kind == "label" and not has_a_label(task.train, supervision):
+            raise DataError(
+                f"the loss `label` needs labels and the training data of task {task.name!r} has "
+                "none; leave it out and learn from the teacher alone."
+            )
+        if loss.needs_teacher and context.teacher is None:
+            raise StageError(f"the loss {loss.kind!r} needs a teacher and there is none.")
+    if training.patience is not None and not has_a_label(task.validation, supervision):
+        raise DataError(
+            f"patience needs labels in the validation data, and that of task {task.name!r} has "
+            "none; leave it out."
+        )
+
+
+def check_losses_change(objective: WeightedSum, context: Context) -> None:
+    """After the first epoch, look for losses that had one value in every batch, over all processes.
+
+    Args:
+        objective: after its first epoch.
+        context: takes a warning where only some losses were constant, or where the student's
+            outputs equal the teacher's.
+
+    Raises:
+        StageError: all losses were constant, though the outputs of student and teacher differ.
+    """
+    constant, names = objective.constant_losses(), list(objective.means())
+    facts = [float(name in constant) for name in names] + [float(not objective.outputs_differ)]
+    *stuck, equal = context.processes.gather(torch.tensor(facts)).min(0).values.bool().tolist()
+    idle = [name for name, is_stuck in zip(names, stuck, strict=True) if is_stuck]
+    if not idle:
+        return
+    value = constant.get(idle[0], 0.0) + 0.0  # no -0
+    what = (
+        f"the loss {' and '.join(map(repr, idle))} was {value:g} in every step of the first epoch"
+    )
+    if equal:
+        text = f"{what}: the student's outputs equal the teacher's, and there was nothing to learn"
+        context.report({"event": "warning", "text": text})
+    elif len(idle) == len(names):
+        raise StageError(
+            f"{what}, so that nothing is learned: it does not depend on the student's outputs; "
+            "choose a loss that fits the outputs, and a batch_size that gives it samples to "
+            "compare."
+        )
+    else:
+        context.report({"event": "warning", "text": f"{what}, and taught nothing"})
