@@ -15,13 +15,14 @@ from compress.distillation.loss_function import (
     student_forward,
     teacher_forward,
 )
-from compress.distillation.losses.features import (
+from compress.distillation.losses.contrastive import CrdLoss
+from compress.distillation.losses.feature import (
     AttentionMapsLoss,
     AttentionTransferLoss,
     HiddenLoss,
     HintLoss,
 )
-from compress.distillation.losses.relations import CrdLoss, RkdAngleLoss
+from compress.distillation.losses.relation import RkdAngleLoss
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError, SelectorError, StageError
 from compress.tasks.arrays import ArrayDataset
@@ -196,7 +197,7 @@ def test_a_class_token_and_learned_places_hide_no_channels(tmp_path):
 def test_activations_before_and_after_a_transpose_are_told_apart(tmp_path):
     context = context_of(Turned(8), Turned(12), SERIES, tmp_path)
     layers = context.student_layers
-    assert [layers.axis(name) for name in ("first", "second")] == [1, 2]
+    assert [layers.channel_axis(name) for name in ("first", "second")] == [1, 2]
     found, auxiliary = value(HintLoss(student="first", teacher="first"), context)
     nets = (context.student, context.teacher.module)
     ours, theirs = (features(net, "first", SERIES[:2]).transpose(1, 2) for net in nets)

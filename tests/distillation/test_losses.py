@@ -2,7 +2,7 @@
 
 import sys
 import types
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,49 +11,19 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from compress import Candidate, DistillStage, PruneStage, QuantizeStage, Recipe, Task, TrainStage
+from compress import Candidate, DistillStage, PruneStage, QuantizeStage, Recipe, TrainStage
 from compress.config.references import CodeReferences
-from compress.distillation.functions.adversarial import Adversary
-from compress.distillation.functions.contrastive import Embedding
 from compress.distillation.losses import BUILT_IN, WeightSchedule
+from compress.distillation.losses.adversarial import Adversary
+from compress.distillation.losses.contrastive import Embedding
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError, RecipeError, SelectorError, StageError
 from compress.modules.features import Adapter
 from compress.tasks.arrays import ArrayDataset
-from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
-from compress.training.data import head
 from compress.zoo import build
 
-SAMPLES = 64
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A teacher, a student of another architecture, and a task for both."""
-
-    teacher: dict
-    student: dict
-    task: Task
-
-    def start(self):
-        torch.manual_seed(0)
-        options = {k: v for k, v in self.teacher.items() if k != "arch"}
-        return Candidate.of(build(self.teacher["arch"], options), head(self.task.train, 2).inputs)
-
-
-def small(task):
-    data = ArrayDataset(task.train.inputs[:SAMPLES], task.train.labels[:SAMPLES])
-    return replace(task, train=data, validation=data)
-
-
-def images():
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(SAMPLES, 1, 4, 4, generator=generator)
-    smooth = nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
-    noisy = smooth + 0.1 * torch.randn(smooth.shape, generator=generator)
-    data = ArrayDataset(noisy, smooth)
-    return Task("denoise", train=data, validation=data, test=data, metric="mse")
+from .loss_cases import CASES, CLASSES, IMAGES, SAMPLES
 
 
 class Stack(nn.Module):
@@ -68,67 +38,13 @@ class Stack(nn.Module):
         return self.outer(torch.relu(self.inner(x)))
 
 
-def yes_or_no(task):
-    data = ArrayDataset(task.train.inputs, nn.functional.one_hot(task.train.labels, 4))
-    return replace(task, train=data, validation=data, test=data, outputs="independent-logits")
-
-
-CLASSES = Pair(
-    {"arch": "resnet", "width": 16, "blocks": 1, "classes": 4},
-    {"arch": "dscnn", "width": 8, "classes": 4},
-    small(NETS["resnet"].make_task()),
-)
-TOKENS = Pair(
-    {"arch": "attention", "width": 32, "depth": 2, "heads": 4, "image_size": 12, "classes": 4},
-    {"arch": "attention", "width": 16, "depth": 1, "heads": 2, "image_size": 12, "classes": 4},
-    small(NETS["attention"].make_task()),
-)
-TEXTS = Pair(
-    {"arch": "causal-lm", "width": 32, "depth": 2, "heads": 4, "context": 10, "classes": 6},
-    {"arch": "causal-lm", "width": 16, "depth": 1, "heads": 2, "context": 12, "classes": 6},
-    small(NETS["causal-lm"].make_task()),
-)
-IMAGES = Pair({"arch": "unet", "classes": 1}, {"arch": "parts:Stack"}, images())
-
-BINARY = Pair(CLASSES.teacher, CLASSES.student, yes_or_no(CLASSES.task))
-
-# The smallest useful settings of every loss, and nets for it; a new kind needs one line here.
-LOSSES = {
-    "adversarial": (IMAGES, {"width": 8}),
-    "attention-maps": (
-        TOKENS,
-        {"student": "blocks.*.attention", "teacher": "blocks.*.attention"},
-    ),
-    "attention-transfer": (
-        CLASSES,
-        {"student": ["blocks.0", "blocks.2"], "teacher": ["blocks.0", "blocks.1"]},
-    ),
-    "binary-kl": (BINARY, {}),
-    "crd": (CLASSES, {"student": "blocks", "teacher": "blocks", "width": 16}),
-    "dist": (CLASSES, {}),
-    "dkd": (CLASSES, {}),
-    "gkd": (TEXTS, {"prompt": 4}),
-    "hard": (CLASSES, {}),
-    "hidden": (TOKENS, {"student": ["norm"], "teacher": ["norm"]}),
-    "hint": (CLASSES, {"student": "blocks.1", "teacher": "blocks.2"}),
-    "l1": (IMAGES, {}),
-    "logits-mse": (CLASSES, {}),
-    "perceptual": (IMAGES, {"layers": ["down1", "down2.norm?"]}),
-    "pkt": (CLASSES, {"student": "blocks", "teacher": "blocks"}),
-    "response": (CLASSES, {"temperature": 2.0}),
-    "rkd-angle": (CLASSES, {"student": "blocks", "teacher": "blocks"}),
-    "rkd-distance": (CLASSES, {"student": "blocks", "teacher": "blocks"}),
-    "sequence": (TEXTS, {"prompt": 3, "tokens": 6, "beams": 2}),
-    "similarity": (CLASSES, {"student": "blocks", "teacher": "blocks"}),
-    "ssim": (IMAGES, {}),
-    "topk-kl": (CLASSES, {"k": 2}),
-}
-KINDS = list(LOSSES)
+#: A stage that distills needs one of these.
+KINDS = [kind for kind in CASES if BUILT_IN[kind].needs_teacher]
 RELATIONS = ["crd", "pkt", "rkd-angle", "rkd-distance", "similarity"]
 
 
 def block(kind):
-    return {"kind": kind, **LOSSES[kind][1]}
+    return {"kind": kind, **CASES[kind].settings}
 
 
 def prepared(pair, folder, **changes):
@@ -163,13 +79,9 @@ def shapes_of(candidate):
     return {name: t.shape for name, t in candidate.module.state_dict().items()}
 
 
-def test_every_kind_is_here():
-    assert {*LOSSES, "label"} == set(BUILT_IN)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_in_yaml_teaches_before_and_after_a_quantize_and_a_prune(kind, tmp_path):
-    pair = LOSSES[kind][0]
+    pair = CASES[kind].pair
     fast = {"epochs": 1, "batch_size": 32, "losses": [block(kind)]}
     stages = [
         {"kind": "distill", "student": pair.student, **fast},
@@ -194,9 +106,9 @@ def test_a_loss_in_yaml_teaches_before_and_after_a_quantize_and_a_prune(kind, tm
     assert all(np.isfinite(event["losses"][kind]) for event in epochs)
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"adversarial"}))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if CASES[kind].teaches_alone])
 def test_a_student_learns_from_every_loss_alone(kind, tmp_path):
-    pair = LOSSES[kind][0]
+    pair = CASES[kind].pair
     start, context = prepared(pair, tmp_path)
     context, events = listen(context)
     distill(pair, block(kind), epochs=5).run(start, context)
@@ -204,10 +116,10 @@ def test_a_student_learns_from_every_loss_alone(kind, tmp_path):
     assert curve[-1] < 0.95 * curve[0]
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"dkd"}))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not CASES[kind].reads_labels])
 def test_no_loss_but_label_looks_at_labels(kind, tmp_path):
     # Decoupled distillation does where there are labels, as its paper; its unit tests say how.
-    pair = LOSSES[kind][0]
+    pair = CASES[kind].pair
     start, context = prepared(pair, tmp_path)
     bare = ArrayDataset(pair.task.train.inputs)
     unlabeled = replace(context, task=replace(pair.task, train=bare, validation=bare))
@@ -284,7 +196,7 @@ def test_what_is_trained_beside_the_student_learns_and_is_thrown_away(
         trained.append((self, {k: v.clone() for k, v in self.state_dict().items()}))
 
     monkeypatch.setattr(made, "__init__", remember)
-    pair = LOSSES[kind][0]
+    pair = CASES[kind].pair
     start, context = prepared(pair, tmp_path)
     student = distill(pair, block(kind)).run(start, context)
     ((companion, before),) = trained
@@ -433,12 +345,12 @@ def test_a_layer_that_runs_twice_has_no_one_output(tmp_path):
         distill(CLASSES, loss, student=False).run(start, context)
 
 
-LOOK_INSIDE = [k for k in KINDS if {"student", "layers"} & set(LOSSES[k][1])]
+LOOK_INSIDE = [k for k in KINDS if {"student", "layers"} & set(CASES[k].settings)]
 
 
 @pytest.mark.parametrize("kind", LOOK_INSIDE)
 def test_only_a_module_can_be_looked_into(kind, tmp_path):
-    pair = LOSSES[kind][0]
+    pair = CASES[kind].pair
     start, context = prepared(pair, tmp_path)
     teacher = context.teacher
     opaque = replace(context, teacher=lambda inputs: teacher(inputs))

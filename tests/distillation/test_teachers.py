@@ -12,7 +12,7 @@ from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage, Recipe
 from compress.config.references import CodeReferences
-from compress.distillation import functions as losses
+from compress.distillation.losses.response import response
 from compress.distillation.teachers import Ensemble, build_teacher, frozen_teacher
 from compress.errors import DataError, RecipeError, StageError
 from compress.testing.nets import NETS
@@ -154,9 +154,7 @@ def test_a_response_to_several_trains_toward_all(start, context):
     inputs = TASK.test.inputs
     wanted = Ensemble((PARTS["low"], PARTS["high"]), (1, 1))(inputs)
     with torch.no_grad():
-        before, after = (
-            float(losses.response(one.module(inputs), wanted)) for one in (start, student)
-        )
+        before, after = (float(response(one.module(inputs), wanted)) for one in (start, student))
     assert after < 0.5 * before
 
 

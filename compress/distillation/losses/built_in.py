@@ -1,70 +1,40 @@
-"""The losses that recipes know by name."""
+"""The losses that recipes know by name, from the files of their families.
+
+A loss in a family is a class in the family's file and in its ``LOSSES``; a family of its own is a
+file, named here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import get_args
 
+from compress.distillation.losses import (
+    adversarial,
+    contrastive,
+    feature,
+    image,
+    label,
+    relation,
+    response,
+    sequence,
+)
 from compress.distillation.losses.base import LossBlock
-from compress.distillation.losses.features import (
-    AttentionMapsLoss,
-    AttentionTransferLoss,
-    HiddenLoss,
-    HintLoss,
-)
-from compress.distillation.losses.outputs import (
-    AdversarialLoss,
-    BinaryKlLoss,
-    DistLoss,
-    DkdLoss,
-    HardLoss,
-    L1Loss,
-    LabelLoss,
-    LogitsLoss,
-    PerceptualLoss,
-    ResponseLoss,
-    SsimLoss,
-    TopKLoss,
-)
-from compress.distillation.losses.relations import (
-    CrdLoss,
-    PktLoss,
-    RkdAngleLoss,
-    RkdDistanceLoss,
-    SimilarityLoss,
-)
-from compress.distillation.losses.sequences import GkdLoss, SequenceLoss
 
-__all__ = ["BUILT_IN", "BuiltInLoss"]
+__all__ = ["BUILT_IN"]
 
-BuiltInLoss = (
-    ResponseLoss
-    | BinaryKlLoss
-    | LogitsLoss
-    | HardLoss
-    | DkdLoss
-    | DistLoss
-    | TopKLoss
-    | L1Loss
-    | SsimLoss
-    | PerceptualLoss
-    | AdversarialLoss
-    | HintLoss
-    | AttentionTransferLoss
-    | HiddenLoss
-    | AttentionMapsLoss
-    | RkdDistanceLoss
-    | RkdAngleLoss
-    | SimilarityLoss
-    | PktLoss
-    | CrdLoss
-    | SequenceLoss
-    | GkdLoss
-    | LabelLoss
+_FAMILIES = (
+    response.LOSSES,
+    image.LOSSES,
+    adversarial.LOSSES,
+    feature.LOSSES,
+    relation.LOSSES,
+    contrastive.LOSSES,
+    sequence.LOSSES,
+    label.LOSSES,
 )
 
-#: Every kind that recipes know by name, and its class.
+#: The class of every kind of loss that recipes know by name.
 BUILT_IN: Mapping[str, type[LossBlock]] = MappingProxyType(
-    {loss.model_fields["kind"].default: loss for loss in get_args(BuiltInLoss)}
+    {loss.model_fields["kind"].default: loss for family in _FAMILIES for loss in family}
 )

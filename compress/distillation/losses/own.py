@@ -37,11 +37,11 @@ class CustomLoss(LossBlock):
         return kind
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
-        """The function as a term."""
+        """The function on the outputs and the labels, which must return a scalar."""
         own = context.stage.references.resolve(self.kind, f"losses: {self.kind}")
         supervision = context.supervision
 
-        def function(student: ModelOutputs, teacher: ModelOutputs, labels: Tensor | None) -> Tensor:
+        def compute(student: ModelOutputs, teacher: ModelOutputs, labels: Tensor | None) -> Tensor:
             if labels is not None:
                 labels = supervision.fitted(student.outputs, labels)
             value: Tensor = own(student.outputs, teacher.outputs, labels)
@@ -49,4 +49,4 @@ class CustomLoss(LossBlock):
                 raise StageError(f"the loss {self.kind!r} must return {problem}.")
             return value
 
-        return LossFunction(function, reads_labels=True)
+        return LossFunction(compute, reads_labels=True)

@@ -1,22 +1,23 @@
-"""What losses ask of the outputs that they are given, and the precision that they compute in."""
+"""Checks of the tensors that losses are given, and the precision that they compute in."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from compress.errors import DataError
 from compress.modules.inputs import at_least_float32
 
-__all__ = ["class_rows", "in_float32", "same_batch", "same_outputs"]
+__all__ = ["class_rows", "in_float32", "inner", "same_batch", "same_outputs"]
 
 
 def in_float32(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float32 at least: a softmax in half precision has divergences below 0."""
+    """Both tensors in float32 at least: in half precision a KL divergence can be below 0."""
     return at_least_float32(student), at_least_float32(teacher)
 
 
 def same_outputs(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs of one shape, in float32 at least.
+    """Both outputs ``(n, ...)``, of one shape, in float32 at least.
 
     Raises:
         DataError: the shapes differ.
@@ -24,14 +25,14 @@ def same_outputs(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.shape != teacher.shape:
         raise DataError(
             f"the student's outputs are {tuple(student.shape)} and the teacher's are "
-            f"{tuple(teacher.shape)}; both must answer the same question: give them the same "
-            "number of classes."
+            f"{tuple(teacher.shape)}; both must have one shape: give them the same number of "
+            "classes."
         )
     return in_float32(student, teacher)
 
 
 def same_batch(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Tensors for the same number of samples, in float32 at least.
+    """Both tensors ``(n, ...)``, for the same number of samples, in float32 at least.
 
     Raises:
         DataError: they differ on axis 0.
@@ -39,7 +40,7 @@ def same_batch(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if len(student) != len(teacher):
         raise DataError(
             f"the student gives {len(student)} samples and the teacher {len(teacher)}; both must "
-            "be asked about the same batch."
+            "be for the same batch."
         )
     return in_float32(student, teacher)
 
@@ -58,6 +59,15 @@ def class_rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
             "for yes or no, and logits-mse or l1 for values."
         )
     return _rows(student), _rows(teacher)
+
+
+def inner(rows: Tensor, others: Tensor) -> Tensor:
+    """Inner products ``(n, m)`` of rows ``(n, width)`` with others ``(m, width)``.
+
+    Never in mixed precision's half.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ others.T
 
 
 def _rows(outputs: Tensor) -> Tensor:
