@@ -1,7 +1,7 @@
-"""Attention maps: where to find them in a net, and how to work them out.
+"""Attention maps: where to find them in a net, and how to compute them.
 
-Most nets never give their attention to anyone: a fused kernel, or a line of functional code, makes
-and uses it. But queries and keys come from layers of their own, and these can be caught.
+Most nets do not return their attention: a fused kernel, or a line of functional code, computes and
+uses it. But queries and keys come from layers of their own, whose outputs hooks can capture.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ _OF_TOKENS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 
 @dataclass(frozen=True)
 class AttentionSource:
-    """Modules whose outputs give a map: queries and keys, or one that gives the map itself.
+    """The layers whose outputs give an attention map.
 
-    ``heads`` and ``scale`` are those of queries and keys.
+    Args:
+        layers: of queries and keys, or one whose output is the map itself.
+        heads: of queries and keys.
+        scale: of the scores.
     """
 
     layers: tuple[str, ...]
@@ -39,11 +42,16 @@ class AttentionSource:
 
     @property
     def has_scores(self) -> bool:
-        """Whether it gives scores; otherwise it gives what the softmax made of them."""
+        """Whether it gives scores; otherwise it gives probabilities, their softmax."""
         return len(self.layers) == 2
 
     def maps(self, features: Mapping[str, Tensor], softmax: bool) -> Tensor:
-        """Attention ``(n, heads, queries, keys)``: scores, or with ``softmax`` probabilities."""
+        """The attention map, ``(n, heads, queries, keys)``.
+
+        Args:
+            features: of the layers, by name.
+            softmax: whether to return probabilities in place of scores.
+        """
         if not self.has_scores:
             return features[self.layers[0]]
         query, key = (self._by_head(features[name]) for name in self.layers)
@@ -60,13 +68,18 @@ class AttentionSource:
 def attention_source(
     module: nn.Module, name: str, features: Mapping[str, Feature]
 ) -> AttentionSource | None:
-    """Where the map of the module at ``name`` comes from; ``None`` if it cannot be told.
+    """Where an attention module's map comes from; ``None`` if it cannot be derived.
 
     Either the module holds layers of queries and keys (``query``/``key``, ``q_proj``/``k_proj``,
-    ``q_lin``/``k_lin``, ``q``/``k``) and says its number of heads (``num_heads``,
+    ``q_lin``/``k_lin``, ``q``/``k``) and an attribute with its number of heads (``num_heads``,
     ``num_attention_heads``, ``n_heads`` or ``heads``), or its own output is a map
     ``(n, heads, tokens, tokens)``. Scores are scaled by the module's ``scale`` or ``scaling``, or
     by one over the root of a head's width.
+
+    Args:
+        module: the net.
+        name: of the attention module in it.
+        features: of the net's layers, by name.
     """
     inner = module.get_submodule(name)
     heads = _number(inner, _HEADS)

@@ -1,8 +1,8 @@
 """Decoding: how a net that scores the next token continues a text.
 
-A text is a window ``(n, length)`` of tokens whose first ones are given. For every token that it
-adds, the net is asked about all those before it; it keeps nothing from one to the next, so that any
-net will do. :func:`padded` is for one that takes a single length, such as a file for a device.
+A text is a window ``(n, length)`` of tokens whose first ones are given. Every token takes a forward
+pass over all those before it; keys and values are not cached, so that any net will do.
+:func:`padded` is for a net that takes a single length, such as a file for a device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 __all__ = ["NextToken", "beam_search", "padded", "sample"]
 
-#: Scores of the token after each place, ``(n, classes, length)``, for tokens ``(n, length)``; each
+#: From tokens ``(n, length)``, scores of the token after each place, ``(n, classes, length)``; each
 #: depends on the tokens up to there.
 NextToken = Callable[[Tensor], Tensor]
 
@@ -28,14 +28,14 @@ def beam_search(net: NextToken, windows: Tensor, start: int, count: int, beams: 
     token like any other.
 
     Args:
-        net: says what comes next.
-        windows: ``(n, length)``; left as they are.
+        net: scores the next token.
+        windows: tokens ``(n, length)``; not changed.
         start: how many tokens at the front of each are given.
-        count: how many to add; ``start + count`` is at most ``length``.
-        beams: how many continuations are followed at a time.
+        count: how many to generate; ``start + count`` is at most ``length``.
+        beams: how many continuations are kept at a time.
 
     Returns:
-        ``(n, count)``.
+        The generated tokens, ``(n, count)``.
     """
     rows = len(windows)
     texts, totals = windows.clone(), torch.zeros(rows, 1, device=windows.device)
@@ -53,22 +53,27 @@ def beam_search(net: NextToken, windows: Tensor, start: int, count: int, beams: 
 
 @torch.no_grad()
 def sample(net: NextToken, windows: Tensor, start: int, count: int) -> Tensor:
-    """A continuation drawn token by token from what the net says, by torch's global generator.
+    """A continuation drawn token by token from the net's probabilities, by torch's generator.
 
     Arguments and result are those of :func:`beam_search`.
     """
     texts = windows.clone()
     for place in range(start, start + count):
-        chances = net(texts[:, :place])[:, :, -1].softmax(1)
-        texts[:, place] = torch.multinomial(chances, 1).squeeze(1)
+        probabilities = net(texts[:, :place])[:, :, -1].softmax(1)
+        texts[:, place] = torch.multinomial(probabilities, 1).squeeze(1)
     return texts[:, start : start + count]
 
 
 def padded(net: NextToken, length: int) -> NextToken:
-    """The net asked about texts of ``length`` only: shorter ones are filled up behind their end."""
+    """The net on texts of ``length`` only: shorter ones are padded behind their end.
 
-    def ask(texts: Tensor) -> Tensor:
+    Args:
+        net: must be causal, so that padding does not change its scores.
+        length: that it takes.
+    """
+
+    def forward(texts: Tensor) -> Tensor:
         given = texts.shape[1]
         return net(F.pad(texts, (0, length - given)))[:, :, :given]
 
-    return ask
+    return forward

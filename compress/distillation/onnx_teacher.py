@@ -43,17 +43,17 @@ _DTYPES = MappingProxyType(
         "tensor(bool)": torch.bool,
     }
 )
-# What leaves probabilities what they are.
+# Operators that leave probabilities as they are.
 _PASSING = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"})
 _OR_WRAP_IT = "or wrap it in a callable (teacher: {callable: module:name})"
 
 
 @dataclass(frozen=True)
 class OnnxTeacher:
-    """A file as a function of a batch.
+    """An ONNX file as a function of a batch.
 
     Args:
-        path: where it is.
+        path: of the file.
         session: of onnxruntime.
         output: the name of the output that teaches.
     """
@@ -63,7 +63,7 @@ class OnnxTeacher:
     output: str
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        """What the file says about a batch, as float32; it is asked in parts of its own batch.
+        """The file's outputs ``(n, ...)`` for a batch, in float32, in parts of its fixed batch.
 
         Raises:
             DataError: it takes other inputs than the task's, or gives no row for each sample.
@@ -73,19 +73,19 @@ class OnnxTeacher:
         if not self.session.get_inputs()[0].shape:  # it does not say what axes it takes
             whole = {name: tensor.numpy() for name, tensor in feeds.items()}
             parts = iter([(whole, batch_size_of(inputs))])
-        rows = [self._answer(feed)[-new:] for feed, new in parts]
+        rows = [self._run(feed)[-new:] for feed, new in parts]
         return torch.from_numpy(np.concatenate(rows)).float()
 
     @property
     def identity(self) -> str:
-        """Of the bytes of the file and of its external data, and the output."""
+        """Checksums of the file and of its external data, and the name of the output."""
         known = {part.resolve() for part in model_files(self.path)}
         parts = {part.resolve() for part in external_files(self.path)} - known
         sums = [file_sha256(self.path), *(file_sha256(part) for part in sorted(parts))]
         return f"{' '.join(sums)} {self.output}"
 
     def softmax(self) -> str | None:
-        """That a last softmax makes the output, in words; ``None`` where none does."""
+        """A clause that says that the output is a softmax; ``None`` where it is none."""
         before = _before_softmax(self.path, self.output)
         if before is None:
             return None
@@ -93,21 +93,21 @@ class OnnxTeacher:
         of = f"the softmax of its output {before!r}" if is_output else "made by a Softmax"
         return f"its output {self.output!r} is {of}"
 
-    def _answer(self, feed: dict[str, Array]) -> Array:
+    def _run(self, feed: dict[str, Array]) -> Array:
         size = len(next(iter(feed.values())))
         try:
-            [answer] = run(self.session, [self.output], feed)
+            [outputs] = run(self.session, [self.output], feed)
         except LoweringError as error:
             words = plain_complaint(str(error.__cause__ or error)).rstrip(".")
             takes = _listed(self.session.get_inputs())
             raise _refusal(self.path, f"the file takes {takes}; {words}") from error
-        if answer.shape[:1] != (size,):
+        if outputs.shape[:1] != (size,):
             raise _refusal(
                 self.path,
-                f"its output {self.output!r} is {answer.shape} for a batch of {size}, and a "
+                f"its output {self.output!r} is {outputs.shape} for a batch of {size}, and a "
                 f"teacher gives a row for each sample; name another output, {_OR_WRAP_IT}",
             )
-        return answer
+        return outputs
 
     def _feeds(self, inputs: Inputs) -> dict[str, Tensor]:
         """The batch by the names of the file's inputs, in the file's dtypes."""
@@ -128,7 +128,7 @@ class OnnxTeacher:
     def _fitted(self, tensor: Tensor, port: Any) -> Tensor:
         wanted = _DTYPES.get(port.type)
         if wanted is None or not (_has_axes(tensor, port.shape) and _fits(tensor, wanted)):
-            given = _in_words(_name(tensor.dtype), ["n", *tensor.shape[1:]])
+            given = _formatted(_name(tensor.dtype), ["n", *tensor.shape[1:]])
             raise _refusal(
                 self.path,
                 f"its input {port.name!r} is {_described(port)} and the task gives {given}; export "
@@ -152,7 +152,7 @@ def open_teacher(given: Path, output: str | None) -> OnnxTeacher:
     session = _session(path)
     inputs = session.get_inputs()
     if not inputs:
-        problem = "the file takes no inputs, so that it would say the same of all samples"
+        problem = "the file takes no inputs, so that its output is the same for all samples"
         raise _refusal(path, f"{problem}; a teacher takes the task's")
     if any(port.shape[:1] == [0] for port in inputs):
         problem = f"the file takes {_listed(inputs)}, which is a batch of no samples"
@@ -209,7 +209,7 @@ def _chosen(path: Path, outputs: Sequence[Any], wanted: str | None) -> str:
         cure = f"set `output: {can_teach[0]}`" if can_teach else _OR_WRAP_IT.removeprefix("or ")
         raise RecipeError(
             f"teacher.onnx: {path}: the output {chosen[0].name!r} is {_described(chosen[0])}, and "
-            f"a teacher answers in float32, float16 or float64; {cure}."
+            f"a teacher returns float32, float16 or float64; {cure}."
         )
     if len(chosen) > 1:
         likely = sorted(can_teach, key=lambda name: _before_softmax(path, name) is not None)
@@ -253,13 +253,13 @@ def _listed(ports: Sequence[Any]) -> str:
 
 def _described(port: Any) -> str:
     dtype = _DTYPES.get(port.type)
-    return _in_words(port.type if dtype is None else _name(dtype), port.shape)
+    return _formatted(port.type if dtype is None else _name(dtype), port.shape)
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _in_words(dtype: str, axes: Sequence[Any]) -> str:
+def _formatted(dtype: str, axes: Sequence[Any]) -> str:
     sizes = ", ".join("?" if size is None else str(size) for size in axes)
     return f"{dtype} ({sizes})" if axes else dtype

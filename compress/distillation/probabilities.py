@@ -1,4 +1,4 @@
-"""Probabilities in place of logits: how to tell them, and how to make logits of them."""
+"""Probabilities in place of logits: how to recognize them, and how to convert them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def are_probabilities(outputs: Tensor, *, coarse: bool = False) -> bool:
 
     Args:
         outputs: of a net.
-        coarse: let sums be as far from 1 as int8 can bring them.
+        coarse: whether sums may be as far from 1 as int8 can bring them.
     """
     if outputs.dim() < 2 or outputs.shape[1] < 2 or not outputs.is_floating_point():
         return False
@@ -31,13 +31,16 @@ def are_probabilities(outputs: Tensor, *, coarse: bool = False) -> bool:
 
 
 def logits_of(probabilities: Tensor) -> Tensor:
-    """The logarithm of probabilities, which is the logits that they came from, up to a constant.
+    """The logarithm of probabilities ``(n, classes, ...)``: their logits, up to a constant.
 
     So its softmax is right at every temperature. What was rounded to 0 counts as the smallest
     normal float32.
 
+    Args:
+        probabilities: outputs of a softmax over axis 1.
+
     Raises:
-        DataError: they are no probabilities; values that are not finite stay for others to see.
+        DataError: they are no probabilities. Values that are not finite are left to later checks.
     """
     given = probabilities.float()
     if given.dim() < 2 or given.shape[1] < 2:

@@ -149,7 +149,7 @@ class TeacherCache:
             f"the teacher's {what} for {self._distinct_epochs} views would take "
             f"{_size(self.nbytes)}"
         )
-        cure = "set fewer views, or views: null to ask the teacher in every epoch."
+        cure = "set fewer views, or views: null to run the teacher in every epoch."
         if self._settings.dtype == "float32":
             cure = f"set cache: {{dtype: float16}}, {cure}"
         if self.nbytes > self._settings.most_mib << 20:
@@ -229,7 +229,7 @@ class TeacherCache:
             if name not in outputs.features:
                 raise StageError(
                     f"the teacher's layer {name!r} did not run for some batch, so that its "
-                    "features cannot be cached; set views: null to ask the teacher in every epoch."
+                    "features cannot be cached; set views: null to run the teacher in every epoch."
                 )
             yield f"feature-{number}", outputs.features[name]
 
@@ -242,7 +242,7 @@ class TeacherCache:
             raise StageError(
                 f"the teacher's {name} are {self._specs[name].shape} for one sample and "
                 f"{tuple(tensor.shape[1:])} for another, which cannot be cached; set views: null "
-                "to ask the teacher in every epoch."
+                "to run the teacher in every epoch."
             )
         if self._specs[name].dtype == _INTEGER:
             return tensor.detach().cpu().numpy().astype(_INTEGER)

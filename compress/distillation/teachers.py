@@ -1,7 +1,7 @@
 """Teachers: what a student learns from, by a block of a recipe or as the run provides it.
 
-A module, an ONNX file, a callable, or several of them as one; students ask for nothing but outputs,
-and losses that look at features ask for a module.
+A module, an ONNX file, a callable, or several of them as one. Every teacher returns outputs for a
+batch; losses on features need a module.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class TeacherSettings(BaseModel):
             raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
         if self.hf is not None or self.arch is not None:
             try:
-                self.model  # noqa: B018 - its validators speak
+                self.model  # noqa: B018 - for its validators
             except ValidationError as error:
                 first = error.errors()[0]
                 place = "".join(f".{part}" for part in first["loc"][:1])
@@ -111,7 +111,7 @@ class TeacherSettings(BaseModel):
 
     @property
     def model(self) -> ModelSettings | HubSettings:
-        """The module that it names, where it names one."""
+        """Settings of the module, where the teacher is one."""
         options = dict(self.model_extra or {})
         if self.hf is not None:
             return HubSettings(hf=self.hf, **options)
@@ -139,9 +139,12 @@ TeacherBlock = Annotated[
 
 @dataclass(frozen=True)
 class ModuleTeacher:
-    """A module as a teacher: no gradients, on the device of what it is asked.
+    """A module as a teacher, the one kind that has features for losses.
 
-    The one kind of teacher that losses can look into.
+    Args:
+        module: in eval mode; it is moved to the device of its inputs.
+        layout: memory format that its inputs are brought to.
+        from_probabilities: whether to return the logarithm of its outputs.
     """
 
     module: nn.Module
@@ -150,7 +153,11 @@ class ModuleTeacher:
 
     @torch.no_grad()
     def __call__(self, inputs: Inputs) -> Tensor:
-        """What the module says about a batch."""
+        """The module's outputs ``(n, ...)`` for a batch, without gradients.
+
+        Raises:
+            RecipeError: they should be probabilities, and are not.
+        """
         device = device_of(inputs)
         first = next(self.module.parameters(), None)
         if first is not None and first.device != device:
@@ -161,7 +168,7 @@ class ModuleTeacher:
 
     @property
     def identity(self) -> str:
-        """Of its weights and structure."""
+        """A digest of its weights and structure."""
         content = Candidate(self.module, torch.empty(0)).fingerprint
         digest = hashlib.blake2b(f"{content}{self.module}".encode(), digest_size=16).hexdigest()
         return _identity(digest, self.from_probabilities)
@@ -172,14 +179,14 @@ class OutputTeacher:
     """A teacher of which only the outputs are known: an ONNX file, or a callable.
 
     Args:
-        teach: what it says about a batch.
+        compute: its outputs for a batch.
         name: of the file or the callable.
-        content: what tells it from others: of the file's bytes, or the callable's name.
-        from_probabilities: take the logarithm of what it says.
-        softmax: that a last softmax makes its output, in words, where that is known.
+        content: identifies it: a digest of the file's bytes, or the callable's name.
+        from_probabilities: whether to return the logarithm of its outputs.
+        softmax: returns a clause that says that its output is a softmax, where that is known.
     """
 
-    teach: Callable[[Inputs], Any]
+    compute: Callable[[Inputs], Any]
     name: str
     content: str
     from_probabilities: bool = False
@@ -187,13 +194,13 @@ class OutputTeacher:
 
     @torch.no_grad()
     def __call__(self, inputs: Inputs) -> Tensor:
-        """What it says about a batch.
+        """Its outputs ``(n, ...)`` for a batch, without gradients.
 
         Raises:
-            StageError: that is not one tensor with a row for each sample.
-            RecipeError: it should be probabilities, and is not.
+            StageError: they are not one tensor with a row for each sample.
+            RecipeError: they should be probabilities, and are not.
         """
-        outputs = self.teach(inputs)
+        outputs = self.compute(inputs)
         expected = batch_size_of(inputs)
         if not isinstance(outputs, Tensor) or outputs.shape[:1] != (expected,):
             given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -206,13 +213,13 @@ class OutputTeacher:
 
     @property
     def identity(self) -> str:
-        """Of the file's bytes, or the callable's name."""
+        """A digest of the file's bytes, or the callable's name."""
         return _identity(self.content, self.from_probabilities)
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several teachers as one, which answers with the weighted mean of their outputs.
+    """Several teachers as one, whose outputs are the weighted mean of theirs.
 
     The softmax of a mean of logits is, at every temperature, the normalized geometric mean of the
     teachers' distributions, one of the two means that Hinton et al. 2015 give for an ensemble. The
@@ -221,34 +228,34 @@ class Ensemble:
 
     Args:
         members: the teachers.
-        weights: of each, relative to each other.
+        weights: of the members, relative to each other.
     """
 
     members: tuple[Teacher, ...]
     weights: tuple[float, ...]
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        """The mean.
+        """The weighted mean of the members' outputs for a batch, ``(n, ...)``.
 
         Raises:
             DataError: their outputs differ in shape.
         """
-        answers = [member(inputs) for member in self.members]
-        for number, answer in enumerate(answers[1:], start=1):
-            if answer.shape != answers[0].shape:
+        outputs = [member(inputs) for member in self.members]
+        for number, one in enumerate(outputs[1:], start=1):
+            if one.shape != outputs[0].shape:
                 raise DataError(
-                    f"the outputs of teacher[0] are {tuple(answers[0].shape)} and those of "
-                    f"teacher[{number}] are {tuple(answer.shape)}; teachers that are averaged must "
-                    "answer the same question: give them the same number of classes."
+                    f"the outputs of teacher[0] are {tuple(outputs[0].shape)} and those of "
+                    f"teacher[{number}] are {tuple(one.shape)}; teachers that are averaged must "
+                    "have outputs of one shape: give them the same number of classes."
                 )
         total = sum(self.weights)
-        shares = [weight / total for weight in self.weights]
-        parts = [share * answer for share, answer in zip(shares, answers, strict=True)]
+        normalized = [weight / total for weight in self.weights]
+        parts = [weight * one for weight, one in zip(normalized, outputs, strict=True)]
         return torch.stack(parts).sum(0)
 
     @property
     def identity(self) -> str:
-        """Of its members and weights."""
+        """The identities of its members, and their weights."""
         return str([*map(identity_of, self.members), *self.weights])
 
 
@@ -266,22 +273,23 @@ def _logits(outputs: Tensor, name: str) -> Tensor:
 
 
 def identity_of(teacher: Teacher) -> str:
-    """What tells a teacher from others; empty for a function that is not known by any name."""
+    """Identifies what a teacher computes; empty for a function of unknown content."""
     if isinstance(teacher, (ModuleTeacher, OutputTeacher, Ensemble)):
         return teacher.identity
     return ""
 
 
 def frozen_teacher(module: nn.Module, example: Inputs | None = None) -> ModuleTeacher:
-    """The module as a teacher: eval, no gradients, its outputs detached.
+    """A module as a teacher, in eval mode and without gradients.
 
-    Its weights are laid out in place as those of a module that is trained: beside batches in that
-    layout, others would be turned at every answer. Those in half precision become float32, which
-    losses are computed in.
+    Its weights are brought, in place, to the memory format that training uses: in another they
+    would be converted in every forward pass. Half precision becomes float32, in which losses are
+    computed.
 
     Args:
         module: the teacher.
-        example: a few samples, to find the layout that it runs fastest in; without, it stays.
+        example: a few samples, to find the memory format that it runs fastest in; ``None`` for the
+            contiguous one.
     """
     module.float()
     layout = torch.contiguous_format if example is None else layout_of(module, example)
@@ -292,27 +300,31 @@ def frozen_teacher(module: nn.Module, example: Inputs | None = None) -> ModuleTe
 def build_teacher(
     settings: TeacherSettings | Sequence[EnsembleMember] | None, context: Context
 ) -> Teacher:
-    """The teacher that the settings name; the context's own where they are ``None``.
+    """Build the teacher of a stage.
+
+    Args:
+        settings: of one teacher or several; ``None`` for the context's own.
+        context: what the stage was given.
 
     Raises:
-        RecipeError, CheckpointError, CodeReferenceError: the teacher cannot be made.
+        RecipeError, CheckpointError, CodeReferenceError: the teacher cannot be built.
     """
     if settings is None:
         return context.teacher
     if not isinstance(settings, TeacherSettings):
         members = tuple(build_teacher(member, context) for member in settings)
         return Ensemble(members, tuple(member.weight for member in settings))
-    given = settings.from_probabilities
+    as_logits = settings.from_probabilities
     if settings.onnx is not None:
         from compress.distillation.onnx_teacher import open_teacher  # which loads onnxruntime
 
         file = open_teacher(settings.onnx, settings.output)
-        return OutputTeacher(file, str(file.path), file.identity, given, file.softmax)
+        return OutputTeacher(file, str(file.path), file.identity, as_logits, file.softmax)
     if settings.callable is not None:
         name = settings.callable
-        teach = context.references.resolve(name, "teacher.callable")
-        # Whatever it does to its batch, the student is shown another one.
-        return OutputTeacher(lambda inputs: teach(copied(inputs)), name, name, given)
+        own = context.references.resolve(name, "teacher.callable")
+        # A copy: the callable may write to its batch, which the student is given as well.
+        return OutputTeacher(lambda inputs: own(copied(inputs)), name, name, as_logits)
     module = build_model(settings.model.for_task(context.task), context.build, context.seed)
     plain(module)
-    return replace(frozen_teacher(module, context.origin.example), from_probabilities=given)
+    return replace(frozen_teacher(module, context.origin.example), from_probabilities=as_logits)

@@ -173,7 +173,7 @@ def _as_process_error() -> Iterator[None]:
     except RuntimeError as error:
         raise ProcessError(
             f"another process of this launch is gone ({str(error).splitlines()[0]}); repeat the "
-            "command, and it goes on from what was finished."
+            "command, and it resumes from what was finished."
         ) from error
 
 

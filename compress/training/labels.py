@@ -19,17 +19,22 @@ from compress.outputs import (
 
 __all__ = ["IGNORED", "facts_of", "fit_labels", "known_labels", "labeled_samples"]
 
-#: What stands for "of no class": the value that cross-entropy ignores.
+#: The class of samples without a label, which cross-entropy ignores.
 IGNORED = -100
 
 
 def known_labels(
     labels: Tensor, kind: OutputKind | None, ignore_index: int | None = None
 ) -> Tensor:
-    """Which labels are one, in the shape of the labels.
+    """Which values are labels, as a mask in the shape of ``labels``.
 
-    NaN is none, and so is ``ignore_index``; of whole numbers that stand for classes, and of any
-    that say yes or no, negative ones are none.
+    NaN and ``ignore_index`` stand for no label; so do negative integers where labels are classes,
+    and negative numbers where they are yes or no.
+
+    Args:
+        labels: of a batch, ``(n, ...)``.
+        kind: of the outputs that they are for; ``None`` where it is not known.
+        ignore_index: a value that stands for no label; ``None`` for no such value.
     """
     known = (
         ~labels.isnan() if labels.is_floating_point() else torch.ones_like(labels, dtype=torch.bool)
@@ -43,7 +48,10 @@ def known_labels(
 def labeled_samples(
     labels: Tensor, kind: OutputKind | None, ignore_index: int | None = None
 ) -> Tensor:
-    """Which samples of a batch have a label, ``(n,)``: at one position at least."""
+    """Which samples of a batch have a label at one position at least, ``(n,)``.
+
+    Arguments are those of :func:`known_labels`.
+    """
     known = known_labels(labels, kind, ignore_index)
     return known.flatten(1).any(1) if labels.dim() > 1 else known
 
@@ -51,10 +59,17 @@ def labeled_samples(
 def fit_labels(
     outputs: Tensor, labels: Tensor, kind: OutputKind, ignore_index: int | None = None
 ) -> Tensor:
-    """The labels as a loss on ``outputs`` takes them.
+    """Labels in the type and shape that a loss on the outputs takes.
 
-    Of classes int64, with ``IGNORED`` where there is none, or probabilities as they are; else
-    numbers of the outputs' type and shape, with NaN where there is none.
+    Args:
+        outputs: of a model, ``(n, ...)``.
+        labels: ``(n, ...)`` in any type.
+        kind: of the outputs.
+        ignore_index: a value that stands for no label; ``None`` for no such value.
+
+    Returns:
+        For classes, int64 with ``IGNORED`` where there is no label, or probabilities as they are;
+        else numbers in the outputs' type and shape, with NaN where there is no label.
 
     Raises:
         DataError: labels that do not fit the outputs in shape, type or range.
@@ -81,9 +96,13 @@ def fit_labels(
 
 
 def facts_of(labels: Tensor, ignore_index: int | None = None) -> LabelFacts | None:
-    """What :func:`compress.outputs.derive_kind` asks about labels; ``None`` where all are none.
+    """Facts about labels for :func:`compress.outputs.derive_kind`; ``None`` where there are none.
 
-    Negative whole numbers beside others are taken for no label.
+    Negative integers are taken for no label.
+
+    Args:
+        labels: of some samples, ``(n, ...)``.
+        ignore_index: a value that stands for no label; ``None`` for no such value.
     """
     values = labels.double().flatten()
     values = values[~values.isnan()]

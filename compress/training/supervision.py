@@ -1,7 +1,7 @@
-"""Supervision: what the labels of a task ask of a model's outputs.
+"""Supervision: what a model's outputs are, and the loss on labels that fits them.
 
-Found once for outputs of one shape, and used by the loss on labels, by validation and by whatever
-chooses a default: none of them looks at shapes and types by itself.
+Derived once for outputs of one shape, and used by the loss on labels, by validation and by the
+default losses: none of them looks at shapes and types by itself.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from compress.training.labels import IGNORED, facts_of, fit_labels, labeled_samp
 
 __all__ = ["Supervision", "has_a_label", "not_a_mean"]
 
-# Enough to see what labels are; all of them are looked at before a run (running/preflight.py).
+# Enough to derive what labels are; before a run all are checked (running/preflight.py).
 _SAMPLES = 64
 _MOST_NAMED = 6
 
 
 def _mean_over_known(each: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss of values over those that have a label: NaN says that one has none."""
+    """The loss ``each`` over the values that have a label, which is not NaN."""
 
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
         known = ~labels.isnan()
@@ -68,9 +68,9 @@ class Supervision:
 
     Args:
         task: has the labels.
-        kind: what the outputs are; ``None`` where nothing says it.
-        outputs: their shape.
-        facts: what is known of the labels; ``None`` where there are none.
+        kind: of the outputs; ``None`` where it cannot be derived.
+        outputs: their shape, ``(n, ...)``.
+        facts: about the first labels; ``None`` where there are none.
     """
 
     task: Task
@@ -86,13 +86,13 @@ class Supervision:
         implied: Collection[OutputKind] = (),
         inputs: Inputs | None = None,
     ) -> Supervision:
-        """What is known, from the task, the first labels that it has, and the losses.
+        """Derive it from the task, its first labels, and the losses.
 
         Args:
             task: has the labels.
             outputs: of a model of the task; only their shape counts.
-            implied: what the losses that were chosen are about.
-            inputs: what the outputs are for.
+            implied: kinds of outputs that the chosen losses are for.
+            inputs: of the model; ``None`` where they are not known.
         """
         facts = _label_facts(task)
         metric = task.metric if isinstance(task.metric, str) else None
@@ -107,10 +107,10 @@ class Supervision:
         return cls(task, kind, tuple(outputs.shape), facts)
 
     def told_kind(self) -> OutputKind:
-        """What the outputs are.
+        """The kind of the outputs.
 
         Raises:
-            DataError: nothing says it; the message asks.
+            DataError: it cannot be derived; the message says how to give it.
         """
         if self.kind is None:
             raise kind_not_told(self.task.name, self.outputs, self.facts)
@@ -121,7 +121,11 @@ class Supervision:
         return labeled_samples(labels, self.kind, self.task.ignore_index)
 
     def fitted(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The labels of a batch as a loss on its outputs takes them.
+        """The labels of a batch in the type and shape that a loss on its outputs takes.
+
+        Args:
+            outputs: of a model, ``(n, ...)``.
+            labels: as the data has them, ``(n, ...)``.
 
         Raises:
             DataError: labels that do not fit; the message names the task.
@@ -134,12 +138,17 @@ class Supervision:
             raise DataError(f"task {self.task.name!r}: {error}") from error
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The task's loss, or that of its kind of outputs, over the samples that have a label.
+        """The task's loss, or that of its kind of outputs: the mean over samples with a label.
 
-        Where none of a batch has one, it is zero, without a gradient.
+        Args:
+            outputs: of a model, ``(n, ...)``.
+            labels: as the data has them, ``(n, ...)``.
+
+        Returns:
+            A scalar; where no sample has a label, zero, with a gradient of zero.
 
         Raises:
-            DataError: labels that do not fit, or a loss of the task's own that gives no one number.
+            DataError: labels that do not fit, or a loss of the task's own that gives no scalar.
         """
         known = self.labeled(labels)
         if not bool(known.any()):
@@ -154,7 +163,7 @@ class Supervision:
         return value
 
     def check_classes(self, who: str) -> None:
-        """See that a model has an output for each class that the task names.
+        """Check that a model has an output for each class that the task names.
 
         Args:
             who: which model, for the message.
@@ -172,17 +181,17 @@ class Supervision:
         )
 
     def check_loss(self) -> None:
-        """See that there is a loss on labels.
+        """Check that there is a loss on labels.
 
         Raises:
-            DataError: the task has none of its own, and nothing says what its outputs are.
+            DataError: the task has none of its own, and the kind of its outputs is not known.
         """
         if self.task.loss is None:
             self.told_kind()
 
 
 def not_a_mean(value: Any) -> str | None:
-    """What a loss must give, and what ``value`` is instead, in words; ``None`` where it is that."""
+    """A clause that says that ``value`` is not the scalar that a loss gives; ``None`` if it is."""
     if isinstance(value, Tensor) and value.shape == ():
         return None
     given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -190,7 +199,7 @@ def not_a_mean(value: Any) -> str | None:
 
 
 def has_a_label(dataset: Dataset, supervision: Supervision) -> bool:
-    """Whether any sample of a data set has a label; mostly the first batch tells."""
+    """Whether any sample of a data set has a label; reads until one has, mostly the first batch."""
     return is_labeled(dataset) and any(
         batch.labels is not None and bool(supervision.labeled(batch.labels).any())
         for batch in read(dataset, 64)

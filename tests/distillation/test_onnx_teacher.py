@@ -146,7 +146,7 @@ CANNOT = {
             "inputs": [],
             "outputs": [("y", T.FLOAT, [24, 4])],
         },
-        r"takes no inputs, so that it would say the same of all samples",
+        r"takes no inputs, so that it its output is the same for all samples",
     ),
     "no outputs": ({"outputs": []}, r"the file has no output; export it with its scores"),
     "no samples": (
@@ -195,11 +195,11 @@ CANNOT = {
     ),
     "classes": (
         {"nodes": [PRODUCT, CLASSES], "outputs": [LABEL]},
-        r"the output 'label' is int64 \(n\), and a teacher answers in float32, .*; wrap it in a",
+        r"the output 'label' is int64 \(n\), and a teacher returns float32, .*; wrap it in a",
     ),
     "a sequence": (
         {"nodes": [PRODUCT, ("SequenceConstruct", ["logits"], ["y"], {})], "outputs": [SEQUENCE]},
-        r"the output 'y' is seq\(tensor\(float\)\), and a teacher answers in float32",
+        r"the output 'y' is seq\(tensor\(float\)\), and a teacher returns float32",
     ),
 }
 

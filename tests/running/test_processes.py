@@ -84,7 +84,7 @@ us.broadcast()
     assert gone == 7
     assert code == 3, err
     assert "ProcessError another process of this launch is gone (" in out
-    assert "repeat the command, and it goes on from what was finished." in out
+    assert "repeat the command, and it resumes from what was finished." in out
 
 
 def test_who_waits_for_a_time_only_is_told_that_it_is_over():
