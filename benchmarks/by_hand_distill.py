@@ -1,14 +1,14 @@
 """Does the recipe's distill stage make a better student in the time of a loop written by hand?
 
 The loop is :func:`by_hand`: what a good engineer writes in forty lines of torch. The student sees
-fresh crops in every epoch, the teacher answers each of them, both in the memory format that is
+fresh crops in every epoch, and the teacher runs on each of them, both in the memory format that is
 fastest. The stage is that of ``recipes/fashion-mnist-kd.yaml``, with the same teacher, student,
-losses, augmentation, batch, optimizer and learning rate. It keeps the teacher's answers to a few
-views of the data (``views``), so that its other epochs cost no teacher.
+losses, augmentation, batch, optimizer and learning rate. It caches the teacher's outputs for a few
+seeded epochs (``views``), so that its other epochs cost no teacher.
 
 - ``time``: as many epochs of the stage as fit into the time of the loop. A pilot, in which short
   pieces of both take turns, tells how many those are; what is compared is what both then took, all
-  of it: the teacher's answers, and the stage's own validation, which the loop does not have. Both
+  of it: the teacher's outputs, and the stage's own validation, which the loop does not have. Both
   sides of a seed start together, each in a process on a thread of its own, so that a machine whose
   speed moves moves both; when the first ends, the other goes on alone, which is no slower.
 - ``epochs``: the stage for as many epochs as the loop, a new view in each; two seeds at a time.

@@ -1,9 +1,9 @@
-"""How much memory does a run take for the teacher's answers that it keeps on disk?
+"""How much memory does a run take for the teacher's outputs that it caches on disk?
 
 Each run is a fresh process that distills for eight epochs from four views of 60,000 samples, after
 a small run that brings up all libraries. Its growth is the highest resident memory while it runs
 (``VmHWM``, set back before) less that before. ``outputs`` keeps 10 logits for each sample,
-``features`` 512 values of a layer beside them; ``asked`` keeps nothing and asks the teacher anew.
+``features`` 512 values of a layer beside them; ``asked`` caches nothing and runs the teacher anew.
 
     python benchmarks/cache_memory.py            # about 3 min, and 500 MB of disk
     python benchmarks/cache_memory.py --smoke

@@ -1,9 +1,9 @@
 """What does distilling through a stage cost beside a loop written by hand?
 
-``asked``: a ``distill`` stage that asks its teacher about every batch, against :func:`by_hand` with
+``asked``: a ``distill`` stage that runs its teacher on every batch, against :func:`by_hand` with
 the same teacher, student, loss, optimizer, augmentation, batch and memory format. ``kept``: a stage
-whose teacher has answered before (``views``), against :func:`by_hand` on labels, without a teacher:
-what is left is reading the answers and the marks that show that they belong to the batch.
+whose teacher's outputs are cached (``views``), against :func:`by_hand` on labels, without a
+teacher: what is left is reading the outputs, and the checksums that tie them to the batch.
 
 A machine's speed moves within seconds, so both train in one process on one thread each, and take
 turns step by step: never do two compute at once, and what slows one slows the other. The ratio of
@@ -205,7 +205,7 @@ def by_epoch(turns: Turns, setting: Setting, epochs: int) -> list[dict[str, floa
 def measured(setting: Setting, folder: Path) -> dict[str, list[dict[str, float]]]:
     """Every timed epoch of both comparisons."""
     asked, kept = (setting.epochs[name] + 2 for name in ("asked", "kept"))
-    by_stage(setting, 2, 1, folder / "kept")  # the teacher answers, since the view comes again
+    by_stage(setting, 2, 1, folder / "kept")  # fills the cache, since the seeded epoch repeats
     turns = {
         "asked": in_turns(
             setting,
