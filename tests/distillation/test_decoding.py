@@ -70,7 +70,7 @@ def test_what_stands_behind_the_prompt_does_not_matter_and_stays(decode, net, wi
 
 
 @pytest.mark.parametrize("decode", [beam_search, sample])
-def test_a_net_of_one_length_is_asked_about_that(decode, net, windows):
+def test_a_net_of_one_length_gets_that_length(decode, net, windows):
     asked = []
 
     def fixed(texts):

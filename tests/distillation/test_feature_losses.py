@@ -194,7 +194,7 @@ def test_a_class_token_and_learned_places_hide_no_channels(tmp_path):
         assert is_adapted(found, auxiliary[0], ours, theirs)
 
 
-def test_activations_before_and_after_a_transpose_are_told_apart(tmp_path):
+def test_axes_before_and_after_a_transpose_are_derived(tmp_path):
     context = context_of(Turned(8), Turned(12), SERIES, tmp_path)
     layers = context.student_layers
     assert [layers.channel_axis(name) for name in ("first", "second")] == [1, 2]

@@ -243,13 +243,13 @@ def counting(module):
 
 
 @pytest.mark.parametrize("kind", ["hint", "attention-transfer", "crd"])
-def test_features_are_remembered_with_the_answers(kind, tmp_path):
+def test_features_are_cached_with_the_outputs(kind, tmp_path):
     start, context = prepared(CLASSES, tmp_path)
     teacher, calls = counting(CLASSES.start().module)
     counted = replace(context, teacher=teacher)
     settings = {"epochs": 4, "student": True}
     kept = distill(CLASSES, block(kind), views=2, **settings).run(start, counted)
-    # Beside the two views there are probes of two and four samples.
+    # Besides the two views there are examples of two and four samples.
     assert sum(n for n in calls if n > 4) == 2 * SAMPLES
     # There is no augmentation here, so that new views differ from repeated ones in order only.
     asked = distill(CLASSES, block(kind), views=4, **settings)
@@ -400,7 +400,7 @@ def test_features_that_are_not_finite_are_reported_with_the_layer(tmp_path):
 
 @pytest.mark.parametrize(("rows", "given"), [((1, 4), "1"), ((), "no separate")], ids=str)
 @pytest.mark.parametrize("attempt", ["run", "rehearse"])
-def test_a_teacher_that_answers_for_another_batch_is_explained(attempt, rows, given, tmp_path):
+def test_outputs_for_another_batch_are_explained(attempt, rows, given, tmp_path):
     start, context = prepared(CLASSES, tmp_path, teacher=lambda x: torch.zeros(rows))
     with pytest.raises(StageError, match=rf"gives {given} outputs for a batch of \d+ samples"):
         getattr(distill(CLASSES, block("response")), attempt)(start, context)

@@ -317,7 +317,7 @@ def test_a_file_of_an_installed_package_teaches(context, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("attempt", ["run", "rehearse"])
-def test_plan_and_run_ask_alike(attempt, context, start, path):
+def test_plan_and_run_give_the_teacher_the_same(attempt, context, start, path):
     write(path, **SEVERAL)
     stage = DistillStage(teacher={"onnx": path})
     with pytest.raises(RecipeError, match=r"say beside onnx which one teaches"):

@@ -32,7 +32,7 @@ NO = {
 
 
 @pytest.mark.parametrize("outputs", YES.values(), ids=YES)
-def test_probabilities_are_told(outputs):
+def test_probabilities_are_recognized(outputs):
     assert are_probabilities(outputs)
 
 
@@ -41,7 +41,7 @@ def test_other_outputs_are_not_taken_for_them(outputs):
     assert not are_probabilities(outputs)
 
 
-def test_eight_bits_are_told_where_it_is_asked_for():
+def test_eight_bits_are_recognized_where_coarse_sums_are_allowed():
     rounded = (PROBABILITIES * 256).round() / 256 * 1.02
     assert not are_probabilities(rounded)
     assert are_probabilities(rounded, coarse=True)

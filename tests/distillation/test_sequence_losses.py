@@ -1,4 +1,4 @@
-"""Losses on continued texts: who is asked what, how often, and again after a kill."""
+"""Losses on continued texts: which net runs on what, how often, and again after a kill."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def start():
 
 @pytest.fixture
 def place(start, tmp_path):
-    """What a stage is given, and how many texts its teacher was asked about, less its probes."""
+    """What a stage is given, and how many texts its teacher ran on, without the examples."""
     calls = []
     teacher = CASE.build(seed=1)
     teacher.register_forward_pre_hook(
@@ -65,7 +65,7 @@ def shown(context, samples):
     return Batch(0, 0, context.task.train.inputs[:samples], None)
 
 
-def test_the_student_is_asked_about_the_text_that_the_teacher_wrote(start, place):
+def test_the_student_is_run_on_the_text_that_the_teacher_generated(start, place):
     context, _ = place
     distillation = DistillationContext(start.module, context.teacher, context)
     loss, batch = term_of(SEQUENCE, distillation), distillation.example
@@ -83,7 +83,7 @@ def test_the_student_is_asked_about_the_text_that_the_teacher_wrote(start, place
     assert float(loss.compute(student, teacher, None).detach()) == pytest.approx(float(expected))
 
 
-def test_only_the_tokens_that_are_asked_for_are_made(start, place):
+def test_only_the_tokens_that_are_asked_for_are_generated(start, place):
     context, calls = place
     distillation = DistillationContext(start.module, context.teacher, context)
     loss = term_of({**SEQUENCE, "tokens": 2, "beams": 3}, distillation)
@@ -99,7 +99,7 @@ def test_only_the_tokens_that_are_asked_for_are_made(start, place):
     assert torch.equal(told.inputs[:, 4:6], tokens)
 
 
-def test_with_views_the_teacher_continues_each_text_once_and_keeps_only_that(start, place):
+def test_with_views_each_text_is_continued_once_and_only_that_is_cached(start, place):
     context, calls = place
     kept = stage(SEQUENCE, epochs=4, views=1).run(start, context)
     assert sum(calls) == (LENGTH - 4) * SAMPLES
@@ -109,7 +109,7 @@ def test_with_views_the_teacher_continues_each_text_once_and_keeps_only_that(sta
     assert sum(calls) == (LENGTH - 4) * SAMPLES
 
 
-def test_continuations_that_are_kept_are_those_that_would_be_made_again(start, place, monkeypatch):
+def test_cached_continuations_are_those_that_would_be_generated_again(start, place, monkeypatch):
     context, _ = place
     kept = stage(SEQUENCE, epochs=3, views=1).run(start, context)
     cached_teacher = fitting.cached_teacher
@@ -121,7 +121,7 @@ def test_continuations_that_are_kept_are_those_that_would_be_made_again(start, p
     assert stage(SEQUENCE, epochs=3, views=1).run(start, context).fingerprint == kept.fingerprint
 
 
-def test_tokens_are_kept_whole_beside_halved_answers(start, place):
+def test_tokens_are_not_rounded_beside_outputs_in_half_precision(start, place):
     context, _ = place
     losses = (SEQUENCE, {"kind": "response", "temperature": 1.0})
     stage(*losses, epochs=3, views=1, cache={"dtype": "float16"}).run(start, context)
@@ -192,7 +192,7 @@ def test_on_and_off_policy_differ_and_each_is_the_same_again(start, place):
 
 
 @pytest.mark.parametrize("views", [None, 1])
-def test_a_student_that_only_speaks_itself_leaves_no_answers(views, start, place):
+def test_on_policy_batches_alone_leave_nothing_in_the_cache(views, start, place):
     context, _ = place
     training = stage({**GKD, "on_policy": 1.0}, views=views)
     training.rehearse(start, context)
@@ -373,7 +373,7 @@ def test_named_inputs_are_no_texts(start, place):
     refused(message, student, replace(context, task=task), kind="sequence")
 
 
-def test_one_answer_for_a_whole_text_is_no_continuation(place):
+def test_one_output_for_a_whole_text_is_no_continuation(place):
     whole = Candidate.of(Whole(), CASE.example())
     message = r"at every place, \(n, classes, 9\); the outputs are \(2, 6\)"
     refused(message, whole, place[0], **SEQUENCE)

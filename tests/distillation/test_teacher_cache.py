@@ -1,4 +1,4 @@
-"""The teacher's answers on disk: asked once, never of another teacher, never damaged."""
+"""The teacher cache: outputs are computed once, and never those of another teacher, or damaged."""
 
 import resource
 import shutil
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage
-from compress.distillation import teacher_cache as memory
+from compress.distillation import teacher_cache
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError, StageError, StorageError
 from compress.stages import fit as fitting
@@ -34,7 +34,7 @@ def start():
 
 
 def counting(module):
-    """The module as a teacher, and how many samples it was asked about, less its probes."""
+    """The module as a teacher, and how many samples it ran on, without the examples."""
     calls = []
     module.register_forward_pre_hook(
         lambda _, args: calls.append(len(args[0])) if len(args[0]) > 4 else None
@@ -74,7 +74,7 @@ def without_a_cache(monkeypatch):
 
 @pytest.mark.parametrize("loss", [{"kind": "response"}, HINT], ids=lambda loss: loss["kind"])
 @pytest.mark.parametrize("mix", [None, {"kind": "mixup"}], ids=["plain", "mixed"])
-def test_kept_answers_give_the_same_student_as_asking_again(loss, mix, start, place, monkeypatch):
+def test_cached_outputs_give_the_same_student_as_no_cache(loss, mix, start, place, monkeypatch):
     context = replace(place[0], task=replace(TASK, augment=noise))
     stage = DistillStage(epochs=4, batch_size=100, views=2, losses=[loss], mix=mix)
     kept = stage.run(start, context)
@@ -83,7 +83,7 @@ def test_kept_answers_give_the_same_student_as_asking_again(loss, mix, start, pl
     assert stage.run(start, context).fingerprint == kept.fingerprint
 
 
-def test_a_second_run_asks_nothing(start, place):
+def test_a_second_run_does_not_run_the_teacher(start, place):
     context, calls, events = place
     first = STAGE.run(start, context)
     assert sum(calls) == 2 * SAMPLES
@@ -97,7 +97,7 @@ def test_a_second_run_asks_nothing(start, place):
 @pytest.mark.parametrize(
     "change", [{"learning_rate": 0.1}, {"epochs": 7}, {"losses": [{"kind": "hard"}]}], ids=str
 )
-def test_answers_serve_another_student(change, start, place):
+def test_cached_outputs_serve_another_student(change, start, place):
     context, calls, _ = place
     STAGE.run(start, context)
     settings = {"epochs": 4, "batch_size": 100, "views": 2, **change}
@@ -107,7 +107,7 @@ def test_answers_serve_another_student(change, start, place):
     assert sum(calls) == 2 * SAMPLES
 
 
-def test_more_views_ask_about_the_new_ones_only(start, place):
+def test_more_views_run_the_teacher_on_the_new_ones_only(start, place):
     context, calls, _ = place
     STAGE.run(start, context)
     DistillStage(epochs=4, batch_size=100, views=3).run(start, context)
@@ -127,7 +127,7 @@ def test_more_views_ask_about_the_new_ones_only(start, place):
     ],
     ids=["seed", "augment", "data", "batch_size", "mix", "features", "dtype"],
 )
-def test_answers_to_anything_else_are_asked_for_anew(context_change, stage_change, start, place):
+def test_outputs_for_anything_else_are_computed_anew(context_change, stage_change, start, place):
     context, calls, _ = place
     STAGE.run(start, context)
     settings = {"epochs": 4, "batch_size": 100, "views": 2, **stage_change}
@@ -139,7 +139,7 @@ def test_answers_to_anything_else_are_asked_for_anew(context_change, stage_chang
 
 
 @pytest.mark.parametrize("kind", ["module", "structure", "callable", "onnx", "weights of several"])
-def test_answers_of_another_teacher_are_never_used(kind, start, place, tmp_path):
+def test_outputs_of_another_teacher_are_never_used(kind, start, place, tmp_path):
     context, _, events = place
     teachers = two_teachers(kind, tmp_path)
     fresh = []
@@ -216,7 +216,7 @@ def reshape(path):
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, swap, reshape], ids=lambda d: d.__name__)
-def test_damaged_answers_are_asked_for_again_with_a_warning(damage, start, place):
+def test_damaged_outputs_are_computed_again_with_a_warning(damage, start, place):
     context, calls, events = place
     whole = STAGE.run(start, context)
     damage(files(context)[0])
@@ -227,7 +227,7 @@ def test_damaged_answers_are_asked_for_again_with_a_warning(damage, start, place
     assert text.endswith("; the teacher's outputs are computed again.")
 
 
-def test_answers_moved_here_from_another_teacher_are_found(start, place, tmp_path):
+def test_outputs_moved_here_from_another_teacher_are_found(start, place, tmp_path):
     context, calls, events = place
     whole = STAGE.run(start, context)
     other = replace(context, teacher=lambda x: x[:, :4], workdir=tmp_path / "other")
@@ -307,7 +307,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(start, place):
 
 
 @pytest.mark.parametrize("attempt", ["run", "rehearse"])
-def test_answers_beyond_the_limit_are_refused_before_any_is_asked_for(attempt, start, place):
+def test_outputs_beyond_the_limit_are_refused_before_any_is_computed(attempt, start, place):
     context, calls, _ = place
     big = replace(
         context, teacher=lambda x: calls.append(len(x)) or x.repeat(1, 9_000)[:, :200_000]
@@ -325,23 +325,23 @@ def test_answers_beyond_the_limit_are_refused_before_any_is_asked_for(attempt, s
 
 
 @pytest.mark.parametrize("attempt", ["run", "rehearse"])
-def test_answers_beyond_the_disk_are_refused_before_any_is_asked_for(
+def test_outputs_beyond_the_disk_are_refused_before_any_is_computed(
     attempt, start, place, monkeypatch
 ):
     context, calls, _ = place
     usage = shutil.disk_usage("/")._replace(free=5_000)
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(StorageError, match=r"2 views would take 0\.0 MiB, and .* 0\.0 MiB free"):
         getattr(STAGE, attempt)(start, context)
     assert not calls
     monkeypatch.undo()
     STAGE.run(start, context)
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda _: usage)
     getattr(STAGE, attempt)(start, context)  # they are there already
 
 
 @pytest.mark.parametrize("kind", ["distill", "prune"])
-def test_a_rehearsal_says_what_answers_will_take(kind, start, place):
+def test_a_dry_run_reports_the_size_of_the_cache(kind, start, place):
     context, _, events = place
     settings = {"epochs": 4, "views": 2, "losses": [{"kind": "response"}]}
     stage = DistillStage(**settings) if kind == "distill" else PruneStage(finetune=settings)
@@ -374,7 +374,7 @@ def test_what_half_precision_cannot_hold_is_refused(start, place):
         half.run(start, context)
 
 
-def test_answers_that_change_their_shape_cannot_be_kept(start, place):
+def test_outputs_that_change_their_shape_cannot_be_cached(start, place):
     context = replace(place[0], teacher=lambda x: x[:, : 4 if len(x) == 2 else 5])
     with pytest.raises(StageError, match=r"are \(4,\) for one sample and \(5,\) for another"):
         STAGE.run(start, context)

@@ -52,14 +52,14 @@ def several(*names, weights=None):
     ]
 
 
-def answer(block, context, inputs):
+def outputs_of(block, context, inputs):
     return build_teacher(DistillStage(teacher=block).teacher, context)(inputs)
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (3, 1), (0.2, 0.6)])
-def test_the_answer_is_the_weighted_mean_of_outputs(weights, context):
+def test_several_teachers_give_the_weighted_mean_of_their_outputs(weights, context):
     inputs = CASE.example(5)
-    got = answer(several("low", "high", weights=weights), context, inputs)
+    got = outputs_of(several("low", "high", weights=weights), context, inputs)
     first, second = (weight / sum(weights) for weight in weights)
     assert torch.allclose(got, first * PARTS["low"](inputs) + second * PARTS["high"](inputs))
 
@@ -67,7 +67,7 @@ def test_the_answer_is_the_weighted_mean_of_outputs(weights, context):
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_it_is_the_geometric_mean_of_distributions_at_every_temperature(temperature, context):
     inputs = CASE.example(5)
-    got = (answer(several("low", "high"), context, inputs) / temperature).softmax(1)
+    got = (outputs_of(several("low", "high"), context, inputs) / temperature).softmax(1)
     parts = [(PARTS[n](inputs) / temperature).softmax(1) for n in ("low", "high")]
     mean = (parts[0] * parts[1]).sqrt()
     assert torch.allclose(got, mean / mean.sum(1, keepdim=True), atol=1e-6)
@@ -75,7 +75,7 @@ def test_it_is_the_geometric_mean_of_distributions_at_every_temperature(temperat
 
 def test_a_list_of_one_is_that_one(context):
     inputs = CASE.example(5)
-    assert torch.equal(answer(several("low"), context, inputs), PARTS["low"](inputs))
+    assert torch.equal(outputs_of(several("low"), context, inputs), PARTS["low"](inputs))
 
 
 def test_teachers_of_every_kind_go_together(start, context, tmp_path):
@@ -85,7 +85,7 @@ def test_teachers_of_every_kind_go_together(start, context, tmp_path):
     inputs = CASE.example(5)
     with torch.no_grad():
         expected = (PARTS["low"](inputs) + 2 * CASE.build(seed=9)(inputs)) / 3
-    assert torch.allclose(answer(block, context, inputs), expected)
+    assert torch.allclose(outputs_of(block, context, inputs), expected)
     stage = DistillStage(teacher=block, epochs=2, views=1)
     assert stage.run(start, context).fingerprint != start.fingerprint
 
@@ -104,7 +104,7 @@ def test_other_shapes_are_explained(kind, attempt, start, context):
         getattr(stage, attempt)(start, context)
 
 
-def test_one_that_answers_wrongly_is_named(start, context):
+def test_one_with_wrong_outputs_is_named(start, context):
     with pytest.raises(StageError, match=r"many_parts:broken must return one tensor with \d+ rows"):
         DistillStage(teacher=several("low", "broken")).run(start, context)
 
@@ -179,7 +179,7 @@ class Viewing(nn.Module):
         return self.head(self.conv(x).view(len(x), -1))
 
 
-def test_a_teacher_that_views_its_maps_answers_whatever_lies_before_it():
+def test_a_teacher_that_views_its_maps_takes_any_memory_format():
     net, x = Viewing(), torch.randn(2, 3, 5, 5)
     expected = net(x)
     answer = frozen_teacher(net, x)(x.contiguous(memory_format=torch.channels_last))
@@ -193,5 +193,5 @@ def test_a_callable_may_change_its_batch(start, context):
     vars(sys.modules["many_parts"])["change"] = change
     inputs = CASE.example(3)
     before = inputs.clone()
-    answer({"callable": "many_parts:change"}, context, inputs)
+    outputs_of({"callable": "many_parts:change"}, context, inputs)
     assert torch.equal(inputs, before)

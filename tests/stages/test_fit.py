@@ -59,11 +59,11 @@ def counting(teacher):
 
 
 @pytest.mark.parametrize(("views", "answers"), [(None, 4), (2, 2), (4, 4), (9, 4)])
-def test_a_teacher_answers_each_batch_of_a_view_once(views, answers, start, context):
+def test_a_teacher_runs_once_on_each_batch_of_a_view(views, answers, start, context):
     teach, calls = counting(context.teacher)
     stage = DistillStage(epochs=4, batch_size=64, views=views)
     stage.run(start, replace(context, teacher=teach))
-    # Beside the views there is a probe of two samples.
+    # Besides the views there is an example of two samples.
     assert sum(n for n in calls if n > 2) == answers * len(TASK.train)
 
 
@@ -130,7 +130,7 @@ TEACHERS = {
         ("classes", DataError, r"student's outputs are \(64, 4\) and the teacher's are \(64, 3\)"),
     ],
 )
-def test_a_callable_that_answers_wrongly_is_explained(
+def test_a_callable_with_wrong_outputs_is_explained(
     name, error, message, start, context, tmp_path, monkeypatch
 ):
     import sys

@@ -210,7 +210,9 @@ def test_a_checkpoint_of_another_training_is_not_used(change, simple):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a bit", "emptied"])
-def test_a_damaged_checkpoint_is_told_of_and_the_training_starts_over(damage, simple):
+def test_a_damaged_checkpoint_is_dropped_with_a_warning_and_the_training_starts_over(
+    damage, simple
+):
     start, context, place = simple
     stage = TrainStage(**COMMON)
     assert run(stage, start, context, 20, place) is None

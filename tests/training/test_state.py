@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compress.modules.memory_format import arrange, layout_of
 from compress.tasks.arrays import ArrayDataset
-from compress.training import state as rooms
+from compress.training import state as train_state
 from compress.training.data import Batch, SeededEpochs
 from compress.training.distributed import SINGLE_PROCESS
 from compress.training.loop import train
@@ -26,7 +26,7 @@ def _state(scaler: torch.amp.GradScaler | None, monkeypatch: pytest.MonkeyPatch)
         scaler=scaler,
         mixed_precision="no" if scaler is None else "fp16",
     )
-    monkeypatch.setattr(rooms, "make_accelerator", lambda: accelerator)
+    monkeypatch.setattr(train_state, "make_accelerator", lambda: accelerator)
     torch.manual_seed(0)
     return TrainState(
         nn.Linear(3, 2), OPTIMIZATION, 4, AuxiliaryModules(), SINGLE_PROCESS, torch.zeros(2, 3)
