@@ -36,6 +36,7 @@ from compress.config.recipe_file import Document, parse, sentence, with_settings
 from compress.config.recipe_text import text_of, text_of_file
 from compress.config.references import CodeReferences, is_reference
 from compress.errors import RecipeError
+from compress.events import EventCallback
 from compress.fingerprints import DataMemory, FileMemory
 from compress.measure.local import LocalTarget, RuntimeSettings
 from compress.measure.remote.target import AdbSettings, SshSettings
@@ -46,7 +47,7 @@ from compress.quoting import shown
 from compress.record import Budget, Record
 from compress.running.folder import RunFolder
 from compress.running.forecast import Forecast, forecast
-from compress.running.job import Job, Observer
+from compress.running.job import Job
 from compress.running.loop import run
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.stages import STAGES, Stage
@@ -189,7 +190,7 @@ class Recipe(BaseModel):
         mode: Mode = "default",
         fresh: bool = False,
         imports: Iterable[str] = (),
-        observer: Observer = lambda _: None,
+        observer: EventCallback = lambda _: None,
         cache: str | Path | None = None,
     ) -> Record:
         """Run the stages on a candidate and measure the artifact after each.
@@ -203,7 +204,8 @@ class Recipe(BaseModel):
             mode: ``quick``, ``default`` or ``strict``.
             fresh: start over.
             imports: modules that references in the recipe may lead to.
-            observer: is told of every stage, epoch and measurement.
+            observer: the callback that is told of every stage, epoch and measurement, each a dict
+                as ``compress.events`` lists them.
             cache: where results of all runs are kept by what they depend on: a folder, a URL that
                 fsspec opens, or ``none``; by default ``COMPRESSKIT_CACHE``, or the user's cache
                 folder.
@@ -225,7 +227,7 @@ class Recipe(BaseModel):
         workdir: str | Path,
         mode: Mode = "default",
         fresh: bool = False,
-        observer: Observer = lambda _: None,
+        observer: EventCallback = lambda _: None,
         cache: str | Path | None = None,
     ) -> Record:
         """Run the recipe on the task, model and targets that it names itself; see :meth:`run`.
@@ -315,7 +317,7 @@ class Recipe(BaseModel):
         targets: Sequence[Target] | None,
         mode: Mode,
         imports: Iterable[str],
-        observer: Observer,
+        callback: EventCallback,
     ) -> Job:
         references = CodeReferences(self._references.allowed | frozenset(imports))
         return Job(
@@ -330,7 +332,7 @@ class Recipe(BaseModel):
             build=lambda architecture: build_module(architecture, references),
             references=references,
             mode=mode,
-            observer=observer,
+            callback=callback,
             budget=self.budget,
             data=self._data,
         )

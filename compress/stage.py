@@ -80,7 +80,8 @@ class Context:
         workdir: the only folder that the stage may write to.
         build: makes a module from an architecture.
         references: the user's code that may be followed.
-        report: takes events such as an epoch's loss, as plain JSON values.
+        report: takes events such as ``StageWarning("...")`` (``compress.events``), or a mapping of
+            plain JSON values with its name under ``event``.
         checkpoint: where an unfinished training is kept; ``None`` for nowhere.
         content: identifies what a teacher is shown and by what code; its answers are kept under it.
         processes: who runs the same stage now, each on its part of the training data; beside the
@@ -133,7 +134,7 @@ class Stage(BaseModel, ABC):
         """What would come out, in structure and formats, without training: for ``plan``.
 
         A stage that changes structure or numerics should check here all that it can without work.
-        One that trains may report ``{"event": "pace", "seconds": ...}``, which the forecast adds.
+        One that trains may report a :class:`~compress.events.Pace`, which the forecast adds.
         """
         return candidate
 

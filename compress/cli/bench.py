@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from compress.cli.progress import Progress
+from compress.cli.progress import TerminalProgress
 from compress.cli.run import mode_of
 from compress.cli.targets import target_of
 from compress.errors import DataError, RecipeError
@@ -149,7 +149,7 @@ def _suite(arguments: argparse.Namespace, target: Target) -> _Result:
             folder=Path(folder),
             weights=Path(arguments.weights) if arguments.weights else None,
             raw=_raw(arguments),
-            observer=Progress(),
+            callback=TerminalProgress(),
         )
     rows = [row for result in results for row in result.rows]
     nets = [

@@ -8,74 +8,102 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-__all__ = ["Progress"]
+from compress.events import (
+    CandidateMeasured,
+    EpochEnd,
+    Event,
+    MeasurementReused,
+    MeasureStart,
+    Notice,
+    ReadingData,
+    Redone,
+    Resumed,
+    RunEnd,
+    StageStart,
+    StageWarning,
+    StepEnd,
+    TeacherPass,
+    parse_event,
+)
+
+__all__ = ["TerminalProgress"]
 
 
-class Progress:
+class TerminalProgress:
     """Turns a run's events into lines on ``stream``: standard error, so that output stays clean."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._moves = self._stream.isatty()
         self._start_s = time.monotonic()
-        self._stage, self._of = "", 0
+        self._stage, self._of = "", 0  # the label of a stage with its row, and the last row
         self._is_full = False
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Show one event."""
-        kind = event["event"]
-        if kind == "stage":
-            self._of = event["of"]
-            self._stage = self._at(event)
-            self._settle(f"{self._stage}")
-        elif kind == "epoch":
-            self._move(self._epoch(event))
-        elif kind == "step":
-            self._step(event)
-        elif kind == "resumed":
-            self._settle(f"{self._stage}: going on after epoch {event['epoch']}")
-        elif kind == "teacher":
-            self._move(f"{self._stage}: asking the teacher, view {event['view']}/{event['views']}")
-        elif kind == "warning":
-            self._settle(f"{self._stage}: {event['text']}")
-        elif kind == "again":
-            what = event.get("what", "done")
-            self._settle(f"{self._at(event)}: {what} again, since {event['why']}")
-        elif kind == "notice":
-            self._settle(event["text"])
-        elif kind == "reading" and self._moves:
-            self._move(f"{self._stage or 'before the run'}: reading {event['what']}")
-        elif kind == "measure":
-            self._settle(f"{self._at(event)}: measuring")
-        elif kind == "reuse":
-            self._settle(f"{self._at(event)}: unchanged, measurements re-used")
-        elif kind == "end":
-            self._settle("")
+    def __call__(self, told: Mapping[str, Any]) -> None:
+        """Show one event; of a stage of the user's own, only those that are listed."""
+        match parse_event(told):
+            case StageStart(index=index, label=label, of=last):
+                self._of = last
+                self._stage = self._at(index, label)
+                self._settle(self._stage)
+            case StepEnd() as step:
+                self._step(step)
+            case TeacherPass(view=view, views=views):
+                self._move(f"{self._stage}: asking the teacher, view {view}/{views}")
+            case EpochEnd() as epoch:
+                self._move(self._epoch(epoch))
+            case ReadingData(what=what) if self._moves:
+                self._move(f"{self._stage or 'before the run'}: reading {what}")
+            case RunEnd():
+                self._settle("")
+            case event:
+                line = self._line(event)
+                if line is not None:
+                    self._settle(line)
 
-    def _at(self, event: Mapping[str, Any]) -> str:
+    def _line(self, event: Event | None) -> str | None:
+        """What an event says on a line that stays; ``None`` for nothing."""
+        match event:
+            case Resumed(epoch=epoch):
+                return f"{self._stage}: resumed after epoch {epoch}"
+            case StageWarning(text=text):
+                return f"{self._stage}: {text}"
+            case Redone(index=index, label=label, why=why, what=what):
+                return f"{self._at(index, label)}: {what or 'done'} again, since {why}"
+            case Notice(text=text):
+                return text
+            case MeasureStart(index=index, label=label):
+                return f"{self._at(index, label)}: measuring"
+            case MeasurementReused(index=index, label=label):
+                return f"{self._at(index, label)}: unchanged, measurements re-used"
+            case CandidateMeasured() as tried:
+                return f"{self._stage}: measured a candidate, {_tried(tried)}"
+        return None
+
+    def _at(self, index: int | None, label: str | None) -> str:
         # Rows are measured again once there is a baseline: not only the last stage is told of.
-        if "index" not in event:  # a net of a suite
+        if index is None:  # a net of a suite
             return self._stage
-        return f"[{event['index']}/{self._of}] {event['label']}"
+        return f"[{index}/{self._of}] {label}"
 
     def note(self, text: str) -> None:
         """Show a sentence on a line of its own."""
         self._settle(text)
 
-    def _epoch(self, event: Mapping[str, Any]) -> str:
-        validation = event["validation_loss"]
+    def _epoch(self, epoch: EpochEnd) -> str:
+        validation = epoch.validation_loss
         seen = "" if validation is None else f", validation {validation:.4f}"
         return (
-            f"{self._stage}: epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.4f}"
-            f"{seen}, {_pace(event)}"
+            f"{self._stage}: epoch {epoch.epoch}/{epoch.epochs}, loss {epoch.loss:.4f}"
+            f"{seen}, {_pace(epoch)}"
         )
 
-    def _step(self, event: Mapping[str, Any]) -> None:
+    def _step(self, step: StepEnd) -> None:
         # Lines that stay would be too many.
         if self._moves:
             self._move(
-                f"{self._stage}: epoch {event['epoch']}/{event['epochs']}, step {event['step']}/"
-                f"{event['steps']}, loss {event['loss']:.4f}, {_pace(event)}"
+                f"{self._stage}: epoch {step.epoch}/{step.epochs}, step {step.step}/{step.steps}, "
+                f"loss {step.loss:.4f}, {_pace(step)}"
             )
 
     def _move(self, text: str) -> None:
@@ -109,9 +137,14 @@ def _width() -> int:
     return max(1, shutil.get_terminal_size().columns - 1)
 
 
-def _pace(event: Mapping[str, Any]) -> str:
-    left = f", {_clock(event['left_s'])} left" if event["left_s"] >= 1 else ""
-    return f"{event['samples_per_s']:.0f} samples/s{left}"
+def _pace(event: EpochEnd | StepEnd) -> str:
+    left = f", {_clock(event.left_s)} left" if event.left_s >= 1 else ""
+    return f"{event.samples_per_s:.0f} samples/s{left}"
+
+
+def _tried(tried: CandidateMeasured) -> str:
+    size = f"{tried.bytes / 1024:.1f} KiB, score {tried.score:.4f}"
+    return size if tried.speedup is None else f"{size}, {tried.speedup:.2f}x as fast as before"
 
 
 def _clock(seconds: float) -> str:

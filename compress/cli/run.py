@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.cli.launch import complete_launch
 from compress.cli.outputs import check_run
-from compress.cli.progress import Progress
+from compress.cli.progress import TerminalProgress
 from compress.environment import process_index
 from compress.errors import RecipeError
 from compress.measure.target import Mode
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _repeat(arguments, recipe)
     folder = _folder(arguments, recipe.name)
     check_single(folder)
-    record = _execute(arguments, recipe, folder, Progress())
+    record = _execute(arguments, recipe, folder, TerminalProgress())
     leave()
     if not _is_first():
         return 0
@@ -55,7 +55,7 @@ def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
     seeds = seeds_of(recipe.seed, arguments.repeat)
     folder = _folder(arguments, f"{recipe.name}-repeat")
     prepare(folder, fresh=arguments.fresh)
-    progress = Progress()
+    progress = TerminalProgress()
 
     def execute(seed: int, own: Path) -> Record:
         if _is_first():
@@ -91,11 +91,11 @@ def _folder(arguments: argparse.Namespace, name: str) -> Path:
 
 
 def _execute(
-    arguments: argparse.Namespace, recipe: Recipe, folder: Path, progress: Progress
+    arguments: argparse.Namespace, recipe: Recipe, folder: Path, progress: TerminalProgress
 ) -> Record:
     tracking = Tracking.of(arguments.track if _is_first() else [], progress.note)
 
-    def observer(event: Mapping[str, Any]) -> None:
+    def callback(event: Mapping[str, Any]) -> None:
         progress(event)
         tracking(event)
 
@@ -103,7 +103,7 @@ def _execute(
         workdir=folder,
         mode=mode_of(arguments),
         fresh=arguments.fresh,
-        observer=observer,
+        observer=callback,
         cache=arguments.cache,
     )
 

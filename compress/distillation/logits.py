@@ -16,6 +16,7 @@ from compress.distillation.losses.base import LossBlock
 from compress.distillation.probabilities import are_probabilities
 from compress.distillation.teachers import Ensemble, OutputTeacher
 from compress.errors import RecipeError
+from compress.events import StageWarning
 from compress.stage import Teacher
 
 __all__ = ["check_logits"]
@@ -53,7 +54,7 @@ def check_logits(losses: Sequence[LossBlock], context: DistillationContext) -> N
     else:
         text = f"{takes}, and student and teacher both return probabilities"
         cure = "the student learns slowly; leave the softmax at their ends out"
-        context.stage.report({"event": "warning", "text": f"{text}, from which {cure}"})
+        context.stage.report(StageWarning(f"{text}, from which {cure}"))
 
 
 def _one_by_one(teacher: Teacher) -> Iterator[tuple[str, Teacher]]:

@@ -34,6 +34,7 @@ from compress.distillation.loss_function import (
 )
 from compress.distillation.teachers import identity_of
 from compress.errors import DataError, StageError, StorageError
+from compress.events import StageWarning, TeacherPass
 from compress.modules.inputs import Inputs, device_of, to_device
 from compress.modules.memory_format import laid_out
 from compress.training.data import Batch, SeededEpochs
@@ -181,10 +182,10 @@ class TeacherCache:
             arrays = self._arrays.read(batch.epoch_seed, batch.index, checksum)
         except DataError as damage:
             text = f"{str(damage).rstrip('.')}; the teacher's outputs are computed again."
-            report({"event": "warning", "text": text})
+            report(StageWarning(text))
         if arrays is None:
             view, views = batch.epoch_seed + 1, self._distinct_epochs
-            report({"event": "teacher", "view": view, "views": views})
+            report(TeacherPass(view, views))
             self._arrays.write(batch.epoch_seed, self._computed(batch))
             arrays = self._read_back(batch, checksum)
         device = device_of(batch.inputs)

@@ -5,16 +5,26 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compress.candidate import Candidate, count_parameters
 from compress.errors import CheckpointError, ContractViolation
+from compress.events import (
+    EpochEnd,
+    Redone,
+    Resumed,
+    StageStart,
+    StageWarning,
+    StepEnd,
+    Widths,
+    parse_event,
+)
 from compress.pruning.sparsity import verify_zeros
 from compress.quantization.fakequant import declared_formats
 from compress.record import LayerWidth, Row
 from compress.running.forecast import rehearsed
-from compress.running.job import Work, load_candidate, trains
+from compress.running.job import Job, Work, load_candidate, trains
 from compress.running.keys import Dependencies
 from compress.running.ranks import tell_candidate, tell_stage
 from compress.running.results import Found, StageResult
@@ -32,7 +42,7 @@ def advance(run: RunState, index: int, label: str) -> Row:
     """Run one stage, or find its result; the row has no measurement yet."""
     job, progress = run.job, run.progress
     parent = progress.candidate.fingerprint
-    job.observer({"event": "stage", "index": index, "label": label, "of": len(job.stages)})
+    job.tell(StageStart(index, label, len(job.stages)))
     why = ""
     if index == 0:
         job.candidate.validate()
@@ -70,7 +80,7 @@ def _take(run: RunState, stage: Stage, index: int, label: str) -> tuple[StageRes
     if known is None:
         check_rest(run, index)
         if found.why:
-            run.tell({"event": "again", "index": index, "label": label, "why": found.why})
+            job.tell_and_log(Redone(index, label, found.why))
     result, after = known or _run_stage(run, stage, index, label, depends)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     tell_candidate(progress.processes, index, folder / "candidate")
@@ -78,45 +88,57 @@ def _take(run: RunState, stage: Stage, index: int, label: str) -> tuple[StageRes
     return result, known is not None, "" if known else found.why
 
 
+@dataclass
+class _Reports:
+    """What a stage reports while it works: logged, told, and kept for its row."""
+
+    job: Job
+    label: str
+    history: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    widths: list[dict[str, Any]] = field(default_factory=list)
+    earlier_s: float = 0.0
+
+    def take(self, report: Mapping[str, Any]) -> None:
+        """Take one event, or a mapping of a stage of the user's own."""
+        if report["event"] == EpochEnd.event:
+            # With whatever numbers a stage of the user's own adds.
+            self.history.append({k: v for k, v in report.items() if k not in ("event", "left_s")})
+        match parse_event(report):
+            case Resumed(seconds=seconds, history=history):
+                self.history.extend(map(dict, history))
+                self.earlier_s += seconds
+            case Widths(layers=layers):
+                self.widths = list(map(dict, layers))
+            case StageWarning(text=text):
+                self.warnings.append(text)
+        told = {"stage": self.label, **report}
+        if report["event"] != StepEnd.event:
+            self.job.folder.log(told)
+        self.job.callback(told)
+
+
 def _run_stage(
     run: RunState, stage: Stage, index: int, label: str, depends: Dependencies
 ) -> tuple[StageResult, Candidate]:
     job, progress = run.job, run.progress
     before, folder = progress.candidate, job.folder.stage(index, label)
-    history: list[dict[str, Any]] = []
-    warnings: list[str] = []
-    widths: list[dict[str, Any]] = []
-    earlier_s: list[float] = []
-
-    def report(event: Mapping[str, Any]) -> None:
-        if event["event"] == "epoch":
-            history.append({k: v for k, v in event.items() if k not in ("event", "left_s")})
-        elif event["event"] == "resumed":
-            history.extend(event["history"])
-            earlier_s.append(event["seconds"])
-        elif event["event"] == "widths":
-            widths[:] = event["layers"]
-        elif event["event"] == "warning":
-            warnings.append(event["text"])
-        if event["event"] != "step":
-            job.folder.log({"stage": label, **event})
-        job.observer({"stage": label, **event})
-
+    reports = _Reports(job, label)
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     work = Work.of(depends)
     if trains(stage):
         tell_stage(progress.processes, index, work)
-    after = _checked(stage, before, progress.context(job, index, work, report))
+    after = _checked(stage, before, progress.context(job, index, work, reports.take))
     after = replace(after, lineage=(*before.lineage, before.fingerprint))
     (folder / "stage.json").unlink(missing_ok=True)
     after.save(folder / "candidate")
     result = StageResult(
         fingerprint=after.fingerprint,
-        seconds=time.perf_counter() - start + sum(earlier_s),
-        notes=(*after.notes, *warnings),
-        history=tuple(history),
-        widths=tuple(widths),
+        seconds=time.perf_counter() - start + reports.earlier_s,
+        notes=(*after.notes, *reports.warnings),
+        history=tuple(reports.history),
+        widths=tuple(reports.widths),
     )
     run.results.keep_stage(index, label, depends, result)
     return result, after

@@ -6,14 +6,14 @@ the same from one look to the next has no digest, and a sentence says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import nn
 
 from compress.environment import package_versions
+from compress.events import ReadingData
 from compress.fingerprints import (
     DataMemory,
     FileMemory,
@@ -60,7 +60,7 @@ class Content:
         module: nn.Module,
         memory: DataMemory,
         files: FileMemory,
-        report: Callable[[Mapping[str, Any]], None],
+        report: Callable[[ReadingData], None],
     ) -> None:
         self._task, self._module, self._memory = task, module, memory
         self._report = report
@@ -91,7 +91,7 @@ class Content:
             dataset = getattr(self._task, name)
             if dataset is None:
                 return "none"
-            self._report({"event": "reading", "what": _SPLITS[name]})
+            self._report(ReadingData(_SPLITS[name]))
             return data_fingerprint(dataset, _SPLITS[name], self._memory)
         if name in _FUNCTIONS:
             return code_fingerprint(getattr(self._task, name), _FUNCTIONS[name], self.files)

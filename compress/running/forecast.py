@@ -11,6 +11,7 @@ from typing import Any
 
 from compress.candidate import Candidate, count_parameters
 from compress.distillation.teachers import frozen_teacher
+from compress.events import CacheSize, Event, Pace, StageWarning, parse_event
 from compress.measure.target import Mode
 from compress.modules.inputs import Inputs, batch_size_of
 from compress.running.job import Job, Progress, context_of, labels_of, located
@@ -100,15 +101,16 @@ def rehearsed(job: Job, progress: Progress, first: int) -> list[StageForecast]:
 
 def _rehearsed(job: Job, progress: Progress, index: int, label: str) -> StageForecast:
     stage, before = job.stages[index - 1], progress.candidate
-    said: list[Mapping[str, Any]] = []
+    told: list[Mapping[str, Any]] = []
     teacher = frozen_teacher(progress.teacher.fork().module, progress.teacher.example)
-    context = context_of(job, teacher, progress.origin, index, said.append)
+    context = context_of(job, teacher, progress.origin, index, told.append)
     after = carry_out(stage, before, context, rehearsing=True)
     progress.advance(stage, after)
     # A stage that rehearses nothing gives what came in, with the notes of the one before.
     notes = after.notes if after is not before else ()
-    warnings = [event["text"] for event in said if event["event"] == "warning"]
-    return _line(index, label, "; ".join([stage.explain(), *notes, *warnings]), after, said)
+    events = [parse_event(report) for report in told]
+    warnings = [event.text for event in events if isinstance(event, StageWarning)]
+    return _line(index, label, "; ".join([stage.explain(), *notes, *warnings]), after, events)
 
 
 def _line(
@@ -116,10 +118,10 @@ def _line(
     label: str,
     sentence: str,
     candidate: Candidate,
-    said: Sequence[Mapping[str, Any]],
+    events: Sequence[Event | None],
 ) -> StageForecast:
-    seconds = sum(event["seconds"] for event in said if event["event"] == "pace")
-    kept = sum(event["bytes"] for event in said if event["event"] == "answers")
+    seconds = sum(event.seconds for event in events if isinstance(event, Pace))
+    kept = sum(event.bytes for event in events if isinstance(event, CacheSize))
     parameters = count_parameters(candidate.module)[0]
     return StageForecast(index, label, sentence, parameters, seconds, kept)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from compress.candidate import Architecture, Candidate
 from compress.config.references import CodeReferences
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import CompressError, StageError, in_words
+from compress.events import Event, EventCallback
 from compress.fingerprints import DataMemory, FileMemory
 from compress.measure.target import Mode, Target
 from compress.quantization.fakequant import quantizable_layers
@@ -30,7 +31,6 @@ from compress.training.distributed import SINGLE_PROCESS, Processes
 
 __all__ = [
     "Job",
-    "Observer",
     "Progress",
     "Work",
     "context_of",
@@ -39,9 +39,6 @@ __all__ = [
     "located",
     "trains",
 ]
-
-#: Is told what happens, as plain JSON values.
-Observer = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Job:
         build: makes a module from an architecture.
         references: the user's code that may be followed.
         mode: how hard to measure.
-        observer: is told what happens.
+        callback: is told what happens (``compress.events``).
         budget: of the recipe, if it has one.
         store: results of all runs, by key.
         data: what is known of data that were hashed before in this process.
@@ -78,15 +75,24 @@ class Job:
     build: Callable[[Architecture], nn.Module]
     references: CodeReferences
     mode: Mode = "default"
-    observer: Observer = lambda _: None
+    callback: EventCallback = lambda _: None
     budget: Budget | None = None
     store: Store = field(default_factory=lambda: Store.open("none"))
     data: DataMemory = field(default_factory=DataMemory)
     files: FileMemory = field(default_factory=FileMemory)
 
+    def tell(self, event: Event) -> None:
+        """Hand an event of the run to the callback."""
+        self.callback(dict(event))
+
+    def tell_and_log(self, event: Event) -> None:
+        """Hand an event of the run to the callback, once it is in the log."""
+        self.folder.log(event)
+        self.tell(event)
+
     def content(self) -> Content:
         """Of the task and of the model that comes in, as digests."""
-        return Content(self.task, self.candidate.module, self.data, self.files, self.observer)
+        return Content(self.task, self.candidate.module, self.data, self.files, self.tell)
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ class Progress:
         )
 
     def context(
-        self, job: Job, index: int, work: Work, report: Observer = lambda _: None
+        self, job: Job, index: int, work: Work, report: EventCallback = lambda _: None
     ) -> Context:
         """What the stage that makes row ``index`` is given; its teacher is a copy."""
         teacher = frozen_teacher(self.teacher.fork().module, self.teacher.example)
@@ -189,7 +195,11 @@ def labels_of(stages: Sequence[Stage]) -> list[str]:
 
 
 def context_of(
-    job: Job, teacher: Teacher, origin: Candidate, index: int, report: Observer = lambda _: None
+    job: Job,
+    teacher: Teacher,
+    origin: Candidate,
+    index: int,
+    report: EventCallback = lambda _: None,
 ) -> Context:
     """What the stage that makes row ``index`` is given."""
     return Context(

@@ -22,6 +22,7 @@ from contextlib import suppress
 
 from compress.environment import environment
 from compress.errors import CompressError, ProcessError
+from compress.events import Notice, RowDone, RunEnd, RunStart
 from compress.record import Record
 from compress.running.advance import advance, check_rest
 from compress.running.job import Job, Progress, labels_of, located
@@ -64,9 +65,7 @@ def _lead(job: Job, processes: Processes, fresh: bool) -> Record:
         found = preflight(job)
 
     def tell(text: str) -> None:
-        event = {"event": "notice", "text": text}
-        job.folder.log(event)
-        job.observer(event)
+        job.tell_and_log(Notice(text))
 
     with held(job.folder.root, tell):
         return _carried_out(job, processes, found, tell, fresh=fresh)
@@ -90,8 +89,8 @@ def _carried_out(
         record=_new_record(job, earlier, found, bench),
         earlier=earlier,
     )
-    start = {"labels": labels_of(job.stages), "folder": str(job.folder.root)}
-    job.observer({"event": "start", **start, "record": run.record.model_dump(mode="json")})
+    told = run.record.model_dump(mode="json")
+    job.tell(RunStart(labels_of(job.stages), str(job.folder.root), told))
     for note in (*left.notes, job.store.note, *job.store.take_notes()):
         if note:
             tell(note)
@@ -111,7 +110,7 @@ def _carried_out(
         raise
     finally:
         job.folder.save(record, earlier)
-        job.observer({"event": "end", "status": record.status})
+        job.tell(RunEnd(record.status))
     return record
 
 
@@ -139,8 +138,7 @@ def _take_all(run: RunState, found: Preflight) -> None:
         job.folder.save(record, run.earlier)
         if index >= record.baseline:
             for whole in record.rows[0 if index == record.baseline else index :]:
-                told = whole.model_dump(mode="json")
-                job.observer({"event": "row", "index": whole.index, "row": told})
+                job.tell(RowDone(whole.index, whole.model_dump(mode="json")))
 
 
 def _check_rest_if_new(run: RunState) -> None:

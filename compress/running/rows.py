@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compress.cache import Entry as StoredEntry
+from compress.events import MeasurementReused, MeasureStart, Redone
 from compress.measure.target import Target
 from compress.record import Measurement, Row
 from compress.running.keys import Dependencies
@@ -34,7 +35,7 @@ def _measured(
     run: RunState, row: Row, entry: Entry, target: Target
 ) -> tuple[Measurement, int, str | None]:
     """A row on one target: its measurement, its multiply-accumulates, and the key of it."""
-    bench, place = run.bench, {"index": row.index, "label": row.stage}
+    bench = run.bench
     depends = bench.depends(entry, target, run.content)
     model = bench.model(entry, target)
     where = (row.index, row.stage, target.name, model)
@@ -43,13 +44,13 @@ def _measured(
         measurement, macs = told
         # What could not be timed then is tried again now.
         if measurement.latency is not None or not bench.has_baseline:
-            run.job.observer({"event": "reuse", **place})
+            run.job.tell(MeasurementReused(row.index, row.stage))
             measurement.target = target.name
             measurement.artifact.path = run.job.folder.named(model)
             return measurement, macs, kept.key
     if why:
-        run.tell({"event": "again", **place, "what": "measured", "why": why})
-    run.job.observer({"event": "measure", **place})
+        run.job.tell_and_log(Redone(row.index, row.stage, why, "measured"))
+    run.job.tell(MeasureStart(row.index, row.stage))
     measurement, macs = bench.measure(entry, target), bench.macs(entry, target)
     content = {"measurement": measurement.model_dump(mode="json"), "macs": macs}
     run.results.keep_measurement(*where, depends, content)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from compress.record import Record
 from compress.running.content import Content
@@ -28,8 +26,3 @@ class RunState:
     earlier: Record | None
     entries: list[Entry] = field(default_factory=list)
     is_rehearsed: bool = False
-
-    def tell(self, event: Mapping[str, Any]) -> None:
-        """For the log and for whoever observes."""
-        self.job.folder.log(event)
-        self.job.observer(event)

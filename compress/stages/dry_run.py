@@ -15,6 +15,7 @@ from compress.distillation.loss_function import RequiredOutputs, teacher_forward
 from compress.distillation.losses import LossSettings
 from compress.distillation.objective import WeightedLoss, WeightedSum, weighted_losses
 from compress.distillation.teacher_cache import TeacherCache
+from compress.events import CacheSize, Pace, StageWarning
 from compress.modules.memory_format import arrange, laid_out, layout_of
 from compress.quantization.fakequant import simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
@@ -59,10 +60,10 @@ def dry_run_losses(
         if distinct is not None and any(loss.needs_teacher for loss in losses):
             cache = TeacherCache(distillation, functions, data, distinct, training.cache)
             cache.check_room()
-            context.report({"event": "answers", "bytes": cache.nbytes})
+            context.report(CacheSize(cache.nbytes))
         _warn_of_few_steps(len(data) * training.epochs, context)
         seconds = _seconds(candidate, training, weighted, distillation, data)
-        context.report({"event": "pace", "seconds": seconds})
+        context.report(Pace(seconds))
 
 
 def _warn_of_few_steps(steps: int, context: Context) -> None:
@@ -71,7 +72,7 @@ def _warn_of_few_steps(steps: int, context: Context) -> None:
             f"{steps} step{'s' * (steps > 1)} of training are too few to learn from: set more "
             f"epochs or a smaller batch_size, for {_FEW_STEPS} steps at least"
         )
-        context.report({"event": "warning", "text": text})
+        context.report(StageWarning(text))
 
 
 def _seconds(

@@ -19,6 +19,7 @@ from compress.distillation.context import DistillationContext
 from compress.distillation.losses import LossSettings
 from compress.distillation.objective import WeightedSum, weighted_losses
 from compress.distillation.teacher_cache import cached_teacher
+from compress.events import EpochEnd, Resumed, StageWarning, StepEnd
 from compress.modules.inputs import forward, to_device
 from compress.pruning.sparsity import keep_zeros
 from compress.quantization.fakequant import simulate
@@ -177,7 +178,7 @@ def _callbacks(
     def epoch_end(report: EpochReport) -> None:
         means = objective.means()
         mean = context.processes.gather(torch.tensor(list(means.values()))).mean(0).tolist()
-        entry = {
+        entry: dict[str, Any] = {
             "epoch": report.epoch,
             "epochs": report.epochs,
             "loss": report.loss,
@@ -188,14 +189,13 @@ def _callbacks(
         if report.epoch == 1:
             check_losses_change(objective, context)
         history.append(entry)
-        context.report({"event": "epoch", **entry, "left_s": report.left_s})
+        context.report(EpochEnd(**entry, left_s=report.left_s))
 
     def step(report: StepReport) -> None:
-        context.report({"event": "step", **asdict(report)})
+        context.report(StepEnd(**asdict(report)))
 
     def resumed(epochs: int, seconds: float) -> None:
-        event = {"event": "resumed", "epoch": epochs, "seconds": seconds}
-        context.report({**event, "history": list(history)})
+        context.report(Resumed(epochs, seconds, list(history)))
 
     return Callbacks(
         epoch_start=epoch_start,
@@ -204,7 +204,7 @@ def _callbacks(
         epoch_end=epoch_end,
         step=step,
         resumed=resumed,
-        warn=lambda text: context.report({"event": "warning", "text": text}),
+        warn=lambda text: context.report(StageWarning(text)),
     )
 
 

@@ -10,6 +10,7 @@ from compress.distillation.context import DistillationContext
 from compress.distillation.losses import LossSettings
 from compress.distillation.objective import WeightedSum
 from compress.errors import DataError, StageError
+from compress.events import StageWarning
 from compress.stage import Context
 from compress.stages.training_settings import Training
 from compress.training.supervision import has_a_label
@@ -72,7 +73,7 @@ def check_losses_change(objective: WeightedSum, context: Context) -> None:
     )
     if equal:
         text = f"{what}: the student's outputs equal the teacher's, and there was nothing to learn"
-        context.report({"event": "warning", "text": text})
+        context.report(StageWarning(text))
     elif len(idle) == len(names):
         raise StageError(
             f"{what}, so that nothing is learned: it does not depend on the student's outputs; "
@@ -80,4 +81,4 @@ def check_losses_change(objective: WeightedSum, context: Context) -> None:
             "compare."
         )
     else:
-        context.report({"event": "warning", "text": f"{what}, and taught nothing"})
+        context.report(StageWarning(f"{what}, and taught nothing"))

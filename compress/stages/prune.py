@@ -17,6 +17,7 @@ from compress.config.selectors import select
 from compress.distillation.losses import LabelLoss, LossSettings, teacher_loss
 from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.errors import AlreadySo
+from compress.events import Widths
 from compress.modules.inputs import forward
 from compress.pruning.channels import ChannelPruning, Unit, prune_channels
 from compress.pruning.importance import Importance
@@ -174,7 +175,7 @@ class PruneStage(Stage):
                 n, m = int(pattern[1]), int(pattern[2])
                 zero_tensors(module, pattern_masks(module, promise.tensors, n, m))
         widths = [asdict(width) for width in done.widths]
-        context.report({"event": "widths", "asked": self.ratio, "layers": widths})
+        context.report(Widths(self.ratio, widths))
         return replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(asked)}"))
 
     def _zero(self, pruned: Candidate) -> Candidate:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from compress.artifact import Artifact, Lowering
 from compress.backends.onnx import lower
 from compress.candidate import count_parameters
 from compress.errors import CompressError, LoweringError, MeasurementError
+from compress.events import EventCallback, MeasureStart, RunEnd, StageStart
 from compress.measure.compare import Comparison, compare
 from compress.measure.target import Mode, Target
 from compress.suite.building import RANDOM, Built, build_net, check_weights
 from compress.suite.nets import FORMATS, Net
 
 __all__ = ["NetResult", "measure_suite"]
-
-Observer = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def measure_suite(
     weights: Path | None = None,
     raw: Path | None = None,
     seed: int = 0,
-    observer: Observer = lambda _: None,
+    callback: EventCallback = lambda _: None,
 ) -> list[NetResult]:
     """Build, lower and measure ``nets`` one after the other.
 
@@ -80,7 +78,7 @@ def measure_suite(
         weights: a folder; a net whose ``NET.safetensors`` is in it has these weights.
         raw: samples of all sessions are appended here.
         seed: of random weights, of data and of the order of rounds.
-        observer: is told of every net, and of its measuring.
+        callback: is told of every net, and of its measuring.
 
     Raises:
         RecipeError: ``weights`` has a file for none of the nets.
@@ -91,14 +89,14 @@ def measure_suite(
     session = _Session(target, target.lowering(), mode, folder, raw, seed)
     results: list[NetResult] = []
     for index, net in enumerate(nets, start=1):
-        observer({"event": "stage", "index": index, "of": len(nets), "label": net.name})
+        callback(dict(StageStart(index, net.name, len(nets))))
         try:
             built = build_net(net, weights, seed)
         except CompressError as error:
             results.append(NetResult(net, None, None, None, None, _failed(net, error)))
             continue
         made = {format: _lowered(net, format, built, session) for format in FORMATS}
-        observer({"event": "measure"})
+        callback(dict(MeasureStart()))
         try:
             rows = _rows(net, made, built, session)
         except MeasurementError as error:
@@ -106,7 +104,7 @@ def measure_suite(
                 raise  # whatever is wrong with the device is wrong for all
             rows = _failed(net, error)
         results.append(_result(net, built, made, rows))
-    observer({"event": "end"})
+    callback(dict(RunEnd()))
     return results
 
 

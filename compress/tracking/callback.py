@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from compress.events import Resumed, RowDone, RunEnd, RunStart, StepEnd, parse_event
 from compress.tracking.tracker import Fact, Tracker, tracker_of
 
 __all__ = ["Tracking", "facts_of", "row_values", "target_values"]
@@ -47,7 +48,7 @@ def _complain(sentence: str) -> None:
 
 
 class Tracking:
-    """An observer that tells trackers of a run: ``recipe.run(..., observer=Tracking.of([...]))``.
+    """A callback that tells trackers of a run: ``recipe.run(..., observer=Tracking.of([...]))``.
 
     A tracker that fails is let go with one sentence to ``tell``, and the run goes on.
     """
@@ -69,7 +70,7 @@ class Tracking:
         return cls([tracker_of(name) for name in names], tell)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Pass one event of the loop on."""
+        """Pass one event of a run on (``compress.events``)."""
         for tracker in tuple(self._trackers):
             try:
                 _pass_on(tracker, event)
@@ -80,18 +81,27 @@ class Tracking:
 
 
 def _pass_on(tracker: Tracker, event: Mapping[str, Any]) -> None:
-    kind = event.get("event")
-    if kind == "resumed":  # what an earlier process has done of this training
-        for report in event["history"]:
-            _add_epoch(tracker, str(event["stage"]), report)
-    elif "stage" in event and kind != "step":  # a stage's own words, whatever they are
-        _add_epoch(tracker, str(event["stage"]), event)
-    elif kind == "start":
-        tracker.begin(event["record"]["name"], facts_of(event))
-    elif kind == "row":
-        _add_row(tracker, event["row"])
-    elif kind == "end":
-        tracker.end(event["status"])
+    if "stage" in event:
+        _pass_on_report(tracker, str(event["stage"]), event)
+        return
+    match parse_event(event):
+        case RunStart() as start:
+            tracker.begin(start.record["name"], facts_of(start))
+        case RowDone(row=row):
+            _add_row(tracker, row)
+        case RunEnd(status=str(status)):
+            tracker.end(status)
+
+
+def _pass_on_report(tracker: Tracker, stage: str, report: Mapping[str, Any]) -> None:
+    match parse_event(report):
+        case StepEnd():
+            return
+        case Resumed(history=history):  # what an earlier process has done of this training
+            for entry in history:
+                _add_epoch(tracker, stage, entry)
+        case _:  # a stage of the user's own may report any numbers with an epoch
+            _add_epoch(tracker, stage, report)
 
 
 def _add_epoch(tracker: Tracker, stage: str, report: Mapping[str, Any]) -> None:
@@ -110,12 +120,12 @@ def _add_row(tracker: Tracker, row: Mapping[str, Any]) -> None:
         tracker.add(f"targets/{measurement['target']}", "row", row["index"], values)
 
 
-def facts_of(start: Mapping[str, Any]) -> dict[str, Fact]:
+def facts_of(start: RunStart) -> dict[str, Fact]:
     """What a run is run with: the resolved recipe by the paths that ``--set`` takes, and rows."""
-    record = start["record"]
+    record = start.record
     facts = dict(_leaves(record["recipe"]))
-    facts |= {f"rows.{index}": label for index, label in enumerate(start["labels"])}
-    return {**facts, "run.folder": start["folder"], "run.mode": record["environment"]["mode"]}
+    facts |= {f"rows.{index}": label for index, label in enumerate(start.labels)}
+    return {**facts, "run.folder": start.folder, "run.mode": record["environment"]["mode"]}
 
 
 def row_values(row: Mapping[str, Any]) -> dict[str, float]:

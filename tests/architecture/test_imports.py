@@ -15,7 +15,7 @@ LEVELS: list[set[str]] = [
     {"__init__"},  # names only: it imports nothing until it is asked for one
     {"errors", "quoting"},
     {"io"},
-    {"config", "outputs"},
+    {"config", "events", "outputs"},
     {"environment", "artifact", "task"},
     {"record"},
     {"overwriting"},
@@ -62,7 +62,7 @@ HOMES = {
 WITHOUT_TORCH = ["errors", "config.selectors", "config.references", "config.recipe_file"]
 WITHOUT_TORCH += ["artifact", "record", "quantization.numerics", "pruning.invariants"]
 WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay"]
-WITHOUT_TORCH += ["tracking", "cache"]
+WITHOUT_TORCH += ["tracking", "cache", "events"]
 
 
 def room_of(path):

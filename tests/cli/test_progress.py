@@ -2,13 +2,14 @@ import io
 
 import pytest
 
-from compress.cli.progress import Progress
+from compress.cli.progress import TerminalProgress
 
 EPOCH = {
     "event": "epoch",
     "epoch": 2,
     "epochs": 9,
     "loss": 0.25,
+    "losses": {"label": 0.25},
     "validation_loss": 0.5,
     "samples_per_s": 1234.4,
     "left_s": 75.2,
@@ -27,7 +28,7 @@ class Terminal(io.StringIO):
 
 
 def shown(stream, *events):
-    progress = Progress(stream)
+    progress = TerminalProgress(stream)
     progress({"event": "stage", "index": 1, "label": "train", "of": 3})
     for event in events:
         progress(event)
@@ -60,5 +61,5 @@ def test_what_is_gone_on_with_and_what_is_wrong_has_a_line():
         {"event": "resumed", "epoch": 4, "seconds": 3.0, "history": []},
         {"event": "warning", "text": "the checkpoint is damaged."},
     )
-    assert "[1/3] train: going on after epoch 4\n" in text
+    assert "[1/3] train: resumed after epoch 4\n" in text
     assert "[1/3] train: the checkpoint is damaged.\n" in text

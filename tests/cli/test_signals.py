@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from compress.cli import main
-from compress.cli.progress import Progress
+from compress.cli.progress import TerminalProgress
 from compress.cli.signals import Interrupted, heeded
 from compress.cli.streams import readable
 from compress.environment import process_index
@@ -203,7 +203,7 @@ def test_progress_on_a_narrow_terminal(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     stream = io.StringIO()
     stream.isatty = lambda: True
-    progress = Progress(stream)
+    progress = TerminalProgress(stream)
     progress({"event": "stage", "index": 1, "of": 2, "label": "train"})
     progress({"event": "teacher", "view": 1, "views": 2})
     progress({"event": "end"})
@@ -212,12 +212,12 @@ def test_progress_on_a_narrow_terminal(columns, monkeypatch):
 
 def test_a_log_of_the_progress_that_cannot_grow_ends_no_run():
     stream = Refuses(errno.ENOSPC)
-    progress = Progress(stream)
+    progress = TerminalProgress(stream)
     for _ in range(2):
         progress({"event": "stage", "index": 1, "of": 2, "label": "train"})
     stream.number = errno.EPIPE
     with pytest.raises(BrokenPipeError):
-        Progress(stream).note("whoever looked has ended it")
+        TerminalProgress(stream).note("whoever looked has ended it")
     stream.close()
 
 

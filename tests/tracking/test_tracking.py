@@ -3,6 +3,7 @@
 import pytest
 
 from compress.errors import MissingExtra, RecipeError
+from compress.events import RunStart
 from compress.tracking import TRACKERS, Tracking, tracker_of
 from compress.tracking.callback import facts_of, target_values
 
@@ -143,12 +144,8 @@ def test_events_without_numbers_of_an_epoch_are_passed_over(event):
 
 def test_facts_are_the_paths_that_a_setting_takes():
     recipe = {"name": "n", "budget": None, "stages": [{"kind": "x", "select": ["a", "b"]}]}
-    start = {
-        "labels": ["input"],
-        "folder": "f",
-        "record": {"recipe": recipe, "environment": {"mode": "quick"}},
-    }
-    assert facts_of(start) == {
+    record = {"recipe": recipe, "environment": {"mode": "quick"}}
+    assert facts_of(RunStart(["input"], "f", record)) == {
         "name": "n",
         "stages.0.kind": "x",
         "stages.0.select.0": "a",
