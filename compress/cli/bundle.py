@@ -13,7 +13,7 @@ from compress.device.bundle import Contents, Samples, write_bundle
 from compress.pareto import is_rate
 from compress.recipe import Recipe
 from compress.record import Record
-from compress.running.measuring import TestSet
+from compress.running.evaluator import TestSet
 
 _NORMAL_975 = 1.96
 

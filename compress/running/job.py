@@ -21,7 +21,7 @@ from compress.fingerprints import DataMemory, FileMemory
 from compress.measure.target import Mode, Target
 from compress.quantization.fakequant import quantizable_layers
 from compress.record import Budget
-from compress.running.content import Content
+from compress.running.digests import Content
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, Lineage, of_stage, seed_of
 from compress.stage import Context, Stage, Teacher, unique_name

@@ -28,7 +28,7 @@ from compress.fingerprints import (
     package_source,
 )
 from compress.measure.target import Target
-from compress.running.content import Content
+from compress.running.digests import Content
 from compress.stage import Stage
 
 __all__ = ["Dependencies", "Lineage", "of_measurement", "of_stage", "seed_of"]

@@ -24,15 +24,15 @@ from compress.environment import environment
 from compress.errors import CompressError, ProcessError
 from compress.events import Notice, RowDone, RunEnd, RunStart
 from compress.record import Record
-from compress.running.advance import advance, check_rest
+from compress.running.earlier_results import Results
+from compress.running.evaluator import Bench, Entry
 from compress.running.job import Job, Progress, labels_of, located
 from compress.running.lock import held
-from compress.running.measuring import Bench, Entry
 from compress.running.preflight import Preflight, preflight
 from compress.running.ranks import follow, tell_end
-from compress.running.results import Results
-from compress.running.rows import fill_in
-from compress.running.state import RunState
+from compress.running.row_measurements import fill_in
+from compress.running.run_state import RunState
+from compress.running.stage_runner import advance, check_rest
 from compress.training.distributed import Processes, join
 
 __all__ = ["run"]

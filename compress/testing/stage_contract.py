@@ -31,7 +31,7 @@ from compress.errors import ContractViolation, NoEffect
 from compress.pruning.sparsity import verify_zeros
 from compress.quantization.fakequant import quantizable_layers
 from compress.recipe import Recipe
-from compress.running.advance import check_effects
+from compress.running.stage_runner import check_effects
 from compress.stages import STAGES, Context, PruneStage, QuantizeStage, Stage, TrainStage
 from compress.testing.nets import NETS
 from compress.training.rng import foreign_state

@@ -23,12 +23,12 @@ from compress.events import (
 from compress.pruning.sparsity import verify_zeros
 from compress.quantization.fakequant import declared_formats
 from compress.record import LayerWidth, Row
+from compress.running.earlier_results import Found, StageResult
 from compress.running.forecast import rehearsed
 from compress.running.job import Job, Work, load_candidate, trains
 from compress.running.keys import Dependencies
 from compress.running.ranks import tell_candidate, tell_stage
-from compress.running.results import Found, StageResult
-from compress.running.state import RunState
+from compress.running.run_state import RunState
 from compress.stage import Context, Effect, Stage, carry_out
 from compress.training.distributed import SINGLE_PROCESS
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from compress.record import Record
-from compress.running.content import Content
+from compress.running.digests import Content
+from compress.running.earlier_results import Results
+from compress.running.evaluator import Bench, Entry
 from compress.running.job import Job, Progress
-from compress.running.measuring import Bench, Entry
-from compress.running.results import Results
 
 __all__ = ["RunState"]
 

@@ -21,7 +21,7 @@ from compress.measure.score import accuracy_facts
 from compress.measure.target import Failure, Mode, Probe, Target
 from compress.modules.inputs import Inputs
 from compress.record import ArtifactFacts, Measurement, ParityFacts
-from compress.running.content import Content
+from compress.running.digests import Content
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, of_measurement
 from compress.running.scoring import Scoring

@@ -10,10 +10,10 @@ from compress.cache import Entry as StoredEntry
 from compress.events import MeasurementReused, MeasureStart, Redone
 from compress.measure.target import Target
 from compress.record import Measurement, Row
+from compress.running.earlier_results import before_of
+from compress.running.evaluator import Entry
 from compress.running.keys import Dependencies
-from compress.running.measuring import Entry
-from compress.running.results import before_of
-from compress.running.state import RunState
+from compress.running.run_state import RunState
 
 __all__ = ["fill_in"]
 
