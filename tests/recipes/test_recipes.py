@@ -15,9 +15,9 @@ from compress.cli.schema import recipe_schema
 from compress.errors import RecipeError
 from compress.stages import STAGES
 from compress.stages.training_settings import Training
-from compress.testing.recipe_table import recipe_files, recipe_table
 from compress.training.data import is_labeled
 from compress.zoo import build
+from tests.tools.recipe_table import recipe_files, recipe_table
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"

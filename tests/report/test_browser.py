@@ -10,8 +10,8 @@ from compress.pareto import recommend
 from compress.report.overlay import groups, overlay_info
 from compress.report.page.budget import sliders_of
 from compress.report.page.page import combined_page, page
-from compress.testing.chromium import Chromium, find_chromium
-from compress.testing.screenshots import take
+from tests.tools.chromium import Chromium, find_chromium
+from tests.tools.screenshots import take
 
 if find_chromium() is None and not os.environ.get("COMPRESSKIT_BROWSER_REQUIRED"):
     pytest.skip("Chromium is not installed (apt install chromium)", allow_module_level=True)

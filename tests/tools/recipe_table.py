@@ -1,4 +1,4 @@
-"""The table of recipes, made from the files: ``python -m compress.testing.recipe_table``."""
+"""The table of recipes, made from the files: ``python -m tests.tools.recipe_table``."""
 
 from __future__ import annotations
 

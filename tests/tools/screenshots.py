@@ -1,4 +1,4 @@
-"""Pictures of a report for the docs: ``python -m compress.testing.screenshots RUN OUT``.
+"""Pictures of a report for the docs: ``python -m tests.tools.screenshots RUN OUT``.
 
 RUN is a run folder. OUT gets the top of its page at two widths, in light and in dark.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 from compress.io.atomic import write_atomically
 from compress.record import Record
 from compress.report.page.page import page
-from compress.testing.chromium import Chromium
+
+from .chromium import Chromium
 
 __all__ = ["take"]
 
