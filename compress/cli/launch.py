@@ -1,8 +1,12 @@
 """What ``accelerate launch --cpu`` leaves undone: starting more than one process.
 
-It starts one, whatever ``--num_processes`` says, and counts on mpirun for the others; the number is
-on its own command line only. A run that finds itself alone in this way starts again as so many
-processes, with torch's launcher, so that the command does what it says.
+It starts one, whatever ``--num_processes`` says, and counts on mpirun for the others. A run that
+finds itself alone in this way starts again as so many processes, with torch's launcher, so that the
+command does what it says.
+
+The number has to be read from accelerate's own command line, since accelerate tells it to nobody:
+``accelerate.utils.launch.prepare_simple_launcher_cmd_env`` puts into the environment that more than
+one process was asked for (``MASTER_ADDR``), and never how many; a test fails once it does.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ def complete_launch() -> None:
     """
     if process_count() > 1 or not _is_started_alone(os.environ):
         return
-    count = missing_processes(_command_of_parent())
+    count = missing_processes(_launcher_command())
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     os.execv(sys.executable, [sys.executable, *launcher, "-m", "compress", *sys.argv[1:]])
 
@@ -65,7 +69,7 @@ def _value(command: Sequence[str], names: Sequence[str]) -> int | None:
     return None
 
 
-def _command_of_parent() -> list[str]:
+def _launcher_command() -> list[str]:
     try:
         raw = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
     except OSError:

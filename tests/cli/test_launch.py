@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from safetensors.torch import load_file
 
 from compress import ReplayTarget
@@ -50,6 +52,17 @@ def test_the_number_that_was_asked_for_is_found(command, count):
 def test_where_it_cannot_be_found_the_way_out_is_named(command):
     with pytest.raises(RecipeError, match=r"starts only one process .* `torchrun --nproc-per-node"):
         missing_processes(command.split())
+
+
+def test_accelerate_tells_nobody_how_many_processes_were_asked_for():
+    # Were it in the environment, nothing of another process's command line would have to be read.
+    asked = ["--cpu", "--num_processes", "7193", "--num_machines", "1", "run.py"]
+    arguments = launch_command_parser().parse_args(asked)
+    arguments.use_cpu, arguments.mixed_precision, arguments.dynamo_backend = True, "no", "no"
+    arguments.num_cpu_threads_per_process = 1
+    command, environment = prepare_simple_launcher_cmd_env(arguments)
+    assert "MASTER_ADDR" in environment
+    assert not [text for text in (*command, *environment.values()) if "7193" in text]
 
 
 def launch(folder, *arguments):
