@@ -29,7 +29,7 @@ import torch
 from claims import RESULTS, at_least, at_most, write
 
 from compress import Recipe, ReplayTarget
-from compress.fingerprints import DataMemory, data_fingerprint
+from compress.fingerprints import DataDigestCache, data_fingerprint
 from compress.running import content, folder, job, measuring, results
 from compress.tasks.arrays import ArrayDataset
 
@@ -134,7 +134,10 @@ def hashing() -> dict[str, Any]:
     for seed in range(REPEATS):
         generator = torch.Generator().manual_seed(seed)
         images = torch.rand(IMAGES, 1, 28, 28, generator=generator)
-        data, memory = ArrayDataset(images, torch.zeros(IMAGES, dtype=torch.long)), DataMemory()
+        data, memory = (
+            ArrayDataset(images, torch.zeros(IMAGES, dtype=torch.long)),
+            DataDigestCache(),
+        )
         for times in found.values():
             began_s = time.perf_counter()
             data_fingerprint(data, "the training data", memory)

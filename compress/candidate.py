@@ -1,7 +1,7 @@
 """Candidate: what flows from stage to stage.
 
-A plain float32 module, the formats it will be computed in, and the promises made about it. Nothing
-in it is encoded: every stage finds a module that it can trace, prune and train.
+A plain float32 module, the formats it will be computed in, and the invariants declared for it.
+Nothing in it is encoded: every stage finds a module that it can trace, prune and train.
 
 It is saved as safetensors plus JSON (:mod:`.saved`), without pickle. Which names are one tensor
 (ties) is structure too: what is tied is stored once, and is one tensor again once loaded.
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from compress.candidate_files import (
     Architecture,
     build_plain,
-    check_promises,
+    check_invariants,
     lists_of,
     misfit,
     read_saved,
@@ -42,7 +42,7 @@ from compress.io.weights import (
     without_prefix,
 )
 from compress.modules.inputs import Inputs, forward
-from compress.modules.parametrizations import duplicate, masked_tensors, plain
+from compress.modules.parametrizations import duplicate, fold_parametrizations, masked_tensors
 from compress.modules.tied import (
     buffers_of,
     check_ties,
@@ -73,7 +73,7 @@ class Candidate:
         example: one real batch of at least two samples, for tracing and shape checks.
         architecture: how to rebuild the module; ``None`` for one passed in as an object.
         numerics: the formats it will be computed in.
-        invariants: promises that later stages keep.
+        invariants: what later stages keep, such as zeros.
         lineage: fingerprints of its ancestors, oldest first.
         notes: sentences that the record should show beside the row.
     """
@@ -90,10 +90,10 @@ class Candidate:
     def of(cls, module: nn.Module, example: Inputs) -> Candidate:
         """A candidate around a copy of ``module``, made float32, trainable and eval."""
         own = duplicate(module).float().eval()
-        masked, notes = masked_tensors(own), plain(own)
-        promises = (KeepZeros(tensors=masked),) if masked else ()
+        masked, notes = masked_tensors(own), fold_parametrizations(own)
+        invariants = (KeepZeros(tensors=masked),) if masked else ()
         own.requires_grad_(True)
-        return cls(own, example, invariants=promises, notes=tuple(notes))
+        return cls(own, example, invariants=invariants, notes=tuple(notes))
 
     def fork(self) -> Candidate:
         """A copy whose module may be edited."""
@@ -190,10 +190,10 @@ class Candidate:
             ties = tuple(names for names in ties if names and not absent & {*names})
             check_ties(module, ties, source)
         restore_tensors(module, under_first_names(tensors, ties), ties, folder / _WEIGHTS)
-        check_promises(saved.invariants, module, source)
+        check_invariants(saved.invariants, module, source)
         module.eval().requires_grad_(True)
-        numerics, promises = Numerics(saved.numerics), saved.invariants
-        described = (numerics, promises, saved.lineage, saved.notes)
+        numerics, invariants = Numerics(saved.numerics), saved.invariants
+        described = (numerics, invariants, saved.lineage, saved.notes)
         return cls(module, example, saved.architecture, *described)
 
     def _describe(self) -> dict[str, Any]:
@@ -202,7 +202,7 @@ class Candidate:
             "architecture": self.architecture.model_dump() if self.architecture else None,
             "structure": structure_of(self.module),
             "numerics": [rule.model_dump(mode="json") for rule in self.numerics.rules],
-            "invariants": [promise.model_dump(mode="json") for promise in self.invariants],
+            "invariants": [invariant.model_dump(mode="json") for invariant in self.invariants],
         }
 
 

@@ -18,12 +18,20 @@ from torch import Tensor, nn
 
 from compress.errors import CheckpointError, CompressError
 from compress.io.files import named, read_json
-from compress.modules.parametrizations import plain
+from compress.modules.parametrizations import fold_parametrizations
 from compress.modules.tied import Ties, buffers_of, parameters_of, under_first_names
 from compress.pruning.invariants import Invariant
 from compress.quantization.numerics import QuantRule
 
-__all__ = ["Architecture", "Lists", "Saved", "build_plain", "check_promises", "lists_of", "misfit"]
+__all__ = [
+    "Architecture",
+    "Lists",
+    "SavedCandidate",
+    "build_plain",
+    "check_invariants",
+    "lists_of",
+    "misfit",
+]
 __all__ += ["read_saved", "restore_lists", "restore_structure", "restore_tensors", "structure_of"]
 
 _MOST_BYTES = 64 << 20
@@ -53,7 +61,7 @@ class Architecture(BaseModel):
         return self.model_copy(update={"blocks": kept})
 
 
-class Saved(BaseModel):
+class SavedCandidate(BaseModel):
     """What ``candidate.json`` says; older files lack what has a default."""
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +77,7 @@ class Saved(BaseModel):
     temporary: frozenset[str] = frozenset()
 
 
-def read_saved(source: Path) -> Saved:
+def read_saved(source: Path) -> SavedCandidate:
     """What a ``candidate.json`` says.
 
     Raises:
@@ -77,7 +85,7 @@ def read_saved(source: Path) -> Saved:
     """
     stored = read_json(source, _MOST_BYTES, CheckpointError, finite=False)
     try:
-        return Saved.model_validate(stored)
+        return SavedCandidate.model_validate(stored)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -98,7 +106,7 @@ def build_plain(
     """
     try:
         module = build(architecture)
-        plain(module)
+        fold_parametrizations(module)
     except CompressError:
         raise
     except Exception as error:  # whatever a class thinks of options that it never gave
@@ -108,19 +116,19 @@ def build_plain(
     return module
 
 
-def check_promises(promises: Sequence[Invariant], module: nn.Module, source: Path) -> None:
-    """Hold the promises of a file to what the module has.
+def check_invariants(invariants: Sequence[Invariant], module: nn.Module, source: Path) -> None:
+    """Hold the invariants of a file to what the module has.
 
     Raises:
         CheckpointError: they name no parameter of it, or a pattern that is none.
     """
     known = parameters_of(module)
-    for promise in promises:
-        unknown = [name for name in promise.tensors if name not in known]
-        if unknown or not _PATTERN.fullmatch(promise.pattern):
-            what = f"of {named(unknown[0])!r}" if unknown else f"{named(promise.pattern)!r}"
+    for invariant in invariants:
+        unknown = [name for name in invariant.tensors if name not in known]
+        if unknown or not _PATTERN.fullmatch(invariant.pattern):
+            what = f"of {named(unknown[0])!r}" if unknown else f"{named(invariant.pattern)!r}"
             raise CheckpointError(
-                f"{named(source)}: it promises zeros {what}, which this architecture cannot have."
+                f"{named(source)}: it declares zeros {what}, which this architecture cannot have."
             )
 
 

@@ -264,7 +264,7 @@ class EpochEnd(Event):
 
 @dataclass(frozen=True, eq=False)
 class Resumed(Event):
-    """A training goes on from a checkpoint.
+    """A training is resumed from a checkpoint.
 
     Args:
         epoch: the last whole one, from 1; 0 for none.

@@ -26,7 +26,7 @@ __all__ = [
     "COMPARISON_NAME",
     "RAW",
     "RESULT",
-    "Kind",
+    "FileKind",
     "check_models",
     "check_output",
     "check_report",
@@ -43,7 +43,7 @@ _MOST_RESULT_BYTES = 1 << 30
 _MOST_MANIFEST_BYTES = 1 << 26
 _RAW_BEGINS = (b'{"schema": 1, "kind": "session"', b'{"kind": "session"')
 _PAGE_MARK = b'<p class="eyebrow">compresskit report'
-_SHEET_BEGINS = b"run,target,row,stage,"
+_CSV_BEGINS = b"run,target,row,stage,"
 _REPORT = re.compile(
     r"report\.html|table\.(csv|md)|(pareto|stages)[^/]*\.(png|svg)|repeat\.(json|html|md)"
     r"|comparison\.md"
@@ -55,7 +55,7 @@ _NOTHING = re.compile(r"\.DS_Store|\.directory|Thumbs\.db|desktop\.ini|\.lock|\.
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """One kind of file that this tool writes where it is told to.
 
     ``is_ours`` looks at a file that is there, and may raise what reading raises.
@@ -66,7 +66,7 @@ class Kind:
     is_ours: Callable[[Path], bool]
 
 
-def check_output(path: Path, kind: Kind, option: str, inputs: Iterable[Path] = ()) -> Path:
+def check_output(path: Path, kind: FileKind, option: str, inputs: Iterable[Path] = ()) -> Path:
     """See that ``path`` may be written as ``kind``, and return where to: links are followed.
 
     Args:
@@ -146,7 +146,7 @@ def check_models(folder: Path, names: Iterable[str], option: str) -> None:
     there = set(_names_in(folder, option))
     for name in names:
         # Lowering notes beside each file which module its nodes came from.
-        notes = Kind("", (), lambda path: "modules" in _json(path))
+        notes = FileKind("", (), lambda path: "modules" in _json(path))
         if name in there and not _recognized(folder / f"{name}.modules.json", notes):
             raise RecipeError(
                 f"{option} {folder}: there is a {name} that compresskit did not write, and it "
@@ -174,7 +174,7 @@ def check_run_folder(folder: Path) -> None:
 
 def is_run_folder(folder: Path) -> bool:
     """Whether a run was begun in ``folder``, or a run over seeds."""
-    kind = Kind("", (), _is_record)
+    kind = FileKind("", (), _is_record)
     if any(_recognized(folder / name, kind) for name in (RECORD_NAME, REPEAT_NAME)):
         return True
     # Killed before its first record, or with one that was damaged since.
@@ -216,7 +216,7 @@ def _reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def _recognized(path: Path, kind: Kind) -> bool:
+def _recognized(path: Path, kind: FileKind) -> bool:
     try:
         return path.is_file() and kind.is_ours(path)
     except (OSError, ValueError, KeyError, RecursionError, MemoryError, zipfile.BadZipFile):
@@ -276,13 +276,13 @@ def _is_report_file(path: Path) -> bool:
     if path.suffix not in _TEXTS:
         return True  # pictures and Markdown tell nothing; what lies beside them does
     content = path.read_bytes()
-    return content.startswith(_SHEET_BEGINS) if path.suffix == ".csv" else _PAGE_MARK in content
+    return content.startswith(_CSV_BEGINS) if path.suffix == ".csv" else _PAGE_MARK in content
 
 
 #: What ``bench --json`` writes.
-RESULT = Kind("a result of bench", (".json",), _is_result)
+RESULT = FileKind("a result of bench", (".json",), _is_result)
 #: What ``bench --raw`` adds to.
-RAW = Kind("raw samples of bench", (".jsonl",), _is_raw)
+RAW = FileKind("raw samples of bench", (".jsonl",), _is_raw)
 #: What ``bundle`` writes.
-BUNDLE = Kind("a bundle", (".zip", ".pyz"), _is_bundle)
-_REPORT_FILE = Kind("a file of a report", (), _is_report_file)
+BUNDLE = FileKind("a bundle", (".zip", ".pyz"), _is_bundle)
+_REPORT_FILE = FileKind("a file of a report", (), _is_report_file)

@@ -37,7 +37,7 @@ from compress.config.recipe_text import text_of, text_of_file
 from compress.config.references import CodeReferences, is_reference
 from compress.errors import RecipeError
 from compress.events import EventCallback
-from compress.fingerprints import DataMemory, FileMemory
+from compress.fingerprints import DataDigestCache, FileDigestCache
 from compress.measure.local import LocalTarget, RuntimeSettings
 from compress.measure.remote.target import AdbSettings, SshSettings
 from compress.measure.target import Mode, Target
@@ -114,7 +114,7 @@ class Recipe(BaseModel):
     ]
 
     _references: CodeReferences = PrivateAttr(default_factory=CodeReferences)
-    _data: DataMemory = PrivateAttr(default_factory=DataMemory)
+    _data: DataDigestCache = PrivateAttr(default_factory=DataDigestCache)
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -198,8 +198,8 @@ class Recipe(BaseModel):
         Args:
             candidate: what enters; row 0 of the record.
             task: what it is for.
-            workdir: the run folder; an unfinished or finished run of this recipe in it is gone on
-                with.
+            workdir: the run folder; an unfinished or finished run of this recipe in it is
+                resumed.
             targets: where to measure; the recipe's own where not given.
             mode: ``quick``, ``default`` or ``strict``.
             fresh: start over.
@@ -218,7 +218,7 @@ class Recipe(BaseModel):
             raise RecipeError(_no_candidate(candidate))
         job = self._job(candidate, task, Path(workdir), targets, mode, imports, observer)
         store = Store.open(None if cache is None else str(cache))
-        files = FileMemory(store.folder / "files.json" if store.folder else None)
+        files = FileDigestCache(store.folder / "files.json" if store.folder else None)
         return run(replace(job, store=store, files=files), fresh=fresh)
 
     def execute(

@@ -10,20 +10,25 @@ test in ``compress.testing.stage_contract``:
 5. it raises ``NoEffect`` if it changed nothing: ``AlreadySo`` where all that was asked for is so
    already, which stops no run;
 6. it acts on the model as it computes: on quantized weights where formats are declared;
-7. it keeps the names of layers, and the promises of earlier stages;
+7. it keeps the names of layers, and the invariants of earlier stages;
 8. it works before, after and between all other stages, and twice in a row;
 9. it round-trips through YAML;
-10. it does not print, read the environment, or write outside its work folder.
+10. it does not print, read the environment, or write outside its work folder;
+11. it has candidates measured only if it declares ``measures``, and then clause 3 holds for equal
+    measurements: what it decides depends on them and on the seed alone.
+
+What the loop has to know of a stage is declared too: ``makes_teacher``, ``measures``,
+:meth:`Stage.epochs_of_training`, :meth:`Stage.named_teacher` and :meth:`Stage.implied_outputs`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,7 +36,8 @@ from torch import Tensor, nn
 
 from compress.candidate import Architecture, Candidate, Inputs
 from compress.config.references import CodeReferences
-from compress.errors import AlreadySo
+from compress.errors import AlreadySo, StageError
+from compress.outputs import OutputKind
 from compress.quantization.fakequant import declared_formats, observe_ranges
 from compress.quantization.numerics import LayerFormat
 from compress.task import Task
@@ -40,12 +46,15 @@ from compress.training.data import read
 from compress.training.distributed import SINGLE_PROCESS, Processes
 
 __all__ = [
+    "CandidateEvaluator",
     "Context",
     "Effect",
+    "Evaluation",
+    "NoEvaluator",
     "Stage",
     "Teacher",
+    "apply_stage",
     "calibration_inputs",
-    "carry_out",
     "formats_of",
     "ranges_of",
     "unique_name",
@@ -67,6 +76,69 @@ class Effect(str, Enum):
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What a candidate does on the first target of the run.
+
+    Args:
+        artifact_bytes: size of the lowered model.
+        score: the metric of the run on the validation split, of the artifact's outputs.
+        score_ci95: its 95 % interval.
+        higher_is_better: the direction of the metric.
+        latency_s: the median of one inference at the target's batch size, in seconds; ``None``
+            where it could not be timed.
+        speedup: the time of the candidate that came in over this one's, paired by round: above 1
+            is faster; ``None`` where one of them could not be timed.
+        speedup_ci95: its 95 % interval, likewise.
+        warnings: what there is to say of the artifact and of its times.
+    """
+
+    artifact_bytes: int
+    score: float
+    score_ci95: tuple[float, float]
+    higher_is_better: bool
+    latency_s: float | None = None
+    speedup: float | None = None
+    speedup_ci95: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class CandidateEvaluator(Protocol):
+    """Lowers, scores and times candidates while a stage works; the test split is out of reach."""
+
+    def measure(self, candidate: Candidate) -> Evaluation:
+        """What the candidate does on the first target of the run, beside the one that came in.
+
+        Takes what measuring a row takes, such as half a minute; the same candidate is measured
+        once.
+
+        Raises:
+            StageError: nothing can be measured here.
+            LoweringError: it cannot be exported, encoded, or run as its module runs.
+            MeasurementError: the target cannot run it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoEvaluator:
+    """Stands where nothing can be measured.
+
+    Args:
+        why: a clause, such as ``this is a dry run``.
+    """
+
+    why: str = "this is a dry run, or a process other than the first"
+
+    def measure(self, candidate: Candidate) -> Evaluation:
+        """Refuse.
+
+        Raises:
+            StageError: always.
+        """
+        raise StageError(f"a candidate cannot be measured here: {self.why}.")
+
+
+@dataclass(frozen=True)
 class Context:
     """What a stage is given besides the candidate.
 
@@ -83,10 +155,14 @@ class Context:
         report: takes events such as ``StageWarning("...")`` (``compress.events``), or a mapping of
             plain JSON values with its name under ``event``.
         checkpoint: where an unfinished training is kept; ``None`` for nowhere.
-        content: identifies what a teacher is shown and by what code; its answers are kept under it.
+        teacher_cache_key: identifies what a teacher is shown and by what code; its outputs are
+            cached under it.
         processes: who runs the same stage now, each on its part of the training data; beside the
             teacher's answers, the first alone writes to ``workdir``. A stage runs in all where its
             ``epochs_of_training`` is not 0, and else in the first alone.
+        evaluator: has candidates lowered, scored and timed on the run's first target, for a stage
+            that declares ``measures``; elsewhere, in a dry run and in all processes but the first
+            it raises a ``StageError``.
     """
 
     task: Task
@@ -98,8 +174,9 @@ class Context:
     references: CodeReferences = field(default_factory=CodeReferences)
     report: Callable[[Mapping[str, Any]], None] = lambda _: None
     checkpoint: Checkpoint | None = None
-    content: str = ""
+    teacher_cache_key: str = ""
     processes: Processes = SINGLE_PROCESS
+    evaluator: CandidateEvaluator = field(default_factory=NoEvaluator)
 
 
 class Stage(BaseModel, ABC):
@@ -111,7 +188,14 @@ class Stage(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    #: The parts of the candidate that it may change.
     effects: ClassVar[frozenset[Effect]]
+    #: Whether what comes out is the default teacher of the stages after it; as the first stage of a
+    #: recipe it makes the baseline row, too.
+    makes_teacher: ClassVar[bool] = False
+    #: Whether it uses ``context.evaluator``; its result then is of one target, and re-used on no
+    #: other.
+    measures: ClassVar[bool] = False
 
     kind: str
     label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -142,9 +226,20 @@ class Stage(BaseModel, ABC):
         """How many passes over the training data it makes at most; 0 where it does not train."""
         return 0
 
+    def named_teacher(self) -> Any:
+        """The ``teacher`` block of its settings, if it has one and that names a teacher.
 
-def carry_out(
-    stage: Stage, candidate: Candidate, context: Context, *, rehearsing: bool = False
+        Where the test split has no labels, rows are compared with the first teacher that is named.
+        """
+        return None
+
+    def implied_outputs(self) -> Sequence[OutputKind]:
+        """What its losses imply that the model's outputs are, such as ``class-scores``."""
+        return ()
+
+
+def apply_stage(
+    stage: Stage, candidate: Candidate, context: Context, *, dry_run: bool = False
 ) -> Candidate:
     """What the stage makes of the candidate: the same with a note, where it is so already.
 
@@ -152,7 +247,7 @@ def carry_out(
         StageError: the stage could not do its work.
     """
     try:
-        step = stage.rehearse if rehearsing else stage.run
+        step = stage.rehearse if dry_run else stage.run
         return step(candidate, context)
     except AlreadySo as error:
         fact = str(error).removeprefix(f"{stage.kind}: ").rstrip(".")

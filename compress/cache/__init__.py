@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from compress.cache.entry import DamagedEntry, Entry, FileFacts
+from compress.cache.entry import CacheEntry, DamagedEntry, FileFacts
 from compress.cache.store import Store, Usage
-from compress.cache.upkeep import Kept, Removed, Verified
+from compress.cache.upkeep import Removed, StoredResult, Verified
 
 __all__ = [
+    "CacheEntry",
     "DamagedEntry",
-    "Entry",
     "FileFacts",
-    "Kept",
     "Removed",
     "Store",
+    "StoredResult",
     "Usage",
     "Verified",
 ]

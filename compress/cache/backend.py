@@ -26,8 +26,8 @@ __all__ = [
     "MARKER_TEXT",
     "TOPS",
     "Backend",
-    "Foreign",
-    "Held",
+    "ForeignFiles",
+    "StoredFile",
     "claim",
     "entry_name",
     "is_entry",
@@ -53,12 +53,12 @@ _PART = re.compile(
 )
 
 
-class Foreign(Exception):
+class ForeignFiles(Exception):
     """A place that is somebody else's; the message is a clause that follows its name."""
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredFile:
     """One file of a store.
 
     ``used_s`` is when it was last written or touched, in seconds since 1970; ``regular`` is false
@@ -86,12 +86,12 @@ class Backend(Protocol):
         """Whether it has the marker of a store."""
 
     def top(self) -> Iterator[str]:
-        """What lies directly in it; FileNotFoundError where it does not exist, or Foreign."""
+        """What lies directly in it; FileNotFoundError where it does not exist, or ForeignFiles."""
 
     def make(self) -> None:
         """Make it, and mark it as a store."""
 
-    def stat(self, name: str) -> Held | None:
+    def stat(self, name: str) -> StoredFile | None:
         """A file, if it is there."""
 
     def chunks(self, name: str) -> Iterator[bytes]:
@@ -106,7 +106,7 @@ class Backend(Protocol):
     def remove(self, name: str) -> bool:
         """Remove a file; false where it was not there."""
 
-    def files(self) -> Iterator[Held]:
+    def files(self) -> Iterator[StoredFile]:
         """All files that :func:`is_ours` knows."""
 
     def free_bytes(self) -> int | None:
@@ -117,7 +117,7 @@ def claim(backend: Backend, *, create: bool) -> None:
     """Make sure that a place is a store's, or empty; ``create`` marks it as one.
 
     Raises:
-        Foreign: something else lies there.
+        ForeignFiles: something else lies there.
         OSError: it cannot be read, or be made.
     """
     if backend.is_marked():
@@ -129,8 +129,8 @@ def claim(backend: Backend, *, create: bool) -> None:
     # Another process may have made it in between; the marker is the first thing that it writes.
     if found and not backend.is_marked():
         if any(name.startswith(_MARKERS) for name in found):
-            raise Foreign("was made by another version of compresskit")
-        raise Foreign("has files that are not compresskit's")
+            raise ForeignFiles("was made by another version of compresskit")
+        raise ForeignFiles("has files that are not compresskit's")
     if create:
         backend.make()
 

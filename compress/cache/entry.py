@@ -1,4 +1,4 @@
-"""Entry: the manifest of one result, with checksums of its files and of itself.
+"""CacheEntry: the manifest of one result, with checksums of its files and of itself.
 
 The same text lies in the store under the result's key, and in a run folder beside the files. It is
 JSON of a fixed form, so that the checksum is compared before anything of it is parsed.
@@ -19,7 +19,7 @@ from compress.errors import StorageError
 from compress.io.files import named, parse_json
 from compress.quoting import shown
 
-__all__ = ["MOST_ENTRY_BYTES", "DamagedEntry", "Entry", "FileFacts", "PathOf"]
+__all__ = ["MOST_ENTRY_BYTES", "CacheEntry", "DamagedEntry", "FileFacts", "PathOf"]
 
 #: Where a file of a result lies, by its name in the entry; ``folder.joinpath`` for one in a folder.
 PathOf = Callable[[str], Path]
@@ -42,7 +42,7 @@ class DamagedEntry(ValueError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """The manifest of one result.
 
     Args:
@@ -83,7 +83,7 @@ class Entry:
         facts: Mapping[str, Any],
         names: Iterable[str],
         path_of: PathOf,
-    ) -> Entry:
+    ) -> CacheEntry:
         """The entry of files that are there; each is read once.
 
         Raises:
@@ -115,7 +115,7 @@ class Entry:
         return f'{{\n"checksum": "{checksum}",\n"entry": {text}\n}}\n'
 
     @classmethod
-    def loads(cls, text: str | bytes) -> Entry:
+    def loads(cls, text: str | bytes) -> CacheEntry:
         """Read what :meth:`dumps` made.
 
         Raises:
@@ -147,7 +147,7 @@ class Entry:
         return None
 
 
-def _of(stored: Any) -> Entry:
+def _of(stored: Any) -> CacheEntry:
     if not isinstance(stored, dict) or stored.get("schema") != _SCHEMA:
         raise DamagedEntry("it is of another version")
     if stored.keys() != {"schema", "key", "kind", "facts", "files"}:
@@ -159,7 +159,7 @@ def _of(stored: Any) -> Entry:
         if not isinstance(facts, dict) or facts.keys() != {"sha256", "bytes"}:
             raise DamagedEntry(f"of its file {shown(name)}, the facts are none")
         files[name] = FileFacts(facts["sha256"], facts["bytes"])
-    return Entry(stored["key"], stored["kind"], stored["facts"], files)
+    return CacheEntry(stored["key"], stored["kind"], stored["facts"], files)
 
 
 def _is(pattern: re.Pattern[str], value: object) -> bool:

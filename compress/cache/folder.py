@@ -17,8 +17,8 @@ from compress.cache.backend import (
     MARKER,
     MARKER_TEXT,
     TOPS,
-    Foreign,
-    Held,
+    ForeignFiles,
+    StoredFile,
     is_ours,
     part_name,
 )
@@ -60,7 +60,7 @@ class Folder:
     def top(self) -> Iterator[str]:
         """Names of what lies directly in it."""
         if self._root.exists() and not self._root.is_dir():
-            raise Foreign("is no folder")
+            raise ForeignFiles("is no folder")
         with os.scandir(self._root) as found:
             for entry in found:
                 yield entry.name
@@ -73,7 +73,7 @@ class Folder:
         with contextlib.suppress(FileExistsError):
             write_new(self._root / MARKER, [MARKER_TEXT], self._mode() & 0o666)
 
-    def stat(self, name: str) -> Held | None:
+    def stat(self, name: str) -> StoredFile | None:
         """A file, if it is there; links are not followed."""
         try:
             return _held(name, os.stat(self._path(name), follow_symlinks=False))
@@ -121,7 +121,7 @@ class Folder:
             return False
         return True
 
-    def files(self) -> Iterator[Held]:
+    def files(self) -> Iterator[StoredFile]:
         """All files of the store."""
         for top in TOPS:
             for folder in _listed(self._root / top):
@@ -158,7 +158,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _files(prefix: str, folder: Path) -> Iterator[Held]:
+def _files(prefix: str, folder: Path) -> Iterator[StoredFile]:
     for entry in _listed(folder):
         name = f"{prefix}/{entry.name}"
         if is_ours(name):
@@ -166,6 +166,6 @@ def _files(prefix: str, folder: Path) -> Iterator[Held]:
                 yield _held(name, entry.stat(follow_symlinks=False))
 
 
-def _held(name: str, found: os.stat_result) -> Held:
+def _held(name: str, found: os.stat_result) -> StoredFile:
     regular = stat.S_ISREG(found.st_mode)
-    return Held(name, found.st_size if regular else 0, found.st_mtime, regular)
+    return StoredFile(name, found.st_size if regular else 0, found.st_mtime, regular)

@@ -18,7 +18,7 @@ from compress.cache.backend import (
     MARKER,
     MARKER_TEXT,
     TOPS,
-    Held,
+    StoredFile,
     is_ours,
     part_name,
     shown_place,
@@ -78,7 +78,7 @@ class Remote:
                 self._system.makedirs(self._root, exist_ok=True)
             self._system.pipe_file(self._path(MARKER), MARKER_TEXT)
 
-    def stat(self, name: str) -> Held | None:
+    def stat(self, name: str) -> StoredFile | None:
         """A file, if it is there."""
         try:
             with _as_os_errors():
@@ -145,7 +145,7 @@ class Remote:
             return False
         return True
 
-    def files(self) -> Iterator[Held]:
+    def files(self) -> Iterator[StoredFile]:
         """All files of the store."""
         for top in TOPS:
             with _as_os_errors():
@@ -209,9 +209,9 @@ def _as_os_errors() -> Iterator[None]:
         raise OSError(named(words)) from error
 
 
-def _held(name: str, info: Mapping[str, Any]) -> Held:
+def _held(name: str, info: Mapping[str, Any]) -> StoredFile:
     regular = info.get("type") == "file" and not info.get("islink")
-    return Held(name, int(info.get("size") or 0) if regular else 0, _time_s(info), regular)
+    return StoredFile(name, int(info.get("size") or 0) if regular else 0, _time_s(info), regular)
 
 
 def _time_s(info: Mapping[str, Any]) -> float:

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from compress.cache.backend import (
     Backend,
-    Foreign,
+    ForeignFiles,
     claim,
     entry_name,
     object_name,
     shown_place,
 )
-from compress.cache.entry import MOST_ENTRY_BYTES, DamagedEntry, Entry, PathOf
+from compress.cache.entry import MOST_ENTRY_BYTES, CacheEntry, DamagedEntry, PathOf
 from compress.cache.folder import Folder
-from compress.cache.place import LIMIT, NOTHING, PLACE, asked_bytes, backend_at, default_place
+from compress.cache.location import LIMIT, NOTHING, PLACE, asked_bytes, backend_at, default_place
 from compress.cache.streams import (
     FileFacts,
     Unfit,
@@ -33,8 +33,8 @@ from compress.cache.streams import (
     write_new,
 )
 from compress.cache.upkeep import (
-    Kept,
     Removed,
+    StoredResult,
     Verified,
     evict,
     kept_entries,
@@ -101,7 +101,7 @@ class Store:
             backend = backend_at(where)
             claim(backend, create=create)
             return cls(backend, asked)
-        except Foreign as problem:
+        except ForeignFiles as problem:
             if chosen is not None:
                 raise RecipeError(
                     f"{shown_place(where)} {problem}, so no results are kept there; give another "
@@ -129,7 +129,7 @@ class Store:
         notes, self._notes = self._notes, []
         return notes
 
-    def find(self, key: str, kind: str) -> Entry | None:
+    def find(self, key: str, kind: str) -> CacheEntry | None:
         """The entry of a key, if there is a whole one of this kind."""
         backend = self._backend
         if backend is None:
@@ -151,7 +151,7 @@ class Store:
                 backend.write(name, [entry.dumps().encode()])
         return entry if entry.kind == kind else None
 
-    def fetch(self, entry: Entry, path_of: PathOf) -> bool:
+    def fetch(self, entry: CacheEntry, path_of: PathOf) -> bool:
         """Put an entry's files where ``path_of`` says, all of them or none.
 
         Each is checked on its way. False if one is missing or damaged: the entry is dropped then.
@@ -182,7 +182,7 @@ class Store:
                     part.unlink(missing_ok=True)
         return True
 
-    def put(self, entry: Entry, path_of: PathOf) -> None:
+    def put(self, entry: CacheEntry, path_of: PathOf) -> None:
         """Keep an entry and its files, which are copied."""
         backend = self._backend
         if backend is None:
@@ -217,7 +217,7 @@ class Store:
             total = sum(file.bytes for file in backend.files()) if backend else 0
             return Usage(total, self._limit_bytes(total))
 
-    def entries(self) -> Iterator[Kept]:
+    def entries(self) -> Iterator[StoredResult]:
         """All results, those used last first; what is damaged is noted and stays.
 
         Raises:
@@ -226,9 +226,9 @@ class Store:
         with self._as_storage_errors() as backend:
             found = list(kept_entries(backend, backend.files())) if backend else []
         for one in found:
-            if not isinstance(one, Kept):
+            if not isinstance(one, StoredResult):
                 self._notes.append(f"{one[0].name} is damaged ({one[1]}).")
-        kept = (one for one in found if isinstance(one, Kept))
+        kept = (one for one in found if isinstance(one, StoredResult))
         yield from sorted(kept, key=lambda one: one.used_s, reverse=True)
 
     def verify(self, *, keep: bool = False) -> Verified:
@@ -284,7 +284,7 @@ class Store:
                 self._notes.append(f"{self.place}: {damaged}; removed.")
         return True
 
-    def _fetched(self, backend: Backend, entry: Entry, name: str, part: Path) -> bool:
+    def _fetched(self, backend: Backend, entry: CacheEntry, name: str, part: Path) -> bool:
         facts = entry.files[name]
         held = object_name(facts.sha256)
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -324,7 +324,7 @@ class Store:
 
 def _send(
     backend: Backend,
-    entry: Entry,
+    entry: CacheEntry,
     path_of: PathOf,
     is_kept: Callable[[Backend, FileFacts], bool],
 ) -> None:

@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from compress.cache.backend import Backend, Held, entry_name, is_entry, is_object, object_name
-from compress.cache.entry import MOST_ENTRY_BYTES, DamagedEntry, Entry
+from compress.cache.backend import Backend, StoredFile, entry_name, is_entry, is_object, object_name
+from compress.cache.entry import MOST_ENTRY_BYTES, CacheEntry, DamagedEntry
 from compress.cache.streams import NotRegular, facts_of, reason
 
 __all__ = [
-    "Kept",
     "Removed",
+    "StoredResult",
     "Verified",
     "evict",
     "kept_entries",
@@ -33,10 +33,10 @@ GRACE_S = 3600.0
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredResult:
     """An entry in the store; ``used_s`` is its last use, in seconds since 1970."""
 
-    entry: Entry
+    entry: CacheEntry
     used_s: float
 
 
@@ -58,7 +58,7 @@ class Verified:
     damage: tuple[str, ...]
 
 
-def read_entry(backend: Backend, name: str) -> Entry:
+def read_entry(backend: Backend, name: str) -> CacheEntry:
     """The entry of this name.
 
     Raises:
@@ -73,25 +73,27 @@ def read_entry(backend: Backend, name: str) -> Entry:
                 raise DamagedEntry("it is too large")
     except NotRegular as error:
         raise DamagedEntry(reason(error)) from error
-    entry = Entry.loads(bytes(content))
+    entry = CacheEntry.loads(bytes(content))
     if entry_name(entry.key) != name:
         raise DamagedEntry("it is of another key")
     return entry
 
 
-def kept_entries(backend: Backend, held: Iterable[Held]) -> Iterator[Kept | tuple[Held, str]]:
+def kept_entries(
+    backend: Backend, held: Iterable[StoredFile]
+) -> Iterator[StoredResult | tuple[StoredFile, str]]:
     """The entries among ``held``; for one that is damaged, its file and why."""
     for file in held:
         if is_entry(file.name):
             try:
-                yield Kept(read_entry(backend, file.name), file.used_s)
+                yield StoredResult(read_entry(backend, file.name), file.used_s)
             except DamagedEntry as error:
                 yield file, str(error)
             except FileNotFoundError:  # removed by another process
                 continue
 
 
-def sweep(backend: Backend, held: Iterable[Held]) -> int:
+def sweep(backend: Backend, held: Iterable[StoredFile]) -> int:
     """Remove parts of files whose process is gone; how many bytes they had."""
     count = 0
     for file in held:
@@ -120,10 +122,10 @@ class _Eviction:
         self._backend = backend
         held = [file for file in backend.files() if file.regular]
         self._held = {file.name: file for file in held}
-        self._kept: list[Kept] = []
+        self._kept: list[StoredResult] = []
         self._damaged: dict[str, str] = {}
         for found in kept_entries(backend, held):
-            if isinstance(found, Kept):
+            if isinstance(found, StoredResult):
                 self._kept.append(found)
             else:
                 self._damaged[found[0].name] = found[1]
@@ -195,7 +197,7 @@ def verify(backend: Backend, *, keep: bool) -> Verified:
                 damage.append(f"{file.name}: {problem}{_removal(backend, file.name, keep)}")
     count = 0
     for found in kept_entries(backend, held):
-        if isinstance(found, Kept):
+        if isinstance(found, StoredResult):
             name, problem = entry_name(found.entry.key), _entry_problem(found.entry, whole)
         else:
             name, problem = found[0].name, found[1]
@@ -206,14 +208,14 @@ def verify(backend: Backend, *, keep: bool) -> Verified:
     return Verified(count, sum(whole.values()), tuple(damage))
 
 
-def _object_problem(backend: Backend, file: Held) -> str | None:
+def _object_problem(backend: Backend, file: StoredFile) -> str | None:
     if not file.regular:
         return "it is no regular file"
     found = facts_of(backend.chunks(file.name))
     return None if object_name(found.sha256) == file.name else "its checksum is another"
 
 
-def _entry_problem(entry: Entry, whole: dict[str, int]) -> str:
+def _entry_problem(entry: CacheEntry, whole: dict[str, int]) -> str:
     for name, facts in entry.files.items():
         if whole.get(object_name(facts.sha256)) != facts.bytes:
             return f"its {name} is missing or damaged"
@@ -230,9 +232,9 @@ def _removal(backend: Backend, name: str, keep: bool) -> str:
     return "; removed."
 
 
-def _objects_of(entry: Entry) -> set[str]:
+def _objects_of(entry: CacheEntry) -> set[str]:
     return {object_name(facts.sha256) for facts in entry.files.values()}
 
 
-def _is_old(file: Held) -> bool:
+def _is_old(file: StoredFile) -> bool:
     return time.time() - file.used_s > GRACE_S

@@ -13,8 +13,8 @@ import os
 import sys
 
 from compress.cli.numbers import number, whole
-from compress.cli.signals import Ends, Interrupted, heeded
-from compress.cli.streams import discard, open_closed_ones, readable
+from compress.cli.signals import Interrupted, SignalHandler, signals_raised
+from compress.cli.streams import discard, open_closed_streams, printable_streams
 from compress.cli.unexpected import exit_code, in_a_sentence
 from compress.errors import CompressError, ProcessError, RecipeError, in_words
 from compress.quoting import on_one_line
@@ -33,16 +33,16 @@ _WRITES = ("run", "report", "bench", "bundle", "merge", "new")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    open_closed_ones()
-    with readable():
+    open_closed_streams()
+    with printable_streams():
         try:
-            with heeded() as ends:
-                return _said(lambda: _carry_out(_parser().parse_args(argv), ends))
+            with signals_raised() as signals:
+                return _printed(lambda: _run_command(_parser().parse_args(argv), signals))
         except KeyboardInterrupt as error:
             return _interrupted(error, "")
 
 
-def _said(work: Callable[[], int]) -> int:
+def _printed(work: Callable[[], int]) -> int:
     """What ``work`` returns, once all that it printed is out."""
     try:
         code = work()
@@ -64,13 +64,13 @@ def _flush(*, told: bool) -> bool:
     except OSError as error:
         discard()
         if not told:
-            _complain(f"standard output could not be written ({error.strerror or error}).")
+            _print_error(f"standard output could not be written ({error.strerror or error}).")
     else:
         return True
     return False
 
 
-def _carry_out(arguments: argparse.Namespace, ends: Ends) -> int:
+def _run_command(arguments: argparse.Namespace, signals: SignalHandler) -> int:
     try:
         _import_from_here()
         if arguments.command in _WRITES:
@@ -83,21 +83,21 @@ def _carry_out(arguments: argparse.Namespace, ends: Ends) -> int:
     except SystemExit as error:
         if arguments.debug:
             raise
-        _complain(f"code that the recipe names ended the program ({in_words(error)}).")
+        _print_error(f"code that the recipe names ended the program ({in_words(error)}).")
         return _FAILED
     except CompressError as error:
         if arguments.debug:
             raise
-        # Wrong input, and the end of the first process, are not said once more by every other.
-        if not (_is_follower() and (error.exit_code == 2 or isinstance(error, ProcessError))):
-            _complain(_placed(error))
+        # Wrong input, and the end of rank 0, are printed by rank 0 alone.
+        if not (_is_other_rank() and (error.exit_code == 2 or isinstance(error, ProcessError))):
+            _print_error(_placed(error))
         return error.exit_code
     except Exception as error:
         if arguments.debug:
             raise
-        if ends.name is not None:  # what a library has made of it
-            return _interrupted(Interrupted(ends.name), arguments.command)
-        _complain(in_a_sentence(error))
+        if signals.name is not None:  # what a library has made of it
+            return _interrupted(Interrupted(signals.name), arguments.command)
+        _print_error(in_a_sentence(error))
         return exit_code(error)
 
 
@@ -112,21 +112,21 @@ def _import_from_here() -> None:
 
 
 def _interrupted(error: KeyboardInterrupt, command: str) -> int:
-    if not _is_follower():
+    if not _is_other_rank():
         name = str(error)
         by = f" by {name}" if name not in ("", "SIGINT") else ""
-        kept = "; what was finished is kept, and the same command goes on from there"
-        _complain(f"interrupted{by}{kept if command in ('run', '') else ''}.")
+        kept = "; what was finished is kept, and the same command resumes from there"
+        _print_error(f"interrupted{by}{kept if command in ('run', '') else ''}.")
     return _FAILED
 
 
-def _complain(message: str) -> None:
-    with contextlib.suppress(OSError):  # nobody is left to hear it
+def _print_error(message: str) -> None:
+    with contextlib.suppress(OSError):  # standard error may be closed
         text = on_one_line(message, keep="\t")
         print(f"compresskit: {text}", file=sys.stderr)
 
 
-def _is_follower() -> bool:
+def _is_other_rank() -> bool:
     from compress.environment import process_index
 
     return process_index() > 0

@@ -13,7 +13,7 @@ from compress.device.bundle import Contents, Samples, write_bundle
 from compress.pareto import is_rate
 from compress.recipe import Recipe
 from compress.record import Record
-from compress.running.evaluator import TestSet
+from compress.running.split_arrays import SplitArrays
 
 _NORMAL_975 = 1.96
 
@@ -26,13 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     CodeReferences.of(arguments.imports).imported()
     recipe = Recipe.loads(json.dumps(record.recipe), imports=arguments.imports)
     task = recipe.make_task()
-    test, scoring = TestSet.of(task), recipe.scoring(task)
+    test, scoring = SplitArrays.of(task.test), recipe.scoring(task)
     out = Path(arguments.out or f"{record.name}.zip")
     contents = write_bundle(
         record,
         folder if os.path.isdir(folder) else folder.parent,
         out,
-        Samples(test.inputs, scoring.labels(test.labels), scoring.rule),
+        Samples(test.inputs, scoring.labels(test), scoring.rule),
         target=arguments.target,
         samples=arguments.samples,
     )

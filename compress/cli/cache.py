@@ -6,13 +6,13 @@ import argparse
 import time
 from collections.abc import Callable
 
-from compress.cache import Kept, Store
+from compress.cache import Store, StoredResult
 from compress.cache.sizes import parse_size
 from compress.io.files import named, size_words
 
 _KEY_DIGITS = 12
 _HEADS = ("key", "kind", "of", "size", "last use")
-_WORDS = ("recipe", "stage", "target")
+_SHOWN_FACTS = ("recipe", "stage", "target")
 _AGES = ((86_400, "day"), (3600, "hour"), (60, "minute"))
 
 
@@ -68,7 +68,7 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def table(kept: list[Kept], now_s: float) -> str:
+def table(kept: list[StoredResult], now_s: float) -> str:
     """A line for each result."""
     rows = [_HEADS, *(_row(one, now_s) for one in kept)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
@@ -78,10 +78,10 @@ def table(kept: list[Kept], now_s: float) -> str:
     )
 
 
-def _row(kept: Kept, now_s: float) -> tuple[str, ...]:
+def _row(kept: StoredResult, now_s: float) -> tuple[str, ...]:
     entry = kept.entry
     # What a stranger's store says is shown on one line, and moves no cursor.
-    words = [named(fact) for name in _WORDS if isinstance(fact := entry.facts.get(name), str)]
+    words = [named(fact) for name in _SHOWN_FACTS if isinstance(fact := entry.facts.get(name), str)]
     return (
         entry.key[:_KEY_DIGITS],
         entry.kind,

@@ -16,7 +16,7 @@ from compress.overwriting import (
     BUNDLE,
     RAW,
     RESULT,
-    Kind,
+    FileKind,
     check_models,
     check_output,
     check_report,
@@ -38,7 +38,7 @@ def check_outputs(arguments: argparse.Namespace) -> None:
     """
     sweep_scratch()
     check = _CHECKS.get(arguments.command)
-    if check is not None and process_index() == 0:  # of a launch, only the first process writes
+    if check is not None and process_index() == 0:  # only rank 0 writes
         check(arguments)
 
 
@@ -81,7 +81,7 @@ def _bench(arguments: argparse.Namespace) -> None:
         _check_keep(arguments)
 
 
-def _checked(given: str, kind: Kind, option: str, inputs: Iterable[Path] = ()) -> Path:
+def _checked(given: str, kind: FileKind, option: str, inputs: Iterable[Path] = ()) -> Path:
     path = check_output(Path(given), kind, option, inputs)
     sweep_beside(path)
     return path

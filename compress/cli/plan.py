@@ -40,8 +40,10 @@ def describe(recipe: Recipe, plan: Forecast) -> str:
 
 def _line(stage: StageForecast) -> str:
     cost = f", about {_duration(stage.seconds)}" if stage.seconds else ""
-    if stage.answer_bytes:
-        cost += f", {max(1, round(stage.answer_bytes / 2**20))} MiB of the teacher's answers"
+    if stage.teacher_cache_bytes:
+        cost += (
+            f", {max(1, round(stage.teacher_cache_bytes / 2**20))} MiB of cached teacher outputs"
+        )
     return (
         f"  {stage.index}  {stage.label:<12} {stage.sentence}\n"
         f"     {'':<12} {stage.parameters:,} parameters{cost}"

@@ -31,7 +31,7 @@ _BUDGET_MISSED = 3
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 3 where the recipe's budget is missed.
 
-    Of several processes that were launched together, the first one's result is what counts.
+    Of several processes that were launched together, rank 0 decides the exit code.
     """
     complete_launch()
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_single(folder)
     record = _execute(arguments, recipe, folder, TerminalProgress())
     leave()
-    if not _is_first():
+    if not _is_rank_zero():
         return 0
     written = write_report(record, folder)
     print(render_table(record))
@@ -58,17 +58,17 @@ def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
     progress = TerminalProgress()
 
     def execute(seed: int, own: Path) -> Record:
-        if _is_first():
+        if _is_rank_zero():
             progress.note(f"seed {seed} ({seeds.index(seed) + 1} of {len(seeds)}), in {own}")
         reseeded = recipe.model_copy(update={"seed": seed})
         record = _execute(arguments, reseeded, own, progress)
-        if _is_first():
+        if _is_rank_zero():
             write_report(record, own)
         return record
 
     records, failed = run_seeds(execute, folder, seeds)
     leave()
-    if not _is_first():
+    if not _is_rank_zero():
         return 0
     missed = False
     if len(records) >= FEWEST_SEEDS:
@@ -85,7 +85,7 @@ def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
 def _folder(arguments: argparse.Namespace, name: str) -> Path:
     """Where the run is kept; one that was given was looked at before the recipe was."""
     folder = Path(arguments.out or Path("runs") / name)
-    if arguments.out is None and _is_first():
+    if arguments.out is None and _is_rank_zero():
         check_run(folder)
     return folder
 
@@ -93,7 +93,7 @@ def _folder(arguments: argparse.Namespace, name: str) -> Path:
 def _execute(
     arguments: argparse.Namespace, recipe: Recipe, folder: Path, progress: TerminalProgress
 ) -> Record:
-    tracking = Tracking.of(arguments.track if _is_first() else [], progress.note)
+    tracking = Tracking.of(arguments.track if _is_rank_zero() else [], progress.note)
 
     def callback(event: Mapping[str, Any]) -> None:
         progress(event)
@@ -108,8 +108,8 @@ def _execute(
     )
 
 
-def _is_first() -> bool:
-    """Of a launch, only the first process writes and speaks."""
+def _is_rank_zero() -> bool:
+    """Whether this is rank 0, which alone writes and prints."""
     return process_index() == 0
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["Ends", "Interrupted", "heeded"]
+__all__ = ["Interrupted", "SignalHandler", "signals_raised"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 # The same wish, said again at once: what is being saved meanwhile is not disturbed.
@@ -31,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal asks the program to end; the message is the signal's name."""
 
 
-class Ends:
+class SignalHandler:
     """What signals have asked for. ``name`` is that of the first signal, if there was one.
 
     The first raises :class:`Interrupted` in the main thread. If that thread does not hear of it for
@@ -73,37 +73,37 @@ class Ends:
 
 
 @contextlib.contextmanager
-def heeded() -> Iterator[Ends]:
+def signals_raised() -> Iterator[SignalHandler]:
     """Within it, SIGINT, SIGTERM and SIGHUP raise :class:`Interrupted` in the main thread.
 
     A signal that the process was started to ignore, as by ``nohup``, stays ignored. In another
     thread than the main one nothing is changed.
     """
-    ends = Ends()
+    own = SignalHandler()
     if threading.current_thread() is not threading.main_thread():
-        yield ends
+        yield own
         return
     earlier: dict[int, Any] = {}
     for name in _NAMES:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-            earlier[number] = signal.signal(number, ends.handle)
+            earlier[number] = signal.signal(number, own.handle)
     try:
-        with _watched(ends, frozenset(map(int, earlier))):
-            yield ends
+        with _watched(own, frozenset(map(int, earlier))):
+            yield own
     finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+        for number, before in earlier.items():
+            signal.signal(number, before)
 
 
 @contextlib.contextmanager
-def _watched(ends: Ends, numbers: frozenset[int]) -> Iterator[None]:
+def _watched(handler: SignalHandler, numbers: frozenset[int]) -> Iterator[None]:
     if sys.platform == "win32":  # its wake-up takes a socket
         yield
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    watcher = threading.Thread(target=ends.watch, args=(reader, numbers), daemon=True)
+    watcher = threading.Thread(target=handler.watch, args=(reader, numbers), daemon=True)
     watcher.start()
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-__all__ = ["discard", "open_closed_ones", "readable"]
+__all__ = ["discard", "open_closed_streams", "printable_streams"]
 
 _ERRORS = "compresskit-plain"
 # What tables and sentences use beyond ASCII.
@@ -33,7 +33,7 @@ _PLAIN = {
 }
 
 
-def open_closed_ones() -> None:
+def open_closed_streams() -> None:
     """Put nothing in the place of standard streams that are closed.
 
     Else the next file that is opened has the number of one, and whatever native code prints goes
@@ -55,9 +55,9 @@ def _nothing() -> TextIO:
 
 
 @contextlib.contextmanager
-def readable() -> Iterator[None]:
+def printable_streams() -> Iterator[None]:
     """Within it, characters that an output cannot show are replaced by others, or escaped."""
-    codecs.register_error(_ERRORS, _plainly)
+    codecs.register_error(_ERRORS, _as_ascii)
     changed = []
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure") and stream.errors in ("strict", "backslashreplace"):
@@ -72,7 +72,7 @@ def readable() -> Iterator[None]:
                 stream.reconfigure(errors=errors)
 
 
-def _plainly(error: UnicodeError) -> tuple[str, int]:
+def _as_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

@@ -265,7 +265,7 @@ class TeacherCache:
             "teacher": identity_of(self._teacher),
             "features": list(self._features),
             "specs": {name: [spec.shape, spec.dtype] for name, spec in self._specs.items()},
-            "content": self._context.stage.content,
+            "content": self._context.stage.teacher_cache_key,
             "batch_sizes": data.batch_sizes(),
             "seed": data.seed,
             "augment": data.augment is not None,

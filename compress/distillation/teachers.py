@@ -33,7 +33,7 @@ from compress.errors import DataError, RecipeError, StageError
 from compress.models.settings import HubSettings, ModelSettings, build_model, is_onnx
 from compress.modules.inputs import Inputs, batch_size_of, copied, device_of, forward
 from compress.modules.memory_format import arrange, laid_out, layout_of
-from compress.modules.parametrizations import plain
+from compress.modules.parametrizations import fold_parametrizations
 from compress.quoting import shown
 from compress.stage import Context, Teacher
 
@@ -326,5 +326,5 @@ def build_teacher(
         # A copy: the callable may write to its batch, which the student is given as well.
         return OutputTeacher(lambda inputs: own(copied(inputs)), name, name, as_logits)
     module = build_model(settings.model.for_task(context.task), context.build, context.seed)
-    plain(module)
+    fold_parametrizations(module)
     return replace(frozen_teacher(module, context.origin.example), from_probabilities=as_logits)

@@ -6,17 +6,17 @@ here gives the same in every process: no address, hash seed or order of a set go
 
 from __future__ import annotations
 
-from compress.fingerprints.arrays import DataMemory
+from compress.fingerprints.arrays import DataDigestCache
 from compress.fingerprints.code import code_fingerprint, module_definition
+from compress.fingerprints.content_walk import Unstable
 from compress.fingerprints.data import data_fingerprint
-from compress.fingerprints.files import FileMemory, file_fingerprint
+from compress.fingerprints.files import FileDigestCache, file_fingerprint
 from compress.fingerprints.named import leaves, named_files
 from compress.fingerprints.package import package_source
-from compress.fingerprints.walk import Unstable
 
 __all__ = [
-    "DataMemory",
-    "FileMemory",
+    "DataDigestCache",
+    "FileDigestCache",
     "Unstable",
     "code_fingerprint",
     "data_fingerprint",

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["DataMemory", "FreshArrays"]
+__all__ = ["DataDigestCache", "FreshArrays"]
 
 _DIGEST_BYTES = 16
 # Bytes of one row of the checksum: weights and row stay in a core's cache together.
@@ -38,7 +38,7 @@ class FreshArrays:
 
     # One is as good as another: what holds one is not another thing for it.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, DataMemory)
+        return isinstance(other, DataDigestCache)
 
     __hash__ = object.__hash__
 
@@ -48,25 +48,25 @@ class FreshArrays:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _KnownArray:
     array: weakref.ref[Any]
     facts: tuple[Any, ...]
     checksum: bytes
     digest: str
 
 
-class DataMemory:
+class DataDigestCache:
     """Digests of arrays that are in memory, each for as long as it lives."""
 
     def __init__(self) -> None:
-        self._known: dict[int, _Known] = {}
+        self._known: dict[int, _KnownArray] = {}
         self._made: dict[str, str] = {}
         random = np.random.Generator(np.random.PCG64())
         self._weights = random.integers(0, 1 << 64, _ROW // 8, dtype=np.uint64) | np.uint64(1)
 
     # One is as good as another: what holds one is not another thing for it.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, DataMemory)
+        return isinstance(other, DataDigestCache)
 
     __hash__ = object.__hash__
 
@@ -83,7 +83,7 @@ class DataMemory:
             return known.digest
         digest = _digest(array, content)
         key = id(array)
-        self._known[key] = _Known(
+        self._known[key] = _KnownArray(
             weakref.ref(array, lambda _: self._known.pop(key, None)), facts, checksum, digest
         )
         return digest

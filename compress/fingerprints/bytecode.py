@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from compress.fingerprints.walk import Walk
+from compress.fingerprints.content_walk import ContentWalk
 
-__all__ = ["Import", "Reference", "imports_of", "put_code", "references_of"]
+__all__ = ["Import", "NameReference", "imports_of", "put_code", "references_of"]
 
 _READS = frozenset({"LOAD_FROM_DICT_OR_GLOBALS", "LOAD_GLOBAL", "LOAD_NAME"})
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
@@ -23,7 +23,7 @@ _KINDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATO
 
 
 @dataclass(frozen=True, order=True)
-class Reference:
+class NameReference:
     """A name that is looked up in the module, and the attributes that are read from it."""
 
     name: str
@@ -39,7 +39,7 @@ class Import:
     names: tuple[str, ...]
 
 
-def put_code(walk: Walk, code: CodeType) -> None:
+def put_code(walk: ContentWalk, code: CodeType) -> None:
     """Take in a code object: its instructions with their constants, and its signature.
 
     Constants that nothing reads, such as docstrings, do not count; nor do names of variables.
@@ -60,7 +60,7 @@ def put_code(walk: Walk, code: CodeType) -> None:
             walk.put(one.opname, "" if one.arg is None else str(one.arg))
 
 
-def references_of(code: CodeType) -> list[Reference]:
+def references_of(code: CodeType) -> list[NameReference]:
     """What a code object, and all that is nested in it, looks up in its module; sorted."""
     return sorted(set(_references(code)))
 
@@ -70,7 +70,7 @@ def imports_of(code: CodeType) -> list[Import]:
     return sorted(set(_imports(code)))
 
 
-def _put_constant(walk: Walk, instructions: list[dis.Instruction], place: int) -> None:
+def _put_constant(walk: ContentWalk, instructions: list[dis.Instruction], place: int) -> None:
     following = instructions[place + 1 : place + 2]
     if following and following[0].argval == _LINE:
         return
@@ -88,12 +88,12 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
             yield from _nested(constant)
 
 
-def _references(code: CodeType) -> Iterator[Reference]:
+def _references(code: CodeType) -> Iterator[NameReference]:
     for each in _nested(code):
         instructions = list(dis.get_instructions(each))
         for place, one in enumerate(instructions):
             if one.opname in _READS:
-                yield Reference(str(one.argval), _attributes(instructions, place + 1))
+                yield NameReference(str(one.argval), _attributes(instructions, place + 1))
 
 
 def _attributes(instructions: list[dis.Instruction], start: int) -> tuple[str, ...]:

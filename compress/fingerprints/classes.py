@@ -19,8 +19,8 @@ from typing import Any
 
 from torch import nn
 
+from compress.fingerprints.content_walk import ContentWalk
 from compress.fingerprints.libraries import compiled_identity
-from compress.fingerprints.walk import Walk
 
 __all__ = ["HANDLERS", "module_attributes", "put_class_of"]
 
@@ -66,15 +66,15 @@ _TYPING = frozenset({"typing", "types", "typing_extensions"})
 _PLAIN_BASES: tuple[type, ...] = (str, int, float, complex, bytes)
 
 
-def put_class_of(walk: Walk, value: Any) -> None:
+def put_class_of(walk: ContentWalk, value: Any) -> None:
     """Take in the class of a value."""
     walk.visit(type(value))
 
 
-def _on_class(walk: Walk, cls: Any) -> bool:
+def _on_class(walk: ContentWalk, cls: Any) -> bool:
     if not issubclass(type(cls), type):  # list[int] passes for a class in Python 3.10
         return False
-    library = walk.means.identity(cls.__module__)
+    library = walk.config.identity(cls.__module__)
     if library is not None and _is_of_library(cls):
         walk.put("library class", f"{library} {cls.__qualname__}")
     else:
@@ -82,7 +82,7 @@ def _on_class(walk: Walk, cls: Any) -> bool:
     return True
 
 
-def _compiled(walk: Walk, cls: type) -> str:
+def _compiled(walk: ContentWalk, cls: type) -> str:
     identity = compiled_identity(cls.__module__)
     if identity is None:
         walk.refuse_because(
@@ -92,7 +92,7 @@ def _compiled(walk: Walk, cls: type) -> str:
     return identity
 
 
-def _put_class(walk: Walk, cls: type) -> None:
+def _put_class(walk: ContentWalk, cls: type) -> None:
     walk.put("class", str(len(cls.__bases__)))
     if any(isinstance(value, _COMPILED) for value in vars(cls).values()):
         walk.put("compiled class", f"{_compiled(walk, cls)} {cls.__qualname__}")
@@ -128,7 +128,7 @@ def _is_of_library(cls: type) -> bool:
     return found is cls
 
 
-def _on_member(walk: Walk, member: Any) -> bool:
+def _on_member(walk: ContentWalk, member: Any) -> bool:
     if not isinstance(member, enum.Enum):
         return False
     walk.put("member", str(member.name))
@@ -137,7 +137,7 @@ def _on_member(walk: Walk, member: Any) -> bool:
     return True
 
 
-def _on_typing(walk: Walk, value: Any) -> bool:
+def _on_typing(walk: ContentWalk, value: Any) -> bool:
     """Types of annotations, and what they are made of."""
     if type(value).__module__ not in _TYPING or isinstance(value, types.SimpleNamespace):
         return False
@@ -145,7 +145,7 @@ def _on_typing(walk: Walk, value: Any) -> bool:
     return True
 
 
-def _on_known(walk: Walk, value: Any) -> bool:
+def _on_known(walk: ContentWalk, value: Any) -> bool:
     """Instances of Python's library whose attributes say too much or too little."""
     if isinstance(value, logging.Logger):
         walk.put("logger", value.name)  # what is logged changes no result
@@ -169,22 +169,22 @@ def _on_known(walk: Walk, value: Any) -> bool:
     return True
 
 
-def _put_field(walk: Walk, field: dataclasses.Field[Any]) -> None:
+def _put_field(walk: ContentWalk, field: dataclasses.Field[Any]) -> None:
     walk.put("field", f"{field.name} {field.init} {field.kw_only} {field.compare} {field.hash}")
     for part in (field.default, field.default_factory, dict(field.metadata)):
         walk.step("holds", field.name, part)
 
 
-def _on_path(walk: Walk, path: Any) -> bool:
+def _on_path(walk: ContentWalk, path: Any) -> bool:
     if not isinstance(path, PurePath):
         return False
     walk.put("path", str(path))
-    content = walk.means.files.content_of(path)
+    content = walk.config.files.content_of(path)
     walk.put("content", content)
     return True
 
 
-def _on_what_flows(walk: Walk, value: Any) -> bool:
+def _on_what_flows(walk: ContentWalk, value: Any) -> bool:
     """What gives its content once, or is another at every look."""
     if isinstance(value, io.IOBase):
         walk.refuse(value, "a file object")
@@ -193,19 +193,19 @@ def _on_what_flows(walk: Walk, value: Any) -> bool:
     if isinstance(value, types.CoroutineType):
         walk.refuse(value, "a coroutine")
     own = type(value)
-    if isinstance(value, collections.abc.Iterator) and walk.means.identity(own.__module__):
+    if isinstance(value, collections.abc.Iterator) and walk.config.identity(own.__module__):
         walk.refuse(value, f"an iterator ({own.__name__})")
     return False
 
 
-def _on_network(walk: Walk, value: Any) -> bool:
+def _on_network(walk: ContentWalk, value: Any) -> bool:
     if not isinstance(value, nn.Module):
         return False
     walk.later(value, _put_network)
     return True
 
 
-def _put_network(walk: Walk, value: nn.Module) -> None:
+def _put_network(walk: ContentWalk, value: nn.Module) -> None:
     walk.put("network", str(value.training))
     put_class_of(walk, value)
     tensors = {**value._parameters, **value._buffers}
@@ -230,16 +230,16 @@ def module_attributes(module: nn.Module) -> list[tuple[str, Any]]:
     return sorted((name, value) for name, value in _state(module) if name not in _OF_MODULES)
 
 
-def _on_instance(walk: Walk, value: Any) -> bool:
+def _on_instance(walk: ContentWalk, value: Any) -> bool:
     """Any other object: its class, and its attributes or what it would be made again from."""
     walk.later(value, _put_instance)
     return True
 
 
-def _put_instance(walk: Walk, value: Any) -> None:
+def _put_instance(walk: ContentWalk, value: Any) -> None:
     walk.put("instance")
     own = type(value)
-    is_library = walk.means.identity(own.__module__) is not None and _is_of_library(own)
+    is_library = walk.config.identity(own.__module__) is not None and _is_of_library(own)
     state = list(_state(value))
     has_attributes = hasattr(value, "__dict__") or next(_slots(own), None) is not None
     if is_library and (not has_attributes or _hides_state(value)):
@@ -255,7 +255,7 @@ def _put_instance(walk: Walk, value: Any) -> None:
         walk.step("holds", name, attribute)
 
 
-def _put_recipe(walk: Walk, value: Any) -> None:
+def _put_recipe(walk: ContentWalk, value: Any) -> None:
     """What an object of compiled code tells ``copy`` of itself; nothing is made from it."""
     try:
         reduce = copyreg.dispatch_table.get(type(value))

@@ -10,15 +10,17 @@ from torch import nn
 
 from compress.fingerprints import classes, functions, values
 from compress.fingerprints.arrays import FreshArrays
-from compress.fingerprints.files import FileMemory
-from compress.fingerprints.walk import ArrayDigests, Means, Walk, in_a_clause
+from compress.fingerprints.content_walk import ArrayDigests, ContentWalk, WalkConfig, in_a_clause
+from compress.fingerprints.files import FileDigestCache
 
 __all__ = ["begin", "code_fingerprint", "module_definition"]
 
 _HANDLERS = (*values.HANDLERS, *functions.HANDLERS, *classes.HANDLERS)
 
 
-def code_fingerprint(value: Any, what: str = "the value", files: FileMemory | None = None) -> str:
+def code_fingerprint(
+    value: Any, what: str = "the value", files: FileDigestCache | None = None
+) -> str:
     """The digest of a function, a class, an object or plain data, in 32 hex digits.
 
     Code counts by what it does, with all of the user's own that it refers to and what it closes
@@ -39,7 +41,7 @@ def code_fingerprint(value: Any, what: str = "the value", files: FileMemory | No
 
 
 def module_definition(
-    module: nn.Module, what: str = "the model", files: FileMemory | None = None
+    module: nn.Module, what: str = "the model", files: FileDigestCache | None = None
 ) -> str:
     """The digest of a model less its tensors: its layers' names, classes and other attributes.
 
@@ -65,7 +67,7 @@ def module_definition(
         return walk.finish()
 
 
-def _put_layer(walk: Walk, name: str, layer: nn.Module) -> None:
+def _put_layer(walk: ContentWalk, name: str, layer: nn.Module) -> None:
     walk.put("layer", name)
     walk.step("has the layer", name or "itself", type(layer))
     for child, inner in layer._modules.items():
@@ -76,9 +78,13 @@ def _put_layer(walk: Walk, name: str, layer: nn.Module) -> None:
         walk.step("holds", f"{name}.{attribute}" if name else attribute, value)
 
 
-def begin(what: str, arrays: ArrayDigests | None = None, files: FileMemory | None = None) -> Walk:
+def begin(
+    what: str, arrays: ArrayDigests | None = None, files: FileDigestCache | None = None
+) -> ContentWalk:
     """A walk that has taken in the version of Python, whose bytecode changes with it."""
-    known = FileMemory() if files is None else files
-    walk = Walk(what, Means(_HANDLERS, FreshArrays() if arrays is None else arrays, known))
+    known = FileDigestCache() if files is None else files
+    walk = ContentWalk(
+        what, WalkConfig(_HANDLERS, FreshArrays() if arrays is None else arrays, known)
+    )
     walk.put("python", platform.python_version())
     return walk

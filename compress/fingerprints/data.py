@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, StackDataset, Subset, TensorDataset
 
 from compress.errors import CompressError, DataError, in_words
-from compress.fingerprints.arrays import DataMemory
+from compress.fingerprints.arrays import DataDigestCache
 from compress.fingerprints.code import begin, code_fingerprint
+from compress.fingerprints.content_walk import ContentWalk, Unstable, in_a_clause
 from compress.fingerprints.in_memory import READERS, attributes_read
-from compress.fingerprints.samples import Samples
-from compress.fingerprints.walk import Unstable, Walk, in_a_clause
+from compress.fingerprints.samples import SampleDigests
 from compress.task import Dataset
 
 __all__ = ["data_fingerprint"]
@@ -35,7 +35,7 @@ _CHUNK = 256
 _MISSING = object()
 
 
-def data_fingerprint(dataset: Dataset, what: str, memory: DataMemory | None = None) -> str:
+def data_fingerprint(dataset: Dataset, what: str, memory: DataDigestCache | None = None) -> str:
     """The digest of all samples of a data set, in 32 hex digits.
 
     A data set's own ``fingerprint`` (a text, or a method that gives one) is taken where it has one.
@@ -52,7 +52,7 @@ def data_fingerprint(dataset: Dataset, what: str, memory: DataMemory | None = No
         DataError: its ``fingerprint`` is no text.
     """
     with in_a_clause(what):
-        return _Data(what, DataMemory() if memory is None else memory).digest(dataset)
+        return _Data(what, DataDigestCache() if memory is None else memory).digest(dataset)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Data:
     """Digests of data sets, and of those that they are made of."""
 
     what: str
-    memory: DataMemory
+    memory: DataDigestCache
 
     def digest(self, dataset: Any) -> str:
         """By what a data set says or consists of; of a part of another, by its samples."""
@@ -92,7 +92,7 @@ class _Data:
             return self._read(dataset)
         return walk.finish()
 
-    def _put_attributes(self, walk: Walk, attributes: dict[str, Any]) -> None:
+    def _put_attributes(self, walk: ContentWalk, attributes: dict[str, Any]) -> None:
         for name, value in sorted(attributes.items()):
             walk.put("attribute", name)
             parts = _parts(value)
@@ -109,7 +109,7 @@ class _Data:
         walk.put("samples", str(count))
         places = np.linspace(0, count - 1, min(_READ_TWICE, count)).astype(int).tolist()
         with _random_as_it_was():
-            samples = Samples(walk, dataset)
+            samples = SampleDigests(walk, dataset)
             for place in places:  # before all are read, which may take long
                 walk.put("sample", samples.twice(place))
             if hasattr(dataset, "__getitems__"):

@@ -16,7 +16,7 @@ from compress.errors import CompressError, DataError, StorageError
 from compress.io.atomic import write_atomically
 from compress.io.files import opened, read_bounded
 
-__all__ = ["FileMemory", "file_fingerprint"]
+__all__ = ["FileDigestCache", "file_fingerprint"]
 
 _BLOCK_BYTES = 1 << 20
 _MOST_FILES = 50_000
@@ -28,7 +28,7 @@ _HEX_DIGITS = 64
 
 
 @dataclass(frozen=True)
-class _Facts:
+class _FileState:
     """What tells that a file is as it was; ``changed`` cannot be set back as the other time can."""
 
     size: int
@@ -37,7 +37,7 @@ class _Facts:
     inode: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> _Facts:
+    def of(cls, found: os.stat_result) -> _FileState:
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     @property
@@ -46,7 +46,7 @@ class _Facts:
         return max(self.modified, self.changed) < now - _SETTLED_NS
 
 
-class FileMemory:
+class FileDigestCache:
     """Checksums of files that did not change since they were read.
 
     Where several processes write at once, the file is always one of theirs; what is lost is read
@@ -58,7 +58,7 @@ class FileMemory:
 
     def __init__(self, place: Path | None = None) -> None:
         self._place = place
-        self._known: dict[str, tuple[_Facts, str]] = {}
+        self._known: dict[str, tuple[_FileState, str]] = {}
         self._is_read = place is None
         self._is_new = False
 
@@ -73,7 +73,7 @@ class FileMemory:
         known = self._known.get(key)
         if known is not None:
             with suppress(OSError):
-                if _Facts.of(os.stat(key)) == known[0]:
+                if _FileState.of(os.stat(key)) == known[0]:
                     return known[1]
         facts, checksum = _hashed(path)
         if facts is not None:
@@ -111,7 +111,7 @@ class FileMemory:
             self._is_read = True
 
 
-def file_fingerprint(path: Path, memory: FileMemory) -> str:
+def file_fingerprint(path: Path, memory: FileDigestCache) -> str:
     """The checksum of a file's bytes, in 64 hex digits, from ``memory`` where it did not change.
 
     Raises:
@@ -122,18 +122,18 @@ def file_fingerprint(path: Path, memory: FileMemory) -> str:
     return checksum
 
 
-def _hashed(path: Path) -> tuple[_Facts | None, str]:
+def _hashed(path: Path) -> tuple[_FileState | None, str]:
     """The checksum, and the facts where nothing was written meanwhile nor just before."""
     digest = hashlib.sha256()
     with opened(path, DataError) as stream:
-        before = _Facts.of(os.fstat(stream.fileno()))
+        before = _FileState.of(os.fstat(stream.fileno()))
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
-        after = _Facts.of(os.fstat(stream.fileno()))
+        after = _FileState.of(os.fstat(stream.fileno()))
     return (before if before == after and before.are_settled else None), digest.hexdigest()
 
 
-def _read(place: Path) -> dict[str, tuple[_Facts, str]]:
+def _read(place: Path) -> dict[str, tuple[_FileState, str]]:
     """What is kept; nothing where it is missing, damaged or not of this version."""
     try:
         content = json.loads(read_bounded(place, _MOST_BYTES, DataError))
@@ -145,11 +145,11 @@ def _read(place: Path) -> dict[str, tuple[_Facts, str]]:
         return {}
 
 
-def _row(row: Any) -> tuple[_Facts, str]:
+def _row(row: Any) -> tuple[_FileState, str]:
     *facts, checksum = row
     if not all(type(fact) is int for fact in facts) or len(checksum) != _HEX_DIGITS:
         raise ValueError
-    return _Facts(*facts), checksum
+    return _FileState(*facts), checksum
 
 
 def _sum(rows: Any) -> str:

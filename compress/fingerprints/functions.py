@@ -9,14 +9,20 @@ import types
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from compress.fingerprints.bytecode import Import, Reference, imports_of, put_code, references_of
+from compress.fingerprints.bytecode import (
+    Import,
+    NameReference,
+    imports_of,
+    put_code,
+    references_of,
+)
+from compress.fingerprints.content_walk import ContentWalk
 from compress.fingerprints.libraries import (
     compiled_identity,
     installed_identity,
     source_path,
 )
 from compress.fingerprints.sources import absolute_name, closed_source, module_file
-from compress.fingerprints.walk import Walk
 
 __all__ = ["HANDLERS"]
 
@@ -35,7 +41,7 @@ _COMPILED_FROM = "_torchdynamo_orig_callable"
 _MISSING = object()
 
 
-def _on_function(walk: Walk, function: Any) -> bool:
+def _on_function(walk: ContentWalk, function: Any) -> bool:
     if not isinstance(function, types.FunctionType):
         return False
     library = _library_of(walk, function)
@@ -47,7 +53,7 @@ def _on_function(walk: Walk, function: Any) -> bool:
     return True
 
 
-def _put_function(walk: Walk, function: Any) -> None:
+def _put_function(walk: ContentWalk, function: Any) -> None:
     if not isinstance(function, types.FunctionType):
         walk.visit(function)
         return
@@ -59,7 +65,7 @@ def _put_function(walk: Walk, function: Any) -> None:
         _put_references(walk, function)
 
 
-def _on_method(walk: Walk, method: Any) -> bool:
+def _on_method(walk: ContentWalk, method: Any) -> bool:
     if not isinstance(method, types.MethodType):
         return False
     walk.put("method")
@@ -68,7 +74,7 @@ def _on_method(walk: Walk, method: Any) -> bool:
     return True
 
 
-def _on_partial(walk: Walk, partial: Any) -> bool:
+def _on_partial(walk: ContentWalk, partial: Any) -> bool:
     if not isinstance(partial, (functools.partial, functools.partialmethod)):
         return False
     walk.put("partial", type(partial).__name__)
@@ -81,7 +87,7 @@ def _on_partial(walk: Walk, partial: Any) -> bool:
     return True
 
 
-def _on_cached(walk: Walk, function: Any) -> bool:
+def _on_cached(walk: ContentWalk, function: Any) -> bool:
     if not isinstance(function, _CACHED):
         return False
     walk.put("cached")
@@ -89,7 +95,7 @@ def _on_cached(walk: Walk, function: Any) -> bool:
     return True
 
 
-def _on_wrapper(walk: Walk, wrapper: Any) -> bool:
+def _on_wrapper(walk: ContentWalk, wrapper: Any) -> bool:
     """What holds functions in the body of a class."""
     if isinstance(wrapper, property):
         walk.put("property")
@@ -107,14 +113,14 @@ def _on_wrapper(walk: Walk, wrapper: Any) -> bool:
     return False
 
 
-def _on_code(walk: Walk, code: Any) -> bool:
+def _on_code(walk: ContentWalk, code: Any) -> bool:
     if not isinstance(code, types.CodeType):
         return False
     put_code(walk, code)
     return True
 
 
-def _on_builtin(walk: Walk, function: Any) -> bool:
+def _on_builtin(walk: ContentWalk, function: Any) -> bool:
     if isinstance(function, (types.BuiltinFunctionType, types.MethodWrapperType)):
         walk.put("builtin", function.__name__)
         owner = function.__self__
@@ -131,15 +137,15 @@ def _on_builtin(walk: Walk, function: Any) -> bool:
     return False
 
 
-def _on_module(walk: Walk, module: Any) -> bool:
+def _on_module(walk: ContentWalk, module: Any) -> bool:
     if not isinstance(module, types.ModuleType):
         return False
-    library = walk.means.identity(module.__name__)
+    library = walk.config.identity(module.__name__)
     walk.put("module", library if library is not None else _sources(walk, module))
     return True
 
 
-def _refuse_compiled(walk: Walk, module: str, function: Any) -> NoReturn:
+def _refuse_compiled(walk: ContentWalk, module: str, function: Any) -> NoReturn:
     walk.refuse_because(
         f"the compiled function {function.__name__}",
         f"whose module {module} has neither a version nor a file",
@@ -159,12 +165,12 @@ HANDLERS = (
 )
 
 
-def _library_of(walk: Walk, function: types.FunctionType) -> str | None:
+def _library_of(walk: ContentWalk, function: types.FunctionType) -> str | None:
     # By its namespace: ``__module__`` may be set by hand, and is by functools.wraps.
     name = str(function.__globals__.get("__name__"))
     module = sys.modules.get(name)
     is_own = module is not None and vars(module) is function.__globals__
-    return walk.means.identity(name) if is_own else None
+    return walk.config.identity(name) if is_own else None
 
 
 def _is_reachable(function: types.FunctionType) -> bool:
@@ -176,7 +182,7 @@ def _is_reachable(function: types.FunctionType) -> bool:
     return found is function and function.__code__.co_name == function.__name__
 
 
-def _put_bindings(walk: Walk, function: types.FunctionType) -> None:
+def _put_bindings(walk: ContentWalk, function: types.FunctionType) -> None:
     """Defaults, what is closed over, and attributes."""
     arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
     defaults = function.__defaults__ or ()
@@ -204,7 +210,7 @@ def _put_bindings(walk: Walk, function: types.FunctionType) -> None:
             walk.step("holds", name, value)
 
 
-def _put_references(walk: Walk, function: types.FunctionType) -> None:
+def _put_references(walk: ContentWalk, function: types.FunctionType) -> None:
     for reference in references_of(function.__code__):
         _put_reference(walk, function.__globals__, reference)
     for statement in imports_of(function.__code__):
@@ -212,7 +218,7 @@ def _put_references(walk: Walk, function: types.FunctionType) -> None:
         _put_import(walk, function.__globals__, statement)
 
 
-def _put_reference(walk: Walk, scope: Mapping[str, Any], reference: Reference) -> None:
+def _put_reference(walk: ContentWalk, scope: Mapping[str, Any], reference: NameReference) -> None:
     name, attributes = reference.name, reference.attributes
     value = scope.get(name, _MISSING)
     if value is _MISSING:
@@ -225,7 +231,7 @@ def _put_reference(walk: Walk, scope: Mapping[str, Any], reference: Reference) -
                 )
             return
     while attributes and isinstance(value, types.ModuleType):
-        if walk.means.identity(value.__name__) is not None:
+        if walk.config.identity(value.__name__) is not None:
             break
         found = _member(value, attributes[0])
         if found is _MISSING:
@@ -246,7 +252,7 @@ def _member(module: types.ModuleType, name: str) -> Any:
     return sys.modules.get(f"{module.__name__}.{name}", _MISSING)
 
 
-def _put_import(walk: Walk, scope: Mapping[str, Any], statement: Import) -> None:
+def _put_import(walk: ContentWalk, scope: Mapping[str, Any], statement: Import) -> None:
     # By its file, imported or not: its digest must not change when the function first runs.
     base = absolute_name(scope, statement)
     library = installed_identity(base.partition(".")[0]) if base else None
@@ -258,7 +264,7 @@ def _put_import(walk: Walk, scope: Mapping[str, Any], statement: Import) -> None
         walk.put("file", "" if path is None else closed_source(walk, name, path))
 
 
-def _sources(walk: Walk, module: types.ModuleType) -> str:
+def _sources(walk: ContentWalk, module: types.ModuleType) -> str:
     path = source_path(module)
     if path is None:
         walk.refuse(module, f"the module {module.__name__}, which has no file")

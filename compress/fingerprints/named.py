@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.config.recipe_file import located
 from compress.errors import DataError, RecipeError
-from compress.fingerprints.files import FileMemory
+from compress.fingerprints.files import FileDigestCache
 from compress.io.files import named
 
 __all__ = ["leaves", "named_files"]
@@ -21,7 +21,7 @@ _ONNX_BEGINS = b"\x08"
 _MOST_ONNX_BYTES = 2 << 30
 
 
-def named_files(settings: Any, memory: FileMemory | None = None) -> list[str]:
+def named_files(settings: Any, memory: FileDigestCache | None = None) -> list[str]:
     """The checksums of the files that settings name, in order.
 
     Of a folder, of all files below it with their places in it, but for hidden folders; of an ONNX
@@ -32,7 +32,7 @@ def named_files(settings: Any, memory: FileMemory | None = None) -> list[str]:
         RecipeError: a folder with more files than a model has.
         DataError: a file that cannot be read, or an ONNX file whose data lie outside its folder.
     """
-    memory = FileMemory() if memory is None else memory
+    memory = FileDigestCache() if memory is None else memory
     found = list(_named(settings, memory))
     memory.save()
     return found
@@ -49,7 +49,7 @@ def leaves(settings: Any) -> Iterator[Any]:
         yield from leaves(value)
 
 
-def _named(settings: Any, memory: FileMemory) -> Iterator[str]:
+def _named(settings: Any, memory: FileDigestCache) -> Iterator[str]:
     for path in leaves(settings):
         if isinstance(path, Path):
             place = located(path)
@@ -57,7 +57,7 @@ def _named(settings: Any, memory: FileMemory) -> Iterator[str]:
             yield from _of_folder(place, memory) if is_folder else _of_file(place, memory)
 
 
-def _of_file(path: Path, memory: FileMemory) -> Iterator[str]:
+def _of_file(path: Path, memory: FileDigestCache) -> Iterator[str]:
     if not stat.S_ISREG(_mode(path)):
         return
     yield memory.sha256(path)
@@ -65,7 +65,7 @@ def _of_file(path: Path, memory: FileMemory) -> Iterator[str]:
         yield f"{location} {memory.sha256(data) if stat.S_ISREG(_mode(data)) else 'is not there'}"
 
 
-def _of_folder(folder: Path, memory: FileMemory) -> Iterator[str]:
+def _of_folder(folder: Path, memory: FileDigestCache) -> Iterator[str]:
     for path in sorted(_below(folder)):
         inside = path.relative_to(folder).as_posix()
         if stat.S_ISREG(_mode(path)):

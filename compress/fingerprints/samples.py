@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from compress.errors import CompressError, in_words
+from compress.fingerprints.content_walk import ContentWalk, Unstable, plain_token
 from compress.fingerprints.values import numbers_of
-from compress.fingerprints.walk import Unstable, Walk, plain_token
 
-__all__ = ["Samples"]
+__all__ = ["SampleDigests"]
 
 _DIGEST_BYTES = 16
 # Read without a detour, which costs as much as a small sample itself.
@@ -24,7 +24,7 @@ _OF_NUMPY = frozenset(
 _OFFER = "a `fingerprint` (a text that changes when the data do)"
 
 
-class Samples:
+class SampleDigests:
     """The samples of a data set, as digests.
 
     Args:
@@ -32,7 +32,7 @@ class Samples:
         dataset: any that is read by index.
     """
 
-    def __init__(self, walk: Walk, dataset: Any) -> None:
+    def __init__(self, walk: ContentWalk, dataset: Any) -> None:
         self._walk = walk
         self._dataset = dataset
         self._heads: dict[Any, bytes] = {}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.fingerprints.bytecode import Import
+from compress.fingerprints.content_walk import ContentWalk
 from compress.fingerprints.libraries import installed_identity, is_library_file, source_path
-from compress.fingerprints.walk import Walk
 
 __all__ = ["absolute_name", "closed_source", "module_file"]
 
@@ -30,7 +30,7 @@ def absolute_name(scope: Mapping[str, Any], statement: Import) -> str:
         return ""
 
 
-def closed_source(walk: Walk, name: str, path: str) -> str:
+def closed_source(walk: ContentWalk, name: str, path: str) -> str:
     """The digest of a module's source, and of all of the user's own that it imports."""
     digest, found, pending = hashlib.sha256(), {name}, [(name, path)]
     while pending:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.fingerprints.walk import Walk, plain_token
+from compress.fingerprints.content_walk import ContentWalk, plain_token
 
 __all__ = ["HANDLERS", "numbers_of"]
 
@@ -21,7 +21,7 @@ _CODES = {int: "q", float: "d"}
 _TORCH_NAMES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
-def _on_sequence(walk: Walk, value: Any) -> bool:
+def _on_sequence(walk: ContentWalk, value: Any) -> bool:
     if not isinstance(value, (list, tuple, deque)):
         return False
     if not walk.entered(value):
@@ -38,7 +38,7 @@ def _on_sequence(walk: Walk, value: Any) -> bool:
     return True
 
 
-def _on_set(walk: Walk, value: Any) -> bool:
+def _on_set(walk: ContentWalk, value: Any) -> bool:
     if not isinstance(value, (set, frozenset)):
         return False
     if walk.entered(value):
@@ -48,7 +48,7 @@ def _on_set(walk: Walk, value: Any) -> bool:
     return True
 
 
-def _on_mapping(walk: Walk, value: Any) -> bool:
+def _on_mapping(walk: ContentWalk, value: Any) -> bool:
     if not isinstance(value, (dict, MappingProxyType, ChainMap)):
         return False
     if not walk.entered(value):
@@ -67,7 +67,7 @@ def _on_mapping(walk: Walk, value: Any) -> bool:
     return True
 
 
-def _on_array(walk: Walk, value: Any) -> bool:
+def _on_array(walk: ContentWalk, value: Any) -> bool:
     if isinstance(value, Tensor):
         _put_tensor(walk, value)
     elif isinstance(value, np.ndarray):
@@ -87,7 +87,7 @@ def _on_array(walk: Walk, value: Any) -> bool:
     return True
 
 
-def _on_random(walk: Walk, value: Any) -> bool:
+def _on_random(walk: ContentWalk, value: Any) -> bool:
     if isinstance(value, torch.Generator):
         walk.put("generator", str(value.device))
         walk.visit(value.get_state())
@@ -109,7 +109,7 @@ def _on_random(walk: Walk, value: Any) -> bool:
 HANDLERS = (_on_sequence, _on_set, _on_mapping, _on_array, _on_random)
 
 
-def _put_kind(walk: Walk, value: Any, plain: Sequence[type]) -> None:
+def _put_kind(walk: ContentWalk, value: Any, plain: Sequence[type]) -> None:
     """The class of a container, and what else one of the user's own holds."""
     own = type(value)
     if own in plain:
@@ -136,7 +136,7 @@ def numbers_of(value: Any) -> bytes | None:
         return None
 
 
-def _put_tensor(walk: Walk, tensor: Tensor) -> None:
+def _put_tensor(walk: ContentWalk, tensor: Tensor) -> None:
     if walk.met(tensor):
         return
     if type(tensor) not in (Tensor, torch.nn.Parameter):
@@ -146,10 +146,10 @@ def _put_tensor(walk: Walk, tensor: Tensor) -> None:
         walk.refuse_because(f"a {kind} tensor", "of which no digest is made; give a dense one")
     if tensor.device.type == "meta":
         walk.refuse_because("a tensor on the device meta", "which has no content")
-    walk.put("tensor", f"{tensor.requires_grad} {walk.means.arrays.of(tensor)}")
+    walk.put("tensor", f"{tensor.requires_grad} {walk.config.arrays.of(tensor)}")
 
 
-def _put_array(walk: Walk, value: np.ndarray[Any, Any]) -> None:
+def _put_array(walk: ContentWalk, value: np.ndarray[Any, Any]) -> None:
     if isinstance(value, np.ma.MaskedArray):
         walk.put("masked")
         for part in (np.asarray(value.data), np.ma.getmaskarray(value), value.fill_value):
@@ -167,4 +167,4 @@ def _put_array(walk: Walk, value: np.ndarray[Any, Any]) -> None:
     else:
         if type(value) not in (np.ndarray, np.memmap):
             walk.visit(type(value))
-        walk.put("array", walk.means.arrays.of(value))
+        walk.put("array", walk.config.arrays.of(value))

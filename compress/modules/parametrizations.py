@@ -20,7 +20,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from compress.config.selectors import named
 
-__all__ = ["duplicate", "masked_tensors", "plain"]
+__all__ = ["duplicate", "fold_parametrizations", "masked_tensors"]
 
 _MASK, _WEIGHT_NORM, _SPECTRAL_NORM = "pruning mask", "weight norm", "spectral norm"
 _PARAMETRIZATION, _HOLDER = "parametrization", "parametrizations"
@@ -60,7 +60,7 @@ def masked_tensors(module: nn.Module) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def plain(module: nn.Module) -> list[str]:
+def fold_parametrizations(module: nn.Module) -> list[str]:
     """Fold every reparametrization in place; a note for each kind of it that there was.
 
     Each weight becomes a parameter of its own name, with the value that inference computes with.
@@ -147,7 +147,7 @@ def _fold_parametrizations(layer: nn.Module) -> Iterator[tuple[str, str]]:
     if not is_parametrized(layer):
         return
     holder = layer.get_submodule(_HOLDER)
-    plain(holder)
+    fold_parametrizations(holder)
     holder.eval()  # in training, spectral norm would take another step first
     values = {name: getattr(layer, name).detach().clone() for name, _ in holder.named_children()}
     parameters = {path.split(".original")[0] for path, _ in holder.named_parameters()}

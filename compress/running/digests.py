@@ -1,7 +1,7 @@
-"""Content: what a task and its model consist of, each part as a digest, worked out once for a run.
+"""Digests: what a task and its model consist of, each part as a digest, worked out once for a run.
 
 Data by their samples, functions by their code and what they close over. A part whose content is not
-the same from one look to the next has no digest, and a sentence says why.
+the same from one reading to the next has no digest, and a sentence says why.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import nn
 from compress.environment import package_versions
 from compress.events import ReadingData
 from compress.fingerprints import (
-    DataMemory,
-    FileMemory,
+    DataDigestCache,
+    FileDigestCache,
     Unstable,
     code_fingerprint,
     data_fingerprint,
@@ -24,7 +24,7 @@ from compress.fingerprints import (
 )
 from compress.task import Task
 
-__all__ = ["Content", "Part"]
+__all__ = ["ContentDigests", "PartDigest"]
 
 _SPLITS = {
     "train": "the training data",
@@ -36,14 +36,14 @@ _FUNCTIONS = {"loss": "the loss", "metric": "the metric", "augment": "the augmen
 
 
 @dataclass(frozen=True)
-class Part:
+class PartDigest:
     """One part: its digest, or why there is none."""
 
     digest: str | None
     problem: str = ""
 
 
-class Content:
+class ContentDigests:
     """The parts of one run's task and model; each is worked out when it is first asked for.
 
     Args:
@@ -58,22 +58,22 @@ class Content:
         self,
         task: Task,
         module: nn.Module,
-        memory: DataMemory,
-        files: FileMemory,
+        memory: DataDigestCache,
+        files: FileDigestCache,
         report: Callable[[ReadingData], None],
     ) -> None:
         self._task, self._module, self._memory = task, module, memory
         self._report = report
         self.files = files
-        self._known: dict[str, Part] = {}
+        self._known: dict[str, PartDigest] = {}
 
-    def of(self, name: str) -> Part:
+    def of(self, name: str) -> PartDigest:
         """A split, ``loss``, ``metric``, ``augment``, ``classes``, ``task`` or ``model code``."""
         if name not in self._known:
             try:
-                self._known[name] = Part(self._digest(name))
+                self._known[name] = PartDigest(self._digest(name))
             except Unstable as problem:
-                self._known[name] = Part(None, str(problem))
+                self._known[name] = PartDigest(None, str(problem))
         return self._known[name]
 
     @property

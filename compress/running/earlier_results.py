@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifact import model_files, modules_file
-from compress.cache import DamagedEntry, Entry, Store
+from compress.cache import CacheEntry, DamagedEntry, Store
 from compress.candidate import FILES
 from compress.io.atomic import write_atomically
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies
+from compress.running.planned_rows import PlannedRow
 
-__all__ = ["Found", "Place", "Results", "StageResult", "before_of"]
+__all__ = ["EarlierResults", "FoundResult", "ResultFiles", "RowModel", "StageResult", "before_of"]
 
 _STAGE, _MEASUREMENT = "stage", "measurement"
 _SAMPLES = "samples.jsonl"
@@ -27,7 +28,7 @@ _MODEL = "model.onnx"
 
 @dataclass(frozen=True)
 class StageResult:
-    """What is remembered of a finished stage beside its candidate."""
+    """What is kept of a finished stage beside its candidate."""
 
     fingerprint: str
     seconds: float
@@ -48,7 +49,7 @@ class StageResult:
 
 
 @dataclass(frozen=True)
-class Place:
+class ResultFiles:
     """Where the files of one result lie in the run folder.
 
     Args:
@@ -61,29 +62,46 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Found:
+class RowModel:
+    """The artifact of one row on one target.
+
+    Args:
+        index: of the row.
+        label: of the row.
+        target: its name.
+        path: of the artifact in the run folder.
+    """
+
+    index: int
+    label: str
+    target: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class FoundResult:
     """What was found for a key; ``entry`` is ``None`` where the work is to be done.
 
     ``why`` says, in a clause, why what was there before is not used.
     """
 
-    entry: Entry | None
+    entry: CacheEntry | None
     why: str = ""
 
 
-def before_of(entry: Entry) -> Mapping[str, Any]:
+def before_of(entry: CacheEntry) -> Mapping[str, Any]:
     """What an earlier result depended on, by name; a stranger's file may say anything."""
     before = entry.facts.get("depends")
     return before if isinstance(before, Mapping) else {}
 
 
-class Results:
+class EarlierResults:
     """The results of one run folder and of the store.
 
     Args:
         folder: the run's.
         store: results of all runs, by key.
-        words: what entries say of where they are from, such as the recipe's name.
+        source: what entries say of where they are from, such as the recipe's name.
         fresh: whether nothing that is there is used.
         tell: takes sentences that the user should read.
     """
@@ -92,155 +110,144 @@ class Results:
         self,
         folder: RunFolder,
         store: Store,
-        words: Mapping[str, Any],
+        source: Mapping[str, Any],
         *,
         fresh: bool,
         tell: Callable[[str], None],
     ) -> None:
-        self._folder, self._store, self._words = folder, store, words
+        self._folder, self._store, self._source = folder, store, source
         self._fresh, self._tell = fresh, tell
 
-    def stage(self, index: int, label: str, depends: Dependencies) -> Found:
+    def stage(self, planned: PlannedRow, depends: Dependencies) -> FoundResult:
         """The result of a stage, its candidate whole in the run folder."""
-        return self._found(self._stage_place(index, label), _STAGE, depends)
+        return self._found(self._stage_files(planned), _STAGE, depends)
 
-    def seem_to_have(self, index: int, label: str, depends: Dependencies) -> bool:
+    def seem_to_have(self, planned: PlannedRow, depends: Dependencies) -> bool:
         """Whether there is a result of the stage; whether it is whole is not looked at."""
         if self._fresh or depends.key is None:
             return False
-        entry, _ = self._manifest(self._stage_place(index, label))
+        entry, _ = self._manifest(self._stage_files(planned))
         is_here = entry is not None and entry.key == depends.key
         return is_here or self._store.find(depends.key, _STAGE) is not None
 
-    def keep_stage(
-        self, index: int, label: str, depends: Dependencies, result: StageResult
-    ) -> None:
+    def keep_stage(self, planned: PlannedRow, depends: Dependencies, result: StageResult) -> None:
         """Mark a stage as finished; its candidate must be saved before.
 
         Raises:
             StorageError: the disk refused.
         """
         names = [f"candidate/{name}" for name in FILES]
-        facts = {"result": asdict(result), "stage": label}
-        self._keep(self._stage_place(index, label), _STAGE, depends, facts, names)
+        facts = {"result": asdict(result), "stage": planned.label}
+        self._keep(self._stage_files(planned), _STAGE, depends, facts, names)
 
-    def measurement(
-        self, index: int, label: str, target: str, model: Path, depends: Dependencies
-    ) -> Found:
+    def measurement(self, model: RowModel, depends: Dependencies) -> FoundResult:
         """A row's measurement on a target, its artifact and raw samples whole in the run folder."""
-        place = self._measurement_place(index, label, target, model)
-        return self._found(place, _MEASUREMENT, depends)
+        return self._found(self._measurement_files(model), _MEASUREMENT, depends)
 
-    def provisional(self, index: int, label: str, target: str, model: Path) -> Entry | None:
+    def provisional(self, model: RowModel) -> CacheEntry | None:
         """What the run folder has of a measurement, whatever it was compared with, if whole."""
-        place = self._measurement_place(index, label, target, model)
-        entry, problem = self._read(place)
+        entry, problem = self._read(self._measurement_files(model))
         return None if self._fresh or problem else entry
 
     def keep_measurement(
-        self,
-        index: int,
-        label: str,
-        target: str,
-        model: Path,
-        depends: Dependencies,
-        measured: Mapping[str, Any],
+        self, model: RowModel, depends: Dependencies, measured: Mapping[str, Any]
     ) -> None:
         """Note that a row was measured; artifact and raw samples must be there.
 
         Raises:
             StorageError: the disk refused.
         """
-        place = self._measurement_place(index, label, target, model)
-        files = [*model_files(model), modules_file(model)]
-        names = [_MODEL + path.name.removeprefix(model.name) for path in files if path.exists()]
-        if place.path_of(_SAMPLES).exists():
+        files, name = self._measurement_files(model), model.path.name
+        written = [*model_files(model.path), modules_file(model.path)]
+        names = [_MODEL + path.name.removeprefix(name) for path in written if path.exists()]
+        if files.path_of(_SAMPLES).exists():
             names.append(_SAMPLES)
-        facts = {"result": dict(measured), "stage": label, "target": target}
-        self._keep(place, _MEASUREMENT, depends, facts, names)
+        facts = {"result": dict(measured), "stage": model.label, "target": model.target}
+        self._keep(files, _MEASUREMENT, depends, facts, names)
 
-    def _stage_place(self, index: int, label: str) -> Place:
-        folder = self._folder.stage(index, label)
-        return Place(folder / "stage.json", lambda name: folder / name)
+    def _stage_files(self, planned: PlannedRow) -> ResultFiles:
+        folder = self._folder.stage(planned.index, planned.label)
+        return ResultFiles(folder / "stage.json", lambda name: folder / name)
 
-    def _measurement_place(self, index: int, label: str, target: str, model: Path) -> Place:
-        raw = self._folder.raw(index, target)
+    def _measurement_files(self, model: RowModel) -> ResultFiles:
+        raw = self._folder.raw(model.index, model.target)
 
         def path_of(name: str) -> Path:
             if name == _SAMPLES:
                 return raw
-            return model.parent / (model.name + name.removeprefix(_MODEL))
+            return model.path.with_name(model.path.name + name.removeprefix(_MODEL))
 
-        return Place(self._folder.stage(index, label) / f"measured-{target}.json", path_of)
+        folder = self._folder.stage(model.index, model.label)
+        return ResultFiles(folder / f"measured-{model.target}.json", path_of)
 
-    def _found(self, place: Place, kind: str, depends: Dependencies) -> Found:
+    def _found(self, files: ResultFiles, kind: str, depends: Dependencies) -> FoundResult:
         if self._fresh:
-            return Found(None)
+            return FoundResult(None)
         if depends.key is None:
-            return Found(None, "; ".join(depends.unknown) if place.manifest.exists() else "")
-        entry, problem = self._read(place)
+            return FoundResult(None, "; ".join(depends.unknown) if files.manifest.exists() else "")
+        entry, problem = self._read(files)
         if entry is not None and entry.key == depends.key and not problem:
-            return Found(entry)
-        stored = self._restored(place, kind, depends.key)
+            return FoundResult(entry)
+        stored = self._restored(files, kind, depends.key)
         if stored is not None:
             if problem:
                 self._tell(f"{problem}; it was taken from the cache again")
-            return Found(stored)
+            return FoundResult(stored)
         if problem or entry is None:
-            return Found(None, problem)
-        return Found(None, depends.changed(before_of(entry)))
+            return FoundResult(None, problem)
+        return FoundResult(None, depends.changed(before_of(entry)))
 
-    def _read(self, place: Place) -> tuple[Entry | None, str]:
+    def _read(self, files: ResultFiles) -> tuple[CacheEntry | None, str]:
         """The manifest, and what is wrong with it or with its files, as a clause."""
-        entry, problem = self._manifest(place)
+        entry, problem = self._manifest(files)
         if entry is None or problem:
             return entry, problem
-        name, _, rest = (entry.damage(place.path_of) or "").partition(" ")
-        return entry, f"{self._folder.named(place.path_of(name))} {rest}" if name else ""
+        name, _, rest = (entry.damage(files.path_of) or "").partition(" ")
+        return entry, f"{self._folder.named(files.path_of(name))} {rest}" if name else ""
 
-    def _manifest(self, place: Place) -> tuple[Entry | None, str]:
-        name = self._folder.named(place.manifest)
+    def _manifest(self, files: ResultFiles) -> tuple[CacheEntry | None, str]:
+        name = self._folder.named(files.manifest)
         try:
-            text = place.manifest.read_bytes()
+            text = files.manifest.read_bytes()
         except FileNotFoundError:
             return None, ""
         except OSError as error:
             return None, f"{name} cannot be read ({error.strerror or error})"
         try:
-            return Entry.loads(text), ""
+            return CacheEntry.loads(text), ""
         except DamagedEntry as error:
             if b'"checksum"' not in text:
                 return None, f"{name} is of an earlier version of compresskit"
             return None, f"{name} is damaged ({error})"
 
-    def _restored(self, place: Place, kind: str, key: str) -> Entry | None:
+    def _restored(self, files: ResultFiles, kind: str, key: str) -> CacheEntry | None:
         """The store's entry, once its files are in the run folder."""
         entry = self._store.find(key, kind)
         if entry is None:
             return None
         try:
-            is_there = self._store.fetch(entry, place.path_of)
+            is_there = self._store.fetch(entry, files.path_of)
             if is_there:
-                write_atomically(place.manifest, entry.dumps())
+                write_atomically(files.manifest, entry.dumps())
         finally:
             self._pass_on_notes()
         return entry if is_there else None
 
     def _keep(
         self,
-        place: Place,
+        files: ResultFiles,
         kind: str,
         depends: Dependencies,
         facts: Mapping[str, Any],
         names: list[str],
     ) -> None:
-        facts = {**self._words, **facts, "depends": dict(depends.facts)}
+        facts = {**self._source, **facts, "depends": dict(depends.facts)}
         # Without a key the manifest still says what is there, for whoever looks.
         key = depends.key or "0" * 32
-        entry = Entry.of(key, kind, facts, names, place.path_of)
-        write_atomically(place.manifest, entry.dumps())
+        entry = CacheEntry.of(key, kind, facts, names, files.path_of)
+        write_atomically(files.manifest, entry.dumps())
         if depends.key is not None:
-            self._store.put(entry, place.path_of)
+            self._store.put(entry, files.path_of)
         self._pass_on_notes()
 
     def _pass_on_notes(self) -> None:

@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from compress.artifact import Artifact, Parity
-from compress.backends.onnx import lower
 from compress.candidate import Candidate
 from compress.config.references import CodeReferences
+from compress.events import EventCallback
+from compress.io.scratch import scratch
 from compress.measure.score import accuracy_facts
 from compress.measure.target import Failure, Mode, Probe, Target
-from compress.modules.inputs import Inputs
 from compress.record import ArtifactFacts, Measurement, ParityFacts
-from compress.running.digests import Content
+from compress.running.digests import ContentDigests
+from compress.running.encoding import encode
 from compress.running.folder import RunFolder
-from compress.running.keys import Dependencies, of_measurement
+from compress.running.keys import Dependencies, TargetFacts, of_measurement
 from compress.running.scoring import Scoring
-from compress.stage import calibration_inputs, formats_of
+from compress.running.split_arrays import SplitArrays
+from compress.running.stage_evaluator import StageEvaluator
 from compress.task import Task
-from compress.training.data import head, is_labeled, read
 
-__all__ = ["Bench", "Entry", "TestSet", "encode"]
+__all__ = ["Evaluator", "RowInput"]
 
 _MODEL = "model.onnx"
-_PARITY_SAMPLES = 256
 _PROBE_SAMPLES = 32
-_PREDICT_BATCH = 256
 _INT8_MARGIN = 0.01  # of the multiply-accumulates
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Entry:
+class RowInput:
     """A candidate and its place in the record."""
 
     index: int
@@ -50,33 +49,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class TestSet:
-    """The test split as arrays; ``labels`` is ``None`` where there are none."""
-
-    inputs: Mapping[str, Array]
-    labels: Array | None
-
-    @classmethod
-    def of(cls, task: Task) -> TestSet:
-        """Read the whole split once."""
-        batches = list(read(task.test, _PREDICT_BATCH))
-        inputs = _joined([batch.inputs for batch in batches])
-        if not is_labeled(task.test):
-            return cls(inputs, None)
-        labels = [batch.labels.numpy() for batch in batches if batch.labels is not None]
-        return cls(inputs, np.concatenate(labels))
-
-
-@dataclass(frozen=True)
 class _Scored:
-    """An artifact, its per-sample scores on the test split, and what it answered."""
+    """An artifact, its per-sample scores on the test split, and its outputs as labels."""
 
     artifact: Artifact
     scores: Array
-    answer: Array
+    as_labels: Array
 
 
-class Bench:
+class Evaluator:
     """Measures candidates on one run's targets, side by side with the baseline row.
 
     Each row is encoded and scored once; the baseline again only where a row needs comparing that
@@ -100,7 +81,7 @@ class Bench:
         self._mode: Mode = mode
         self._seed = seed
         self._scored: dict[tuple[int, str], _Scored] = {}
-        self._baseline: Entry | None = None
+        self._baseline: RowInput | None = None
 
     @cached_property
     def environments(self) -> dict[str, dict[str, Any]]:
@@ -108,68 +89,84 @@ class Bench:
         return {target.name: target.environment() for target in self.targets}
 
     @cached_property
-    def _test(self) -> TestSet:
-        return TestSet.of(self._task)
+    def _test(self) -> SplitArrays:
+        return SplitArrays.of(self._task.test)
 
     @cached_property
     def _labels_for_all(self) -> Array | None:
         # Those that are the same for every row; fitted once.
-        return self._scoring.labels(self._test.labels)
+        return self._scoring.labels(self._test)
 
-    def set_baseline(self, entry: Entry) -> None:
+    def set_baseline(self, row: RowInput) -> None:
         """From now on rows are compared with this one."""
-        self._baseline = entry
+        self._baseline = row
 
     @property
     def has_baseline(self) -> bool:
         """Whether there is a row to compare with."""
         return self._baseline is not None
 
-    def depends(self, entry: Entry, target: Target, content: Content) -> Dependencies:
+    def depends(self, row: RowInput, target: Target, digests: ContentDigests) -> Dependencies:
         """All that a row's measurement on a target depends on, less the noise."""
-        return of_measurement(
-            entry.candidate,
-            self._baseline.candidate if self._baseline else None,
-            content,
-            self._references,
-            reference=self._scoring.named_reference,
-            scoring=self._scoring.facts,
-            target=target,
-            device=self._device_facts(target),
-            mode=self._mode,
-        )
+        baseline = self._baseline.candidate if self._baseline else None
+        facts = self._facts_of(target)
+        return of_measurement(row.candidate, baseline, digests, self._references, facts)
 
-    def _device_facts(self, target: Target) -> list[Any]:
+    def first_target(self) -> TargetFacts:
+        """What the measurements of a stage at work depend on: all are on the first target."""
+        return self._facts_of(self.targets[0])
+
+    def _facts_of(self, target: Target) -> TargetFacts:
         # A target that does not say which device it is counts as one of this machine alone.
         device = self.environments[target.name].get("device_id") or platform.node()
-        return [type(target).__qualname__, target.runtime, vars(target.lowering()), device]
+        return TargetFacts(
+            target=target,
+            device=[type(target).__qualname__, target.runtime, vars(target.lowering()), device],
+            mode=self._mode,
+            scoring=self._scoring.facts,
+            reference=self._scoring.named_reference,
+        )
 
-    def model(self, entry: Entry, target: Target) -> Path:
+    @contextmanager
+    def for_stage(
+        self, incoming: Candidate, workdir: Path, seed: int, report: EventCallback
+    ) -> Iterator[StageEvaluator]:
+        """Measures candidates of a stage at work; its artifacts below ``workdir`` are removed."""
+        with scratch(workdir) as folder:
+            yield StageEvaluator(
+                incoming=incoming,
+                task=self._task,
+                scoring=self._scoring,
+                target=self.targets[0],
+                mode=self._mode,
+                seed=seed,
+                folder=Path(folder),
+                report=report,
+            )
+
+    def model(self, row: RowInput, target: Target) -> Path:
         """Where the row's artifact for a target lies."""
         name = _MODEL if len(self.targets) == 1 else f"model-{target.name}.onnx"
-        return self._folder.stage(entry.index, entry.label) / name
+        return self._folder.stage(row.index, row.label) / name
 
-    def measure(self, entry: Entry, target: Target) -> Measurement:
+    def measure(self, row: RowInput, target: Target) -> Measurement:
         """The row's measurement, paired with the baseline; without one, of its accuracy alone."""
         if self._baseline is None:
-            return self._facts(self._score(entry, target), target)
-        return self._compare(entry, target)
+            return self._measurement(self._score(row, target), target)
+        return self._compare(row, target)
 
-    def macs(self, entry: Entry, target: Target) -> int:
+    def macs(self, row: RowInput, target: Target) -> int:
         """Multiply-accumulates of one sample, from the target's artifact."""
-        return self._score(entry, target).artifact.census.macs
+        return self._score(row, target).artifact.census.macs
 
-    def _compare(self, entry: Entry, target: Target) -> Measurement:
+    def _compare(self, row: RowInput, target: Target) -> Measurement:
         assert self._baseline is not None
-        own, base = self._score(entry, target), self._score(self._baseline, target)
-        measurement = self._facts(own, target, None if own is base else base)
+        own, base = self._score(row, target), self._score(self._baseline, target)
+        measurement = self._measurement(own, target, None if own is base else base)
         models = [base.artifact.path] if own is base else [base.artifact.path, own.artifact.path]
-        probe = Probe(
-            {name: array[:_PROBE_SAMPLES] for name, array in self._test.inputs.items()},
-            self._mode,
-            self._seed + entry.index,
-        )
-        raw = self._folder.raw(entry.index, target.name)
+        inputs = self._test.first(_PROBE_SAMPLES)
+        probe = Probe(inputs, self._mode, self._seed + row.index)
+        raw = self._folder.raw(row.index, target.name)
         raw.unlink(missing_ok=True)  # samples of what was measured before
         timings = target.measure(models, probe, raw)
         timing = timings[-1]
@@ -185,7 +182,9 @@ class Bench:
         measurement.warnings.extend(_lost_int8(measurement))
         return measurement
 
-    def _facts(self, own: _Scored, target: Target, base: _Scored | None = None) -> Measurement:
+    def _measurement(
+        self, own: _Scored, target: Target, base: _Scored | None = None
+    ) -> Measurement:
         artifact = own.artifact
         path = self._folder.named(artifact.path)
         return Measurement(
@@ -201,29 +200,28 @@ class Bench:
             warnings=list(artifact.warnings),
         )
 
-    def _score(self, entry: Entry, target: Target) -> _Scored:
-        place = (entry.index, target.name)
-        if place not in self._scored:
-            self._scored[place] = self._encode_and_score(entry, target)
-        return self._scored[place]
+    def _score(self, row: RowInput, target: Target) -> _Scored:
+        key = (row.index, target.name)
+        if key not in self._scored:
+            self._scored[key] = self._encode_and_score(row, target)
+        return self._scored[key]
 
-    def _encode_and_score(self, entry: Entry, target: Target) -> _Scored:
-        place = self.model(entry, target)
+    def _encode_and_score(self, row: RowInput, target: Target) -> _Scored:
+        path = self.model(row, target)
         # Links in the path are resolved by lowering; the record names places in the run folder.
-        artifact = replace(encode(entry.candidate, self._task, target, place), path=place)
+        artifact = replace(encode(row.candidate, self._task, target, path), path=path)
         outputs = target.predict(artifact.path, self._test.inputs)[0]
-        answer = self._scoring.as_labels(outputs)
-        return _Scored(
-            artifact, self._scoring.of(outputs, self._labels(entry, target, answer)), answer
-        )
+        as_labels = self._scoring.as_labels(outputs)
+        scores = self._scoring.of(outputs, self._labels(row, target, as_labels))
+        return _Scored(artifact, scores, as_labels)
 
-    def _labels(self, entry: Entry, target: Target, answer: Array) -> Array:
-        """Labels; of unlabeled data, what the reference says."""
+    def _labels(self, row: RowInput, target: Target, own: Array) -> Array:
+        """Labels; of unlabeled data the outputs of the reference, or else of the baseline."""
         if self._labels_for_all is not None:
             return self._labels_for_all
-        if self._baseline is None or entry.index == self._baseline.index:
-            return answer
-        return self._score(self._baseline, target).answer
+        if self._baseline is None or row.index == self._baseline.index:
+            return own
+        return self._score(self._baseline, target).as_labels
 
 
 def _parity_facts(parity: Parity) -> ParityFacts:
@@ -238,24 +236,3 @@ def _lost_int8(measurement: Measurement) -> list[str]:
         return []
     would = f"onnxruntime's CPU would {declared:.0%}"
     return [f"{measurement.runtime} computes {ran:.0%} of its products in int8, where {would}"]
-
-
-def encode(candidate: Candidate, task: Task, target: Target, path: Path) -> Artifact:
-    """The candidate as one ONNX file for one target.
-
-    Raises:
-        LoweringError: it cannot be exported, encoded, or run as the module runs.
-    """
-    samples = [f.calibration.samples for f in formats_of(candidate).values()]
-    calibration = calibration_inputs(task, max(samples, default=1))
-    check = head(task.validation, min(_PARITY_SAMPLES, len(task.validation))).inputs
-    return lower(candidate, target.lowering(), calibration=calibration, check=check, path=path)
-
-
-def _joined(inputs: Sequence[Inputs]) -> dict[str, Array]:
-    # A single tensor goes under the empty name: a target feeds it to the only input there is.
-    first = inputs[0]
-    if isinstance(first, Tensor):
-        return {"": np.concatenate([part.numpy() for part in inputs if isinstance(part, Tensor)])}
-    parts = [part for part in inputs if isinstance(part, dict)]
-    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in first}

@@ -36,7 +36,7 @@ _MODELS = ("model.onnx", "model-*.onnx", "model*.onnx.data", "model*.onnx.module
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierRun:
     """What an earlier run has left: its record, and what there is to say of it."""
 
     record: Record | None
@@ -61,7 +61,7 @@ class RunFolder:
         """A path in the folder, as it is told to people."""
         return path.relative_to(self.root).as_posix()
 
-    def prepare(self, name: str, *, fresh: bool) -> Earlier:
+    def prepare(self, name: str, *, fresh: bool) -> EarlierRun:
         """Make the folder ready; what is already there, unless ``fresh``.
 
         A record or a log that is damaged is set aside, and said.
@@ -89,7 +89,7 @@ class RunFolder:
                 f"{self.root}: this folder holds a run of the recipe {record.name!r}, and this is "
                 f"{name!r}; give another --out, or --fresh to replace it."
             )
-        return Earlier(record, (*notes, *self._checked_log()))
+        return EarlierRun(record, (*notes, *self._checked_log()))
 
     def save(self, record: Record, earlier: Record | None) -> None:
         """Write the record with its fronts, and with the rows that ``earlier`` has beyond it.

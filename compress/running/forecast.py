@@ -14,14 +14,15 @@ from compress.distillation.teachers import frozen_teacher
 from compress.events import CacheSize, Event, Pace, StageWarning, parse_event
 from compress.measure.target import Mode
 from compress.modules.inputs import Inputs, batch_size_of
-from compress.running.job import Job, Progress, context_of, labels_of, located
+from compress.running.job import CurrentModels, Job, context_of
+from compress.running.planned_rows import INPUT, PlannedRow, PlannedStage, located
 from compress.running.preflight import preflight
-from compress.stage import carry_out
+from compress.stage import apply_stage
 from compress.training.data import head
 from compress.training.distributed import SINGLE_PROCESS
 from compress.training.loop import isolated
 
-__all__ = ["Forecast", "StageForecast", "forecast", "rehearsed"]
+__all__ = ["Forecast", "StageForecast", "dry_run", "forecast"]
 
 _PROBE_BATCH = 128
 # Seconds for one row: export and encoding, scoring, and the rounds of the mode.
@@ -35,7 +36,7 @@ _RUNTIME_BYTES = 700 << 20
 class StageForecast:
     """One line of the plan. ``seconds`` is for training only; measuring is counted apart.
 
-    ``answer_bytes`` is what a teacher's answers take on disk.
+    ``teacher_cache_bytes`` is what cached teacher outputs take on disk.
     """
 
     index: int
@@ -43,7 +44,7 @@ class StageForecast:
     sentence: str
     parameters: int
     seconds: float
-    answer_bytes: int = 0
+    teacher_cache_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,69 +67,65 @@ class Forecast:
 
 
 def forecast(job: Job) -> Forecast:
-    """Rehearse every stage in order and add up what it would cost.
+    """Try every stage in order and add up what it would cost.
 
     Raises:
         CompressError: a stage that cannot work, with the message that a run would give.
     """
     batch = head(job.task.train, min(_PROBE_BATCH, len(job.task.train))).inputs
-    with located(0, "input"):
+    with located(INPUT):
         found = preflight(job)
     job.candidate.validate()
-    lines = [_line(0, "input", "the model that comes in", job.candidate, [])]
-    lines += rehearsed(job, Progress.at_the_start(job, SINGLE_PROCESS), 1)
+    lines = [_line(INPUT, "the model that comes in", job.candidate, [])]
+    lines += dry_run(job, CurrentModels.at_the_start(job, SINGLE_PROCESS), job.planned[0])
     return Forecast(
         stages=tuple(lines),
         measuring_s=_MEASURE_S[job.mode] * len(lines) * len(job.targets),
         memory_bytes=_memory_bytes(job, lines, batch),
         disk_bytes=sum(map(_disk_bytes, lines)) + (1 << 20),
-        notes=(found.scoring.words, *found.notes),
+        notes=(found.scoring.sentence, *found.notes),
     )
 
 
-def rehearsed(job: Job, progress: Progress, first: int) -> list[StageForecast]:
-    """Rehearse the stages that make row ``first`` and all later ones, from ``progress`` on.
+def dry_run(job: Job, models: CurrentModels, first: PlannedStage) -> list[StageForecast]:
+    """Try the stage ``first`` and all after it, from ``models`` on, without training.
 
     Raises:
         CompressError: a stage that cannot work, with the message that a run would give.
     """
     lines = []
-    for index, label in list(enumerate(labels_of(job.stages)))[first:]:
-        with located(index, label), isolated(job.seed):
-            lines.append(_rehearsed(job, progress, index, label))
+    for planned in job.planned[first.position :]:
+        with located(planned), isolated(job.seed):
+            lines.append(_tried(job, models, planned))
     return lines
 
 
-def _rehearsed(job: Job, progress: Progress, index: int, label: str) -> StageForecast:
-    stage, before = job.stages[index - 1], progress.candidate
+def _tried(job: Job, models: CurrentModels, planned: PlannedStage) -> StageForecast:
+    stage, before = planned.stage, models.candidate
     told: list[Mapping[str, Any]] = []
-    teacher = frozen_teacher(progress.teacher.fork().module, progress.teacher.example)
-    context = context_of(job, teacher, progress.origin, index, told.append)
-    after = carry_out(stage, before, context, rehearsing=True)
-    progress.advance(stage, after)
-    # A stage that rehearses nothing gives what came in, with the notes of the one before.
+    teacher = frozen_teacher(models.teacher.fork().module, models.teacher.example)
+    context = context_of(job, teacher, models.origin, planned, told.append)
+    after = apply_stage(stage, before, context, dry_run=True)
+    models.advance(stage, after)
+    # A stage that tries nothing gives what came in, with the notes of the one before.
     notes = after.notes if after is not before else ()
     events = [parse_event(report) for report in told]
     warnings = [event.text for event in events if isinstance(event, StageWarning)]
-    return _line(index, label, "; ".join([stage.explain(), *notes, *warnings]), after, events)
+    return _line(planned, "; ".join([stage.explain(), *notes, *warnings]), after, events)
 
 
 def _line(
-    index: int,
-    label: str,
-    sentence: str,
-    candidate: Candidate,
-    events: Sequence[Event | None],
+    planned: PlannedRow, sentence: str, candidate: Candidate, events: Sequence[Event | None]
 ) -> StageForecast:
     seconds = sum(event.seconds for event in events if isinstance(event, Pace))
     kept = sum(event.bytes for event in events if isinstance(event, CacheSize))
     parameters = count_parameters(candidate.module)[0]
-    return StageForecast(index, label, sentence, parameters, seconds, kept)
+    return StageForecast(planned.index, planned.label, sentence, parameters, seconds, kept)
 
 
 def _disk_bytes(line: StageForecast) -> int:
     # The candidate and its artifact.
-    return 2 * _BYTES_PER_PARAMETER * line.parameters + line.answer_bytes
+    return 2 * _BYTES_PER_PARAMETER * line.parameters + line.teacher_cache_bytes
 
 
 def _memory_bytes(job: Job, lines: Sequence[StageForecast], batch: Inputs) -> int:

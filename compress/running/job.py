@@ -1,10 +1,10 @@
-"""Job: a recipe with everything that it is run on, and what is carried from row to row."""
+"""Job: a recipe with everything that it is run on, and the models carried from row to row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,30 +15,21 @@ from compress.cache import Store
 from compress.candidate import Architecture, Candidate
 from compress.config.references import CodeReferences
 from compress.distillation.teachers import frozen_teacher
-from compress.errors import CompressError, StageError, in_words
 from compress.events import Event, EventCallback
-from compress.fingerprints import DataMemory, FileMemory
+from compress.fingerprints import DataDigestCache, FileDigestCache
 from compress.measure.target import Mode, Target
 from compress.quantization.fakequant import quantizable_layers
 from compress.record import Budget
-from compress.running.digests import Content
+from compress.running.digests import ContentDigests
 from compress.running.folder import RunFolder
-from compress.running.keys import Dependencies, Lineage, of_stage, seed_of
-from compress.stage import Context, Stage, Teacher, unique_name
+from compress.running.keys import Dependencies, StageModels, TargetFacts, of_stage, seed_of
+from compress.running.planned_rows import INPUT, PlannedRow, PlannedStage, planned_stages
+from compress.stage import CandidateEvaluator, Context, Stage, Teacher
 from compress.task import Task
 from compress.training.checkpoint import Checkpoint
 from compress.training.distributed import SINGLE_PROCESS, Processes
 
-__all__ = [
-    "Job",
-    "Progress",
-    "Work",
-    "context_of",
-    "labels_of",
-    "load_candidate",
-    "located",
-    "trains",
-]
+__all__ = ["CurrentModels", "Job", "ResumeKeys", "context_of", "load_candidate", "trains"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +69,33 @@ class Job:
     callback: EventCallback = lambda _: None
     budget: Budget | None = None
     store: Store = field(default_factory=lambda: Store.open("none"))
-    data: DataMemory = field(default_factory=DataMemory)
-    files: FileMemory = field(default_factory=FileMemory)
+    data: DataDigestCache = field(default_factory=DataDigestCache)
+    files: FileDigestCache = field(default_factory=FileDigestCache)
+
+    @cached_property
+    def planned(self) -> tuple[PlannedStage, ...]:
+        """The rows that the stages will make, in order; row 0 comes before them."""
+        return planned_stages(self.stages)
+
+    @property
+    def rows(self) -> tuple[PlannedRow, ...]:
+        """All rows, from row 0."""
+        return (INPUT, *self.planned)
+
+    @property
+    def labels(self) -> list[str]:
+        """Of all rows."""
+        return [row.label for row in self.rows]
+
+    @property
+    def baseline(self) -> PlannedRow:
+        """The row that all are compared with: of a first stage that makes the teacher, or row 0."""
+        first = self.planned[0] if self.planned else None
+        return first if first is not None and first.stage.makes_teacher else INPUT
+
+    def stage_folder(self, row: PlannedRow) -> Path:
+        """Where the files of a row lie."""
+        return self.folder.stage(row.index, row.label)
 
     def tell(self, event: Event) -> None:
         """Hand an event of the run to the callback."""
@@ -90,32 +106,39 @@ class Job:
         self.folder.log(event)
         self.tell(event)
 
-    def content(self) -> Content:
-        """Of the task and of the model that comes in, as digests."""
-        return Content(self.task, self.candidate.module, self.data, self.files, self.tell)
+    def digests(self) -> ContentDigests:
+        """Of the task and of the model that comes in."""
+        return ContentDigests(self.task, self.candidate.module, self.data, self.files, self.tell)
 
 
 @dataclass(frozen=True)
-class Work:
-    """What an unfinished stage may go on from.
+class ResumeKeys:
+    """What an unfinished stage may resume from.
 
     Args:
-        key: a checkpoint with this key.
-        answers: a teacher's answers that were kept under this.
+        checkpoint: the key of its checkpoint.
+        teacher_cache: the key of cached teacher outputs.
     """
 
-    key: str
-    answers: str
+    checkpoint: str
+    teacher_cache: str
 
     @classmethod
-    def of(cls, depends: Dependencies) -> Work:
-        """Of a stage; nothing can be gone on from where something has no stable content."""
-        return cls(depends.key or uuid4().hex, depends.answers)
+    def of(cls, depends: Dependencies) -> ResumeKeys:
+        """Of a stage; nothing can be resumed where something has no stable content."""
+        return cls(depends.key or uuid4().hex, depends.teacher_cache_key)
 
 
 @dataclass
-class Progress:
-    """What is carried from row to row, in every process alike."""
+class CurrentModels:
+    """The models carried from row to row, in every process alike.
+
+    Args:
+        candidate: what the last stage made.
+        teacher: the default teacher of the next stage.
+        origin: brought in the present architecture.
+        processes: that train together.
+    """
 
     candidate: Candidate
     teacher: Candidate
@@ -123,32 +146,46 @@ class Progress:
     processes: Processes = SINGLE_PROCESS
 
     @classmethod
-    def at_the_start(cls, job: Job, processes: Processes) -> Progress:
+    def at_the_start(cls, job: Job, processes: Processes) -> CurrentModels:
         """Before the first stage."""
         return cls(job.candidate, job.candidate, job.candidate, processes)
 
-    def depends(self, job: Job, content: Content, index: int) -> Dependencies:
-        """All that the result of the stage that makes row ``index`` depends on."""
+    def depends(
+        self,
+        job: Job,
+        digests: ContentDigests,
+        planned: PlannedStage,
+        target: Callable[[], TargetFacts],
+    ) -> Dependencies:
+        """All that a stage's result depends on; of the ``target`` only where it measures."""
+        stage = planned.stage
         return of_stage(
-            job.stages[index - 1],
-            Lineage(self.candidate, self.teacher, self.origin),
-            content,
+            stage,
+            StageModels(self.candidate, self.teacher, self.origin),
+            digests,
             job.references,
-            seed=seed_of(job.seed, index),
-            processes=self.processes.world_size if trains(job.stages[index - 1]) else 1,
+            seed=seed_of(job.seed, planned.index),
+            processes=self.processes.world_size if trains(stage) else 1,
+            target=target() if stage.measures else None,
         )
 
     def context(
-        self, job: Job, index: int, work: Work, report: EventCallback = lambda _: None
+        self,
+        job: Job,
+        planned: PlannedStage,
+        keys: ResumeKeys,
+        report: EventCallback = lambda _: None,
+        evaluator: CandidateEvaluator | None = None,
     ) -> Context:
-        """What the stage that makes row ``index`` is given; its teacher is a copy."""
+        """What a stage is given; its teacher is a copy."""
         teacher = frozen_teacher(self.teacher.fork().module, self.teacher.example)
-        context = context_of(job, teacher, self.origin, index, report)
+        context = context_of(job, teacher, self.origin, planned, report)
         return replace(
             context,
-            checkpoint=Checkpoint(context.workdir / "checkpoint", work.key),
-            content=work.answers,
-            processes=self.processes if trains(job.stages[index - 1]) else SINGLE_PROCESS,
+            checkpoint=Checkpoint(context.workdir / "checkpoint", keys.checkpoint),
+            teacher_cache_key=keys.teacher_cache,
+            processes=self.processes if trains(planned.stage) else SINGLE_PROCESS,
+            evaluator=evaluator or context.evaluator,
         )
 
     def advance(self, stage: Stage, after: Candidate) -> None:
@@ -159,55 +196,25 @@ class Progress:
             or self.origin.architecture != after.architecture
         ):
             self.origin = after
-        if stage.kind == "train":
+        if stage.makes_teacher:
             self.teacher = after
         self.candidate = after
-
-
-@contextmanager
-def located(index: int, label: str) -> Iterator[None]:
-    """Errors raised inside say that they belong to the stage that makes row ``index``.
-
-    Raises:
-        CompressError: what was raised on purpose.
-        StageError: anything else, such as what a teacher, a loss or a stage of the user's raised.
-    """
-    try:
-        yield
-    except CompressError as error:
-        if error.index is None:
-            error.index, error.label = index - 1, label
-        raise
-    except BrokenPipeError:
-        raise  # whoever is told of the progress is gone: no stage's fault
-    except (Exception, SystemExit) as error:  # of code that is not ours
-        problem = StageError(f"failed with {in_words(error)} (--debug shows how it came to it).")
-        problem.index, problem.label = index - 1, label
-        raise problem from error
-
-
-def labels_of(stages: Sequence[Stage]) -> list[str]:
-    """A unique label for row 0 and for each stage: its own, or its kind with a number."""
-    labels = ["input"]
-    for stage in stages:
-        labels.append(unique_name(stage.label or stage.kind.rpartition(":")[2], labels))
-    return labels
 
 
 def context_of(
     job: Job,
     teacher: Teacher,
     origin: Candidate,
-    index: int,
+    planned: PlannedStage,
     report: EventCallback = lambda _: None,
 ) -> Context:
-    """What the stage that makes row ``index`` is given."""
+    """What a stage is given, less what only a run has."""
     return Context(
         task=job.task,
         teacher=teacher,
         origin=origin,
-        seed=seed_of(job.seed, index),
-        workdir=job.folder.stage(index, labels_of(job.stages)[index]),
+        seed=seed_of(job.seed, planned.index),
+        workdir=job.stage_folder(planned),
         build=job.build,
         references=job.references,
         report=report,
@@ -215,7 +222,7 @@ def context_of(
 
 
 def trains(stage: Stage) -> bool:
-    """Whether all processes run the stage; else the first does, and the others wait."""
+    """Whether all processes run the stage; else rank 0 does, and the others wait."""
     return stage.epochs_of_training() > 0
 
 

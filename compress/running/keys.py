@@ -20,7 +20,7 @@ from pydantic_core import to_jsonable_python
 from compress.candidate import Candidate
 from compress.config.references import CodeReferences, is_reference
 from compress.fingerprints import (
-    FileMemory,
+    FileDigestCache,
     Unstable,
     code_fingerprint,
     leaves,
@@ -28,10 +28,10 @@ from compress.fingerprints import (
     package_source,
 )
 from compress.measure.target import Target
-from compress.running.digests import Content
+from compress.running.digests import ContentDigests
 from compress.stage import Stage
 
-__all__ = ["Dependencies", "Lineage", "of_measurement", "of_stage", "seed_of"]
+__all__ = ["Dependencies", "StageModels", "TargetFacts", "of_measurement", "of_stage", "seed_of"]
 
 # Packages whose versions change what is measured and nothing that a stage does.
 _ONLY_MEASURES = frozenset({"openvino"})
@@ -40,7 +40,7 @@ _OWN = "compress."
 _DEVICES = frozenset({"compress.measure.local", "compress.measure.remote.target"})
 _SHOWN = ("train", "augment", "named code", "files", "model code", "threads", "compresskit")
 #: How a sentence names what a result depends on; in the order in which changes are told.
-_WORDS = {
+_PHRASES = {
     "earlier stages": "what comes in",
     "model": "the model",
     "model code": "the code of the model",
@@ -86,13 +86,13 @@ class Dependencies:
 
     @property
     def key(self) -> str | None:
-        """32 hex digits; ``None`` where something has no stable content."""
+        """32 hex digits; ``None`` where something has no stable digests."""
         if self.unknown:
             return None
         return _digest(self.facts)
 
     @property
-    def answers(self) -> str:
+    def teacher_cache_key(self) -> str:
         """Identifies what a teacher is shown, and its code; new each time where that is unknown."""
         if self.unknown:
             return uuid4().hex
@@ -100,7 +100,7 @@ class Dependencies:
 
     def changed(self, before: Mapping[str, Any]) -> str:
         """What is another than in ``before``, as a clause; empty where nothing is."""
-        names = [name for name in _WORDS if self.facts.get(name) != before.get(name)]
+        names = [name for name in _PHRASES if self.facts.get(name) != before.get(name)]
         if before.get("baseline", "") is None:
             names = [
                 name for name in names if name != "baseline"
@@ -109,8 +109,9 @@ class Dependencies:
             return ""
         if names == ["versions"]:
             return _versions(self.facts["versions"], before.get("versions"))
-        words = [_WORDS[name] for name in names if name != "versions"]
-        listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+        changed = [_PHRASES[name] for name in names if name != "versions"]
+        *others, last = changed
+        listed = f"{', '.join(others)} and {last}" if others else last
         return f"{listed} changed"
 
     def is_but_for(self, name: str, other: Mapping[str, Any]) -> bool:
@@ -119,7 +120,7 @@ class Dependencies:
 
 
 @dataclass(frozen=True)
-class Lineage:
+class StageModels:
     """The models that a stage's result depends on, as the run has come to them."""
 
     candidate: Candidate
@@ -127,30 +128,59 @@ class Lineage:
     original: Candidate
 
 
+@dataclass(frozen=True)
+class TargetFacts:
+    """What a measurement on one target depends on, besides the models and the data.
+
+    Args:
+        target: where it is measured.
+        device: which device that is, with its settings, as plain JSON values.
+        mode: how hard to measure.
+        scoring: how outputs are scored, as plain JSON values.
+        reference: settings that name the teacher whose outputs stand for labels, if they do.
+    """
+
+    target: Target
+    device: Sequence[Any]
+    mode: str
+    scoring: Sequence[Any]
+    reference: Any
+
+
 @dataclass
-class _Gathered:
-    """Facts as they are worked out; what has no stable content is noted, and the rest goes on."""
+class _FactGatherer:
+    """Facts as they are worked out; of what has no stable content there is a clause instead."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
-    def take(self, content: Content, *names: str) -> None:
+    def take(self, digests: ContentDigests, *names: str) -> None:
         for name in names:
-            found = content.of(name)
+            found = digests.of(name)
             self.facts[name] = found.digest
             if found.problem:
                 self.unknown.append(found.problem)
 
-    def code(self, name: str, values: Sequence[Any], files: FileMemory) -> None:
+    def code(self, name: str, values: Sequence[Any], files: FileDigestCache) -> None:
         try:
-            self.facts[name] = [code_fingerprint(one, _WORDS[name], files) for one in values]
+            self.facts[name] = [code_fingerprint(one, _PHRASES[name], files) for one in values]
         except Unstable as problem:
             self.unknown.append(str(problem))
 
-    def named(self, settings: Any, content: Content, references: CodeReferences) -> None:
+    def named(self, settings: Any, digests: ContentDigests, references: CodeReferences) -> None:
         """The files and the code that settings name."""
-        self.facts["files"] = named_files(settings, content.files)
-        self.code("named code", list(_named_code(settings, references)), content.files)
+        self.facts["files"] = named_files(settings, digests.files)
+        self.code("named code", list(_named_code(settings, references)), digests.files)
+
+    def measured_on(self, target: TargetFacts, digests: ContentDigests) -> None:
+        """The device, how hard it is measured, and how outputs are scored."""
+        self.facts |= {
+            "scoring": list(target.scoring),
+            "target": list(target.device),
+            "mode": target.mode,
+        }
+        if type(target.target).__module__ not in _DEVICES:
+            self.code("target code", [target.target], digests.files)
 
     def done(self) -> Dependencies:
         return Dependencies(self.facts, tuple(dict.fromkeys(self.unknown)))
@@ -164,24 +194,26 @@ def seed_of(seed: int, index: int) -> int:
 
 def of_stage(
     stage: Stage,
-    models: Lineage,
-    content: Content,
+    models: StageModels,
+    digests: ContentDigests,
     references: CodeReferences,
     *,
     seed: int,
     processes: int,
+    target: TargetFacts | None = None,
 ) -> Dependencies:
     """What a stage's result depends on.
 
     Args:
         stage: the stage.
         models: what comes in, the teacher of the run, and what ratios count from.
-        content: of the task and the model's code.
+        digests: of the task and the model's code.
         references: the user's code that may be followed.
         seed: of the stage.
         processes: how many train together.
+        target: what the stage measures on while it works; ``None`` where it does not.
     """
-    gathered = _Gathered()
+    gathered = _FactGatherer()
     settings = _plain(stage.model_dump(exclude={"label"}))
     gathered.facts |= {
         "earlier stages": models.candidate.fingerprint,
@@ -191,57 +223,50 @@ def of_stage(
         "seed": seed,
         "threads": torch.get_num_threads(),
         "processes": processes,
-        **_packages(content, _ONLY_MEASURES),
+        **_packages(digests, _ONLY_MEASURES if target is None else frozenset()),
     }
-    gathered.take(content, "model code", "train", "validation", "calibration", "loss", "augment")
-    gathered.take(content, "classes", "task")
-    gathered.named(stage.model_dump(), content, references)
-    if not type(stage).__module__.startswith(_OWN):
+    gathered.take(digests, "model code", "train", "validation", "calibration", "loss", "augment")
+    gathered.take(digests, "classes", "task")
+    named = stage.model_dump()
+    gathered.named(named if target is None else [named, target.reference], digests, references)
+    is_own = type(stage).__module__.startswith(_OWN)
+    if not is_own:
         # What a stage of the user's own looks at is not known.
-        gathered.take(content, "test", "metric")
-        gathered.code("stage code", [type(stage)], content.files)
+        gathered.take(digests, "test")
+        gathered.code("stage code", [type(stage)], digests.files)
+    if target is not None:
+        gathered.measured_on(target, digests)
+    if target is not None or not is_own:
+        gathered.take(digests, "metric")
     return gathered.done()
 
 
 def of_measurement(
     candidate: Candidate,
     baseline: Candidate | None,
-    content: Content,
+    digests: ContentDigests,
     references: CodeReferences,
-    *,
-    reference: Any,
-    scoring: Sequence[Any],
-    target: Target,
-    device: Sequence[Any],
-    mode: str,
+    target: TargetFacts,
 ) -> Dependencies:
     """What a row's measurement on one target depends on, less the noise.
 
     Args:
         candidate: of the row.
         baseline: that it is compared with.
-        content: of the task and the model's code.
+        digests: of the task and the model's code.
         references: the user's code that may be followed.
-        reference: settings that name whose answers stand for labels, if they do.
-        scoring: how rows are scored, as plain JSON values.
-        target: where it is measured.
-        device: which device that is, with its settings, as plain JSON values.
-        mode: how hard to measure.
+        target: where, how hard and by which metric it is measured.
     """
-    gathered = _Gathered()
+    gathered = _FactGatherer()
     gathered.facts |= {
         "model": candidate.fingerprint,
         "baseline": None if baseline is None else baseline.fingerprint,
-        "scoring": list(scoring),
-        "target": list(device),
-        "mode": mode,
-        **_packages(content, frozenset()),
+        **_packages(digests, frozenset()),
     }
-    gathered.named(reference, content, references)
-    if type(target).__module__ not in _DEVICES:
-        gathered.code("target code", [target], content.files)
-    gathered.take(content, "model code", "test", "validation", "metric", "task")
-    gathered.take(content, "calibration" if content.has_calibration else "train")
+    gathered.named(target.reference, digests, references)
+    gathered.measured_on(target, digests)
+    gathered.take(digests, "model code", "test", "validation", "metric", "task")
+    gathered.take(digests, "calibration" if digests.has_calibration else "train")
     return gathered.done()
 
 
@@ -261,8 +286,8 @@ def _plain(settings: Any) -> Any:
     return to_jsonable_python(settings)
 
 
-def _packages(content: Content, less: frozenset[str]) -> dict[str, Any]:
-    versions = {name: v for name, v in content.versions.items() if name not in less}
+def _packages(digests: ContentDigests, less: frozenset[str]) -> dict[str, Any]:
+    versions = {name: v for name, v in digests.versions.items() if name not in less}
     return {"versions": versions, "compresskit": package_source()}
 
 

@@ -1,18 +1,18 @@
 """The loop that every recipe goes through.
 
-In words::
+In short::
 
     row 0: the model that came in
     for each stage:
         re-use its result, or run it; where all is so already, the row says so
-        check the contract: input untouched, output plain, promises kept
+        check the contract: input untouched, output plain, invariants kept
         for each target:
             lower -> artifact      loaded, run, compared with the module
             score                  the artifact's accuracy, on the target
             time                   in interleaved rounds with the baseline
         append a row, and rewrite the record
 
-A failure leaves the rows before it on disk, and the next run of the same recipe goes on there.
+A failure leaves the rows before it on disk, and the next run of the same recipe resumes there.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from contextlib import suppress
 from compress.environment import environment
 from compress.errors import CompressError, ProcessError
 from compress.events import Notice, RowDone, RunEnd, RunStart
-from compress.record import Record
-from compress.running.earlier_results import Results
-from compress.running.evaluator import Bench, Entry
-from compress.running.job import Job, Progress, labels_of, located
+from compress.record import Record, Row
+from compress.running.earlier_results import EarlierResults
+from compress.running.evaluator import Evaluator, RowInput
+from compress.running.job import CurrentModels, Job
 from compress.running.lock import held
+from compress.running.planned_rows import INPUT, PlannedRow, located
 from compress.running.preflight import Preflight, preflight
-from compress.running.ranks import follow, tell_end
+from compress.running.ranks import broadcast_end, run_other_rank
 from compress.running.row_measurements import fill_in
 from compress.running.run_state import RunState
-from compress.running.stage_runner import advance, check_rest
+from compress.running.stage_runner import advance, try_remaining
 from compress.training.distributed import Processes, join
 
 __all__ = ["run"]
@@ -47,21 +48,21 @@ def run(job: Job, *, fresh: bool = False) -> Record:
     """
     processes = join()
     if not processes.is_rank_zero:
-        return follow(job, processes)
+        return run_other_rank(job, processes)
     record, problem = None, "it was interrupted"
     try:
-        record = _lead(job, processes, fresh)
+        record = _run_rank_zero(job, processes, fresh)
         return record
     except Exception as error:
         problem = str(error)
         raise
     finally:
         with suppress(ProcessError):
-            tell_end(processes, record, problem)
+            broadcast_end(processes, record, problem)
 
 
-def _lead(job: Job, processes: Processes, fresh: bool) -> Record:
-    with located(0, labels_of(job.stages)[0]):
+def _run_rank_zero(job: Job, processes: Processes, fresh: bool) -> Record:
+    with located(INPUT):
         found = preflight(job)
 
     def tell(text: str) -> None:
@@ -76,21 +77,20 @@ def _carried_out(
 ) -> Record:
     left = job.folder.prepare(job.name, fresh=fresh)
     earlier = left.record
-    bench = Bench(
+    evaluator = Evaluator(
         job.task, found.scoring, job.targets, job.folder, job.mode, job.seed, job.references
     )
-    words = {"recipe": job.name}
     run = RunState(
         job=job,
-        progress=Progress.at_the_start(job, processes),
-        content=job.content(),
-        results=Results(job.folder, job.store, words, fresh=fresh, tell=tell),
-        bench=bench,
-        record=_new_record(job, earlier, found, bench),
+        models=CurrentModels.at_the_start(job, processes),
+        digests=job.digests(),
+        results=EarlierResults(job.folder, job.store, {"recipe": job.name}, fresh=fresh, tell=tell),
+        evaluator=evaluator,
+        record=_new_record(job, earlier, found, evaluator),
         earlier=earlier,
     )
     told = run.record.model_dump(mode="json")
-    job.tell(RunStart(labels_of(job.stages), str(job.folder.root), told))
+    job.tell(RunStart(job.labels, str(job.folder.root), told))
     for note in (*left.notes, job.store.note, *job.store.take_notes()):
         if note:
             tell(note)
@@ -117,42 +117,55 @@ def _carried_out(
 def _take_all(run: RunState, found: Preflight) -> None:
     """All rows, in order."""
     job, record = run.job, run.record
-    for index, label in enumerate(labels_of(job.stages)):
-        with located(index, label):
-            row = advance(run, index, label)
-            row.notes.extend(found.notes if index == 0 else ())
-            entry = Entry(index, label, run.progress.candidate)
+    for planned in job.rows:
+        with located(planned):
+            row = advance(run, planned)
+            row_input = RowInput(planned.index, planned.label, run.models.candidate)
             record.rows.append(row)
-            run.entries.append(entry)
-            if index == 0:
+            run.inputs.append(row_input)
+            if planned == INPUT:
+                row.notes.extend(found.notes)
                 # What is wrong with a later stage is said before anything is measured.
-                _check_rest_if_new(run)
-            if index == record.baseline:
-                run.bench.set_baseline(entry)
-            fill_in(run, row, entry)
-        if index == record.baseline:
-            # What came before the baseline could not be timed against it until now.
-            for past, place in zip(record.rows[:index], run.entries, strict=False):
-                with located(past.index, past.stage):
-                    fill_in(run, past, place)
+                _try_all_if_new(run)
+            if planned == job.baseline:
+                run.evaluator.set_baseline(row_input)
+            fill_in(run, row, row_input)
+        if planned == job.baseline:
+            _fill_in_before_baseline(run)
         job.folder.save(record, run.earlier)
-        if index >= record.baseline:
-            for whole in record.rows[0 if index == record.baseline else index :]:
-                job.tell(RowDone(whole.index, whole.model_dump(mode="json")))
+        for whole in _rows_now_whole(run, planned):
+            job.tell(RowDone(whole.index, whole.model_dump(mode="json")))
 
 
-def _check_rest_if_new(run: RunState) -> None:
-    """Rehearse all stages, unless the first has a result already."""
-    index, label = 1, labels_of(run.job.stages)[1]
-    depends = run.progress.depends(run.job, run.content, index)
-    if not run.results.seem_to_have(index, label, depends):
-        check_rest(run, index)
+def _fill_in_before_baseline(run: RunState) -> None:
+    """What came before the baseline could not be timed against it until now."""
+    baseline = run.job.baseline
+    for planned, row, row_input in zip(run.job.rows, run.record.rows, run.inputs, strict=False):
+        if planned == baseline:
+            return
+        with located(planned):
+            fill_in(run, row, row_input)
 
 
-def _new_record(job: Job, earlier: Record | None, found: Preflight, bench: Bench) -> Record:
+def _rows_now_whole(run: RunState, planned: PlannedRow) -> list[Row]:
+    """The rows that wait for nothing more since this one was measured."""
+    rows, baseline = run.record.rows, run.job.baseline
+    if planned == baseline:
+        return rows
+    return rows[-1:] if planned.index > baseline.index else []
+
+
+def _try_all_if_new(run: RunState) -> None:
+    """Try all stages in a dry run, unless the first has a result already."""
+    first = run.job.planned[0]
+    if not run.results.seem_to_have(first, run.depends(first)):
+        try_remaining(run, first)
+
+
+def _new_record(job: Job, earlier: Record | None, found: Preflight, evaluator: Evaluator) -> Record:
     # What devices told whose results were merged stays as long as their measurements do.
     targets = dict(earlier.environment.get("targets", {})) if earlier else {}
-    targets |= bench.environments
+    targets |= evaluator.environments
     return Record(
         name=job.name,
         recipe=job.recipe,
@@ -160,5 +173,5 @@ def _new_record(job: Job, earlier: Record | None, found: Preflight, bench: Bench
         seed=job.seed,
         status="running",
         task=found.scoring.task_facts(job.task),
-        baseline=1 if job.stages and job.stages[0].kind == "train" else 0,
+        baseline=job.baseline.index,
     )

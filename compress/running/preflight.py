@@ -154,7 +154,7 @@ def _classes(job: Job, supervision: Supervision, splits: dict[str, _Split]) -> I
 
 
 def _try_metric(job: Job, scoring: Scoring) -> list[str]:
-    """Work the metric out for a few samples of the test split, with the model that comes in.
+    """ResumeKeys the metric out for a few samples of the test split, with the model that comes in.
 
     Raises:
         DataError: outputs and labels do not go together.
@@ -167,8 +167,7 @@ def _try_metric(job: Job, scoring: Scoring) -> list[str]:
     if batch.labels is not None:
         labels = batch.labels.numpy()
     elif scoring.reference is not None:
-        with torch.no_grad():
-            labels = scoring.as_labels(scoring.reference.teacher(batch.inputs).float().numpy())
+        labels = scoring.as_labels(scoring.reference.outputs(batch.inputs))
     else:
         labels = scoring.as_labels(outputs)
     if scoring.metric == "r2" and bool((labels == labels[:1]).all()):

@@ -6,7 +6,7 @@
     OUT/repeat.json               what they say together, see :mod:`compress.report.repeat.summary`
 
 What a seed's run has finished is found again by that run, as in any run folder: so a repetition
-that was killed goes on, and one with more seeds begins with those that are there.
+that was killed is resumed, and one with more seeds begins with those that are there.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def check_single(folder: Path) -> None:
     """
     if is_repeat(folder) and not (folder / RECORD_NAME).exists():
         raise RecordError(
-            f"{folder}: this folder holds a repeated run; add --repeat N to go on with it, or give "
+            f"{folder}: this folder holds a repeated run; add --repeat N to continue it, or give "
             "another --out."
         )
 
@@ -127,5 +127,5 @@ def failure(failed: Mapping[int, CompressError], finished: int, folder: Path) ->
     kept = f"; what finished is kept in {folder}" if finished else ""
     return StageError(
         f"seed {seed} failed in {place}{also if others else ''}: {str(error).rstrip('.')}{kept}, "
-        "and the same command goes on from there."
+        "and the same command resumes from there."
     )

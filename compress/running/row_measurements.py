@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import ValidationError
 
-from compress.cache import Entry as StoredEntry
+from compress.cache import CacheEntry
 from compress.events import MeasurementReused, MeasureStart, Redone
 from compress.measure.target import Target
 from compress.record import Measurement, Row
-from compress.running.earlier_results import before_of
-from compress.running.evaluator import Entry
+from compress.running.earlier_results import RowModel, before_of
+from compress.running.evaluator import RowInput
 from compress.running.keys import Dependencies
 from compress.running.run_state import RunState
 
 __all__ = ["fill_in"]
 
 
-def fill_in(run: RunState, row: Row, entry: Entry) -> None:
+def fill_in(run: RunState, row: Row, row_input: RowInput) -> None:
     """Fill in a row's measurements on all targets.
 
     Raises:
         CompressError: lowering or measuring failed.
     """
-    measured = [_measured(run, row, entry, target) for target in run.job.targets]
+    measured = [_measured(run, row, row_input, target) for target in run.job.targets]
     row.measurements = [measurement for measurement, _, _ in measured]
     row.macs = measured[0][1]
     row.measured_with = " ".join(key or "" for _, _, key in measured).strip()
@@ -32,32 +30,31 @@ def fill_in(run: RunState, row: Row, entry: Entry) -> None:
 
 
 def _measured(
-    run: RunState, row: Row, entry: Entry, target: Target
+    run: RunState, row: Row, row_input: RowInput, target: Target
 ) -> tuple[Measurement, int, str | None]:
     """A row on one target: its measurement, its multiply-accumulates, and the key of it."""
-    bench = run.bench
-    depends = bench.depends(entry, target, run.content)
-    model = bench.model(entry, target)
-    where = (row.index, row.stage, target.name, model)
-    kept, why = _kept(run, where, depends)
-    if kept is not None and (told := _told(kept)) is not None:
+    evaluator = run.evaluator
+    depends = evaluator.depends(row_input, target, run.digests)
+    model = RowModel(row.index, row.stage, target.name, evaluator.model(row_input, target))
+    kept, why = _kept(run, model, depends)
+    if kept is not None and (told := _stored(kept)) is not None:
         measurement, macs = told
         # What could not be timed then is tried again now.
-        if measurement.latency is not None or not bench.has_baseline:
+        if measurement.latency is not None or not evaluator.has_baseline:
             run.job.tell(MeasurementReused(row.index, row.stage))
             measurement.target = target.name
-            measurement.artifact.path = run.job.folder.named(model)
+            measurement.artifact.path = run.job.folder.named(model.path)
             return measurement, macs, kept.key
     if why:
         run.job.tell_and_log(Redone(row.index, row.stage, why, "measured"))
     run.job.tell(MeasureStart(row.index, row.stage))
-    measurement, macs = bench.measure(entry, target), bench.macs(entry, target)
-    content = {"measurement": measurement.model_dump(mode="json"), "macs": macs}
-    run.results.keep_measurement(*where, depends, content)
+    measurement, macs = evaluator.measure(row_input, target), evaluator.macs(row_input, target)
+    measured = {"measurement": measurement.model_dump(mode="json"), "macs": macs}
+    run.results.keep_measurement(model, depends, measured)
     return measurement, macs, depends.key
 
 
-def _told(entry: StoredEntry) -> tuple[Measurement, int] | None:
+def _stored(entry: CacheEntry) -> tuple[Measurement, int] | None:
     """What an entry says of a measurement; ``None`` where it was written by something else."""
     try:
         result = entry.facts["result"]
@@ -66,16 +63,14 @@ def _told(entry: StoredEntry) -> tuple[Measurement, int] | None:
         return None
 
 
-def _kept(
-    run: RunState, where: tuple[int, str, str, Path], depends: Dependencies
-) -> tuple[StoredEntry | None, str]:
+def _kept(run: RunState, model: RowModel, depends: Dependencies) -> tuple[CacheEntry | None, str]:
     """What is there of a measurement, or why it is not used."""
-    if not run.bench.has_baseline:
+    if not run.evaluator.has_baseline:
         # Before there is a baseline, what is known of the same candidate will do for now.
-        known = run.results.provisional(*where)
+        known = run.results.provisional(model)
         if known is not None and depends.is_but_for("baseline", before_of(known)):
             return known, ""
-    found = run.results.measurement(*where, depends)
+    found = run.results.measurement(model, depends)
     return found.entry, found.why
 
 

@@ -6,9 +6,8 @@ with what the named teacher says about the test split, or with row 0 where none 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -25,16 +24,18 @@ from compress.distillation.teachers import (
 )
 from compress.errors import CompressError, DataError, StageError, in_words
 from compress.measure.score import fitted_labels, score
-from compress.modules.inputs import forward
+from compress.modules.inputs import Inputs, forward
 from compress.outputs import CLASS_KINDS, OutputKind, Shape
 from compress.record import TaskFacts
-from compress.running.job import Job, context_of, labels_of, located
-from compress.stage import Stage, Teacher
-from compress.task import Metric, MetricName, Task
+from compress.running.job import Job, context_of
+from compress.running.planned_rows import located
+from compress.running.split_arrays import SplitArrays
+from compress.stage import Teacher
+from compress.task import Dataset, Metric, MetricName, Task
 from compress.training.data import is_labeled, read
 from compress.training.supervision import Supervision
 
-__all__ = ["Reference", "Scoring", "scoring_of", "supervision_of_job"]
+__all__ = ["ReferenceTeacher", "Scoring", "scoring_of", "supervision_of_job"]
 
 _PREDICT_BATCH = 256
 _METRICS: Mapping[OutputKind, MetricName] = MappingProxyType(
@@ -46,7 +47,7 @@ _METRICS: Mapping[OutputKind, MetricName] = MappingProxyType(
         "image": "r2",
     }
 )
-#: What a metric is called where the labels are the answers of a reference.
+#: What a metric is called where the labels are the outputs of a reference.
 _WITHOUT_LABELS = {"accuracy": "agreement", "binary-accuracy": "binary-agreement"}
 
 Array = np.ndarray[Any, Any]
@@ -54,34 +55,31 @@ _Block = TeacherSettings | tuple[EnsembleMember, ...]
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceTeacher:
     """The teacher that rows are compared with where there are no labels.
 
     Args:
-        words: which one it is.
+        name: as in sentences, such as ``the teacher net.onnx``.
         settings: that name it.
         teacher: gives its outputs.
-        task: has the test split.
     """
 
-    words: str
+    name: str
     settings: Any
     teacher: Teacher
-    task: Task
 
     @property
     def identity(self) -> str:
         """What tells it from others."""
         return identity_of(self.teacher)
 
-    @cached_property
-    def answers(self) -> Array:
-        """Its outputs for the whole test split, worked out once."""
-        parts = [self._of(batch.inputs) for batch in read(self.task.test, _PREDICT_BATCH)]
-        return np.concatenate(parts)
+    def outputs_for(self, dataset: Dataset) -> Array:
+        """Its outputs for all samples of a data set, in order."""
+        return np.concatenate([self.outputs(b.inputs) for b in read(dataset, _PREDICT_BATCH)])
 
     @torch.no_grad()
-    def _of(self, inputs: Any) -> Array:
+    def outputs(self, inputs: Inputs) -> Array:
+        """Its outputs for one batch, in float32."""
         return self.teacher(inputs).float().cpu().numpy()
 
 
@@ -96,7 +94,7 @@ class Scoring:
         kind: what the outputs are, where that is known.
         outputs: their shape.
         ignore_index: a label that says that there is none.
-        reference: whose answers stand for labels; ``None`` with labels, or for row 0's.
+        reference: whose outputs stand for labels; ``None`` with labels, or for row 0's.
         has_labels: whether the test split has labels.
     """
 
@@ -106,7 +104,7 @@ class Scoring:
     kind: OutputKind | None
     outputs: Shape
     ignore_index: int | None
-    reference: Reference | None
+    reference: ReferenceTeacher | None
     has_labels: bool
 
     @property
@@ -121,11 +119,11 @@ class Scoring:
         return None if self.reference is None else self.reference.settings
 
     @property
-    def words(self) -> str:
+    def sentence(self) -> str:
         """How rows are scored, as a sentence without its stop."""
         against = "on the labels of the test split"
         if not self.has_labels:
-            who = "row 0" if self.reference is None else self.reference.words
+            who = "row 0" if self.reference is None else self.reference.name
             against = f"against {who}, since the test split has no labels"
         kind = "" if self.kind is None else f"outputs are {self.kind}; "
         better = "more" if self.higher_is_better else "less"
@@ -147,14 +145,20 @@ class Scoring:
         """The built-in metric, which devices know too; ``None`` for one of the user's own."""
         return self.metric if isinstance(self.metric, str) else None
 
-    def labels(self, own: Array | None) -> Array | None:
-        """Labels as devices take them: the split's own, the reference's, or none of either."""
+    def labels(self, split: SplitArrays) -> Array | None:
+        """Labels of a split as devices take them: its own, or what the reference says of it.
+
+        ``None`` where there is neither.
+        """
+        own = split.labels
         if own is not None and self.kind is not None:
             shape = (len(own), *self.outputs[1:])
             return fitted_labels(shape, own, self.kind, self.ignore_index)
         if own is not None:
             return own
-        return None if self.reference is None else self.as_labels(self.reference.answers)
+        if self.reference is None:
+            return None
+        return self.as_labels(self.reference.outputs_for(split.dataset))
 
     def as_labels(self, outputs: Array) -> Array:
         """What a reference's outputs say, in the form of labels."""
@@ -168,7 +172,7 @@ class Scoring:
         """The ``task`` block of the record."""
         against = None
         if not self.has_labels:
-            against = "row 0" if self.reference is None else self.reference.words
+            against = "row 0" if self.reference is None else self.reference.name
         return TaskFacts(
             name=task.name,
             metric=self.name,
@@ -196,7 +200,8 @@ def supervision_of_job(job: Job) -> Supervision:
             f"task {job.task.name!r}: the model that comes in cannot take its inputs, {shapes} "
             f"({in_words(error)}); give a model for such inputs, or inputs for such a model."
         ) from error
-    return Supervision.of(job.task, outputs, tuple(_implied(job.stages)), example)
+    implied = tuple(kind for stage in job.stages for kind in stage.implied_outputs())
+    return Supervision.of(job.task, outputs, implied, example)
 
 
 def scoring_of(job: Job, supervision: Supervision) -> Scoring:
@@ -226,14 +231,16 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
     )
 
 
-def _reference(job: Job) -> Reference | None:
+def _reference(job: Job) -> ReferenceTeacher | None:
     """The first teacher that a stage names; ``None`` where all learn from what came before."""
-    for index, block in _named_teachers(job.stages):
-        label = labels_of(job.stages)[index]
-        with located(index, label):
-            context = context_of(job, _nobody, job.candidate, index)
+    for planned in job.planned:
+        block = planned.stage.named_teacher()
+        if not isinstance(block, (TeacherSettings, tuple)):
+            continue
+        with located(planned):
+            context = context_of(job, _nobody, job.candidate, planned)
             settings = TypeAdapter(TeacherBlock).dump_python(block)
-            return Reference(_words(block), settings, build_teacher(block, context), job.task)
+            return ReferenceTeacher(_name_of(block), settings, build_teacher(block, context))
     return None
 
 
@@ -241,33 +248,11 @@ def _nobody(_: Any) -> Any:
     raise StageError("the teacher of the run was asked where another one is named.")
 
 
-def _named_teachers(stages: Sequence[Stage]) -> Iterator[tuple[int, _Block]]:
-    for index, training in _trainings(stages):
-        block = getattr(training, "teacher", None)
-        if isinstance(block, (TeacherSettings, tuple)):
-            yield index, block
-
-
-def _trainings(stages: Sequence[Stage]) -> Iterator[tuple[int, Any]]:
-    """What may have losses and a teacher: each stage, and its training after a cut."""
-    for index, stage in enumerate(stages, start=1):
-        yield index, stage
-        yield index, getattr(stage, "finetune", None)
-
-
-def _words(block: _Block) -> str:
+def _name_of(block: _Block) -> str:
     if isinstance(block, tuple):
         return f"the mean of {len(block)} teachers"
     named = block.onnx or block.callable or block.hf or block.weights
     return f"the teacher {named}"
-
-
-def _implied(stages: Sequence[Stage]) -> Iterator[OutputKind]:
-    for _, training in _trainings(stages):
-        for loss in getattr(training, "losses", None) or ():
-            implies = getattr(loss, "implies", None)
-            if implies is not None:
-                yield implies
 
 
 def _shapes(inputs: Any) -> str:

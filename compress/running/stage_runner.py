@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,45 +24,41 @@ from compress.events import (
 from compress.pruning.sparsity import verify_zeros
 from compress.quantization.fakequant import declared_formats
 from compress.record import LayerWidth, Row
-from compress.running.earlier_results import Found, StageResult
-from compress.running.forecast import rehearsed
-from compress.running.job import Job, Work, load_candidate, trains
-from compress.running.keys import Dependencies
-from compress.running.ranks import tell_candidate, tell_stage
+from compress.running.earlier_results import FoundResult, StageResult
+from compress.running.forecast import dry_run
+from compress.running.job import Job, ResumeKeys, load_candidate, trains
+from compress.running.keys import Dependencies, seed_of
+from compress.running.planned_rows import PlannedRow, PlannedStage
+from compress.running.ranks import broadcast_candidate, broadcast_stage
 from compress.running.run_state import RunState
-from compress.stage import Context, Effect, Stage, carry_out
+from compress.stage import CandidateEvaluator, Context, Effect, NoEvaluator, Stage, apply_stage
 from compress.training.distributed import SINGLE_PROCESS
 
-__all__ = ["advance", "check_effects", "check_rest"]
+__all__ = ["advance", "check_effects", "try_remaining"]
 
 #: What makes a saved candidate unusable; such a stage is simply run again.
 _DAMAGED = (CheckpointError, OSError)
 
 
-def advance(run: RunState, index: int, label: str) -> Row:
+def advance(run: RunState, planned: PlannedRow) -> Row:
     """Run one stage, or find its result; the row has no measurement yet."""
-    job, progress = run.job, run.progress
-    parent = progress.candidate.fingerprint
-    job.tell(StageStart(index, label, len(job.stages)))
-    why = ""
-    if index == 0:
-        job.candidate.validate()
-        folder = job.folder.stage(0, label) / "candidate"
-        job.candidate.save(folder)
-        tell_candidate(progress.processes, 0, folder)
-        result, cached = StageResult(parent, 0.0, job.candidate.notes, ()), False
+    job, models = run.job, run.models
+    parent = models.candidate.fingerprint
+    job.tell(StageStart(planned.index, planned.label, len(job.stages)))
+    if isinstance(planned, PlannedStage):
+        result, cached, why = _take(run, planned)
     else:
-        result, cached, why = _take(run, job.stages[index - 1], index, label)
-    total, nonzero = count_parameters(progress.candidate.module)
+        result, cached, why = _take_input(run, planned), False, ""
+    total, nonzero = count_parameters(models.candidate.module)
     return Row(
-        index=index,
-        stage=label,
-        kind=job.stages[index - 1].kind if index else "input",
+        index=planned.index,
+        stage=planned.label,
+        kind=planned.kind,
         seconds=result.seconds,
         cached=cached,
         reason=why,
         fingerprint=result.fingerprint,
-        parent=parent if index else None,
+        parent=parent if isinstance(planned, PlannedStage) else None,
         parameters=total,
         nonzero_parameters=nonzero,
         macs=0,
@@ -71,20 +68,30 @@ def advance(run: RunState, index: int, label: str) -> Row:
     )
 
 
-def _take(run: RunState, stage: Stage, index: int, label: str) -> tuple[StageResult, bool, str]:
+def _take_input(run: RunState, planned: PlannedRow) -> StageResult:
+    """Save the model that comes in, and give it to the other ranks."""
+    job = run.job
+    job.candidate.validate()
+    folder = job.stage_folder(planned) / "candidate"
+    job.candidate.save(folder)
+    broadcast_candidate(run.models.processes, planned.position, folder)
+    return StageResult(job.candidate.fingerprint, 0.0, job.candidate.notes, ())
+
+
+def _take(run: RunState, planned: PlannedStage) -> tuple[StageResult, bool, str]:
     """Move past one stage; its result, whether it was there already, and why it was not used."""
-    job, progress = run.job, run.progress
-    depends, folder = progress.depends(job, run.content, index), job.folder.stage(index, label)
-    found = run.results.stage(index, label, depends)
-    known = _earlier_result(run, index, label, found)
+    job, models = run.job, run.models
+    depends, folder = run.depends(planned), job.stage_folder(planned)
+    found = run.results.stage(planned, depends)
+    known = _earlier_result(run, planned, found)
     if known is None:
-        check_rest(run, index)
+        try_remaining(run, planned)
         if found.why:
-            job.tell_and_log(Redone(index, label, found.why))
-    result, after = known or _run_stage(run, stage, index, label, depends)
+            job.tell_and_log(Redone(planned.index, planned.label, found.why))
+    result, after = known or _run_stage(run, planned, depends)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    tell_candidate(progress.processes, index, folder / "candidate")
-    progress.advance(stage, after)
+    broadcast_candidate(models.processes, planned.position, folder / "candidate")
+    models.advance(planned.stage, after)
     return result, known is not None, "" if known else found.why
 
 
@@ -119,17 +126,18 @@ class _Reports:
 
 
 def _run_stage(
-    run: RunState, stage: Stage, index: int, label: str, depends: Dependencies
+    run: RunState, planned: PlannedStage, depends: Dependencies
 ) -> tuple[StageResult, Candidate]:
-    job, progress = run.job, run.progress
-    before, folder = progress.candidate, job.folder.stage(index, label)
-    reports = _Reports(job, label)
+    job, models, stage = run.job, run.models, planned.stage
+    before, folder = models.candidate, job.stage_folder(planned)
+    reports, keys = _Reports(job, planned.label), ResumeKeys.of(depends)
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
-    work = Work.of(depends)
     if trains(stage):
-        tell_stage(progress.processes, index, work)
-    after = _checked(stage, before, progress.context(job, index, work, reports.take))
+        broadcast_stage(models.processes, planned, keys)
+    with _evaluator_of(run, planned, reports) as evaluator:
+        context = models.context(job, planned, keys, reports.take, evaluator)
+        after = _checked(stage, before, context)
     after = replace(after, lineage=(*before.lineage, before.fingerprint))
     (folder / "stage.json").unlink(missing_ok=True)
     after.save(folder / "candidate")
@@ -140,14 +148,26 @@ def _run_stage(
         history=tuple(reports.history),
         widths=tuple(reports.widths),
     )
-    run.results.keep_stage(index, label, depends, result)
+    run.results.keep_stage(planned, depends, result)
     return result, after
+
+
+def _evaluator_of(
+    run: RunState, planned: PlannedStage, reports: _Reports
+) -> AbstractContextManager[CandidateEvaluator]:
+    stage = planned.stage
+    if not stage.measures:
+        # Its result would be re-used on other targets.
+        why = f"the class of {stage.kind!r} does not declare `measures = True`"
+        return nullcontext(NoEvaluator(why))
+    workdir, seed = run.job.stage_folder(planned), seed_of(run.job.seed, planned.index)
+    return run.evaluator.for_stage(run.models.candidate, workdir, seed, reports.take)
 
 
 def _checked(stage: Stage, before: Candidate, context: Context) -> Candidate:
     """Run a stage and hold it to the contract."""
     fingerprint = before.fingerprint
-    after = carry_out(stage, before, context)
+    after = apply_stage(stage, before, context)
     if before.fingerprint != fingerprint:
         raise ContractViolation(f"the stage {stage.kind!r} changed its input; it must fork it.")
     after.validate()
@@ -182,25 +202,25 @@ def check_effects(stage: Stage, before: Candidate, after: Candidate) -> None:
 
 
 def _earlier_result(
-    run: RunState, index: int, label: str, found: Found
+    run: RunState, planned: PlannedStage, found: FoundResult
 ) -> tuple[StageResult, Candidate] | None:
     if found.entry is None:
         return None
-    folder = run.job.folder.stage(index, label) / "candidate"
+    folder = run.job.stage_folder(planned) / "candidate"
     try:
         result = StageResult.of(found.entry.facts["result"])
-        after = load_candidate(run.job, folder, run.progress.candidate)
+        after = load_candidate(run.job, folder, run.models.candidate)
     except (*_DAMAGED, LookupError, TypeError, ValueError):
         return None
     return (result, after) if after.fingerprint == result.fingerprint else None
 
 
-def check_rest(run: RunState, index: int) -> None:
-    """Rehearse the stages from ``index`` on before the first of them is worked for, once a run.
+def try_remaining(run: RunState, first: PlannedStage) -> None:
+    """Try a stage and all after it in a dry run, before the first of them is run; once a run.
 
     Raises:
         CompressError: what a stage would fail with.
     """
-    if not run.is_rehearsed:
-        run.is_rehearsed = True
-        rehearsed(run.job, replace(run.progress, processes=SINGLE_PROCESS), index)
+    if not run.is_dry_run_done:
+        run.is_dry_run_done = True
+        dry_run(run.job, replace(run.models, processes=SINGLE_PROCESS), first)

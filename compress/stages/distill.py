@@ -12,12 +12,13 @@ from compress.candidate import Candidate
 from compress.distillation.losses import LossSettings, default_losses
 from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.models.settings import BlocksSettings, StudentSettings, build_model
-from compress.modules.parametrizations import plain
+from compress.modules.parametrizations import fold_parametrizations
+from compress.outputs import OutputKind
 from compress.pruning.depth import keep_blocks
 from compress.quantization.fakequant import layers_with_formats
 from compress.stage import Context, Effect, Stage
 from compress.stages.dry_run import dry_run_losses
-from compress.stages.fit import fit, supervision_of
+from compress.stages.fit import fit, implied_outputs, supervision_of
 from compress.stages.training_settings import Training
 from compress.training.supervision import has_a_label
 
@@ -76,6 +77,14 @@ class DistillStage(Training, Stage):
         """Passes over the training data."""
         return self.epochs
 
+    def named_teacher(self) -> TeacherBlock | None:
+        """The teacher that it learns from, where that is not the run's."""
+        return self.teacher
+
+    def implied_outputs(self) -> Sequence[OutputKind]:
+        """What its losses imply that the outputs are."""
+        return implied_outputs(self.losses or ())
+
     def _with_losses(
         self, student: Candidate, context: Context
     ) -> tuple[Candidate, Sequence[LossSettings]]:
@@ -104,7 +113,7 @@ class DistillStage(Training, Stage):
             settings = self.student.for_task(context.task)
             module = build_model(settings, context.build, context.seed)
             architecture = settings.architecture
-            folded = plain(module)
+            folded = fold_parametrizations(module)
         numerics, dropped = candidate.numerics.carried_to(layers_with_formats(module))
         notes = [
             *folded,

@@ -21,6 +21,7 @@ from compress.distillation.objective import WeightedSum, weighted_losses
 from compress.distillation.teacher_cache import cached_teacher
 from compress.events import EpochEnd, Resumed, StageWarning, StepEnd
 from compress.modules.inputs import forward, to_device
+from compress.outputs import OutputKind
 from compress.pruning.sparsity import keep_zeros
 from compress.quantization.fakequant import simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
@@ -39,7 +40,7 @@ from compress.training.loop import (
 )
 from compress.training.supervision import Supervision
 
-__all__ = ["distillation_context", "fit", "supervision_of", "validation_loss"]
+__all__ = ["distillation_context", "fit", "implied_outputs", "supervision_of", "validation_loss"]
 
 _VALIDATION_BATCH = 256
 
@@ -140,8 +141,12 @@ def distillation_context(
     teacher: Teacher | None,
 ) -> DistillationContext:
     """What the losses of a training are made for, with the candidate as the student."""
-    implied = dict.fromkeys(x.implied_kind for x in losses if x.implied_kind is not None)
-    return DistillationContext(candidate.module, teacher, context, tuple(implied))
+    return DistillationContext(candidate.module, teacher, context, implied_outputs(losses))
+
+
+def implied_outputs(losses: Sequence[LossSettings]) -> tuple[OutputKind, ...]:
+    """What losses imply that the outputs of a model are, each kind once."""
+    return tuple(dict.fromkeys(x.implied_kind for x in losses if x.implied_kind is not None))
 
 
 def _checkpointing(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import ClassVar, Literal
 
@@ -19,6 +19,7 @@ from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.errors import AlreadySo
 from compress.events import Widths
 from compress.modules.inputs import forward
+from compress.outputs import OutputKind
 from compress.pruning.channels import ChannelPruning, Unit, prune_channels
 from compress.pruning.importance import Importance
 from compress.pruning.invariants import Invariant, KeepZeros
@@ -26,7 +27,7 @@ from compress.pruning.sparsity import magnitude_masks, pattern_masks, zero_tenso
 from compress.quantization.fakequant import effective, quantizable_layers, simulate
 from compress.stage import Context, Effect, Stage, Teacher, formats_of, ranges_of
 from compress.stages.dry_run import dry_run_losses
-from compress.stages.fit import fit, supervision_of
+from compress.stages.fit import fit, implied_outputs, supervision_of
 from compress.stages.training_settings import Training
 from compress.training.data import read
 from compress.training.loop import isolated
@@ -135,6 +136,14 @@ class PruneStage(Stage):
     def epochs_of_training(self) -> int:
         """Passes over the training data."""
         return self.finetune.epochs if self.finetune else 0
+
+    def named_teacher(self) -> TeacherBlock | None:
+        """The teacher of the training after the cut, where that is not the run's."""
+        return self.finetune.teacher if self.finetune else None
+
+    def implied_outputs(self) -> Sequence[OutputKind]:
+        """What the losses of the training after the cut imply that the outputs are."""
+        return implied_outputs(self.finetune.losses) if self.finetune else ()
 
     def _removed(self, candidate: Candidate, context: Context) -> Candidate:
         pruned = candidate.fork()

@@ -18,6 +18,7 @@ class TrainStage(Training, Stage):
     """Train the model on the task's labels, as it computes: after a quantize stage this is QAT."""
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.WEIGHTS})
+    makes_teacher: ClassVar[bool] = True
 
     kind: Literal["train"] = "train"
 

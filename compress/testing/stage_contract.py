@@ -1,4 +1,4 @@
-"""The stage contract as a suite: one check for each clause of ``compress.stage``.
+"""The stage contract as a suite: checks for the clauses of ``compress.stage``.
 
 For a stage of your own::
 
@@ -18,26 +18,27 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from compress.candidate import Candidate
+from compress.candidate import Candidate, count_parameters
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import ContractViolation, NoEffect
 from compress.pruning.sparsity import verify_zeros
 from compress.quantization.fakequant import quantizable_layers
 from compress.recipe import Recipe
 from compress.running.stage_runner import check_effects
+from compress.stage import Evaluation
 from compress.stages import STAGES, Context, PruneStage, QuantizeStage, Stage, TrainStage
 from compress.testing.nets import NETS
 from compress.training.rng import foreign_state
 from compress.zoo import build
 
-__all__ = ["CHECKS", "NEIGHBORS", "bench_candidate", "bench_context"]
+__all__ = ["CHECKS", "NEIGHBORS", "ParameterCounter", "bench_candidate", "bench_context"]
 
 Check = Callable[[Stage, Path], None]
 
@@ -61,6 +62,24 @@ def bench_candidate() -> Candidate:
     return Candidate.of(case.build(), case.example())
 
 
+@dataclass
+class ParameterCounter:
+    """Stands in for a target: a candidate's bytes and time are by its parameters that are not 0.
+
+    Its scores are all 0.5; ``asked`` is how often it was asked.
+    """
+
+    incoming: Candidate
+    asked: int = 0
+
+    def measure(self, candidate: Candidate) -> Evaluation:
+        """What a candidate would do, without lowering it."""
+        self.asked += 1
+        own, before = (count_parameters(one.module)[1] for one in (candidate, self.incoming))
+        speedup = before / own
+        return Evaluation(4 * own, 0.5, (0.4, 0.6), True, 1e-9 * own, speedup, (speedup, speedup))
+
+
 def bench_context(origin: Candidate, workdir: Path) -> Context:
     """A context with a small synthetic task, whose teacher is ``origin``."""
     workdir.mkdir(parents=True, exist_ok=True)
@@ -71,6 +90,7 @@ def bench_context(origin: Candidate, workdir: Path) -> Context:
         seed=_SEED,
         workdir=workdir,
         build=lambda architecture: build(architecture.arch, architecture.options),
+        evaluator=ParameterCounter(origin),
     )
 
 
@@ -132,17 +152,17 @@ def is_honest_about_its_effects(stage: Stage, folder: Path) -> None:
         raise ContractViolation("clause 5: the stage changed nothing and did not raise NoEffect.")
 
 
-def keeps_names_and_promises(stage: Stage, folder: Path) -> None:
-    """Layers keep their names, and zeros that an earlier stage promised stay zero."""
+def keeps_names_and_invariants(stage: Stage, folder: Path) -> None:
+    """Layers keep their names, and invariants of earlier stages hold."""
     zeroed = _run(NEIGHBORS["zero"], bench_candidate(), folder / "zero")
     after = _run(stage, zeroed, folder / "stage")
     if after.architecture != zeroed.architecture:
         return  # a new student has layers and weights of its own
     if list(quantizable_layers(after.module)) != list(quantizable_layers(zeroed.module)):
         raise ContractViolation("clause 7: the stage renamed or removed layers.")
-    missing = [promise for promise in zeroed.invariants if promise not in after.invariants]
+    missing = [one for one in zeroed.invariants if one not in after.invariants]
     if missing:
-        raise ContractViolation("clause 7: the stage dropped a promise of an earlier stage.")
+        raise ContractViolation("clause 7: the stage dropped an invariant of an earlier stage.")
     verify_zeros(zeroed.module, after.module, zeroed.invariants)
 
 
@@ -181,6 +201,18 @@ def keeps_to_its_folder(stage: Stage, folder: Path) -> None:
         raise ContractViolation("clause 10: the stage wrote to the current folder.")
 
 
+def declares_that_it_measures(stage: Stage, folder: Path) -> None:
+    """A stage that does not declare ``measures`` has no candidate measured."""
+    start = bench_candidate()
+    evaluator = ParameterCounter(start)
+    stage.run(start, replace(bench_context(start, folder), evaluator=evaluator))
+    if evaluator.asked and not stage.measures:
+        raise ContractViolation(
+            "clause 11: the stage had a candidate measured and does not declare measures = True; "
+            "its result would be re-used on other targets."
+        )
+
+
 #: Every check, by name.
 CHECKS: Mapping[str, Check] = MappingProxyType(
     {
@@ -191,10 +223,11 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             leaves_the_process_alone,
             gives_a_valid_candidate,
             is_honest_about_its_effects,
-            keeps_names_and_promises,
+            keeps_names_and_invariants,
             works_in_every_position,
             round_trips_through_yaml,
             keeps_to_its_folder,
+            declares_that_it_measures,
         )
     }
 )

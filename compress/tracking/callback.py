@@ -43,24 +43,24 @@ _TARGET: Mapping[str, tuple[str | int, ...]] = {
 }
 
 
-def _complain(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     print(f"compresskit: {sentence}", file=sys.stderr)
 
 
 class Tracking:
     """A callback that tells trackers of a run: ``recipe.run(..., observer=Tracking.of([...]))``.
 
-    A tracker that fails is let go with one sentence to ``tell``, and the run goes on.
+    A tracker that fails is dropped with one sentence to ``tell``; the run continues.
     """
 
     def __init__(
-        self, trackers: Iterable[Tracker], tell: Callable[[str], None] = _complain
+        self, trackers: Iterable[Tracker], tell: Callable[[str], None] = _print_error
     ) -> None:
         self._trackers = list(trackers)
         self._tell = tell
 
     @classmethod
-    def of(cls, names: Sequence[str], tell: Callable[[str], None] = _complain) -> Tracking:
+    def of(cls, names: Sequence[str], tell: Callable[[str], None] = _print_error) -> Tracking:
         """With the trackers of these names, such as ``mlflow`` or ``tensorboard:DIR``.
 
         Raises:
@@ -77,7 +77,7 @@ class Tracking:
             except Exception as error:
                 self._trackers.remove(tracker)
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                self._tell(f"tracking with {tracker.name} ends here ({reason}); the run goes on.")
+                self._tell(f"tracking with {tracker.name} ends here ({reason}); the run continues.")
 
 
 def _pass_on(tracker: Tracker, event: Mapping[str, Any]) -> None:

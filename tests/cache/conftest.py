@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from compress.cache import Entry, Store
-from compress.cache.place import backend_at
+from compress.cache import CacheEntry, Store
+from compress.cache.location import backend_at
 
 WEIGHTS = "candidate/weights.safetensors"
 CANDIDATE = "candidate/candidate.json"
@@ -24,7 +24,7 @@ class Results:
         (folder / CANDIDATE).write_bytes(shared)
         facts = {"recipe": "mine", "stage": f"{number} train", "losses": [0.5, 1e-9]}
         path_of = folder.joinpath
-        return Entry.of(f"{number:032x}", kind, facts, [WEIGHTS, CANDIDATE], path_of), path_of
+        return CacheEntry.of(f"{number:032x}", kind, facts, [WEIGHTS, CANDIDATE], path_of), path_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from compress.cache import DamagedEntry, Entry, FileFacts
+from compress.cache import CacheEntry, DamagedEntry, FileFacts
 from compress.errors import StorageError
 
 KEY = "0123456789abcdef" * 2
@@ -17,7 +17,7 @@ WEIGHTS = "candidate/weights.safetensors"
 
 def entry(**changes):
     parts = {"key": KEY, "kind": "stage", "facts": {"a": [1, None, "ü"]}}
-    return Entry(**{**parts, "files": {"model.onnx": FileFacts(SHA, 3)}, **changes})
+    return CacheEntry(**{**parts, "files": {"model.onnx": FileFacts(SHA, 3)}, **changes})
 
 
 def forged(stored):
@@ -33,9 +33,9 @@ def stored(**changes):
 
 
 def test_what_was_written_is_read():
-    assert Entry.loads(entry().dumps()) == entry()
-    assert Entry.loads(entry().dumps().encode()) == entry()
-    assert Entry.loads(forged(stored())) == entry(facts={})
+    assert CacheEntry.loads(entry().dumps()) == entry()
+    assert CacheEntry.loads(entry().dumps().encode()) == entry()
+    assert CacheEntry.loads(forged(stored())) == entry(facts={})
 
 
 def test_the_text_is_json_that_begins_with_its_checksum():
@@ -48,7 +48,7 @@ def test_the_text_is_json_that_begins_with_its_checksum():
 
 def test_numbers_that_are_none_are_kept_as_they_were():
     facts = {"loss": float("inf"), "lowest": -float("inf")}
-    assert Entry.loads(entry(facts=facts).dumps()).facts == facts
+    assert CacheEntry.loads(entry(facts=facts).dumps()).facts == facts
 
 
 def test_every_flipped_bit_is_noticed():
@@ -57,16 +57,16 @@ def test_every_flipped_bit_is_noticed():
         flipped = bytearray(text)
         flipped[place // 8] ^= 1 << place % 8
         with pytest.raises(DamagedEntry):
-            Entry.loads(bytes(flipped))
+            CacheEntry.loads(bytes(flipped))
 
 
 def test_every_cut_is_noticed():
     text = entry().dumps()
     for length in range(len(text)):
         with pytest.raises(DamagedEntry, match=r"has not the form|its checksum is another"):
-            Entry.loads(text[:length])
+            CacheEntry.loads(text[:length])
     with pytest.raises(DamagedEntry, match="has not the form"):
-        Entry.loads(text + " ")
+        CacheEntry.loads(text + " ")
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_every_cut_is_noticed():
 )
 def test_other_texts_are_refused(text, problem):
     with pytest.raises(DamagedEntry, match=problem):
-        Entry.loads(text)
+        CacheEntry.loads(text)
 
 
 def test_a_text_of_any_size_is_refused_at_once():
     with pytest.raises(DamagedEntry, match="it is too large"):
-        Entry.loads(bytes(65 << 20))
+        CacheEntry.loads(bytes(65 << 20))
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_a_text_of_any_size_is_refused_at_once():
 )
 def test_names_that_lead_elsewhere_are_refused(name, problem):
     with pytest.raises(DamagedEntry, match=problem):
-        Entry.loads(forged(stored(files={name: {"sha256": SHA, "bytes": 3}})))
+        CacheEntry.loads(forged(stored(files={name: {"sha256": SHA, "bytes": 3}})))
     with pytest.raises(DamagedEntry, match=problem):
         entry(files={name: FileFacts(SHA, 3)})
 
 
 @pytest.mark.parametrize("name", ["model.onnx", WEIGHTS, "ünï cöde/日本 語", "..a/b..", "a" * 500])
 def test_plain_names_are_taken(name):
-    assert Entry.loads(entry(files={name: FileFacts(SHA, 3)}).dumps()).files.keys() == {name}
+    assert CacheEntry.loads(entry(files={name: FileFacts(SHA, 3)}).dumps()).files.keys() == {name}
 
 
 def test_a_name_is_not_a_file_and_a_folder():
@@ -165,7 +165,7 @@ def test_a_name_is_not_a_file_and_a_folder():
 def test_facts_of_files_are_checked(facts, problem):
     files = {"model.onnx": {"sha256": facts[0], "bytes": facts[1]}}
     with pytest.raises(DamagedEntry, match=f"of its file 'model.onnx', {problem}"):
-        Entry.loads(forged(stored(files=files)))
+        CacheEntry.loads(forged(stored(files=files)))
 
 
 def test_an_entry_of_files_says_what_they_are(results):
@@ -173,24 +173,24 @@ def test_an_entry_of_files_says_what_they_are(results):
     content = path_of(WEIGHTS).read_bytes()
     assert made.files[WEIGHTS] == FileFacts(hashlib.sha256(content).hexdigest(), len(content))
     assert made.damage(path_of) is None
-    assert Entry.loads(made.dumps()) == made
+    assert CacheEntry.loads(made.dumps()) == made
     assert made.size_bytes == 1600
 
 
 def test_facts_are_as_they_will_be_read(tmp_path):
-    made = Entry.of(KEY, "stage", {"shape": (1, 2), 3: "three"}, [], tmp_path.joinpath)
+    made = CacheEntry.of(KEY, "stage", {"shape": (1, 2), 3: "three"}, [], tmp_path.joinpath)
     assert made.facts == {"shape": [1, 2], "3": "three"}
 
 
 def test_a_file_that_is_not_there_makes_no_entry(tmp_path):
     with pytest.raises(StorageError, match=r"model\.onnx: this file was just written and cannot"):
-        Entry.of(KEY, "stage", {}, ["model.onnx"], tmp_path.joinpath)
+        CacheEntry.of(KEY, "stage", {}, ["model.onnx"], tmp_path.joinpath)
 
 
 def test_equal_files_count_once(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"12345")
-    assert Entry.of(KEY, "stage", {}, ["a", "b"], tmp_path.joinpath).size_bytes == 5
+    assert CacheEntry.of(KEY, "stage", {}, ["a", "b"], tmp_path.joinpath).size_bytes == 5
 
 
 def flip(path):

@@ -13,14 +13,15 @@ from compress.cache import Store
 PREFACE = """
 import os, random, signal, sys, time
 from pathlib import Path
-from compress.cache import Entry, Store
+from compress.cache import CacheEntry, Store
 
 def make(root, number):
     folder = Path(root, f"run-{number}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "own").write_bytes(number.to_bytes(8, "big") * 5000)
     (folder / "shared").write_bytes(b"shared" * 5000)
-    entry = Entry.of(f"{number:032x}", "stage", {"n": number}, ["own", "shared"], folder.joinpath)
+    names = ["own", "shared"]
+    entry = CacheEntry.of(f"{number:032x}", "stage", {"n": number}, names, folder.joinpath)
     return entry, folder.joinpath
 """
 

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from compress.cache import Entry, FileFacts, Store
+from compress.cache import CacheEntry, FileFacts, Store
 from compress.cache.backend import MARKER
 from compress.errors import StorageError
 
@@ -52,7 +52,7 @@ def test_a_result_is_of_one_kind(results, store):
 
 
 def test_a_result_without_files_is_kept(store, tmp_path):
-    entry = Entry.of("0" * 32, "measurement", {"p50_s": 1e-3}, [], tmp_path.joinpath)
+    entry = CacheEntry.of("0" * 32, "measurement", {"p50_s": 1e-3}, [], tmp_path.joinpath)
     store.put(entry, tmp_path.joinpath)
     assert store.fetch(store.find("0" * 32, "measurement"), tmp_path.joinpath)
 
@@ -176,7 +176,7 @@ ENTRY_DAMAGE = {
     "link": (to_link, "it is no regular file"),
     "zeros": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "no regular file"),
     "moved": (
-        lambda path: path.write_text(Entry("f" * 32, "stage", {}, {}).dumps()),
+        lambda path: path.write_text(CacheEntry("f" * 32, "stage", {}, {}).dumps()),
         "it is of another key",
     ),
 }
@@ -271,7 +271,7 @@ def test_an_object_cannot_be_longer_than_the_entry_says(store, place, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
     grow(path)
-    entry = Entry("0" * 32, "stage", {}, {"a": FileFacts(sha256, 1)})
+    entry = CacheEntry("0" * 32, "stage", {}, {"a": FileFacts(sha256, 1)})
     assert not store.fetch(entry, tmp_path.joinpath)
 
 
@@ -396,6 +396,6 @@ def test_files_that_change_while_they_are_kept_are_not(results, store, place, hu
 
 def test_facts_without_end_are_not_kept(store, tmp_path, monkeypatch):
     monkeypatch.setattr("compress.cache.store.MOST_ENTRY_BYTES", 1000)
-    entry = Entry.of("0" * 32, "stage", {"a": "b" * 1000}, [], tmp_path.joinpath)
+    entry = CacheEntry.of("0" * 32, "stage", {"a": "b" * 1000}, [], tmp_path.joinpath)
     store.put(entry, tmp_path.joinpath)
     assert store.take_notes() == ["the facts of a stage are too many to be kept in the cache."]

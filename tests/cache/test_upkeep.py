@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from compress.cache import Kept, Store
+from compress.cache import Store, StoredResult
 from compress.cache.backend import MARKER, claim
 from compress.cache.upkeep import evict
 from compress.errors import StorageError
@@ -47,7 +47,7 @@ def full(results, store, place, age):
 
 def test_entries_are_listed_by_their_last_use(full):
     kept = list(full.entries())
-    assert all(isinstance(one, Kept) for one in kept)
+    assert all(isinstance(one, StoredResult) for one in kept)
     assert keys_of(full) == [4, 3, 2, 1]
     assert kept[0].used_s == pytest.approx(time.time() - 16_000, abs=60)
     full.find(f"{2:032x}", "stage")

@@ -8,7 +8,7 @@ import pytest
 
 from compress import Recipe, ReplayTarget
 from compress.cli import main
-from compress.cli.progress import Progress
+from compress.cli.progress import TerminalProgress
 from compress.errors import DataError, StorageError, TrainingDiverged
 from compress.recipe import LocalSettings
 from compress.record import Record
@@ -139,7 +139,7 @@ def test_seeds_begin_with_the_recipes_own_and_all_get_the_settings(repeated, mon
 
 
 def test_one_that_is_interrupted_in_an_epoch_goes_on_there(repeated, monkeypatch):
-    shown = Progress.__call__
+    shown = TerminalProgress.__call__
 
     def interrupt(self, event):
         if event["event"] == "epoch":
@@ -147,10 +147,10 @@ def test_one_that_is_interrupted_in_an_epoch_goes_on_there(repeated, monkeypatch
         shown(self, event)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "__call__", interrupt)
+        patch.setattr(TerminalProgress, "__call__", interrupt)
         code, _, said = repeated("--repeat", 3, "--out", "out")
     assert code == 1
-    assert "interrupted; what was finished is kept, and the same command goes on" in said
+    assert "interrupted; what was finished is kept, and the same command resumes" in said
     assert Repeat.load(Path("out")).seeds == [0, 1]
     code, _, progress = repeated("--repeat", 3, "--out", "out")
     assert code == 0
@@ -185,7 +185,7 @@ def test_a_seed_that_fails_leaves_the_others(repeated, failing):
     assert code == 1
     assert last_line(said) == (
         "seed 1 failed in stages[0] (train): the training loss became nan in epoch 1, step 2; what "
-        "finished is kept in out, and the same command goes on from there."
+        "finished is kept in out, and the same command resumes from there."
     )
     assert "Seed 1 failed and is in no number here" in table
     kept = Repeat.load(Path("out"))
@@ -208,7 +208,7 @@ def test_where_every_seed_fails_all_are_named(repeated, failing):
     assert code == 1
     assert last_line(said) == (
         "seed 0 failed in stages[0] (train) (so did seeds 1, 2): the training loss became nan in "
-        "epoch 1, step 2, and the same command goes on from there."
+        "epoch 1, step 2, and the same command resumes from there."
     )
 
 
@@ -249,7 +249,7 @@ def test_no_kind_of_run_overwrites_the_other(more, repeated):
     code, _, said = repeated("--out", "out", *more)
     assert code == 2
     assert last_line(said) == (
-        "out: this folder holds a repeated run; add --repeat N to go on with it, or give another "
+        "out: this folder holds a repeated run; add --repeat N to continue it, or give another "
         "--out."
     )
     assert not Path("out/record.json").exists()

@@ -14,8 +14,8 @@ import pytest
 
 from compress.cli import main
 from compress.cli.progress import TerminalProgress
-from compress.cli.signals import Interrupted, heeded
-from compress.cli.streams import readable
+from compress.cli.signals import Interrupted, signals_raised
+from compress.cli.streams import printable_streams
 from compress.environment import process_index
 from compress.errors import StorageError
 from compress.measure.raw_samples import RawLog
@@ -92,8 +92,8 @@ def test_in_another_thread_nothing_is_changed(command):
     before = signal.getsignal(signal.SIGTERM)
 
     def work():
-        with heeded() as ends:
-            found.append((ends.name, signal.getsignal(signal.SIGTERM)))
+        with signals_raised() as signals:
+            found.append((signals.name, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -188,7 +188,7 @@ TABLE = "12 × 3 ± 1 … − 5 µs → ≥ 2, 日本 \udcff"
 def test_every_terminal_shows_something(encoding, shown, monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
     monkeypatch.setattr(sys, "stdout", stream)
-    with readable():
+    with printable_streams():
         print(TABLE, end="", flush=True)
     assert stream.buffer.getvalue().decode(encoding) == shown
     assert stream.errors == "strict"

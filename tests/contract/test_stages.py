@@ -1,7 +1,10 @@
 """Every stage that recipes know keeps every clause of the contract."""
 
+from typing import ClassVar, Literal
+
 import pytest
 
+from compress.errors import ContractViolation
 from compress.stages import STAGES, DistillStage, PruneStage, QuantizeStage, Stage, TrainStage
 from compress.testing.stage_contract import CHECKS
 
@@ -55,3 +58,30 @@ def test_every_kind_of_stage_has_settings():
 @pytest.mark.parametrize("stage", list(_cases()))
 def test_stage_keeps_the_contract(stage, check, tmp_path):
     check(stage, tmp_path)
+
+
+class Fastest(Stage):
+    """Tries two prunings and keeps the faster."""
+
+    effects: ClassVar = PruneStage.effects
+    measures: ClassVar = True
+    kind: Literal["fastest"] = "fastest"
+
+    def run(self, candidate, context):
+        """The faster of two pruned candidates."""
+        made = [PruneStage(ratio=ratio, round_to=4).run(candidate, context) for ratio in (0.2, 0.5)]
+        return max(made, key=lambda one: context.evaluator.measure(one).speedup)
+
+
+class Secretive(Fastest):
+    measures: ClassVar = False
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_a_stage_that_measures_can_keep_the_contract(check, tmp_path):
+    check(Fastest(), tmp_path)
+
+
+def test_a_stage_that_measures_must_say_so(tmp_path):
+    with pytest.raises(ContractViolation, match=r"clause 11: .* does not declare measures = True"):
+        CHECKS["declares_that_it_measures"](Secretive(), tmp_path)

@@ -25,7 +25,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.fingerprints import FileMemory, Unstable, code_fingerprint, data_fingerprint, walk
+from compress.fingerprints import (
+    FileDigestCache,
+    Unstable,
+    code_fingerprint,
+    content_walk,
+    data_fingerprint,
+)
 
 WRAPS = "import functools\ndef d(g):\n @functools.wraps(g)\n def w(*a): return g(*a)\n return w\n"
 NEGATES = WRAPS.replace("return g(", "return -g(")
@@ -497,7 +503,7 @@ def test_a_path_counts_by_the_file_there(tmp_path):
     digests = [code_fingerprint(path)]
     for content in ("a", "b"):
         path.write_text(content)
-        digests.append(code_fingerprint(path, files=FileMemory()))
+        digests.append(code_fingerprint(path, files=FileDigestCache()))
     assert len(set(digests)) == 3
     assert code_fingerprint(tmp_path) == code_fingerprint(tmp_path)
 
@@ -564,7 +570,7 @@ def test_more_that_cannot_be_known(made, monkeypatch):
         deep = [deep]
     with pytest.raises(Unstable, match="the loss is nested too deeply to be compared"):
         code_fingerprint(deep, "the loss")
-    monkeypatch.setattr(walk, "_MOST_VALUES", 1_000)
+    monkeypatch.setattr(content_walk, "_MOST_VALUES", 1_000)
     many = [0]
     for _ in range(30):
         many = [many, many]

@@ -16,7 +16,7 @@ from torch.utils.data import (
 )
 
 from compress.errors import DataError, RecipeError
-from compress.fingerprints import DataMemory, Unstable, arrays, data_fingerprint
+from compress.fingerprints import DataDigestCache, Unstable, arrays, data_fingerprint
 from compress.fingerprints.in_memory import attributes_read
 from compress.tasks import make_task
 from compress.tasks.arrays import ArrayDataset, first, inputs_of
@@ -210,7 +210,7 @@ def test_an_edit_elsewhere_is_none_of_a_subset(kind, deep):
         train, test = Subset(whole, range(15)), Subset(whole, range(15, 20))
         return (x, Subset(train, [3, 1]), test) if deep else (x, train, test)
 
-    memory = DataMemory()
+    memory = DataDigestCache()
     x, train, test = parts()
     before = [digest(part, memory) for part in (train, test)]
     assert before == [digest(part, memory) for part in parts()[1:]]
@@ -250,7 +250,7 @@ def test_a_sample_with_strings_and_objects_counts():
 def test_a_memory_mapped_array_counts_by_its_content(tmp_path):
     path = tmp_path / "x.bin"
     mapped = np.memmap(path, "f4", "w+", shape=(64, 512))
-    dataset, memory = Held(mapped, list(range(64))), DataMemory()
+    dataset, memory = Held(mapped, list(range(64))), DataDigestCache()
     before = digest(dataset, memory)
     assert digest(dataset, memory) == before
     mapped[63, 500] = 1
@@ -411,7 +411,7 @@ def test_what_is_offered_and_is_no_text_is_refused(offered, words):
 def test_arrays_that_were_hashed_are_looked_at_again(kind, monkeypatch):
     torch.manual_seed(0)
     x, y = torch.rand(512, 96), torch.arange(512)
-    dataset, memory = kind(x, y), DataMemory()
+    dataset, memory = kind(x, y), DataDigestCache()
     before = digest(dataset, memory)
     hashed = []
     real = arrays._digest
@@ -439,14 +439,14 @@ def test_arrays_that_were_hashed_are_looked_at_again(kind, monkeypatch):
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i8"])
 def test_every_kind_of_edit_through_numpy_is_noticed(edit, dtype):
     array = (np.random.RandomState(0).rand(300, 203) * 100).astype(dtype) + 1
-    memory = DataMemory()
+    memory = DataDigestCache()
     before = memory.of(array)
     edit(array)
     assert memory.of(array) != before
 
 
 def test_memory_ends_with_the_arrays():
-    memory = DataMemory()
+    memory = DataDigestCache()
     array = np.zeros(100_000)
     memory.of(array)
     assert len(memory._known) == 1

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from compress.errors import DataError
-from compress.fingerprints import FileMemory, file_fingerprint, files
+from compress.fingerprints import FileDigestCache, file_fingerprint, files
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def sha256(content):
 def test_a_file_is_read_once(old, read, tmp_path):
     path, place = old("a", b"content"), tmp_path / "memory" / "files.json"
     for _ in range(2):
-        memory = FileMemory(place)
+        memory = FileDigestCache(place)
         assert [file_fingerprint(path, memory) for _ in range(2)] == [sha256(b"content")] * 2
     assert read == ["a"]
 
 
 def test_without_a_place_it_is_in_memory(old, read, tmp_path):
-    path, memory = old("a", b"content"), FileMemory()
+    path, memory = old("a", b"content"), FileDigestCache()
     assert [file_fingerprint(path, memory) for _ in range(2)] == [sha256(b"content")] * 2
     assert read == ["a"]
     assert os.listdir(tmp_path) == ["a"]
@@ -84,15 +84,15 @@ def _replaced(path):
 @pytest.mark.parametrize("edit", [_append, _same_size, _same_size_and_time, _replaced])
 def test_every_edit_of_a_file_is_noticed(edit, old, tmp_path):
     path, place = old("a", b"content"), tmp_path / "files.json"
-    before = file_fingerprint(path, FileMemory(place))
+    before = file_fingerprint(path, FileDigestCache(place))
     time.sleep(0.02)  # a tick of the file system's clock
     edit(path)
-    assert file_fingerprint(path, FileMemory(place)) == sha256(path.read_bytes()) != before
+    assert file_fingerprint(path, FileDigestCache(place)) == sha256(path.read_bytes()) != before
 
 
 def test_a_file_that_was_written_just_now_is_not_remembered(old, read, monkeypatch):
     monkeypatch.setattr(files, "_SETTLED_NS", 2 * 10**9)
-    path, memory = old("a", b"content"), FileMemory()
+    path, memory = old("a", b"content"), FileDigestCache()
     assert [file_fingerprint(path, memory) for _ in range(2)] == [sha256(b"content")] * 2
     assert read == ["a", "a"]
 
@@ -115,20 +115,20 @@ def test_a_file_that_was_written_just_now_is_not_remembered(old, read, monkeypat
 def test_a_damaged_memory_is_begun_again(damage, old, read, tmp_path):
     path, place = old("a", b"content"), tmp_path / "files.json"
     place.write_bytes(damage)
-    assert file_fingerprint(path, FileMemory(place)) == sha256(b"content")
-    assert file_fingerprint(path, FileMemory(place)) == sha256(b"content")
+    assert file_fingerprint(path, FileDigestCache(place)) == sha256(b"content")
+    assert file_fingerprint(path, FileDigestCache(place)) == sha256(b"content")
     assert read == ["a"]
 
 
 def test_a_flipped_bit_in_the_memory_never_gives_another_checksum(old, tmp_path):
     path, place = old("a", b"content"), tmp_path / "files.json"
-    file_fingerprint(path, FileMemory(place))
+    file_fingerprint(path, FileDigestCache(place))
     whole = place.read_bytes()
     for position in range(0, len(whole), 7):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << position % 8
         place.write_bytes(bytes(damaged))
-        assert file_fingerprint(path, FileMemory(place)) == sha256(b"content")
+        assert file_fingerprint(path, FileDigestCache(place)) == sha256(b"content")
 
 
 def test_rows_that_are_none_are_not_taken(old, tmp_path):
@@ -136,14 +136,14 @@ def test_rows_that_are_none_are_not_taken(old, tmp_path):
     for row in ([1, 2, 3, "x"], [1, 2, 3, 4, "short"], [1, 2, 3, 4.0, "0" * 64], 7):
         rows = {str(path): row}
         place.write_text(json.dumps({"schema": 1, "files": rows, "sum": files._sum(rows)}))
-        assert file_fingerprint(path, FileMemory(place)) == sha256(b"content")
+        assert file_fingerprint(path, FileDigestCache(place)) == sha256(b"content")
 
 
 def test_it_keeps_the_newest_files_alone(old, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_MOST_FILES", 3)
     place = tmp_path / "files.json"
     for number in range(5):
-        file_fingerprint(old(f"f{number}", b"x"), FileMemory(place))
+        file_fingerprint(old(f"f{number}", b"x"), FileDigestCache(place))
     kept = json.loads(place.read_text())["files"]
     assert [os.path.basename(name) for name in kept] == ["f2", "f3", "f4"]
 
@@ -153,7 +153,7 @@ def test_several_writers_leave_a_whole_file(old, tmp_path):
     paths = [old(f"f{number}", b"x" * number) for number in range(24)]
 
     def write(part):
-        memory = FileMemory(place)
+        memory = FileDigestCache(place)
         for path in part:
             file_fingerprint(path, memory)
 
@@ -169,11 +169,11 @@ def test_several_writers_leave_a_whole_file(old, tmp_path):
 
 def test_where_it_cannot_be_kept_the_checksum_is_right(old, tmp_path):
     place = old("file", b"") / "files.json"  # below a file there is no place
-    assert file_fingerprint(old("a", b"content"), FileMemory(place)) == sha256(b"content")
+    assert file_fingerprint(old("a", b"content"), FileDigestCache(place)) == sha256(b"content")
 
 
 def test_what_is_no_file_is_refused(tmp_path):
-    memory = FileMemory()
+    memory = FileDigestCache()
     os.mkfifo(tmp_path / "pipe")
     for name, words in (
         ("gone", "there is no such file"),
@@ -185,7 +185,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 
 def test_content_of_a_path_never_fails(old, tmp_path):
-    memory = FileMemory()
+    memory = FileDigestCache()
     assert memory.content_of(old("a", b"content")) == sha256(b"content")
     assert memory.content_of(tmp_path) == "not a file"
     assert memory.content_of(tmp_path / "gone") == "not there"

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import DataError, RecipeError
-from compress.fingerprints import FileMemory, named, named_files
+from compress.fingerprints import FileDigestCache, named, named_files
 
 
 def sha256(content):
@@ -22,7 +22,7 @@ def test_files_are_found_anywhere_in_settings(tmp_path):
     two.write_bytes(b"2")
     settings = {"a": [{"b": (one, 3, "two")}], "c": two, "d": None, "e": 1.5}
     assert named_files(settings) == [sha256(b"1"), sha256(b"2")]
-    assert named_files(settings, FileMemory()) == named_files(settings)
+    assert named_files(settings, FileDigestCache()) == named_files(settings)
     for name in ("gone", "x" * 5000, "a\0b", "one/more"):
         assert named_files({"a": tmp_path / name}) == []
     assert named_files(None) == []

@@ -18,7 +18,7 @@ from compress.errors import RecipeError, StageError
 from compress.models.build import build_module
 from compress.modules.inputs import forward
 from compress.quantization.fakequant import declared_formats
-from compress.running import measuring
+from compress.running.split_arrays import SplitArrays
 from compress.stage import Context
 from compress.training.data import head
 
@@ -158,7 +158,7 @@ def test_the_float_file_takes_ids_and_mask_and_agrees(start, tmp_path):
     candidate, task = start
     artifact = lowered(candidate, task, tmp_path / "model.onnx")
     assert artifact.parity.max_error < 1e-4
-    test = measuring.TestSet.of(task).inputs
+    test = SplitArrays.of(task.test).inputs
     assert set(test) == {"input_ids", "attention_mask"}
     outputs = LocalTarget().predict(artifact.path, test)[0]
     with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from compress.modules.parametrizations import duplicate, masked_tensors, plain
+from compress.modules.parametrizations import duplicate, fold_parametrizations, masked_tensors
 
 
 def weight_norm(layer, name="weight", dim=0):
@@ -135,7 +135,7 @@ def test_a_reparametrized_net_becomes_a_plain_one_that_computes_the_same(when, k
     names = list(net.state_dict())
     own = duplicate(net)
     expected, still_training = outputs(net, x), net.training
-    assert plain(own)
+    assert fold_parametrizations(own)
 
     assert torch.allclose(own.eval()(x), expected, atol=1e-6)
     plain_net = Net(LAYERS[layer]())
@@ -152,7 +152,7 @@ def test_a_reparametrized_net_becomes_a_plain_one_that_computes_the_same(when, k
     again = copy.deepcopy(own)
     again(x).sum().backward()
     assert torch.equal(copy.deepcopy(again)(x), own(x))
-    assert plain(again) == []
+    assert fold_parametrizations(again) == []
 
     # And what the user has is what it was, and goes on training.
     assert list(net.state_dict()) == names
@@ -209,7 +209,7 @@ def test_recurrent_layers_compute_with_the_folded_weights(norm):
     net(x)[0].sum().backward()
     own = duplicate(net)
     expected = net.eval()(x)[0]
-    (note,) = plain(own)
+    (note,) = fold_parametrizations(own)
     assert "'weight_ih_l0'" in note
     assert torch.allclose(own.eval()(x)[0], expected, atol=1e-6)
     assert {n for n, _ in own.named_parameters()} == set(nn.LSTM(4, 4).state_dict())
@@ -225,7 +225,7 @@ def test_a_buffer_stays_a_buffer():
     parametrize.register_parametrization(layer, "running_mean", Doubled())
     with torch.no_grad():
         layer.parametrizations.running_mean.original.fill_(1.0)
-    plain(layer)
+    fold_parametrizations(layer)
     assert torch.equal(layer.running_mean, torch.full((3,), 2.0))
     assert "running_mean" in dict(layer.named_buffers())
 
@@ -236,7 +236,7 @@ def test_spectral_norm_takes_no_step_while_it_is_folded():
         x = torch.randn(2, 5)
         layer(x)
         own = duplicate(layer)
-        plain(own)
+        fold_parametrizations(own)
         assert torch.allclose(own(x), layer.eval()(x), atol=1e-6)
 
 
@@ -245,7 +245,7 @@ def test_notes_say_what_was_folded_by_kind():
     prune.l1_unstructured(net[4], "bias", 1)
     net.append(nn.utils.spectral_norm(nn.Linear(2, 2)))
     net.append(parametrizations.orthogonal(nn.Linear(2, 2)))
-    first, second, third, last = plain(net)
+    first, second, third, last = fold_parametrizations(net)
     assert (first, second, third) == (
         "the parametrization of '6.weight' was folded into plain weights",
         "the pruning mask of '4.bias' was folded into plain weights",
@@ -258,7 +258,7 @@ def test_a_module_with_nothing_to_fold_is_left_alone():
     net = nn.Sequential(nn.Linear(2, 2), nn.LSTM(2, 2))
     net[0].register_forward_pre_hook(lambda *_: None)
     before = dict(net.named_parameters())
-    assert plain(net) == []
+    assert fold_parametrizations(net) == []
     assert dict(net.named_parameters()) == before
     assert len(net[0]._forward_pre_hooks) == 1
 
@@ -270,7 +270,7 @@ def test_masked_tensors_are_those_whose_zeros_somebody_wanted():
     with_a_masked_original(net[2])
     assert masked_tensors(net) == ("0.weight", "0.bias")
     own = duplicate(net)
-    plain(own)
+    fold_parametrizations(own)
     assert masked_tensors(own) == ()
     zeros = {name: int((own.get_parameter(name) == 0).sum()) for name in masked_tensors(net)}
     assert zeros == {"0.weight": 7, "0.bias": 2}

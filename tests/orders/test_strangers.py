@@ -15,7 +15,7 @@ from compress.candidate import Candidate, count_parameters
 from compress.errors import NoEffect
 from compress.measure.local import LocalTarget
 from compress.modules.inputs import forward
-from compress.running.evaluator import encode
+from compress.running.encoding import encode
 from compress.stages import DistillStage, PruneStage, QuantizeStage
 from compress.testing.stage_contract import bench_context
 

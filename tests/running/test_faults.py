@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from compress import QuantizeStage, Recipe, Record
-from compress.cache import Entry
+from compress.cache import CacheEntry
 from compress.io.atomic import mark
 from compress.stages import TrainStage
 
@@ -151,7 +151,7 @@ def test_a_manifest_that_somebody_else_wrote_is_not_used(
 ):
     def edit(folder):
         path = (folder / name).with_suffix(".json")
-        entry = Entry.loads(path.read_text())
+        entry = CacheEntry.loads(path.read_text())
         path.write_text(replace(entry, facts=facts).dumps())
 
     record, _, _ = again(candidate, task, target, tmp_path, "none", edit)

@@ -12,6 +12,7 @@ from compress import Candidate, Recipe, Task
 from compress.errors import CompressError
 from compress.pareto import recommend
 from compress.running.scoring import scoring_of, supervision_of_job
+from compress.running.split_arrays import SplitArrays
 from compress.tasks.arrays import ArrayDataset
 
 IMAGES = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -129,7 +130,7 @@ def test_metric_and_reference_follow_from_outputs_and_teacher(
     facts = found.task_facts(images(**said))
     assert (facts.metric, facts.higher_is_better) == (metric, metric != "mse")
     assert facts.reference == (reference or f"the teacher {teacher}")
-    assert found.words.startswith("outputs are")
+    assert found.sentence.startswith("outputs are")
 
 
 def test_losses_that_disagree_say_nothing(own):
@@ -143,7 +144,7 @@ def test_labels_are_what_counts_where_there_are_any(own):
     parts = [ArrayDataset(IMAGES[s : s + 32], labels[s : s + 32]) for s in (0, 16, 32)]
     found = scoring(recipe("negative:yes", None), Task("labeled", *parts), own.Head())
     assert (found.name, found.reference) == ("accuracy", None)
-    assert found.labels(np.array([0, 1])).tolist() == [0, 1]
+    assert found.labels(SplitArrays([], {}, np.array([0, 1]))).tolist() == [0, 1]
 
 
 def test_a_metric_of_ones_own_compares_with_the_reference(own):
@@ -153,7 +154,7 @@ def test_a_metric_of_ones_own_compares_with_the_reference(own):
     task = replace(images(), metric=nearness, higher_is_better=True)
     found = scoring(recipe(), task, own.Net())
     assert (found.name, found.rule) == ("nearness", None)
-    answers = found.reference.answers
+    answers = found.reference.outputs_for(task.test)
     assert found.of(answers, answers).tolist() == [0.0] * 32
 
 

@@ -11,7 +11,7 @@ from compress import Candidate, DistillStage, PruneStage, QuantizeStage, TrainSt
 from compress.artifact import Lowering
 from compress.backends.onnx import lower
 from compress.errors import AlreadySo, NoEffect, SelectorError
-from compress.stage import carry_out, formats_of
+from compress.stage import apply_stage, formats_of
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.stage_contract import bench_context
@@ -221,13 +221,13 @@ def test_a_model_without_layers_cannot_be_quantized(case):
 def test_where_all_is_so_already_a_stage_leaves_the_candidate_and_says_so(rehearsing, case):
     start, context = case(Auxiliary)
     stage = QuantizeStage(label="again")
-    once = carry_out(stage, start, context, rehearsing=rehearsing)
+    once = apply_stage(stage, start, context, dry_run=rehearsing)
     assert once.fingerprint != start.fingerprint
     part = QuantizeStage(select=("first", "extra"))
     for repeated in (stage, part):
         with pytest.raises(AlreadySo, match="every selected layer already has weights int8"):
             repeated.run(once, context)
-        twice = carry_out(repeated, once, context, rehearsing=rehearsing)
+        twice = apply_stage(repeated, once, context, dry_run=rehearsing)
         assert twice.fingerprint == once.fingerprint
         assert twice.module is not once.module
         assert twice.notes == (
@@ -238,4 +238,4 @@ def test_where_all_is_so_already_a_stage_leaves_the_candidate_and_says_so(rehear
 def test_what_cannot_be_done_is_not_carried_out(case):
     start, context = case(Auxiliary)
     with pytest.raises(NoEffect, match="calls none of the selected layers"):
-        carry_out(QuantizeStage(select=("extra",)), start, context)
+        apply_stage(QuantizeStage(select=("extra",)), start, context)

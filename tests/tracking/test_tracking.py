@@ -104,7 +104,7 @@ def test_a_tracker_that_fails_is_let_go_with_one_sentence(call, run):
     (sentence,) = said
     assert sentence == (
         "tracking with notes ends here (OSError: [Errno 28] No space left on device); "
-        "the run goes on."
+        "the run continues."
     )
     assert whole.ended == ["done"]
 

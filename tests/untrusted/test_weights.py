@@ -403,15 +403,15 @@ CANDIDATES = {
     ),
     "unknown zeros": (
         edited(invariants=[{"kind": "keep-zeros", "tensors": ["no.such\nname"]}]),
-        r"promises zeros of 'no\.such\\\\nname', which this architecture cannot have",
+        r"declares zeros of 'no\.such\\\\nname', which this architecture cannot have",
     ),
     "a pattern of words": (
         edited(invariants=[{"kind": "keep-zeros", "tensors": ["weight"], "pattern": "a:b"}]),
-        "promises zeros 'a:b', which this architecture cannot have",
+        "declares zeros 'a:b', which this architecture cannot have",
     ),
     "a pattern of nothing": (
         edited(invariants=[{"kind": "keep-zeros", "tensors": ["weight"], "pattern": "0:0"}]),
-        "promises zeros '0:0'",
+        "declares zeros '0:0'",
     ),
     "ties of unknown names": (edited(ties=[["weight", "gone"]]), "no tensor of the model"),
     "ties of numbers": (edited(ties=[[1, 2]]), "not a saved candidate"),

@@ -21,7 +21,7 @@ from compress.measure.modes import PLANS
 from compress.measure.ondevice import worker
 from compress.quantization.fakequant import quantizable_layers
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
-from compress.running.evaluator import encode
+from compress.running.encoding import encode
 from compress.testing.nets import NETS
 
 FORMATS = {

@@ -1,4 +1,4 @@
-"""The teacher's answers of a run: forecast, kept between runs, noted where they were damaged."""
+"""The teacher's cached outputs in a run: forecast, kept between runs, noted where damaged."""
 
 import json
 import signal
@@ -115,7 +115,7 @@ def test_plan_forecasts_what_they_take(kind, tmp_path):
         stages=(stage,),
     )
     plan = made.plan(workdir=tmp_path)
-    assert [line.answer_bytes for line in plan.stages] == [0, 2 * 1077 * 10 * 4]
+    assert [line.teacher_cache_bytes for line in plan.stages] == [0, 2 * 1077 * 10 * 4]
     assert plan.disk_bytes >= 2 * 1077 * 10 * 4
     assert not list(tmp_path.iterdir())
 

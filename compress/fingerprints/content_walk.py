@@ -19,9 +19,9 @@ from compress.errors import CompressError, in_words
 from compress.fingerprints.libraries import library_identity
 
 if TYPE_CHECKING:
-    from compress.fingerprints.files import FileMemory
+    from compress.fingerprints.files import FileDigestCache
 
-__all__ = ["ArrayDigests", "Means", "Unstable", "Walk", "in_a_clause", "plain_token"]
+__all__ = ["ArrayDigests", "ContentWalk", "Unstable", "WalkConfig", "in_a_clause", "plain_token"]
 
 _DIGEST_BYTES = 16
 _MOST_VALUES = 2_000_000
@@ -40,19 +40,19 @@ class ArrayDigests(Protocol):
         ...
 
 
-_Pending = tuple[Callable[["Walk", Any], None], Any, tuple[tuple[str, str], ...]]
+_Pending = tuple[Callable[["ContentWalk", Any], None], Any, tuple[tuple[str, str], ...]]
 
 #: Whether it took the value; ``False`` leaves it to the next.
-Handler = Callable[["Walk", Any], bool]
+Handler = Callable[["ContentWalk", Any], bool]
 
 
 @dataclass(frozen=True)
-class Means:
+class WalkConfig:
     """What a walk works with: handlers in the order they are asked, arrays, and known files."""
 
     handlers: Sequence[Handler]
     arrays: ArrayDigests
-    files: FileMemory
+    files: FileDigestCache
     _identities: dict[str, str | None] = field(default_factory=dict)
 
     def identity(self, module: str) -> str | None:
@@ -69,18 +69,18 @@ class _Budget:
     left: int
 
 
-class Walk:
+class ContentWalk:
     """One digest in the making.
 
     Args:
         what: is walked over, for sentences, such as "the metric".
-        means: how.
+        config: how.
         outer: the walk that this one is a part of.
     """
 
-    def __init__(self, what: str, means: Means, outer: Walk | None = None) -> None:
+    def __init__(self, what: str, config: WalkConfig, outer: ContentWalk | None = None) -> None:
         self.what = what
-        self.means = means
+        self.config = config
         self._outer = outer
         self._digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         self._budget: _Budget = _Budget(_MOST_VALUES) if outer is None else outer._budget
@@ -109,7 +109,7 @@ class Walk:
         if token is not None:
             self.put("plain", token)
             return
-        for handler in self.means.handlers:
+        for handler in self.config.handlers:
             if handler(self, value):
                 return
         self.refuse(value)
@@ -135,7 +135,7 @@ class Walk:
         """The container that was begun last is done."""
         del self._open[id(container)]
 
-    def later(self, value: Any, body: Callable[[Walk, Any], None]) -> None:
+    def later(self, value: Any, body: Callable[[ContentWalk, Any], None]) -> None:
         """Take in what may be held in several places: once, and when all before it is done.
 
         So long chains of functions and objects need no deep stack.
@@ -163,7 +163,7 @@ class Walk:
         token = plain_token(value)
         if token is not None:
             return token
-        part = Walk(self.what, self.means, self)
+        part = ContentWalk(self.what, self.config, self)
         part.visit(value)
         return part.finish().encode()
 

@@ -1,0 +1,29 @@
+"""From a candidate to the file that a target runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.artifact import Artifact
+from compress.backends.onnx import lower
+from compress.candidate import Candidate
+from compress.measure.target import Target
+from compress.stage import calibration_inputs, formats_of
+from compress.task import Task
+from compress.training.data import head
+
+__all__ = ["encode"]
+
+_PARITY_SAMPLES = 256
+
+
+def encode(candidate: Candidate, task: Task, target: Target, path: Path) -> Artifact:
+    """The candidate as one ONNX file for one target.
+
+    Raises:
+        LoweringError: it cannot be exported, encoded, or run as the module runs.
+    """
+    samples = [f.calibration.samples for f in formats_of(candidate).values()]
+    calibration = calibration_inputs(task, max(samples, default=1))
+    check = head(task.validation, min(_PARITY_SAMPLES, len(task.validation))).inputs
+    return lower(candidate, target.lowering(), calibration=calibration, check=check, path=path)
