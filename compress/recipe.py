@@ -32,6 +32,7 @@ from torch import nn
 from compress.cache import Store
 from compress.candidate import Architecture, Candidate
 from compress.config.fields import LARGEST_SEED, Whole
+from compress.config.own_settings import validation_context
 from compress.config.recipe_file import Document, parse, sentence, with_settings
 from compress.config.recipe_text import text_of, text_of_file
 from compress.config.references import CodeReferences, is_reference
@@ -39,6 +40,7 @@ from compress.errors import RecipeError
 from compress.events import EventCallback
 from compress.fingerprints import DataDigestCache, FileDigestCache
 from compress.measure.local import LocalTarget, RuntimeSettings
+from compress.measure.own_target import OwnTargetSettings
 from compress.measure.remote.target import AdbSettings, SshSettings
 from compress.measure.target import Mode, Target
 from compress.models.build import build_module
@@ -53,7 +55,7 @@ from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.stages import STAGES, Stage
 from compress.stages.blocks import check_references, stages_of
 from compress.task import Task
-from compress.tasks import TaskConfig, adjusted, make_task
+from compress.tasks import TaskConfig, make_own_task, make_task
 from compress.training.data import head
 
 __all__ = ["Recipe", "TargetSettings"]
@@ -74,18 +76,20 @@ class LocalSettings(RuntimeSettings):
 
 
 def _kind_of_target(block: Any) -> Any:
-    return block.get("kind", "local") if isinstance(block, dict) else getattr(block, "kind", None)
+    kind = block.get("kind", "local") if isinstance(block, dict) else getattr(block, "kind", None)
+    return "own" if isinstance(kind, str) and is_reference(kind) else kind
 
 
 #: A device and a runtime.
 TargetSettings = Annotated[
     Annotated[LocalSettings, Tag("local")]
     | Annotated[SshSettings, Tag("ssh")]
-    | Annotated[AdbSettings, Tag("adb")],
+    | Annotated[AdbSettings, Tag("adb")]
+    | Annotated[OwnTargetSettings, Tag("own")],
     Discriminator(
         _kind_of_target,
         custom_error_type="target_kind",
-        custom_error_message="kind is local, ssh or adb",
+        custom_error_message="kind is local, ssh or adb, or module:name for one of your own",
     ),
 ]
 
@@ -126,9 +130,7 @@ class Recipe(BaseModel):
     @field_validator("targets")
     @classmethod
     def _names_differ(cls, targets: tuple[TargetSettings, ...]) -> tuple[TargetSettings, ...]:
-        names = [target.name for target in targets]
-        if len(set(names)) < len(names):
-            raise ValueError(f"each target needs a name of its own; got {', '.join(names)}")
+        _check_names([target.name for target in targets if target.name is not None])
         return targets
 
     @classmethod
@@ -280,14 +282,9 @@ class Recipe(BaseModel):
         """
         if self.task is None:
             raise RecipeError(f"the recipe {self.name!r} names no task; add `task: digits`, say.")
-        if not is_reference(self.task.name):
+        if self.task.own is None:
             return make_task(self.task)
-        made = self._references.call(self.task.name, f"task {self.task.name!r}", self.task.options)
-        if not isinstance(made, Task):
-            raise RecipeError(
-                f"task: {self.task.name} must return a compress.Task; got {type(made).__name__}."
-            )
-        return adjusted(made, self.task)
+        return make_own_task(self.task, self._references)
 
     def make_candidate(self, task: Task) -> Candidate:
         """The model that the recipe names, with the first validation samples as its example.
@@ -327,7 +324,7 @@ class Recipe(BaseModel):
             stages=self.stages,
             candidate=candidate,
             task=task,
-            targets=[t.target() for t in self.targets] if targets is None else list(targets),
+            targets=self._targets(references) if targets is None else list(targets),
             folder=RunFolder(workdir.absolute()),
             build=lambda architecture: build_module(architecture, references),
             references=references,
@@ -336,6 +333,17 @@ class Recipe(BaseModel):
             budget=self.budget,
             data=self._data,
         )
+
+    def _targets(self, references: CodeReferences) -> list[Target]:
+        made = [
+            one.target(references) if isinstance(one, OwnTargetSettings) else one.target()
+            for one in self.targets
+        ]
+        try:
+            _check_names([target.name for target in made])
+        except ValueError as error:
+            raise RecipeError(f"targets: {error}.") from error
+        return made
 
     @classmethod
     def _from(
@@ -351,11 +359,16 @@ class Recipe(BaseModel):
         stages = stages_of(document, kinds, references, folder)
         data = {**document.data, "stages": stages}
         try:
-            recipe = cls.model_validate(data, context={"folder": folder})
+            recipe = cls.model_validate(data, context=validation_context(folder, references))
         except ValidationError as error:
             raise RecipeError(sentence(document, error, (), cls)) from error
         recipe._references = references
         return recipe
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"each target needs a name of its own; got {', '.join(names)}")
 
 
 def _no_candidate(given: Any) -> str:

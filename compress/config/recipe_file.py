@@ -153,7 +153,7 @@ def sentence(
     if first["type"] == "missing":
         return f"{document.at(path[:-1])}: the key {path[-1]!r} is missing."
     message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    if message.startswith("should"):
+    if message.startswith("should") and "; got " not in message:
         message = f"{message}; got {shown(first['input'])}"
     return f"{where}: {' '.join(message.split()).removesuffix('.')}."
 

@@ -7,25 +7,28 @@ batch; losses on features need a module.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
     ValidationError,
     model_validator,
 )
+from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from compress.candidate import Candidate
 from compress.config.fields import LARGEST_FACTOR, Flag, Name, Number
+from compress.config.own_parts import Role
+from compress.config.own_settings import OwnSettings
 from compress.config.recipe_file import RecipePath
 from compress.config.references import is_reference
 from compress.distillation.probabilities import logits_of
@@ -50,15 +53,21 @@ __all__ = [
 ]
 
 
-class TeacherSettings(BaseModel):
+_KEYS = ("onnx", "output", "callable", "arch", "weights", "hf", "from_probabilities", "weight")
+
+
+class TeacherSettings(OwnSettings):
     """One of ``onnx`` (a file), ``callable`` (``module:name``), ``arch`` with ``weights``, ``hf``.
 
-    ``hf`` is a folder, with the keys that a model from a folder has. ``output`` names the output of
-    an ONNX file that teaches. ``from_probabilities`` takes the logarithm of outputs that are
-    probabilities: those are logits.
+    ``callable`` is a function of a batch of inputs, which gets the further keys as keyword
+    arguments, or a class that is made of them and whose object is called with the batch. ``hf`` is
+    a folder, with the keys that a model from a folder has. ``output`` names the output of an ONNX
+    file that teaches. ``from_probabilities`` takes the logarithm of outputs that are probabilities:
+    those are logits.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    role: ClassVar[Role] = Role("teacher", ("inputs",), _KEYS)
+    named_by: ClassVar[str] = "callable"
 
     onnx: RecipePath | None = None
     output: Name | None = None
@@ -95,7 +104,8 @@ class TeacherSettings(BaseModel):
             raise ValueError(f"output goes with onnx, and the teacher is {given[0]}")
         if self.arch is not None and self.weights is None:
             raise ValueError("a teacher of its own architecture needs weights")
-        others = [] if self.hf is not None else sorted(self.model_extra or {})
+        takes_more = self.hf is not None or self.callable is not None
+        others = [] if takes_more else sorted(self.options)
         if self.arch is None and (self.weights is not None or others):
             extra = others or ["weights"]
             raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
@@ -110,9 +120,16 @@ class TeacherSettings(BaseModel):
         return self
 
     @property
+    def own(self) -> tuple[str, Role] | None:
+        """The key that names the user's code, a callable or an architecture, and what it is for."""
+        if self.arch is not None and is_reference(self.arch):
+            return "arch", ModelSettings.role
+        return super().own
+
+    @property
     def model(self) -> ModelSettings | HubSettings:
         """Settings of the module, where the teacher is one."""
-        options = dict(self.model_extra or {})
+        options = self.options
         if self.hf is not None:
             return HubSettings(hf=self.hf, **options)
         assert self.arch is not None
@@ -181,7 +198,7 @@ class OutputTeacher:
     Args:
         compute: its outputs for a batch.
         name: of the file or the callable.
-        content: identifies it: a digest of the file's bytes, or the callable's name.
+        content: identifies it: a digest of the file's bytes, or the callable's name and options.
         from_probabilities: whether to return the logarithm of its outputs.
         softmax: returns a clause that says that its output is a softmax, where that is known.
     """
@@ -213,7 +230,7 @@ class OutputTeacher:
 
     @property
     def identity(self) -> str:
-        """A digest of the file's bytes, or the callable's name."""
+        """A digest of the file's bytes, or the callable's name and options."""
         return _identity(self.content, self.from_probabilities)
 
 
@@ -321,10 +338,13 @@ def build_teacher(
         file = open_teacher(settings.onnx, settings.output)
         return OutputTeacher(file, str(file.path), file.identity, as_logits, file.softmax)
     if settings.callable is not None:
-        name = settings.callable
-        own = context.references.resolve(name, "teacher.callable")
+        name, where = settings.callable, "teacher.callable"
+        own = settings.part(context.references, where).bound(settings.options, where)
+        content = name
+        if settings.options:
+            content += json.dumps(to_jsonable_python(settings.options), sort_keys=True)
         # A copy: the callable may write to its batch, which the student is given as well.
-        return OutputTeacher(lambda inputs: own(copied(inputs)), name, name, as_logits)
+        return OutputTeacher(lambda inputs: own(copied(inputs)), name, content, as_logits)
     module = build_model(settings.model.for_task(context.task), context.build, context.seed)
     fold_parametrizations(module)
     return replace(frozen_teacher(module, context.origin.example), from_probabilities=as_logits)

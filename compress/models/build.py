@@ -8,10 +8,12 @@ from __future__ import annotations
 from torch import nn
 
 from compress.candidate import Architecture
+from compress.config.own_parts import OwnPart
 from compress.config.references import CodeReferences, is_reference
 from compress.errors import RecipeError
 from compress.models.huggingface import ARCHITECTURE as HUGGING_FACE
 from compress.models.huggingface import build_encoder
+from compress.models.settings import ModelSettings
 from compress.pruning.depth import keep_blocks
 from compress.zoo import build
 
@@ -42,7 +44,8 @@ def _whole(architecture: Architecture, references: CodeReferences) -> nn.Module:
     if not is_reference(architecture.arch):
         return build(architecture.arch, architecture.options)
     where = f"arch {architecture.arch!r}"
-    made = references.call(architecture.arch, where, architecture.options)
+    part = OwnPart.named(architecture.arch, references, where, ModelSettings.role)
+    made = part.product(architecture.options, nn.Module, where)
     if not isinstance(made, nn.Module):
         raise RecipeError(f"{where} must give a torch.nn.Module; got {type(made).__name__}.")
     return made

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -15,18 +15,19 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
+from pydantic_core import to_jsonable_python
 from torch import nn
 
 from compress.candidate import Architecture, load_weights
 from compress.config.fields import Flag, Name, Whole
+from compress.config.own_parts import Role
+from compress.config.own_settings import OwnSettings
 from compress.config.recipe_file import RecipePath, beside_recipe, located
 from compress.config.references import is_reference
 from compress.errors import RecipeError
@@ -78,14 +79,15 @@ def uses_of_onnx(file: Any, place: Any = None) -> str:
     )
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(OwnSettings):
     """``arch`` is a built-in name or ``module:name``; keys beside it are passed to it.
 
     ``weights`` is a safetensors file, what ``torch.save`` wrote of a state dict, or ``null`` to
     start from a seeded random initialization.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    role: ClassVar[Role] = Role("architecture", reserved=("arch", "weights"), makes=True)
+    named_by: ClassVar[str] = "arch"
 
     arch: Name
     weights: RecipePath | None = None
@@ -104,26 +106,20 @@ class ModelSettings(BaseModel):
         if self.arch == HUGGING_FACE or is_reference(self.arch):
             return self
         try:
-            check_options(self.arch, self.model_extra or {})
+            check_options(self.arch, self.options)
         except RecipeError as error:
             raise ValueError(str(error)) from error
         return self
 
-    @model_serializer(mode="wrap")
-    def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Which is no default of somebody else's class, and must not be left out as one.
-        nulls = [option for option, value in (self.model_extra or {}).items() if value is None]
-        return {**dict.fromkeys(nulls), **handler(self)}
-
     @property
     def architecture(self) -> Architecture:
         """How to build it from nothing."""
-        return Architecture(arch=self.arch, options=dict(self.model_extra or {}))
+        return Architecture(arch=self.arch, options=to_jsonable_python(self.options))
 
     @property
     def words(self) -> str:
         """What it is, for a sentence."""
-        return self.arch
+        return self.arch if self.own is None else self.described
 
     def fill(self, module: nn.Module) -> None:
         """Load the weights, where there are any."""
@@ -137,7 +133,7 @@ class ModelSettings(BaseModel):
         """
         if self.arch not in ARCHITECTURES:
             return self
-        given = dict(self.model_extra or {})
+        given = self.options
         fitting = fitting_options(self.arch, given, sizes_of(task))
         if fitting == given:
             return self

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from compress.config.selectors import named
 from compress.errors import AlreadySo, NoEffect, StageError
 from compress.modules.inputs import Inputs, forward
-from compress.pruning.importance import Importance, accumulate_gradients
+from compress.pruning.importance import CRITERIA, Criterion, accumulate_gradients
 from compress.pruning.widths import Width, pools_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class ChannelPruning:
         unit: ``channels`` of any layer, of attention the same number from every head; or whole
             ``heads`` of attention and nothing else (Michel et al. 2019, "Are sixteen heads really
             better than one?").
-        importance: how channels are ranked (:func:`compress.pruning.importance.score_pool`).
+        importance: how channels are ranked: a criterion, or the name of one
+            (``compress.pruning.importance.CRITERIA``).
         scope: rank within each group of layers, or over the whole net.
         round_to: a layer that is cut has a multiple of this.
         ignore: paths of modules whose output channels stay; those of the model always do.
@@ -53,11 +54,16 @@ class ChannelPruning:
 
     ratio: float
     unit: Unit = "channels"
-    importance: Importance = "group-l2"
+    importance: str | Criterion = "group-l2"
     scope: Literal["local", "global"] = "local"
     round_to: int = 1
     ignore: Sequence[str] = ()
     layer_ratios: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def criterion(self) -> Criterion:
+        """How channels are ranked."""
+        return CRITERIA[self.importance] if isinstance(self.importance, str) else self.importance
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def prune_channels(
     from compress.pruning.search import Search
 
     ranked = module if ranked is None else ranked
-    if asked.importance == "taylor":
+    if asked.criterion.reads_gradients:
         accumulate_gradients(ranked, losses)
     found = Search(module, example, asked, ranked).run()
     if not found.removed:
@@ -168,7 +174,7 @@ def _nothing(asked: ChannelPruning, found: Found) -> str:
             f"from any layer{whole}; raise the ratio or lower round_to."
         )
     advice = "granularity: weights needs no structure"
-    if asked.importance == "bn-scale":
+    if asked.criterion.reads_batch_norm:
         advice = "importance: group-l2 needs no batch norms"
     elif any(w.reason.endswith("be ignored") for w in found.widths):
         advice = "ignore less"

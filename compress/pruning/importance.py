@@ -1,4 +1,7 @@
-"""Importance of channels, by torch-pruning. The only file that knows it.
+"""Importance of channels: the criteria that rank them. The only file that knows torch-pruning.
+
+Adding a criterion is a function of a :class:`~compress.pruning.channel_group.ChannelGroup` and one
+line of ``CRITERIA``.
 
 torch-pruning scores a group of slices of layers. The groups are made of channel ids here, and every
 weight is shown to it as a linear layer whose rows are the slices, so that weights that belong to no
@@ -7,55 +10,86 @@ layer are scored like others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compress.errors import StageError
+from compress.pruning.channel_group import ChannelGroup, axes_of, group_of, rows_of
 from compress.pruning.ids import Axis, ChannelIds
 from compress.pruning.widths import Pool, layer_of
+from compress.quoting import shown
 
-__all__ = ["Importance", "accumulate_gradients", "has_batch_norm", "score_pool"]
-
-Importance = Literal["l1", "l2", "group-l2", "taylor", "bn-scale", "random"]
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "accumulate_gradients",
+    "has_batch_norm",
+    "of_group",
+    "score_pool",
+]
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 _NORMS = (*_BATCH_NORMS, nn.LayerNorm)
 
+#: Of a module, its channel ids and a pool of them: one score for each channel of the pool.
+_Scores = Callable[[nn.Module, ChannelIds, Pool], Sequence[float]]
 
-def score_pool(
-    module: nn.Module, ids: ChannelIds, pool: Pool, importance: Importance
-) -> list[float]:
-    """The importance of each class of a pool, over the mean of the pool.
 
-    ``l1`` and ``l2`` norms of a layer's own filters (Li et al. 2017), ``group-l2`` over everything
-    that must go together (Fang et al. 2023), ``taylor`` first-order change of the loss (Molchanov
-    et al. 2019; of gradients that the parameters hold), ``bn-scale`` (Liu et al. 2017), ``random``.
+@dataclass(frozen=True)
+class Criterion:
+    """A way to rank channels; those of low scores are removed first.
+
+    Args:
+        name: as in a recipe.
+        scores: of the channels of a pool.
+        by_magnitude: whether it ranks by the size of weights, as single weights are.
+        reads_gradients: whether it needs gradients of the loss.
+        reads_batch_norm: whether it ranks only channels that a batch norm scales.
+        is_relative: whether scores are divided by their mean over the pool, so that pools compare.
+    """
+
+    name: str
+    scores: _Scores
+    by_magnitude: bool = False
+    reads_gradients: bool = False
+    reads_batch_norm: bool = False
+    is_relative: bool = True
+
+
+def score_pool(module: nn.Module, ids: ChannelIds, pool: Pool, criterion: Criterion) -> list[float]:
+    """The importance of each channel of a pool, over the mean of the pool.
 
     Raises:
-        StageError: ``bn-scale`` where no batch norm scales the channels.
+        StageError: ``bn-scale`` where no batch norm scales the channels, or a criterion of the
+            user's own that gives no scores.
     """
-    if importance == "random":
-        drawn: list[float] = torch.rand(len(pool.classes)).tolist()
-        return drawn
-    group = [
-        item
-        for item in _slices(module, ids, pool)
-        if importance != "taylor" or getattr(item.layer.weight, "grad", None) is not None
-    ]
-    found = _criterion(importance)(_Group(group))
-    if found is None:
-        raise StageError(
-            f"prune: importance {importance} has no batch norm to read behind "
-            f"{layer_of(pool.outputs[0])!r}; name that layer in `ignore`, or rank by group-l2."
-        )
-    scores = np.asarray(found[: len(pool.classes)].tolist())
+    scores = np.asarray(criterion.scores(module, ids, pool), dtype=np.float64)
     mean = float(scores.mean())
-    return [float(score) for score in (scores / mean if mean > 0 else scores)]
+    if criterion.is_relative and mean > 0:
+        scores = scores / mean
+    return [float(score) for score in scores]
+
+
+def of_group(name: str, function: Callable[[ChannelGroup], Any]) -> _Scores:
+    """Scores by a function of a channel group.
+
+    Args:
+        name: for sentences.
+        function: gives one finite number for each channel of the group, as a tensor or a sequence.
+    """
+
+    def scores(module: nn.Module, ids: ChannelIds, pool: Pool) -> list[float]:
+        with torch.no_grad():
+            found = function(group_of(module, ids, pool))
+        return _as_scores(found, len(pool.classes), name)
+
+    return scores
 
 
 def has_batch_norm(module: nn.Module, pool: Pool) -> bool:
@@ -123,15 +157,11 @@ class _Group:
 def _slices(module: nn.Module, ids: ChannelIds, pool: Pool) -> Iterator[_Slices]:
     import torch_pruning as tp
 
-    place_of = {root: place for place, root in enumerate(pool.classes)}
     tensors = _tensors(module)
     # The criteria of single layers read the first one.
-    axes = [*pool.outputs, *(axis for axis in pool.members if axis not in pool.outputs)]
-    for axis in axes:
+    for axis in axes_of(pool):
         owner, tensor = _owner(module, axis), tensors[axis.parameter]
-        roots = ids.roots(ids.of_axis[axis])
-        rows = np.flatnonzero(np.isin(roots, pool.classes)).tolist()
-        places = [place_of[int(roots[row])] for row in rows]
+        rows, places = rows_of(ids, pool, axis)
         if isinstance(owner, _NORMS) and axis.parameter.endswith("weight"):
             norm = isinstance(owner, nn.LayerNorm)
             prune = tp.prune_layernorm_out_channels if norm else tp.prune_batchnorm_out_channels
@@ -157,16 +187,84 @@ def _owner(module: nn.Module, axis: Axis) -> nn.Module:
     return module.get_submodule(axis.parameter.rpartition(".")[0])
 
 
-def _criterion(importance: Importance) -> Any:
-    import torch_pruning as tp
+def _as_scores(found: Any, channels: int, name: str) -> list[float]:
+    given = found.tolist() if isinstance(found, Tensor) else found
+    try:
+        scores = np.asarray(list(given), dtype=np.float64)
+    except (TypeError, ValueError):
+        scores = None
+    if scores is None or scores.shape != (channels,):
+        what = shown(given) if scores is None else f"numbers of shape {scores.shape}"
+    elif not np.isfinite(scores).all():
+        what = "one that is not"
+    else:
+        return [float(score) for score in scores]
+    raise StageError(
+        f"prune: importance {name} must return one finite number for each of {channels} channels; "
+        f"got {what}."
+    )
 
-    single = tp.importance.MagnitudeImportance
-    if importance == "l1":
-        return single(p=1, group_reduction="first", normalizer=None)
-    if importance == "l2":
-        return single(p=2, group_reduction="first", normalizer=None)
-    if importance == "group-l2":
-        return tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
-    if importance == "taylor":
-        return tp.importance.GroupTaylorImportance(normalizer=None)
-    return tp.importance.BNScaleImportance(normalizer=None)
+
+def _by_torch_pruning(make: Callable[[Any], Any], *, with_gradients: bool = False) -> _Scores:
+    """Scores by a class of ``torch_pruning.importance``, which ``make`` is given."""
+
+    def scores(module: nn.Module, ids: ChannelIds, pool: Pool) -> list[float]:
+        import torch_pruning as tp
+
+        group = [
+            item
+            for item in _slices(module, ids, pool)
+            if not with_gradients or getattr(item.layer.weight, "grad", None) is not None
+        ]
+        found = make(tp.importance)(_Group(group))
+        if found is None:
+            raise StageError(
+                f"prune: importance bn-scale has no batch norm to read behind "
+                f"{layer_of(pool.outputs[0])!r}; name that layer in `ignore`, or rank by group-l2."
+            )
+        listed: list[float] = found[: len(pool.classes)].tolist()
+        return listed
+
+    return scores
+
+
+def _norm(p: int) -> _Scores:
+    """Norms of a layer's own filters (Li et al. 2017)."""
+    return _by_torch_pruning(
+        lambda importance: importance.MagnitudeImportance(
+            p=p, group_reduction="first", normalizer=None
+        )
+    )
+
+
+# Over everything that must go together (Fang et al. 2023).
+_GROUP_NORM = _by_torch_pruning(
+    lambda importance: importance.GroupMagnitudeImportance(p=2, normalizer=None)
+)
+# First-order change of the loss (Molchanov et al. 2019), of gradients that the parameters hold.
+_TAYLOR = _by_torch_pruning(
+    lambda importance: importance.GroupTaylorImportance(normalizer=None), with_gradients=True
+)
+# The scale that a batch norm has learned for the channel (Liu et al. 2017).
+_BN_SCALE = _by_torch_pruning(lambda importance: importance.BNScaleImportance(normalizer=None))
+
+
+def _random(group: ChannelGroup) -> Tensor:
+    """Uniform, from torch's global generator."""
+    return torch.rand(group.channels)
+
+
+#: By name, as recipes know them.
+CRITERIA: Mapping[str, Criterion] = MappingProxyType(
+    {
+        criterion.name: criterion
+        for criterion in (
+            Criterion("l1", _norm(1), by_magnitude=True),
+            Criterion("l2", _norm(2), by_magnitude=True),
+            Criterion("group-l2", _GROUP_NORM, by_magnitude=True),
+            Criterion("taylor", _TAYLOR, reads_gradients=True),
+            Criterion("bn-scale", _BN_SCALE, reads_batch_norm=True),
+            Criterion("random", of_group("random", _random), is_relative=False),
+        )
+    }
+)

@@ -69,7 +69,7 @@ class Planner:
         plan = self._decided()
 
         def scores(pool: Pool) -> list[float]:
-            return score_pool(self.ranked, plan.ids, pool, self.asked.importance)
+            return score_pool(self.ranked, plan.ids, pool, self.asked.criterion)
 
         removed = self._select(plan.ids, self.asked.scope, scores)
         return Plan(plan.ids, plan.flows, plan.decisions, frozenset(removed))
@@ -127,7 +127,7 @@ class Planner:
                 ids.keep_whole(vector, "whole heads are removed by granularity: heads")
         else:
             _keep_all_but(heads, ids)
-        if self.asked.importance == "bn-scale":
+        if self.asked.criterion.reads_batch_norm:
             for pool in pools_of(ids):
                 if not has_batch_norm(self.module, pool):
                     ids.keep_whole(pool.classes, "no batch norm scales them, for bn-scale to read")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import torch
 from pydantic_core import to_jsonable_python
 
 from compress.candidate import Candidate
+from compress.config.own_settings import own_blocks
 from compress.config.references import CodeReferences, is_reference
+from compress.errors import CodeReferenceError
 from compress.fingerprints import (
     FileDigestCache,
     Unstable,
@@ -30,6 +33,7 @@ from compress.fingerprints import (
 from compress.measure.target import Target
 from compress.running.digests import ContentDigests
 from compress.stage import Stage
+from compress.stages.own import FunctionStage
 
 __all__ = ["Dependencies", "StageModels", "TargetFacts", "of_measurement", "of_stage", "seed_of"]
 
@@ -227,9 +231,9 @@ def of_stage(
     }
     gathered.take(digests, "model code", "train", "validation", "calibration", "loss", "augment")
     gathered.take(digests, "classes", "task")
-    named = stage.model_dump()
-    gathered.named(named if target is None else [named, target.reference], digests, references)
-    is_own = type(stage).__module__.startswith(_OWN)
+    named = [stage.model_dump(), *_own_options(stage, references)]
+    gathered.named(named if target is None else [*named, target.reference], digests, references)
+    is_own = type(stage).__module__.startswith(_OWN) and not isinstance(stage, FunctionStage)
     if not is_own:
         # What a stage of the user's own looks at is not known.
         gathered.take(digests, "test")
@@ -296,7 +300,13 @@ def _named_code(settings: Any, references: CodeReferences) -> Iterator[Any]:
     for text in leaves(settings):
         is_code = isinstance(text, str) and is_reference(text)
         if is_code and text.partition(":")[0] in references.allowed:
-            yield references.resolve(text, text)
+            with suppress(CodeReferenceError):  # a text that happens to look like a reference
+                yield references.resolve(text, text)
+
+
+def _own_options(stage: Stage, references: CodeReferences) -> list[Any]:
+    """The options of own parts as they are read: what an annotation makes a path is a file."""
+    return [block.checked_options(references)[0] for block in own_blocks(stage)]
 
 
 def _versions(now: Mapping[str, str], before: Any) -> str:

@@ -8,16 +8,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from compress.config.own_settings import validation_context
 from compress.config.recipe_file import Document, sentence
 from compress.config.references import CodeReferences, is_reference
 from compress.errors import CompressError, RecipeError, in_words
 from compress.quoting import shown
 from compress.stages import Stage
+from compress.stages.own import FunctionStage
 
 __all__ = ["check_references", "stages_of"]
 
 #: Keys whose value may be a reference to code.
-_MAY_REFER = frozenset({"task", "name", "arch", "kind", "callable"})
+_MAY_REFER = frozenset({"task", "name", "arch", "kind", "callable", "importance"})
 
 
 def check_references(document: Document, references: CodeReferences) -> None:
@@ -68,9 +70,10 @@ def _stage(
         )
     kind = block["kind"]
     stage = kinds.get(kind) or _foreign(document, path, kind, kinds, references)
-    fields = {k: v for k, v in block.items() if k != "kind"} if is_reference(kind) else block
+    named_by_class = is_reference(kind) and stage is not FunctionStage
+    fields = {k: v for k, v in block.items() if k != "kind"} if named_by_class else block
     try:
-        made = stage.model_validate(fields, context={"folder": folder})
+        made = stage.model_validate(fields, context=validation_context(folder, references))
     except ValidationError as error:
         raise RecipeError(sentence(document, error, path, stage)) from error
     except CompressError:
@@ -91,10 +94,12 @@ def _foreign(
     if not is_reference(kind):
         raise RecipeError(
             f"{where}: there is no stage {shown(kind)}; known are {', '.join(kinds)}, and a stage "
-            "of your own is written module:Class."
+            "of your own is written module:name."
         )
     found = references.resolve(kind, where)
-    if not (isinstance(found, type) and issubclass(found, Stage)):
+    if not isinstance(found, type):
+        return FunctionStage
+    if not issubclass(found, Stage):
         raise RecipeError(f"{where}: {kind!r} is not a subclass of compress.Stage.")
     return found
 

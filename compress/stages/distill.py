@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from compress.candidate import Candidate
 from compress.distillation.losses import LossSettings, default_losses
@@ -48,9 +48,10 @@ class DistillStage(Training, Stage):
     @field_validator("losses")
     @classmethod
     def _needs_the_teacher(
-        cls, losses: tuple[LossSettings, ...] | None
+        cls, losses: tuple[LossSettings, ...] | None, info: ValidationInfo
     ) -> tuple[LossSettings, ...] | None:
-        if losses is not None and not any(loss.needs_teacher for loss in losses):
+        known = [loss.known(info) for loss in losses or ()]
+        if losses is not None and not any(loss.needs_teacher for loss in known):
             raise ValueError("no loss needs the teacher; add one such as response, or use train")
         return losses
 

@@ -51,6 +51,7 @@ def dry_run_losses(
     Raises:
         CompressError: what ``fit`` would fail with.
     """
+    losses = [loss.resolved(context.references) for loss in losses]
     distillation = distillation_context(candidate, context, losses, teacher)
     check_losses(losses, distillation, training)
     with isolated(context.seed):

@@ -71,6 +71,7 @@ def fit(
         StorageError: the disk is full.
         TrainingDiverged: a loss that is not finite.
     """
+    losses = [loss.resolved(context.references) for loss in losses]
     distillation = distillation_context(candidate, context, losses, teacher)
     check_losses(losses, distillation, training)
     checkpointing = _checkpointing(candidate, context, training, losses)

@@ -21,7 +21,8 @@ from compress.events import Widths
 from compress.modules.inputs import forward
 from compress.outputs import OutputKind
 from compress.pruning.channels import ChannelPruning, Unit, prune_channels
-from compress.pruning.importance import Importance
+from compress.pruning.importance import CRITERIA, Criterion
+from compress.pruning.importance_settings import Importance, criterion_of, described
 from compress.pruning.invariants import Invariant, KeepZeros
 from compress.pruning.sparsity import magnitude_masks, pattern_masks, zero_tensors
 from compress.quantization.fakequant import effective, quantizable_layers, simulate
@@ -99,18 +100,17 @@ class PruneStage(Stage):
                     raise ValueError(f"{field} is for granularity channels")
         if self.granularity == "heads" and self.scope == "global":
             raise ValueError("heads are counted in each block, and go with scope: local")
-        by_magnitude = self.importance in ("l1", "l2", "group-l2")
-        if self.granularity not in _UNITS and not by_magnitude:
-            raise ValueError(
-                f"importance {self.importance} is for channels; weights go by magnitude"
-            )
+        known = CRITERIA.get(self.importance) if isinstance(self.importance, str) else None
+        if self.granularity not in _UNITS and not (known and known.by_magnitude):
+            ranked = described(self.importance)
+            raise ValueError(f"importance {ranked} is for channels; weights go by magnitude")
         if self.of == "original" and self.scope == "global":
             raise ValueError("of: original counts per layer and goes with scope: local")
         return self
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The pruned candidate."""
-        pruned = self._removed(candidate, context)
+        pruned = self._removed(candidate, context, self._criterion(context))
         if self.finetune is not None:
             losses, teacher = _lessons(self.finetune, pruned, context)
             pruned = fit(pruned, context, self.finetune, losses, teacher)
@@ -118,8 +118,9 @@ class PruneStage(Stage):
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The cut without data and training: the widths are right, the choice is not."""
-        data_free: Importance = "group-l2" if self.importance == "taylor" else self.importance
-        pruned = self.model_copy(update={"importance": data_free})._removed(candidate, context)
+        criterion = self._criterion(context)
+        data_free = CRITERIA["group-l2"] if criterion.reads_gradients else criterion
+        pruned = self._removed(candidate, context, data_free)
         if self.finetune is not None:
             lessons = _lessons(self.finetune, pruned, context)
             dry_run_losses(pruned, context, self.finetune, *lessons)
@@ -130,8 +131,9 @@ class PruneStage(Stage):
         what = f"weights ({self.granularity} along inputs)"
         if self.granularity in (*_UNITS, "weights"):
             what = self.granularity
+        ranked = described(self.importance)
         tail = f", then train {self.finetune.epochs} epochs" if self.finetune else ""
-        return f"remove {self.ratio:.0%} of the {self.of} {what} by {self.importance}{tail}"
+        return f"remove {self.ratio:.0%} of the {self.of} {what} by {ranked}{tail}"
 
     def epochs_of_training(self) -> int:
         """Passes over the training data."""
@@ -145,23 +147,28 @@ class PruneStage(Stage):
         """What the losses of the training after the cut imply that the outputs are."""
         return implied_outputs(self.finetune.losses) if self.finetune else ()
 
-    def _removed(self, candidate: Candidate, context: Context) -> Candidate:
+    def _criterion(self, context: Context) -> Criterion:
+        return criterion_of(self.importance, context.references)
+
+    def _removed(self, candidate: Candidate, context: Context, criterion: Criterion) -> Candidate:
         pruned = candidate.fork()
         try:
-            return self._cut(pruned, context) if self.granularity in _UNITS else self._zero(pruned)
+            if self.granularity in _UNITS:
+                return self._cut(pruned, context, criterion)
+            return self._zero(pruned)
         except AlreadySo as error:
             if self.finetune is None:
                 raise
             return replace(pruned, notes=(*pruned.notes, str(error).rstrip(".")))
 
-    def _cut(self, pruned: Candidate, context: Context) -> Candidate:
+    def _cut(self, pruned: Candidate, context: Context, criterion: Criterion) -> Candidate:
         module, formats = pruned.module, formats_of(pruned)
         ignored = self._ignored(module)
         ranked = effective(module, formats)
         asked = ChannelPruning(
             ratio=self.ratio,
             unit=_UNITS[self.granularity],
-            importance=self.importance,
+            importance=criterion,
             scope=self.scope,
             round_to=math.lcm(self.round_to, *_multiples(pruned.invariants)),
             ignore=ignored,
@@ -176,7 +183,7 @@ class PruneStage(Stage):
                 pruned.example,
                 asked,
                 ranked=ranked,
-                losses=_losses(ranked, context) if self.importance == "taylor" else (),
+                losses=_losses(ranked, context) if criterion.reads_gradients else (),
             )
         for promise in pruned.invariants:
             # A cut moves the groups of an N:M pattern; the pattern is projected anew.

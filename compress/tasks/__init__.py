@@ -1,38 +1,49 @@
 """Built-in tasks, by name.
 
 A recipe's ``task:`` is a name, or a mapping of a name and options; :class:`TaskConfig` is either.
-Adding a task is one file and one line of ``TASKS``. Importing this imports no torch.
+Adding a task is one file and one line of ``TASKS``: its options are the keyword arguments of its
+function, whose annotations say their types and bounds. Importing this imports no torch.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from compress.config.fields import Flag, Name, Whole
-from compress.config.recipe_file import RecipePath
-from compress.config.references import is_reference
+from compress.config.own_parts import OwnPart, Role
+from compress.config.own_settings import OwnSettings, refused
+from compress.config.recipe_file import beside_recipe
+from compress.config.references import CodeReferences, is_reference
 from compress.errors import RecipeError
 from compress.outputs import OutputKind
 from compress.quoting import clipped, shown
 from compress.task import MetricName, Task
 
-__all__ = ["TASKS", "TaskConfig", "adjusted", "limited", "make_task", "without_labels"]
+__all__ = [
+    "TASKS",
+    "TaskConfig",
+    "adjusted",
+    "limited",
+    "make_own_task",
+    "make_task",
+    "without_labels",
+]
 
 #: Name -> ``module:function``; the function's keyword arguments are the task's options.
 TASKS: Mapping[str, str] = MappingProxyType(
@@ -46,44 +57,31 @@ TASKS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+_LARGEST_LIMIT = 1_000_000_000
 #: Options that every task takes.
 _OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric")
-_LONGEST_TEXT, _LARGEST_LIMIT = 65_536, 1_000_000_000
+#: Options of one's own task that are paths from the recipe's folder, whatever is annotated.
+_PATHS = ("folder", "path", "tokenizer")
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(OwnSettings):
     """A task as a recipe writes it: ``fashion-mnist``, or ``{name: fashion-mnist, limit: 1000}``.
 
-    ``name`` is built in, or ``module:function``. With ``limit`` training sees the first ``limit``
+    ``name`` is built in, or ``module:name``. With ``limit`` training sees the first ``limit``
     samples only: for smoke runs, and for questions about few data. With ``inputs_only`` no split
-    has labels, as where nobody knows them. ``outputs`` and ``metric`` say what the model's outputs
-    are and how they are scored, where the task does not. The other options are keyword arguments of
-    the task's own function, which may take more than are named here where it is the user's own.
+    has labels, as where nobody knows them. ``outputs`` and ``metric`` are what the model's outputs
+    are and how they are scored, where the task does not define them. The other options are keyword
+    arguments of the task's function or class.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    role: ClassVar[Role] = Role("task", reserved=("name", *_OF_EVERY_TASK), makes=True)
+    named_by: ClassVar[str] = "name"
 
     name: Name
-    folder: RecipePath | None = None
-    download: Flag | None = None
-    augment: Flag | None = None
-    size: Whole | None = Field(default=None, ge=8, le=1024)
-    grey: Flag | None = None
-    path: RecipePath | None = None
-    tokenizer: RecipePath | None = None
-    max_length: Whole | None = Field(default=None, ge=1, le=_LONGEST_TEXT)
-    length: Whole | None = Field(default=None, ge=2, le=_LONGEST_TEXT)
-    labels: Flag | None = None
     limit: Whole | None = Field(default=None, ge=1, le=_LARGEST_LIMIT)
     inputs_only: Flag = False
     outputs: OutputKind | None = None
     metric: MetricName | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What was set for the task's own function."""
-        said = self.model_dump(exclude={"name", *_OF_EVERY_TASK}, exclude_none=True)
-        return {**said, **(self.model_extra or {})}
 
     @model_validator(mode="before")
     @classmethod
@@ -98,50 +96,67 @@ class TaskConfig(BaseModel):
         return name
 
     @model_validator(mode="after")
-    def _built_in_options_are_known(self) -> TaskConfig:
+    def _options_are_read(self, info: ValidationInfo) -> TaskConfig:
+        folder = (info.context or {}).get("folder")
         if self.name not in TASKS:
+            self.take({name: _path(name, value, info) for name, value in self.options.items()})
             return self
-        known = [field for field in type(self).model_fields if field != "name"]
-        for option in self.model_extra or {}:
-            near = difflib.get_close_matches(clipped(option), known, n=1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(
-                f"there is no option {shown(option)}; {meant}built-in tasks take {', '.join(known)}"
-            )
+        # Here null is the default, as for other keys of a recipe.
+        given = {name: value for name, value in self.options.items() if value is not None}
+        values, problems = _built_in(self.name).checked(given, folder)
+        # What is missing is for whoever makes the task: a block may be completed in Python.
+        problems = [one for one in problems if one.path]
+        if problems:
+            raise refused(self, problems)
+        self.take(values)
         return self
 
-    @model_serializer(mode="wrap")
-    def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Which is no default of somebody else's function, and must not be left out as one.
-        return {**dict.fromkeys(_nulls(self)), **handler(self)}
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The schema, with the options of built-in tasks where the name is one of these."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        own = {"properties": {"name": {"pattern": ":"}}}
+        return {**schema, "if": own, "else": {"properties": _properties()}}
 
 
 def make_task(config: TaskConfig | str) -> Task:
     """The built-in task that ``config`` names, with its options.
 
     Raises:
-        RecipeError: no built-in task of this name, or an option that it does not take.
+        RecipeError: no built-in task of this name, or an option that it needs and was not given.
         DataError: its data are missing or damaged.
     """
     name = config if isinstance(config, str) else config.name
     if name not in TASKS:
         raise RecipeError(_unknown(name))
-    function = _resolve(TASKS[name])
     config = TaskConfig(name=name) if isinstance(config, str) else config
-    taken = inspect.signature(function).parameters
-    for option, parameter in taken.items():
-        if parameter.default is parameter.empty and option not in config.options:
+    part = _built_in(name)
+    for key in part.keys.values():
+        if key.is_required and key.name not in config.options:
             raise RecipeError(
-                f"task.{option}: the task {name!r} needs it; write `task: {{name: {name}, "
-                f"{option}: ...}}`."
+                f"task.{key.name}: the task {name!r} needs it; write `task: {{name: {name}, "
+                f"{key.name}: ...}}`."
             )
-    for option in config.options:
-        if option not in taken:
-            raise RecipeError(
-                f"task.{option}: the task {name!r} does not take it; it takes "
-                f"{', '.join([*taken, *_OF_EVERY_TASK])}."
-            )
-    return adjusted(function(**config.options), config)
+    made: Task = part.found(**config.options)
+    return adjusted(made, config)
+
+
+def make_own_task(config: TaskConfig, references: CodeReferences) -> Task:
+    """The user's task that ``config`` names, with its options.
+
+    Raises:
+        RecipeError: options that it does not take, or it makes no task.
+        CodeReferenceError: code that was not allowed, is not there, or failed.
+    """
+    where = f"task {config.name!r}"
+    made = config.part(references, where).product(config.options, Task, where)
+    if not isinstance(made, Task):
+        raise RecipeError(
+            f"task: {config.name} must return a compress.Task; got {type(made).__name__}."
+        )
+    return adjusted(made, config)
 
 
 def adjusted(task: Task, config: TaskConfig) -> Task:
@@ -173,14 +188,31 @@ def without_labels(task: Task) -> Task:
     )
 
 
-def _resolve(reference: str) -> Callable[..., Task]:
-    module, _, function = reference.partition(":")
+def _built_in(name: str) -> OwnPart:
+    """A built-in task, whose function is looked at as one's own is."""
+    module, _, function = TASKS[name].partition(":")
     found: Callable[..., Task] = getattr(importlib.import_module(module), function)
-    return found
+    return OwnPart(f"the task {name!r}", found, TaskConfig.role)
 
 
-def _nulls(config: BaseModel) -> list[str]:
-    return [option for option, value in (config.model_extra or {}).items() if value is None]
+def _path(name: str, value: Any, info: ValidationInfo) -> Any:
+    is_path = name in _PATHS and isinstance(value, str)
+    return beside_recipe(Path(value), info) if is_path else value
+
+
+def _properties() -> dict[str, Any]:
+    """The JSON Schema of every option of a built-in task, by name."""
+    found: dict[str, list[Any]] = {}
+    for name in TASKS:
+        for key in _built_in(name).keys.values():
+            schema = key.json_schema()
+            schemas = found.setdefault(key.name, [])
+            schemas += [one for one in schema.get("anyOf", [schema]) if one not in schemas]
+    null = {"type": "null"}
+    return {
+        name: {"anyOf": [*(one for one in schemas if one != null), null]}
+        for name, schemas in found.items()
+    }
 
 
 def _unknown(name: str) -> str:

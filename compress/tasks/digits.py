@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from compress.config.fields import Flag
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset, split
 from compress.tasks.augment import ShiftFlip
@@ -20,7 +21,7 @@ _SPLIT_SEED = 0
 _MEAN, _STD = 4.884, 6.017
 
 
-def make_task(*, augment: bool = False) -> Task:
+def make_task(*, augment: Flag = False) -> Task:
     """The task: 1,077 images to train on, 270 for validation, 450 to test on.
 
     Args:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from compress.config.fields import Flag
 from compress.errors import DataError
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset, split
@@ -69,7 +70,7 @@ _SPLIT_SEED = 0
 _MEAN, _STD = 0.2860, 0.3530
 
 
-def make_task(*, folder: Path | None = None, download: bool = False, augment: bool = True) -> Task:
+def make_task(*, folder: Path | None = None, download: Flag = False, augment: Flag = True) -> Task:
     """The task, from the first place that has all four files.
 
     Args:

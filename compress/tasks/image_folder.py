@@ -18,12 +18,14 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from compress.config.fields import Flag, Whole
 from compress.errors import DataError, RecipeError
 from compress.io.files import named, opened
 from compress.task import Task
@@ -45,6 +47,9 @@ _TASK = "task image-folder: "
 _SPLIT_SEED = 0
 _SHARE_APART = 0.1
 _CROP = 8
+
+#: Pixels along one side.
+Size = Annotated[Whole, Field(ge=8, le=1024)]
 
 
 class _Scaled:
@@ -68,7 +73,7 @@ class _Scaled:
 
 
 def make_task(
-    *, folder: Path | None = None, size: int = 32, grey: bool = False, augment: bool = True
+    *, folder: Path | None = None, size: Size = 32, grey: Flag = False, augment: Flag = True
 ) -> Task:
     """The task: a tenth of what is not split already is set apart for validation, and for the test.
 

@@ -16,12 +16,14 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from compress.config.fields import Whole
 from compress.errors import DataError, RecipeError
 from compress.io.files import named, read_text, regular_file
 from compress.measure.perplexity import bits_per_token
@@ -43,6 +45,9 @@ _SPLIT_SEED = 0
 # A tenth of the tokens each, but no more windows than these.
 _TEST_WINDOWS, _VALIDATION_WINDOWS = 1_000, 500
 _LEAST_ENTRIES = 10
+
+#: Tokens of a sample.
+Length = Annotated[Whole, Field(ge=2, le=65_536)]
 
 
 class WindowDataset(ArrayDataset):
@@ -69,7 +74,7 @@ class WindowDataset(ArrayDataset):
         return ArrayDataset(_shown(self.inputs)[0])
 
 
-def make_task(*, folder: Path | None = None, path: Path | None = None, length: int = 64) -> Task:
+def make_task(*, folder: Path | None = None, path: Path | None = None, length: Length = 64) -> Task:
     """The task: a tenth of the text to test on and a tenth for validation, the rest to train on.
 
     Of a long text, at most 1,000 and 500 windows are held out. The metric is bits per token: the

@@ -14,7 +14,7 @@ from typing import TextIO
 from compress.errors import DataError
 from compress.io.files import named, opened
 from compress.task import Task
-from compress.tasks.tokens import text_task
+from compress.tasks.tokens import TextLength, text_task
 
 __all__ = ["make_task", "read_lines"]
 
@@ -25,7 +25,7 @@ _MOST_CHARACTERS = 256 << 20
 _TEST_TEXTS, _VALIDATION_TEXTS = 2_000, 1_000
 
 
-def make_task(*, path: Path, tokenizer: Path, max_length: int = 64) -> Task:
+def make_task(*, path: Path, tokenizer: Path, max_length: TextLength = 64) -> Task:
     """The task: a tenth of the lines to test on, a tenth for validation, the others to train on.
 
     Of a large file, the first million lines are read and at most 2,000 and 1,000 held out. Lines

@@ -11,12 +11,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from compress.config.fields import Whole
 from compress.config.recipe_file import located
 from compress.errors import DataError, MissingExtra
 from compress.io.files import named, read_bounded, read_json, size_words
@@ -25,7 +27,7 @@ from compress.models.huggingface import tokenizer_digest
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 
-__all__ = ["TokenDataset", "text_task", "tokenize"]
+__all__ = ["TextLength", "TokenDataset", "text_task", "tokenize"]
 
 _Ids = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -36,6 +38,10 @@ _PADDING = -1
 _SPLIT_SEED = 0
 # What padding is called by tokenizers that do not say.
 _PAD_TOKENS = ("[PAD]", "<pad>")
+
+
+#: Tokens of a text, with its special ones.
+TextLength = Annotated[Whole, Field(ge=1, le=65_536)]
 
 
 class TokenDataset(ArrayDataset):

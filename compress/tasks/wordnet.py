@@ -13,10 +13,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from compress.config.fields import Flag
 from compress.errors import DataError
 from compress.io.files import named, read_text
 from compress.task import Task
-from compress.tasks.tokens import text_task
+from compress.tasks.tokens import TextLength, text_task
 
 __all__ = ["CLASSES", "DEBIAN_FOLDER", "FILES", "make_task", "read_glosses"]
 
@@ -46,7 +47,11 @@ _LARGEST_FILE_BYTES = 64 << 20
 
 
 def make_task(
-    *, tokenizer: Path, folder: Path | None = None, max_length: int = 32, labels: bool = False
+    *,
+    tokenizer: Path,
+    folder: Path | None = None,
+    max_length: TextLength = 32,
+    labels: Flag = False,
 ) -> Task:
     """The task: 2,000 definitions to test on, 1,000 for validation, the others to train on.
 

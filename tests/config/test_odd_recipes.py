@@ -66,7 +66,7 @@ def recipe(**more: Any) -> dict[str, Any]:
 
 def places() -> dict[str, tuple[type[BaseModel], Any]]:
     """Every block of a recipe that has numbers, and a recipe around a block of that kind."""
-    ssh, adb = get_args(get_args(Recipe.model_fields["targets"].annotation)[0])[0].__args__[1:]
+    ssh, adb = get_args(get_args(Recipe.model_fields["targets"].annotation)[0])[0].__args__[1:3]
     ssh, adb = (get_args(one)[0] for one in (ssh, adb))
     found: dict[str, tuple[type[BaseModel], Any]] = {
         "recipe": (Recipe, lambda b: {**recipe(), **b}),
@@ -234,7 +234,7 @@ TEXTS = {
     "two targets of one name": ("targets: [{}, {}]", "each target needs a name"),
     "a choice": ("seed: {choose: [1, 2]}", "this is a sweep value .* replace it by one of"),
     "a task of null options": ("task: {name: null}", "task.name"),
-    "an unknown option": ("task: {name: digits, lim: 3}", "no option 'lim'; did you mean 'limit'"),
+    "an unknown option": ("task: {name: digits, lim: 3}", "take 'lim'; did you mean 'limit'"),
     "a task of list": ("task: [digits]", "task"),
     "a task of 5,000 letters": ("task: " + "t" * 5000, "task"),
     "a model of 5,000 letters": (f"model: {{arch: {'m' * 5000}}}", "arch"),

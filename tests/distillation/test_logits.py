@@ -15,6 +15,7 @@ from compress import Candidate, DistillStage
 from compress.config.references import CodeReferences
 from compress.distillation.teachers import build_teacher, frozen_teacher, identity_of
 from compress.errors import RecipeError, StageError
+from compress.models.build import build_module
 from compress.testing.nets import NETS
 
 CASE = NETS["mlp"]
@@ -50,9 +51,7 @@ def context(context, monkeypatch):
     references = CodeReferences(frozenset({"sure_parts"}))
 
     def build(architecture):
-        made = references.call(architecture.arch, "arch", architecture.options)
-        assert isinstance(made, nn.Module)
-        return made
+        return build_module(architecture, references)
 
     return replace(context, references=references, build=build)
 

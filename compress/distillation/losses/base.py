@@ -14,12 +14,14 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 from torch import Tensor
 
 from compress.config.fields import LARGEST_FACTOR, Number, Pattern
+from compress.config.references import CodeReferences
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import LossFunction
 from compress.outputs import OUTPUT_KINDS, OutputKind
@@ -97,6 +99,19 @@ class LossBlock(BaseModel, ABC):
 
     weight: Weight = 1.0
     kind: str
+
+    def known(self, info: ValidationInfo) -> LossBlock:
+        """The loss as far as a validator can know it; see :meth:`resolved`."""
+        return self
+
+    def resolved(self, references: CodeReferences) -> LossBlock:
+        """The loss itself; of a reference to the user's code, what it leads to.
+
+        Raises:
+            RecipeError: options that the user's loss does not take.
+            CodeReferenceError: code that was not allowed, is not there, or failed.
+        """
+        return self
 
     @abstractmethod
     def loss_function(self, context: DistillationContext) -> LossFunction:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from compress.config.fields import Name
-from compress.config.references import is_reference
+from compress.config.own_parts import OwnPart, Role
+from compress.config.own_settings import OwnSettings
+from compress.config.references import CodeReferences, is_reference
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import LossFunction, ModelOutputs
 from compress.distillation.losses.base import LossBlock
@@ -18,14 +23,24 @@ from compress.training.supervision import not_a_mean
 __all__ = ["CustomLoss"]
 
 
-class CustomLoss(LossBlock):
-    """A function of your own, ``module:name``, called with (student, teacher, labels).
+class CustomLoss(OwnSettings, LossBlock):
+    """A loss of your own, ``module:name``: a function or a class; further keys reach it.
+
+    A function is called with (student outputs, teacher outputs, labels) and the keys; a class is
+    made of the keys, and its object called with these three. A subclass of :class:`LossBlock` is a
+    loss as built-in ones are: its fields are the keys, and it may use features.
 
     Labels come as they are for a loss on such outputs: of classes int64, with -100 where there is
     none; else numbers in the outputs' shape, with NaN where there is none.
     """
 
-    kind: Name
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    role: ClassVar[Role] = Role(
+        "loss", ("student", "teacher", "labels"), ("kind", "weight"), base=LossBlock
+    )
+
+    kind: Name = Field(json_schema_extra={"pattern": ":"})
 
     @field_validator("kind")
     @classmethod
@@ -36,9 +51,47 @@ class CustomLoss(LossBlock):
             )
         return kind
 
+    @property
+    def description(self) -> str:
+        """Weight, reference and options, for a sentence."""
+        return super().description.removesuffix(self.kind) + self.described
+
+    def part(self, references: CodeReferences, where: str) -> OwnPart:
+        """The function or class that the reference names.
+
+        Raises:
+            CodeReferenceError: code that was not allowed, or is not there.
+        """
+        part = super().part(references, where)
+        if part.own_class is None or not issubclass(part.own_class, LossBlock):
+            return part
+        named = {"kind": self.kind} if part.own_class.model_fields["kind"].is_required() else {}
+        return replace(part, fixed={"weight": self.weight, **named})
+
+    def known(self, info: ValidationInfo) -> LossBlock:
+        """The loss that the reference names, where its code may be followed already."""
+        references = self.references(info)
+        return self if references is None else self.resolved(references)
+
+    def resolved(self, references: CodeReferences) -> LossBlock:
+        """The loss that the reference names, with its options.
+
+        Raises:
+            RecipeError: options that it does not take.
+            CodeReferenceError: code that was not allowed, is not there, or failed.
+        """
+        where = f"the loss {self.kind!r}"
+        part = self.part(references, where)
+        if not part.follows_base:
+            return self
+        made: Any = part.bound(self.options, where)
+        loss: LossBlock = made.model_copy(update={"kind": self.kind})
+        return loss
+
     def loss_function(self, context: DistillationContext) -> LossFunction:
-        """The function on the outputs and the labels, which must return a scalar."""
-        own = context.stage.references.resolve(self.kind, f"losses: {self.kind}")
+        """The function, or the object of the class, on outputs and labels; returns a scalar."""
+        where = f"the loss {self.kind!r}"
+        own = self.part(context.stage.references, where).bound(self.options, where)
         supervision = context.supervision
 
         def compute(student: ModelOutputs, teacher: ModelOutputs, labels: Tensor | None) -> Tensor:

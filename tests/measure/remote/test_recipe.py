@@ -63,6 +63,6 @@ def test_blocks_that_are_refused(block, said):
 def test_the_schema_knows_each_kind():
     branches = recipe_schema()["properties"]["targets"]["items"]["oneOf"]
     names = [branch["$ref"].rpartition("/")[2] for branch in branches]
-    assert names == ["LocalSettings", "SshSettings", "AdbSettings"]
+    assert names == ["LocalSettings", "SshSettings", "AdbSettings", "OwnTargetSettings"]
     for name in names[1:]:
         assert "kind" in recipe_schema()["$defs"][name]["required"]
