@@ -233,8 +233,12 @@ class Stage(BaseModel, ABC):
         """
         return None
 
-    def implied_outputs(self) -> Sequence[OutputKind]:
-        """What its losses imply that the model's outputs are, such as ``class-scores``."""
+    def implied_outputs(self, references: CodeReferences) -> Sequence[OutputKind]:
+        """What its losses imply that the model's outputs are, such as ``class-scores``.
+
+        Args:
+            references: the user's code that may be followed, for losses of one's own.
+        """
         return ()
 
 

@@ -200,8 +200,8 @@ def supervision_of_job(job: Job) -> Supervision:
             f"task {job.task.name!r}: the model that comes in cannot take its inputs, {shapes} "
             f"({in_words(error)}); give a model for such inputs, or inputs for such a model."
         ) from error
-    implied = tuple(kind for stage in job.stages for kind in stage.implied_outputs())
-    return Supervision.of(job.task, outputs, implied, example)
+    implied = [kind for stage in job.stages for kind in stage.implied_outputs(job.references)]
+    return Supervision.of(job.task, outputs, tuple(implied), example)
 
 
 def scoring_of(job: Job, supervision: Supervision) -> Scoring:
@@ -251,8 +251,9 @@ def _nobody(_: Any) -> Any:
 def _name_of(block: _Block) -> str:
     if isinstance(block, tuple):
         return f"the mean of {len(block)} teachers"
-    named = block.onnx or block.callable or block.hf or block.weights
-    return f"the teacher {named}"
+    if block.callable is not None:
+        return f"the teacher {block.described}"
+    return f"the teacher {block.onnx or block.hf or block.weights}"
 
 
 def _shapes(inputs: Any) -> str:

@@ -82,9 +82,9 @@ class DistillStage(Training, Stage):
         """The teacher that it learns from, where that is not the run's."""
         return self.teacher
 
-    def implied_outputs(self) -> Sequence[OutputKind]:
+    def implied_outputs(self, references: CodeReferences) -> Sequence[OutputKind]:
         """What its losses imply that the outputs are."""
-        return implied_outputs(self.losses or ())
+        return implied_outputs(self.losses or (), references)
 
     def _with_losses(
         self, student: Candidate, context: Context

@@ -96,6 +96,7 @@ def fit(
 @torch.no_grad()
 def supervision_of(candidate: Candidate, context: Context) -> Supervision:
     """What the outputs of a candidate are, and what labels they can be compared with."""
+    implied = implied_outputs(losses, context.references)
     return DistillationContext(candidate.module, None, context).supervision
 
 
@@ -142,12 +143,16 @@ def distillation_context(
     teacher: Teacher | None,
 ) -> DistillationContext:
     """What the losses of a training are made for, with the candidate as the student."""
-    return DistillationContext(candidate.module, teacher, context, implied_outputs(losses))
+    implied = implied_outputs(losses, context.references)
+    return DistillationContext(candidate.module, teacher, context, implied)
 
 
-def implied_outputs(losses: Sequence[LossSettings]) -> tuple[OutputKind, ...]:
+def implied_outputs(
+    losses: Sequence[LossSettings], references: CodeReferences
+) -> tuple[OutputKind, ...]:
     """What losses imply that the outputs of a model are, each kind once."""
-    return tuple(dict.fromkeys(x.implied_kind for x in losses if x.implied_kind is not None))
+    kinds = [loss.resolved(references).implied_kind for loss in losses]
+    return tuple(dict.fromkeys(kind for kind in kinds if kind is not None))
 
 
 def _checkpointing(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compress.candidate import Candidate, count_parameters
 from compress.config.fields import LARGEST_RATE, Name, Number, Pattern, Whole
+from compress.config.references import CodeReferences
 from compress.config.selectors import select
 from compress.distillation.losses import LabelLoss, LossSettings, teacher_loss
 from compress.distillation.teachers import TeacherBlock, build_teacher
@@ -143,9 +144,9 @@ class PruneStage(Stage):
         """The teacher of the training after the cut, where that is not the run's."""
         return self.finetune.teacher if self.finetune else None
 
-    def implied_outputs(self) -> Sequence[OutputKind]:
+    def implied_outputs(self, references: CodeReferences) -> Sequence[OutputKind]:
         """What the losses of the training after the cut imply that the outputs are."""
-        return implied_outputs(self.finetune.losses) if self.finetune else ()
+        return implied_outputs(self.finetune.losses, references) if self.finetune else ()
 
     def _criterion(self, context: Context) -> Criterion:
         return criterion_of(self.importance, context.references)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import time
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from compress import Recipe
+from compress.config.own_parts import OwnPart
 from compress.config.recipe_file import parse, with_settings
 from compress.distillation.losses import BUILT_IN
 from compress.distillation.teachers import EnsembleMember
@@ -23,7 +25,7 @@ from compress.quantization.numerics import Calibration
 from compress.recipe import LocalSettings
 from compress.record import Budget
 from compress.stages import STAGES
-from compress.tasks import TaskConfig
+from compress.tasks import TASKS, TaskConfig
 from compress.zoo import ARCHITECTURES, _resolve
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +171,22 @@ def test_no_size_of_a_built_in_net_takes_what_is_none(arch):
             model = {"arch": arch, option: HERE, "weights": "w.safetensors"}
             refused(fill(staged("distill", student=model), raw), option)
             refused(fill(staged("distill", teacher=model), raw), option)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_option_of_a_built_in_task_takes_what_is_none(name):
+    module, _, function = TASKS[name].partition(":")
+    part = OwnPart(name, getattr(importlib.import_module(module), function), TaskConfig.role)
+    assert part.keys
+    for key in part.keys.values():
+        kinds = leaves(key.annotation)
+        raws = ["3", "true", "[]", "{}"] if Path in kinds else NO_FLAG
+        if int in kinds:
+            raws = [*NO_NUMBER, *TOO_LARGE, "1.5", "-1", "0"]
+        for raw in raws:
+            refused(fill(recipe(task={"name": name, key.name: HERE}), raw), key.name)
+        data = recipe(task={"name": name, key.name: HERE})
+        assert key.name not in Recipe.loads(fill(data, "null")).task.options
 
 
 TEXTS = {

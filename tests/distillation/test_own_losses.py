@@ -11,12 +11,13 @@ import pytest
 import torch
 from pydantic import Field
 
-from compress import Candidate, DistillStage, Recipe
+from compress import Candidate, DistillStage, Recipe, ReplayTarget
 from compress.config.references import CodeReferences
 from compress.distillation.loss_function import LossFunction
 from compress.distillation.losses import CustomLoss
 from compress.distillation.losses.base import LossBlock, Paths, loss_on_outputs
 from compress.errors import CompressError, StageError
+from compress.tasks import without_labels
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 from compress.training.data import head
@@ -145,7 +146,7 @@ def test_a_key_of_a_function_changes_what_is_learned(tmp_path):
 
 
 def load(*losses):
-    text = f"name: own\nstages: [{{kind: distill, losses: [{', '.join(losses)}]}}]"
+    text = f"name: own\nstages: [{{kind: distill, epochs: 1, losses: [{', '.join(losses)}]}}]"
     return Recipe.loads(text, imports=["loss_parts"])
 
 
@@ -170,3 +171,21 @@ def test_wrong_keys_of_it_are_one_sentence(loss, message):
     with pytest.raises(CompressError, match=rf"stages\[0\]\.losses\[0\].*{message}") as caught:
         load(loss)
     assert "\n" not in str(caught.value)
+
+
+def test_what_it_implies_is_what_outputs_are(tmp_path):
+    task = replace(CASE.make_task(), outputs=None, metric=None)
+    labels_of_none = without_labels(task)
+    block = "{kind: 'loss_parts:Energy', student: 'blocks.0', teacher: 'blocks.0'}"
+    recipe = load(block)
+    net = build("resnet", {"width": 8, "blocks": 1, "classes": 4})
+    candidate = Candidate.of(net, head(task.train, 2).inputs)
+    record = recipe.run(
+        candidate,
+        labels_of_none,
+        workdir=tmp_path / "run",
+        targets=[ReplayTarget()],
+        mode="quick",
+        cache="none",
+    )
+    assert record.task.metric == "agreement"

@@ -7,11 +7,11 @@ import json
 import sys
 
 import pytest
+from compress.running.content import Content
 
 from compress import Recipe
 from compress.config.references import CodeReferences
 from compress.fingerprints import DataMemory, FileMemory
-from compress.running.content import Content
 from compress.running.keys import Lineage, of_stage
 
 CODE = """
