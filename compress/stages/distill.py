@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from compress.candidate import Candidate
+from compress.config.references import CodeReferences
 from compress.distillation.losses import LossSettings, default_losses
 from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.models.settings import BlocksSettings, StudentSettings, build_model

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from compress.candidate import Candidate
+from compress.config.references import CodeReferences
 from compress.distillation.context import DistillationContext
 from compress.distillation.losses import LossSettings
 from compress.distillation.objective import WeightedSum, weighted_losses
@@ -96,7 +97,6 @@ def fit(
 @torch.no_grad()
 def supervision_of(candidate: Candidate, context: Context) -> Supervision:
     """What the outputs of a candidate are, and what labels they can be compared with."""
-    implied = implied_outputs(losses, context.references)
     return DistillationContext(candidate.module, None, context).supervision
 
 
