@@ -281,7 +281,7 @@ def ranges_of(
     module: nn.Module, formats: Mapping[str, LayerFormat], task: Task
 ) -> dict[str, tuple[float, float]]:
     """Input ranges of the layers with static int8 activations, as the module is now."""
-    wanted = [f.calibration.samples for f in formats.values() if f.is_static_int8]
+    wanted = [f.calibration.samples for f in formats.values() if f.needs_range]
     if not wanted:
         return {}
     batches = calibration_inputs(task, max(wanted))

@@ -1,12 +1,7 @@
 """Fake quantization: how a float module computes once its declared formats are applied.
 
-The one owner of the weight grid and its rounding; lowering writes the same grid into ONNX.
-Weights are symmetric and per output channel, activations unsigned 8 bit and per tensor, rounding is
-half to even, gradients pass straight through (Jacob et al. 2018, "Quantization and training of
-neural networks for efficient integer-arithmetic-only inference").
-
-A symmetric per-channel grid commutes with a per-channel factor, so quantizing a convolution before
-its batch norm is folded gives the same integers as quantizing it after.
+Knows which layers can have a format, and where in a layer rounding goes. How a format rounds is the
+format's own (:mod:`compress.quantization.formats`); lowering writes the same numbers into ONNX.
 """
 
 from __future__ import annotations
@@ -21,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.modules.inputs import Inputs, copied, forward, to_device
-from compress.quantization.numerics import LayerFormat, Numerics, weight_bits
-from compress.quantization.ranges import RangeObserver, activation_grid
+from compress.quantization.formats.base import Pattern
+from compress.quantization.numerics import LayerFormat, Numerics
+from compress.quantization.ranges import RangeObserver
 from compress.quantization.recurrent import (
     RECURRENT,
     StepByStep,
@@ -35,22 +31,20 @@ __all__ = [
     "as_computed",
     "called_layers",
     "channel_axis",
+    "chosen_range",
     "declared_formats",
-    "effective",
-    "fake_quantize_weight",
+    "fake_quantized_copy",
     "layers_with_formats",
     "observe_ranges",
     "quantizable_layers",
     "simulate",
     "weight_axes",
-    "weight_scale",
 ]
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _QUANTIZABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 # Layers that look rows up: their weights can be stored in few bits, and nothing is multiplied.
-_TABLES = (nn.Embedding,)
-_LARGEST_UINT8 = 255
+_EMBEDDINGS = (nn.Embedding,)
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -63,9 +57,9 @@ def quantizable_layers(module: nn.Module) -> dict[str, str]:
 def layers_with_formats(module: nn.Module) -> dict[str, str]:
     """Path and class name of every layer whose weights can have an integer format, in order.
 
-    Those of :func:`quantizable_layers`, recurrent ones, and tables of rows (``nn.Embedding``).
+    Those of :func:`quantizable_layers`, recurrent ones, and embeddings.
     """
-    return _layers_of(module, (*_QUANTIZABLE, *RECURRENT, *_TABLES))
+    return _layers_of(module, (*_QUANTIZABLE, *RECURRENT, *_EMBEDDINGS))
 
 
 @torch.no_grad()
@@ -113,19 +107,17 @@ def declared_formats(
 def as_computed(layer: nn.Module, format: LayerFormat) -> LayerFormat:
     """What ``format`` comes to for ``layer``, given the kernels that there are.
 
-    A table takes no activations. There are no int8 kernels for GRU and RNN layers, nor for an LSTM
-    with a projection; those of other LSTMs and cells find their ranges at run time, since the state
-    has another at each step.
+    An embedding takes no activations. There are no int8 kernels for GRU and RNN layers, nor for an
+    LSTM with a projection; those of other LSTMs and cells find their ranges at run time, since the
+    state has another at each step.
     """
-    if isinstance(layer, _TABLES) or not has_int8_kernel(layer):
+    if isinstance(layer, _EMBEDDINGS) or not has_int8_kernel(layer):
         return format.weights_only
-    if isinstance(layer, RECURRENT) and format.is_static_int8:
-        return LayerFormat(weights=format.weights, activations="dynamic")
-    return format
+    return format.recurrent if isinstance(layer, RECURRENT) else format
 
 
 def channel_axis(layer: nn.Module) -> int:
-    """The axis of a layer's weights that counts output channels; of a table, its rows."""
+    """The axis of a layer's weights that counts output channels; of an embedding, its rows."""
     return 1 if isinstance(layer, _TRANSPOSED) else 0
 
 
@@ -135,48 +127,16 @@ def weight_axes(layer: nn.Module) -> dict[str, int]:
     return dict.fromkeys(names, channel_axis(layer))
 
 
-def weight_scale(weight: Tensor, *, axis: int, bits: int, avoid_saturation: bool = False) -> Tensor:
-    """Step of the symmetric grid of each output channel, shape ``(channels,)``.
-
-    The largest weight falls on the last level. With ``avoid_saturation`` the step also keeps the
-    sum of any two weights of one sign within 127 levels: x86 without VNNI adds pairs of
-    ``uint8 x int8`` products in 16 bits (``vpmaddubsw``), which holds ``255 * 128`` and no more.
-    Halving the range altogether, as is usual, also prevents it and gives up a whole bit; this step
-    is never coarser than that, and finer wherever a channel has one dominant weight.
-    """
-    rows = weight.detach().movedim(axis, 0).flatten(1)
-    levels = 2 ** (bits - 1) - 1
-    step = rows.abs().amax(1) / levels
-    if avoid_saturation and bits == 8:
-        count = min(2, rows.shape[1])
-        pairs = [part.clamp(min=0).topk(count, dim=1).values.sum(1) for part in (rows, -rows)]
-        step = torch.maximum(step, torch.maximum(*pairs) / levels)
-    return torch.where(step > 0, step, torch.ones_like(step))
-
-
-def fake_quantize_weight(
-    weight: Tensor, *, axis: int, format: LayerFormat, avoid_saturation: bool = False
-) -> Tensor:
-    """``weight`` snapped to its format's grid, same shape; the gradient passes straight through."""
-    bits = weight_bits(format.weights)
-    if bits is None:
-        return _round_to_half(weight) if format.weights == "float16" else weight
-    scale = weight_scale(weight, axis=axis, bits=bits, avoid_saturation=avoid_saturation)
-    levels = 2 ** (bits - 1) - 1
-    zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, axis, -levels, levels)
-
-
-def effective(module: nn.Module, formats: Mapping[str, LayerFormat]) -> nn.Module:
-    """A copy of ``module`` whose weights are snapped to their grids: what it computes with."""
-    snapped = copy.deepcopy(module)
+def fake_quantized_copy(module: nn.Module, formats: Mapping[str, LayerFormat]) -> nn.Module:
+    """A copy of ``module`` whose weights are rounded to their formats: what it computes with."""
+    copied_module = copy.deepcopy(module)
     with torch.no_grad():
         for name, format in formats.items():
-            layer = snapped.get_submodule(name)
+            layer = copied_module.get_submodule(name)
             for own, axis in weight_axes(layer).items():
                 weight = layer.get_parameter(own)
-                weight.copy_(fake_quantize_weight(weight, axis=axis, format=format))
-    return snapped
+                weight.copy_(format.weight_quantizer.fake_quantize(weight, axis=axis))
+    return copied_module
 
 
 @contextmanager
@@ -189,7 +149,7 @@ def simulate(
 ) -> Iterator[None]:
     """While open, ``module`` computes with its declared formats; parameters stay as they are.
 
-    ``ranges`` gives the input range of every layer with static int8 activations
+    ``ranges`` gives the input range of every layer with static activations
     (:func:`observe_ranges`). Gradients reach the float parameters straight through.
 
     Raises:
@@ -203,7 +163,7 @@ def simulate(
                 continue
             layer = module.get_submodule(name)
             layers.append(layer)
-            bounds = ranges[name] if format.is_static_int8 else None
+            bounds = ranges[name] if format.needs_range else None
             handles.extend(_quantize_around(layer, format, bounds, avoid_saturation))
         yield
     finally:
@@ -217,12 +177,12 @@ def simulate(
 def observe_ranges(
     module: nn.Module, formats: Mapping[str, LayerFormat], batches: Iterable[Inputs]
 ) -> dict[str, tuple[float, float]]:
-    """Input range of every layer with static int8 activations, seen over ``batches`` of inputs.
+    """Input range of every layer with static activations, seen over ``batches`` of inputs.
 
     Raises:
         ValueError: no batch, or an activation that is not finite.
     """
-    static = {name: format for name, format in formats.items() if format.is_static_int8}
+    static = {name: format for name, format in formats.items() if format.needs_range}
     observers = {name: RangeObserver() for name in static}
 
     def listener(observer: RangeObserver) -> Callable[[Tensor], None]:
@@ -232,7 +192,18 @@ def observe_ranges(
         with _listening(module, {name: listener(seen) for name, seen in observers.items()}):
             for batch in batches:
                 _infer(module, batch)
-    return {name: observers[name].range(static[name].calibration) for name in static}
+    return {name: chosen_range(observers[name], format) for name, format in static.items()}
+
+
+def chosen_range(observer: RangeObserver, format: LayerFormat) -> tuple[float, float]:
+    """The range of a layer's static activations, given what was observed of them.
+
+    Raises:
+        ValueError: nothing was observed.
+    """
+    quantizer = format.static_quantizer
+    assert quantizer is not None
+    return observer.range(format.calibration, levels=quantizer.levels)
 
 
 @contextmanager
@@ -279,7 +250,7 @@ def _quantize_around(
 ) -> tuple[RemovableHandle, RemovableHandle]:
     # Snapped weights shadow the parameters for the length of one forward pass. Parametrizations
     # would do the same, but they rename parameters and change the layer's class.
-    safe = avoid_saturation and not isinstance(layer, _TABLES)
+    safe = avoid_saturation and not isinstance(layer, _EMBEDDINGS)
     steps = ExitStack()
 
     def before(
@@ -288,10 +259,10 @@ def _quantize_around(
         for name, axis in weight_axes(module).items():
             weight = module._parameters[name]
             assert weight is not None
-            module.__dict__[name] = fake_quantize_weight(
-                weight, axis=axis, format=format, avoid_saturation=safe
+            module.__dict__[name] = format.weight_quantizer.fake_quantize(
+                weight, axis=axis, avoid_saturation=safe
             )
-        if isinstance(module, _TABLES):
+        if isinstance(module, _EMBEDDINGS):
             return inputs, named
         if isinstance(module, RECURRENT):
             if (rounding := _rounding_of_steps(module, format)) is not None:
@@ -299,7 +270,8 @@ def _quantize_around(
             return inputs, named
         if not inputs:
             inputs, named = (named["input"],), {k: v for k, v in named.items() if k != "input"}
-        return (_fake_quantize_activation(inputs[0], format, bounds), *inputs[1:]), named
+        rounded = format.activation_quantizer.fake_quantize(inputs[0], bounds)
+        return (rounded, *inputs[1:]), named
 
     def after(module: nn.Module, *_: Any) -> None:
         _uncover(module)
@@ -319,37 +291,9 @@ def _uncover(layer: nn.Module) -> None:
 
 
 def _rounding_of_steps(layer: nn.Module, format: LayerFormat) -> Callable[[Tensor], Tensor] | None:
-    if format.activations == "float16" and not is_stepwise(layer):
-        return None  # no float16 kernel either: only the weights are rounded
-    if format.activations in ("float16", "dynamic"):
-        return lambda values: _fake_quantize_activation(values, format, None)
+    quantizer = format.activation_quantizer
+    if quantizer.pattern is Pattern.CAST and not is_stepwise(layer):
+        return None  # the fused operator has no kernel in such a type: only weights are rounded
+    if quantizer.pattern in (Pattern.CAST, Pattern.DYNAMIC):
+        return lambda values: quantizer.fake_quantize(values, None)
     return None
-
-
-def _fake_quantize_activation(
-    values: Tensor, format: LayerFormat, bounds: tuple[float, float] | None
-) -> Tensor:
-    if format.activations == "float16":
-        return _round_to_half(values)
-    if format.activations == "dynamic":
-        return _fake_quantize_each_sample(values)
-    if bounds is None:
-        return values
-    scale, zero_point = activation_grid(*bounds)
-    return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, _LARGEST_UINT8)
-
-
-def _fake_quantize_each_sample(values: Tensor) -> Tensor:
-    if values.dim() == 1:  # one sample by itself
-        return _fake_quantize_each_sample(values[None])[0]
-    rows = values.detach().flatten(1)
-    low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)
-    scale = (high - low) / _LARGEST_UINT8
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    zero = (-low / scale).round().clamp(0, _LARGEST_UINT8).to(torch.int32)
-    return torch.fake_quantize_per_channel_affine(values, scale, zero, 0, 0, _LARGEST_UINT8)
-
-
-def _round_to_half(values: Tensor) -> Tensor:
-    rounded = values.detach().half().float()
-    return values + (rounded - values).detach()

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.config.fields import LARGEST_COUNT, Number, Whole
 from compress.config.selectors import matches, select
+from compress.quantization.formats import ACTIVATIONS, WEIGHTS, why_not_together
+from compress.quantization.formats.base import ActivationQuantizer, WeightQuantizer
+from compress.quantization.formats.uniform import StaticActivations
 
 __all__ = [
     "FLOAT32",
@@ -24,22 +27,19 @@ __all__ = [
     "Numerics",
     "QuantRule",
     "WeightFormat",
-    "weight_bits",
 ]
 
-WeightFormat = Literal["float32", "float16", "int8", "int4", "int2"]
-ActivationFormat = Literal["float32", "float16", "int8", "dynamic"]
-
-_WEIGHT_BITS: dict[str, int] = {"int8": 8, "int4": 4, "int2": 2}
-
-
-def weight_bits(weights: WeightFormat) -> int | None:
-    """Bits of an integer weight format; ``None`` for a floating-point one."""
-    return _WEIGHT_BITS.get(weights)
+if TYPE_CHECKING:
+    WeightFormat = str
+    ActivationFormat = str
+else:
+    #: The names of formats, for pydantic and the JSON Schema.
+    WeightFormat = Literal[tuple(WEIGHTS)]
+    ActivationFormat = Literal[tuple(ACTIVATIONS)]
 
 
 class Calibration(BaseModel):
-    """How the range of a static int8 activation is chosen from calibration data.
+    """How the range of a static activation is chosen from calibration data.
 
     ``minmax`` keeps every value seen; ``percentile`` clips the tails so that ``percentile`` percent
     of the values stay inside; ``mse`` takes the clip with the least squared rounding error
@@ -68,30 +68,50 @@ class LayerFormat(BaseModel):
         return self.weights == "float32" and self.activations == "float32"
 
     @property
-    def is_static_int8(self) -> bool:
+    def weight_quantizer(self) -> WeightQuantizer:
+        """How weights are rounded and stored."""
+        return WEIGHTS[self.weights]
+
+    @property
+    def activation_quantizer(self) -> ActivationQuantizer:
+        """How input activations are rounded."""
+        return ACTIVATIONS[self.activations]
+
+    @property
+    def static_quantizer(self) -> StaticActivations | None:
+        """:attr:`activation_quantizer`, if its range is fixed by calibration; ``None`` if not."""
+        quantizer = self.activation_quantizer
+        return quantizer if isinstance(quantizer, StaticActivations) else None
+
+    @property
+    def needs_range(self) -> bool:
         """Whether activations have a fixed range, which needs calibration."""
-        return self.activations == "int8"
+        return self.static_quantizer is not None
 
     @property
     def weights_only(self) -> LayerFormat:
-        """What is left of this where activations stay as they are, as for a table of rows."""
-        if weight_bits(self.weights) is None:
+        """What is left of this where activations stay as they are, as for an embedding."""
+        if self.activation_quantizer.needs_integer_weights:
+            return LayerFormat(weights=self.weights)
+        return self
+
+    @property
+    def recurrent(self) -> LayerFormat:
+        """What a recurrent layer computes in where this is declared for it.
+
+        Its state has another range at each step, so that none is fixed.
+        """
+        if not self.needs_range:
             return self
-        return LayerFormat(weights=self.weights)
+        instead = self.activation_quantizer.when_recurrent
+        if instead is None:
+            return self.weights_only
+        return LayerFormat(weights=self.weights, activations=instead)
 
     @model_validator(mode="after")
     def _formats_go_together(self) -> LayerFormat:
-        integer_weights = weight_bits(self.weights) is not None
-        if (self.weights == "float16") != (self.activations == "float16"):
-            raise ValueError(
-                "float16 is for weights and activations together; "
-                f"got weights: {self.weights}, activations: {self.activations}"
-            )
-        if self.activations in ("int8", "dynamic") and not integer_weights:
-            raise ValueError(
-                f"activations: {self.activations} needs integer weights (int8, int4 or int2); "
-                f"got weights: {self.weights}"
-            )
+        if (reason := why_not_together(self.weights, self.activations)) is not None:
+            raise ValueError(reason)
         return self
 
 
@@ -122,7 +142,7 @@ class Numerics:
         """The format of every layer.
 
         ``layers`` maps the path of each layer that can have a format to its class name
-        (``algorithms.fakequant.layers_with_formats`` makes it).
+        (``fakequant.layers_with_formats`` makes it).
 
         Raises:
             SelectorError: a rule whose pattern matches no layer.

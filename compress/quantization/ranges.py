@@ -1,6 +1,6 @@
 """Ranges of activations: the one owner of how a range is chosen from what was seen.
 
-Both sides use it: the simulation of int8 in torch, and the lowering to ONNX. It is numpy only and
+Both sides use it: the simulation in torch, and the lowering to ONNX. It is numpy only and
 keeps one fixed histogram per tensor, so that its memory does not grow with the number of samples.
 """
 
@@ -12,10 +12,9 @@ import numpy as np
 
 from compress.quantization.numerics import Calibration
 
-__all__ = ["RangeObserver", "activation_grid"]
+__all__ = ["RangeObserver"]
 
 _BINS = 4096
-_LEVELS = 255
 _MSE_CANDIDATES = 64
 _MSE_TIGHTEST = 0.2  # the strongest clip that is tried, as a share of the min-max range
 
@@ -56,8 +55,12 @@ class RangeObserver:
             self._grow_to(max(abs(low), abs(high)))
             self._add(nonzero)
 
-    def range(self, calibration: Calibration) -> tuple[float, float]:
+    def range(self, calibration: Calibration, *, levels: int) -> tuple[float, float]:
         """The range ``(low, high)``, which always contains zero.
+
+        Args:
+            calibration: how it is chosen.
+            levels: how many steps the grid over it has; what clips for the least error asks.
 
         Raises:
             ValueError: nothing was observed.
@@ -69,7 +72,7 @@ class RangeObserver:
             return low, high
         if calibration.method == "percentile":
             return self._percentile(calibration.percentile, low, high)
-        return self._least_squares(low, high)
+        return self._least_squares(low, high, levels)
 
     def _grow_to(self, magnitude: float) -> None:
         needed = int(np.floor(np.log2(magnitude))) + 1
@@ -106,7 +109,7 @@ class RangeObserver:
         above = edges[int(np.searchsorted(share, 1 - tail, side="left")) + 1]
         return max(low, min(float(below), 0.0)), min(high, max(float(above), 0.0))
 
-    def _least_squares(self, low: float, high: float) -> tuple[float, float]:
+    def _least_squares(self, low: float, high: float, levels: int) -> tuple[float, float]:
         # Exact zeros are left out: zero is always on the grid and costs nothing.
         edges = self._edges()
         centers, counts = (edges[:-1] + edges[1:]) / 2, self._counts
@@ -116,22 +119,9 @@ class RangeObserver:
         def cost(share: float) -> float:
             floor, ceiling = low * share, high * share
             clipped = centers - np.clip(centers, floor, ceiling)
-            rounding = ((ceiling - floor) / _LEVELS) ** 2 / 12
+            rounding = ((ceiling - floor) / levels) ** 2 / 12
             return float((counts * (clipped**2 + rounding)).sum())
 
         shares = np.linspace(1.0, _MSE_TIGHTEST, _MSE_CANDIDATES)
         best = min(shares, key=cost)
         return float(low * best), float(high * best)
-
-
-def activation_grid(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of an unsigned 8-bit grid over ``[low, high]``; zero is on the grid.
-
-    A tensor that was never anything but zero has the grid over ``[0, 1]``: biases are stored in
-    steps of input scale times weight scale, and a coarser one would round them away.
-    """
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / _LEVELS
-    if scale < np.finfo(np.float32).tiny:
-        return 1.0 / _LEVELS, 0
-    return scale, int(np.clip(round(-low / scale), 0, _LEVELS))

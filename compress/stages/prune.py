@@ -26,7 +26,7 @@ from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.importance_settings import Importance, criterion_of, described
 from compress.pruning.invariants import Invariant, KeepZeros
 from compress.pruning.sparsity import magnitude_masks, pattern_masks, zero_tensors
-from compress.quantization.fakequant import effective, quantizable_layers, simulate
+from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
 from compress.stage import Context, Effect, Stage, Teacher, formats_of, ranges_of
 from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
@@ -165,7 +165,7 @@ class PruneStage(Stage):
     def _cut(self, pruned: Candidate, context: Context, criterion: Criterion) -> Candidate:
         module, formats = pruned.module, formats_of(pruned)
         ignored = self._ignored(module)
-        ranked = effective(module, formats)
+        ranked = fake_quantized_copy(module, formats)
         asked = ChannelPruning(
             ratio=self.ratio,
             unit=_UNITS[self.granularity],
@@ -199,7 +199,7 @@ class PruneStage(Stage):
         module = pruned.module
         ignored = self._ignored(module)
         names = [f"{name}.weight" for name in quantizable_layers(module) if name not in ignored]
-        ranked = effective(module, formats_of(pruned))
+        ranked = fake_quantized_copy(module, formats_of(pruned))
         pattern = _N_OF_M.fullmatch(self.granularity)
         if pattern:
             masks = pattern_masks(ranked, names, int(pattern[1]), int(pattern[2]))

@@ -13,6 +13,7 @@ from compress.config.fields import Pattern
 from compress.config.selectors import named, select
 from compress.errors import AlreadySo, NoEffect
 from compress.quantization.fakequant import called_layers, layers_with_formats
+from compress.quantization.formats import default_activations
 from compress.quantization.numerics import (
     ActivationFormat,
     Calibration,
@@ -30,7 +31,7 @@ class QuantizeStage(Stage):
 
     ``weights``/``activations``: ``int8``/``int8`` is static (ranges from calibration data),
     ``int8``/``dynamic`` finds ranges at run time, ``int8``/``float32`` stores small and computes in
-    float, ``float16``/``float16`` halves the file. A table of rows (``nn.Embedding``) has a format
+    float, ``float16``/``float16`` halves the file. An embedding (``nn.Embedding``) has a format
     for its weights only, as has a recurrent layer without an int8 kernel (GRU, RNN); an LSTM and
     any cell find their ranges at run time where static ones are asked for. A layer that the model
     never calls stays in float32. ``select`` and ``exclude`` are layer patterns; a later stage wins
@@ -48,10 +49,10 @@ class QuantizeStage(Stage):
 
     @model_validator(mode="before")
     @classmethod
-    def _float16_is_whole(cls, data: Any) -> Any:
-        # `weights: float16` alone means what it says; the default for activations is for int8.
-        if isinstance(data, dict) and data.get("weights") in ("float16", "float32"):
-            return {"activations": data["weights"], **data}
+    def _fill_activations(cls, data: Any) -> Any:
+        # `weights: float16` alone means what it says; the default for activations is for integers.
+        if isinstance(data, dict) and (default := default_activations(data.get("weights"))):
+            return {"activations": default, **data}
         return data
 
     @model_validator(mode="after")
@@ -85,7 +86,7 @@ class QuantizeStage(Stage):
     def explain(self) -> str:
         """What this stage will do."""
         left = f" except {', '.join(self.exclude)}" if self.exclude else ""
-        how = f", ranges by {self.calibration.method}" if self.activations == "int8" else ""
+        how = f", ranges by {self.calibration.method}" if self.format.needs_range else ""
         return (
             f"declare {', '.join(self.select)}{left} as weights {self.weights}, "
             f"activations {self.activations}{how}"

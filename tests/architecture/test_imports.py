@@ -60,7 +60,8 @@ HOMES = {
 
 # Parts that must work where there is no torch: on devices, and where reports are made.
 WITHOUT_TORCH = ["errors", "config.selectors", "config.references", "config.recipe_file"]
-WITHOUT_TORCH += ["artifact", "record", "quantization.numerics", "pruning.invariants"]
+WITHOUT_TORCH += ["artifact", "record", "quantization.numerics", "quantization.formats"]
+WITHOUT_TORCH += ["pruning.invariants"]
 WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay"]
 WITHOUT_TORCH += ["tracking", "cache", "events"]
 

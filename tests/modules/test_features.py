@@ -19,7 +19,7 @@ from compress.modules.features import (
     survey,
     uniform_map,
 )
-from compress.quantization.fakequant import effective, quantizable_layers, simulate
+from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
 from compress.quantization.numerics import LayerFormat
 from compress.testing.nets import NETS
 
@@ -116,7 +116,7 @@ def test_under_fake_quantization_the_features_are_the_quantized_ones():
     )
     with simulate(net, formats, {}), capture(net, ["blocks.1"]) as seen:
         net(example)
-    snapped = effective(net, formats)
+    snapped = fake_quantized_copy(net, formats)
     with capture(snapped, ["blocks.1"]) as wanted:
         snapped(example)
     assert torch.allclose(seen["blocks.1"], wanted["blocks.1"], atol=1e-6)

@@ -11,14 +11,13 @@ from compress.quantization.fakequant import (
     called_layers,
     channel_axis,
     declared_formats,
-    effective,
-    fake_quantize_weight,
+    fake_quantized_copy,
     layers_with_formats,
     observe_ranges,
     quantizable_layers,
     simulate,
-    weight_scale,
 )
+from compress.quantization.formats import WEIGHTS
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 INT8 = LayerFormat(weights="int8", activations="int8")
@@ -47,9 +46,9 @@ def test_layers_that_can_be_quantized_are_found_by_path():
 @settings(max_examples=80, deadline=None)
 def test_snapped_weights_lie_on_the_grid_within_half_a_step(seed, bits, safe):
     weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(seed))
-    step = weight_scale(weight, axis=0, bits=bits, avoid_saturation=safe)[:, None]
-    format = LayerFormat(weights=f"int{bits}")
-    snapped = fake_quantize_weight(weight, axis=0, format=format, avoid_saturation=safe)
+    quantizer = WEIGHTS[f"int{bits}"]
+    step = quantizer.scale(weight, axis=0, avoid_saturation=safe)[:, None]
+    snapped = quantizer.fake_quantize(weight, axis=0, avoid_saturation=safe)
     levels = snapped / step
     assert torch.allclose(levels, levels.round(), atol=1e-4)
     assert float(levels.abs().max()) <= 2 ** (bits - 1) - 1 + 1e-4
@@ -61,7 +60,7 @@ def test_snapped_weights_lie_on_the_grid_within_half_a_step(seed, bits, safe):
 def test_no_pair_of_safe_levels_can_overflow_16_bits(seed):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(4, 9, generator=generator) + torch.randn(4, 1, generator=generator)
-    step = weight_scale(weight, axis=0, bits=8, avoid_saturation=True)
+    step = WEIGHTS["int8"].scale(weight, axis=0, avoid_saturation=True)
     levels = (weight / step[:, None]).round()
     for row in levels:
         for part in (row.clamp(min=0), -row.clamp(max=0)):
@@ -70,22 +69,22 @@ def test_no_pair_of_safe_levels_can_overflow_16_bits(seed):
 
 def test_the_safe_grid_is_never_coarser_than_half_range_and_finer_for_one_dominant_weight():
     weight = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.1, -0.9]])
-    full = weight_scale(weight, axis=0, bits=8)
-    safe = weight_scale(weight, axis=0, bits=8, avoid_saturation=True)
+    full = WEIGHTS["int8"].scale(weight, axis=0)
+    safe = WEIGHTS["int8"].scale(weight, axis=0, avoid_saturation=True)
     assert safe.tolist() == pytest.approx([2 * float(full[0]), 1.1 * float(full[1])])
 
 
 def test_a_channel_of_zeros_has_a_grid():
-    assert weight_scale(torch.zeros(2, 3), axis=0, bits=8).tolist() == [1.0, 1.0]
+    assert WEIGHTS["int8"].scale(torch.zeros(2, 3), axis=0).tolist() == [1.0, 1.0]
 
 
 def test_quantizing_before_a_batch_norm_is_folded_gives_the_same_integers():
     weight = torch.randn(4, 5)
     factor = torch.tensor([0.1, -2.0, 3.0, 1.0])
     folded = weight * factor[:, None]
-    plain = fake_quantize_weight(weight, axis=0, format=INT8)
+    plain = INT8.weight_quantizer.fake_quantize(weight, axis=0)
     assert torch.allclose(
-        fake_quantize_weight(folded, axis=0, format=INT8), plain * factor[:, None], atol=1e-5
+        INT8.weight_quantizer.fake_quantize(folded, axis=0), plain * factor[:, None], atol=1e-5
     )
 
 
@@ -124,7 +123,7 @@ def test_gradients_pass_straight_through_to_the_float_parameters():
 def test_the_effective_module_has_snapped_weights_and_the_original_none():
     module = net()
     before = module[0].weight.clone()
-    snapped = effective(module, {"0": LayerFormat(weights="int2")})
+    snapped = fake_quantized_copy(module, {"0": LayerFormat(weights="int2")})
     assert torch.equal(module[0].weight, before)
     assert len(snapped[0].weight.detach().flatten(1)[0].unique()) <= 3
     assert torch.equal(snapped[4].weight, module[4].weight)
@@ -187,11 +186,11 @@ def test_rows_are_looked_up_from_the_grid_and_learn(format):
     module[0].register_forward_hook(lambda _, __, output: seen.append(output))
     with simulate(module, formats, {}, avoid_saturation=True):
         module(ids).sum().backward()
-    snapped = fake_quantize_weight(module[0].weight, axis=0, format=format)
+    snapped = format.weight_quantizer.fake_quantize(module[0].weight, axis=0)
     assert torch.equal(seen[0], snapped[ids])
     assert not torch.equal(snapped, module[0].weight)
     assert module[0].weight.grad[:8].any()
-    assert torch.equal(effective(module, formats)[0].weight, snapped)
+    assert torch.equal(fake_quantized_copy(module, formats)[0].weight, snapped)
 
 
 class Odd(nn.Module):
@@ -223,7 +222,7 @@ def test_only_layers_that_are_called_have_formats():
     numerics = Numerics((QuantRule(select=("extra", "first", "spare"), format=INT8),))
     formats = declared_formats(Odd(), numerics, torch.randn(4, 3))
     assert list(formats) == ["table", "first", "head"]
-    assert [f.is_static_int8 for f in formats.values()] == [False, True, False]
+    assert [f.needs_range for f in formats.values()] == [False, True, False]
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -8,7 +8,6 @@ from compress.quantization.numerics import (
     LayerFormat,
     Numerics,
     QuantRule,
-    weight_bits,
 )
 
 LAYERS = {"stem": "Conv2d", "block.conv": "Conv2d", "head": "Linear"}
@@ -67,10 +66,3 @@ def test_formats_that_do_not_go_together_are_refused(weights, activations, messa
 def test_calibration_refuses_values_out_of_range(bad):
     with pytest.raises(ValidationError):
         Calibration(**bad)
-
-
-@pytest.mark.parametrize(
-    ("weights", "bits"), [("int8", 8), ("int4", 4), ("int2", 2), ("float16", None)]
-)
-def test_bits_of_a_weight_format(weights, bits):
-    assert weight_bits(weights) == bits

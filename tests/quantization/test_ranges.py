@@ -6,8 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from compress.quantization.formats import ACTIVATIONS
 from compress.quantization.numerics import Calibration
-from compress.quantization.ranges import RangeObserver, activation_grid
+from compress.quantization.ranges import RangeObserver
 
 METHODS = [Calibration(method=m) for m in ("minmax", "percentile", "mse")]
 RNG = np.random.default_rng(0)
@@ -17,7 +18,7 @@ def observed(*parts, calibration=METHODS[0]):
     observer = RangeObserver()
     for part in parts:
         observer.update(np.asarray(part, dtype=np.float32))
-    return observer.range(calibration)
+    return observer.range(calibration, levels=255)
 
 
 @pytest.mark.parametrize("calibration", METHODS, ids=lambda c: c.method)
@@ -59,7 +60,7 @@ def test_mse_gives_a_smaller_rounding_error_than_minmax_on_heavy_tails():
 
     def error(calibration):
         low, high = observed(values, calibration=calibration)
-        scale, zero = activation_grid(low, high)
+        scale, zero = ACTIVATIONS["int8"].grid(low, high)
         grid = np.clip(np.round(values / scale) + zero, 0, 255)
         return float(np.mean((values - (grid - zero) * scale) ** 2))
 
@@ -81,7 +82,7 @@ def test_memory_does_not_grow_with_the_number_of_samples():
 
 def test_nothing_observed_is_an_error():
     with pytest.raises(ValueError, match="no calibration data was observed"):
-        RangeObserver().range(METHODS[0])
+        RangeObserver().range(METHODS[0], levels=255)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -98,4 +99,4 @@ def test_values_that_are_not_finite_are_refused(bad):
     ],
 )
 def test_the_activation_grid_has_zero_on_it(low, high, scale, zero):
-    assert activation_grid(low, high) == (pytest.approx(scale), zero)
+    assert ACTIVATIONS["int8"].grid(low, high) == (pytest.approx(scale), zero)

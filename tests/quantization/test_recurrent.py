@@ -11,8 +11,7 @@ from compress.quantization.fakequant import (
     as_computed,
     called_layers,
     declared_formats,
-    effective,
-    fake_quantize_weight,
+    fake_quantized_copy,
     layers_with_formats,
     observe_ranges,
     quantizable_layers,
@@ -193,7 +192,9 @@ def test_a_simulated_layer_computes_with_snapped_weights_and_is_itself_again(nam
         copied = copy.deepcopy(module)  # as a running average of the weights is made
     assert not torch.equal(simulated, exact)
     if format.activations == "float32":
-        assert torch.allclose(simulated, effective(module, {"layer": format})(inputs), atol=1e-6)
+        assert torch.allclose(
+            simulated, fake_quantized_copy(module, {"layer": format})(inputs), atol=1e-6
+        )
     for own in (module, copied.cpu()):
         assert list(own.state_dict()) == list(state)
         assert all(torch.equal(value, state[key]) for key, value in own.state_dict().items())
@@ -202,12 +203,12 @@ def test_a_simulated_layer_computes_with_snapped_weights_and_is_itself_again(nam
     assert all(w.is_leaf for w in getattr(module.layer, "_flat_weights", []))
 
 
-def test_the_effective_layer_has_every_weight_on_the_grid_of_its_rows():
+def test_a_fake_quantized_copy_has_every_weight_on_the_grid_of_its_rows():
     layer = nn.Sequential(build("lstm-proj"))
-    snapped = effective(layer, {"0": WEIGHTS})
+    snapped = fake_quantized_copy(layer, {"0": WEIGHTS})
     for name in weight_names(layer[0]):
         weight = layer[0].get_parameter(name)
-        expected = fake_quantize_weight(weight, axis=0, format=WEIGHTS)
+        expected = WEIGHTS.weight_quantizer.fake_quantize(weight, axis=0)
         assert torch.equal(snapped[0].get_parameter(name), expected), name
         assert not torch.equal(expected, weight)
 

@@ -12,7 +12,7 @@ from compress import DistillStage, PruneStage, QuantizeStage, TrainStage
 from compress.config.references import CodeReferences
 from compress.distillation.teachers import TeacherSettings, build_teacher, frozen_teacher
 from compress.errors import CheckpointError, CodeReferenceError, DataError, StageError
-from compress.quantization.fakequant import effective, quantizable_layers
+from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers
 from compress.stage import formats_of
 from compress.testing.nets import NETS
 from compress.training.data import head
@@ -24,7 +24,7 @@ TASK = CASE.make_task()
 def loss_of(candidate):
     """Cross-entropy of the model as it computes."""
     batch = head(TASK.test, len(TASK.test))
-    module = effective(candidate.module, formats_of(candidate))
+    module = fake_quantized_copy(candidate.module, formats_of(candidate))
     with torch.no_grad():
         return float(nn.functional.cross_entropy(module(batch.inputs), batch.labels))
 

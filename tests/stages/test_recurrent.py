@@ -18,7 +18,7 @@ from compress import (
 from compress.artifact import Lowering
 from compress.backends.onnx import lower
 from compress.errors import AlreadySo
-from compress.quantization.fakequant import effective, weight_axes
+from compress.quantization.fakequant import fake_quantized_copy, weight_axes
 from compress.stage import formats_of, ranges_of
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
@@ -137,7 +137,7 @@ def loss(candidate, context):
     rows = torch.stack([data[place][0] for place in range(len(data))])
     labels = torch.tensor([int(data[place][1]) for place in range(len(data))])
     with torch.no_grad():
-        outputs = effective(candidate.module, formats_of(candidate)).eval()(rows)
+        outputs = fake_quantized_copy(candidate.module, formats_of(candidate)).eval()(rows)
     return float(nn.functional.cross_entropy(outputs, labels))
 
 

@@ -6,8 +6,8 @@ The order of work::
     tidy          few shapes: products, weights, poolings                  tidy.py
     check         the float graph with the module                          float_graph.py
     encode        the formats of the layers                                encoding.py
-                    static int8, by calibration on this graph                quantize.py ranges.py
-                    dynamic int8, integer weights, float16                   encode.py
+                    static, by calibration on this graph                     static.py ranges.py
+                    dynamic, scaled weights, casts                           layers.py
     check         fused kernels with the operators that they stand for     kernels.py
     finish, save  strip, share, shorten; external data where needed        graph.py files.py
     check         load, run, compare with the simulated module             parity.py
@@ -40,6 +40,7 @@ from compress.backends.onnx.locate import evaluate, loudest, operator_words
 from compress.backends.onnx.parity import check_parity, least_r_squared, simulated_outputs
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.recurrent import substitutions
+from compress.backends.onnx.weights import has_scaled_weights
 from compress.candidate import Candidate
 from compress.errors import ContractViolation, LoweringError, ParityError, StorageError
 from compress.io.scratch import scratch
@@ -49,7 +50,7 @@ from compress.quantization.fakequant import (
     layers_with_formats,
     quantizable_layers,
 )
-from compress.quantization.numerics import LayerFormat, weight_bits
+from compress.quantization.numerics import LayerFormat
 
 __all__ = ["lower"]
 
@@ -72,8 +73,8 @@ def lower(
     Args:
         candidate: left as it was.
         lowering: batch, opset and encoding that the target wants.
-        calibration: batches of inputs for the ranges of static int8 activations; may be empty if
-            there are none.
+        calibration: batches of inputs for the ranges of static activations; may be empty if there
+            are none.
         check: real inputs for parity, samples on axis 0; a few hundred are enough.
         path: of the model; weights above 2 GB go to ``NAME.data`` beside it.
 
@@ -85,7 +86,7 @@ def lower(
         StorageError: the disk refused.
     """
     check_inputs(check, "check")
-    if any(rule.format.is_static_int8 for rule in candidate.numerics.rules):
+    if any(rule.format.needs_range for rule in candidate.numerics.rules):
         for number, batch in enumerate(calibration):
             check_inputs(batch, f"calibration[{number}]")
     module = copy.deepcopy(candidate.module).eval()
@@ -264,8 +265,8 @@ def _census_notes(census: Census, work: Work) -> tuple[str, ...]:
     asked = work.candidate.numerics.resolve(layers_with_formats(work.module)).values()
     return census_notes(
         census,
-        int8=any(format.activations in ("int8", "dynamic") for format in asked),
-        integer_weights=any(weight_bits(format.weights) is not None for format in asked),
+        int8=any(format.activation_quantizer.has_int8_kernels for format in asked),
+        narrow_weights=any(has_scaled_weights(format) for format in asked),
     )
 
 

@@ -78,22 +78,22 @@ def take_census(path: Path, *, batch: int | None = None) -> Census:
 
 
 def census_notes(
-    census: Census, *, int8: bool = False, integer_weights: bool = False
+    census: Census, *, int8: bool = False, narrow_weights: bool = False
 ) -> tuple[str, ...]:
     """What the reader of a record should know about a census, as sentences.
 
     Args:
         census: of the file.
         int8: whether int8 arithmetic was asked for, so that none is worth saying too.
-        integer_weights: whether integer weights were.
+        narrow_weights: whether weights of eight bits or fewer were.
     """
-    float_part = uncounted_note(census, int8=int8, integer_weights=integer_weights)
+    float_part = uncounted_note(census, int8=int8, narrow_weights=narrow_weights)
     notes = [f"the census is not exact: {note}" for note in census.notes]
     return (*notes, float_part) if float_part else tuple(notes)
 
 
 def uncounted_note(
-    census: Census, *, int8: bool = False, integer_weights: bool = False
+    census: Census, *, int8: bool = False, narrow_weights: bool = False
 ) -> str | None:
     """What share of the products and the weights stays in float beside others that do not.
 
@@ -106,7 +106,7 @@ def uncounted_note(
         computed = products / (products + census.int8_macs)
         shares.append((computed, "products", census.float_macs))
     narrow = not _NARROW.isdisjoint(census.weight_bytes)
-    if kept and (narrow or integer_weights):
+    if kept and (narrow or narrow_weights):
         shares.append((kept / census.weights, "weights", census.float_weights))
     told = [(share, what, _largest(parts)) for share, what, parts in shares if share >= _LEAST]
     if not told:

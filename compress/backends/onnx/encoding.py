@@ -5,7 +5,7 @@ Calls what encodes each kind of format, in order, and says what the reader of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,13 +15,14 @@ from compress.backends.onnx.export import layer_of, scopes
 from compress.backends.onnx.graph import finish
 from compress.backends.onnx.kernels import guard
 from compress.backends.onnx.layers import (
+    encode_casts,
     encode_dynamic,
-    encode_float16,
     encode_weights,
     guard_float,
 )
 from compress.backends.onnx.locate import PLACE, operator_words, place_of
 from compress.backends.onnx.ranges import Range
+from compress.backends.onnx.recurrent import WEIGHTS_ONLY
 from compress.backends.onnx.regions import computed_formats, form_of, layers_with
 from compress.backends.onnx.static import quantize
 from compress.backends.onnx.tidy import tidy
@@ -31,7 +32,7 @@ from compress.quantization.numerics import LayerFormat
 
 __all__ = ["Barred", "Encoded", "encode", "encode_tidy", "module_of"]
 
-_FLOAT = "integer weights and float32 arithmetic"
+_IN_BYTES = "stored one value per byte, since onnxruntime has no smaller kernels for them"
 
 # What is kept of a node in memory once its metadata, which would be written to the file, is gone.
 _MODULE = "compresskit.module"
@@ -41,7 +42,7 @@ _OF_LAYER = "compresskit.of-layer"
 class Encoded(NamedTuple):
     """A graph in its formats.
 
-    ``ranges`` has the input range of every layer with static int8 activations, ``warnings`` what
+    ``ranges`` has the input range of every layer with static activations, ``warnings`` what
     the reader of a record should know, ``formats`` what each layer is encoded in.
     """
 
@@ -53,7 +54,7 @@ class Encoded(NamedTuple):
     @property
     def is_float(self) -> bool:
         """Whether all arithmetic is float32."""
-        return all(format.activations == "float32" for format in self.formats.values())
+        return all(f.activation_quantizer.tolerance is None for f in self.formats.values())
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Barred:
         return known
 
     def formats(self, declared: Mapping[str, LayerFormat]) -> dict[str, LayerFormat]:
-        """``declared``, with integer weights and float32 arithmetic for the layers."""
+        """``declared``, with the weights' formats alone for the layers."""
         return {
             name: format.weights_only if name in self.layers else format
             for name, format in declared.items()
@@ -138,7 +139,7 @@ def encode_tidy(
     )
     encode_dynamic(static.model, computed, avoid_saturation=avoid_saturation)
     encode_weights(static.model, computed, avoid_saturation=avoid_saturation)
-    encode_float16(static.model, computed)
+    encode_casts(static.model, computed)
     guard_float(static.model)
     guard(static.model, barred.forms)
     _note_origins(static.model.graph)
@@ -165,19 +166,26 @@ def _note_origins(graph: ir.Graph) -> None:
 def _warnings(
     graph: ir.Graph, formats: Mapping[str, LayerFormat], copied: Sequence[str]
 ) -> tuple[str, ...]:
-    layers = {name: node.op_type for name, node in layers_with(graph, formats, lambda _: True)}
-    present = {name: format for name, format in formats.items() if name in layers}
-    sub_byte = [n for n, f in present.items() if f.weights in ("int4", "int2")]
-    convolutions = [
-        n for n, f in present.items() if f.activations == "dynamic" and "Conv" in layers[n]
-    ]
-    no_kernel = [n for n, f in present.items() if f.is_static_int8 and layers[n] == "ConvTranspose"]
-    absent = [n for n, f in formats.items() if not f.is_float32 and n not in layers]
-    notes = (
-        (sub_byte, "stored one value per byte, since onnxruntime has no smaller kernels for them"),
-        (convolutions, f"{_FLOAT}, since dynamic int8 convolutions take 5 to 10 times as long"),
-        (no_kernel, f"{_FLOAT}, since onnxruntime has no int8 transposed convolution"),
-        (copied, "a weight that is shared with other formats was copied"),
-        (absent, "its product is computed outside of the layer, so it stays float32"),
-    )
-    return tuple(f"{named(names)}: {note}." for names, note in notes if names)
+    operators = {name: node.op_type for name, node in layers_with(graph, formats, lambda _: True)}
+    told: dict[str, list[str]] = {}
+    for name, format in formats.items():
+        if name in operators:
+            for note in _notes(format, operators[name]):
+                told.setdefault(note, []).append(name)
+    absent = [n for n, f in formats.items() if not f.is_float32 and n not in operators]
+    others = {
+        "a weight that is shared with other formats was copied": copied,
+        "its product is computed outside of the layer, so it stays float32": absent,
+    }
+    return tuple(f"{named(names)}: {note}." for note, names in {**told, **others}.items() if names)
+
+
+def _notes(format: LayerFormat, operator: str) -> Iterator[str]:
+    """What is to be said of a layer in ``format`` whose product is ``operator``."""
+    weights, activations = format.weight_quantizer, format.activation_quantizer
+    if weights.bits < ir.DataType[weights.onnx_type].bitwidth:
+        yield _IN_BYTES
+    if (reason := activations.without_kernel.get(operator)) is not None:
+        yield f"{WEIGHTS_ONLY}, since {reason}"
+    elif activations.note is not None:
+        yield activations.note

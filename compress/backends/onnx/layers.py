@@ -1,4 +1,4 @@
-"""The formats that need no calibration: weight-only, dynamic int8 and float16.
+"""The formats that need no calibration: weight-only, dynamic, and operators in another float type.
 
 Each function rewrites the nodes of its layers in place and leaves the rest alone, so that all of
 them, and static int8, live in one graph.
@@ -23,58 +23,59 @@ from compress.backends.onnx.graph import (
     replace,
     shield,
 )
-from compress.backends.onnx.recurrent import RECURRENT, dynamic_lstm, half_weights, integer_weights
-from compress.backends.onnx.regions import float16_nodes, layers_with
-from compress.backends.onnx.weights import channel_axis, grid_of
+from compress.backends.onnx.recurrent import RECURRENT, cast_weights, dynamic_lstm, scaled_weights
+from compress.backends.onnx.regions import cast_nodes, layers_with
+from compress.backends.onnx.weights import channel_axis, has_scaled_weights, quantized_weight
 from compress.errors import LoweringError
-from compress.quantization.numerics import LayerFormat, weight_bits
+from compress.quantization.formats import ACTIVATIONS
+from compress.quantization.formats.base import Pattern
+from compress.quantization.numerics import LayerFormat
 
-__all__ = ["encode_dynamic", "encode_float16", "encode_weights", "guard_float"]
+__all__ = ["encode_casts", "encode_dynamic", "encode_weights", "guard_float"]
 
 _REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
-_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def encode_weights(
     model: ir.Model, formats: Mapping[str, LayerFormat], *, avoid_saturation: bool
 ) -> None:
-    """Integer weights for layers computed in float32.
+    """Weights in their format, with a scale per channel, for layers computed in float32.
 
     Written as ``Cast`` and ``Mul``, which a runtime computes once when it loads the model, and
     not as ``DequantizeLinear``, which onnxruntime computes in every run and which keeps it from
     blocking the weights: measured 1.9 and 2.9 times slower on two convolutional nets.
-    Layers that declare int8 activations and have no int8 kernel are encoded like this too.
-    Of a table, integers are looked up and then scaled: a table of a whole vocabulary never stands
-    in memory as floats. Products that share a weight, as the steps of a cell do, share its floats.
+    Layers that declare quantized activations and have no kernel for them are encoded like this too.
+    Of an embedding, integers are looked up and then scaled: a whole vocabulary never stands in
+    memory as floats. Products that share a weight, as the steps of a cell do, share its floats.
     """
     graph = model.graph
     floats: dict[tuple[ir.Value | None, int], ir.Value] = {}
-    for name, node in layers_with(graph, formats, lambda f: weight_bits(f.weights) is not None):
+    for name, node in layers_with(graph, formats, has_scaled_weights):
         if _is_encoded(node):
             continue
         if node.op_type in RECURRENT:
-            integer_weights(graph, node, formats[name], avoid_saturation=avoid_saturation)
+            scaled_weights(graph, node, formats[name], avoid_saturation=avoid_saturation)
             continue
         key = node.inputs[1], channel_axis(node)
         if node.op_type != "Gather" and key in floats:
             node.replace_input_with(1, floats[key])
             continue
-        grid = grid_of(node, formats[name], avoid_saturation=avoid_saturation)
-        integers = add_constant(graph, grid.integers, f"{name}.integers")
-        steps = add_constant(graph, grid.column, f"{name}.scale")
+        weight = quantized_weight(node, formats[name], avoid_saturation=avoid_saturation)
+        stored = add_constant(graph, weight.stored, f"{name}.stored")
+        steps = add_constant(graph, weight.column, f"{name}.scale")
         if node.op_type == "Gather":
-            _look_up(graph, node, integers, steps)
+            _look_up(graph, node, stored, steps)
             continue
-        cast = insert(graph, node, ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}))
+        cast = insert(graph, node, ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}))
         floats[key] = insert(graph, node, ir.node("Mul", [cast, steps]))
         node.replace_input_with(1, floats[key])
 
 
-def _look_up(graph: ir.Graph, node: ir.Node, integers: ir.Value, steps: ir.Value) -> None:
+def _look_up(graph: ir.Graph, node: ir.Node, stored: ir.Value, steps: ir.Value) -> None:
     places = node.inputs[1]
     rows, scales = (
         insert(graph, node, mark_like(ir.node("Gather", [table, places]), node))
-        for table in (integers, steps)
+        for table in (stored, steps)
     )
     floats = insert(graph, node, ir.node("Cast", [rows], {"to": ir.DataType.FLOAT}))
     replace(graph, node, insert(graph, node, ir.node("Mul", [floats, scales])))
@@ -90,19 +91,23 @@ def encode_dynamic(
     """
     graph = model.graph
     rounded: dict[ir.Value, tuple[ir.Value, ...]] = {}
-    for name, node in layers_with(graph, formats, lambda f: f.activations == "dynamic"):
+    for name, node in layers_with(graph, formats, _is_dynamic):
         if node.op_type == "LSTM":
             dynamic_lstm(model, node, formats[name], avoid_saturation=avoid_saturation)
             continue
-        grid = grid_of(node, formats[name], avoid_saturation=avoid_saturation)
+        weight = quantized_weight(node, formats[name], avoid_saturation=avoid_saturation)
         source = node.inputs[0]
         assert source is not None
         if source not in rounded:
             quantizer = ir.node("DynamicQuantizeLinear", [source], num_outputs=3)
             insert(graph, node, quantizer)
             rounded[source] = tuple(quantizer.outputs)
-        integers = grid.integers if grid.axis == 1 else grid.integers.T
-        _integer_product(graph, node, rounded[source], integers, grid.scale)
+        integers = weight.stored if weight.axis == 1 else weight.stored.T
+        _integer_product(graph, node, rounded[source], integers, weight.scale)
+
+
+def _is_dynamic(format: LayerFormat) -> bool:
+    return format.activation_quantizer.pattern is Pattern.DYNAMIC
 
 
 def _integer_product(
@@ -115,7 +120,7 @@ def _integer_product(
     # The shape that onnxruntime fuses into one DynamicQuantizeMatMul or MatMulIntegerToFloat.
     name = layer_of(node)
     values, step, zero = source
-    weight = add_constant(graph, integers, f"{name}.integers")
+    weight = add_constant(graph, integers, f"{name}.stored")
     no_zero = add_constant(graph, np.array(0, dtype=np.int8), "zero")
     steps = add_constant(graph, scale, f"{name}.scale")
     product = insert(graph, node, ir.node("MatMulInteger", [values, weight, zero, no_zero]))
@@ -127,30 +132,36 @@ def _integer_product(
     replace(graph, node, result)
 
 
-def encode_float16(model: ir.Model, formats: Mapping[str, LayerFormat]) -> None:
-    """float16 weights and arithmetic; inputs and outputs of the model stay float32.
+def encode_casts(model: ir.Model, formats: Mapping[str, LayerFormat]) -> None:
+    """Weights and arithmetic in another float type; inputs and outputs of the model stay float32.
 
-    Recurrent operators have no float16 kernel on a CPU and get float16 weights only.
+    Recurrent operators have no kernel in such a type on a CPU and get its weights only.
 
     Raises:
-        LoweringError: a weight that float16 cannot hold.
+        LoweringError: a weight that the type cannot hold.
     """
-    graph = model.graph
-    chosen = float16_nodes(graph, formats)
-    halves: dict[ir.Value, ir.Value] = {}
-    for _, node in layers_with(graph, formats, lambda f: f.weights == "float16"):
+    for activations in dict.fromkeys(format.activations for format in formats.values()):
+        if ACTIVATIONS[activations].pattern is Pattern.CAST:
+            _encode_cast(model.graph, formats, activations)
+
+
+def _encode_cast(graph: ir.Graph, formats: Mapping[str, LayerFormat], activations: str) -> None:
+    chosen = cast_nodes(graph, formats, activations)
+    kind = ir.DataType[ACTIVATIONS[activations].onnx_type]
+    cast: dict[ir.Value, ir.Value] = {}
+    for _, node in layers_with(graph, formats, lambda f: f.activations == activations):
         if node.op_type in RECURRENT:
-            half_weights(graph, node, partial(_as_half, graph, node))
+            cast_weights(graph, node, partial(_as_type, graph, node, kind))
     for node in tuple(graph):
         if node not in chosen:
             continue
         for index, value in enumerate(node.inputs):
             if value is not None and _is_float(value, chosen):
-                if value not in halves:
-                    halves[value] = _as_half(graph, node, value)
-                node.replace_input_with(index, halves[value])
+                if value not in cast:
+                    cast[value] = _as_type(graph, node, kind, value)
+                node.replace_input_with(index, cast[value])
         for value in node.outputs:
-            _back_to_float(graph, node, value, chosen)
+            _back_to_float(graph, node, value, kind, chosen)
 
 
 def guard_float(model: ir.Model) -> None:
@@ -194,22 +205,25 @@ def _is_float(value: ir.Value, chosen: set[ir.Node]) -> bool:
     return value.dtype in (ir.DataType.FLOAT, None) and value.producer() not in chosen
 
 
-def _as_half(graph: ir.Graph, node: ir.Node, value: ir.Value) -> ir.Value:
+def _as_type(graph: ir.Graph, node: ir.Node, kind: ir.DataType, value: ir.Value) -> ir.Value:
     array = array_of(value)
     if array is None:
-        cast = mark_like(ir.node("Cast", [value], {"to": ir.DataType.FLOAT16}), node)
+        cast = mark_like(ir.node("Cast", [value], {"to": kind}), node)
         return insert(graph, node, cast)
-    if array.size and float(np.abs(array).max()) > _LARGEST_HALF:
+    largest, name = float(np.finfo(kind.numpy()).max), kind.name.lower()
+    if array.size and float(np.abs(array).max()) > largest:
         raise LoweringError(
-            f"the weight {value.name!r} of {layer_of(node)!r} holds values above "
-            f"{_LARGEST_HALF:.0f}, which float16 cannot; exclude the layer from float16."
+            f"the weight {value.name!r} of {layer_of(node)!r} holds values above {largest:.0f}, "
+            f"which {name} cannot; exclude the layer from {name}."
         )
-    return add_constant(graph, array.astype(np.float16), f"{value.name}.half")
+    return add_constant(graph, array.astype(kind.numpy()), f"{value.name}.{name}")
 
 
-def _back_to_float(graph: ir.Graph, node: ir.Node, value: ir.Value, chosen: set[ir.Node]) -> None:
+def _back_to_float(
+    graph: ir.Graph, node: ir.Node, value: ir.Value, kind: ir.DataType, chosen: set[ir.Node]
+) -> None:
     outside = [user for user, _ in value.uses() if user not in chosen]
-    value.dtype = ir.DataType.FLOAT16
+    value.dtype = kind
     if not outside and not value.is_graph_output():
         return
     cast = mark_like(ir.node("Cast", [value], {"to": ir.DataType.FLOAT}), node)

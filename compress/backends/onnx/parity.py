@@ -43,9 +43,6 @@ __all__ = [
 FLOAT_TOLERANCE = 1e-3
 #: Noise of a float artifact, as a share of the variance of its outputs (1 - R²).
 FLOAT_NOISE = 1e-4
-#: That of an artifact with float16, and with int8 activations: always allowed, and the most.
-FLOAT16_NOISE = (1e-3, 5e-3)
-INT8_NOISE = (1e-3, 0.05)
 
 _OTHER_ROUNDING = 10.0
 _CHAOS = 3.0
@@ -188,13 +185,12 @@ def least_r_squared(formats: Iterable[LayerFormat], expected: Array, simulated: 
         expected: outputs of the float module.
         simulated: its outputs for the same inputs under ``formats``.
     """
-    activations = {format.activations for format in formats}
-    if not activations.isdisjoint({"int8", "dynamic"}):
-        (least, most), step = INT8_NOISE, 1 / 255
-    elif "float16" in activations:
-        (least, most), step = FLOAT16_NOISE, 2.0**-11
-    else:
+    tolerances = [format.activation_quantizer.tolerance for format in formats]
+    rounding = [tolerance for tolerance in tolerances if tolerance is not None]
+    if not rounding:
         return 1 - FLOAT_NOISE
+    coarsest = max(rounding, key=lambda tolerance: tolerance.step)
+    least, most, step = coarsest.least, coarsest.most, coarsest.step
     cost = 1 - r_squared(expected, simulated)
     rounded = 1 - r_squared(expected, expected + step * np.abs(expected).max(initial=0.0))
     return 1 - min(1.0, max(least, min(_OTHER_ROUNDING * cost, most), _CHAOS * cost, rounded))

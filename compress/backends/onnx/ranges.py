@@ -1,8 +1,8 @@
-"""Calibration on the float graph: the range of each tensor that will be int8.
+"""Calibration on the float graph: the range of each tensor that will be quantized.
 
 Runs the graph itself, so that tensors which are no module's input are seen too; how a range is
-chosen from what was seen is ``algorithms.calibrate``'s. Memory is bounded by one batch of one group
-of tensors, whatever the number of samples.
+chosen from what was seen is :mod:`compress.quantization.ranges`'. Memory is bounded by one batch of
+one group of tensors, whatever the number of samples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from compress.backends.onnx.graph import Array, dims
 from compress.backends.onnx.session import open_exposed, run
 from compress.errors import LoweringError
 from compress.modules.inputs import Inputs
-from compress.quantization.numerics import Calibration
+from compress.quantization.fakequant import chosen_range
+from compress.quantization.numerics import LayerFormat
 from compress.quantization.ranges import RangeObserver
 
 __all__ = ["GROUP_BYTES", "observe"]
@@ -32,12 +33,12 @@ Range = tuple[float, float]
 
 def observe(
     model: ir.Model,
-    wanted: Mapping[ir.Value, Calibration],
+    wanted: Mapping[ir.Value, LayerFormat],
     data: Sequence[Inputs],
     *,
     group_bytes: int = GROUP_BYTES,
 ) -> dict[ir.Value, Range]:
-    """The range of every wanted tensor over ``data``, by its own calibration.
+    """The range of every wanted tensor over ``data``, as the format that it gets has it chosen.
 
     Raises:
         LoweringError: no data, or a tensor with a value that is not finite.
@@ -45,8 +46,10 @@ def observe(
     if not wanted:
         return {}
     if not data:
+        activations = next(iter(wanted.values())).activations
         raise LoweringError(
-            "int8 activations need calibration data, and none was given; pass at least one batch."
+            f"{activations} activations need calibration data, and none was given; pass at least "
+            "one batch."
         )
     observers = {value: RangeObserver() for value in wanted}
     for group in _groups(wanted, group_bytes):
@@ -54,7 +57,7 @@ def observe(
             for value in group:
                 seen = feeds.get(value.name or "")
                 _update(observers[value], value, arrays[names[value]] if seen is None else seen)
-    return {value: observers[value].range(wanted[value]) for value in wanted}
+    return {value: chosen_range(observers[value], wanted[value]) for value in wanted}
 
 
 def _groups(values: Iterable[ir.Value], limit: int) -> Iterator[list[ir.Value]]:

@@ -15,17 +15,19 @@ from torch import nn
 
 from compress.backends.onnx.export import layer_of, mark_like
 from compress.backends.onnx.graph import Array, add_constant, array_of, insert, integers
-from compress.backends.onnx.weights import Grid, grid_of_rows, weight_array
+from compress.backends.onnx.weights import QuantizedWeight, quantized_rows, weight_array
 from compress.config.selectors import named
 from compress.quantization.fakequant import layers_with_formats
+from compress.quantization.formats.base import Pattern
 from compress.quantization.numerics import LayerFormat, Numerics
 from compress.quantization.recurrent import is_stepwise
 
 __all__ = [
     "RECURRENT",
+    "WEIGHTS_ONLY",
+    "cast_weights",
     "dynamic_lstm",
-    "half_weights",
-    "integer_weights",
+    "scaled_weights",
     "settle_recurrent",
     "substitutions",
 ]
@@ -36,6 +38,9 @@ RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _W, _R, _B, _STATES = 1, 2, 3, (5, 6)
 _LAYERS = (nn.LSTM, nn.GRU, nn.RNN)
 _MICROSOFT = "com.microsoft"
+
+#: What a layer is computed with whose activations have no kernel in their format.
+WEIGHTS_ONLY = "integer weights and float32 arithmetic"
 
 
 def settle_recurrent(graph: ir.Graph) -> None:
@@ -61,27 +66,27 @@ def settle_recurrent(graph: ir.Graph) -> None:
                 node.replace_input_with(place, None)
 
 
-def integer_weights(
+def scaled_weights(
     graph: ir.Graph, node: ir.Node, format: LayerFormat, *, avoid_saturation: bool
 ) -> None:
-    """Store the weights of ``node`` as integers, which become floats when the file is loaded."""
+    """Store the weights of ``node`` in ``format``, to become floats when the file is loaded."""
     for place in (_W, _R):
         label, shape = f"{layer_of(node)}.{place}", weight_array(node, place).shape
-        grid = _grid(node, place, format, avoid_saturation)
-        stored = add_constant(graph, grid.integers.reshape(shape), f"{label}.integers")
-        steps = add_constant(graph, grid.scale.reshape(*shape[:2], 1), f"{label}.scale")
+        weight = _quantized(node, place, format, avoid_saturation)
+        stored = add_constant(graph, weight.stored.reshape(shape), f"{label}.stored")
+        steps = add_constant(graph, weight.scale.reshape(*shape[:2], 1), f"{label}.scale")
         cast = insert(graph, node, ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}))
         node.replace_input_with(place, insert(graph, node, ir.node("Mul", [cast, steps])))
 
 
-def half_weights(graph: ir.Graph, node: ir.Node, halve: Callable[[ir.Value], ir.Value]) -> None:
-    """Store the weights of ``node`` in float16, which become float32 when the file is loaded."""
+def cast_weights(graph: ir.Graph, node: ir.Node, cast: Callable[[ir.Value], ir.Value]) -> None:
+    """Store the weights of ``node`` as ``cast`` makes them, to become float32 when loaded."""
     for place in (_W, _R):
         weight_array(node, place)  # it is a constant, or says that it is none
         value = node.inputs[place]
         assert value is not None
-        cast = ir.node("Cast", [halve(value)], {"to": ir.DataType.FLOAT})
-        node.replace_input_with(place, insert(graph, node, cast))
+        back = ir.node("Cast", [cast(value)], {"to": ir.DataType.FLOAT})
+        node.replace_input_with(place, insert(graph, node, back))
 
 
 def dynamic_lstm(
@@ -97,10 +102,10 @@ def dynamic_lstm(
     scales: list[ir.Value] = []
     for place in (_W, _R):
         label, shape = f"{layer_of(node)}.{place}", weight_array(node, place).shape
-        grid = _grid(node, place, format, avoid_saturation)
-        turned = grid.integers.reshape(shape).transpose(0, 2, 1)
-        stored.append(add_constant(graph, turned, f"{label}.integers"))
-        scales.append(add_constant(graph, grid.scale.reshape(shape[:2]), f"{label}.scale"))
+        weight = _quantized(node, place, format, avoid_saturation)
+        turned = weight.stored.reshape(shape).transpose(0, 2, 1)
+        stored.append(add_constant(graph, turned, f"{label}.stored"))
+        scales.append(add_constant(graph, weight.scale.reshape(shape[:2]), f"{label}.scale"))
         scales.append(add_constant(graph, np.zeros(shape[:2], np.int8), f"{label}.zero"))
     others = [*node.inputs[_B:], *[None] * 5][:5]
     made = ir.node(
@@ -130,27 +135,32 @@ def substitutions(
 
 def _substitution(layer: nn.Module, declared: LayerFormat, format: LayerFormat) -> str | None:
     kind = next((kind.__name__ for kind in _LAYERS if isinstance(layer, kind)), None)
+    computed, asked = format.activation_quantizer, declared.activation_quantizer
+    is_dynamic = computed.pattern is Pattern.DYNAMIC
+    instead = f"dynamic {computed.arithmetic}" if is_dynamic else WEIGHTS_ONLY
     if isinstance(layer, nn.RNNCellBase) and format != declared:
-        return "dynamic int8, since the range of a cell's state changes from step to step"
+        return f"{instead}, since the range of a cell's state changes from step to step"
     if kind is None:
         return None
-    if format.activations == "float16" and not is_stepwise(layer):
+    if computed.pattern is Pattern.CAST and not is_stepwise(layer):
         return (
-            f"float16 weights and float32 arithmetic, since onnxruntime has no float16 {kind} on a "
-            "CPU"
+            f"{format.weights} weights and float32 arithmetic, since onnxruntime has no "
+            f"{computed.arithmetic} {kind} on a CPU"
         )
     if format == declared:
         return None
-    if format.activations == "dynamic":
-        return f"dynamic int8, since onnxruntime has no static int8 {kind}"
+    if is_dynamic:
+        return f"{instead}, since onnxruntime has no static {asked.arithmetic} {kind}"
     which = f"{kind} with a projection" if is_stepwise(layer) else kind
-    return f"integer weights and float32 arithmetic, since onnxruntime has no int8 {which}"
+    return f"{instead}, since onnxruntime has no {asked.arithmetic} {which}"
 
 
-def _grid(node: ir.Node, place: int, format: LayerFormat, avoid_saturation: bool) -> Grid:
+def _quantized(
+    node: ir.Node, place: int, format: LayerFormat, avoid_saturation: bool
+) -> QuantizedWeight:
     weight = weight_array(node, place)
     rows = weight.reshape(-1, weight.shape[-1])
-    return grid_of_rows(rows, 0, format, avoid_saturation=avoid_saturation)
+    return quantized_rows(rows, 0, format, avoid_saturation=avoid_saturation)
 
 
 def _fold(value: ir.Value | None) -> Array | None:

@@ -15,37 +15,32 @@ import onnx_ir as ir
 from compress.backends.onnx.export import layer_of, scopes
 from compress.backends.onnx.graph import array_of, reaches
 from compress.backends.onnx.recurrent import RECURRENT
+from compress.quantization.formats import ACTIVATIONS
+from compress.quantization.formats.uniform import StaticActivations
 from compress.quantization.numerics import FLOAT32, LayerFormat
-from compress.quantization.ranges import activation_grid
 
 __all__ = [
-    "DYNAMIC_KERNELS",
-    "INT8_KERNELS",
     "KEEPS_SCALE",
     "absorbs",
+    "cast_nodes",
     "computed_formats",
-    "float16_nodes",
     "form_of",
     "format_of",
-    "int8_nodes",
     "layers_with",
     "sole_producer",
+    "static_nodes",
 ]
 
-#: int8 operators whose output has the scale of their input, since they only move or select.
+#: Quantized operators whose output has the scale of their input, since they only move or select.
 KEEPS_SCALE = frozenset({"Flatten", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze"})
 KEEPS_SCALE |= {"AveragePool", "Transpose", "Unsqueeze"}
 
-# What onnxruntime computes in int8 on a CPU. Products of two activations are left out: in int8
-# they gain under 5 % on attention (softmax has to be quantized for them) and cost accuracy.
-INT8_KERNELS = frozenset({"Conv", "Gemm"})
-#: Its dynamic int8 convolutions take 5 to 10 times as long as the float ones.
-DYNAMIC_KERNELS = frozenset({"Gemm", "LSTM", "MatMul"})
-_INT8_BETWEEN = KEEPS_SCALE | {"Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul"}
-_INT8_BETWEEN |= {"Clip", "Relu", "Sigmoid"}
-_LARGEST_SHIFT = 1 / 16  # of a constant factor, by rounding
+# What is computed between two layers of one format in that format too.
+_STATIC_BETWEEN = KEEPS_SCALE | {"Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul"}
+_STATIC_BETWEEN |= {"Clip", "Relu", "Sigmoid"}
+_CAST_BETWEEN = _STATIC_BETWEEN - {"Resize"} | {"Tanh"}
 
-_FLOAT16_BETWEEN = _INT8_BETWEEN - {"Resize"} | {"Tanh"}
+_LARGEST_SHIFT = 1 / 16  # of a constant factor, by rounding
 
 
 def format_of(node: ir.Node, formats: Mapping[str, LayerFormat]) -> LayerFormat:
@@ -71,8 +66,8 @@ def layers_with(
 def computed_formats(graph: ir.Graph, formats: Mapping[str, LayerFormat]) -> dict[str, LayerFormat]:
     """The formats that layers are encoded in, where the runtime has no kernel for those declared.
 
-    Integer weights and float32 arithmetic take the place of int8 arithmetic; a layer whose product
-    is computed outside of it stays float32.
+    float32 arithmetic takes the place of that of the activations, and weights keep their format; a
+    layer whose product is computed outside of it stays float32.
     """
     operators = {name: node.op_type for name, node in layers_with(graph, formats, lambda _: True)}
     return {
@@ -82,7 +77,7 @@ def computed_formats(graph: ir.Graph, formats: Mapping[str, LayerFormat]) -> dic
 
 
 def _computed(format: LayerFormat, operator: str) -> LayerFormat:
-    kernels = {"int8": INT8_KERNELS, "dynamic": DYNAMIC_KERNELS}.get(format.activations)
+    kernels = format.activation_quantizer.kernels
     if kernels is None or operator in kernels:
         return format
     return format.weights_only
@@ -95,21 +90,33 @@ def form_of(node: ir.Node) -> str:
     return f"{node.op_type} ({own})" if own else node.op_type
 
 
-def int8_nodes(
+def static_nodes(
     graph: ir.Graph,
     formats: Mapping[str, LayerFormat],
+    activations: str,
     barred: Collection[str] = frozenset(),
 ) -> set[ir.Node]:
-    """Nodes with int8 inputs: static layers, and what stands between them.
+    """Nodes whose inputs are quantized statically: layers, and what stands between them.
 
-    An activation function right behind one of them belongs to it even where no int8 layer
-    follows, since the output's range expresses it at no cost. Operators between layers whose form
-    is ``barred`` (:func:`form_of`) stay float.
+    An activation function right behind one of them belongs to it even where no such layer follows,
+    since the output's range expresses it at no cost.
+
+    Args:
+        graph: the canonical float graph.
+        formats: of its layers, as they are computed (:func:`computed_formats`).
+        activations: the name of a static format.
+        barred: forms (:func:`form_of`) of operators between layers that stay float.
     """
-    static = layers_with(graph, formats, lambda f: f.is_static_int8)
-    kernels = [node for _, node in static if node.op_type in INT8_KERNELS]
-    chosen = {*kernels}
-    chosen |= _between(graph, kernels, _INT8_BETWEEN, formats, lambda f: f.is_static_int8, barred)
+
+    def has_format(format: LayerFormat) -> bool:
+        return format.activations == activations
+
+    kernels = ACTIVATIONS[activations].kernels
+    found = layers_with(graph, formats, has_format)
+    layers = [node for _, node in found if kernels is None or node.op_type in kernels]
+    able = [node for node in graph if form_of(node) not in barred]
+    chosen = {*layers}
+    chosen |= _between(able, layers, _STATIC_BETWEEN, formats, has_format, _grid_of(activations))
     for node in graph:
         producer = sole_producer(node)
         if node.op_type in ("Relu", "Clip") and producer in chosen and _sets_scale(producer):
@@ -118,7 +125,7 @@ def int8_nodes(
 
 
 def absorbs(node: ir.Node, chosen: Collection[ir.Node]) -> bool:
-    """Whether the output range of the int8 node before it does all that ``node`` does.
+    """Whether the output range of the quantized node before it does all that ``node`` does.
 
     True of Relu and Clip behind an operator that chooses its scale: a range that starts at zero
     clips at zero. A Clip whose bounds exclude zero is kept, since zero is on every grid.
@@ -137,32 +144,41 @@ def sole_producer(node: ir.Node) -> ir.Node | None:
     return value.producer()
 
 
-def float16_nodes(graph: ir.Graph, formats: Mapping[str, LayerFormat]) -> set[ir.Node]:
-    """Nodes computed in float16: layers declared so, and what stands between them."""
+def cast_nodes(
+    graph: ir.Graph, formats: Mapping[str, LayerFormat], activations: str
+) -> set[ir.Node]:
+    """Nodes computed in another float type: layers declared so, and what stands between them.
 
-    def is_half(format: LayerFormat) -> bool:
-        return format.weights == "float16"
+    Args:
+        graph: the canonical float graph.
+        formats: of its layers.
+        activations: the name of a format whose operators run in its type.
+    """
 
-    found = layers_with(graph, formats, is_half)
+    def has_format(format: LayerFormat) -> bool:
+        return format.activations == activations
+
+    found = layers_with(graph, formats, has_format)
     layers = [node for _, node in found if node.op_type not in RECURRENT]
-    return {*layers, *_between(graph, layers, _FLOAT16_BETWEEN, formats, is_half)}
+    # A factor that eight bits lose is better left in float32 as well.
+    grid = _grid_of("int8")
+    return {*layers, *_between(graph, layers, _CAST_BETWEEN, formats, has_format, grid)}
 
 
 def _between(
-    graph: ir.Graph,
+    nodes: Iterable[ir.Node],
     layers: list[ir.Node],
     operators: frozenset[str],
     formats: Mapping[str, LayerFormat],
     wanted: Callable[[LayerFormat], bool],
-    barred: Collection[str] = frozenset(),
+    grid: StaticActivations,
 ) -> set[ir.Node]:
     able = {
         node
-        for node in graph
+        for node in nodes
         if node.op_type in operators
-        and form_of(node) not in barred
         and (node.op_type != "Resize" or _is_nearest(node))
-        and (node.op_type != "Mul" or _keeps_factors(node))
+        and (node.op_type != "Mul" or _keeps_factors(node, grid))
         and _module_has(node, formats, wanted)
     }
     return reaches(layers, able, forward=True) & reaches(layers, able, forward=False)
@@ -183,13 +199,19 @@ def _is_under(name: str, scope: str) -> bool:
     return name == scope or name.startswith(f"{scope}.")
 
 
-def _keeps_factors(node: ir.Node) -> bool:
+def _grid_of(activations: str) -> StaticActivations:
+    quantizer = ACTIVATIONS[activations]
+    assert isinstance(quantizer, StaticActivations)
+    return quantizer
+
+
+def _keeps_factors(node: ir.Node, grid: StaticActivations) -> bool:
     """Whether a constant factor survives being rounded to one grid: layer scale often does not."""
     for array in (array_of(value) for value in node.inputs):
         if array is None or array.size == 1:
             continue
-        scale, zero = activation_grid(float(array.min()), float(array.max()))
-        rounded = (np.rint(array / scale + zero).clip(0, 255) - zero) * scale
+        scale, zero = grid.grid(float(array.min()), float(array.max()))
+        rounded = (np.rint(array / scale + zero).clip(0, grid.levels) - zero) * scale
         if (np.abs(rounded - array) > _LARGEST_SHIFT * np.abs(array)).any():
             return False
     return True

@@ -1,6 +1,6 @@
-"""Which tensors of the int8 part have a scale of their own, and what range each is given.
+"""Which tensors of a static part have a scale of their own, and what range each is given.
 
-Between the region of int8 nodes (:mod:`compress.backends.onnx.regions`) and the calibration of
+Between the region of quantized nodes (:mod:`compress.backends.onnx.regions`) and the calibration of
 tensors (:mod:`compress.backends.onnx.ranges`): knows how a scale travels through operators that
 only move values.
 """
@@ -31,12 +31,18 @@ def calibrate(
 ) -> dict[ir.Value, Range]:
     """The range of every tensor that the ``chosen`` nodes read or make with its own scale.
 
+    Args:
+        model: the canonical float graph.
+        chosen: the nodes that are quantized to one format (:func:`static_nodes`).
+        formats: of the layers that have this format.
+        data: calibration batches.
+
     Raises:
         LoweringError: no calibration data, or values that are not finite.
     """
     uses = {value: _uses(value, chosen) for value in _quantized(model.graph, chosen)}
     sites = dict.fromkeys(site for found in uses.values() for site in found)
-    wanted = {site: _calibration(site, chosen, formats) for site in sites}
+    wanted = {site: _format_behind(site, chosen, formats) for site in sites}
     seen = observe(model, wanted, data)
     return {value: _widest(seen[site] for site in found) for value, found in uses.items()}
 
@@ -47,9 +53,9 @@ def layer_ranges(
     chosen: Collection[ir.Node],
     ranges: Mapping[ir.Value, Range],
 ) -> dict[str, Range]:
-    """The range of the input of every layer with static int8 activations."""
+    """The range of the input of every layer in ``formats``, which have one static format."""
     found: dict[str, Range] = {}
-    for name, node in layers_with(graph, formats, lambda f: f.is_static_int8):
+    for name, node in layers_with(graph, formats, lambda f: f.needs_range):
         source = node.inputs[0]
         assert source is not None
         bounds = ranges[scale_owner(source, chosen)]
@@ -59,7 +65,7 @@ def layer_ranges(
 
 
 def scale_owner(value: ir.Value, chosen: Collection[ir.Node]) -> ir.Value:
-    """The tensor whose scale ``value`` has: itself, or what int8 nodes moved to make it."""
+    """The tensor whose scale ``value`` has: itself, or what quantized nodes moved to make it."""
     while (producer := value.producer()) is not None:
         source = producer.inputs[0] if producer.inputs else None
         if source is None or producer not in chosen or producer.op_type not in KEEPS_SCALE:
@@ -69,7 +75,7 @@ def scale_owner(value: ir.Value, chosen: Collection[ir.Node]) -> ir.Value:
 
 
 def _quantized(graph: ir.Graph, chosen: Collection[ir.Node]) -> list[ir.Value]:
-    # Every tensor that an int8 node reads, and those it makes with a scale of its own.
+    # Every tensor that a quantized node reads, and those it makes with a scale of its own.
     found: dict[ir.Value, None] = {}
     for node in graph:
         if node in chosen:
@@ -106,16 +112,20 @@ def _widest(ranges: Iterable[Range]) -> Range:
     return min(lows), max(highs)
 
 
-def _calibration(
+def _format_behind(
     value: ir.Value, chosen: Collection[ir.Node], formats: Mapping[str, LayerFormat]
-) -> Calibration:
-    """That of the nearest static layer that the value flows into through int8 nodes."""
+) -> LayerFormat:
+    """That of the nearest static layer that the value flows into through quantized nodes.
+
+    Where it flows into none, as behind the last layer: the format with the default calibration.
+    """
     frontier, seen = consumers(value), set[ir.Node]()
     while frontier:
         for node in frontier:
-            if format_of(node, formats).is_static_int8:
-                return format_of(node, formats).calibration
+            if (format := format_of(node, formats)).needs_range:
+                return format
         seen.update(frontier)
         inside = [node for node in frontier if node in chosen]
         frontier = [n for node in inside for n in node.successors() if n not in seen]
-    return Calibration()
+    some = next(format for format in formats.values() if format.needs_range)
+    return some.model_copy(update={"calibration": Calibration()})

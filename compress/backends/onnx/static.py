@@ -1,14 +1,18 @@
-"""Static int8: the graph with QuantizeLinear and DequantizeLinear, by onnxruntime's quantizer.
+"""Static formats: the graph with QuantizeLinear and DequantizeLinear, by onnxruntime's quantizer.
 
 The only importer of ``onnxruntime.quantization``. It decides where nodes go and how they are
-wired; every number is given to it: the weight grid is ``algorithms.fakequant``'s, the activation
-grid ``algorithms.calibrate``'s, and what was calibrated are the values of the float graph
+wired; every number is given to it: the grids of weights and activations are the formats'
+(:mod:`compress.quantization.formats`), and what was calibrated are the values of the float graph
 (:mod:`compress.backends.onnx.ranges`).
+
+Where layers have several static formats, each has a part of the graph. All parts are calibrated on
+the float graph, and then encoded one after the other. What a part of few bits makes is rounded
+again where another part reads it; what both read is rounded for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +27,12 @@ from compress.backends.onnx.export import layer_of
 from compress.backends.onnx.graph import Array, array_of, consumers, replace, rewire
 from compress.backends.onnx.quiet import quiet
 from compress.backends.onnx.ranges import Range
-from compress.backends.onnx.regions import absorbs, format_of, int8_nodes, layers_with
+from compress.backends.onnx.regions import absorbs, format_of, layers_with, static_nodes
 from compress.backends.onnx.scales import calibrate, layer_ranges, scale_owner
-from compress.backends.onnx.weights import Grid, grid_of
+from compress.backends.onnx.weights import QuantizedWeight, quantized_weight
 from compress.modules.inputs import Inputs
+from compress.quantization.formats.uniform import StaticActivations
 from compress.quantization.numerics import LayerFormat
-from compress.quantization.ranges import activation_grid
 
 __all__ = ["Static", "quantize"]
 
@@ -41,10 +45,20 @@ _UNUSED_RANGE = TensorData(lowest=np.float32(0), highest=np.float32(1))
 
 @dataclass(frozen=True)
 class Static:
-    """The graph with its int8 part, and the input range of every layer with a static format."""
+    """The graph with its static parts, and the input range of every layer with a static format."""
 
     model: ir.Model
     ranges: dict[str, Range] = field(default_factory=dict)
+
+
+@dataclass
+class _Part:
+    """The nodes that are quantized to one format, and the ranges of what they read and make."""
+
+    quantizer: StaticActivations
+    formats: Mapping[str, LayerFormat]
+    chosen: set[ir.Node]
+    ranges: dict[ir.Value, Range]
 
 
 def quantize(
@@ -55,10 +69,10 @@ def quantize(
     avoid_saturation: bool,
     barred: Collection[str] = frozenset(),
 ) -> Static:
-    """Encode the layers with static int8 activations, and what stands between them.
+    """Encode the layers with static activations, and what stands between them.
 
     Args:
-        model: the tidy float graph; it is used up.
+        model: the canonical float graph; it is used up.
         formats: of every quantizable layer.
         data: calibration batches.
         avoid_saturation: as in ``Lowering``.
@@ -68,22 +82,45 @@ def quantize(
         LoweringError: no calibration data, or activations or weights that cannot be encoded.
     """
     graph = model.graph
-    if not layers_with(graph, formats, lambda f: f.is_static_int8):
-        return Static(model)
-    chosen = int8_nodes(graph, formats, barred)
-    ranges = calibrate(model, chosen, formats, data)
-    inputs = layer_ranges(graph, formats, chosen, ranges)
-    chosen = _absorb_activations(graph, chosen, ranges)
-    if not chosen:
-        return Static(model, inputs)
-    quantized = _run_quantizer(model, chosen, ranges, formats, avoid_saturation)
-    _spare_float_readers(quantized.graph, {str(node.name) for node in chosen})
-    return Static(quantized, inputs)
+    parts = list(_parts(model, formats, data, barred))
+    ranges: dict[str, Range] = {}
+    for part in parts:
+        ranges |= layer_ranges(graph, part.formats, part.chosen, part.ranges)
+    for part in parts:
+        part.chosen = _absorb_activations(graph, part.chosen, [each.ranges for each in parts])
+    plans = [_plan(graph, part, avoid_saturation) for part in parts if part.chosen]
+    for plan in plans:
+        known = {node.name for node in model.graph}
+        model = _run_quantizer(model, plan)
+        _spare_other_readers(model.graph, known, plan.nodes)
+    return Static(model, ranges)
+
+
+def _parts(
+    model: ir.Model,
+    formats: Mapping[str, LayerFormat],
+    data: Sequence[Inputs],
+    barred: Collection[str],
+) -> Iterator[_Part]:
+    """The part of each static format in the graph; ranges are of the float graph."""
+    found = layers_with(model.graph, formats, lambda format: format.needs_range)
+    taken: set[ir.Node] = set()
+    for activations in dict.fromkeys(formats[name].activations for name, _ in found):
+        own = {name: f for name, f in formats.items() if f.activations == activations}
+        quantizer = next(iter(own.values())).static_quantizer
+        assert quantizer is not None
+        chosen = static_nodes(model.graph, formats, activations, barred) - taken
+        taken |= chosen
+        yield _Part(quantizer, own, chosen, calibrate(model, chosen, own, data))
 
 
 def _absorb_activations(
-    graph: ir.Graph, chosen: set[ir.Node], ranges: dict[ir.Value, Range]
+    graph: ir.Graph, chosen: set[ir.Node], ranges: Sequence[dict[ir.Value, Range]]
 ) -> set[ir.Node]:
+    """Remove activation functions that a range expresses; what is left of ``chosen``.
+
+    ``ranges`` are those of all parts, which may read what such a function made.
+    """
     kept = set(chosen)
     for node in tuple(graph)[::-1]:  # of two in a row, the last one's output is what was observed
         if node not in chosen or node.op_type not in ("Relu", "Clip"):
@@ -91,7 +128,9 @@ def _absorb_activations(
         if absorbs(node, chosen):
             result, source = node.outputs[0], node.inputs[0]
             assert source is not None
-            ranges[source] = ranges.pop(result)
+            for known in ranges:
+                if result in known:
+                    known[source] = known.pop(result)
             replace(graph, node, source)
             kept.discard(node)
         elif node.op_type == "Relu":
@@ -103,15 +142,37 @@ def _absorb_activations(
     return kept
 
 
-def _run_quantizer(
-    model: ir.Model,
-    chosen: Collection[ir.Node],
-    ranges: Mapping[ir.Value, Range],
-    formats: Mapping[str, LayerFormat],
-    avoid_saturation: bool,
-) -> ir.Model:
-    activations = {str(v.name): [_activation(*bounds)] for v, bounds in ranges.items()}
-    weights = _weights(model.graph, chosen, ranges, formats, avoid_saturation)
+@dataclass(frozen=True)
+class _Plan:
+    """What onnxruntime's quantizer is told of one part, by the names of nodes and tensors."""
+
+    nodes: frozenset[str]
+    operators: frozenset[str]
+    activation_type: QuantType
+    weight_type: QuantType
+    activations: dict[str, list[dict[str, Any]]]
+    weights: dict[str, list[dict[str, Any]]]
+
+
+def _plan(graph: ir.Graph, part: _Part, avoid_saturation: bool) -> _Plan:
+    kind = _quant_type(part.quantizer.onnx_type)
+    activations = {
+        str(value.name): [_activation(part.quantizer, kind, bounds)]
+        for value, bounds in part.ranges.items()
+    }
+    weights = _quantized_weights(graph, part, avoid_saturation)
+    layers = [format.weight_quantizer.onnx_type for format in part.formats.values()]
+    return _Plan(
+        nodes=frozenset(str(node.name) for node in part.chosen),
+        operators=frozenset(node.op_type for node in part.chosen),
+        activation_type=kind,
+        weight_type=_quant_type(layers[0]),
+        activations=activations,
+        weights={str(value.name): _channels(weight) for value, weight in weights.items()},
+    )
+
+
+def _run_quantizer(model: ir.Model, plan: _Plan) -> ir.Model:
     proto = ir.to_proto(model)
     # The mark of onnxruntime's own preprocessing: types are complete, do not infer them again.
     onnx.helper.set_model_props(proto, {"onnx.infer": "onnxruntime.quant"})
@@ -120,16 +181,16 @@ def _run_quantizer(
             proto,
             per_channel=True,
             reduce_range=False,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
-            tensors_range=dict.fromkeys(activations, _UNUSED_RANGE),
-            nodes_to_quantize=sorted(str(node.name) for node in chosen),
+            weight_qType=plan.weight_type,
+            activation_qType=plan.activation_type,
+            tensors_range=dict.fromkeys(plan.activations, _UNUSED_RANGE),
+            nodes_to_quantize=sorted(plan.nodes),
             nodes_to_exclude=[],
-            op_types_to_quantize=sorted({node.op_type for node in chosen}),
+            op_types_to_quantize=sorted(plan.operators),
             extra_options={
-                "TensorQuantOverrides": activations | weights,
+                "TensorQuantOverrides": plan.activations | plan.weights,
                 "ForceQuantizeNoInputCheck": True,
-                # A Gemm may give floats; where an int8 node reads it, that node asks for int8.
+                # A Gemm may give floats; where a quantized node reads it, that one asks for it.
                 "OpTypesToExcludeOutputQuantization": ["Gemm"],
             },
         )
@@ -137,70 +198,83 @@ def _run_quantizer(
     return ir.from_proto(quantized)
 
 
-def _weights(
-    graph: ir.Graph,
-    chosen: Collection[ir.Node],
-    ranges: Mapping[ir.Value, Range],
-    formats: Mapping[str, LayerFormat],
-    avoid_saturation: bool,
-) -> dict[str, list[dict[str, Any]]]:
-    """Put the weights on their grids, in place; the grids in the quantizer's words, by name."""
+def _quantized_weights(
+    graph: ir.Graph, part: _Part, avoid_saturation: bool
+) -> dict[ir.Value, QuantizedWeight]:
+    """The weights of a part's layers, which are put on their grids in place."""
     least: dict[ir.Value, Array] = {}
-    grids: dict[ir.Value, Grid] = {}
+    found: dict[ir.Value, QuantizedWeight] = {}
     for node in graph:
-        if node not in chosen or layer_of(node) is None:
+        if node not in part.chosen or layer_of(node) is None:
             continue
         source, value = node.inputs[:2]
         assert source is not None
         assert value is not None
-        step = _bias_step(node, ranges[scale_owner(source, chosen)])
+        bounds = part.ranges[scale_owner(source, part.chosen)]
+        step = _bias_step(node, part.quantizer.grid(*bounds)[0])
         least[value] = np.maximum(step, least.get(value, 0))
-        if value not in grids:
-            format = format_of(node, formats)
-            grids[value] = grid_of(node, format, avoid_saturation=avoid_saturation)
-    for value, grid in grids.items():
-        grids[value] = grid.at_least(least[value])
+        if value not in found:
+            format = format_of(node, part.formats)
+            found[value] = quantized_weight(node, format, avoid_saturation=avoid_saturation)
+    for value, weight in found.items():
+        found[value] = weight.at_least(least[value])
         # On the grid already, so that the quantizer's own rounding has nothing to decide.
-        value.const_value = ir.tensor(grids[value].values, name=value.name)
-    return {str(value.name): _channels(grid) for value, grid in grids.items()}
+        value.const_value = ir.tensor(found[value].values, name=value.name)
+    return found
 
 
-def _bias_step(node: ir.Node, bounds: Range) -> Array:
+def _bias_step(node: ir.Node, scale: float) -> Array:
     """The least weight step at which the int32 bias and what is added to it cannot overflow.
 
     A bias is stored in steps of input scale times weight scale. The quantizer keeps the bias itself
     within 32 bits and leaves no room for the sum of products.
     """
     bias = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    scale, _ = activation_grid(*bounds)
     return np.zeros(1) if bias is None else np.abs(bias).astype(np.float64) / (scale * _BIAS_LIMIT)
 
 
-def _activation(low: float, high: float) -> dict[str, Any]:
-    scale, zero_point = activation_grid(low, high)
+def _quant_type(onnx_type: str) -> QuantType:
+    """The quantizer's name of an ONNX type."""
+    wanted = onnx.TensorProto.DataType.Value(onnx_type)
+    return next(kind for kind in QuantType if kind.tensor_type == wanted)
+
+
+def _activation(quantizer: StaticActivations, kind: QuantType, bounds: Range) -> dict[str, Any]:
+    scale, zero_point = quantizer.grid(*bounds)
     return {
-        "quant_type": QuantType.QUInt8,
+        "quant_type": kind,
         "scale": np.array(scale, dtype=np.float32),
-        "zero_point": np.array(zero_point, dtype=np.uint8),
+        "zero_point": np.array(zero_point, dtype=ir.DataType[quantizer.onnx_type].numpy()),
     }
 
 
-def _channels(grid: Grid) -> list[dict[str, Any]]:
-    zero = np.array(0, dtype=np.int8)
-    kind = QuantType.QInt8
+def _channels(weight: QuantizedWeight) -> list[dict[str, Any]]:
+    zero = np.array(0, dtype=weight.stored.dtype)
+    kind = _quant_type(ir.DataType.from_numpy(weight.stored.dtype).name)
     return [
-        {"axis": grid.axis, "quant_type": kind, "scale": np.array(step), "zero_point": zero}
-        for step in grid.scale
+        {"axis": weight.axis, "quant_type": kind, "scale": np.array(step), "zero_point": zero}
+        for step in weight.scale
     ]
 
 
-def _spare_float_readers(graph: ir.Graph, int8_names: Collection[str]) -> None:
-    # The quantizer lets every reader of a tensor read its rounded form. Where a float node makes
-    # the tensor, float nodes can read it as it was made.
+def _spare_other_readers(
+    graph: ir.Graph, known: Collection[str | None], own: Collection[str]
+) -> None:
+    """Let what is not quantized read what is not quantized.
+
+    The quantizer lets every reader of a tensor read its rounded form. Where a node of another part
+    or none makes the tensor, such nodes can read it as it was made.
+
+    Args:
+        graph: just quantized.
+        known: names of the nodes that were there before.
+        own: names of those among them that were quantized.
+    """
     for node in tuple(graph):
         source = node.inputs[0] if node.op_type == "QuantizeLinear" else None
         producer = source.producer() if source else None
-        if source is None or (producer is not None and producer.name in int8_names):
+        made_here = producer is not None and producer.name in own
+        if source is None or made_here or node.name in known:
             continue
         for back in consumers(node.outputs[0]):
-            rewire(back.outputs[0], source, only=lambda user: user.name not in int8_names)
+            rewire(back.outputs[0], source, only=lambda user: user.name not in own)

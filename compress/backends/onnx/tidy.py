@@ -1,10 +1,9 @@
 """Tidying the exported float graph so that every number format finds the same few shapes.
 
-Changes no result beyond rounding: products read their weights directly and
-have the factors of their outputs in them, the mean over all
-positions is a pooling (which has an int8 kernel and a blocked float one), linear layers that will
-be static int8 are Gemms, and a constant that layers of different formats share is copied, so that
-encoding one leaves the other alone.
+Changes no result beyond rounding: products read their weights directly and have the factors of
+their outputs in them, the mean over all positions is a pooling (which has an int8 kernel and a
+blocked float one), linear layers that will be quantized statically are Gemms, and a constant that
+layers of different formats share is copied, so that encoding one leaves the other alone.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def tidy(model: ir.Model, formats: Mapping[str, LayerFormat]) -> list[str]:
     fold_factors(graph)
     flat: dict[ir.Value, ir.Value] = {}
     for node in tuple(graph):
-        if node.op_type == "MatMul" and format_of(node, formats).is_static_int8:
+        if node.op_type == "MatMul" and format_of(node, formats).needs_range:
             _linear_as_gemm(graph, node, flat)
     sweep(model)
     return _own_constants(graph, formats)

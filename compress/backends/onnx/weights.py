@@ -1,7 +1,7 @@
-"""The integers of a layer's weight, in the layout that its ONNX node reads.
+"""What is stored of a layer's weight and its scales, in the layout that its ONNX node reads.
 
-The grid is ``algorithms.fakequant``'s; a batch norm that was folded into the weight scales whole
-channels, which changes the scale and not the integers.
+Both are the format's (:mod:`compress.quantization.formats`); a batch norm that was folded into the
+weight scales whole channels, which changes the scale and not what is stored.
 """
 
 from __future__ import annotations
@@ -15,79 +15,96 @@ import torch
 from compress.backends.onnx.export import layer_of
 from compress.backends.onnx.graph import Array, array_of
 from compress.errors import LoweringError
-from compress.quantization.fakequant import fake_quantize_weight, weight_scale
-from compress.quantization.numerics import LayerFormat, weight_bits
+from compress.quantization.formats.base import ScaledWeights
+from compress.quantization.numerics import LayerFormat
 
-__all__ = ["Grid", "channel_axis", "grid_of", "grid_of_rows", "weight_array"]
+__all__ = [
+    "QuantizedWeight",
+    "channel_axis",
+    "has_scaled_weights",
+    "quantized_rows",
+    "quantized_weight",
+    "weight_array",
+]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Integers (int8, whatever the bits), the float32 step of each channel, and its axis."""
+class QuantizedWeight:
+    """What is stored of a weight, and the float32 scale of each channel, which ``axis`` counts."""
 
-    integers: Array
+    stored: Array
     scale: Array
     axis: int
 
     @property
     def column(self) -> Array:
-        """The steps in a shape that multiplies the integers."""
-        shape = [1] * self.integers.ndim
+        """The scales in a shape that multiplies what is stored."""
+        shape = [1] * self.stored.ndim
         shape[self.axis] = -1
         return self.scale.reshape(shape)
 
-    def at_least(self, step: Array) -> Grid:
-        """The same weights on a grid whose steps are ``step`` or more, per channel."""
+    def at_least(self, step: Array) -> QuantizedWeight:
+        """The same weights in integers whose steps are ``step`` or more, per channel."""
         if (self.scale >= step).all():
             return self
-        coarse = Grid(self.integers, np.maximum(self.scale, step).astype(np.float32), self.axis)
-        integers = np.rint(self.values / coarse.column).astype(np.int8)
-        return Grid(integers, coarse.scale, self.axis)
+        scale = np.maximum(self.scale, step).astype(np.float32)
+        coarse = QuantizedWeight(self.stored, scale, self.axis)
+        integers = np.rint(self.values / coarse.column).astype(self.stored.dtype)
+        return QuantizedWeight(integers, scale, self.axis)
 
     @property
     def values(self) -> Array:
-        """The float32 weights that the integers stand for."""
-        return self.integers.astype(np.float32) * self.column
+        """The float32 weights that are computed with."""
+        return self.stored.astype(np.float32) * self.column
 
 
-def grid_of(node: ir.Node, format: LayerFormat, *, avoid_saturation: bool) -> Grid:
-    """The weight of a layer's product ``node`` on the integer grid of ``format``.
+def has_scaled_weights(format: LayerFormat) -> bool:
+    """Whether the weights of ``format`` are stored in another type, with a scale per channel."""
+    return isinstance(format.weight_quantizer, ScaledWeights)
 
-    A table is never summed in int8, so that nothing in it can saturate. A layer that is tied to one
-    therefore has a grid of its own with ``avoid_saturation``, and its integers are stored besides
-    the table's: one grid for both would be as coarse for the table as the layer needs it.
+
+def quantized_weight(
+    node: ir.Node, format: LayerFormat, *, avoid_saturation: bool
+) -> QuantizedWeight:
+    """The weight of a layer's product ``node`` as ``format`` stores it.
+
+    An embedding is never summed in int8, so that nothing in it can saturate. A layer that is tied
+    to one therefore has a grid of its own with ``avoid_saturation``, and its integers are stored
+    besides the embedding's: one grid for both would be as coarse for the embedding as the layer
+    needs it.
 
     Raises:
         LoweringError: the weight is not a constant.
     """
     safe = avoid_saturation and node.op_type != "Gather"
-    return grid_of_rows(weight_array(node), channel_axis(node), format, avoid_saturation=safe)
+    return quantized_rows(weight_array(node), channel_axis(node), format, avoid_saturation=safe)
 
 
-def grid_of_rows(weight: Array, axis: int, format: LayerFormat, *, avoid_saturation: bool) -> Grid:
-    """``weight``, whose channels are on ``axis``, on the integer grid of ``format``.
+def quantized_rows(
+    weight: Array, axis: int, format: LayerFormat, *, avoid_saturation: bool
+) -> QuantizedWeight:
+    """``weight``, whose channels are on ``axis``, as ``format`` stores it.
 
     A channel of zeros gets the median step of the others: its bias is stored in steps of input
     scale times weight scale, and a step of one would round it away.
     """
-    bits = weight_bits(format.weights)
-    assert bits is not None
+    quantizer = format.weight_quantizer
+    assert isinstance(quantizer, ScaledWeights)
     values = torch.from_numpy(weight.copy())
-    snapped = fake_quantize_weight(
-        values, axis=axis, format=format, avoid_saturation=avoid_saturation
-    )
-    scale = weight_scale(values, axis=axis, bits=bits, avoid_saturation=avoid_saturation)
+    rounded = quantizer.fake_quantize(values, axis=axis, avoid_saturation=avoid_saturation)
+    scale = quantizer.scale(values, axis=axis, avoid_saturation=avoid_saturation)
     shape = [1] * values.dim()
     shape[axis] = -1
-    integers = (snapped / scale.reshape(shape)).round().to(torch.int8).numpy()
+    stored = quantizer.encode(rounded, scale.reshape(shape))
     used = values.movedim(axis, 0).flatten(1).any(1)
     if bool(used.any()):
         scale = torch.where(used, scale, scale[used].median())
-    return Grid(integers, scale.numpy(), axis)
+    kind = ir.DataType[quantizer.onnx_type].numpy()
+    return QuantizedWeight(stored.view(kind), scale.numpy(), axis)
 
 
 def weight_array(node: ir.Node, place: int | None = None) -> Array:
-    """The float32 weight of a layer's product, or the table that its Gather looks rows up in.
+    """The float32 weight of a layer's product, or the embedding that its Gather reads.
 
     Args:
         node: the product.
@@ -109,7 +126,7 @@ def weight_array(node: ir.Node, place: int | None = None) -> Array:
 
 
 def channel_axis(node: ir.Node) -> int:
-    """Where the output channels are in the weight of ``node``; a table has a step for each row."""
+    """Where the output channels are in the weight of ``node``; an embedding has a scale per row."""
     # Conv (out, in, ...), ConvTranspose (in, out, ...), Gemm (out, in) if transposed, MatMul
     # (in, out).
     if node.op_type == "ConvTranspose":

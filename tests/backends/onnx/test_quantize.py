@@ -18,13 +18,11 @@ from compress.backends.onnx.tidy import tidy
 from compress.errors import LoweringError
 from compress.quantization.fakequant import (
     channel_axis,
-    fake_quantize_weight,
     observe_ranges,
     quantizable_layers,
-    weight_scale,
 )
-from compress.quantization.numerics import LayerFormat, weight_bits
-from compress.quantization.ranges import activation_grid
+from compress.quantization.formats import ACTIVATIONS, WEIGHTS
+from compress.quantization.numerics import LayerFormat
 
 
 def constants(proto):
@@ -38,13 +36,11 @@ def stored_integers(proto):
 
 
 def grid_integers(layer, format, *, avoid_saturation=True):
-    axis, bits = channel_axis(layer), weight_bits(format.weights)
-    scale = weight_scale(layer.weight, axis=axis, bits=bits, avoid_saturation=avoid_saturation)
+    axis, quantizer = channel_axis(layer), format.weight_quantizer
+    scale = quantizer.scale(layer.weight, axis=axis, avoid_saturation=avoid_saturation)
     shape = [1] * layer.weight.dim()
     shape[axis] = -1
-    snapped = fake_quantize_weight(
-        layer.weight, axis=axis, format=format, avoid_saturation=avoid_saturation
-    )
+    snapped = quantizer.fake_quantize(layer.weight, axis=axis, avoid_saturation=avoid_saturation)
     exact = layer.weight / scale.reshape(shape)
     return (snapped / scale.reshape(shape)).round().detach().numpy(), exact.detach().numpy()
 
@@ -64,7 +60,7 @@ def test_stored_integers_are_those_of_the_grid(name, avoid_saturation, weights, 
     stored = stored_integers(made.proto)
     for integers in expected:
         assert any(np.array_equal(integers, other) for other in stored)
-    assert max(np.abs(v).max() for v in stored) <= 2 ** (weight_bits(weights) - 1) - 1
+    assert max(np.abs(v).max() for v in stored) <= WEIGHTS[weights].levels
 
 
 @pytest.mark.parametrize("name", ["residual", "one_d"])
@@ -102,7 +98,7 @@ def test_activation_grids_in_the_file_are_those_of_the_ranges(encoded, rule):
     made = encoded("plain", rule())
     values = constants(made.proto)
     first = next(node for node in made.proto.graph.node if node.op_type == "QuantizeLinear")
-    scale, zero_point = activation_grid(*made.ranges["first"])
+    scale, zero_point = ACTIVATIONS["int8"].grid(*made.ranges["first"])
     assert values[first.input[1]] == np.float32(scale)
     assert values[first.input[2]] == zero_point
 

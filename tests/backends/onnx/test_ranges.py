@@ -13,12 +13,13 @@ from compress.errors import LoweringError
 from compress.quantization.numerics import Calibration, LayerFormat
 
 
+def int8(method="minmax"):
+    return LayerFormat(weights="int8", activations="int8", calibration=Calibration(method=method))
+
+
 def float_values(model):
     return {
-        value: Calibration()
-        for node in model.graph
-        for value in node.outputs
-        if value.shape is not None
+        value: int8() for node in model.graph for value in node.outputs if value.shape is not None
     }
 
 
@@ -62,7 +63,7 @@ def test_calibration_memory_does_not_grow_with_samples(exported, net):
         # One sample again and again: with others, a histogram may widen just when memory peaks.
         model, data = exported("unet"), [net("unet").inputs(1)] * samples
         tracemalloc.start()
-        observe(model, dict.fromkeys(float_values(model), Calibration(method="mse")), data)
+        observe(model, dict.fromkeys(float_values(model), int8("mse")), data)
         peak_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak_bytes
@@ -100,9 +101,8 @@ class Exponential(nn.Module):
 )
 def test_activations_that_are_not_finite_are_placed(inner, data, message):
     model = export(Explodes(inner).eval(), torch.zeros(1, 3), Lowering())
-    format = LayerFormat(weights="int8", activations="int8")
     with pytest.raises(LoweringError, match=message):
-        encode(model, {"fc": format}, [data], avoid_saturation=True)
+        encode(model, {"fc": int8()}, [data], avoid_saturation=True)
 
 
 class StaticSession:

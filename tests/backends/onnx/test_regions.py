@@ -4,17 +4,17 @@ from torch import nn
 
 from compress.artifact import Lowering
 from compress.backends.onnx.export import export
-from compress.backends.onnx.regions import float16_nodes, int8_nodes, layers_with
+from compress.backends.onnx.regions import cast_nodes, layers_with, static_nodes
 from compress.backends.onnx.tidy import tidy
 from compress.quantization.fakequant import quantizable_layers
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 
-def chosen(name, exported, net, rules, select=int8_nodes):
+def chosen(name, exported, net, rules, select=static_nodes, activations="int8"):
     formats = net(name).formats(*rules)
     model = exported(name)
     tidy(model, formats)
-    return model.graph, select(model.graph, formats)
+    return model.graph, select(model.graph, formats, activations)
 
 
 def operators(graph, nodes):
@@ -52,7 +52,7 @@ def test_an_activation_function_belongs_to_the_int8_layer_before_it(exported, ne
 
 def test_an_excluded_layer_is_not_int8(exported, net, rule):
     graph, nodes = chosen("residual", exported, net, [rule(exclude=("conv1", "stem"))])
-    static = layers_with(graph, net("residual").formats(rule()), lambda f: f.is_static_int8)
+    static = layers_with(graph, net("residual").formats(rule()), lambda f: f.needs_range)
     assert {name for name, node in static if node in nodes} == {"conv2", "head"}
 
 
@@ -69,17 +69,18 @@ def test_a_module_without_int8_layers_keeps_its_own_operators():
     model = export(module, torch.zeros(1, 2, 4, 4), Lowering())
     format = LayerFormat(weights="int8", activations="int8")
     rules = Numerics((QuantRule(exclude=("1",), format=format),))
-    nodes = int8_nodes(model.graph, rules.resolve(quantizable_layers(module)))
+    nodes = static_nodes(model.graph, rules.resolve(quantizable_layers(module)), "int8")
     assert [node.op_type for node in model.graph if node in nodes] == ["Conv", "Conv"]
 
 
 @pytest.mark.parametrize("kind", ["int8", "float16"])
 def test_no_declared_format_means_no_region(kind, exported, net):
-    select = int8_nodes if kind == "int8" else float16_nodes
-    _, nodes = chosen("gated", exported, net, [], select)
+    select = static_nodes if kind == "int8" else cast_nodes
+    _, nodes = chosen("gated", exported, net, [], select, kind)
     assert nodes == set()
 
 
 def test_float16_reaches_what_stands_between_its_layers(exported, net, rule):
-    graph, nodes = chosen("residual", exported, net, [rule("float16", "float16")], float16_nodes)
+    rules = [rule("float16", "float16")]
+    graph, nodes = chosen("residual", exported, net, rules, cast_nodes, "float16")
     assert nodes == set(graph)
