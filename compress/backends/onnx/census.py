@@ -7,6 +7,7 @@ of it, since a QuantizeLinear in a file promises nothing.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,8 +33,8 @@ _WORDS = 300  # characters of onnxruntime's
 # Operators that are in no layer which can have a number format.
 _NO_LAYER = {"Attention", "DeformConv", "Einsum", "MultiHeadAttention"}
 
-# Types that weights have for being quantized alone.
-_NARROW = {"int8", "uint8", "int4", "uint4", "int2", "uint2"}
+# Types that weights have for being quantized alone: of eight bits or fewer.
+_NARROW = re.compile(r"(u?int|float)[1-8](?!\d)")
 
 
 def take_census(path: Path, *, batch: int | None = None) -> Census:
@@ -105,7 +106,7 @@ def uncounted_note(
     if products and (census.int8_macs or int8):
         computed = products / (products + census.int8_macs)
         shares.append((computed, "products", census.float_macs))
-    narrow = not _NARROW.isdisjoint(census.weight_bytes)
+    narrow = any(_NARROW.match(kind) for kind in census.weight_bytes)
     if kept and (narrow or narrow_weights):
         shares.append((kept / census.weights, "weights", census.float_weights))
     told = [(share, what, _largest(parts)) for share, what, parts in shares if share >= _LEAST]

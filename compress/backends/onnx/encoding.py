@@ -26,6 +26,7 @@ from compress.backends.onnx.recurrent import WEIGHTS_ONLY
 from compress.backends.onnx.regions import computed_formats, form_of, layers_with
 from compress.backends.onnx.static import quantize
 from compress.backends.onnx.tidy import tidy
+from compress.backends.onnx.weights import can_be_looked_up
 from compress.config.selectors import named
 from compress.modules.inputs import Inputs
 from compress.quantization.numerics import LayerFormat
@@ -185,6 +186,8 @@ def _notes(format: LayerFormat, operator: str) -> Iterator[str]:
     weights, activations = format.weight_quantizer, format.activation_quantizer
     if weights.bits < ir.DataType[weights.onnx_type].bitwidth:
         yield _IN_BYTES
+    if operator == "Gather" and not can_be_looked_up(format):
+        yield f"float32 once the file is loaded, since ONNX cannot look up {format.weights}"
     if (reason := activations.without_kernel.get(operator)) is not None:
         yield f"{WEIGHTS_ONLY}, since {reason}"
     elif activations.note is not None:

@@ -23,6 +23,7 @@ __all__ = [
     "follow",
     "insert",
     "integers",
+    "is_storage_type",
     "reaches",
     "replace",
     "rewire",
@@ -177,6 +178,11 @@ def finish(model: ir.Model) -> None:
     _shorten_names(model.graph)
 
 
+def is_storage_type(kind: ir.DataType) -> bool:
+    """Whether no operator but Cast takes tensors of a type: floats of eight bits or fewer."""
+    return kind.is_floating_point() and kind.bitwidth <= 8
+
+
 def _share_constants(graph: ir.Graph) -> None:
     first: dict[tuple[ir.DataType, tuple[int, ...], bytes], ir.Value] = {}
     for name, value in tuple(graph.initializers.items()):
@@ -190,10 +196,10 @@ def _share_constants(graph: ir.Graph) -> None:
 
 
 def _share_transposed(graph: ir.Graph) -> None:
-    """Store a matrix that is read both ways once, such as a table that an output layer is tied to.
+    """Store a matrix that is read both ways once, as an embedding that an output layer is tied to.
 
-    Runtimes compute the Transpose of a constant once, when they load a file. Tables stay as they
-    are: their rows are looked up where they lie.
+    Runtimes compute the Transpose of a constant once, when they load a file. Embeddings stay as
+    they are: their rows are looked up where they lie.
     """
     stored: dict[tuple[ir.DataType, tuple[int, ...]], list[ir.Value]] = {}
     for value in sorted(graph.initializers.values(), key=_is_read_as_matrix):
@@ -205,9 +211,20 @@ def _share_transposed(graph: ir.Graph) -> None:
         if source is None or not _is_read_as_matrix(value):
             stored.setdefault((value.dtype, array.shape), []).append(value)
             continue
+        _read_transposed(graph, value, source)
+        graph.initializers.pop(str(value.name))
+
+
+def _read_transposed(graph: ir.Graph, value: ir.Value, source: ir.Value) -> None:
+    """Let the readers of ``value`` read the transpose of ``source``."""
+    if source.dtype is None or not is_storage_type(source.dtype):
         transpose = ir.node("Transpose", [source], {"perm": [1, 0]})
         rewire(value, insert(graph, graph[0], transpose))
-        graph.initializers.pop(str(value.name))
+        return
+    for cast in consumers(value):
+        cast.replace_input_with(0, source)
+        (floats,) = cast.outputs
+        follow(graph, floats, ir.node("Transpose", [floats], {"perm": [1, 0]}))
 
 
 def _is_read_as_matrix(value: ir.Value) -> bool:

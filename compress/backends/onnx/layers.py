@@ -25,7 +25,13 @@ from compress.backends.onnx.graph import (
 )
 from compress.backends.onnx.recurrent import RECURRENT, cast_weights, dynamic_lstm, scaled_weights
 from compress.backends.onnx.regions import cast_nodes, layers_with
-from compress.backends.onnx.weights import channel_axis, has_scaled_weights, quantized_weight
+from compress.backends.onnx.weights import (
+    can_be_looked_up,
+    channel_axis,
+    has_scaled_weights,
+    quantized_weight,
+    weight_place,
+)
 from compress.errors import LoweringError
 from compress.quantization.formats import ACTIVATIONS
 from compress.quantization.formats.base import Pattern
@@ -46,7 +52,8 @@ def encode_weights(
     blocking the weights: measured 1.9 and 2.9 times slower on two convolutional nets.
     Layers that declare quantized activations and have no kernel for them are encoded like this too.
     Of an embedding, integers are looked up and then scaled: a whole vocabulary never stands in
-    memory as floats. Products that share a weight, as the steps of a cell do, share its floats.
+    memory as floats, other than of a type that ONNX cannot look up. Products that share a weight,
+    as the steps of a cell do, share its floats.
     """
     graph = model.graph
     floats: dict[tuple[ir.Value | None, int], ir.Value] = {}
@@ -56,19 +63,21 @@ def encode_weights(
         if node.op_type in RECURRENT:
             scaled_weights(graph, node, formats[name], avoid_saturation=avoid_saturation)
             continue
-        key = node.inputs[1], channel_axis(node)
-        if node.op_type != "Gather" and key in floats:
-            node.replace_input_with(1, floats[key])
+        place = weight_place(node)
+        key = node.inputs[place], channel_axis(node)
+        is_looked_up = node.op_type == "Gather" and can_be_looked_up(formats[name])
+        if not is_looked_up and key in floats:
+            node.replace_input_with(place, floats[key])
             continue
         weight = quantized_weight(node, formats[name], avoid_saturation=avoid_saturation)
         stored = add_constant(graph, weight.stored, f"{name}.stored")
         steps = add_constant(graph, weight.column, f"{name}.scale")
-        if node.op_type == "Gather":
+        if is_looked_up:
             _look_up(graph, node, stored, steps)
             continue
         cast = insert(graph, node, ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}))
         floats[key] = insert(graph, node, ir.node("Mul", [cast, steps]))
-        node.replace_input_with(1, floats[key])
+        node.replace_input_with(place, floats[key])
 
 
 def _look_up(graph: ir.Graph, node: ir.Node, stored: ir.Value, steps: ir.Value) -> None:

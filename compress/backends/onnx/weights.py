@@ -13,18 +13,20 @@ import onnx_ir as ir
 import torch
 
 from compress.backends.onnx.export import layer_of
-from compress.backends.onnx.graph import Array, array_of
+from compress.backends.onnx.graph import Array, array_of, is_storage_type
 from compress.errors import LoweringError
 from compress.quantization.formats.base import ScaledWeights
 from compress.quantization.numerics import LayerFormat
 
 __all__ = [
     "QuantizedWeight",
+    "can_be_looked_up",
     "channel_axis",
     "has_scaled_weights",
     "quantized_rows",
     "quantized_weight",
     "weight_array",
+    "weight_place",
 ]
 
 
@@ -113,9 +115,7 @@ def weight_array(node: ir.Node, place: int | None = None) -> Array:
     Raises:
         LoweringError: it is computed in forward, so that there is nothing to encode.
     """
-    if place is None:
-        place = 0 if node.op_type == "Gather" else 1
-    array = array_of(node.inputs[place])
+    array = array_of(node.inputs[weight_place(node) if place is None else place])
     if array is None:
         raise LoweringError(
             f"the weight of the layer {layer_of(node)!r} is computed in forward and cannot be "
@@ -123,6 +123,16 @@ def weight_array(node: ir.Node, place: int | None = None) -> Array:
             "weight a plain parameter."
         )
     return array
+
+
+def weight_place(node: ir.Node) -> int:
+    """Which input of a layer's product is its weight."""
+    return 0 if node.op_type == "Gather" else 1
+
+
+def can_be_looked_up(format: LayerFormat) -> bool:
+    """Whether Gather takes weights as ``format`` stores them."""
+    return not is_storage_type(ir.DataType[format.weight_quantizer.onnx_type])
 
 
 def channel_axis(node: ir.Node) -> int:

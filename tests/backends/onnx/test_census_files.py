@@ -1,5 +1,7 @@
 """The census of files of other makes: packed and sparse constants, inputs of any type, damage."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -403,3 +405,17 @@ def counted(int8, float_macs, weights=0, float_weights=None):
 def test_the_share_that_stays_in_float_is_said(census, note):
     assert uncounted_note(census) == note
     assert census_notes(census) == ((note,) if note else ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_narrow"),
+    [
+        *((name, True) for name in ("int8", "uint4", "int2", "float8e4m3fn", "float4e2m1")),
+        *((name, False) for name in ("float16", "uint16", "int32", "int64", "bfloat16", "bool")),
+    ],
+)
+def test_weights_beside_those_of_eight_bits_or_fewer_are_said_to_stay_in_float(kind, is_narrow):
+    census = counted(0, {"MatMul": 99}, 100, {"Gather": 50})
+    narrow = replace(census, weight_bytes={"float32": 4, kind: 1})
+    note = "50.0 % of the weights (Gather) stay in float."
+    assert uncounted_note(narrow) == (note if is_narrow else None)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import numpy_helper
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 
 from compress.artifact import Lowering
 from compress.backends.onnx import lower
+from compress.backends.onnx.graph import finish, is_storage_type
+from compress.backends.onnx.session import open_session, run
 from compress.candidate import Candidate
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
@@ -140,3 +143,29 @@ def test_matrices_that_are_not_tied_are_left_alone(tmp_path):
     made, proto = lowered(module, tokens(), tmp_path / "model.onnx")
     assert len(large(proto)) == 2
     assert "Transpose" not in made.census.operators
+
+
+@pytest.mark.parametrize("kind", ["INT8", "FLOAT8E4M3FN", "FLOAT8E5M2"])
+def test_a_matrix_of_any_type_is_transposed_where_operators_take_it(kind, tmp_path):
+    """float8 is known to Cast alone, so that the transpose stands behind it."""
+    numbers = np.random.default_rng(0).integers(-8, 8, (64, 48)).astype(np.float32)
+    matrix = numbers.astype(ir.DataType[kind].numpy())
+    both = [ir.tensor(array, name=name) for array, name in ((matrix, "a"), (matrix.T.copy(), "b"))]
+    constants = [ir.Value(name=t.name, const_value=t, type=ir.TensorType(t.dtype)) for t in both]
+    x = ir.Value(name="x", shape=ir.Shape([2, 64]), type=ir.TensorType(ir.DataType.FLOAT))
+    casts = [ir.node("Cast", [c], {"to": ir.DataType.FLOAT}) for c in constants]
+    there = ir.node("MatMul", [x, casts[0].outputs[0]])
+    back = ir.node("MatMul", [there.outputs[0], casts[1].outputs[0]])
+    back.outputs[0].name = "y"
+    back.outputs[0].type, back.outputs[0].shape = x.type, ir.Shape([2, 64])
+    nodes = [*casts, there, back]
+    graph = ir.Graph([x], back.outputs, nodes=nodes, initializers=constants, opset_imports={"": 20})
+    model = ir.Model(graph, ir_version=10)
+    finish(model)
+    assert len(model.graph.initializers) == 1
+    (turn,) = (node for node in model.graph if node.op_type == "Transpose")
+    assert is_storage_type(ir.DataType[kind]) == (turn.inputs[0].producer() is not None)
+    ir.save(model, tmp_path / "model.onnx")
+    given = np.ones((2, 64), np.float32)
+    (y,) = run(open_session(tmp_path / "model.onnx"), None, {"x": given})
+    assert np.allclose(y, given @ numbers @ numbers.T)
