@@ -90,9 +90,10 @@ def quantize(
         part.chosen = _absorb_activations(graph, part.chosen, [each.ranges for each in parts])
     plans = [_plan(graph, part, avoid_saturation) for part in parts if part.chosen]
     for plan in plans:
-        known = {node.name for node in model.graph}
+        known = {node.name for node in model.graph} | model.graph.initializers.keys()
         model = _run_quantizer(model, plan)
         _spare_other_readers(model.graph, known, plan.nodes)
+        _name_apart(model.graph, known, plan.activation_type.name)
     return Static(model, ranges)
 
 
@@ -255,6 +256,19 @@ def _channels(weight: QuantizedWeight) -> list[dict[str, Any]]:
         {"axis": weight.axis, "quant_type": kind, "scale": np.array(step), "zero_point": zero}
         for step in weight.scale
     ]
+
+
+def _name_apart(graph: ir.Graph, known: Collection[str | None], suffix: str) -> None:
+    """Give what the quantizer inserted other names than it would insert for another part."""
+    for node in graph:
+        if node.name not in known:
+            node.name = f"{node.name}.{suffix}"
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    value.name = f"{value.name}.{suffix}"
+    for name, value in tuple(graph.initializers.items()):
+        if name not in known:
+            value.name = f"{name}.{suffix}"
 
 
 def _spare_other_readers(
