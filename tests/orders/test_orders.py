@@ -31,14 +31,14 @@ STAGES = {
 LEAST_AGREEMENT = 0.9
 
 
-def run_order(order: str, case, folder: Path) -> Candidate:
+def run_order(order: str, case, folder: Path, quantize: QuantizeStage = STAGES["q"]) -> Candidate:
     task = case.make_task()
     start = Candidate.of(case.build(), case.example())
     current = start
     for number, letter in enumerate(order):
         context = replace(bench_context(start, folder / str(number)), task=task)
         try:
-            current = STAGES[letter].run(current, context)
+            current = {**STAGES, "q": quantize}[letter].run(current, context)
         except NoEffect:
             assert letter == "q"  # a second declaration of the same formats
         current.validate()
@@ -69,6 +69,18 @@ def test_every_order_ends_in_an_int8_artifact_that_agrees_with_its_module(name, 
         final.module.get_submodule(layer).weight.numel()
         for layer in (*formats, *tables_in_the_file(final))
     )
+
+
+@pytest.mark.parametrize("order", ["dqp", "pqd", "qpd"])
+@pytest.mark.parametrize("name", ["resnet", "attention"])
+@pytest.mark.parametrize("format", [{"activations": "int16"}], ids=str)
+def test_every_format_may_stand_anywhere_in_an_order(format, name, order, tmp_path):
+    case = NETS[name]
+    final = run_order(order, case, tmp_path, QuantizeStage(**format))
+    artifact = encode(final, case.make_task(), LocalTarget(), tmp_path / "model.onnx")
+    assert artifact.parity.agreement == 1
+    assert artifact.parity.sqnr_db > 60
+    assert count_parameters(final.module)[0] < count_parameters(case.build())[0]
 
 
 def tables_in_the_file(final: Candidate) -> list[str]:

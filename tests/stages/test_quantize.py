@@ -85,9 +85,10 @@ FORMATS = {
     "weights": ("int8", "float32"),
     "half": ("float16", "float16"),
     "int4": ("int4", "int8"),
+    "int16": ("int8", "int16"),
 }
 #: Least signal-to-noise ratio in dB of an artifact against the simulated module.
-LEAST_SQNR = {"static": 35, "dynamic": 35, "weights": 100, "half": 55, "int4": 35}
+LEAST_SQNR = {"static": 35, "dynamic": 35, "weights": 100, "half": 55, "int4": 35, "int16": 75}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The five formats that every net is lowered in, and lowering a module in one of them."""
+"""The formats that every net is lowered in, and lowering a module in one of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = ["FORMATS", "lower_in"]
 FORMATS = {
     "float32": LayerFormat(),
     "int8": LayerFormat(weights="int8", activations="int8"),
+    "int16": LayerFormat(weights="int8", activations="int16"),
     "dynamic": LayerFormat(weights="int8", activations="dynamic"),
     "integer weights": LayerFormat(weights="int8"),
     "float16": LayerFormat(weights="float16", activations="float16"),

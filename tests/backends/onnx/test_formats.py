@@ -25,9 +25,9 @@ from compress.quantization.numerics import Calibration, LayerFormat, Numerics, Q
 from compress.testing.nets import NETS
 
 
-def static(method="minmax", weights="int8"):
+def static(method="minmax", weights="int8", activations="int8"):
     calibration = Calibration(method=method, percentile=99.9)
-    return LayerFormat(weights=weights, activations="int8", calibration=calibration)
+    return LayerFormat(weights=weights, activations=activations, calibration=calibration)
 
 
 FORMATS = {
@@ -36,6 +36,8 @@ FORMATS = {
     "static-percentile": (QuantRule(format=static("percentile")),),
     "static-mse": (QuantRule(format=static("mse")),),
     "static-int4": (QuantRule(format=static(weights="int4")),),
+    "static-int16": (QuantRule(format=static(activations="int16")),),
+    "static-int16-mse": (QuantRule(format=static("mse", "int4", "int16")),),
     "dynamic": (QuantRule(format=LayerFormat(weights="int8", activations="dynamic")),),
     "weight-only": (QuantRule(format=LayerFormat(weights="int8")),),
     "float16": (QuantRule(format=LayerFormat(weights="float16", activations="float16")),),
@@ -48,6 +50,8 @@ BOUNDS = {
     "static-percentile": (25, 0.95),
     "static-mse": (25, 0.95),
     "static-int4": (30, 0.95),
+    "static-int16": (75, 1.0),
+    "static-int16-mse": (75, 1.0),
     "dynamic": (35, 0.95),
     "weight-only": (100, 1.0),
     "float16": (55, 1.0),
@@ -137,7 +141,7 @@ def test_declared_layers_have_no_float32_weight_left(name, kind, lowered):
         assert kinds == expected, (layer, format.weights)
 
 
-@pytest.mark.parametrize("kind", ["static", "static-percentile", "static-mse"])
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind.startswith("static")])
 @pytest.mark.parametrize("name", NETS)
 def test_ranges_are_those_that_training_would_simulate_with(name, kind, lowered):
     _, _, made = lowered(name, kind)

@@ -18,6 +18,7 @@ from .operators import OPERATORS, inputs, make
 BOUNDS = {
     "float32": 1e-9,
     "int8": 0.02,
+    "int16": 0.01,
     "dynamic": 0.01,
     "integer weights": 0.01,
     "float16": 1e-3,

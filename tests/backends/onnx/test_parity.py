@@ -60,6 +60,7 @@ FORMATS = {
     "float16": LayerFormat(weights="float16", activations="float16"),
     "dynamic": LayerFormat(weights="int8", activations="dynamic"),
     "int8": LayerFormat(weights="int8", activations="int8"),
+    "int16": LayerFormat(weights="int8", activations="int16"),
     "coarse": LayerFormat(weights="int2", activations="int8"),
 }
 

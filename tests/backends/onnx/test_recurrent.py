@@ -28,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 FORMATS = {
     "float": LayerFormat(),
     "static": LayerFormat(weights="int8", activations="int8"),
+    "static-int16": LayerFormat(weights="int8", activations="int16"),
     "dynamic": LayerFormat(weights="int8", activations="dynamic"),
     "weights": LayerFormat(weights="int8"),
     "int4": LayerFormat(weights="int4"),
@@ -39,6 +40,7 @@ FORMATS = {
 BOUNDS = {
     "float": (100, 100),
     "static": (55, 30),
+    "static-int16": (100, 30),
     "dynamic": (55, 30),
     "weights": (100, 30),
     "int4": (100, 12),
