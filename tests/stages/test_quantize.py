@@ -86,9 +86,18 @@ FORMATS = {
     "half": ("float16", "float16"),
     "int4": ("int4", "int8"),
     "int16": ("int8", "int16"),
+    "float8": ("float8", "float32"),
 }
 #: Least signal-to-noise ratio in dB of an artifact against the simulated module.
-LEAST_SQNR = {"static": 35, "dynamic": 35, "weights": 100, "half": 55, "int4": 35, "int16": 75}
+LEAST_SQNR = {
+    "static": 35,
+    "dynamic": 35,
+    "weights": 100,
+    "half": 55,
+    "int4": 35,
+    "int16": 75,
+    "float8": 100,
+}
 
 
 @pytest.fixture
@@ -160,7 +169,7 @@ def test_the_artifact_has_it_in_float_too(net, format, case, tmp_path):
     assert made.parity.sqnr_db > LEAST_SQNR[format]
     assert made.parity.agreement == 1
     assert not [w for w in made.warnings if net.unused in w]
-    dtype = "float16" if format == "half" else "int8"
+    dtype = {"half": "float16", "float8": "float8e4m3fn"}.get(format, "int8")
     least = sum(start.module.get_submodule(name).weight.numel() for name in net.used)
     size = made.census.weight_bytes[dtype]
     assert least <= size // (2 if format == "half" else 1) < 1.2 * least

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.quantization.formats import dynamic, few_bits, float16, float32, int8, int16
+from compress.quantization.formats import dynamic, few_bits, float8, float16, float32, int8, int16
 from compress.quantization.formats.base import ActivationQuantizer, Format, WeightQuantizer
 
 __all__ = ["ACTIVATIONS", "FORMATS", "WEIGHTS", "default_activations", "why_not_together"]
@@ -20,6 +20,7 @@ FORMATS: tuple[Format, ...] = (
     int8.FORMAT,
     few_bits.INT4,
     few_bits.INT2,
+    float8.FORMAT,
     int16.FORMAT,
     dynamic.FORMAT,
 )

@@ -23,6 +23,7 @@ FORMATS = {
     "int16": LayerFormat(weights="int8", activations="int16"),
     "dynamic": LayerFormat(weights="int8", activations="dynamic"),
     "integer weights": LayerFormat(weights="int8"),
+    "float8": LayerFormat(weights="float8"),
     "float16": LayerFormat(weights="float16", activations="float16"),
 }
 

@@ -40,6 +40,7 @@ FORMATS = {
     "static-int16-mse": (QuantRule(format=static("mse", "int4", "int16")),),
     "dynamic": (QuantRule(format=LayerFormat(weights="int8", activations="dynamic")),),
     "weight-only": (QuantRule(format=LayerFormat(weights="int8")),),
+    "float8": (QuantRule(format=LayerFormat(weights="float8")),),
     "float16": (QuantRule(format=LayerFormat(weights="float16", activations="float16")),),
 }
 
@@ -54,6 +55,7 @@ BOUNDS = {
     "static-int16-mse": (75, 1.0),
     "dynamic": (35, 0.95),
     "weight-only": (100, 1.0),
+    "float8": (100, 1.0),
     "float16": (55, 1.0),
     "excluded": (25, 0.95),
     "mixed": (25, 0.95),
@@ -137,7 +139,8 @@ def test_declared_layers_have_no_float32_weight_left(name, kind, lowered):
             for other, f in formats.items()
             if tuple(module.get_submodule(other).weight.shape) in shapes
         }
-        expected = {"int8" if f.startswith("int") else f for f in same_shape}
+        stored = {"int4": "int8", "float8": "float8_e4m3fn"}
+        expected = {stored.get(f, f) for f in same_shape}
         assert kinds == expected, (layer, format.weights)
 
 

@@ -57,6 +57,7 @@ OUTPUTS = {
 FORMATS = {
     "float32": LayerFormat(),
     "integer weights": LayerFormat(weights="int4"),
+    "float8": LayerFormat(weights="float8"),
     "float16": LayerFormat(weights="float16", activations="float16"),
     "dynamic": LayerFormat(weights="int8", activations="dynamic"),
     "int8": LayerFormat(weights="int8", activations="int8"),

@@ -33,6 +33,7 @@ FORMATS = {
     "weights": LayerFormat(weights="int8"),
     "int4": LayerFormat(weights="int4"),
     "int2": LayerFormat(weights="int2", activations="dynamic"),
+    "float8": LayerFormat(weights="float8"),
     "half": LayerFormat(weights="float16", activations="float16"),
 }
 #: Least signal-to-noise ratio in dB against the simulated module, and against the float one.
@@ -45,6 +46,7 @@ BOUNDS = {
     "weights": (100, 30),
     "int4": (100, 12),
     "int2": (55, 0),
+    "float8": (100, 25),
     "half": (55, 55),
 }
 
@@ -170,7 +172,8 @@ def test_weights_are_stored_once_in_their_format_and_never_in_float32(name, kind
     path, _ = made(name, kind)
     module, _ = exported(name)
     count = sum(weight.size for weight in weights_of(module.rnn))
-    dtype = {"float": "float32", "half": "float16"}.get(kind, "int8")
+    types = {"float": "float32", "half": "float16", "float8": "float8_e4m3fn"}
+    dtype = types.get(kind, "int8")
     stored = sum(array.size for array in constants(path) if array.dtype == dtype)
     others = sum(array.size for array in constants(path) if array.dtype == "float32")
     rows_in_all = sum(len(weight) for weight in weights_of(module.rnn))
@@ -190,7 +193,7 @@ def test_an_int8_lstm_is_the_kernel_that_finds_its_ranges_itself(name, made):
 
 
 @pytest.mark.parametrize("name", ["lstm", "lstm-wide", "gru", "gru-bi", "rnn", "rnn-bi"])
-@pytest.mark.parametrize("kind", ["float", "weights", "half"])
+@pytest.mark.parametrize("kind", ["float", "weights", "float8", "half"])
 def test_nothing_but_the_layers_is_left_when_the_file_is_loaded(name, kind, made, tmp_path):
     path, _ = made(name, kind)
     options = ort.SessionOptions()
@@ -311,7 +314,7 @@ def test_a_layer_without_a_format_beside_one_with_it_shares_nothing_with_it(tmp_
     assert artifact.census.operators["DynamicQuantizeLSTM"] == 1
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "weights", "half"])
+@pytest.mark.parametrize("kind", ["dynamic", "weights", "float8", "half"])
 def test_tied_layers_are_stored_once_and_twice_where_their_formats_differ(kind, tmp_path):
     first, second = pair()
     for name, parameter in first.named_parameters():
@@ -333,7 +336,7 @@ class Own(nn.LSTM):
         return made[:, torch.tensor([2, 1, 0])]
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "weights", "half"])
+@pytest.mark.parametrize("kind", ["dynamic", "weights", "float8", "half"])
 def test_what_a_subclass_does_around_its_layer_has_no_format(kind, tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(Own(12, 24, batch_first=True), nn.Flatten(), nn.Linear(72, 4))
@@ -369,7 +372,7 @@ class OfConstants(nn.Module):
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_a_layer_may_be_called_on_constants(kind, tmp_path):
-    for format in ("dynamic", "weights", "half"):
+    for format in ("dynamic", "weights", "float8", "half"):
         rule = QuantRule(format=FORMATS[format])
         assert lowered(OfConstants(kind), tmp_path / "m.onnx", rule).parity.sqnr_db > 55
 
@@ -384,7 +387,7 @@ class Computed(nn.Module):
         return torch.func.functional_call(self.rnn, scaled, (x,))[0][:, -1]
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "weights", "half"])
+@pytest.mark.parametrize("kind", ["dynamic", "weights", "float8", "half"])
 def test_a_weight_that_forward_computes_cannot_be_stored(kind, tmp_path):
     rule = QuantRule(format=FORMATS[kind])
     for layer in (nn.LSTM, nn.GRU, nn.RNN):

@@ -17,7 +17,7 @@ from compress.candidate import Candidate
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 ROWS, WIDTH = 2000, 64
-BYTES = {"float32": 4, "float16": 2, "int8": 1}
+BYTES = {"float32": 4, "float16": 2, "int8": 1, "float8": 1}
 
 
 class Tied(nn.Module):
@@ -79,6 +79,7 @@ def large(proto):
         ("int8", "float32"),
         ("int8", "dynamic"),
         ("int8", "int8"),
+        ("float8", "float32"),
     ],
 )
 def test_a_tied_table_is_stored_once(weights, activations, every_token, tmp_path):
