@@ -3,7 +3,7 @@
 The order of work::
 
     export        float32 graph at a static batch, layers marked          export.py
-    tidy          few shapes: products, weights, poolings                  tidy.py
+    canonicalize  few shapes: products, weights, poolings                  canonicalize.py
     check         the float graph with the module                          float_graph.py
     encode        the formats of the layers                                encoding.py
                     static, by calibration on this graph                     static.py ranges.py

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from compress.backends.onnx.canonicalize import tidy
 from compress.backends.onnx.export import layer_of, scopes
 from compress.backends.onnx.graph import finish
 from compress.backends.onnx.kernels import guard
@@ -21,11 +22,10 @@ from compress.backends.onnx.layers import (
     guard_float,
 )
 from compress.backends.onnx.locate import PLACE, operator_words, place_of
+from compress.backends.onnx.partition import computed_formats, form_of, layers_with
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.recurrent import WEIGHTS_ONLY
-from compress.backends.onnx.regions import computed_formats, form_of, layers_with
 from compress.backends.onnx.static import quantize
-from compress.backends.onnx.tidy import tidy
 from compress.backends.onnx.weights import can_be_looked_up
 from compress.config.selectors import named
 from compress.modules.inputs import Inputs
@@ -62,7 +62,7 @@ class Encoded(NamedTuple):
 class Barred:
     """What is not computed in int8, since the runtime's kernel for it is wrong.
 
-    ``forms`` are of operators between layers (``regions.form_of``), ``layers`` are names.
+    ``forms`` are of operators between layers (``partition.form_of``), ``layers`` are names.
     """
 
     forms: frozenset[str] = frozenset()

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.artifact import Lowering
+from compress.backends.onnx.canonicalize import tidy
 from compress.backends.onnx.export import at_batch, export, trace
 from compress.backends.onnx.feeds import cut
 from compress.backends.onnx.graph import Array
-from compress.backends.onnx.leaves import leaves_of
+from compress.backends.onnx.leaf_outputs import leaves_of
 from compress.backends.onnx.locate import (
     evaluate,
     first_apart,
@@ -30,7 +31,6 @@ from compress.backends.onnx.locate import (
 )
 from compress.backends.onnx.parity import FLOAT_NOISE, check_shape, compare, is_right
 from compress.backends.onnx.quiet import quiet
-from compress.backends.onnx.tidy import tidy
 from compress.errors import ParityError
 from compress.modules.inputs import Inputs, batch_size_of, copied, forward
 from compress.quantization.numerics import LayerFormat

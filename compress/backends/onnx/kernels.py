@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from compress.backends.onnx.graph import Array, shield
 from compress.backends.onnx.locate import Tensors, evaluate, noise
-from compress.backends.onnx.regions import form_of
+from compress.backends.onnx.partition import form_of
 
 __all__ = ["differ", "guard", "wrong_kernels"]
 

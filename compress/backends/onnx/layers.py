@@ -23,8 +23,8 @@ from compress.backends.onnx.graph import (
     replace,
     shield,
 )
+from compress.backends.onnx.partition import cast_nodes, layers_with
 from compress.backends.onnx.recurrent import RECURRENT, cast_weights, dynamic_lstm, scaled_weights
-from compress.backends.onnx.regions import cast_nodes, layers_with
 from compress.backends.onnx.weights import (
     can_be_looked_up,
     channel_axis,

@@ -20,7 +20,7 @@ from torch import nn
 from compress.artifact import Parity
 from compress.backends.onnx.feeds import batches, part
 from compress.backends.onnx.graph import Array
-from compress.backends.onnx.leaves import first_not_finite
+from compress.backends.onnx.leaf_outputs import first_not_finite
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.session import open_session, run
 from compress.errors import LoweringError, ParityError

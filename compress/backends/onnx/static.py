@@ -23,12 +23,12 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from compress.backends.onnx.calibration import calibrate, layer_ranges, scale_owner
 from compress.backends.onnx.export import layer_of
 from compress.backends.onnx.graph import Array, array_of, consumers, replace, rewire
+from compress.backends.onnx.partition import absorbs, format_of, layers_with, static_nodes
 from compress.backends.onnx.quiet import quiet
 from compress.backends.onnx.ranges import Range
-from compress.backends.onnx.regions import absorbs, format_of, layers_with, static_nodes
-from compress.backends.onnx.scales import calibrate, layer_ranges, scale_owner
 from compress.backends.onnx.weights import QuantizedWeight, quantized_weight
 from compress.modules.inputs import Inputs
 from compress.quantization.formats.uniform import StaticActivations
@@ -76,7 +76,7 @@ def quantize(
         formats: of every quantizable layer.
         data: calibration batches.
         avoid_saturation: as in ``Lowering``.
-        barred: forms of operators between layers that stay float (``regions.form_of``).
+        barred: forms of operators between layers that stay float (``partition.form_of``).
 
     Raises:
         LoweringError: no calibration data, or activations or weights that cannot be encoded.

@@ -1,6 +1,6 @@
 """Which tensors of a static part have a scale of their own, and what range each is given.
 
-Between the region of quantized nodes (:mod:`compress.backends.onnx.regions`) and the calibration of
+Between the region of quantized nodes (:mod:`compress.backends.onnx.partition`) and the calibration of
 tensors (:mod:`compress.backends.onnx.ranges`): knows how a scale travels through operators that
 only move values.
 """
@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import onnx_ir as ir
 
 from compress.backends.onnx.graph import array_of, consumers
+from compress.backends.onnx.partition import KEEPS_SCALE, absorbs, format_of, layers_with
 from compress.backends.onnx.ranges import Range, observe
-from compress.backends.onnx.regions import KEEPS_SCALE, absorbs, format_of, layers_with
 from compress.modules.inputs import Inputs
 from compress.quantization.numerics import Calibration, LayerFormat
 

@@ -9,12 +9,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from compress.artifact import Lowering
+from compress.backends.onnx.canonicalize import tidy
 from compress.backends.onnx.encoding import encode
 from compress.backends.onnx.export import export
 from compress.backends.onnx.files import save
 from compress.backends.onnx.parity import check_parity, simulated_outputs
 from compress.backends.onnx.static import quantize
-from compress.backends.onnx.tidy import tidy
 from compress.errors import LoweringError
 from compress.quantization.fakequant import (
     channel_axis,

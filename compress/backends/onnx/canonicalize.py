@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.backends.onnx.export import layer_of, mark_like
-from compress.backends.onnx.folding import fold_factors
+from compress.backends.onnx.factor_folding import fold_factors
 from compress.backends.onnx.graph import (
     add_constant,
     array_of,
@@ -28,8 +28,8 @@ from compress.backends.onnx.graph import (
     rewire,
     sweep,
 )
+from compress.backends.onnx.partition import format_of
 from compress.backends.onnx.recurrent import settle_recurrent
-from compress.backends.onnx.regions import format_of
 from compress.backends.onnx.weights import weight_array
 from compress.quantization.numerics import LayerFormat
 

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from compress.artifact import Lowering
+from compress.backends.onnx.canonicalize import tidy
 from compress.backends.onnx.export import export
-from compress.backends.onnx.regions import cast_nodes, layers_with, static_nodes
-from compress.backends.onnx.tidy import tidy
+from compress.backends.onnx.partition import cast_nodes, layers_with, static_nodes
 from compress.quantization.fakequant import quantizable_layers
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
