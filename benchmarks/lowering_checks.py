@@ -30,8 +30,8 @@ BOUND = 0.1
 # Where each check is, and the float outputs that it is made with.
 CHECKS = (
     (float_graph, "_outputs"),
-    (build.Work, "wrong_kernels"),
-    (build.Work, "float_outputs"),
+    (build.LoweringJob, "wrong_kernels"),
+    (build.LoweringJob, "float_outputs"),
 )
 
 

@@ -67,7 +67,7 @@ def test_every_order_ends_in_an_int8_artifact_that_agrees_with_its_module(name, 
     assert artifact.census.int8_mac_fraction > 0.5
     assert int8_weight_count(path) == sum(
         final.module.get_submodule(layer).weight.numel()
-        for layer in (*formats, *tables_in_the_file(final))
+        for layer in (*formats, *embeddings_in_the_file(final))
     )
 
 
@@ -83,10 +83,10 @@ def test_every_format_may_stand_anywhere_in_an_order(format, name, order, tmp_pa
     assert count_parameters(final.module)[0] < count_parameters(case.build())[0]
 
 
-def tables_in_the_file(final: Candidate) -> list[str]:
-    """Tables that are looked up by what the net is given; positions are constants of the graph."""
-    tables = set(layers_with_formats(final.module)) - set(quantizable_layers(final.module))
-    return sorted(tables - {"positions"})
+def embeddings_in_the_file(final: Candidate) -> list[str]:
+    """Those that are looked up by what the net is given; positions are constants of the graph."""
+    embeddings = set(layers_with_formats(final.module)) - set(quantizable_layers(final.module))
+    return sorted(embeddings - {"positions"})
 
 
 def int8_weight_count(path: Path) -> int:

@@ -29,14 +29,19 @@ from torch import nn
 
 from compress.artifact import Artifact, Census, Lowering, file_sha256, model_files, modules_file
 from compress.backends.onnx.census import census_notes, take_census
-from compress.backends.onnx.encoding import Barred, Encoded, encode_tidy, module_of
+from compress.backends.onnx.encoding import (
+    EncodedGraph,
+    KernelFallbacks,
+    encode_canonical,
+    module_of,
+)
 from compress.backends.onnx.export import check_weights, layer_of
 from compress.backends.onnx.feeds import check_inputs, cut, head
 from compress.backends.onnx.files import save
 from compress.backends.onnx.float_graph import FloatGraph, float_graph
 from compress.backends.onnx.graph import Array, finish
 from compress.backends.onnx.kernels import differ, wrong_kernels
-from compress.backends.onnx.locate import evaluate, loudest, operator_words
+from compress.backends.onnx.locate import describe_operator, evaluate, noisiest
 from compress.backends.onnx.parity import check_parity, least_r_squared, simulated_outputs
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.recurrent import substitutions
@@ -92,11 +97,11 @@ def lower(
     module = copy.deepcopy(candidate.module).eval()
     check_weights(module)
     _check_output(module, candidate.example)
-    return _write(path, Work(module, candidate, lowering, tuple(calibration), check))
+    return _write(path, LoweringJob(module, candidate, lowering, tuple(calibration), check))
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class LoweringJob:
     """What one call of :func:`lower` knows."""
 
     module: nn.Module
@@ -125,7 +130,7 @@ class Work:
         """Outputs of the float module for the first samples, where nothing else needs them."""
         return self.simulated(head(self.check, _FLOAT_SAMPLES), {}, {})
 
-    def expected(self, encoded: Encoded) -> Array:
+    def expected(self, encoded: EncodedGraph) -> Array:
         """Outputs of the module for ``check``, under the formats of ``encoded``."""
         if all(format.is_float32 for format in encoded.formats.values()):
             return self.expected_float
@@ -142,7 +147,7 @@ class Work:
         """The declared formats of what is in the graph, and of products that are not.
 
         What a layer makes of constants is a constant itself and stays float, which is told of
-        products. A table is often read at fixed places (positions, say): nothing to tell.
+        products. An embedding is often read at fixed places (positions, say): nothing to tell.
         """
         there = {layer_of(node) for node in graph} | quantizable_layers(self.module).keys()
         return {name: format for name, format in self.declared.items() if name in there}
@@ -157,14 +162,14 @@ class Work:
             self.reference,
         )
 
-    def encode(self, made: FloatGraph, barred: Barred) -> Encoded:
-        encoded = encode_tidy(
+    def encode(self, made: FloatGraph, fallbacks: KernelFallbacks) -> EncodedGraph:
+        encoded = encode_canonical(
             made.model,
             self.formats(made.model.graph),
             self.calibration,
             avoid_saturation=self.lowering.avoid_saturation,
             copied=made.copied,
-            barred=barred,
+            fallbacks=fallbacks,
         )
         replaced = substitutions(self.module, self.candidate.numerics, encoded.formats)
         return encoded._replace(warnings=(*made.notes, *encoded.warnings, *replaced))
@@ -174,24 +179,24 @@ class Work:
         few = head(self.check, max(samples, self.lowering.batch))
         return [feed for feed, _ in cut(few, names, self.lowering.batch)]
 
-    def checked(self) -> tuple[Encoded, Barred]:
+    def checked(self) -> tuple[EncodedGraph, KernelFallbacks]:
         """The encoded graph, without int8 kernels that compute something else than they should."""
-        barred = Barred()
+        fallbacks = KernelFallbacks()
         while True:
-            encoded = self.encode(self.float_graph(), barred)
+            encoded = self.encode(self.float_graph(), fallbacks)
             # Of a float file, the graph as it is written and the deployed one are both compared
             # with the module; nothing is left to ask here.
             wrong = [] if encoded.is_float else self.wrong_kernels(encoded.model)
             if not wrong:
-                return encoded, barred
-            more = barred.with_nodes(wrong)
-            if more == barred:
+                return encoded, fallbacks
+            more = fallbacks.with_nodes(wrong)
+            if more == fallbacks:
                 raise ParityError(
                     "onnxruntime's optimized graph does not compute what the graph says, from "
-                    f"{operator_words(wrong[0])} on; write it with other operators, or exclude the "
-                    "layers around it from the quantization."
+                    f"{describe_operator(wrong[0])} on; write it with other operators, or exclude "
+                    "the layers around it from the quantization."
                 )
-            barred = more
+            fallbacks = more
 
     def wrong_kernels(self, model: ir.Model) -> list[ir.Node]:
         """The operators whose kernels compute something else; usually none are even looked for."""
@@ -199,27 +204,27 @@ class Work:
             return []
         return wrong_kernels(model, self.feeds(model.graph, _PIECES_SAMPLES))
 
-    def loudest(self, barred: Barred) -> str:
+    def noisiest(self, fallbacks: KernelFallbacks) -> str:
         """The operator that adds most to the noise of the encoded graph, in words."""
         made = self.float_graph()
         feeds = self.feeds(made.model.graph, _PIECES_SAMPLES)
         floats = ir.to_proto(made.model)
-        model = self.encode(made, barred).model  # which uses the float graph up
+        model = self.encode(made, fallbacks).model  # which uses the float graph up
         if wrong := self.wrong_kernels(model):
-            return operator_words(wrong[0])
+            return describe_operator(wrong[0])
         wanted = {name for node in floats.graph.node for name in node.output if name}
         graph, encoded = ir.from_proto(floats).graph, ir.to_proto(model)
         there = {name for node in encoded.graph.node for name in node.output}
         names = sorted(wanted & there)
-        node = loudest(graph, evaluate(floats, names, feeds), evaluate(encoded, names, feeds))
-        return "an operator" if node is None else operator_words(node)
+        node = noisiest(graph, evaluate(floats, names, feeds), evaluate(encoded, names, feeds))
+        return "an operator" if node is None else describe_operator(node)
 
 
-def _write(path: Path, work: Work) -> Artifact:
-    encoded, barred = work.checked()
+def _write(path: Path, job: LoweringJob) -> Artifact:
+    encoded, fallbacks = job.checked()
     finish(encoded.model)
-    expected = work.expected(encoded)
-    few = len(work.reference)
+    expected = job.expected(encoded)
+    few = len(job.reference)
     formats = encoded.formats.values()
     path = path.resolve()
     try:
@@ -230,11 +235,11 @@ def _write(path: Path, work: Work) -> Artifact:
             save(ir.to_proto(encoded.model), draft)
             parity = check_parity(
                 draft,
-                work.check,
+                job.check,
                 expected,
-                least=least_r_squared(formats, work.reference, expected[:few]),
+                least=least_r_squared(formats, job.reference, expected[:few]),
                 is_float=encoded.is_float,
-                where=lambda: work.loudest(barred),
+                where=lambda: job.noisiest(fallbacks),
             )
             for stale in model_files(path):
                 stale.unlink(missing_ok=True)
@@ -249,20 +254,20 @@ def _write(path: Path, work: Work) -> Artifact:
             f"{path}: the artifact could not be written ({error.strerror or error}); free space "
             "or choose another folder."
         ) from error
-    census = take_census(path, batch=work.lowering.batch)
+    census = take_census(path, batch=job.lowering.batch)
     return Artifact(
         path=path,
         sha256=sha256,
         bytes=sum(part.stat().st_size for part in model_files(path)),
-        lowering=work.lowering,
+        lowering=job.lowering,
         census=census,
         parity=parity,
-        warnings=(*encoded.warnings, *_census_notes(census, work)),
+        warnings=(*encoded.warnings, *_census_notes(census, job)),
     )
 
 
-def _census_notes(census: Census, work: Work) -> tuple[str, ...]:
-    asked = work.candidate.numerics.resolve(layers_with_formats(work.module)).values()
+def _census_notes(census: Census, job: LoweringJob) -> tuple[str, ...]:
+    asked = job.candidate.numerics.resolve(layers_with_formats(job.module)).values()
     return census_notes(
         census,
         int8=any(format.activation_quantizer.has_int8_kernels for format in asked),

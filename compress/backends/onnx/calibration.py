@@ -1,7 +1,7 @@
 """Which tensors of a static part have a scale of their own, and what range each is given.
 
-Between the region of quantized nodes (:mod:`compress.backends.onnx.partition`) and the calibration of
-tensors (:mod:`compress.backends.onnx.ranges`): knows how a scale travels through operators that
+Between the partition of the graph (:mod:`compress.backends.onnx.partition`) and what is observed of
+its tensors (:mod:`compress.backends.onnx.ranges`): knows how a scale travels through operators that
 only move values.
 """
 

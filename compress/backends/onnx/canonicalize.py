@@ -1,4 +1,4 @@
-"""Tidying the exported float graph so that every number format finds the same few shapes.
+"""Bringing the exported float graph into one form, in which every format finds the same few shapes.
 
 Changes no result beyond rounding: products read their weights directly and have the factors of
 their outputs in them, the mean over all positions is a pooling (which has an int8 kernel and a
@@ -33,14 +33,14 @@ from compress.backends.onnx.recurrent import settle_recurrent
 from compress.backends.onnx.weights import weight_array
 from compress.quantization.numerics import LayerFormat
 
-__all__ = ["tidy"]
+__all__ = ["canonicalize"]
 
 # Functions of one element, which do not mind how their input is shaped.
 _ELEMENTWISE = {"Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid"}
 _ELEMENTWISE |= {"Softplus", "Tanh"}
 
 
-def tidy(model: ir.Model, formats: Mapping[str, LayerFormat]) -> list[str]:
+def canonicalize(model: ir.Model, formats: Mapping[str, LayerFormat]) -> list[str]:
     """Rewrite the graph in place; the layers that got a copy of a shared constant."""
     graph = model.graph
     for node in tuple(graph):

@@ -17,7 +17,7 @@ import onnx
 from compress.artifact import Census
 from compress.backends.onnx.census_graph import every_node
 from compress.backends.onnx.census_macs import batch_of, count_macs
-from compress.backends.onnx.census_run import Ran, observe
+from compress.backends.onnx.census_run import TracedRun, observe
 from compress.backends.onnx.census_weights import Weights, count_weights, read_file
 from compress.backends.onnx.operators import MOVES, PRODUCTS, is_int8
 from compress.errors import LoweringError
@@ -130,7 +130,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share < 0.9995 or share == 1 else "over 99.9 %"
 
 
-def _run_notes(ran: Ran) -> Iterator[str]:
+def _run_notes(ran: TracedRun) -> Iterator[str]:
     products = (node.op_type in PRODUCTS for node in every_node(ran.model.graph.node))
     if ran.failure and any(products):
         words = ran.failure[:_WORDS].rstrip(".")
@@ -152,7 +152,7 @@ def _contents(path: Path) -> tuple[dict[str, int], int, Weights]:
         raise LoweringError(f"{path}: {error}") from error
 
 
-def _islands(ran: Ran) -> tuple[str, ...]:
+def _islands(ran: TracedRun) -> tuple[str, ...]:
     nodes = list(ran.model.graph.node)
     after, before = _flags(nodes, ran), [*reversed(_flags(nodes[::-1], ran, backward=True))]
     names = [
@@ -163,7 +163,9 @@ def _islands(ran: Ran) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _flags(nodes: Sequence[onnx.NodeProto], ran: Ran, *, backward: bool = False) -> list[bool]:
+def _flags(
+    nodes: Sequence[onnx.NodeProto], ran: TracedRun, *, backward: bool = False
+) -> list[bool]:
     """For each node, whether an int8 one comes before it in this (topological) order."""
     reached: set[str] = set()
     flags = []
@@ -175,11 +177,11 @@ def _flags(nodes: Sequence[onnx.NodeProto], ran: Ran, *, backward: bool = False)
     return flags
 
 
-def _is_int8(node: onnx.NodeProto, ran: Ran) -> bool:
+def _is_int8(node: onnx.NodeProto, ran: TracedRun) -> bool:
     return is_int8(node.op_type, {ran.types.get(name, "") for name in node.output})
 
 
-def _is_float(node: onnx.NodeProto, ran: Ran) -> bool:
+def _is_float(node: onnx.NodeProto, ran: TracedRun) -> bool:
     floats = any(ran.types.get(name, "").startswith("float") for name in node.output)
     dynamic = node.op_type == "DynamicQuantizeLinear"
     return floats and not dynamic and node.op_type not in MOVES and not _is_int8(node, ran)

@@ -17,14 +17,14 @@ from compress.backends.onnx.census_graph import (
     every_node,
     live_nodes,
 )
-from compress.backends.onnx.census_run import Ran, Shapes
+from compress.backends.onnx.census_run import Shapes, TracedRun
 from compress.backends.onnx.census_shapes import in_bodies
 from compress.backends.onnx.operators import (
     PRODUCTS,
     RECURRENT,
     UNCOUNTED,
     UNKNOWN,
-    Call,
+    OperatorCall,
     Shape,
     plain_name,
     product_macs,
@@ -57,14 +57,14 @@ class Counted:
         return sum(wanted) // batch
 
 
-def count_macs(ran: Ran) -> Counted:
+def count_macs(ran: TracedRun) -> Counted:
     """What ``ran`` multiplies, less what is the same in every run and worked out beforehand."""
     counting = _Counting(ran)
     products = counting.graph(ran.model.graph, Names())
     return Counted(products, tuple(counting.notes()))
 
 
-def batch_of(ran: Ran) -> int:
+def batch_of(ran: TracedRun) -> int:
     """How many samples a run takes.
 
     It is the axis of an input that a recurrent operator reads as its batch, if it reads one as it
@@ -90,7 +90,7 @@ def batch_of(ran: Ran) -> int:
 class _Counting:
     """One walk over a graph and its bodies."""
 
-    def __init__(self, ran: Ran) -> None:
+    def __init__(self, ran: TracedRun) -> None:
         self._ran = ran if _told(ran) else replace(ran, shapes=_completed(ran))
         self._constants = {
             tensor.name: tensor
@@ -135,7 +135,7 @@ class _Counting:
         calls = self._ran.calls.get(node.name) or Counter([here])
         attributes = attributes_of(node)
         for (reads, makes), times in calls.items():
-            call = Call(node.op_type, self._shortened(node, reads), makes, attributes)
+            call = OperatorCall(node.op_type, self._shortened(node, reads), makes, attributes)
             macs = product_macs(call)
             if macs is None:
                 self._unknown[node.op_type] += 1
@@ -210,11 +210,11 @@ class _Counting:
         return any(node.name in self._ran.nodes for node in body.node)
 
 
-def _told(ran: Ran) -> bool:
+def _told(ran: TracedRun) -> bool:
     """Whether the shapes of all products are known from the run."""
     products = (n for n in every_node(ran.model.graph.node) if n.op_type in PRODUCTS)
     return bool(ran.failure) or all(node.name in ran.calls for node in products)
 
 
-def _completed(ran: Ran) -> dict[str, Shape]:
+def _completed(ran: TracedRun) -> dict[str, Shape]:
     return in_bodies(ran.model, ran.shapes, ran.types)

@@ -26,7 +26,7 @@ from compress.backends.onnx.operators import PRODUCTS, UNKNOWN, Shape
 from compress.backends.onnx.session import open_session, run
 from compress.errors import LoweringError
 
-__all__ = ["PATIENCE_S", "Ran", "observe"]
+__all__ = ["PATIENCE_S", "TracedRun", "observe"]
 
 # What free axes are set to. A net whose images or texts are too small at one gets the second for
 # all axes but each input's first.
@@ -42,7 +42,7 @@ Shapes = tuple[Shape | None, ...]
 
 
 @dataclass(frozen=True)
-class Ran:
+class TracedRun:
     """A graph whose nodes all have names, and what is known of a run.
 
     ``calls`` has the shapes of what each product read and made, by node; ``nodes`` those that ran.
@@ -66,7 +66,7 @@ class Ran:
         return [shape for shape in found if shape is not None]
 
 
-def observe(path: Path, folder: Path, *, optimized: bool) -> Ran:
+def observe(path: Path, folder: Path, *, optimized: bool) -> TracedRun:
     """The graph that onnxruntime makes of the file at ``path``, and a run of it on zeros.
 
     Without ``optimized`` its operators are those of the file, less local functions, which are
@@ -88,7 +88,7 @@ def observe(path: Path, folder: Path, *, optimized: bool) -> Ran:
             failures.append(str(error).replace(f"{named}: ", "").replace(str(named), "it"))
     shapes, types = inferred(model, folder)
     inputs = [shape for shape in sized_inputs(model).values() if shape is not None]
-    return Ran(model, inputs, shapes=shapes, types=types, failure=failures[0])
+    return TracedRun(model, inputs, shapes=shapes, types=types, failure=failures[0])
 
 
 def _expanded(path: Path, folder: Path, *, optimized: bool) -> onnx.ModelProto:
@@ -115,7 +115,7 @@ def _expanded(path: Path, folder: Path, *, optimized: bool) -> onnx.ModelProto:
 # -- a run ------------------------------------------------------------------------------------
 
 
-def _traced(model: onnx.ModelProto, path: Path, size: int) -> Ran:
+def _traced(model: onnx.ModelProto, path: Path, size: int) -> TracedRun:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = True
@@ -139,7 +139,7 @@ def _traced(model: onnx.ModelProto, path: Path, size: int) -> Ran:
     arrays = {name: value for name, value in feeds.items() if isinstance(value, np.ndarray)}
     trail = _Trail(model, {name: array.shape for name, array in arrays.items()})
     trail.follow(events)
-    return Ran(
+    return TracedRun(
         model,
         [array.shape for array in arrays.values()],
         trail.calls,

@@ -56,7 +56,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
-class Constant:
+class StoredTensor:
     """One stored tensor; ``stored`` is what it takes in the file. Of a sparse one the values."""
 
     name: str
@@ -85,7 +85,7 @@ class _Scope:
     """The nodes and constants of a graph or a local function, those of its bodies included."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: list[Constant] = field(default_factory=list)
+    constants: list[StoredTensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _gather_nodes(nodes: Iterable[onnx.NodeProto], scope: _Scope, files: _Files)
             _gather(body, scope, files)
 
 
-def _held(name: str, attribute: onnx.AttributeProto, files: _Files) -> Iterator[Constant]:
+def _held(name: str, attribute: onnx.AttributeProto, files: _Files) -> Iterator[StoredTensor]:
     if attribute.HasField("t"):
         yield _constant(name, attribute.t, files)
     elif attribute.HasField("sparse_tensor"):
@@ -226,14 +226,14 @@ def _held(name: str, attribute: onnx.AttributeProto, files: _Files) -> Iterator[
         yield _constant(name, values, files)
 
 
-def _constant(name: str, tensor: TensorProto, files: _Files) -> Constant:
-    return Constant(name, _type(tensor), tuple(tensor.dims), tensor, files.stored(tensor))
+def _constant(name: str, tensor: TensorProto, files: _Files) -> StoredTensor:
+    return StoredTensor(name, _type(tensor), tuple(tensor.dims), tensor, files.stored(tensor))
 
 
-def _sparse(name: str, sparse: onnx.SparseTensorProto, files: _Files) -> Constant:
+def _sparse(name: str, sparse: onnx.SparseTensorProto, files: _Files) -> StoredTensor:
     values = sparse.values
     stored = files.stored(values) + files.stored(sparse.indices)
-    return Constant(name, _type(values), tuple(sparse.dims), values, stored)
+    return StoredTensor(name, _type(values), tuple(sparse.dims), values, stored)
 
 
 def _type(tensor: TensorProto) -> str:
@@ -271,7 +271,7 @@ class _Uses:
                 found.update(node.output)
         return "Identity"
 
-    def numbers(self, constant: Constant) -> tuple[int, int]:
+    def numbers(self, constant: StoredTensor) -> tuple[int, int]:
         """How many weights it holds, and how many of them are not zero."""
         for node in self._readers.get(constant.name, ()):
             if constant.name in _packed(node) and constant.type == "uint8":
@@ -285,7 +285,7 @@ class _Uses:
         found = [self._constants.get(name) for name in node.input]
         return [None if constant is None else constant.array() for constant in found]
 
-    def _centered(self, constant: Constant) -> Array:
+    def _centered(self, constant: StoredTensor) -> Array:
         """The stored numbers less their zero point."""
         array = constant.array()
         for node in self._readers.get(constant.name, ()):
@@ -346,7 +346,7 @@ def _parameter_names(nodes: Sequence[onnx.NodeProto]) -> set[str]:
 def _scales_looked_up(
     makers: Sequence[onnx.NodeProto], made_by: Mapping[str, onnx.NodeProto]
 ) -> list[str]:
-    # Of a table in integers: Gather, Cast, times a Gather of the scales.
+    # Of an embedding in integers: Gather, Cast, times a Gather of the scales.
     casts = [maker for maker in makers if maker.op_type == "Cast"]
     scales = [maker for maker in makers if maker.op_type == "Gather"]
     rows = [made_by[c.input[0]].op_type for c in casts if c.input[0] in made_by]

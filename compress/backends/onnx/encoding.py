@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from compress.backends.onnx.canonicalize import tidy
+from compress.backends.onnx.canonicalize import canonicalize
 from compress.backends.onnx.export import layer_of, scopes
 from compress.backends.onnx.graph import finish
 from compress.backends.onnx.kernels import guard
@@ -21,7 +21,7 @@ from compress.backends.onnx.layers import (
     encode_weights,
     guard_float,
 )
-from compress.backends.onnx.locate import PLACE, operator_words, place_of
+from compress.backends.onnx.locate import LOCATION, describe_operator, location_of
 from compress.backends.onnx.partition import computed_formats, form_of, layers_with
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.recurrent import WEIGHTS_ONLY
@@ -31,7 +31,7 @@ from compress.config.selectors import named
 from compress.modules.inputs import Inputs
 from compress.quantization.numerics import LayerFormat
 
-__all__ = ["Barred", "Encoded", "encode", "encode_tidy", "module_of"]
+__all__ = ["EncodedGraph", "KernelFallbacks", "encode", "encode_canonical", "module_of"]
 
 _IN_BYTES = "stored one value per byte, since onnxruntime has no smaller kernels for them"
 
@@ -40,7 +40,7 @@ _MODULE = "compresskit.module"
 _OF_LAYER = "compresskit.of-layer"
 
 
-class Encoded(NamedTuple):
+class EncodedGraph(NamedTuple):
     """A graph in its formats.
 
     ``ranges`` has the input range of every layer with static activations, ``warnings`` what
@@ -59,7 +59,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Barred:
+class KernelFallbacks:
     """What is not computed in int8, since the runtime's kernel for it is wrong.
 
     ``forms`` are of operators between layers (``partition.form_of``), ``layers`` are names.
@@ -69,7 +69,7 @@ class Barred:
     layers: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
-    def with_nodes(self, nodes: Iterable[ir.Node]) -> Barred:
+    def with_nodes(self, nodes: Iterable[ir.Node]) -> KernelFallbacks:
         """This and what ``nodes`` of an encoded graph are; the same where they say nothing new."""
         known = self
         for node in nodes:
@@ -77,12 +77,12 @@ class Barred:
             if layer in known.layers or form in known.forms:
                 continue
             note = (
-                f"{operator_words(node)}: float32, since onnxruntime's int8 kernel gives other "
+                f"{describe_operator(node)}: float32, since onnxruntime's int8 kernel gives other "
                 "results than the operator."
             )
             forms, layers = known.forms, known.layers
             forms, layers = (forms, layers | {layer}) if layer else (forms | {form}, layers)
-            known = Barred(forms, layers, (*known.notes, note))
+            known = KernelFallbacks(forms, layers, (*known.notes, note))
         return known
 
     def formats(self, declared: Mapping[str, LayerFormat]) -> dict[str, LayerFormat]:
@@ -99,30 +99,30 @@ def encode(
     calibration: Sequence[Inputs],
     *,
     avoid_saturation: bool,
-) -> Encoded:
+) -> EncodedGraph:
     """The exported float graph in its declared formats, ready to be saved; ``model`` is used up.
 
     Raises:
         LoweringError: formats that this graph cannot be encoded in.
     """
-    copied = tidy(model, formats)
-    made = encode_tidy(
+    copied = canonicalize(model, formats)
+    made = encode_canonical(
         model, formats, calibration, avoid_saturation=avoid_saturation, copied=copied
     )
     finish(made.model)
     return made
 
 
-def encode_tidy(
+def encode_canonical(
     model: ir.Model,
     formats: Mapping[str, LayerFormat],
     calibration: Sequence[Inputs],
     *,
     avoid_saturation: bool,
     copied: Sequence[str] = (),
-    barred: Barred | None = None,
-) -> Encoded:
-    """As :func:`encode`, of a tidy graph and not yet finished: values have the names they had.
+    fallbacks: KernelFallbacks | None = None,
+) -> EncodedGraph:
+    """As :func:`encode`, of a canonical graph and not yet finished: values have the names they had.
 
     Args:
         model: used up.
@@ -130,21 +130,21 @@ def encode_tidy(
         calibration: batches of inputs.
         avoid_saturation: as in ``Lowering``.
         copied: layers that got a copy of a shared constant.
-        barred: what is not computed in int8.
+        fallbacks: what is not computed in int8.
     """
-    barred = barred or Barred()
-    warnings = (*_warnings(model.graph, formats, copied), *barred.notes)
-    computed = computed_formats(model.graph, barred.formats(formats))
+    fallbacks = fallbacks or KernelFallbacks()
+    warnings = (*_warnings(model.graph, formats, copied), *fallbacks.notes)
+    computed = computed_formats(model.graph, fallbacks.formats(formats))
     static = quantize(
-        model, computed, calibration, avoid_saturation=avoid_saturation, barred=barred.forms
+        model, computed, calibration, avoid_saturation=avoid_saturation, fallbacks=fallbacks.forms
     )
     encode_dynamic(static.model, computed, avoid_saturation=avoid_saturation)
     encode_weights(static.model, computed, avoid_saturation=avoid_saturation)
     encode_casts(static.model, computed)
     guard_float(static.model)
-    guard(static.model, barred.forms)
+    guard(static.model, fallbacks.forms)
     _note_origins(static.model.graph)
-    return Encoded(static.model, dict(static.ranges), warnings, computed)
+    return EncodedGraph(static.model, dict(static.ranges), warnings, computed)
 
 
 def module_of(node: ir.Node) -> str | None:
@@ -159,7 +159,7 @@ def _note_origins(graph: ir.Graph) -> None:
             layer = layer_of(node)
             # A folded batch norm leaves its own scope on the product, which is its layer's.
             node.meta[_MODULE] = layer or scopes(node)[-1]
-            node.meta[PLACE] = place_of(node)
+            node.meta[LOCATION] = location_of(node)
             if layer is not None:
                 node.meta[_OF_LAYER] = layer
 

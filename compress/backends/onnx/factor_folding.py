@@ -104,11 +104,11 @@ def _of_each_output(factor: Array, shape: tuple[int, ...], product: _Product) ->
 
 
 def _scale(graph: ir.Graph, product: _Product, scale: Array) -> None:
-    table = array_of(product.node.inputs[1])
-    assert table is not None
-    shape = np.ones(table.ndim, dtype=int)
+    weight = array_of(product.node.inputs[1])
+    assert weight is not None
+    shape = np.ones(weight.ndim, dtype=int)
     shape[product.axis] = -1
-    _put(graph, product.node, 1, table * scale.reshape(shape))
+    _put(graph, product.node, 1, weight * scale.reshape(shape))
     if product.holder is not None:
         bias = array_of(product.holder.inputs[product.place])
         assert bias is not None

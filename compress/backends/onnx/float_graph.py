@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from compress.artifact import Lowering
-from compress.backends.onnx.canonicalize import tidy
+from compress.backends.onnx.canonicalize import canonicalize
 from compress.backends.onnx.export import at_batch, export, trace
 from compress.backends.onnx.feeds import cut
 from compress.backends.onnx.graph import Array
-from compress.backends.onnx.leaf_outputs import leaves_of
+from compress.backends.onnx.leaf_outputs import leaf_outputs
 from compress.backends.onnx.locate import (
+    describe_operator,
     evaluate,
-    first_apart,
+    first_difference,
     noise,
-    operator_words,
     run_graph,
 )
 from compress.backends.onnx.parity import FLOAT_NOISE, check_shape, compare, is_right
@@ -40,7 +40,7 @@ __all__ = ["FloatGraph", "float_graph"]
 
 @dataclass(frozen=True)
 class FloatGraph:
-    """The tidy float graph, the layers that got a copy of a shared constant, and what to note."""
+    """The canonical float graph, the layers that got a copy of a constant, and what to note."""
 
     model: ir.Model
     copied: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ def float_graph(
     check: Inputs,
     expected: Array,
 ) -> FloatGraph:
-    """Export ``module``, tidy the graph for its formats, and check that it computes the module.
+    """Export ``module``, canonicalize the graph, and check that it computes the module.
 
     Args:
         module: in eval mode; it is left as it was.
@@ -93,7 +93,7 @@ def _attempt(
     careful: bool,
 ) -> tuple[FloatGraph, Array]:
     model = export(module, example, lowering, careful=careful)
-    made = FloatGraph(model, tuple(tidy(model, formats(model.graph))))
+    made = FloatGraph(model, tuple(canonicalize(model, formats(model.graph))))
     return made, _outputs(model, check, lowering.batch)
 
 
@@ -146,11 +146,11 @@ def _first_wrong(
     assert program.exported_program is not None
     traced = _traced(program.exported_program, batch)
     (feed, _), *_ = cut(batch, [str(value.name) for value in graph.inputs], lowering.batch)
-    wrong = first_apart(graph, traced, _same_named(program.model, traced, feed))
+    wrong = first_difference(graph, traced, _same_named(program.model, traced, feed))
     if wrong is not None:
-        return operator_words(wrong, torch_name=_torch_operator(program, wrong))
-    wrong = first_apart(made.graph, traced, _same_named(made, traced, feed))
-    return "an operator" if wrong is None else operator_words(wrong)
+        return describe_operator(wrong, torch_name=_torch_operator(program, wrong))
+    wrong = first_difference(made.graph, traced, _same_named(made, traced, feed))
+    return "an operator" if wrong is None else describe_operator(wrong)
 
 
 def _same_named(
@@ -205,7 +205,7 @@ def _mixes_samples(module: nn.Module, check: Inputs, batch: Inputs, expected: Ar
     whole = expected[np.arange(size) % len(expected)]
     if alone.shape == whole.shape and noise(whole, alone) <= FLOAT_NOISE:
         return None
-    apart, together = leaves_of(module, batch), leaves_of(module, check)
+    apart, together = leaf_outputs(module, batch), leaf_outputs(module, check)
     for name, (kind, values) in apart.items():
         other = together.get(name, (kind, values))[1]
         same_kind = values.shape[1:] == other.shape[1:] and len(other) >= size <= len(values)

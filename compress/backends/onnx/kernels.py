@@ -82,7 +82,7 @@ def _first_apart(
 def guard(model: ir.Model, forms: frozenset[str]) -> None:
     """Keep operators of these forms from being fused with the integers around them.
 
-    As for float products between int8 nodes (``encode.guard_float``), a Clip that clips nothing
+    As for float products between int8 nodes (``layers.guard_float``), a Clip that clips nothing
     stands between a DequantizeLinear and the operator.
     """
     graph = model.graph

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from compress.backends.onnx.graph import Array
 from compress.modules.inputs import Inputs, copied, forward
 
-__all__ = ["first_not_finite", "leaves_of"]
+__all__ = ["first_not_finite", "leaf_outputs"]
 
 
 def first_not_finite(module: nn.Module, inputs: Inputs) -> str:
     """The first module that makes values which are not finite, in words."""
     with torch.no_grad():
-        for name, (kind, values) in leaves_of(module, inputs).items():
+        for name, (kind, values) in leaf_outputs(module, inputs).items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 return f"the module {name!r} ({kind})"
     return "the model's own forward"
 
 
-def leaves_of(module: nn.Module, inputs: Inputs) -> dict[str, tuple[str, Array]]:
+def leaf_outputs(module: nn.Module, inputs: Inputs) -> dict[str, tuple[str, Array]]:
     """Class and first output of every module without children, in the order of their calls.
 
     Args:

@@ -19,19 +19,19 @@ from compress.backends.onnx.parity import r_squared
 from compress.backends.onnx.session import open_exposed, run
 
 __all__ = [
-    "PLACE",
+    "LOCATION",
     "Tensors",
+    "describe_operator",
     "evaluate",
-    "first_apart",
-    "loudest",
+    "first_difference",
+    "location_of",
     "noise",
-    "operator_words",
-    "place_of",
+    "noisiest",
     "run_graph",
 ]
 
-#: Where a node keeps what :func:`place_of` says of it once its metadata is gone.
-PLACE = "compresskit.place"
+#: Where a node keeps what :func:`location_of` says of it once its metadata is gone.
+LOCATION = "compresskit.place"
 
 #: What each tensor holds, by name: its values for every feed, flat, one after another.
 Tensors = Mapping[str, Array]
@@ -96,7 +96,7 @@ def noise(expected: Array, actual: Array) -> float:
     return 1 - r_squared(expected.reshape(1, -1), actual.reshape(1, -1))
 
 
-def first_apart(graph: ir.Graph, expected: Tensors, actual: Tensors) -> ir.Node | None:
+def first_difference(graph: ir.Graph, expected: Tensors, actual: Tensors) -> ir.Node | None:
     """The first node of ``graph`` with an output that differs, of those in both."""
     for node, value in _outputs(graph):
         if value in expected and value in actual and _differ(expected[value], actual[value]):
@@ -104,7 +104,7 @@ def first_apart(graph: ir.Graph, expected: Tensors, actual: Tensors) -> ir.Node 
     return None
 
 
-def loudest(graph: ir.Graph, expected: Tensors, actual: Tensors) -> ir.Node | None:
+def noisiest(graph: ir.Graph, expected: Tensors, actual: Tensors) -> ir.Node | None:
     """The node of ``graph`` whose output is noisier than its inputs by the largest factor."""
     levels: dict[str, float] = {}
     found: tuple[float, ir.Node | None] = (0.0, None)
@@ -117,18 +117,18 @@ def loudest(graph: ir.Graph, expected: Tensors, actual: Tensors) -> ir.Node | No
     return found[1]
 
 
-def operator_words(node: ir.Node, *, torch_name: str | None = None) -> str:
+def describe_operator(node: ir.Node, *, torch_name: str | None = None) -> str:
     """An operator as messages name it: type, attributes, module, and the line that called it.
 
     ``torch_name`` is what it was exported from; by default its own type and attributes are told.
     """
-    return f"{torch_name or _kind(node)} {place_of(node)}"
+    return f"{torch_name or _kind(node)} {location_of(node)}"
 
 
-def place_of(node: ir.Node) -> str:
+def location_of(node: ir.Node) -> str:
     """Where ``node`` comes from: ``in the module 'stem.pool' (line 12 of net.py)``."""
-    if PLACE in node.meta:
-        return str(node.meta[PLACE])
+    if LOCATION in node.meta:
+        return str(node.meta[LOCATION])
     scope, line = scopes(node)[-1], line_of(node)
     module = f"in the module {scope!r}" if scope else "in the model's own forward"
     return f"{module} ({line})" if line else module
@@ -147,7 +147,7 @@ def _outputs(graph: ir.Graph) -> Iterator[tuple[ir.Node, str]]:
 
 
 def _differ(expected: Array, actual: Array) -> bool:
-    # A tidy graph may hold the same values in another shape.
+    # A canonical graph may hold the same values in another shape.
     return noise(expected, actual) > _EQUAL
 
 

@@ -20,8 +20,8 @@ __all__ = [
     "RECURRENT",
     "UNCOUNTED",
     "UNKNOWN",
-    "Call",
     "Macs",
+    "OperatorCall",
     "is_int8",
     "plain_name",
     "product_macs",
@@ -71,7 +71,7 @@ _PLAIN_NAMES = {
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """One call of an operator: the shapes of what it reads and makes, by place, and its attributes.
 
     ``None`` is an input or output that is left out, a size below zero one that is not known.
@@ -104,7 +104,7 @@ def plain_name(operator: str) -> str:
     return _PLAIN_NAMES.get(operator, operator)
 
 
-def product_macs(call: Call) -> Macs | None:
+def product_macs(call: OperatorCall) -> Macs | None:
     """Multiply-accumulates of one call; ``None`` where they follow from sizes that are not known.
 
     What is multiplied and summed is counted: weights by values, and values by values. Additions of
@@ -121,7 +121,7 @@ def product_macs(call: Call) -> Macs | None:
         return None
 
 
-def _int8_macs(call: Call, total: int) -> int:
+def _int8_macs(call: OperatorCall, total: int) -> int:
     if call.operator == "QAttention":
         return _projection(call)  # scores and what they weigh are computed in float
     if call.operator == "MatMulNBits":
@@ -139,11 +139,11 @@ def _rounds_its_input(attributes: Mapping[str, Any]) -> bool:
 # -- shapes -----------------------------------------------------------------------------------
 
 
-def _read(call: Call, place: int) -> Shape:
+def _read(call: OperatorCall, place: int) -> Shape:
     return _known(call.inputs[place])
 
 
-def _made(call: Call, place: int = 0) -> Shape:
+def _made(call: OperatorCall, place: int = 0) -> Shape:
     return _known(call.outputs[place])
 
 
@@ -161,7 +161,7 @@ def _known(shape: Shape | None) -> Shape:
 # -- matrices and convolutions ----------------------------------------------------------------
 
 
-def _matrix(call: Call) -> int:
+def _matrix(call: OperatorCall) -> int:
     source, attributes = _read(call, 0), call.attributes
     axis = -1
     if attributes.get("transA") and len(source) > 1:
@@ -169,31 +169,31 @@ def _matrix(call: Call) -> int:
     return math.prod(_made(call)) * source[axis]
 
 
-def _rows(call: Call) -> int:
+def _rows(call: OperatorCall) -> int:
     """A linear model of ``ai.onnx.ml``, whose weights are an attribute."""
     return math.prod(_read(call, 0)[:-1]) * len(call.attributes["coefficients"])
 
 
-def _convolution(call: Call) -> int:
+def _convolution(call: OperatorCall) -> int:
     # Channels may be first or last: the weight has those of one group, and its output's first.
     weight = _read(call, 3 if call.operator == "QLinearConv" else 1)
     return math.prod(_made(call)) * math.prod(weight[1:])
 
 
-def _transposed_convolution(call: Call) -> int:
+def _transposed_convolution(call: OperatorCall) -> int:
     return math.prod(_read(call, 0)) * math.prod(_read(call, 1)[1:])
 
 
 # -- sequences --------------------------------------------------------------------------------
 
 
-def _recurrent(call: Call) -> int:
+def _recurrent(call: OperatorCall) -> int:
     # The weights of inputs and states hold all directions and gates.
     steps = math.prod(_read(call, 0)[:2])
     return steps * (math.prod(_read(call, 1)) + math.prod(_read(call, 2)))
 
 
-def _attention(call: Call) -> int:
+def _attention(call: OperatorCall) -> int:
     """``Attention`` of ONNX, or of onnxruntime, whose second input is a matrix."""
     key = _read(call, 1)
     if len(key) == 2:
@@ -203,11 +203,11 @@ def _attention(call: Call) -> int:
     return (math.prod(_read(call, 0)) + math.prod(_made(call))) * length
 
 
-def _projection(call: Call) -> int:
+def _projection(call: OperatorCall) -> int:
     return math.prod(_read(call, 0)[:-1]) * math.prod(_read(call, 1))
 
 
-def _projected_attention(call: Call) -> int:
+def _projected_attention(call: OperatorCall) -> int:
     batch, steps, _ = _read(call, 0)
     hidden = call.attributes.get("qkv_hidden_sizes") or [_read(call, 1)[1] // 3]
     past = _optional(call.inputs, 8 if call.operator == "QAttention" else 4)
@@ -216,7 +216,7 @@ def _projected_attention(call: Call) -> int:
     return _projection(call) + scores + math.prod(_made(call)) * length
 
 
-def _multi_head_attention(call: Call) -> int:
+def _multi_head_attention(call: OperatorCall) -> int:
     query, key, result = _read(call, 0), _optional(call.inputs, 1), _made(call)
     past = _optional(call.inputs, 6 if call.operator == "MultiHeadAttention" else 5)
     size, length = math.prod(query), query[1]
@@ -230,12 +230,12 @@ def _multi_head_attention(call: Call) -> int:
     return (size + math.prod(result)) * length
 
 
-def _grouped_attention(call: Call) -> int:
+def _grouped_attention(call: OperatorCall) -> int:
     # Keys and values that are kept, and that have fewer heads than the queries.
     return 2 * math.prod(_made(call)) * _made(call, 1)[2]
 
 
-def _experts(call: Call) -> int:
+def _experts(call: OperatorCall) -> int:
     """The experts that each row is sent to; which they are does not matter."""
     packed = call.operator == "QMoE"
     pack = 8 // int(call.attributes.get("expert_weight_bits", 4)) if packed else 1
@@ -248,7 +248,7 @@ def _experts(call: Call) -> int:
 # -- Einsum -----------------------------------------------------------------------------------
 
 
-def _einsum(call: Call) -> int:
+def _einsum(call: OperatorCall) -> int:
     """Of two operands the product of the sizes of all indices, each counted once.
 
     Of more, that of each step when the next operand is multiplied with what the ones before made,
@@ -296,7 +296,7 @@ _CONVOLUTIONS = (
 )  # fmt: skip
 
 #: What each operator with products computes, as a function of its call.
-PRODUCTS: Mapping[str, Callable[[Call], int]] = {
+PRODUCTS: Mapping[str, Callable[[OperatorCall], int]] = {
     **dict.fromkeys(_MATRICES, _matrix),
     **dict.fromkeys(("LinearClassifier", "LinearRegressor"), _rows),
     **dict.fromkeys(_CONVOLUTIONS, _convolution),

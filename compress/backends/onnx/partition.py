@@ -94,7 +94,7 @@ def static_nodes(
     graph: ir.Graph,
     formats: Mapping[str, LayerFormat],
     activations: str,
-    barred: Collection[str] = frozenset(),
+    fallbacks: Collection[str] = frozenset(),
 ) -> set[ir.Node]:
     """Nodes whose inputs are quantized statically: layers, and what stands between them.
 
@@ -105,7 +105,7 @@ def static_nodes(
         graph: the canonical float graph.
         formats: of its layers, as they are computed (:func:`computed_formats`).
         activations: the name of a static format.
-        barred: forms (:func:`form_of`) of operators between layers that stay float.
+        fallbacks: forms (:func:`form_of`) of operators between layers that stay float.
     """
 
     def has_format(format: LayerFormat) -> bool:
@@ -114,7 +114,7 @@ def static_nodes(
     kernels = ACTIVATIONS[activations].kernels
     found = layers_with(graph, formats, has_format)
     layers = [node for _, node in found if kernels is None or node.op_type in kernels]
-    able = [node for node in graph if form_of(node) not in barred]
+    able = [node for node in graph if form_of(node) not in fallbacks]
     chosen = {*layers}
     chosen |= _between(able, layers, _STATIC_BETWEEN, formats, has_format, _grid_of(activations))
     for node in graph:

@@ -67,7 +67,7 @@ def quantize(
     data: Sequence[Inputs],
     *,
     avoid_saturation: bool,
-    barred: Collection[str] = frozenset(),
+    fallbacks: Collection[str] = frozenset(),
 ) -> Static:
     """Encode the layers with static activations, and what stands between them.
 
@@ -76,13 +76,13 @@ def quantize(
         formats: of every quantizable layer.
         data: calibration batches.
         avoid_saturation: as in ``Lowering``.
-        barred: forms of operators between layers that stay float (``partition.form_of``).
+        fallbacks: forms of operators between layers that stay float (``partition.form_of``).
 
     Raises:
         LoweringError: no calibration data, or activations or weights that cannot be encoded.
     """
     graph = model.graph
-    parts = list(_parts(model, formats, data, barred))
+    parts = list(_parts(model, formats, data, fallbacks))
     ranges: dict[str, Range] = {}
     for part in parts:
         ranges |= layer_ranges(graph, part.formats, part.chosen, part.ranges)
@@ -101,7 +101,7 @@ def _parts(
     model: ir.Model,
     formats: Mapping[str, LayerFormat],
     data: Sequence[Inputs],
-    barred: Collection[str],
+    fallbacks: Collection[str],
 ) -> Iterator[_Part]:
     """The part of each static format in the graph; ranges are of the float graph."""
     found = layers_with(model.graph, formats, lambda format: format.needs_range)
@@ -110,7 +110,7 @@ def _parts(
         own = {name: f for name, f in formats.items() if f.activations == activations}
         quantizer = next(iter(own.values())).static_quantizer
         assert quantizer is not None
-        chosen = static_nodes(model.graph, formats, activations, barred) - taken
+        chosen = static_nodes(model.graph, formats, activations, fallbacks) - taken
         taken |= chosen
         yield _Part(quantizer, own, chosen, calibrate(model, chosen, own, data))
 

@@ -17,8 +17,8 @@ from compress.backends.onnx.operators import (
     CONVERSIONS,
     MOVES,
     UNKNOWN,
-    Call,
     Macs,
+    OperatorCall,
     Shape,
     is_int8,
     product_macs,
@@ -205,7 +205,7 @@ def _macs(facts: Mapping[str, Any], node: Node | None, running: Graph, source: G
         result = makes[0] or UNKNOWN
         reads, makes = [reads[0], weight], [(result[0], weight[0], *result[2:])]
     attributes = node.attributes if node is not None else {}
-    found = product_macs(Call(facts["operator"], reads, makes, attributes)) or Macs()
+    found = product_macs(OperatorCall(facts["operator"], reads, makes, attributes)) or Macs()
     times = max(1, round(facts["calls"]))
     return Macs(times * found.total, times * found.int8)
 

@@ -128,7 +128,7 @@ def test_a_layer_that_is_never_called_is_reported(rule):
 
 
 class Words(nn.Module):
-    """A table that inputs look rows up in, and one that is read at fixed places."""
+    """An embedding that inputs look rows up in, and one that is read at fixed places."""
 
     def __init__(self):
         super().__init__()
@@ -141,7 +141,7 @@ class Words(nn.Module):
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4"])
-def test_a_table_is_looked_up_in_integers(bits, tmp_path):
+def test_an_embedding_is_looked_up_in_integers(bits, tmp_path):
     torch.manual_seed(0)
     ids = torch.randint(40, (16, 6))
     rule = QuantRule(format=LayerFormat(weights=bits, activations="int8"))
@@ -156,9 +156,9 @@ def test_a_table_is_looked_up_in_integers(bits, tmp_path):
     assert table.dtype == np.int8
     assert [node.op_type for node in proto.graph.node].count("Gather") == 2
     assert made.parity.sqnr_db > 30
-    # The other table is read at fixed places, so that its rows are constants that are added.
+    # The other embedding is read at fixed places, so that its rows are constants that are added.
     told = ("has no smaller kernels for them.", "of the weights (Add) stay in float.")
     assert all(warning.endswith(told) for warning in made.warnings)
-    # Rows, the other table and the linear layer with its bias; no scale is counted.
+    # Rows, the other embedding and the linear layer with its bias; no scale is counted.
     assert made.census.nonzero_weights <= 40 * 16 + 6 * 16 + 16 * 3 + 3
     assert made.census.nonzero_weights > 0.7 * 40 * 16

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from compress.artifact import Lowering
-from compress.backends.onnx.canonicalize import tidy
+from compress.backends.onnx.canonicalize import canonicalize
 from compress.backends.onnx.export import export
 from compress.backends.onnx.partition import cast_nodes, layers_with, static_nodes
 from compress.quantization.fakequant import quantizable_layers
@@ -13,7 +13,7 @@ from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 def chosen(name, exported, net, rules, select=static_nodes, activations="int8"):
     formats = net(name).formats(*rules)
     model = exported(name)
-    tidy(model, formats)
+    canonicalize(model, formats)
     return model.graph, select(model.graph, formats, activations)
 
 

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from compress.artifact import Lowering
-from compress.backends.onnx.canonicalize import tidy
+from compress.backends.onnx.canonicalize import canonicalize
 from compress.backends.onnx.encoding import encode
 from compress.backends.onnx.export import export
 from compress.backends.onnx.files import save
@@ -248,7 +248,7 @@ def test_the_bias_of_a_channel_of_zeros_keeps_its_precision():
     )
     model = export(module, torch.zeros(1, 1, 4, 4), Lowering())
     data = [100 * torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))]
-    tidy(model, formats)
+    canonicalize(model, formats)
     made = quantize(model, formats, data, avoid_saturation=True).model
     conv = next(node for node in made.graph if node.op_type == "Conv")
     integers, scale, _ = [v.const_value.numpy() for v in conv.inputs[2].producer().inputs]

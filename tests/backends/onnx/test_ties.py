@@ -82,7 +82,7 @@ def large(proto):
         ("float8", "float32"),
     ],
 )
-def test_a_tied_table_is_stored_once(weights, activations, every_token, tmp_path):
+def test_a_tied_embedding_is_stored_once(weights, activations, every_token, tmp_path):
     rules = () if weights == "float32" else (rule(weights, activations),)
     made, proto = lowered(Tied(every_token), tokens(), tmp_path / "model.onnx", *rules)
     (table,) = large(proto)
@@ -125,7 +125,7 @@ def test_a_weight_that_is_read_both_ways_is_stored_once(tmp_path):
 
 
 def test_a_layer_that_may_not_saturate_has_integers_of_its_own(tmp_path):
-    # Its grid is coarser than the table's, which is never summed in int8.
+    # Its grid is coarser than the embedding's, which is never summed in int8.
     _, proto = lowered(
         Tied(True),
         tokens(),
