@@ -13,7 +13,7 @@ from typing import Any
 
 from compress.environment import environment
 from compress.io.atomic import write_atomically
-from compress.measure.ondevice.worker import machine
+from compress.measure.ondevice.machine import machine
 from compress.measure.stats import student_quantile
 
 RESULTS = Path(__file__).parent / "results"

@@ -32,7 +32,7 @@ from compress.config.references import CodeReferences
 from compress.measure.local import LocalTarget
 from compress.measure.similarity import neighbor_overlap, similarity_spearman
 from compress.measure.stats import bootstrap_mean
-from compress.measure.target import Failure, Mode, Probe
+from compress.measure.target import BenchmarkConfig, Failure, Mode
 from compress.models.build import build_module
 from compress.recipe import Recipe
 from compress.record import Record
@@ -198,8 +198,8 @@ def compare(setting: Setting, folder: Path) -> dict[str, dict[str, Any]]:
             "latency_p50_s": {},
         }
     for length in lengths:
-        probe = Probe(_arrays(setting.tasks[length]), setting.mode)
-        timings = LocalTarget().measure(files[length], probe, folder / f"raw-{length}.jsonl")
+        config = BenchmarkConfig(_arrays(setting.tasks[length]), setting.mode)
+        timings = LocalTarget().measure(files[length], config, folder / f"raw-{length}.jsonl")
         for (stage, _), timing in zip(rows, timings, strict=True):
             if isinstance(timing, Failure):
                 raise SystemExit(f"{stage}: {timing.error}")

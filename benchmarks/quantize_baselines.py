@@ -26,7 +26,7 @@ from compress.backends.onnx import lower, take_census
 from compress.candidate import Candidate, load_weights
 from compress.measure.local import LocalTarget
 from compress.measure.score import accuracy_facts, score
-from compress.measure.target import Failure, Mode, Probe
+from compress.measure.target import BenchmarkConfig, Failure, Mode
 from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.task import Task
 from compress.tasks import make_task
@@ -129,8 +129,8 @@ def compare(candidate: Candidate, setting: Setting, folder: Path) -> dict[str, d
     assert isinstance(test.inputs, torch.Tensor)
     assert test.labels is not None
     inputs, labels = {"": test.inputs.numpy()}, test.labels.numpy()
-    probe = Probe({"": inputs[""][:32]}, setting.mode)
-    timings = target.measure(paths, probe, folder / "raw.jsonl")
+    config = BenchmarkConfig({"": inputs[""][:32]}, setting.mode)
+    timings = target.measure(paths, config, folder / "raw.jsonl")
     rows: dict[str, dict[str, Any]] = {}
     baseline = None
     for path, timing in zip(paths, timings, strict=True):

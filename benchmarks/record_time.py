@@ -24,7 +24,7 @@ from claims import RESULTS, Claim, at_most, mean_interval, write
 from trials import each
 
 from compress import Candidate, DistillStage, LocalTarget, PruneStage, QuantizeStage, Recipe, Task
-from compress.measure.ondevice.worker import cpu_count
+from compress.measure.ondevice.machine import cpu_count
 from compress.measure.target import Mode
 from compress.record import Record
 from compress.tasks.arrays import ArrayDataset

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
 
 from compress.cli.targets import target_of
 from compress.errors import DataError
 from compress.measure.local import LocalTarget
-from compress.measure.ondevice import worker
+from compress.measure.ondevice.runtimes import RUNTIMES
+from compress.measure.ondevice.runtimes.base import Finding
 from compress.measure.remote.target import RemoteTarget
 from compress.measure.target import Target
 
@@ -25,15 +23,6 @@ _LEAST_DISK_BYTES = 2 << 30
 _LEAST_PYTHON = (3, 10)
 _LEAST_DISK_BYTES_THERE = 1 << 28
 _LEAST_PYTHON_THERE = (3, 9)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; ``fix`` is what to do where it is not ``ok``."""
-
-    state: Literal["ok", "note", "missing"]
-    what: str
-    fix: str = ""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,35 +56,8 @@ def _packages() -> Iterator[Finding]:
 
 
 def _runtimes() -> Iterator[Finding]:
-    if importlib.util.find_spec("onnxruntime"):
-        import onnxruntime
-
-        here = worker.provider_keys(onnxruntime)
-        yield Finding("ok", f"onnxruntime {onnxruntime.__version__} runs on {', '.join(here)}")
-        for key in _providers_for_this_machine():
-            if key not in here:
-                fix = worker.PROVIDERS[key].fix
-                yield Finding("note", f"onnxruntime has no provider {key} here", fix)
-    try:
-        yield Finding("ok", f"openvino {metadata.version('openvino')} as a second runtime")
-    except metadata.PackageNotFoundError:
-        fix = "pip install 'compresskit[openvino]' to measure with it too"
-        yield Finding("note", "openvino is not installed", fix)
-
-
-def _providers_for_this_machine() -> list[str]:
-    arm = platform.machine().lower() in ("arm64", "aarch64")
-    nvidia = shutil.which("nvidia-smi") is not None
-    fitting = {
-        "cuda": nvidia,
-        "tensorrt": nvidia,
-        "xnnpack": arm,
-        "openvino": not arm,
-        "coreml": sys.platform == "darwin",
-        "qnn": arm,
-        "dml": sys.platform == "win32",
-    }
-    return [key for key, fits in fitting.items() if fits]
+    for runtime in RUNTIMES.values():
+        yield from runtime.findings()
 
 
 def _processor() -> Iterator[Finding]:

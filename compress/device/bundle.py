@@ -1,12 +1,14 @@
 """Bundle: a run's models on one target, and what measuring them elsewhere needs, in one file.
 
+It holds no program: that is :mod:`compress.measure.program`, which goes beside it.
+
 ::
 
     MANIFEST.json                 what the bundle is; bytes and sha256 of every other member
     models/02-distill/model.onnx  one for each row, the baseline first in the manifest
     inputs/0.npy  labels.npy      test samples
     expected/0.npy                what each model says here, for a few samples
-    driver.py worker.py           what measures; __main__.py, so that ``python3 FILE`` does
+    __main__.py                   a sentence, for whoever runs ``python3 FILE``
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from compress.errors import DataError, MeasurementError, RecordError, StorageErr
 from compress.io.atomic import part_of
 from compress.measure.local import LocalTarget
 from compress.measure.modes import PLANS
-from compress.measure.ondevice import driver
+from compress.measure.program import PROGRAM, write_program
 from compress.record import Measurement, Record, Row
 
 __all__ = ["DEFAULT_SAMPLES", "Contents", "Samples", "write_bundle"]
@@ -41,6 +43,13 @@ DEFAULT_SAMPLES = 2000
 _MOST_INPUT_BYTES = 64 << 20
 _EXPECTED_SAMPLES = 256
 _MOST_EXPECTED_BYTES = 4 << 20
+_MAIN = f"""\
+import sys
+
+print("this bundle holds no program: run `python3 {PROGRAM} BUNDLE`, with the file of that name "
+      "that `compresskit bundle` writes beside it.", file=sys.stderr)
+sys.exit(2)
+"""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same run gives the same bytes
 
 
@@ -62,12 +71,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Contents:
-    """What went into a bundle."""
+    """What went into a bundle, and the program that was written beside it."""
 
     rows: int
     samples: int
     of_samples: int
     bytes: int
+    program: Path
 
 
 @dataclass
@@ -102,7 +112,7 @@ def write_bundle(
     samples: int | None = None,
     predict: Predict | None = None,
 ) -> Contents:
-    """Write the bundle of a run.
+    """Write the bundle of a run, and beside it the program that measures it on a device.
 
     Args:
         record: of the run.
@@ -141,9 +151,7 @@ def write_bundle(
     models = [folder / found.artifact.path for _, found in rows]
     session["expected"] = _add_expected(members, models, chosen, run)
     session["labels"] = _add_labels(members, models[0], chosen, run)
-    for file in (driver.WORKER, driver.WORKER.with_name("driver.py")):
-        members.add(file.name, file)
-    members.add("__main__.py", Path(__file__).with_name("run.py"))
+    members.add("__main__.py", _MAIN.encode())
     manifest = {
         "schema": 1,
         "kind": "compresskit-bundle",
@@ -157,7 +165,9 @@ def write_bundle(
         "members": members.declared,
     }
     _write(path, json.dumps(manifest, indent=1).encode(), members)
-    return Contents(len(rows), len(chosen), len(test), path.stat().st_size)
+    program = path.with_name(PROGRAM)
+    write_program(program)
+    return Contents(len(rows), len(chosen), len(test), path.stat().st_size, program)
 
 
 # -- what is bundled --------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import numpy as np
 
 from compress.artifact import model_files
 from compress.measure.input_sizes import Fit, Given, alike, fits, unlike
-from compress.measure.target import Failure, Mode, Probe, Shapes, Target, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Mode, Shapes, Target, Timing
 from compress.record import Energy, Latency, Memory, Speedup
 
 __all__ = ["Comparison", "compare", "session_table", "table"]
@@ -71,8 +71,8 @@ def compare(
     given = given or Given()
     found = {} if inputs else fits(models, target, given)
     shapes = {model: found[model].shapes if model in found else given.shapes for model in models}
-    probe = Probe(inputs or {}, mode, seed, shapes, given.values)
-    outcomes = target.measure(models, probe, raw)
+    config = BenchmarkConfig(inputs or {}, mode, seed, shapes, given.values)
+    outcomes = target.measure(models, config, raw)
     rows = [
         _row(name, model, outcome, found.get(model), given)
         for name, model, outcome in zip(short_names(models), models, outcomes, strict=True)

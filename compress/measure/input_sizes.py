@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from compress.measure.arrays import on_disk
 from compress.measure.runtime_errors import is_about_inputs, plain_complaint
 from compress.measure.target import Shapes, Target
 from compress.pareto.formatting import plain
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import FitAnswer, TensorFacts
 
 __all__ = ["Fit", "Fits", "Given", "alike", "fits", "unlike", "words"]
 
@@ -48,7 +51,7 @@ class Given:
 class Fits(Protocol):
     """A target that can say whether, and with which sizes, a file runs."""
 
-    def fit(self, model: Path, settings: Mapping[str, Any], /) -> dict[str, Any]:
+    def fit(self, model: Path, settings: Mapping[str, object], /) -> FitAnswer:
         """The answer to the worker's ``fit`` job.
 
         Raises:
@@ -66,14 +69,14 @@ class Fit:
     """
 
     model: Path
-    inputs: Sequence[Mapping[str, Any]]
+    inputs: Sequence[TensorFacts]
     shapes: Shapes
     guessed: Mapping[str, Sequence[int]]
     error: str | None = None
     source: Path | None = None
 
     @classmethod
-    def of(cls, model: Path, answer: Mapping[str, Any]) -> Fit:
+    def of(cls, model: Path, answer: FitAnswer) -> Fit:
         """From an answer of the worker."""
         shapes = {name: tuple(sizes) for name, sizes in answer["shapes"].items()}
         guessed, failed = answer["guessed"], answer["failed"]
@@ -112,7 +115,7 @@ class Fit:
         return found
 
 
-def _tried(inputs: Sequence[Mapping[str, Any]], shapes: Shapes, count: int) -> str:
+def _tried(inputs: Sequence[TensorFacts], shapes: Shapes, count: int) -> str:
     if not shapes:
         return "it was given no inputs."
     more = f", and then {count - 1} other guess{'es'[: 2 * (count > 2)]}" if count > 1 else ""
@@ -122,7 +125,7 @@ def _tried(inputs: Sequence[Mapping[str, Any]], shapes: Shapes, count: int) -> s
     return f"it was given {words(shapes)}{more}:{by_size} give it inputs with --inputs FILE.npz."
 
 
-def _declared(port: Mapping[str, Any]) -> str:
+def _declared(port: TensorFacts) -> str:
     sizes = zip(port["shape"], port["axes"], strict=True)
     return f"[{', '.join(name or '?' if size is None else str(size) for size, name in sizes)}]"
 
@@ -236,7 +239,7 @@ def _taken_over(own: Fit, source: Fit, given: Given) -> Shapes:
     return found
 
 
-def _fits(port: Mapping[str, Any], sizes: Sequence[int], given: Given) -> bool:
+def _fits(port: TensorFacts, sizes: Sequence[int], given: Given) -> bool:
     if len(sizes) != len(port["shape"]):
         return False
     told = [given.shapes.get(name, (None,))[0] for name in port["axes"]]

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,12 +18,24 @@ from compress.errors import MeasurementError
 from compress.io.scratch import scratch
 from compress.measure.arrays import on_disk
 from compress.measure.machine import describe, saturates
-from compress.measure.ondevice import worker
-from compress.measure.process import run_beside, run_turns, run_worker
+from compress.measure.ondevice import machine
+from compress.measure.ondevice.runtimes import PROVIDERS, RUNTIMES
+from compress.measure.process import run_interleaved, run_side_by_side, run_worker
 from compress.measure.raw_samples import RawLog
 from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples
-from compress.measure.target import Failure, Probe, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Timing
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import Answer, FitAnswer, InspectAnswer
+    from compress.measure.ondevice.loop import Settings
+
+    RuntimeName = str
+    ProviderName = str
+else:
+    # One file for each runtime says what it is called, and what it can run a model on.
+    RuntimeName = Literal[tuple(RUNTIMES)]
+    ProviderName = Literal[PROVIDERS]
 
 __all__ = ["LocalTarget", "RuntimeSettings"]
 
@@ -43,25 +55,25 @@ class RuntimeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
-    provider: Literal["cpu", "cuda", "tensorrt", "xnnpack", "openvino", "coreml", "qnn", "dml"] = (
-        "cpu"
-    )
+    runtime: RuntimeName = "onnxruntime"
+    provider: ProviderName = "cpu"
     threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
     batch: Whole = Field(default=1, ge=1, le=LARGEST_BATCH)
 
     @model_validator(mode="after")
-    def _provider_is_onnxruntimes(self) -> RuntimeSettings:
-        if self.runtime != "onnxruntime" and self.provider != "cpu":
+    def _runtime_has_provider(self) -> RuntimeSettings:
+        known = RUNTIMES[self.runtime].providers
+        if self.provider not in known:
+            others = (each.name for each in RUNTIMES.values() if self.provider in each.providers)
             raise ValueError(
-                f"a provider is a part of onnxruntime, and {self.runtime} is another runtime; got "
-                f"provider {self.provider}"
+                f"the runtime {self.runtime} runs models on {', '.join(known)}; got provider "
+                f"{self.provider}, which {' and '.join(others)} has"
             )
         return self
 
 
 class LocalTarget(RuntimeSettings):
-    """This machine. Every job is a fresh process; see ``measure/ondevice/worker.py``.
+    """This machine. Every job is a fresh process; see :mod:`.ondevice.worker`.
 
     ``timeout_s`` bounds a process that loads, times or sizes a model; one that scores a data set
     may take as long for every thousand samples.
@@ -73,8 +85,8 @@ class LocalTarget(RuntimeSettings):
 
     def lowering(self) -> Lowering:
         """Weights on the narrower grid where this CPU's int8 kernels would saturate."""
-        avoid = saturates(
-            arch=platform.machine(), system=platform.system(), flags=worker.cpu_flags()
+        avoid = RUNTIMES[self.runtime].int8_may_saturate and saturates(
+            arch=platform.machine(), system=platform.system(), flags=machine.cpu_flags()
         )
         return Lowering(batch=self.batch, avoid_saturation=avoid)
 
@@ -105,7 +117,7 @@ class LocalTarget(RuntimeSettings):
                 files = stack.enter_context(on_disk(part))
                 folder = stack.enter_context(scratch())
                 jobs.append(self._job("predict", model, {"inputs": files, "folder": folder}))
-            answers = run_beside(jobs, timeout_s=self.timeout_s * max(1, longest / 1000))
+            answers = run_side_by_side(jobs, timeout_s=self.timeout_s * max(1, longest / 1000))
             outputs = [
                 [np.load(path, allow_pickle=False) for path in answer["outputs"]]
                 for answer in answers
@@ -116,82 +128,81 @@ class LocalTarget(RuntimeSettings):
         """How many processes may score at once: one a core, if there is memory for so many."""
         if self.provider != "cpu" or not os.path.isfile(model):
             return 1
-        room = worker.free_memory_bytes() / (_ROOM * max(1, os.path.getsize(model)))
-        return max(1, min(worker.cpu_count() // self.threads, int(min(room, _MOST_PROCESSES))))
+        room = machine.free_memory_bytes() / (_ROOM * max(1, os.path.getsize(model)))
+        return max(1, min(machine.cpu_count() // self.threads, int(min(room, _MOST_PROCESSES))))
 
     def measure(
-        self, models: Sequence[Path], probe: Probe, raw: Path | None = None
+        self, models: Sequence[Path], config: BenchmarkConfig, raw: Path | None = None
     ) -> list[Timing | Failure]:
-        """Time ``models`` in interleaved rounds, against the first one; see :mod:`.driver`.
+        """Time ``models`` in interleaved rounds, against the first one; see :mod:`.rounds`.
 
         Raises:
             MeasurementError: this process may not use as many cores as ``threads``.
             StorageError: ``raw`` cannot be written.
         """
         self._check_threads()
-        few = few_samples(probe.inputs, self.batch)
-        with RawLog(raw) as log, on_disk(few) as files, on_disk(probe.values) as values:
+        few = few_samples(config.inputs, self.batch)
+        with RawLog(raw) as log, on_disk(few) as files, on_disk(config.values) as values:
             if raw is not None:
-                log.write(self._header(models, probe))
+                log.write(self._header(models, config))
 
-            def fed(model: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-                drawn = {"shapes": probe.shapes.get(model, {}), "values": values}
-                return {"inputs": files, "seed": probe.seed, **drawn, **settings}
+            def fed(model: Path, settings: Settings) -> Settings:
+                drawn = {"shapes": config.shapes.get(model, {}), "values": values}
+                return {"inputs": files, "seed": config.seed, **drawn, **settings}
 
-            def call(kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+            def run_job(kind: str, model: Path, settings: Settings) -> Answer:
                 return self.work(kind, model, fed(model, settings))
 
-            def race(
-                jobs: Sequence[tuple[Path, Mapping[str, Any]]], seed: int
-            ) -> Sequence[Mapping[str, Any]]:
+            def interleaved(jobs: Sequence[tuple[Path, Settings]], seed: int) -> Sequence[Answer]:
                 whole = [self._job("turns", model, fed(model, own)) for model, own in jobs]
-                return run_turns(whole, seed=seed, timeout_s=self.timeout_s)
+                return run_interleaved(whole, seed=seed, timeout_s=self.timeout_s)
 
-            device = Device(call, self.threads, self.batch, worker.cpu_count(), race)
-            return run_session(models, probe, device, log)
+            device = Device(run_job, self.threads, self.batch, machine.cpu_count(), interleaved)
+            return run_session(models, config, device, log)
 
-    def work(self, kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """One job of ``measure/ondevice/worker.py`` on ``model``, in a fresh process.
+    def work(self, kind: str, model: Path, settings: Settings) -> Answer:
+        """One job (of :data:`.ondevice.worker.JOBS`) on ``model``, in a fresh process.
 
         Raises:
             MeasurementError: the job failed, or its process was killed or took too long.
         """
-        longer_s = float(settings.get("sustain_s", 0))  # a job that is meant to be long
+        longer_s = settings.get("sustain_s", 0)  # a job that is meant to be long
+        assert isinstance(longer_s, int | float)
         return run_worker(self._job(kind, model, settings), timeout_s=self.timeout_s + longer_s)
 
-    def fit(self, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def fit(self, model: Path, settings: Settings) -> FitAnswer:
         """Whether and with which sizes the model runs, as the worker's ``fit`` says.
 
         Raises:
             MeasurementError: the runtime cannot load the model; carries its words.
         """
-        return self.work("fit", model, settings)
+        return cast("FitAnswer", self.work("fit", model, settings))
 
-    def inspect(self, model: Path) -> dict[str, Any]:
+    def inspect(self, model: Path) -> InspectAnswer:
         """Names, types and shapes of the model's ``inputs`` and ``outputs``.
 
         Raises:
             MeasurementError: the runtime cannot load the model; carries its words.
         """
-        return self.work("inspect", model, {})
+        return cast("InspectAnswer", self.work("inspect", model, {}))
 
-    def _job(self, kind: str, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _job(self, kind: str, model: Path, settings: Settings) -> dict[str, object]:
         own = self.model_dump(include=set(RuntimeSettings.model_fields))
         return {**own, "kind": kind, "model": str(model), **settings}
 
-    def _header(self, models: Sequence[Path], probe: Probe) -> dict[str, Any]:
+    def _header(self, models: Sequence[Path], config: BenchmarkConfig) -> dict[str, object]:
         return {
             "schema": 1,
             "kind": "session",
             "target": self.model_dump(),
-            "mode": probe.mode,
-            "seed": probe.seed,
+            "mode": config.mode,
+            "seed": config.seed,
             "models": [{"path": str(model), "sha256": _digest(model)} for model in models],
             "environment": self.environment(),
         }
 
     def _check_threads(self) -> None:
-        usable = worker.cpu_count()
+        usable = machine.cpu_count()
         if self.threads > usable:
             raise MeasurementError(
                 f"target {self.name!r}: threads is {self.threads}, but this process may use "

@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from compress.measure.ondevice.runtimes import RUNTIMES
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.runtimes.base import Runtime
 
 __all__ = ["describe", "saturates"]
 
 _DEVICE = (
     *("arch", "cpu", "board", "isa", "cores", "max_khz", "memory_gib"),
-    *("onnxruntime", "openvino", "build", "providers", "provider"),
+    *(*RUNTIMES, "build", "providers", "provider"),
 )
-_SESSIONS = {
-    "onnxruntime": "all optimizations, sequential, spinning and arena as by default",
-    "openvino": "latency hint, one stream, float32 where not int8, threads pinned as by default",
-}
 _STATE = ("system", "kernel", "python", "governor", "boost", "affinity", "cpu_limit", "mains_power")
 
 
@@ -31,7 +32,7 @@ def describe(facts: Mapping[str, Any], *, threads: int, batch: int) -> dict[str,
     state = {key: facts[key] for key in _STATE} | {
         "threads": threads,
         "batch": batch,
-        "session": _SESSIONS["openvino" if "openvino" in facts else "onnxruntime"],
+        "session": _runtime_in(facts).settings,
     }
     return {
         "device_id": _digest(device),
@@ -43,7 +44,13 @@ def describe(facts: Mapping[str, Any], *, threads: int, batch: int) -> dict[str,
     }
 
 
-def _digest(facts: Mapping[str, Any]) -> str:
+def _runtime_in(facts: Mapping[str, object]) -> Runtime:
+    """The runtime whose version is among the facts; the default one where there is none."""
+    default, *others = RUNTIMES.values()
+    return next((each for each in others if each.name in facts), default)
+
+
+def _digest(facts: Mapping[str, object]) -> str:
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

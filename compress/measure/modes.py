@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compress.measure.ondevice.driver import Plan
+from compress.measure.ondevice.plan import Plan
 from compress.measure.target import Mode
 
 __all__ = ["PLANS", "Plan"]

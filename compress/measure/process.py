@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from compress.errors import MeasurementError
-from compress.measure.ondevice import driver
+from compress.measure.ondevice import process
 from compress.measure.runtime_errors import plain_complaint
 
-__all__ = ["WORKER", "run_beside", "run_turns", "run_worker"]
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import Answer
 
-WORKER = driver.WORKER
+__all__ = ["WORKER", "run_interleaved", "run_side_by_side", "run_worker"]
+
+WORKER = process.WORKER
 
 
-def run_worker(job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Run ``job`` in a fresh process and return its answer; see :func:`.driver.run_worker`.
+def run_worker(job: Mapping[str, object], *, timeout_s: float) -> Answer:
+    """Run ``job`` in a fresh process and return its answer; see :mod:`.ondevice.process`.
 
     Raises:
         MeasurementError: the job failed, or its process crashed, was killed or took too long.
     """
     try:
-        return driver.run_worker(job, timeout_s=timeout_s, worker=WORKER)
-    except driver.JobFailed as error:
-        raise MeasurementError(_complaint(job, str(error))) from None
+        return process.run_worker(job, timeout_s=timeout_s, worker=WORKER)
+    except process.JobFailed as error:
+        raise MeasurementError(_explained(job, str(error))) from None
 
 
-def run_beside(jobs: Sequence[Mapping[str, Any]], *, timeout_s: float) -> list[dict[str, Any]]:
-    """Run jobs at the same time, each in a fresh process; see :func:`.driver.run_beside`.
+def run_side_by_side(jobs: Sequence[Mapping[str, object]], *, timeout_s: float) -> list[Answer]:
+    """Run jobs at the same time, each in a fresh process; see :mod:`.ondevice.process`.
 
     Raises:
         MeasurementError: a job failed, or its process crashed, was killed or took too long.
     """
     try:
-        return driver.run_beside(jobs, timeout_s=timeout_s, worker=WORKER)
-    except driver.JobFailed as error:
-        raise MeasurementError(_complaint(jobs[0], str(error))) from None
+        return process.run_side_by_side(jobs, timeout_s=timeout_s, worker=WORKER)
+    except process.JobFailed as error:
+        raise MeasurementError(_explained(jobs[0], str(error))) from None
 
 
-def run_turns(
-    jobs: Sequence[Mapping[str, Any]], *, seed: int, timeout_s: float
-) -> list[dict[str, Any]]:
-    """Time several models in fresh processes that take turns; see :func:`.driver.run_turns`."""
-    answers = driver.run_turns(jobs, seed=seed, timeout_s=timeout_s, worker=WORKER)
+def run_interleaved(
+    jobs: Sequence[Mapping[str, object]], *, seed: int, timeout_s: float
+) -> list[Answer]:
+    """Time several models in fresh processes that take turns; see :mod:`.ondevice.process`."""
+    answers = process.run_interleaved(jobs, seed=seed, timeout_s=timeout_s, worker=WORKER)
     return [
-        {"error": _complaint(job, answer["error"])} if "error" in answer else answer
+        {"error": _explained(job, answer["error"])} if "error" in answer else answer
         for job, answer in zip(jobs, answers, strict=True)
     ]
 
 
-def _complaint(job: Mapping[str, Any], error: str) -> str:
+def _explained(job: Mapping[str, object], error: str) -> str:
     return f"{job.get('model', 'the measuring process')}: {plain_complaint(error)}"

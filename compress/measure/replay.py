@@ -19,7 +19,7 @@ from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
 from compress.measure.raw_samples import RawLog
 from compress.measure.rounds import Device, run_session
-from compress.measure.target import Failure, Probe, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Timing
 
 __all__ = ["ReplayTarget", "latency_by_bytes_s", "memory_by_bytes"]
 
@@ -54,7 +54,7 @@ class ReplayTarget:
         latency_s: seconds of one inference.
         model_peak_bytes: peak memory above the runtime's.
         errors: a sentence for each model, by the end of its path, that shall fail.
-        noise: relative standard deviation of a process's time, drawn from the probe's seed: the
+        noise: relative standard deviation of a process's time, drawn from the config's seed: the
             same session gives the same numbers.
         encoding: what :meth:`lowering` returns.
         run: computes outputs; by default onnxruntime, in one process.
@@ -89,17 +89,17 @@ class ReplayTarget:
         return run(model, inputs)
 
     def measure(
-        self, models: Sequence[Path], probe: Probe, raw: Path | None = None
+        self, models: Sequence[Path], config: BenchmarkConfig, raw: Path | None = None
     ) -> list[Timing | Failure]:
         """The declared numbers, through the statistics of a real session."""
-        draws = np.random.default_rng(probe.seed)
+        draws = np.random.default_rng(config.seed)
 
-        def call(kind: str, model: Path, _: Mapping[str, Any]) -> dict[str, Any]:
+        def run_job(kind: str, model: Path, _: Mapping[str, object]) -> dict[str, Any]:
             return self.answer(kind, model, float(draws.standard_normal()))
 
         with RawLog(raw) as log:
-            device = Device(call, threads=1, batch=self.encoding.batch, cores=1)
-            return run_session(models, probe, device, log)
+            device = Device(run_job, threads=1, batch=self.encoding.batch, cores=1)
+            return run_session(models, config, device, log)
 
     def answer(self, kind: str, model: Path, draw: float) -> dict[str, Any]:
         """What a worker would answer to a ``time``, ``memory`` or ``check`` job.

@@ -1,33 +1,39 @@
 """Rounds: a measuring session on this side: processes come in as a call, timings go out.
 
 The loop itself, with its interleaved rounds and the rule for when to stop, is
-:func:`compress.measure.ondevice.driver.measure`, which devices run too. Here its outcome becomes
-the facts of a record, wherever it was measured.
+:func:`compress.measure.ondevice.loop.measure`, which devices run too. Here its outcome becomes the
+facts of a record, wherever it was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.errors import MeasurementError
 from compress.measure.modes import PLANS, Plan
-from compress.measure.ondevice import driver
+from compress.measure.ondevice import loop
+from compress.measure.ondevice.process import JobFailed
+from compress.measure.ondevice.session_log import SessionLog
 from compress.measure.raw_samples import RawLog
 from compress.measure.runtime_errors import plain_complaint
 from compress.measure.summary import Survey, energy_facts, memory_facts, summarize
-from compress.measure.target import Failure, Probe, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Timing
 from compress.measure.warnings import about_checks, about_machine
 
-__all__ = ["Call", "Device", "Race", "run_session", "timings_of"]
+__all__ = ["Device", "RunJob", "TimeInterleaved", "run_session", "timings_of"]
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import Answer
+    from compress.measure.ondevice.loop import Settings
 
 
-class Call(Protocol):
-    """Runs one job of ``measure/ondevice/worker.py`` in a fresh process."""
+class RunJob(Protocol):
+    """Runs one job of a worker (:data:`.ondevice.worker.JOBS`) in a fresh process."""
 
-    def __call__(self, kind: str, model: Path, settings: Mapping[str, Any], /) -> dict[str, Any]:
+    def __call__(self, kind: str, model: Path, settings: Settings, /) -> Answer:
         """The worker's answer.
 
         Raises:
@@ -36,29 +42,27 @@ class Call(Protocol):
         ...
 
 
-class Race(Protocol):
+class TimeInterleaved(Protocol):
     """Times several models in fresh processes that take turns."""
 
-    def __call__(
-        self, jobs: Sequence[tuple[Path, Mapping[str, Any]]], seed: int, /
-    ) -> Sequence[Mapping[str, Any]]:
+    def __call__(self, jobs: Sequence[tuple[Path, Settings]], seed: int, /) -> Sequence[Answer]:
         """The worker's answers, ``{"error": "..."}`` for a model that failed."""
         ...
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a session needs to know of a target. Without ``race``, processes never take turns."""
+    """What a session needs to know of a target. Without ``interleaved``, no turns are taken."""
 
-    call: Call
+    run_job: RunJob
     threads: int
     batch: int
     cores: int
-    race: Race | None = None
+    interleaved: TimeInterleaved | None = None
 
 
 def run_session(
-    models: Sequence[Path], probe: Probe, device: Device, log: RawLog
+    models: Sequence[Path], config: BenchmarkConfig, device: Device, log: RawLog
 ) -> list[Timing | Failure]:
     """Measure ``models``, one outcome each, in order.
 
@@ -66,29 +70,27 @@ def run_session(
     so among its warnings.
     """
 
-    def call(kind: str, index: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def run_job(kind: str, index: int, settings: Settings) -> Answer:
         try:
-            return device.call(kind, models[index], settings)
+            return device.run_job(kind, models[index], settings)
         except MeasurementError as error:
-            raise driver.JobFailed(str(error)) from error
+            raise JobFailed(str(error)) from error
 
-    def race(
-        jobs: Sequence[tuple[int, Mapping[str, Any]]], seed: int
-    ) -> Sequence[Mapping[str, Any]]:
-        assert device.race is not None
-        return device.race([(models[index], settings) for index, settings in jobs], seed)
+    def interleaved(jobs: Sequence[tuple[int, Settings]], seed: int) -> Sequence[Answer]:
+        assert device.interleaved is not None
+        return device.interleaved([(models[index], settings) for index, settings in jobs], seed)
 
-    plan, names = PLANS[probe.mode], [str(model) for model in models]
-    journal = driver.Journal(write=log.write)
-    turns = race if device.race else None
-    outcome = driver.measure(names, plan, probe.seed, call, journal, turns)
+    plan, names = PLANS[config.mode], [str(model) for model in models]
+    turns = interleaved if device.interleaved else None
+    lines = SessionLog(write=log.write)
+    outcome = loop.measure(names, plan, config.seed, run_job, lines, turns)
     return timings_of(
         outcome, names, plan, threads=device.threads, batch=device.batch, cores=device.cores
     )
 
 
 def timings_of(
-    outcome: driver.Outcome,
+    outcome: loop.SessionOutcome,
     names: Sequence[str],
     plan: Plan,
     *,
@@ -101,15 +103,15 @@ def timings_of(
     ``cores`` are those that the session could use.
     """
     failures = {index: Failure(plain_complaint(error)) for index, error in outcome.failures.items()}
-    if not outcome.configs:
+    if not outcome.timed:
         return [failures[index] for index in range(len(names))]
-    surveys = {index: _survey(found) for index, found in outcome.surveys.items()}
-    timings = summarize(outcome.configs, surveys, plan, batch=batch)
-    results = [result for config in outcome.configs for result in config.results]
+    surveys = {index: _survey(found) for index, found in outcome.preflights.items()}
+    timings = summarize(outcome.timed, surveys, plan, batch=batch)
+    results = [result for timed in outcome.timed for result in timed.results]
     doubts = about_machine(results, threads=threads, cores=cores)
     notes = []
     if 0 in failures:
-        notes = [_other_baseline(names, outcome.configs[0].index, failures[0])]
+        notes = [_other_baseline(names, outcome.timed[0].index, failures[0])]
     timings = {
         index: replace(timing, warnings=(*notes, *timing.warnings, *doubts))
         for index, timing in timings.items()
@@ -124,20 +126,19 @@ def _other_baseline(names: Sequence[str], baseline: int, failure: Failure) -> st
     )
 
 
-def _survey(found: Mapping[str, Any]) -> Survey:
-    peaks, check, energy = found["memory"], found["check"], found["energy"]
+def _survey(found: loop.Preflight) -> Survey:
     facts: dict[str, Any] = {}
-    warnings = [found["unavailable"]] if found["unavailable"] else []
-    if peaks:
-        facts["memory"] = peaks
-    if check:
-        facts["check"] = check
-        warnings += about_checks(check)
-    if energy:
-        facts["energy"] = energy
+    warnings = [found.unavailable] if found.unavailable else []
+    if found.memory:
+        facts["memory"] = found.memory
+    if found.check:
+        facts["check"] = found.check
+        warnings += about_checks(found.check)
+    if found.energy:
+        facts["energy"] = found.energy
     return Survey(
-        memory=memory_facts(peaks[len(peaks) // 2]) if peaks else None,
+        memory=memory_facts(found.memory[len(found.memory) // 2]) if found.memory else None,
         facts=facts,
         warnings=warnings,
-        energy=energy_facts(energy) if energy else None,
+        energy=energy_facts(found.energy) if found.energy else None,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.errors import DataError
 from compress.measure import stats
-from compress.measure.ondevice import driver
+from compress.measure.ondevice import scoring
 from compress.outputs import (
     CLASS_KINDS,
     OutputKind,
@@ -42,8 +42,8 @@ def score(
     Args:
         outputs: ``(n, classes, ...)`` for ``accuracy``; anything with samples first otherwise.
         labels: ``(n, ...)`` class indices for ``accuracy``; the outputs' shape for the others.
-        metric: as :func:`compress.measure.ondevice.driver.scores` has it, or a callable, which gets
-            outputs and labels.
+        metric: as :func:`.ondevice.scoring.scores` has it, or a callable, which gets outputs and
+            labels.
         kind: what the outputs are: labels are then brought into its type and shape first.
         ignore_index: a label that says that there is none.
 
@@ -101,7 +101,7 @@ def fitted_labels(
 
 def _built_in(outputs: Array, labels: Array, metric: str) -> Array:
     try:
-        scores: Array = driver.scores(outputs, labels, metric)
+        scores: Array = scoring.scores(outputs, labels, metric)
     except ValueError as error:
         raise DataError(f"scoring: {error}") from None
     return scores

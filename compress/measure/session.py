@@ -1,7 +1,7 @@
 """Session: a measuring session as a folder for a device, and what came of it read back.
 
-The folder's format, and the program that works on it there, are those of :mod:`.driver`. What is
-read may be a stranger's: nothing in it is taken for granted.
+The folder's format is that of :mod:`.ondevice.session`, which works on it there. What is read may
+be a stranger's: nothing in it is taken for granted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,19 +21,24 @@ from compress.errors import MeasurementError, StorageError
 from compress.io.files import named
 from compress.measure.machine import describe
 from compress.measure.modes import PLANS
-from compress.measure.ondevice import driver
+from compress.measure.ondevice import loop
+from compress.measure.ondevice.session import checked_session, stays_inside
+from compress.measure.ondevice.session_log import SessionError, SessionLog, read_lines
 from compress.measure.rounds import timings_of
-from compress.measure.target import Failure, Probe, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Timing
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import Answer
 
 __all__ = ["ModelOutputs", "SessionResult", "few_samples", "read_session", "write_session"]
 
 Array = np.ndarray[Any, Any]
 
-_PROBE_SAMPLES = 64
+_TIMING_SAMPLES = 64
 # What a damaged or invented line can make the loop and the statistics raise.
 _NONSENSE = (
     *(AttributeError, IndexError, KeyError, TypeError, ValueError, ArithmeticError),
-    driver.DriverError,
+    SessionError,
 )
 
 
@@ -68,20 +73,20 @@ class SessionResult:
 def write_session(
     folder: Path,
     models: Sequence[Path],
-    probe: Probe | None,
+    config: BenchmarkConfig | None,
     *,
     threads: int,
     batch: int,
     inputs_for_predict: Mapping[str, Array] | None = None,
     timeout_s: float = 600,
-    job: Mapping[str, Any] | None = None,
+    job: Mapping[str, object] | None = None,
 ) -> None:
     """Lay out a session in ``folder``: ``session.json``, ``models/`` and ``inputs/``.
 
     Args:
         folder: is made if need be; a session that is there already is replaced.
         models: the first is what the others are compared with; none to ask for the environment.
-        probe: what to time with, and how hard to try; ``None`` to time nothing.
+        config: what to time with, and how hard to try; ``None`` to time nothing.
         threads: onnxruntime's intra-op threads.
         batch: of one inference, for models that do not fix it.
         inputs_for_predict: with them, every model's outputs for them are kept; then they are what
@@ -97,24 +102,24 @@ def write_session(
         folder.mkdir(parents=True, exist_ok=True)
         inputs = inputs_for_predict
         if inputs is None:
-            inputs = few_samples(probe.inputs, batch) if probe else {}
+            inputs = few_samples(config.inputs, batch) if config else {}
         session = {
             "schema": 1,
             "models": [
-                {**_put_model(folder, number, path), **_shapes(probe, path)}
+                {**_put_model(folder, number, path), **_shapes(config, path)}
                 for number, path in enumerate(models)
             ],
             "inputs": _put_arrays(folder, "inputs", inputs),
-            "plan": asdict(PLANS[probe.mode]) if probe else None,
-            "seed": probe.seed if probe else 0,
+            "plan": asdict(PLANS[config.mode]) if config else None,
+            "seed": config.seed if config else 0,
             "threads": threads,
             "batch": batch,
             "predict": inputs_for_predict is not None,
             "job": dict(job or {}),
             "timeout_s": timeout_s,
         }
-        if probe and probe.values:
-            session["values"] = _put_arrays(folder, "values", probe.values)
+        if config and config.values:
+            session["values"] = _put_arrays(folder, "values", config.values)
         (folder / "session.jsonl").unlink(missing_ok=True)
         (folder / "session.json").write_text(json.dumps(session, indent=1) + "\n", "utf-8")
     except OSError as error:
@@ -126,7 +131,7 @@ def write_session(
 
 def few_samples(inputs: Mapping[str, Array], batch: int) -> dict[str, Array]:
     """Enough samples to time with, spread evenly over a data set that may be sorted by class."""
-    count = max(_PROBE_SAMPLES, 8 * batch)
+    count = max(_TIMING_SAMPLES, 8 * batch)
     return {
         name: array
         if len(array) <= count
@@ -146,8 +151,8 @@ def _put_model(folder: Path, number: int, model: Path) -> dict[str, str]:
     return {"path": path, "sha256": file_sha256(model), "name": str(model)}
 
 
-def _shapes(probe: Probe | None, model: Path) -> dict[str, Any]:
-    shapes = probe.shapes.get(model) if probe else None
+def _shapes(config: BenchmarkConfig | None, model: Path) -> dict[str, Any]:
+    shapes = config.shapes.get(model) if config else None
     return {"shapes": {name: list(sizes) for name, sizes in shapes.items()}} if shapes else {}
 
 
@@ -160,7 +165,7 @@ def _put_arrays(folder: Path, place: str, arrays: Mapping[str, Array]) -> dict[s
 
 
 def read_session(
-    lines: Path | Sequence[Mapping[str, Any]], models: Sequence[Path | str] | None = None
+    lines: Path | Sequence[Mapping[str, object]], models: Sequence[Path | str] | None = None
 ) -> SessionResult:
     """What a session found out: from its ``session.jsonl`` or from the lines of one.
 
@@ -172,8 +177,8 @@ def read_session(
     """
     where, folder = (str(lines), lines.parent) if isinstance(lines, Path) else ("session", Path())
     try:
-        there = driver.read_lines(lines)[0] if isinstance(lines, Path) else map(dict, lines)
-        return _read(driver.Journal(there), folder, models)
+        there = read_lines(lines)[0] if isinstance(lines, Path) else map(dict, lines)
+        return _read(SessionLog(there), folder, models)
     except _NONSENSE as error:
         text = named(" ".join(str(error).split()).rstrip(".") or type(error).__name__)
         raise MeasurementError(
@@ -181,12 +186,10 @@ def read_session(
         ) from error
 
 
-def _read(
-    journal: driver.Journal, folder: Path, models: Sequence[Path | str] | None
-) -> SessionResult:
-    header = journal.line({"kind": "session", "schema": 1}, dict)
-    session, plan = driver.checked_session(header["session"])
-    facts = journal.line({"kind": "environment"}, dict)
+def _read(log: SessionLog, folder: Path, models: Sequence[Path | str] | None) -> SessionResult:
+    header = log.line({"kind": "session", "schema": 1}, dict)
+    session, plan = checked_session(header["session"])
+    facts = log.line({"kind": "environment"}, dict)
     names = [model["name"] for model in session["models"]]
     shown = names if models is None else [str(model) for model in models]
     if len(shown) != len(names):
@@ -194,20 +197,20 @@ def _read(
     threads, batch = session["threads"], session["batch"]
     timings: list[Timing | Failure] = []
     if plan is not None:
-        outcome = driver.measure(names, plan, session["seed"], _never, journal)
+        outcome = loop.measure(names, plan, session["seed"], _never, log)
         timings = timings_of(
             outcome, shown, plan, threads=threads, batch=batch, cores=_usable_cores(facts)
         )
     asked = range(len(names)) if session["predict"] else ()
     outputs = [
-        _outputs(journal.line({"kind": "outputs", "index": index}, dict), folder) for index in asked
+        _outputs(log.line({"kind": "outputs", "index": index}, dict), folder) for index in asked
     ]
-    journal.line({"kind": "end"}, dict)
+    log.line({"kind": "end"}, dict)
     environment = describe(facts, threads=threads, batch=batch)
     return SessionResult(timings, environment, outputs, session)
 
 
-def _never(kind: str, index: int, _: Mapping[str, Any]) -> Mapping[str, Any]:
+def _never(kind: str, index: int, _: Mapping[str, object]) -> Answer:
     raise AssertionError(f"reading ran {kind} on {index}")
 
 
@@ -218,7 +221,7 @@ def _usable_cores(facts: Mapping[str, Any]) -> int:
 
 def _outputs(line: Mapping[str, Any], folder: Path) -> ModelOutputs:
     files = [entry["path"] for entry in line.get("files", ())]
-    if not all(driver.stays_inside(path) for path in files):
+    if not all(stays_inside(path) for path in files):
         raise ValueError("an output's path leads out of the folder")
     scores = line.get("scores")
     host = line.get("host")

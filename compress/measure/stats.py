@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from compress.measure.ondevice.driver import (
+from compress.measure.ondevice.intervals import (
     CONFIDENCE,
     LogRatio,
     log_ratio,

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from compress.measure import stats
 from compress.measure.input_sizes import alike
 from compress.measure.modes import Plan
-from compress.measure.ondevice.driver import Config, log_ratios
+from compress.measure.ondevice.intervals import TimedModel, log_ratios
 from compress.measure.target import Shapes, Timing
 from compress.measure.warnings import about_model
 from compress.record import Energy, Executed, Latency, Memory, Speedup
@@ -66,7 +66,7 @@ def energy_facts(result: Mapping[str, Any]) -> Energy | None:
 
 
 def summarize(
-    configs: Sequence[Config], surveys: Mapping[int, Survey], plan: Plan, *, batch: int
+    configs: Sequence[TimedModel], surveys: Mapping[int, Survey], plan: Plan, *, batch: int
 ) -> dict[int, Timing]:
     """A timing for each model, by its index. The first two configurations are the baseline."""
     itself, *others = (stats.ratio_of(log) for log in log_ratios(configs))
@@ -109,12 +109,12 @@ def summarize(
     }
 
 
-def _shapes(config: Config) -> Shapes:
+def _shapes(config: TimedModel) -> Shapes:
     told = config.results[0].get("shapes", {})
     return {str(name): tuple(map(int, sizes)) for name, sizes in told.items()}
 
 
-def _latency(config: Config) -> Latency:
+def _latency(config: TimedModel) -> Latency:
     medians_s = config.medians_s
     samples_s = np.concatenate([result["samples_ns"] for result in config.results]) / 1e9
     single = all(result["runs_per_sample"] == 1 for result in config.results)
@@ -147,8 +147,8 @@ def _executed(ran: Mapping[str, Any] | None) -> Executed | None:
     )
 
 
-def _raw(config: Config) -> dict[str, Any]:
-    def middle_s(key: str) -> float:
+def _raw(config: TimedModel) -> dict[str, Any]:
+    def middle_s(key: Literal["import_ns", "create_ns", "first_run_ns"]) -> float:
         return float(np.median([result[key] for result in config.results])) / 1e9
 
     return {

@@ -16,7 +16,7 @@ import numpy as np
 from compress.artifact import Lowering
 from compress.record import Energy, Executed, Latency, Memory, Speedup
 
-__all__ = ["Failure", "Mode", "Probe", "Shapes", "Target", "Timing"]
+__all__ = ["BenchmarkConfig", "Failure", "Mode", "Shapes", "Target", "Timing"]
 
 Mode = Literal["quick", "default", "strict"]
 #: Sizes of inputs, by their name.
@@ -24,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Probe:
+class BenchmarkConfig:
     """What to measure with: real inputs, and how hard to try.
 
     ``inputs`` are arrays whose first axis counts samples, by the model's input name or, for a
@@ -98,7 +98,7 @@ class Target(Protocol):
         ...
 
     def measure(
-        self, models: Sequence[Path], probe: Probe, raw: Path | None = None
+        self, models: Sequence[Path], config: BenchmarkConfig, raw: Path | None = None
     ) -> list[Timing | Failure]:
         """Time ``models`` in interleaved rounds, the first being the baseline of the ratios.
 

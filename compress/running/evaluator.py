@@ -19,7 +19,7 @@ from compress.config.references import CodeReferences
 from compress.events import EventCallback
 from compress.io.scratch import scratch
 from compress.measure.score import accuracy_facts
-from compress.measure.target import Failure, Mode, Probe, Target
+from compress.measure.target import BenchmarkConfig, Failure, Mode, Target
 from compress.record import ArtifactFacts, Measurement, ParityFacts
 from compress.running.digests import ContentDigests
 from compress.running.encoding import encode
@@ -165,10 +165,10 @@ class Evaluator:
         measurement = self._measurement(own, target, None if own is base else base)
         models = [base.artifact.path] if own is base else [base.artifact.path, own.artifact.path]
         inputs = self._test.first(_PROBE_SAMPLES)
-        probe = Probe(inputs, self._mode, self._seed + row.index)
+        config = BenchmarkConfig(inputs, self._mode, self._seed + row.index)
         raw = self._folder.raw(row.index, target.name)
         raw.unlink(missing_ok=True)  # samples of what was measured before
-        timings = target.measure(models, probe, raw)
+        timings = target.measure(models, config, raw)
         timing = timings[-1]
         if isinstance(timing, Failure):
             measurement.warnings.append(timing.error)

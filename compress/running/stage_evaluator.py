@@ -18,7 +18,7 @@ from compress.artifact import Artifact
 from compress.candidate import Candidate
 from compress.events import CandidateMeasured, EventCallback
 from compress.measure.score import accuracy_facts
-from compress.measure.target import Failure, Mode, Probe, Target, Timing
+from compress.measure.target import Failure, Mode, BenchmarkConfig, Target, Timing
 from compress.record import Accuracy
 from compress.running.encoding import encode
 from compress.running.scoring import Scoring
@@ -104,7 +104,7 @@ class StageEvaluator:
         if candidate.fingerprint != self.incoming.fingerprint:
             artifacts.append(encode(candidate, self.task, self.target, self.folder / _OWN))
         accuracy = self._accuracy(artifacts[-1])
-        probe = Probe(self._validation.first(_PROBE_SAMPLES), self.mode, self.seed)
+        probe = BenchmarkConfig(self._validation.first(_PROBE_SAMPLES), self.mode, self.seed)
         timings = self.target.measure([artifact.path for artifact in artifacts], probe)
         return self._evaluation(artifacts[-1], accuracy, timings)
 

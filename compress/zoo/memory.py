@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from compress.errors import RecipeError
 from compress.io.files import size_words
-from compress.measure.ondevice.worker import free_memory_bytes
+from compress.measure.ondevice.machine import free_memory_bytes
 
 __all__ = ["check_buildable", "within_memory"]
 

@@ -19,7 +19,7 @@ from compress.cli import main
 from compress.cli.outputs import check_run
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
-from compress.measure.ondevice.driver import WORKER
+from compress.measure.ondevice.process import WORKER
 
 TINY = """\
 schema: 1
@@ -175,13 +175,13 @@ WORKS = """
 from pathlib import Path
 import numpy as np
 from compress.measure.local import LocalTarget
-from compress.measure.target import Probe
+from compress.measure.target import BenchmarkConfig
 target, model = LocalTarget(timeout_s=500), Path(sys.argv[1])
 inputs = {"x": np.zeros((2500, 4), np.float32)}
 if sys.argv[2] == "score":
     target.predict(model, inputs)
 else:
-    target.measure([model], Probe({"x": inputs["x"][:4]}, "quick", 0))
+    target.measure([model], BenchmarkConfig({"x": inputs["x"][:4]}, "quick", 0))
 """
 
 

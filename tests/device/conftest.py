@@ -1,8 +1,10 @@
 """A run without training, with two small models and a record; and a worker that pretends."""
 
+import io
 import json
 import shutil
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.artifact import file_sha256
 from compress.device.bundle import Samples, write_bundle
 from compress.measure.modes import PLANS
+from compress.measure.program import PROGRAM, program_bytes
 from compress.record import ArtifactFacts, Measurement, Record, Row, TaskFacts
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 # Answers at once, from its job and the files beside the model. Counts what it did.
 PRETENDING = """
@@ -62,6 +63,16 @@ print(json.dumps({
 """
 
 
+def program_with(path, worker):
+    """Writes the program to ``path`` with other code in the place of its worker's."""
+    with zipfile.ZipFile(io.BytesIO(program_bytes())) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (place,) = (name for name in members if name.endswith("/start_worker.py"))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, place: worker}.items():
+            archive.writestr(name, content)
+
+
 @pytest.fixture(autouse=True)
 def own_lock(tmp_path_factory, monkeypatch):
     """Tests run side by side, and each stands for a device of its own."""
@@ -83,7 +94,7 @@ def pretend(tmp_path, tiny_plan):
     """A session folder whose worker answers at once; ``settings`` are those of each model."""
 
     def make(*settings, **changes):
-        folder, code = tmp_path / "session", tmp_path / "code"
+        folder, program = tmp_path / "session", tmp_path / PROGRAM
         models = []
         for number, chosen in enumerate(settings):
             place = folder / "models" / str(number)
@@ -109,14 +120,12 @@ def pretend(tmp_path, tiny_plan):
             **changes,
         }
         (folder / "session.json").write_text(json.dumps(session))
-        code.mkdir(exist_ok=True)
-        (code / "driver.py").write_bytes((BENCHMARKS / "driver.py").read_bytes())
-        (code / "worker.py").write_text(PRETENDING)
-        command = [sys.executable, "-I", "-S", str(code / "driver.py"), str(folder)]
+        program_with(program, PRETENDING)
+        command = [sys.executable, "-I", "-S", str(program), str(folder)]
         return SimpleNamespace(
             folder=folder,
             lines=folder / "session.jsonl",
-            worker=code / "worker.py",
+            use_worker=lambda text: program_with(program, text),
             command=command,
             calls=lambda: [
                 line
@@ -224,3 +233,9 @@ def run(made, tmp_path):
 def bundle(made, tmp_path):
     """The bundle of ``run``."""
     return Path(shutil.copy(made.root / "tiny.zip", tmp_path))
+
+
+@pytest.fixture
+def program(made, tmp_path):
+    """The program that was written beside the bundle."""
+    return Path(shutil.copy(made.root / PROGRAM, tmp_path))

@@ -1,34 +1,18 @@
 """A bundle holds what a device needs, and a device takes nothing else from one."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import stat
-import subprocess
-import sys
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from compress.device.bundle import Samples, write_bundle
 from compress.errors import DataError, MeasurementError, RecordError, StorageError
-from compress.measure.ondevice import driver
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def device(monkeypatch):
-    """The program that people run, as a module."""
-    monkeypatch.setitem(sys.modules, "driver", driver)
-    spec = importlib.util.spec_from_file_location("device_run", BENCHMARKS / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from compress.measure.ondevice.bundle import BundleError, unpack
 
 
 def manifest_of(path):
@@ -54,14 +38,16 @@ def rebuilt(path, change):
 # -- writing ----------------------------------------------------------------------------------
 
 
-def test_a_bundle_declares_all_that_is_in_it(bundle, run, device, tmp_path):
-    manifest, sha256 = device.unpack(bundle, tmp_path / "there", with_code=True)
+def test_a_bundle_declares_all_that_is_in_it(bundle, run, tmp_path):
+    manifest, sha256 = unpack(bundle, tmp_path / "there")
     with zipfile.ZipFile(bundle) as archive:
         names = set(archive.namelist())
         assert sha256 == hashlib.sha256(archive.read("MANIFEST.json")).hexdigest()
     assert names == {"MANIFEST.json", *manifest["members"]}
-    assert {"driver.py", "worker.py", "__main__.py", "labels.npy"} <= names
+    assert {name for name in names if name.endswith(".py")} == {"__main__.py"}
     for name, entry in manifest["members"].items():
+        if name == "__main__.py":
+            continue
         content = (tmp_path / "there" / name).read_bytes()
         assert len(content) == entry["bytes"]
         assert hashlib.sha256(content).hexdigest() == entry["sha256"]
@@ -86,7 +72,7 @@ def test_the_baseline_comes_first_whichever_row_it_is(run, tmp_path):
     assert [row["index"] for row in manifest_of(tmp_path / "b.zip")["rows"]] == [1, 0]
 
 
-def test_samples_are_drawn_over_the_whole_split_with_their_labels(run, tmp_path, device):
+def test_samples_are_drawn_over_the_whole_split_with_their_labels(run, tmp_path):
     x = np.repeat(np.arange(5000, dtype=np.float32)[:, None], 4, axis=1)
     test = Samples({"": x}, np.arange(5000), "accuracy")
     for samples, count in ((None, 2000), (7, 7)):
@@ -96,7 +82,7 @@ def test_samples_are_drawn_over_the_whole_split_with_their_labels(run, tmp_path,
         )
         assert (contents.samples, contents.of_samples, contents.rows) == (count, 5000, 2)
         assert contents.bytes == path.stat().st_size
-        device.unpack(path, there)
+        unpack(path, there)
         labels = np.load(there / "labels.npy")
         assert len(labels) == len(set(labels.tolist())) == count
         np.testing.assert_array_equal(np.load(there / "inputs/0.npy")[:, 0], labels)
@@ -109,10 +95,10 @@ def test_large_samples_are_fewer(run, tmp_path, monkeypatch):
     assert write_bundle(run.record, run.root, tmp_path / "b.zip", run.test).samples == 10
 
 
-def test_unlabeled_samples_are_labeled_by_the_baseline(run, tmp_path, device):
+def test_unlabeled_samples_are_labeled_by_the_baseline(run, tmp_path):
     test = Samples(run.test.inputs, None, "accuracy")
     write_bundle(run.record, run.root, tmp_path / "b.zip", test)
-    device.unpack(tmp_path / "b.zip", tmp_path / "there")
+    unpack(tmp_path / "b.zip", tmp_path / "there")
     np.testing.assert_array_equal(np.load(tmp_path / "there/labels.npy"), run.test.labels)
 
 
@@ -161,9 +147,9 @@ def test_a_disk_that_refuses_leaves_no_part(run, tmp_path):
 # -- unpacking --------------------------------------------------------------------------------
 
 
-def refused(device, bundle, folder, match):
-    with pytest.raises(device.BundleError, match=match):
-        device.unpack(bundle, folder)
+def refused(bundle, folder, match):
+    with pytest.raises(BundleError, match=match):
+        unpack(bundle, folder)
     inside = [path for path in folder.parent.rglob("*") if path.name in ("evil", "evil.txt")]
     assert not inside
 
@@ -174,24 +160,24 @@ def flip(path, place):
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("name", ["models/01-prune/model.onnx", "labels.npy", "driver.py"])
-def test_one_flipped_byte_is_found(device, bundle, tmp_path, name):
+@pytest.mark.parametrize("name", ["models/01-prune/model.onnx", "labels.npy", "__main__.py"])
+def test_one_flipped_byte_is_found(bundle, tmp_path, name):
     with zipfile.ZipFile(bundle) as archive:
         info = archive.getinfo(name)
     start = info.header_offset + 30 + len(name) + 20  # its header, name and zip64 field
     flip(bundle, start + info.compress_size // 2)
-    refused(device, bundle, tmp_path / "there", f"the member '{name}' is damaged .*copy the bundle")
+    refused(bundle, tmp_path / "there", f"the member '{name}' is damaged .*copy the bundle")
 
 
-def test_every_flipped_byte_is_found_or_changes_nothing(device, bundle, tmp_path):
+def test_every_flipped_byte_is_found_or_changes_nothing(bundle, tmp_path):
     whole = bundle.read_bytes()
     for number, place in enumerate(range(0, len(whole), max(1, len(whole) // 150))):
         bundle.write_bytes(whole)
         flip(bundle, place)
         there = tmp_path / f"there-{number}"
         try:
-            manifest, _ = device.unpack(bundle, there)
-        except device.BundleError:
+            manifest, _ = unpack(bundle, there)
+        except BundleError:
             continue
         # Dates and attributes of members are not looked at.
         for name, entry in manifest["members"].items():
@@ -201,10 +187,10 @@ def test_every_flipped_byte_is_found_or_changes_nothing(device, bundle, tmp_path
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_truncated_bundle_is_refused(device, bundle, tmp_path, share):
+def test_a_truncated_bundle_is_refused(bundle, tmp_path, share):
     content = bundle.read_bytes()
     bundle.write_bytes(content[: int(share * len(content))])
-    refused(device, bundle, tmp_path / "there", "not a whole bundle .*; copy it again")
+    refused(bundle, tmp_path / "there", "not a whole bundle .*; copy it again")
 
 
 @pytest.mark.parametrize(
@@ -222,42 +208,42 @@ def test_a_truncated_bundle_is_refused(device, bundle, tmp_path, share):
         *("./evil", "evil/", "\\\\host\\evil"),
     ],
 )
-def test_names_that_lead_out_are_refused(device, bundle, tmp_path, name):
+def test_names_that_lead_out_are_refused(bundle, tmp_path, name):
     def add(members, manifest):
         members[name] = b"evil"
 
     rebuilt(bundle, add)
-    refused(device, bundle, tmp_path / "there", "leads out of the bundle")
+    refused(bundle, tmp_path / "there", "leads out of the bundle")
 
 
-def test_links_are_refused(device, bundle, tmp_path):
+def test_links_are_refused(bundle, tmp_path):
     link = zipfile.ZipInfo("evil")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(bundle, "a") as archive:
         archive.writestr(link, "/etc/passwd")
-    refused(device, bundle, tmp_path / "there", "the member 'evil' is a link, and must be a file")
+    refused(bundle, tmp_path / "there", "the member 'evil' is a link, and must be a file")
 
 
-def test_members_that_are_not_declared_are_refused(device, bundle, tmp_path):
+def test_members_that_are_not_declared_are_refused(bundle, tmp_path):
     with zipfile.ZipFile(bundle, "a") as archive:
         archive.writestr("evil.txt", "x")
-    refused(device, bundle, tmp_path / "there", r"'evil\.txt' is not declared in MANIFEST\.json")
+    refused(bundle, tmp_path / "there", r"'evil\.txt' is not declared in MANIFEST\.json")
 
 
-def test_members_that_are_declared_must_be_there(device, bundle, tmp_path):
+def test_members_that_are_declared_must_be_there(bundle, tmp_path):
     rebuilt(bundle, lambda members, _: members.pop("labels.npy"))
-    refused(device, bundle, tmp_path / "there", r"the member 'labels\.npy' is missing")
+    refused(bundle, tmp_path / "there", r"the member 'labels\.npy' is missing")
 
 
 @pytest.mark.parametrize("name", ["labels.npy", "LABELS.npy"])
-def test_members_that_are_there_twice_are_refused(device, bundle, tmp_path, name):
+def test_members_that_are_there_twice_are_refused(bundle, tmp_path, name):
     with zipfile.ZipFile(bundle, "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it minds, and does it
         archive.writestr(name, "x")
-    refused(device, bundle, tmp_path / "there", f"the member '{name}' is there twice")
+    refused(bundle, tmp_path / "there", f"the member '{name}' is there twice")
 
 
-def test_a_bomb_is_not_unpacked_beyond_what_it_declares(device, bundle, tmp_path):
+def test_a_bomb_is_not_unpacked_beyond_what_it_declares(bundle, tmp_path):
     with zipfile.ZipFile(bundle) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     members["labels.npy"] = bytes(50 << 20)
@@ -266,11 +252,11 @@ def test_a_bomb_is_not_unpacked_beyond_what_it_declares(device, bundle, tmp_path
             archive.writestr(name, content)
     assert bundle.stat().st_size < 1 << 20
     there = tmp_path / "there"
-    refused(device, bundle, there, r"'labels\.npy' is larger than the \d+ bytes that it declares")
+    refused(bundle, there, r"'labels\.npy' is larger than the \d+ bytes that it declares")
     assert sum(path.stat().st_size for path in there.rglob("*") if path.is_file()) < 1 << 20
 
 
-def test_more_than_a_device_takes_is_refused_before_anything_is_written(device, bundle, tmp_path):
+def test_more_than_a_device_takes_is_refused_before_anything_is_written(bundle, tmp_path):
     def inflate(_, manifest):
         manifest["members"]["labels.npy"] = {"bytes": 1 << 50, "sha256": ""}
 
@@ -283,15 +269,15 @@ def test_more_than_a_device_takes_is_refused_before_anything_is_written(device, 
         for name, content in members.items():
             archive.writestr(name, content)
     there = tmp_path / "there"
-    refused(device, bundle, there, "its members take 1073741824 MiB; at most 4096 MiB")
+    refused(bundle, there, "its members take 1073741824 MiB; at most 4096 MiB")
     assert not list(there.iterdir())
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_unusual_packing_is_refused(device, bundle, tmp_path, method):
+def test_unusual_packing_is_refused(bundle, tmp_path, method):
     with zipfile.ZipFile(bundle, "a", method) as archive:
         archive.writestr("evil", "x")
-    refused(device, bundle, tmp_path / "there", "'evil' is encrypted or packed unusually")
+    refused(bundle, tmp_path / "there", "'evil' is encrypted or packed unusually")
 
 
 @pytest.mark.parametrize(
@@ -304,7 +290,7 @@ def test_unusual_packing_is_refused(device, bundle, tmp_path, method):
         (lambda m: m.pop("session"), "lacks members, rows, plans or session"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(device, bundle, tmp_path, change, said):
+def test_a_manifest_that_is_none_is_refused(bundle, tmp_path, change, said):
     with zipfile.ZipFile(bundle) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     manifest = json.loads(members["MANIFEST.json"])
@@ -313,7 +299,7 @@ def test_a_manifest_that_is_none_is_refused(device, bundle, tmp_path, change, sa
     with zipfile.ZipFile(bundle, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    refused(device, bundle, tmp_path / "there", said)
+    refused(bundle, tmp_path / "there", said)
 
 
 @pytest.mark.parametrize(
@@ -325,121 +311,20 @@ def test_a_manifest_that_is_none_is_refused(device, bundle, tmp_path, change, sa
         (None, r"there is no MANIFEST\.json in it; this is no bundle"),
     ],
 )
-def test_a_zip_without_a_readable_manifest_is_refused(device, tmp_path, content, said):
+def test_a_zip_without_a_readable_manifest_is_refused(tmp_path, content, said):
     path = tmp_path / "b.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("MANIFEST.json" if content is not None else "other", content or b"")
-    refused(device, path, tmp_path / "there", said)
+    refused(path, tmp_path / "there", said)
 
 
-def test_a_file_that_is_not_there_is_refused(device, tmp_path):
-    refused(device, tmp_path / "gone.zip", tmp_path / "there", "not a whole bundle")
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    refused(tmp_path / "gone.zip", tmp_path / "there", "not a whole bundle")
     os.mkfifo(tmp_path / "pipe.zip")
-    refused(device, tmp_path / "pipe.zip", tmp_path / "there", "it is no file; give the bundle")
-    refused(device, tmp_path, tmp_path / "there", "it is no file; give the bundle itself")
+    refused(tmp_path / "pipe.zip", tmp_path / "there", "it is no file; give the bundle")
+    refused(tmp_path, tmp_path / "there", "it is no file; give the bundle itself")
 
 
-def test_programs_are_checked_but_left_in_the_bundle(device, bundle, tmp_path):
-    device.unpack(bundle, tmp_path / "there")
+def test_programs_are_checked_but_left_in_the_bundle(bundle, tmp_path):
+    unpack(bundle, tmp_path / "there")
     assert not list((tmp_path / "there").rglob("*.py"))
-
-
-# -- the program ------------------------------------------------------------------------------
-
-
-def measured(command, cwd):
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=cwd, timeout=120
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def hasten(members, manifest, plan):
-    manifest["plans"] = dict.fromkeys(("quick", "default", "strict"), vars(plan))
-
-
-def test_no_code_of_the_bundle_is_run_by_the_program_beside_it(bundle, tmp_path, tiny_plan):
-    marker = tmp_path / "it-ran"
-    evil = f"open({str(marker)!r}, 'w').close(); raise SystemExit(1)".encode()
-
-    def poison(members, manifest):
-        hasten(members, manifest, tiny_plan)
-        members.update({name: evil for name in members if name.endswith(".py")})
-        members.update({"sitecustomize.py": evil, "numpy/__init__.py": evil, "json.py": evil})
-
-    rebuilt(bundle, poison)
-    status, out, complaint = measured([BENCHMARKS / "run.py", bundle, "--quick"], tmp_path)
-    assert (status, complaint) == (0, "")
-    assert "00-input" in out
-    assert "01-prune" in out
-    result = json.loads((tmp_path / "tiny-result.json").read_text())
-    assert result["lines"][-1] == {"kind": "end"}
-    assert not marker.exists()
-    assert not list(tmp_path.glob("*.part"))
-    # The same bundle, run as a program, is what its owner trusts it to be.
-    assert measured([bundle], tmp_path)[0] == 1
-    assert marker.exists()
-
-
-def test_a_bundle_alone_measures_itself_and_goes_on_where_it_was(bundle, tmp_path, tiny_plan):
-    rebuilt(bundle, lambda members, manifest: hasten(members, manifest, tiny_plan))
-    out = tmp_path / "r.json"
-    status, table, complaint = measured([bundle, "--out", out], tmp_path)
-    assert (status, complaint) == (0, "")
-    assert "compresskit merge RUN r.json" in table
-    lines = json.loads(out.read_text())["lines"]
-    scores = [line["scores"] for line in lines if line["kind"] == "outputs"]
-    assert [len(s) for s in scores] == [50, 50]
-    assert set(scores[0]) == {1.0}
-    # As if it had been killed before its last line.
-    part = tmp_path / "r.json.part"
-    part.write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
-    out.unlink()
-    assert measured([bundle, "--out", out], tmp_path)[0] == 0
-    assert json.loads(out.read_text())["lines"] == lines
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--quick", "--strict"], "not allowed with"),
-        (["--threads", "4096"], "4096 threads are asked for, and this process may use"),
-        (["--threads", "0"], "threads must be a whole number from 1"),
-    ],
-)
-def test_a_wrong_command_is_refused(bundle, tmp_path, arguments, said):
-    status, _, complaint = measured([BENCHMARKS / "run.py", bundle, *arguments], tmp_path)
-    assert status == 2
-    assert said in complaint
-
-
-def test_the_program_says_what_is_wrong_with_a_bundle(bundle, tmp_path):
-    bundle.write_bytes(bundle.read_bytes()[:-100])
-    status, _, complaint = measured([BENCHMARKS / "run.py", bundle], tmp_path)
-    assert status == 2
-    assert complaint.startswith(f"run.py: {bundle}: not a whole bundle")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (
-            lambda m: m["session"].update(job={"session": {}}),
-            "it asks for settings of the runtime",
-        ),
-        (lambda m: m["plans"].pop("default"), "it has no plan for the mode default"),
-        (lambda m: m["session"].update(models=3), "wrong or missing"),
-    ],
-)
-def test_a_bundle_that_asks_for_too_much_is_refused(device, bundle, tmp_path, change, said):
-    rebuilt(bundle, lambda _, manifest: change(manifest))
-    with pytest.raises((device.BundleError, driver.DriverError), match=said):
-        device.measure(bundle, tmp_path / "r.json", "default", None)
-
-
-def test_names_cannot_steer_the_terminal(device):
-    model = {"name": "\x1b[2Jevil"}
-    lines = [{"session": {"models": [model]}}]
-    shown = device.table(driver.Outcome({}, {0: "\x1b[31mno"}, []), lines)
-    assert "\x1b" not in shown
-    assert "?[2Jevil" in shown

@@ -19,6 +19,7 @@ from compress.device.bundle import write_bundle
 from compress.device.merge import merge
 from compress.device.result import load_result
 from compress.errors import CompressError, RecordError
+from compress.measure.program import PROGRAM
 from compress.measure.replay import ReplayTarget
 from compress.measure.session import read_session
 from compress.recipe import Recipe
@@ -277,9 +278,9 @@ def test_the_commands_take_a_run_there_and_back(tmp_path, capsys, monkeypatch, t
     assert main(["bundle", "run", "-o", "there.zip", "--samples", "40"]) == 0
     said = capsys.readouterr().out
     assert f"wrote there.zip: 2 models, 40 of {len(task.test)} test samples" in said
-    assert "on the device: python3 there.zip" in said
+    assert f"on the device: python3 {PROGRAM} there.zip" in said
     done = subprocess.run(
-        [sys.executable, "there.zip"], capture_output=True, text=True, timeout=120
+        [sys.executable, PROGRAM, "there.zip"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
 

@@ -9,12 +9,14 @@ import pytest
 
 from compress.artifact import file_sha256
 from compress.errors import MeasurementError, StorageError
-from compress.measure.ondevice import driver
+from compress.measure.ondevice import session
+from compress.measure.ondevice.plan import checked_plan
+from compress.measure.ondevice.session import checked_session
 from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples, read_session, write_session
-from compress.measure.target import Failure, Probe
+from compress.measure.target import BenchmarkConfig, Failure
 
 FACTS = {
     **dict.fromkeys(("arch", "system", "kernel", "cpu", "board", "boost", "python", "build"), "x"),
@@ -49,10 +51,13 @@ def noisy():
                 lines.append(json.loads(json.dumps(line)))
 
         target = ReplayTarget(**{**vars(target), "noise": 0.02})
-        device, probe = Device(call, threads=1, batch=1, cores=2), Probe({}, mode, seed=5)
-        timings = run_session([Path(m) for m in MODELS], probe, device, Log(None))
+        device, config = (
+            Device(call, threads=1, batch=1, cores=2),
+            BenchmarkConfig({}, mode, seed=5),
+        )
+        timings = run_session([Path(m) for m in MODELS], config, device, Log(None))
         models = [{"path": m, "sha256": m, "name": m} for m in MODELS]
-        plan = json.loads(json.dumps(vars(driver.checked_plan(vars(plans()[mode])))))
+        plan = json.loads(json.dumps(vars(checked_plan(vars(plans()[mode])))))
         session = {
             "schema": 1,
             "models": models,
@@ -143,9 +148,9 @@ def test_another_number_of_models_is_refused(noisy):
 def test_a_session_is_laid_out_for_the_driver(run, tmp_path):
     folder = tmp_path / "session"
     models = [run.root / row.measurements[0].artifact.path for row in run.record.rows]
-    probe = Probe({"": np.zeros((500, 4), np.float32)}, "strict", 11)
-    write_session(folder, models, probe, threads=2, batch=3)
-    session, plan = driver.checked_session(json.loads((folder / "session.json").read_text()))
+    config = BenchmarkConfig({"": np.zeros((500, 4), np.float32)}, "strict", 11)
+    write_session(folder, models, config, threads=2, batch=3)
+    session, plan = checked_session(json.loads((folder / "session.json").read_text()))
     assert plan == plans()["strict"]
     assert (session["seed"], session["threads"], session["batch"]) == (11, 2, 3)
     assert session["predict"] is False
@@ -171,7 +176,7 @@ def test_external_data_travels_with_its_model(run, tmp_path):
     write_session(tmp_path / "session", [model], None, threads=1, batch=1)
     assert (tmp_path / "session/models/0/big.onnx.data").read_bytes() == b"weights"
     entry = json.loads((tmp_path / "session/session.json").read_text())["models"][0]
-    driver._verify(tmp_path / "session", entry)
+    session._verify(tmp_path / "session", entry)
 
 
 def test_a_model_that_is_missing_is_refused(tmp_path):

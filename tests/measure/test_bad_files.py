@@ -15,7 +15,7 @@ from compress.errors import MeasurementError
 from compress.measure import process
 from compress.measure.compare import compare, model_bytes, table
 from compress.measure.local import LocalTarget
-from compress.measure.ondevice import worker
+from compress.measure.ondevice import machine, worker
 from compress.measure.runtime_errors import plain_complaint
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -415,11 +415,11 @@ def test_inputs_that_do_not_fit_are_memory_too(tmp_path):
 BOUNDED = """
 import json, resource, sys
 sys.path.insert(0, {folder!r})
-import worker
+from compress.measure.ondevice import machine, worker
 before = resource.getrlimit(resource.RLIMIT_AS)
 answer = worker.answer(json.dumps({job!r}), bounded=True)
 print(json.dumps([
-    resource.getrlimit(resource.RLIMIT_DATA)[0] - worker.free_memory_bytes(),
+    resource.getrlimit(resource.RLIMIT_DATA)[0] - machine.free_memory_bytes(),
     resource.getrlimit(resource.RLIMIT_AS) == before,
     open("/proc/self/oom_score_adj").read().strip(),
     "error" in answer,
@@ -430,10 +430,10 @@ print(json.dumps([
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are read from /proc")
 def test_the_worker_leaves_memory_to_others_and_goes_first(one):
     job = {"kind": "inspect", "model": str(one)}
-    code = BOUNDED.format(folder=str(process.WORKER.parent), job=job)
+    code = BOUNDED.format(folder=str(process.WORKER.parents[3]), job=job)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     beyond, same_address_space, score, failed = json.loads(done.stdout)
-    assert beyond < 0.05 * worker.free_memory_bytes()
+    assert beyond < 0.05 * machine.free_memory_bytes()
     assert same_address_space
     assert score == "1000"
     assert not failed
@@ -459,7 +459,7 @@ def test_the_worker_leaves_memory_to_others_and_goes_first(one):
 def test_container_limits_of_memory_are_read_in_both_versions(tmp_path, files, free):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    assert worker._room(tmp_path) == free
+    assert machine.memory_room(tmp_path) == free
 
 
 # -- words ------------------------------------------------------------------------------------

@@ -55,10 +55,10 @@ def test_files_that_are_no_models_are_rows_that_say_why(tmp_path, hasty, four, t
 
 def test_given_inputs_reach_the_target():
     class Spy(ReplayTarget):
-        def measure(self, models, probe, raw=None):
-            assert probe.inputs["x"].shape == (2, 4)
-            assert (probe.mode, probe.seed) == ("strict", 5)
-            return super().measure(models, probe, raw)
+        def measure(self, models, config, raw=None):
+            assert config.inputs["x"].shape == (2, 4)
+            assert (config.mode, config.seed) == ("strict", 5)
+            return super().measure(models, config, raw)
 
     target = Spy(latency_s={"m": 1.0}, model_peak_bytes={"m": 1})
     (row,) = compare([Path("m")], target, "strict", inputs={"x": np.zeros((2, 4))}, seed=5)

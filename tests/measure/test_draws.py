@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from compress.measure.ondevice import worker
+from compress.measure.ondevice import drawn_inputs, predictions, worker
+from compress.measure.ondevice.drawn_inputs import DrawnInputs
 
 
 def session_of(model):
@@ -15,7 +16,7 @@ def session_of(model):
 
 
 def draws(model, **job):
-    return worker.Draws(session_of(model), job)
+    return DrawnInputs(session_of(model), job)
 
 
 def fit(model, **job):
@@ -185,9 +186,9 @@ def test_sizes_that_do_not_fit_are_refused(summing, shape, said):
 def test_inputs_that_take_much_memory_are_drawn_fewer_times(summing, monkeypatch):
     model = summing(x=[1, 1000])
     assert len(draws(model).rotation(8)) == 8
-    monkeypatch.setattr(worker, "_FEEDS_BYTES", 8000)
+    monkeypatch.setattr(drawn_inputs, "FEEDS_BYTES", 8000)
     assert len(draws(model).rotation(8)) == 2
-    monkeypatch.setattr(worker, "_FEEDS_BYTES", 1)
+    monkeypatch.setattr(drawn_inputs, "FEEDS_BYTES", 1)
     assert len(draws(model).rotation(8)) == 1
 
 
@@ -214,7 +215,7 @@ def test_optional_inputs_are_left_out_unless_they_are_told_of(tmp_path):
         ({"shapes": {"x": [2]}}, True),
         ({"values": {"x": given}}, True),
     ):
-        found = worker.Draws(session, job)
+        found = DrawnInputs(session, job)
         assert list(found.shapes) == (["x"] if there else [])
         assert session.run(None, found.rotation(1)[0]) == [there]
 
@@ -266,15 +267,15 @@ def test_without_a_guess_that_runs_the_first_words_and_sizes_are_told(product, m
     assert "dimension mismatch" in answer["failed"]
     assert answer["shapes"] == answer["tried"][0] == {"x": [1, 16]}
     assert len(answer["tried"]) > 10
-    monkeypatch.setattr(worker, "_GUESSING_CAP_S", 0)
+    monkeypatch.setattr(predictions, "GUESSING_CAP_S", 0)
     assert len(fit(model)["tried"]) == 1
 
 
 def test_guesses_that_would_take_much_memory_are_left_out(product, monkeypatch):
-    monkeypatch.setattr(worker, "_FEEDS_BYTES", 400)
+    monkeypatch.setattr(drawn_inputs, "FEEDS_BYTES", 400)
     sizes = [shapes["x"][1] for shapes in fit(product([1, "m"], 49))["tried"]]
     assert max(sizes) == 100
-    monkeypatch.setattr(worker, "_FEEDS_BYTES", 1)
+    monkeypatch.setattr(drawn_inputs, "FEEDS_BYTES", 1)
     assert fit(product(["n", "m"], 49))["tried"] == [{"x": [1, 1]}]
     assert fit(product([1, 48], 48))["tried"] == [{"x": [1, 48]}]
 

@@ -7,12 +7,12 @@ import pytest
 from compress.errors import MeasurementError
 from compress.measure.compare import Comparison, table
 from compress.measure.modes import PLANS
-from compress.measure.ondevice import driver
+from compress.measure.ondevice.plan import checked_plan
 from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
 from compress.measure.summary import energy_facts
-from compress.measure.target import Probe
+from compress.measure.target import BenchmarkConfig
 from compress.record import Energy
 
 A, B = Path("a"), Path("b")
@@ -43,7 +43,7 @@ def session(mode, source, answer):
 
     with RawLog(None) as log:
         device = Device(call, threads=1, batch=1, cores=2)
-        return run_session([A, B], Probe({}, mode), device, log), asked
+        return run_session([A, B], BenchmarkConfig({}, mode), device, log), asked
 
 
 def test_the_facts_are_medians_of_windows_and_tell_idling_apart():
@@ -81,7 +81,7 @@ def test_a_sensor_that_is_lost_leaves_the_rest():
 def test_a_plan_with_nonsense_for_energy_is_refused(energy_s):
     plan = {**vars(PLANS["quick"]), "energy_s": energy_s}
     with pytest.raises(ValueError, match="energy_s of a plan must be 0 or more"):
-        driver.checked_plan(plan)
+        checked_plan(plan)
 
 
 def test_the_table_has_a_column_of_energy_only_where_there_is_some():

@@ -13,13 +13,13 @@ from compress.measure.compare import compare, table
 from compress.measure.input_sizes import Fit, Given, alike, fits, unlike, words
 from compress.measure.local import LocalTarget
 from compress.measure.modes import PLANS
-from compress.measure.ondevice import driver
+from compress.measure.ondevice.session import checked_session, run_folder
 from compress.measure.profile.profiler import profile
 from compress.measure.profile.table import text
 from compress.measure.remote.target import SshTarget
 from compress.measure.replay import ReplayTarget
 from compress.measure.session import read_session, write_session
-from compress.measure.target import Failure, Probe
+from compress.measure.target import BenchmarkConfig, Failure
 
 A, B, C = Path("a.onnx"), Path("b.onnx"), Path("c.onnx")
 FAILED = (
@@ -336,12 +336,14 @@ def test_profiles_of_other_sizes_are_not_compared(summing, monkeypatch):
 
 def test_a_session_for_a_device_carries_sizes_and_values(at_once, summing, tmp_path):
     model = summing(x=["n", "t"], s=[])
-    probe = Probe({}, "quick", shapes={model: {"x": (2, 7)}}, values={"s": np.array(3.0)})
-    write_session(tmp_path, [model], probe, threads=1, batch=1)
+    config = BenchmarkConfig(
+        {}, "quick", shapes={model: {"x": (2, 7)}}, values={"s": np.array(3.0)}
+    )
+    write_session(tmp_path, [model], config, threads=1, batch=1)
     session = json.loads((tmp_path / "session.json").read_text())
     assert session["models"][0]["shapes"] == {"x": [2, 7]}
     assert np.load(tmp_path / session["values"]["s"]) == 3
-    driver.drive(tmp_path)
+    run_folder(tmp_path)
     (timing,) = read_session(tmp_path / "session.jsonl").timings
     assert timing.shapes == {"x": (2, 7), "s": ()}
     assert timing.raw["batch"] == 2
@@ -363,7 +365,7 @@ def test_a_session_with_nonsense_for_sizes_is_refused(change, message):
         change = {}
     session = {"models": [model], "inputs": {}, "plan": None, "threads": 1, "batch": 1, **change}
     with pytest.raises((ValueError, AttributeError), match=message):
-        driver.checked_session(session)
+        checked_session(session)
 
 
 def test_sizes_for_another_device_are_tried_on_this_one(product):

@@ -10,8 +10,8 @@ from compress.artifact import file_sha256
 from compress.errors import MeasurementError
 from compress.measure import local
 from compress.measure.local import LocalTarget
-from compress.measure.ondevice import worker
-from compress.measure.target import Failure, Probe, Target, Timing
+from compress.measure.ondevice import machine
+from compress.measure.target import BenchmarkConfig, Failure, Target, Timing
 
 X = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
 
@@ -39,12 +39,12 @@ def test_predict_gives_outputs_for_every_sample(any_batch, batch):
 @pytest.mark.parametrize("samples", [1, 7, 16, 17, 30])
 def test_scoring_in_several_processes_gives_what_one_gives(any_batch, batch, samples, monkeypatch):
     monkeypatch.setattr("compress.measure.local._LEAST_SAMPLES", 5)
-    monkeypatch.setattr("compress.measure.ondevice.worker.cpu_count", lambda: 3)
+    monkeypatch.setattr("compress.measure.ondevice.machine.cpu_count", lambda: 3)
     started = []
-    run = local.run_beside
+    run = local.run_side_by_side
     monkeypatch.setattr(
         local,
-        "run_beside",
+        "run_side_by_side",
         lambda jobs, timeout_s: started.extend(jobs) or run(jobs, timeout_s=timeout_s),
     )
     x = np.random.default_rng(0).standard_normal((samples, 4), "float32")
@@ -56,11 +56,11 @@ def test_scoring_in_several_processes_gives_what_one_gives(any_batch, batch, sam
 
 def test_no_more_processes_score_than_there_is_memory_for(any_batch, monkeypatch):
     monkeypatch.setattr("compress.measure.local._LEAST_SAMPLES", 5)
-    monkeypatch.setattr("compress.measure.ondevice.worker.cpu_count", lambda: 4)
+    monkeypatch.setattr("compress.measure.ondevice.machine.cpu_count", lambda: 4)
     size = any_batch.stat().st_size
     for free, most in ((1.0, 1), (25 * size, 2), (float("inf"), 4)):
         monkeypatch.setattr(
-            "compress.measure.ondevice.worker.free_memory_bytes", lambda free=free: free
+            "compress.measure.ondevice.machine.free_memory_bytes", lambda free=free: free
         )
         assert LocalTarget()._processes(any_batch) == most
     assert LocalTarget(threads=3)._processes(any_batch) == 1
@@ -73,8 +73,11 @@ def test_predict_says_what_is_wrong_with_the_file(truncated):
 
 
 def test_more_threads_than_this_process_may_use_are_refused(one):
-    target = LocalTarget(name="big", threads=worker.cpu_count() + 1)
-    for call in (lambda: target.predict(one, {"": X}), lambda: target.measure([one], Probe({}))):
+    target = LocalTarget(name="big", threads=machine.cpu_count() + 1)
+    for call in (
+        lambda: target.predict(one, {"": X}),
+        lambda: target.measure([one], BenchmarkConfig({})),
+    ):
         with pytest.raises(MeasurementError, match=r"'big': threads is .* may use"):
             call()
 
@@ -82,7 +85,7 @@ def test_more_threads_than_this_process_may_use_are_refused(one):
 def test_lowering_avoids_saturation_unless_the_cpu_is_known_not_to(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     for flags, avoid in (({"avx2"}, True), ({"avx2", "avx512_vnni"}, False), (set(), True)):
-        monkeypatch.setattr(worker, "cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr(machine, "cpu_flags", lambda flags=flags: frozenset(flags))
         lowering = LocalTarget(batch=3).lowering()
         assert (lowering.avoid_saturation, lowering.batch) == (avoid, 3)
 
@@ -98,9 +101,11 @@ def test_environment_tells_device_from_state():
 def test_a_session_times_what_runs_and_explains_what_does_not(
     tmp_path, hasty, two_inputs, truncated
 ):
-    probe = Probe({"ids": np.ones((9, 3), np.int64), "mask": np.ones((9, 3), np.float32)}, "quick")
+    config = BenchmarkConfig(
+        {"ids": np.ones((9, 3), np.int64), "mask": np.ones((9, 3), np.float32)}, "quick"
+    )
     raw = tmp_path / "raw.jsonl"
-    base, broken, again = LocalTarget().measure([two_inputs, truncated, two_inputs], probe, raw)
+    base, broken, again = LocalTarget().measure([two_inputs, truncated, two_inputs], config, raw)
     assert isinstance(broken, Failure)
     assert "the file is cut off" in broken.error
     assert isinstance(base, Timing)
@@ -112,7 +117,7 @@ def test_a_session_times_what_runs_and_explains_what_does_not(
         assert timing.speedup.ci95[0] <= timing.speedup.value <= timing.speedup.ci95[1]
     assert base.speedup.verdict == "baseline"
     assert again.speedup.verdict in ("faster", "slower", "no difference shown", "noisy")
-    if worker.machine()["system"] == "Linux":
+    if machine.machine()["system"] == "Linux":
         assert 0 < again.memory.model_peak_bytes < again.memory.peak_rss_bytes
     header, *lines = (json.loads(line) for line in raw.read_text().splitlines())
     assert header["kind"] == "session"
@@ -133,7 +138,7 @@ def test_only_a_few_samples_spread_over_the_data_are_sent_to_time(monkeypatch, o
 
     monkeypatch.setattr("compress.measure.local.run_worker", spy)
     x = np.repeat(np.arange(1000, dtype=np.float32)[:, None], 4, axis=1)
-    assert LocalTarget().measure([one], Probe({"": x})) == [Failure("enough")]
+    assert LocalTarget().measure([one], BenchmarkConfig({"": x})) == [Failure("enough")]
     assert len(seen[0]) == 64
     assert (seen[0][0], seen[0][-1]) == (0, 999)
 
@@ -145,8 +150,8 @@ def test_scoring_a_data_set_may_take_as_long_for_every_thousand_samples(monkeypa
         limits.append(timeout_s)
         raise MeasurementError("enough")
 
-    monkeypatch.setattr("compress.measure.local.run_beside", spy)
-    monkeypatch.setattr("compress.measure.ondevice.worker.cpu_count", lambda: 1)
+    monkeypatch.setattr("compress.measure.local.run_side_by_side", spy)
+    monkeypatch.setattr("compress.measure.ondevice.machine.cpu_count", lambda: 1)
     for samples in (10, 5000):
         with pytest.raises(MeasurementError, match="enough"):
             LocalTarget(timeout_s=60).predict(one, {"": np.zeros((samples, 4), np.float32)})

@@ -3,9 +3,9 @@
 import pytest
 
 from compress.measure.machine import describe, saturates
-from compress.measure.ondevice import worker
+from compress.measure.ondevice import machine
 
-FACTS = worker.machine() | {"onnxruntime": "1.0", "build": "", "providers": []}
+FACTS = machine.machine() | {"onnxruntime": "1.0", "build": "", "providers": []}
 
 
 @pytest.mark.parametrize(

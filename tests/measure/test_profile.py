@@ -19,6 +19,8 @@ from compress.cli import main
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
 from compress.measure.ondevice import worker
+from compress.measure.ondevice.operators import operators_of, own_times, traced_runs
+from compress.measure.ondevice.runtimes import open_model
 from compress.measure.profile import profiler as profiling
 from compress.measure.profile.facts import Change, Island, Part, Profile, Remedy, Time
 from compress.measure.profile.graph import (
@@ -69,18 +71,18 @@ def test_events_are_cut_into_runs_and_all_else_is_passed_over():
     loading = {"cat": "Session", "name": "model_loading_uri", "ts": 0, "dur": 500}
     events = [loading, *(e for start in (0, 10, 20) for e in run_of(event("a", start, 3)))]
     unfinished = [*events, event("a", 30, 1), {"cat": "Kernel"}]
-    runs = worker._traced_runs(unfinished, 2)
+    runs = traced_runs(unfinished, 2)
     assert [[operator["ts"] for operator in run] for run in runs] == [[10], [20]]
 
 
 def test_what_ran_inside_an_operator_is_not_counted_twice():
     body, last = event("body", 12, 5), event("last", 20, 0)
     loop, after = event("loop", 10, 12), event("after", 22, 4)
-    assert worker._own_times([body, last, loop, after]) == [5.5, 0.5, 6.5, 4.5]
+    assert own_times([body, last, loop, after]) == [5.5, 0.5, 6.5, 4.5]
 
 
 def test_neighbors_in_the_same_microsecond_are_not_inside_each_other():
-    assert worker._own_times([event("a", 10, 0), event("b", 10, 1), event("c", 11, 3)]) == [
+    assert own_times([event("a", 10, 0), event("b", 10, 1), event("c", 11, 3)]) == [
         *(0.5, 1.0, 3.5),
     ]
 
@@ -88,13 +90,13 @@ def test_neighbors_in_the_same_microsecond_are_not_inside_each_other():
 def test_times_are_those_of_the_middle_half_of_the_runs():
     slow = [[event("a", 0, 1000, op_name="Neg")]] * 2
     rest = [[event("a", 0, dur, op_name="Neg")] for dur in (9, 1, 10, 11, 10, 2)]
-    (found,) = worker._operators([*slow, *rest])
+    (found,) = operators_of([*slow, *rest])
     assert found["ns"] == 1000 * (np.mean([9, 10, 10, 11]) + 0.5)
     assert (found["name"], found["operator"], found["calls"]) == ("a", "Neg", 1)
 
 
 def test_an_event_without_facts_is_kept():
-    (found,) = worker._operators([[{"name": "a_kernel_time", "ts": 0, "dur": 1}]])
+    (found,) = operators_of([[{"name": "a_kernel_time", "ts": 0, "dur": 1}]])
     assert (found["operator"], found["inputs"], found["outputs"]) == ("", [], [])
 
 
@@ -131,8 +133,8 @@ def test_the_session_can_be_opened_in_other_ways(one, monkeypatch):
             super().add_session_config_entry(key, value)
 
     monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
-    worker._open({"model": str(one), "session": {"session.disable_prepacking": "1"}})
-    worker._open({"model": str(one), "session": {"a.b": "2"}, "arena": False})
+    open_model({"model": str(one), "session": {"session.disable_prepacking": "1"}})
+    open_model({"model": str(one), "session": {"a.b": "2"}, "arena": False})
     assert seen == [("session.disable_prepacking", "1", True), ("a.b", "2", False)]
 
 

@@ -8,11 +8,11 @@ import pytest
 from compress.artifact import Lowering
 from compress.errors import MeasurementError
 from compress.measure.replay import ReplayTarget, latency_by_bytes_s, memory_by_bytes
-from compress.measure.target import Probe, Target
+from compress.measure.target import BenchmarkConfig, Target
 
 
 def measured(target, *models, seed=0):
-    return target.measure([Path(model) for model in models], Probe({}, "quick", seed))
+    return target.measure([Path(model) for model in models], BenchmarkConfig({}, "quick", seed))
 
 
 def test_a_replay_is_a_target():

@@ -13,7 +13,7 @@ from compress.measure.modes import PLANS
 from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
-from compress.measure.target import Failure, Probe
+from compress.measure.target import BenchmarkConfig, Failure
 
 A, B, C = Path("a"), Path("b"), Path("c")
 
@@ -24,7 +24,7 @@ def replay(noise=0.0, **times_s):
 
 
 def measure(target, models, mode="quick", seed=0, raw=None):
-    return target.measure(models, Probe({}, mode, seed), raw)
+    return target.measure(models, BenchmarkConfig({}, mode, seed), raw)
 
 
 class Scripted:
@@ -48,7 +48,7 @@ class Scripted:
 
         device = Device(call, threads=1, batch=1, cores=2)
         with RawLog(None) as log:
-            return run_session(models, Probe({}, mode, seed), device, log)
+            return run_session(models, BenchmarkConfig({}, mode, seed), device, log)
 
     def timed(self):
         return [model for kind, model, _ in self.calls if kind == "time"]
@@ -163,7 +163,7 @@ def test_the_noise_floor_is_what_the_baseline_differs_from_itself():
         return answer
 
     with RawLog(None) as log:
-        base, other = run_session([A, B], Probe({}, "quick"), Device(call, 1, 1, 2), log)
+        base, other = run_session([A, B], BenchmarkConfig({}, "quick"), Device(call, 1, 1, 2), log)
     # In whichever order, |log ratio| of the two is log 1.3 in every round.
     assert base.speedup.noise_floor <= 0.3 + 1e-9
     assert other.speedup.value == pytest.approx(math.sqrt(1.3))
@@ -239,7 +239,7 @@ def test_memory_is_read_again_where_two_processes_disagree(peaks, processes):
         return answer
 
     with RawLog(None) as log:
-        (timing,) = run_session([A], Probe({}, "default"), Device(call, 1, 1, 2), log)
+        (timing,) = run_session([A], BenchmarkConfig({}, "default"), Device(call, 1, 1, 2), log)
     assert script.calls.count("memory") == processes
     assert timing.memory.peak_rss_bytes == sorted(peaks)[len(peaks) // 2]
 

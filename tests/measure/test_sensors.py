@@ -6,7 +6,9 @@ import time
 
 import pytest
 
-from compress.measure.ondevice import worker
+from compress.measure.ondevice import machine, worker
+from compress.measure.ondevice.sensors import EnergyMeter
+from compress.measure.ondevice.timing import WarmModel
 
 TIMING = {"window_s": 0.002, "warmup_cap_s": 0.02, "cap_s": 0.1}
 
@@ -18,7 +20,7 @@ RAPL = "class/powercap/intel-rapl:"
 @pytest.fixture
 def sensors(tmp_path, monkeypatch):
     """Writes files of a made-up /sys, which the worker looks at from then on."""
-    monkeypatch.setattr(worker, "_SYS", tmp_path)
+    monkeypatch.setattr(machine, "SYS", tmp_path)
 
     def write(**folders):
         for folder, files in folders.items():
@@ -38,7 +40,7 @@ def zone(name, energy_uj=0, most=1000):
 
 
 def test_a_system_that_tells_nothing_has_an_empty_state(sensors):
-    state = worker._state()
+    state = machine.machine_state()
     assert state.pop("load") is not None
     assert state == {
         "governor": [],
@@ -67,7 +69,7 @@ def test_the_state_has_what_the_system_tells(sensors):
             "devices/platform/soc/soc:firmware": {"get_throttled": "50000"},
         }
     )
-    state = worker._state()
+    state = machine.machine_state()
     del state["load"]
     assert state == {
         "governor": ["performance", "schedutil"],
@@ -77,7 +79,7 @@ def test_the_state_has_what_the_system_tells(sensors):
         "throttle_count": 5,
         "cooling": 1,
     }
-    assert worker.machine()["temperatures_mc"] == [41_500]
+    assert machine.machine()["temperatures_mc"] == [41_500]
 
 
 # -- sensors of energy ------------------------------------------------------------------------
@@ -129,12 +131,12 @@ VOLTS_AND_AMPERES = {"in1_input": 5000, "curr1_input": 400}
 )
 def test_only_sensors_that_can_be_read_and_add_up_are_a_source(sensors, folders, source):
     sensors(**folders)
-    assert worker._Meter().source == source
+    assert EnergyMeter().source == source
 
 
 def test_zones_add_up_and_a_counter_that_begins_again_has_gone_on(sensors):
     sensors(**{f"{RAPL}0": zone("package-0", 900), f"{RAPL}1": zone("package-1", 10)})
-    meter = worker._Meter()
+    meter = EnergyMeter()
     assert meter.read() == 0
     sensors(**{f"{RAPL}0": zone("package-0", 50), f"{RAPL}1": zone("package-1", 30)})
     assert meter.read() == (50 + 1000 - 900) + 20
@@ -144,7 +146,7 @@ def test_zones_add_up_and_a_counter_that_begins_again_has_gone_on(sensors):
 
 def test_power_is_added_up_over_time(sensors):
     sensors(**{"class/hwmon/hwmon0": ina(**VOLTS_AND_AMPERES)})
-    meter, begin = worker._Meter(), time.monotonic()
+    meter, begin = EnergyMeter(), time.monotonic()
     time.sleep(0.05)
     took_uj, seconds = meter.read(), time.monotonic() - begin
     assert took_uj == pytest.approx(5000 * 400 * seconds, rel=0.2)
@@ -152,7 +154,7 @@ def test_power_is_added_up_over_time(sensors):
 
 def test_a_sensor_that_stops_telling_is_no_source_any_more(sensors):
     sensors(**{f"{RAPL}0": zone("package-0", 900)})
-    meter = worker._Meter()
+    meter = EnergyMeter()
     sensors(**{f"{RAPL}0": {"energy_uj": "lost"}})
     meter.read()
     assert meter.source == ""
@@ -169,14 +171,14 @@ def work(kind, model, **settings):
 def five_watts(sensors, monkeypatch):
     """A package that takes 5 W, whatever runs on it."""
     sensors(**{f"{RAPL}0": zone("package-0")})
-    real = worker._read
+    real = machine.read_file
 
     def read(path):
         if path.endswith("energy_uj"):
             return str(int(time.monotonic() * 5e6))
         return real(path)
 
-    monkeypatch.setattr(worker, "_read", read)
+    monkeypatch.setattr(machine, "read_file", read)
 
 
 def test_energy_is_read_over_windows_of_idling_and_of_running(one, five_watts):
@@ -216,7 +218,7 @@ def test_a_sustained_run_is_watched(one, sensors, there, request):
 
 def test_a_timed_process_tells_the_state_before_and_after(one, sensors):
     sensors(**{f"{ZONE}0": {"temp": 50_000}})
-    timed = worker._Timed({"model": str(one), **TIMING})
+    timed = WarmModel({"model": str(one), **TIMING})
     sensors(**{f"{ZONE}0": {"temp": 60_000}})
     result = timed.result()
     assert [state["temperatures_mc"] for state in result["state"]] == [[50_000], [60_000]]

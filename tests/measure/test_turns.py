@@ -13,11 +13,12 @@ import pytest
 from compress.measure import process
 from compress.measure.local import LocalTarget
 from compress.measure.modes import PLANS
-from compress.measure.ondevice import driver
+from compress.measure.ondevice.intervals import TimedModel, log_ratios, turn_logs
+from compress.measure.ondevice.process import WORKER, run_interleaved
 from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
-from compress.measure.target import Probe
+from compress.measure.target import BenchmarkConfig
 
 TIMING = {"window_s": 0.002, "warmup_cap_s": 0.02, "sample_s": 0.02, "least": 4, "cap_s": 1.0}
 
@@ -53,7 +54,7 @@ def pretend(tmp_path):
     def run(timeout_s=60, **settings):
         fixed = {**TIMING, "log": str(log)}
         jobs = [{**fixed, "model": name, **own} for name, own in settings.items()]
-        answers = driver.run_turns(jobs, seed=3, timeout_s=timeout_s, worker=worker)
+        answers = run_interleaved(jobs, seed=3, timeout_s=timeout_s, worker=worker)
         return dict(zip(settings, answers, strict=True)), log.read_text()
 
     return run
@@ -61,7 +62,7 @@ def pretend(tmp_path):
 
 def test_a_worker_takes_a_turn_for_each_line_and_answers_at_the_end(one):
     job = {"kind": "turns", "model": str(one), **TIMING}
-    worker = [sys.executable, "-I", str(driver.WORKER)]
+    worker = [sys.executable, "-I", str(WORKER)]
     done = subprocess.run(
         worker, input=json.dumps(job) + "\n\n\n\n", capture_output=True, text=True
     )
@@ -75,14 +76,14 @@ def test_a_worker_takes_a_turn_for_each_line_and_answers_at_the_end(one):
 
 def test_processes_take_as_many_turns_each_and_a_broken_model_none(one, wide, truncated):
     jobs = [{"model": str(model), **TIMING} for model in (one, truncated, wide)]
-    first, broken, second = process.run_turns(jobs, seed=0, timeout_s=60)
+    first, broken, second = process.run_interleaved(jobs, seed=0, timeout_s=60)
     assert len(first["turns"]) == len(second["turns"]) >= TIMING["least"]
     assert broken["error"].startswith(f"{truncated}: the file is cut off")
 
 
 def test_with_threads_that_spin_turns_are_longer(one):
     jobs = [{"model": str(one), "threads": threads, **TIMING} for threads in (1, 2)]
-    short, long = (process.run_turns([job], seed=0, timeout_s=60)[0] for job in jobs)
+    short, long = (process.run_interleaved([job], seed=0, timeout_s=60)[0] for job in jobs)
     assert min(long["turns"]) > max(short["turns"])
 
 
@@ -126,32 +127,32 @@ def result(samples_ns, turns):
 
 
 def test_a_turn_counts_by_its_median():
-    logs = driver.turn_logs(result([10, 12, 90, 8, 8], [3, 2]))
+    logs = turn_logs(result([10, 12, 90, 8, 8], [3, 2]))
     assert logs == pytest.approx([math.log(6), math.log(4)])
 
 
 @pytest.mark.parametrize("turns", [[], [2], [2, 2], [3, 0]])
 def test_turns_that_are_not_those_of_the_samples_are_refused(turns):
     with pytest.raises(ValueError, match=r"turns of|no median"):
-        driver.turn_logs(result([10, 12, 90], turns))
+        turn_logs(result([10, 12, 90], turns))
 
 
 def test_processes_with_other_turns_are_not_compared():
     whole, short = result([1, 1], [1, 1]), result([1], [1])
-    configs = [driver.Config(0, "a", [each] * 2) for each in (whole, short, whole)]
+    configs = [TimedModel(0, "a", [each] * 2) for each in (whole, short, whole)]
     with pytest.raises(ValueError, match="a turn is missing: 2 and 1 of one round"):
-        driver.log_ratios(configs)
+        log_ratios(configs)
 
 
 def test_turns_cancel_what_changes_faster_than_a_round():
     draws = np.random.default_rng(0)
-    configs = [driver.Config(place, name, []) for place, name in enumerate(("a", "a", "b"))]
+    configs = [TimedModel(place, name, []) for place, name in enumerate(("a", "a", "b"))]
     for _ in range(5):
         speed = np.exp(np.cumsum(draws.normal(0, 0.1, 200)))
         for config, own_ns in zip(configs, (1000, 1000, 1050), strict=True):
             noise = np.exp(draws.normal(0, 0.02, 200))
             config.results.append(result((own_ns * speed * noise).tolist(), [1] * 200))
-    itself, other = driver.log_ratios(configs)
+    itself, other = log_ratios(configs)
     assert abs(itself.mean) < 0.01
     assert other.mean == pytest.approx(-math.log(1.05), abs=0.01)
     assert max(itself.half_width, other.half_width) < 0.01
@@ -171,15 +172,15 @@ def test_models_that_do_not_fit_into_memory_together_are_timed_alone(free, toget
         answer = target.answer(kind, model, 0.0)
         return {**answer, "free_bytes": free} if kind == "memory" else answer
 
-    def race(jobs, _):
-        ways["race"] += 1
+    def interleaved(jobs, _):
+        ways["interleaved"] += 1
         return [target.answer("time", model, 0.0) for model, _ in jobs]
 
     with RawLog(None) as log:
-        device = Device(call, threads=1, batch=1, cores=2, race=race)
-        _, other = run_session([Path("a"), Path("b")], Probe({}, "quick"), device, log)
+        device = Device(call, threads=1, batch=1, cores=2, interleaved=interleaved)
+        _, other = run_session([Path("a"), Path("b")], BenchmarkConfig({}, "quick"), device, log)
     assert other.speedup.value == pytest.approx(0.5)
-    assert ("race" in ways, "time" in ways) == (together, not together)
+    assert ("interleaved" in ways, "time" in ways) == (together, not together)
 
 
 def test_a_model_that_fails_in_its_turn_leaves_the_rounds():
@@ -189,7 +190,7 @@ def test_a_model_that_fails_in_its_turn_leaves_the_rounds():
     def call(kind, model, _):
         return target.answer(kind, model, 0.0)
 
-    def race(jobs, _):
+    def interleaved(jobs, _):
         seen.append(sorted(str(model) for model, _ in jobs))
         answers = [target.answer("time", model, 0.0) for model, _ in jobs]
         return [
@@ -198,9 +199,9 @@ def test_a_model_that_fails_in_its_turn_leaves_the_rounds():
         ]
 
     with RawLog(None) as log:
-        device = Device(call, threads=1, batch=1, cores=2, race=race)
+        device = Device(call, threads=1, batch=1, cores=2, interleaved=interleaved)
         models = [Path(name) for name in "abc"]
-        _, broken, other = run_session(models, Probe({}, "quick"), device, log)
+        _, broken, other = run_session(models, BenchmarkConfig({}, "quick"), device, log)
     assert broken.error == "b: it broke."
     assert other.latency.processes == PLANS["quick"].min_rounds
     assert seen == [["a", "a", "b", "c"], ["a", "a", "c"], ["a", "a", "c"]]
@@ -208,7 +209,7 @@ def test_a_model_that_fails_in_its_turn_leaves_the_rounds():
 
 def test_this_machine_times_by_turns(one, wide, tmp_path):
     raw = tmp_path / "raw.jsonl"
-    LocalTarget().measure([one, wide], Probe({}, "quick"), raw)
+    LocalTarget().measure([one, wide], BenchmarkConfig({}, "quick"), raw)
     lines = [json.loads(line) for line in raw.read_text().splitlines()]
     turns = [len(line["turns"]) for line in lines if line["kind"] == "time"]
     assert min(turns) >= PLANS["quick"].timing["least"]

@@ -11,8 +11,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from compress.measure import machine
-from compress.measure.ondevice import worker
+from compress.measure.machine import saturates
+from compress.measure.ondevice import checks, machine, worker
+from compress.measure.ondevice.checks import sqnr_db
+from compress.measure.ondevice.inputs import GivenInputs, rotation_of
+from compress.measure.ondevice.memory import TRIVIAL_MODEL
+from compress.measure.ondevice.timing import warm_up, windows_agree
 from compress.measure.process import WORKER
 
 QUICK = {"window_s": 0.002, "warmup_cap_s": 0.02, "sample_s": 0.01, "least": 5, "cap_s": 0.1}
@@ -148,7 +152,7 @@ def test_inspect_tells_names_types_and_open_sizes(two_inputs):
 def test_drawn_inputs_run_on_every_model(request, name):
     model = str(request.getfixturevalue(name))
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    batch, rotation = worker._rotation(session, {"model": model, "batch": 2, "seed": 3})
+    batch, rotation = rotation_of(session, {"model": model, "batch": 2, "seed": 3})
     assert len(rotation) == 8
     for feed in rotation:
         assert len(session.run(None, feed)[0]) == batch
@@ -156,7 +160,7 @@ def test_drawn_inputs_run_on_every_model(request, name):
 
 def test_drawn_inputs_follow_the_seed(one):
     session = onnxruntime.InferenceSession(str(one), providers=["CPUExecutionProvider"])
-    first, again, other = (worker._rotation(session, {"seed": s})[1] for s in (1, 1, 2))
+    first, again, other = (rotation_of(session, {"seed": s})[1] for s in (1, 1, 2))
     np.testing.assert_array_equal(first[0]["x"], again[0]["x"])
     assert not np.array_equal(first[0]["x"], other[0]["x"])
 
@@ -164,17 +168,15 @@ def test_drawn_inputs_follow_the_seed(one):
 def test_the_rotation_spreads_over_the_samples(save, any_batch):
     session = onnxruntime.InferenceSession(str(any_batch), providers=["CPUExecutionProvider"])
     x = np.repeat(np.arange(80, dtype=np.float32)[:, None], 4, axis=1)
-    feeds = worker.Feeds(session, {"inputs": save(only=x), "batch": 2}).rotation(8)
+    feeds = GivenInputs(session, {"inputs": save(only=x), "batch": 2}).rotation(8)
     assert [feed["x"][:, 0].tolist() for feed in feeds] == [[i, i + 1] for i in range(0, 80, 10)]
 
 
 def test_check_finds_saturation_only_where_the_cpu_saturates(save, saturating, one):
     x = np.abs(rows(8, 64)) + 1
     found = work("check", saturating, inputs=save(only=x))["saturation_sqnr_db"]
-    facts = worker.machine()
-    expected = machine.saturates(
-        arch=facts["arch"], system=facts["system"], flags=worker.cpu_flags()
-    )
+    facts = machine.machine()
+    expected = saturates(arch=facts["arch"], system=facts["system"], flags=machine.cpu_flags())
     assert (found is not None and found < 40) == expected
     plain = work("check", one)
     assert plain["saturation_sqnr_db"] is None
@@ -184,23 +186,23 @@ def test_check_finds_saturation_only_where_the_cpu_saturates(save, saturating, o
 
 
 def test_check_does_without_the_exact_session_where_it_cannot_be_opened(one, monkeypatch):
-    usual = worker._open
+    usual = checks.open_model
 
-    def refuse(job, *entries):
-        if "session.x64quantprecision" in entries:
+    def refuse(job, *variant):
+        if "exact" in variant:
             raise RuntimeError("AddInitializedOrtValue Attempt to replace the existing tensor")
-        return usual(job, *entries)
+        return usual(job, *variant)
 
-    monkeypatch.setattr(worker, "_open", refuse)
-    found = worker._check({"model": str(one), "inputs": {}, "seed": 0, "batch": 1})
+    monkeypatch.setattr(checks, "open_model", refuse)
+    found = checks.check({"model": str(one), "inputs": {}, "seed": 0, "batch": 1})
     assert found["saturation_sqnr_db"] is None
     assert found["finite"]
 
 
 def test_sqnr_is_in_decibel_and_none_for_equal_outputs():
     signal = [np.full(10, 100.0)]
-    assert worker._sqnr_db(signal, [np.full(10, 101.0)]) == pytest.approx(40)
-    assert worker._sqnr_db(signal, signal) is None
+    assert sqnr_db(signal, [np.full(10, 101.0)]) == pytest.approx(40)
+    assert sqnr_db(signal, signal) is None
 
 
 @pytest.mark.parametrize(
@@ -212,12 +214,12 @@ def test_sqnr_is_in_decibel_and_none_for_equal_outputs():
     ],
 )
 def test_windows_agree_by_their_quartiles(earlier, later, steady):
-    assert worker._agree(earlier, later) == steady
+    assert windows_agree(earlier, later) == steady
 
 
 def test_warm_up_gives_up_at_its_cap_and_says_so():
     growing = itertools.count(1)
-    trace, steady = worker._warm_up(lambda: next(growing) ** 3, 0.001, 0.02)
+    trace, steady = warm_up(lambda: next(growing) ** 3, 0.001, 0.02)
     assert not steady
     assert trace
 
@@ -283,16 +285,16 @@ def test_an_input_type_that_numpy_lacks_is_named(build):
 
 
 def test_the_trivial_model_is_a_valid_identity():
-    model = onnx.load_from_string(worker._TRIVIAL)
+    model = onnx.load_from_string(TRIVIAL_MODEL)
     onnx.checker.check_model(model)
     assert [node.op_type for node in model.graph.node] == ["Identity"]
 
 
 def test_machine_facts_are_plain_data():
-    facts = worker.machine()
+    facts = machine.machine()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["cpu"]
-    assert 1 <= worker.cpu_count() <= facts["cores"]
+    assert 1 <= machine.cpu_count() <= facts["cores"]
 
 
 @pytest.mark.parametrize(
@@ -308,4 +310,4 @@ def test_machine_facts_are_plain_data():
 def test_container_quotas_are_read_in_both_versions(tmp_path, files, limit):
     for name, text in files.items():
         (tmp_path / name).write_text(text + "\n")
-    assert worker._quota(tmp_path) == limit
+    assert machine.cpu_quota(tmp_path) == limit

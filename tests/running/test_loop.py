@@ -370,8 +370,8 @@ def test_a_target_that_cannot_run_the_model_says_so(candidate, task, tmp_path):
 
 def test_a_model_that_cannot_be_timed_is_a_row_that_says_why(candidate, task, tmp_path):
     class Untimed(ReplayTarget):
-        def measure(self, models, probe, raw=None):
-            timed = super().measure(models, probe, raw)
+        def measure(self, models, config, raw=None):
+            timed = super().measure(models, config, raw)
             return [
                 Failure("killed by signal 9") if "quantize" in str(m) else t
                 for m, t in zip(models, timed, strict=True)

@@ -55,9 +55,9 @@ class Watching(ReplayTarget):
 
     seen: list = field(default_factory=list)
 
-    def measure(self, models, probe, raw=None):
-        self.seen.append(probe.inputs)
-        return super().measure(models, probe, raw)
+    def measure(self, models, config, raw=None):
+        self.seen.append(config.inputs)
+        return super().measure(models, config, raw)
 
 
 def test_an_encoder_is_dynamic_int8_and_measured_on_tokens_that_it_knows(bert, tmp_path):

@@ -205,10 +205,10 @@ def test_a_net_that_cannot_be_lowered_says_why(fails, errors, replay, tmp_path, 
 class Breaking(ReplayTarget):
     """Measures some sessions, and then the device is gone."""
 
-    def measure(self, models, probe, raw=None):
+    def measure(self, models, config, raw=None):
         if any(name in str(models[0]) for name in self.errors):
             raise MeasurementError("the device does not answer.")
-        return super().measure(models, probe, raw)
+        return super().measure(models, config, raw)
 
 
 def test_a_device_that_is_lost_on_the_way_keeps_what_was_measured(tmp_path):

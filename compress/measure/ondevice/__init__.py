@@ -1,1 +1,18 @@
-"""What runs on the device that is measured: numpy and onnxruntime are all that it needs."""
+"""What measures on a device: a worker process, the session that starts them, a bundle's program.
+
+It needs Python 3.9 or newer, numpy and a runtime, and imports only itself: ``compress.measure.
+program`` packs it into one file that any such Python runs. Sessions on this machine go through the
+same code. From the inside out::
+
+    jobs answers            what a worker process is asked, and what it answers
+    runtimes/               one file for each runtime: how it is imported, opens a file and runs it
+    specs inputs draws      a model's inputs: from samples, or drawn to its signature
+    timing memory checks energy sensors operators predictions machine model_file
+                            the worker's jobs, and what they look at
+    worker parent           the process: one job in, one answer out, and its end
+    process                 starts worker processes and speaks with them
+    plan intervals loop     how hard to try, the statistics that stop it, and the rounds
+    session session_log scoring lock
+                            a whole session in a folder: what it does, and its lines
+    bundle table program    the command: a bundle in, a result out
+"""

@@ -63,8 +63,8 @@ Answer = Mapping[str, Any]
 class Profiles(Protocol):
     """A target whose worker can be given single jobs."""
 
-    def work(self, kind: str, model: Path, settings: Mapping[str, Any], /) -> dict[str, Any]:
-        """One job of ``measure/ondevice/worker.py`` in a fresh process.
+    def work(self, kind: str, model: Path, settings: Mapping[str, object], /) -> Answer:
+        """One job (of :data:`.ondevice.worker.JOBS`) in a fresh process.
 
         Raises:
             MeasurementError: the job failed, or its process was killed or took too long.

@@ -7,7 +7,7 @@ asked for again, since an answer can get lost on its way. On the device::
     FOLDER/.compresskit             says whose folder it is
     FOLDER/files/SHA256             models, inputs, code: each once, whole, and checked
     FOLDER/incoming/TOKEN/SHA256    on their way
-    FOLDER/sessions/KEY/            links to the files; session.jsonl and outputs of the driver
+    FOLDER/sessions/KEY/            links to the files; session.jsonl and outputs of the program
 
 A job is a JSON object; the answer is the line of standard output that begins with :data:`MARK`,
 whatever else a login prints.
@@ -73,7 +73,7 @@ def _hello(job: Job) -> Job:
 
 
 def _version(name: str) -> str | None:
-    # Isolated mode leaves a user's own site folder out; the driver looks there too.
+    # Isolated mode leaves a user's own site folder out; the program looks there too.
     own = [site.getusersitepackages()]
     if not (util.find_spec(name) or machinery.PathFinder.find_spec(name, own)):
         return None
@@ -119,10 +119,10 @@ def _sha256(path: Path) -> str:
 
 
 def _start(job: Job) -> Job:
-    """See that the driver runs in the session ``key``, made of ``links`` (path to digest).
+    """See that the program runs in the session ``key``, made of ``links`` (path to digest).
 
     A session whose results were taken (:func:`_settle`) begins anew. ``started`` says whether a
-    driver had to be; ``code`` is its exit status if it gave up at once, ``words`` are the last of
+    program had to be; ``code`` is its exit status if it gave up at once, ``words`` are the last of
     any so far.
     """
     folder = Path(job["folder"])
@@ -133,7 +133,7 @@ def _start(job: Job) -> Job:
         if not session.exists():
             _make(session, folder / "files", job["links"])
         started = not _ended(session) and not _running(session)
-        code = _first_moments(_spawn(session), session) if started else None
+        code = _first_moments(_spawn(session, job["program"]), session) if started else None
     return {
         "session": str(session),
         "started": started,
@@ -165,10 +165,10 @@ def _make(session: Path, files: Path, links: dict[str, str]) -> None:
     os.rename(str(beside), str(session))
 
 
-def _spawn(session: Path) -> subprocess.Popen[bytes]:
-    """Start the driver so that it outlives this process, its shell, and the link."""
-    command = [sys.executable, "-I", str(session / "driver.py"), str(session)]
-    with (session / "driver.err").open("ab") as complaints:
+def _spawn(session: Path, program: str) -> subprocess.Popen[bytes]:
+    """Start the program so that it outlives this process, its shell, and the link."""
+    command = [sys.executable, "-I", str(session / program), str(session)]
+    with (session / "program.err").open("ab") as complaints:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -183,7 +183,7 @@ def _spawn(session: Path) -> subprocess.Popen[bytes]:
 
 
 def _first_moments(process: subprocess.Popen[bytes], session: Path) -> int | None:
-    """The exit status of a driver that ends before it gets anything done, for want of anything."""
+    """The exit status of a program that ends before it gets anything done, for want of anything."""
     before = _size(session / "session.jsonl")
     begin = time.monotonic()
     while time.monotonic() - begin < _STARTING_S:
@@ -200,7 +200,7 @@ def _size(path: Path) -> int:
 
 def _words(session: Path) -> str:
     try:
-        return (session / "driver.err").read_text(errors="replace")[-_WORDS_BYTES:]
+        return (session / "program.err").read_text(errors="replace")[-_WORDS_BYTES:]
     except OSError:
         return ""
 
@@ -227,7 +227,7 @@ def _ended(session: Path) -> bool:
 
 
 def _outputs(job: Job) -> Job:
-    """The files that the driver left in the session's ``outputs``, with digest and size."""
+    """The files that the program left in the session's ``outputs``, with digest and size."""
     folder = Path(job["session"]) / "outputs"
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return {

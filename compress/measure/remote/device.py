@@ -1,8 +1,9 @@
-"""RemoteDevice: sessions of the driver on another machine, over a link that may break at any time.
+"""RemoteDevice: measuring sessions on another machine, over a link that may break at any time.
 
-Files go over once, by content. The driver is started so that it needs no one; from then on the only
-traffic is one short look at its lines now and then, less often the longer it takes. When the link
-breaks, it is tried again with growing pauses, and a repeated command finds the session where it is.
+Files go over once, by content. The program is started so that it needs no one; from then on the
+only traffic is one short look at its lines now and then, less often the longer it takes. When the
+link breaks, it is tried again with growing pauses, and a repeated command finds the session where
+it is.
 Knows folders and lines, not what they mean.
 """
 
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 from compress.errors import MeasurementError
 from compress.io.scratch import scratch
+from compress.measure.program import PROGRAM
 from compress.measure.remote.agent import MARK
 from compress.measure.remote.shell import LinkDown, Shell, home_path
 
@@ -31,17 +33,15 @@ Line = dict[str, Any]
 _Result = TypeVar("_Result")
 
 _AGENT = Path(__file__).with_name("agent.py")
-_ON_DEVICE = Path(__file__).parents[1] / "ondevice"
-_CODE = ("driver.py", "worker.py")
 
 _LEAST_PYTHON = (3, 9)
 _SHORTEST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _PATIENT = 0.25  # pauses grow to this share of the time that a session has taken so far
-_QUIET_S = 4.0  # without a new line; then the driver is looked after, and after twice that again
-_MOST_STARTS = 3  # of a driver that gets nothing done
+_QUIET_S = 4.0  # without a new line; then the program is looked after, and after twice that again
+_MOST_STARTS = 3  # of a program that gets nothing done
 _AGENT_S = 120  # it may have to read large files
-_BUSY, _WRONG = 3, 2  # exit statuses of the driver
+_BUSY, _WRONG = 3, 2  # exit statuses of the program
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Session:
-    """A folder that the driver understands, by the files in it."""
+    """A folder that the program understands, by the files in it."""
 
     files: Mapping[str, Path]
     digests: Mapping[str, str]
 
     @classmethod
     def of(cls, folder: Path) -> Session:
-        """What lies in ``folder``, and the driver's code beside it."""
+        """What lies in ``folder``: a session, and the program beside it."""
         files = {
             path.relative_to(folder).as_posix(): path
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-        files |= {name: _ON_DEVICE / name for name in _CODE}
         return cls(files, {name: _sha256(path) for name, path in files.items()})
 
     @property
@@ -144,12 +143,12 @@ class RemoteDevice:
             )
 
     def run(self, session: Session, limit_s: float) -> Iterator[Line]:
-        """The driver's lines, as they are fetched; picks up a session that is there already.
+        """The program's lines, as they are fetched; picks up a session that is there already.
 
-        ``limit_s`` is the longest that the driver may go without a new line.
+        ``limit_s`` is the longest that the program may go without a new line.
 
         Raises:
-            MeasurementError: the device is busy, full or out of reach, or the driver fails.
+            MeasurementError: the device is busy, full or out of reach, or the program fails.
         """
         self._push(session)
         self._started(session, 0)
@@ -167,7 +166,7 @@ class RemoteDevice:
                         return
             elif now - news > limit_s:
                 raise MeasurementError(
-                    f"{self.shell.where}: the driver has been silent for {now - news:.0f} s; see "
+                    f"{self.shell.where}: the program has been silent for {now - news:.0f} s; see "
                     f"{path} there."
                 )
             elif now - news > quiet_s:
@@ -176,7 +175,7 @@ class RemoteDevice:
             self.sleep(_pause_s(now - began))
 
     def outputs(self, session: Session, folder: Path) -> dict[str, Path]:
-        """Fetch what the driver left in ``outputs``, into ``folder``, by name.
+        """Fetch what the program left in ``outputs``, into ``folder``, by name.
 
         Raises:
             MeasurementError: the device is out of reach, or a file keeps arriving damaged.
@@ -232,18 +231,23 @@ class RemoteDevice:
         if _sha256(local) != file["sha256"]:
             raise LinkDown(f"{self.shell.where}: {file['path']} keeps arriving damaged.")
 
-    # -- the driver ----------------------------------------------------------------------------
+    # -- the program ---------------------------------------------------------------------------
 
     def _started(self, session: Session, starts: int) -> bool:
-        """See that the driver runs, or is done; whether it had to be started (again)."""
-        job = {"kind": "start", "key": session.key, "links": session.digests}
+        """See that the program runs, or is done; whether it had to be started (again)."""
+        job = {
+            "kind": "start",
+            "key": session.key,
+            "links": session.digests,
+            "program": PROGRAM,
+        }
         state = self._ask(job)
         words = (state["words"].strip().splitlines() or ["it left no message"])[-1]
         if state["code"] in (_BUSY, _WRONG):
             raise MeasurementError(f"{self.shell.where}: {words}")
         if state["started"] and starts >= _MOST_STARTS:
             raise MeasurementError(
-                f"{self.shell.where}: the driver ended {starts} times without getting anything "
+                f"{self.shell.where}: the program ended {starts} times without getting anything "
                 f"done ({words})."
             )
         return bool(state["started"])

@@ -1,8 +1,8 @@
 """Remote targets: another device with onnxruntime on its CPU, over ``ssh`` or ``adb``.
 
-Nothing has to be installed there but Python, numpy and onnxruntime. A session is a folder for
-``measure/ondevice/driver.py``, which times on the device's own clock with nobody listening; see
-:mod:`.remote_device` for how it gets there and back.
+Nothing has to be installed there but Python, numpy and onnxruntime. A session is a folder for the
+program that devices run (:mod:`compress.measure.program`), which times on the device's own clock
+with nobody listening; see :mod:`.device` for how it gets there and back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,13 +23,18 @@ from compress.errors import MeasurementError
 from compress.io.scratch import scratch
 from compress.measure.local import LocalTarget
 from compress.measure.machine import saturates
+from compress.measure.program import PROGRAM, write_program
 from compress.measure.raw_samples import RawLog
 from compress.measure.remote.adb import AdbShell
 from compress.measure.remote.device import Line, Place, RemoteDevice, Session
 from compress.measure.remote.shell import Shell
 from compress.measure.remote.ssh import SshShell
 from compress.measure.session import SessionResult, read_session, write_session
-from compress.measure.target import Failure, Probe, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Timing
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import FitAnswer
+    from compress.measure.ondevice.loop import Settings
 
 __all__ = ["AdbSettings", "AdbTarget", "RemoteTarget", "SshSettings", "SshTarget"]
 
@@ -143,7 +148,7 @@ class RemoteTarget(_Settings):
             return [np.load(Path(folder) / file.name, allow_pickle=False) for file in outputs.files]
 
     def measure(
-        self, models: Sequence[Path], probe: Probe, raw: Path | None = None
+        self, models: Sequence[Path], config: BenchmarkConfig, raw: Path | None = None
     ) -> list[Timing | Failure]:
         """Time ``models`` on the device in interleaved rounds, against the first one.
 
@@ -158,12 +163,12 @@ class RemoteTarget(_Settings):
         there = [model for model in models if model.is_file()]
         timings: list[Timing | Failure] = []
         if there:
-            result, lines = self._session(there, probe)
+            result, lines = self._session(there, config)
             timings = result.timings
             self._keep(raw, lines)
         return _placed(models, there, timings)
 
-    def fit(self, model: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def fit(self, model: Path, settings: Settings) -> FitAnswer:
         """Whether and with which sizes the model runs, which is tried on this machine.
 
         Raises:
@@ -174,7 +179,7 @@ class RemoteTarget(_Settings):
     def _session(
         self,
         models: Sequence[Path],
-        probe: Probe | None,
+        config: BenchmarkConfig | None,
         inputs: Mapping[str, Array] | None = None,
         outputs: Path | None = None,
     ) -> tuple[SessionResult, list[Line]]:
@@ -183,12 +188,13 @@ class RemoteTarget(_Settings):
             write_session(
                 Path(folder),
                 models,
-                probe,
+                config,
                 threads=self.threads,
                 batch=self.batch,
                 inputs_for_predict=inputs,
                 timeout_s=self.timeout_s,
             )
+            write_program(Path(folder) / PROGRAM)
             session = Session.of(Path(folder))
             device = self._device(shell)
             device.prepare()
@@ -203,7 +209,7 @@ class RemoteTarget(_Settings):
         return RemoteDevice(shell, Place(self.folder, self.python), self.timeout_s, met)
 
     def _limit_s(self, inputs: Mapping[str, Array]) -> float:
-        # As the driver: a thousand samples may take what a process may.
+        # As the program: a thousand samples may take what a process may.
         samples = max((len(array) for array in inputs.values()), default=0)
         return self.timeout_s * max(1.0, samples / 1000) + _MARGIN_S
 

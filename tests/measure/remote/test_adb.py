@@ -8,7 +8,7 @@ import pytest
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
 from compress.measure.remote.target import AdbTarget
-from compress.measure.target import Probe, Target, Timing
+from compress.measure.target import BenchmarkConfig, Target, Timing
 
 X = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
 
@@ -25,7 +25,7 @@ def phone(adb, there):
 
 def test_a_whole_session(phone, there, one):
     assert isinstance(phone, Target)
-    (timing,) = phone.measure([one], Probe({"": X}, "quick"))
+    (timing,) = phone.measure([one], BenchmarkConfig({"": X}, "quick"))
     assert isinstance(timing, Timing)
     assert len(there.starts()) == 1
     (outputs,) = phone.predict(one, {"": X})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from compress.measure.program import PROGRAM
 from compress.measure.remote import agent as remote_agent
 from compress.measure.remote.agent import JOBS, KEPT_SESSIONS, MARK
 
@@ -86,13 +87,14 @@ def test_only_whole_files_are_taken_in(folder):
 
 
 def session(folder, key, program):
-    """Starts a session whose driver is ``program``."""
+    """Starts a session whose program is ``program``."""
     code = program.encode()
     arrive(folder, code)
     want(folder, code)
-    links = {"driver.py": digest(code), "models/0/m.onnx": digest(code)}
-    # In a process of its own, as on a device: it leaves the driver behind.
-    return ask({"kind": "start", "folder": str(folder), "key": key, "links": links})
+    links = {PROGRAM: digest(code), "models/0/m.onnx": digest(code)}
+    # In a process of its own, as on a device: it leaves the program behind.
+    job = {"kind": "start", "folder": str(folder), "key": key, "links": links}
+    return ask({**job, "program": PROGRAM})
 
 
 LINES = "import sys; open(sys.argv[1] + '/session.jsonl', 'a').write('{\"kind\": \"%s\"}\\n')"
@@ -105,12 +107,12 @@ def test_a_session_is_started_once_and_not_again_when_it_is_over(folder):
     assert (Path(first["session"]) / "models/0/m.onnx").read_text() == text
 
 
-def test_a_driver_that_gives_up_says_why(folder):
+def test_a_program_that_gives_up_says_why(folder):
     state = session(folder, "k", "import sys; print('busy', file=sys.stderr); sys.exit(3)")
     assert (state["code"], state["words"]) == (3, "busy\n")
 
 
-def test_a_running_driver_is_left_alone(folder):
+def test_a_running_program_is_left_alone(folder):
     state = session(folder, "k", LINES % "session" + "; import time; time.sleep(30)")
     pid = int((Path(state["session"]) / "starts").read_text())
     try:
@@ -124,7 +126,7 @@ def test_a_running_driver_is_left_alone(folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to tell by")
-def test_another_process_with_the_number_of_the_driver_is_not_the_driver(folder):
+def test_another_process_with_the_number_of_the_program_is_not_the_program(folder):
     text = LINES % "session"
     starts = Path(session(folder, "k", text)["session"]) / "starts"
     starts.write_text(f"{os.getpid()}\n")
@@ -149,6 +151,6 @@ def test_what_is_old_is_removed_and_what_is_in_use_is_not(folder, monkeypatch):
     files = {path.name for path in (folder / "files").iterdir()}
     assert {digest(b"new"), digest(b"newish")} <= files
     assert digest(b"old") not in files
-    linked = [digest((Path(s["session"]) / "driver.py").read_bytes()) for s in states[2:]]
+    linked = [digest((Path(s["session"]) / PROGRAM).read_bytes()) for s in states[2:]]
     assert set(linked) <= files
     assert not stale.exists()

@@ -18,10 +18,10 @@ from compress.measure.remote.device import RemoteDevice
 from compress.measure.remote.shell import LinkDown
 from compress.measure.remote.target import SshTarget
 from compress.measure.session import read_session
-from compress.measure.target import Failure, Probe, Target, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Target, Timing
 
 X = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
-QUICK = Probe({"": X}, "quick")
+QUICK = BenchmarkConfig({"": X}, "quick")
 
 
 def times(lines):

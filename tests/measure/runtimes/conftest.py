@@ -19,6 +19,7 @@ from compress.candidate import Candidate
 from compress.measure.local import LocalTarget
 from compress.measure.modes import PLANS
 from compress.measure.ondevice import worker
+from compress.measure.ondevice.runtimes import open_model
 from compress.quantization.fakequant import quantizable_layers
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.running.encoding import encode
@@ -148,7 +149,7 @@ def answers():
     """The first output of a runtime for every sample, from a model at batch 1."""
 
     def run(model, x, runtime):
-        session = worker._open({"model": str(model), "runtime": runtime})
+        session = open_model({"model": str(model), "runtime": runtime})
         (port,) = session.get_inputs()
         rows = [session.run(None, {port.name: x[i : i + 1]})[0] for i in range(len(x))]
         return np.concatenate(rows)

@@ -10,9 +10,11 @@ import torch
 
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
-from compress.measure.ondevice import worker
+from compress.measure.ondevice import machine
+from compress.measure.ondevice.checks import sqnr_db
+from compress.measure.ondevice.runtimes import open_model, runtime_of
 from compress.measure.score import score
-from compress.measure.target import Probe, Timing
+from compress.measure.target import BenchmarkConfig, Timing
 from compress.testing.nets import NETS
 
 OPENVINO = {"runtime": "openvino"}
@@ -29,8 +31,8 @@ def test_both_runtimes_compute_the_same_from_a_float_file(name, artifact, answer
 def test_both_runtimes_answer_alike_from_an_int8_file(name, artifact, answers):
     path, x = artifact(name, "int8").path, NETS[name].example(64).numpy()
     expected, found = (answers(path, x, runtime) for runtime in ("onnxruntime", "openvino"))
-    sqnr_db = worker._sqnr_db([expected], [found])
-    assert sqnr_db is None or sqnr_db > 25
+    decibels = sqnr_db([expected], [found])
+    assert decibels is None or decibels > 25
     assert score(found, expected.argmax(1), "accuracy").mean() > 0.95
 
 
@@ -38,8 +40,8 @@ def test_both_runtimes_answer_alike_from_an_int8_file(name, artifact, answers):
 def test_int8_layers_run_in_int8(name, artifact):
     made = artifact(name, "int8")
     job = {"model": str(made.path), **OPENVINO}
-    session = worker._open(job)
-    ran = worker._ran(session, job)
+    session = open_model(job)
+    ran = runtime_of(job).ran(session, job)
     if name == "mlp" and hides_products(session):
         assert ran is None
     else:
@@ -58,19 +60,19 @@ def hides_products(session):
 def test_float_layers_run_in_float(artifact):
     for name, format in (("resnet", "float"), ("mlp", "weights")):
         job = {"model": str(artifact(name, format).path), **OPENVINO}
-        session = worker._open(job)
+        session = open_model(job)
         if not hides_products(session):
-            assert worker._ran(session, job) == {"int8_mac_fraction": 0.0}
+            assert runtime_of(job).ran(session, job) == {"int8_mac_fraction": 0.0}
 
 
 def test_a_session_has_times_memory_and_what_was_executed(artifact, hasty):
     models = [artifact("resnet", format).path for format in ("float", "int8")]
-    probe = Probe({"": NETS["resnet"].example(4).numpy()}, "quick")
-    base, small = LocalTarget(runtime="openvino").measure(models, probe)
+    config = BenchmarkConfig({"": NETS["resnet"].example(4).numpy()}, "quick")
+    base, small = LocalTarget(runtime="openvino").measure(models, config)
     for timing in (base, small):
         assert isinstance(timing, Timing)
         assert timing.latency.p50_s > 0
-    if worker.machine()["system"] == "Linux":
+    if machine.machine()["system"] == "Linux":
         for memory in (base.memory, small.memory):
             assert 0 < memory.model_peak_bytes < memory.peak_rss_bytes
             assert memory.runtime_bytes > 20 * 2**20  # importing openvino alone takes more
@@ -81,7 +83,7 @@ def test_a_session_has_times_memory_and_what_was_executed(artifact, hasty):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_session_is_set_up_for_latency_in_float32_with_the_threads_it_is_given(model, threads):
-    session = worker._open({"model": str(model), "threads": threads, **OPENVINO})
+    session = open_model({"model": str(model), "threads": threads, **OPENVINO})
 
     def setting(name):
         return session.compiled.get_property(name)
@@ -117,9 +119,9 @@ def test_openvino_saturates_where_onnxruntime_does_and_the_guarded_grid_cures_bo
     expected = module(torch.from_numpy(x)).detach().numpy()
     for runtime in ("onnxruntime", "openvino"):
         guarded = answers(files["guarded"], x, runtime)
-        assert worker._sqnr_db([expected], [guarded]) > 40
+        assert sqnr_db([expected], [guarded]) > 40
     plain = [answers(files["plain"], x, runtime) for runtime in ("onnxruntime", "openvino")]
-    lost = [worker._sqnr_db([expected], [found]) < 30 for found in plain]
+    lost = [sqnr_db([expected], [found]) < 30 for found in plain]
     assert lost[0] == lost[1]
 
 
@@ -128,7 +130,7 @@ def test_check_finds_saturation_in_openvino_too(adversary, answers, work, tmp_pa
     np.save(tmp_path / "x.npy", x)
     job = {"inputs": {"": str(tmp_path / "x.npy")}, **OPENVINO}
     expected = module(torch.from_numpy(x)).detach().numpy()
-    saturates = worker._sqnr_db([expected], [answers(files["plain"], x, "openvino")]) < 30
+    saturates = sqnr_db([expected], [answers(files["plain"], x, "openvino")]) < 30
     found = {name: work("check", path, **job)["saturation_sqnr_db"] for name, path in files.items()}
     assert found["guarded"] is None
     assert (found["plain"] is not None) == saturates

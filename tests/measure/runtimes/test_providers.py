@@ -1,5 +1,7 @@
 """onnxruntime's providers: found, missed, and never silently replaced."""
 
+import importlib
+import importlib.util
 import json
 from types import SimpleNamespace
 
@@ -10,12 +12,14 @@ from pydantic import ValidationError
 
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget, RuntimeSettings
-from compress.measure.ondevice import worker
-from compress.measure.target import Failure, Probe
+from compress.measure.ondevice.jobs import JobError
+from compress.measure.ondevice.runtimes import open_model, runtime_of
+from compress.measure.ondevice.runtimes.onnxruntime import PROVIDERS, OnnxRuntime, Provider
+from compress.measure.target import BenchmarkConfig, Failure
 from compress.measure.warnings import about_model
 
-CPU, XNNPACK, CUDA = (worker.PROVIDERS[key].name for key in ("cpu", "xnnpack", "cuda"))
-OPENVINO, QNN = (worker.PROVIDERS[key].name for key in ("openvino", "qnn"))
+CPU, XNNPACK, CUDA = (PROVIDERS[key].name for key in ("cpu", "xnnpack", "cuda"))
+OPENVINO, QNN = (PROVIDERS[key].name for key in ("openvino", "qnn"))
 
 AZURE = "AzureExecutionProvider"
 
@@ -80,11 +84,11 @@ def use(monkeypatch, model):
     """Opens ``model`` on an invented runtime; the session, or what the job's error says."""
 
     def opened(runtime, provider, **job):
-        monkeypatch.setattr(worker, "_import", lambda _: runtime)
+        monkeypatch.setattr(OnnxRuntime, "module", lambda _: runtime)
         job = {"model": str(model), "provider": provider, **job}
         try:
-            return worker._open(job), job
-        except worker.JobError as error:
+            return open_model(job), job
+        except JobError as error:
             return str(error), job
 
     return opened
@@ -96,13 +100,15 @@ def plugin(monkeypatch):
 
     def install(name):
         package = SimpleNamespace(get_library_path=lambda: f"/lib/{name}.so")
-        found = worker.importlib.util.find_spec
-        monkeypatch.setattr(
-            worker.importlib.util, "find_spec", lambda n: package if n == name else found(n)
-        )
-        monkeypatch.setattr(worker.importlib, "import_module", lambda n: {name: package}[n])
+        find, load = importlib.util.find_spec, importlib.import_module
+        monkeypatch.setattr("importlib.util.find_spec", lambda n: package if n == name else find(n))
+        monkeypatch.setattr("importlib.import_module", lambda n: package if n == name else load(n))
 
     return install
+
+
+def ran_of(session, job):
+    return runtime_of(job).ran(session, job)
 
 
 def test_the_default_asks_onnxruntime_for_nothing_but_its_cpu(use):
@@ -111,7 +117,7 @@ def test_the_default_asks_onnxruntime_for_nothing_but_its_cpu(use):
     ((providers, options),) = runtime.opened
     assert providers == [CPU]
     assert options.entries == {}
-    assert worker._ran(session, job) is None
+    assert ran_of(session, job) is None
 
 
 def test_a_provider_comes_before_the_cpu_and_is_told_its_threads(use):
@@ -120,11 +126,11 @@ def test_a_provider_comes_before_the_cpu_and_is_told_its_threads(use):
     ((providers, options),) = runtime.opened
     assert providers == [(XNNPACK, {"intra_op_num_threads": "3"}), CPU]
     assert options.entries == {"session.record_ep_graph_assignment_info": "1"}
-    assert worker._ran(session, job)["elsewhere"] == 0
+    assert ran_of(session, job)["elsewhere"] == 0
 
 
 def test_tensorrt_leaves_the_rest_to_cuda_first(use):
-    name = worker.PROVIDERS["tensorrt"].name
+    name = PROVIDERS["tensorrt"].name
     runtime = Runtime([name, CUDA, CPU], [("Conv", name)])
     use(runtime, "tensorrt")
     assert runtime.opened[0][0] == [(name, {}), CUDA, CPU]
@@ -133,7 +139,7 @@ def test_tensorrt_leaves_the_rest_to_cuda_first(use):
 def test_a_part_that_fell_back_is_counted_and_becomes_a_doubt(use):
     placed = [("Conv", XNNPACK), ("FusedMatMul", CPU), ("Softmax", CPU), ("Relu", XNNPACK)]
     session, job = use(Runtime([XNNPACK, CPU], placed), "xnnpack")
-    ran = worker._ran(session, job)
+    ran = ran_of(session, job)
     assert json.loads(json.dumps(ran)) == {
         "provider": "xnnpack",
         "nodes": 4,
@@ -151,7 +157,7 @@ def test_a_part_that_fell_back_is_counted_and_becomes_a_doubt(use):
 
 def test_nothing_is_doubted_where_everything_ran_where_it_should(use):
     session, job = use(Runtime([XNNPACK, CPU], [("Conv", XNNPACK)]), "xnnpack")
-    assert doubts(worker._ran(session, job)) == []
+    assert doubts(ran_of(session, job)) == []
     assert doubts(None) == []
     assert doubts({"int8_mac_fraction": 0.5}) == []
 
@@ -178,7 +184,7 @@ def test_a_provider_that_does_not_start_is_not_replaced_in_silence(use):
 @pytest.mark.skipif(AZURE not in onnxruntime.get_available_providers(), reason="not in this build")
 def test_the_real_onnxruntime_tells_of_a_whole_fallback(monkeypatch, model, work):
     # A provider that every build for x86 has and that takes no operator: it is for remote services.
-    monkeypatch.setitem(worker.PROVIDERS, "cuda", worker.Provider(AZURE, "not to be had"))
+    monkeypatch.setitem(PROVIDERS, "cuda", Provider(AZURE, "not to be had"))
     said = work("inspect", model, provider="cuda")["error"]
     assert said == (
         "the provider cuda takes none of the model's 1 operators: all fell back to "
@@ -188,16 +194,16 @@ def test_the_real_onnxruntime_tells_of_a_whole_fallback(monkeypatch, model, work
 
 def test_an_onnxruntime_that_cannot_tell_is_doubted(use):
     session, job = use(Runtime([CUDA, CPU], tells=False), "cuda")
-    (doubt,) = doubts(worker._ran(session, job))
+    (doubt,) = doubts(ran_of(session, job))
     assert "cannot tell which operators ran on its provider" in doubt
 
 
-@pytest.mark.parametrize("key", [key for key in worker.PROVIDERS if key != "cpu"])
+@pytest.mark.parametrize("key", [key for key in PROVIDERS if key != "cpu"])
 def test_a_provider_that_is_missing_is_named_with_those_that_are_there_and_a_fix(use, key):
     said, _ = use(Runtime(["AzureExecutionProvider", CPU]), key)
     assert said == (
         f"this onnxruntime 9.9.9 has no provider {key}; it has cpu; for {key}, "
-        f"{worker.PROVIDERS[key].fix}."
+        f"{PROVIDERS[key].fix}."
     )
 
 
@@ -230,11 +236,13 @@ def test_a_plug_in_without_its_device_says_which_it_found(use, plugin):
 
 def test_the_settings_name_the_providers_that_the_worker_knows():
     said = RuntimeSettings.model_json_schema()["properties"]["provider"]["enum"]
-    assert list(worker.PROVIDERS) == said
+    assert list(PROVIDERS) == said
 
 
 def test_a_provider_does_not_go_with_another_runtime():
-    with pytest.raises(ValidationError, match="a provider is a part of onnxruntime, and openvino"):
+    with pytest.raises(
+        ValidationError, match="the runtime openvino runs models on cpu; got provider"
+    ):
         LocalTarget(runtime="openvino", provider="cuda")
 
 
@@ -242,7 +250,7 @@ def test_a_target_on_a_provider_that_is_not_here_measures_nothing(model):
     missing = next(
         key
         for key in ("coreml", "dml", "cuda")
-        if worker.PROVIDERS[key].name not in onnxruntime.get_available_providers()
+        if PROVIDERS[key].name not in onnxruntime.get_available_providers()
     )
     target = LocalTarget(provider=missing)
     said = rf"has no provider {missing}; it has cpu.*; for {missing}, "
@@ -250,6 +258,6 @@ def test_a_target_on_a_provider_that_is_not_here_measures_nothing(model):
         target.environment()
     with pytest.raises(MeasurementError, match=said):
         target.predict(model, {"": np.zeros((1, 4), np.float32)})
-    (failure,) = target.measure([model], Probe({}, "quick"))
+    (failure,) = target.measure([model], BenchmarkConfig({}, "quick"))
     assert isinstance(failure, Failure)
     assert f"has no provider {missing}" in failure.error

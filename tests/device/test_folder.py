@@ -1,24 +1,21 @@
-"""A session on a device: driven from a folder, by one file, and gone on with after any end."""
+"""A session on a device: in a folder, by one file, and resumed after any end."""
 
-import ast
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from compress.device import __file__ as device
-from compress.measure.ondevice import driver
+from compress.measure.ondevice.lock import device_lock
+from compress.measure.ondevice.plan import checked_plan
+from compress.measure.ondevice.program import main
+from compress.measure.ondevice.scoring import difference, scores
+from compress.measure.ondevice.session import run_folder
+from compress.measure.ondevice.session_log import SessionError
 from compress.measure.session import read_session
-from compress.testing.device_files import COPIES, copy, stale
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-ON_DEVICE = [driver.WORKER.with_name("driver.py"), Path(device).with_name("run.py")]
 
 
 def lines_of(path):
@@ -44,38 +41,6 @@ def wait_for(session, count, kind="time"):
             return
         time.sleep(0.01)
     raise AssertionError(f"no {count} lines of {kind} within 30 s: {text}")
-
-
-@pytest.mark.parametrize("path", ON_DEVICE, ids=lambda p: p.name)
-def test_what_runs_on_devices_is_python_3_9_and_needs_only_the_standard_library(path):
-    source = path.read_text()
-    tree = ast.parse(source, feature_version=(3, 9))
-    typing_only = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for statement in block.body
-        for node in ast.walk(statement)
-    }
-    names = set()
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or ".").split(".")[0])
-    assert names - set(sys.stdlib_module_names) <= {"numpy", "onnxruntime", "driver"}
-    assert "from __future__ import annotations" in source
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    assert not [c for c in calls if any(k.arg == "strict" for k in c.keywords)]
-
-
-def test_the_copies_for_people_are_the_packages_own_files(tmp_path):
-    assert stale(BENCHMARKS) == []  # or: python -m compress.testing.device_files
-    assert copy(tmp_path) == list(COPIES)
-    (tmp_path / "driver.py").write_text("other")
-    assert stale(tmp_path) == ["driver.py"]
 
 
 def test_a_session_needs_nothing_but_the_standard_library(pretend):
@@ -167,8 +132,8 @@ def test_two_sessions_never_time_at_once(pretend):
 def test_a_lock_that_cannot_be_made_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     with (
-        pytest.raises(driver.DriverError, match=r"lock cannot be made .*; set TMPDIR"),
-        driver.device_lock(),
+        pytest.raises(SessionError, match=r"lock cannot be made .*; set TMPDIR"),
+        device_lock(),
     ):
         pass
 
@@ -222,16 +187,16 @@ def test_a_wrong_session_is_refused(pretend, changes, said):
 
 
 def test_a_folder_without_a_session_is_refused(tmp_path):
-    with pytest.raises(driver.DriverError, match="there is no session that can be read"):
-        driver.drive(tmp_path)
+    with pytest.raises(SessionError, match="there is no session that can be read"):
+        run_folder(tmp_path)
 
 
 def test_plans_that_measure_nothing_are_refused(tiny_plan):
     plan = vars(tiny_plan)
     with pytest.raises(ValueError, match="a plan needs 2 rounds and 1 process"):
-        driver.checked_plan({**plan, "min_rounds": 1})
+        checked_plan({**plan, "min_rounds": 1})
     with pytest.raises(ValueError, match="times of a plan must be positive"):
-        driver.checked_plan({**plan, "budget_s": 0})
+        checked_plan({**plan, "budget_s": 0})
 
 
 def test_other_bytes_than_the_session_names_are_refused(pretend):
@@ -265,16 +230,20 @@ def test_a_damaged_line_is_refused_by_its_number(pretend):
 
 def test_where_nothing_works_the_session_says_so(pretend):
     session = pretend({})
-    session.worker.write_text("import nothing_here")
+    session.use_worker("import nothing_here")
     status, _, complaint = finish(session)
     assert status == 2
     assert "nothing can be measured on this device by" in complaint
     assert "No module named 'nothing_here'" in complaint
 
 
-def test_the_command_takes_one_folder(capsys):
-    assert driver.main([]) == 2
-    assert "usage: python3 -I driver.py FOLDER" in capsys.readouterr().err
+def test_the_command_takes_one_folder(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "the following arguments are required: BUNDLE" in capsys.readouterr().err
+    assert main([str(tmp_path), "--quick"]) == 2
+    said = capsys.readouterr().err
+    assert "options are for a bundle; session.json has those of a session" in said
 
 
 def test_outputs_are_kept_scored_and_compared(run, tmp_path):
@@ -303,7 +272,7 @@ def test_outputs_are_kept_scored_and_compared(run, tmp_path):
         "expected": ["expected.npy"],
     }
     (folder / "session.json").write_text(json.dumps(session))
-    driver.drive(folder)
+    run_folder(folder)
     (found,) = read_session(folder / "session.jsonl").outputs
     np.testing.assert_allclose(np.load(found.files[0]), expected, rtol=1e-4, atol=1e-5)
     right = expected.argmax(1) == expected.argmax(1)[::-1]
@@ -317,9 +286,9 @@ def test_outputs_are_kept_scored_and_compared(run, tmp_path):
 def test_outputs_that_cannot_be_scored_say_why(run, tmp_path):
     outputs = np.zeros((4, 3), np.float32)
     with pytest.raises(ValueError, match="4 outputs and 5 labels"):
-        driver.scores(outputs, np.zeros(5, int), "accuracy")
+        scores(outputs, np.zeros(5, int), "accuracy")
     with pytest.raises(ValueError, match=r"have shape \(4, 3\); expected were \(2, 2\)"):
-        driver.difference(outputs, np.zeros((2, 2)))
+        difference(outputs, np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"expected were \(0, 3\), of numbers"):
-        driver.difference(outputs, outputs[:0])
-    assert driver.difference(outputs * np.nan, outputs)["max_error"] is None
+        difference(outputs, outputs[:0])
+    assert difference(outputs * np.nan, outputs)["max_error"] is None

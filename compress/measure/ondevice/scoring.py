@@ -1,0 +1,136 @@
+"""What outputs are worth: the score of each sample, and the difference from another machine's."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.tensor_spec import Array
+
+__all__ = ["Difference", "difference", "scores"]
+
+
+def scores(outputs: Array, labels: Array, metric: str) -> Array:
+    """The score of each sample, a float array of shape ``(n,)``.
+
+    Args:
+        outputs: ``(n, classes, ...)`` for ``accuracy``, else anything with samples first.
+        labels: ``(n, ...)`` class indices for ``accuracy``, of which negative ones do not count;
+            else the outputs' shape.
+        metric: ``accuracy`` is right (1) or wrong (0), or the share of right positions where a
+            sample has several; outputs that are not finite are wrong. ``binary-accuracy`` is the
+            share of outputs on the right side of 0. ``mse`` is the mean over a sample's values, and
+            ``r2`` has R squared over all samples for its mean.
+
+    Raises:
+        ValueError: shapes that do not go together, or labels that are no class.
+    """
+    if len(outputs) != len(labels):
+        raise ValueError(
+            f"{len(outputs)} outputs and {len(labels)} labels; there must be one label per sample."
+        )
+    if metric == "accuracy":
+        return _accuracy(outputs, labels)
+    values, wanted = _rows(outputs, labels, metric)
+    return {"mse": _mse, "r2": _r2, "binary-accuracy": _binary}[metric](values, wanted)
+
+
+def _accuracy(outputs: Array, labels: Array) -> Array:
+    import numpy as np
+
+    if outputs.ndim < 2 or outputs.shape[:1] + outputs.shape[2:] != labels.shape:
+        raise ValueError(
+            "accuracy needs outputs (n, classes, ...) and labels (n, ...); got "
+            f"{outputs.shape} and {labels.shape}."
+        )
+    classes = outputs.shape[1]
+    if labels.dtype.kind not in "iub" or (labels.size and labels.max() >= classes):
+        raise ValueError(
+            f"labels must be class indices 0 to {classes - 1}; got {labels.dtype} from "
+            f"{labels.min()} to {labels.max()}."
+        )
+    right = (outputs.argmax(axis=1) == labels) & np.isfinite(outputs).all(axis=1)
+    return _mean_of_known(right, labels >= 0)
+
+
+def _mean_of_known(right: Array, known: Array) -> Array:
+    import numpy as np
+
+    right, known = (part.reshape(len(part), -1) for part in (right, known))
+    if not known.any(axis=1).all():
+        raise ValueError("a sample has no label; leave it out.")
+    if known.all():
+        every: Array = right.mean(axis=1, dtype=np.float64)
+        return every
+    of_known: Array = (right & known).sum(axis=1) / known.sum(axis=1)
+    return of_known
+
+
+def _rows(outputs: Array, labels: Array, metric: str) -> tuple[Array, Array]:
+    """Both as ``(n, values)``: only axes of one may differ, and nothing is broadcast."""
+    import numpy as np
+
+    shapes = [[size for size in one.shape[1:] if size != 1] for one in (outputs, labels)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{metric} needs outputs and labels of one shape; got {outputs.shape} and "
+            f"{labels.shape}."
+        )
+    values, wanted = (one.reshape(len(one), -1).astype(np.float64) for one in (outputs, labels))
+    return values, wanted
+
+
+def _mse(values: Array, labels: Array) -> Array:
+    each: Array = ((values - labels) ** 2).mean(axis=1)
+    return each
+
+
+def _r2(values: Array, labels: Array) -> Array:
+    spread = ((labels - labels.mean(axis=0)) ** 2).sum()
+    if not spread > 0:
+        raise ValueError("r2 needs labels that vary from sample to sample; take mse.")
+    each: Array = 1 - len(labels) * ((values - labels) ** 2).sum(axis=1) / spread
+    return each
+
+
+def _binary(values: Array, labels: Array) -> Array:
+    import numpy as np
+
+    known = ~(np.isnan(labels) | (labels < 0))
+    return _mean_of_known(((values > 0) == (labels > 0.5)) & np.isfinite(values), known)
+
+
+class Difference(TypedDict):
+    """How far outputs are from those of another machine, on ``samples`` that both have."""
+
+    samples: int
+    agreement: float | None
+    max_error: float | None
+
+
+def difference(outputs: Array, expected: Array) -> Difference:
+    """How far outputs are from those of another machine, on the samples that both have.
+
+    ``agreement`` is the share of equal largest outputs (``None`` without classes), ``max_error``
+    the largest absolute difference (``None`` if that is not finite).
+
+    Raises:
+        ValueError: shapes that do not go together.
+    """
+    import numpy as np
+
+    own = outputs[: len(expected)]
+    if own.shape != expected.shape or not own.size or own.dtype.kind not in "fiub":
+        raise ValueError(
+            f"its outputs have shape {outputs.shape}; expected were {expected.shape}, of numbers."
+        )
+    error = float(np.abs(own.astype(np.float64) - expected).max())
+    agreement = None
+    if own.ndim > 1 and own.shape[1] > 1:
+        agreement = float((own.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return {
+        "samples": len(expected),
+        "agreement": agreement,
+        "max_error": error if math.isfinite(error) else None,
+    }
