@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from compress.candidate import Architecture, Candidate
     from compress.errors import CompressError
     from compress.measure.local import LocalTarget
-    from compress.measure.remote.target import AdbTarget, SshTarget
+    from compress.measure.remote.adb import AdbTarget
+    from compress.measure.remote.ssh import SshTarget
     from compress.measure.replay import ReplayTarget
     from compress.measure.target import Target
     from compress.recipe import Recipe
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AdbTarget": "compress.measure.remote.target",
+    "AdbTarget": "compress.measure.remote.adb",
     "Architecture": "compress.candidate",
     "Budget": "compress.record",
     "Candidate": "compress.candidate",
@@ -47,7 +48,7 @@ _HOMES = {
     "Recipe": "compress.recipe",
     "Record": "compress.record",
     "ReplayTarget": "compress.measure.replay",
-    "SshTarget": "compress.measure.remote.target",
+    "SshTarget": "compress.measure.remote.ssh",
     "Stage": "compress.stages",
     "Target": "compress.measure.target",
     "Task": "compress.task",

@@ -19,11 +19,9 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
     PrivateAttr,
     SerializeAsAny,
-    Tag,
     ValidationError,
     field_validator,
 )
@@ -35,13 +33,12 @@ from compress.config.fields import LARGEST_SEED, Whole
 from compress.config.own_settings import validation_context
 from compress.config.recipe_file import Document, parse, sentence, with_settings
 from compress.config.recipe_text import text_of, text_of_file
-from compress.config.references import CodeReferences, is_reference
+from compress.config.references import CodeReferences
 from compress.errors import RecipeError
 from compress.events import EventCallback
 from compress.fingerprints import DataDigestCache, FileDigestCache
-from compress.measure.local import LocalTarget, RuntimeSettings
+from compress.measure.kinds import LocalSettings, TargetSettings
 from compress.measure.own_target import OwnTargetSettings
-from compress.measure.remote.target import AdbSettings, SshSettings
 from compress.measure.target import Mode, Target
 from compress.models.build import build_module
 from compress.models.settings import StartSettings, build_model, is_onnx, uses_of_onnx
@@ -62,36 +59,6 @@ __all__ = ["Recipe", "TargetSettings"]
 
 _EXAMPLE_SAMPLES = 4
 _MOST_STAGES, _MOST_TARGETS = 1_000, 100
-
-
-class LocalSettings(RuntimeSettings):
-    """This machine. ``runtime`` to ``batch`` are those of the deployed model."""
-
-    name: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    kind: Literal["local"] = "local"
-
-    def target(self) -> Target:
-        """The target itself."""
-        return LocalTarget.model_validate(self.model_dump())
-
-
-def _kind_of_target(block: Any) -> Any:
-    kind = block.get("kind", "local") if isinstance(block, dict) else getattr(block, "kind", None)
-    return "own" if isinstance(kind, str) and is_reference(kind) else kind
-
-
-#: A device and a runtime.
-TargetSettings = Annotated[
-    Annotated[LocalSettings, Tag("local")]
-    | Annotated[SshSettings, Tag("ssh")]
-    | Annotated[AdbSettings, Tag("adb")]
-    | Annotated[OwnTargetSettings, Tag("own")],
-    Discriminator(
-        _kind_of_target,
-        custom_error_type="target_kind",
-        custom_error_message="kind is local, ssh or adb, or module:name for one of your own",
-    ),
-]
 
 
 class Recipe(BaseModel):

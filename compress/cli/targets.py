@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
 from pydantic import ValidationError
 
 from compress.errors import RecipeError
-from compress.measure.local import LocalTarget
-from compress.measure.remote.target import AdbTarget, SshTarget
+from compress.measure.kinds import KINDS, spelled
 from compress.measure.target import Target
+from compress.measure.target_kind import TargetKind
 
 __all__ = ["target_of"]
 
-_FORMS = "--target is local, ssh:HOST or adb[:SERIAL]"
-
-# By the name of the setting: the option, and the kinds of target that it is for.
+# The options of the command line that only some kinds of target have, by the setting.
 _OPTIONS = {
-    "runtime": ("runtime", ("local",)),
-    "provider": ("provider", ("local",)),
-    "python": ("python", ("ssh", "adb")),
-    "folder": ("folder", ("ssh", "adb")),
-    "config": ("ssh_config", ("ssh",)),
+    "runtime": "runtime",
+    "provider": "provider",
+    "python": "python",
+    "folder": "folder",
+    "config": "ssh_config",
 }
 
 
@@ -33,13 +29,10 @@ def target_of(arguments: argparse.Namespace) -> Target:
     Raises:
         RecipeError: there is no target of that form, or an option is not for it.
     """
-    kind, colon, name = arguments.target.partition(":")
-    named = {"local": (False,), "ssh": (True,), "adb": (False, True)}.get(kind, ())
-    if bool(name) not in named or bool(colon) != bool(name):
-        raise RecipeError(f"{_FORMS}; got {arguments.target!r}.")
+    kind, place = _kind_and_place(arguments.target)
     settings = _settings(arguments, kind)
     try:
-        return _made(kind, name, settings)
+        return kind.from_command_line(place, settings)
     except ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"{part}: " for part in first["loc"])
@@ -47,23 +40,28 @@ def target_of(arguments: argparse.Namespace) -> Target:
         raise RecipeError(f"--target {arguments.target}: {where}{message}.") from error
 
 
-def _settings(arguments: argparse.Namespace, kind: str) -> dict[str, Any]:
+def _kind_and_place(given: str) -> tuple[type[TargetKind], str]:
+    name, colon, place = given.partition(":")
+    kind = next((kind for kind in KINDS if kind.kind_name() == name), None)
+    takes = kind is not None and bool(kind.place)
+    needs = takes and kind is not None and kind.is_place_needed
+    if kind is None or bool(colon) != bool(place) or (place and not takes) or (needs and not place):
+        forms = spelled([kind.spelling() for kind in KINDS])
+        raise RecipeError(f"--target is {forms}; got {given!r}.")
+    return kind, place
+
+
+def _settings(arguments: argparse.Namespace, kind: type[TargetKind]) -> dict[str, object]:
     settings = {"threads": arguments.threads, "batch": arguments.batch}
-    for setting, (option, kinds) in _OPTIONS.items():
+    for setting, option in _OPTIONS.items():
         value = getattr(arguments, option)
-        if value is not None and kind not in kinds:
+        if value is None:
+            continue
+        if setting not in kind.options:
+            able = [each.kind_name() for each in KINDS if setting in each.options]
             raise RecipeError(
-                f"--{option.replace('_', '-')} is for targets of kind {' and '.join(kinds)}; got "
+                f"--{option.replace('_', '-')} is for targets of kind {' and '.join(able)}; got "
                 f"--target {arguments.target}."
             )
-        if value is not None:
-            settings[setting] = value
+        settings[setting] = value
     return settings
-
-
-def _made(kind: str, name: str, settings: Mapping[str, Any]) -> Target:
-    if kind == "ssh":
-        return SshTarget.model_validate({**settings, "host": name})
-    if kind == "adb":
-        return AdbTarget.model_validate({**settings, "serial": name or None})
-    return LocalTarget.model_validate(settings)

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -25,6 +25,7 @@ from compress.measure.raw_samples import RawLog
 from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples
 from compress.measure.target import BenchmarkConfig, Failure, Timing
+from compress.measure.target_kind import NAME_PATTERN, TargetKind
 
 if TYPE_CHECKING:
     from compress.measure.ondevice.answers import Answer, FitAnswer, InspectAnswer
@@ -37,7 +38,7 @@ else:
     RuntimeName = Literal[tuple(RUNTIMES)]
     ProviderName = Literal[PROVIDERS]
 
-__all__ = ["LocalTarget", "RuntimeSettings"]
+__all__ = ["LocalSettings", "LocalTarget", "RuntimeSettings"]
 
 Array = np.ndarray[Any, Any]
 
@@ -208,6 +209,20 @@ class LocalTarget(RuntimeSettings):
                 f"target {self.name!r}: threads is {self.threads}, but this process may use "
                 f"{usable} core(s) (affinity and container limit counted); lower threads."
             )
+
+
+class LocalSettings(RuntimeSettings, TargetKind):
+    """This machine. ``runtime`` to ``batch`` are those of the deployed model."""
+
+    options: ClassVar[tuple[str, ...]] = ("runtime", "provider")
+
+    name: str = Field(default="local", pattern=NAME_PATTERN)
+    kind: Literal["local"] = "local"
+
+    @classmethod
+    def target_type(cls) -> type[LocalTarget]:
+        """The target itself."""
+        return LocalTarget
 
 
 def _digest(model: Path) -> str | None:

@@ -41,7 +41,7 @@ __all__ = ["Dependencies", "StageModels", "TargetFacts", "of_measurement", "of_s
 _ONLY_MEASURES = frozenset({"openvino"})
 _OWN = "compress."
 # Targets that are known by their device and settings alone.
-_DEVICES = frozenset({"compress.measure.local", "compress.measure.remote.target"})
+_DEVICES = ("compress.measure.local", "compress.measure.remote.")
 _SHOWN = ("train", "augment", "named code", "files", "model code", "threads", "compresskit")
 #: How a sentence names what a result depends on; in the order in which changes are told.
 _PHRASES = {
@@ -183,7 +183,7 @@ class _FactGatherer:
             "target": list(target.device),
             "mode": target.mode,
         }
-        if type(target.target).__module__ not in _DEVICES:
+        if not type(target.target).__module__.startswith(_DEVICES):
             self.code("target code", [target.target], digests.files)
 
     def done(self) -> Dependencies:

@@ -18,7 +18,7 @@ from compress.artifact import Artifact
 from compress.candidate import Candidate
 from compress.events import CandidateMeasured, EventCallback
 from compress.measure.score import accuracy_facts
-from compress.measure.target import Failure, Mode, BenchmarkConfig, Target, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, Timing
 from compress.record import Accuracy
 from compress.running.encoding import encode
 from compress.running.scoring import Scoring

@@ -16,7 +16,7 @@ from compress.measure.modes import PLANS
 from compress.measure.ondevice.session import checked_session, run_folder
 from compress.measure.profile.profiler import profile
 from compress.measure.profile.table import text
-from compress.measure.remote.target import SshTarget
+from compress.measure.remote.ssh import SshTarget
 from compress.measure.replay import ReplayTarget
 from compress.measure.session import read_session, write_session
 from compress.measure.target import BenchmarkConfig, Failure

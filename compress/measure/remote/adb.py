@@ -1,4 +1,4 @@
-"""AdbShell: an Android device over ``adb``."""
+"""An Android device over ``adb``: its shell, its settings, and the target."""
 
 from __future__ import annotations
 
@@ -6,28 +6,44 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from compress.errors import MeasurementError
-from compress.measure.remote.shell import DISK_FULL, Cause, Done, execute, explained, transfer_s
+from compress.measure.remote.shell import (
+    DISK_FULL,
+    CommandResult,
+    KnownFailure,
+    Shell,
+    execute,
+    explained,
+    transfer_s,
+)
+from compress.measure.remote.target import FOLDER_PATTERN, RemoteSettings, RemoteTarget
+from compress.measure.target_kind import NAME_PATTERN
 
-__all__ = ["AdbShell"]
+__all__ = ["AdbSettings", "AdbShell", "AdbTarget"]
 
-_ADB_CAUSES = (
-    Cause(
+_TOOLS = "the Android platform tools"
+_SERIAL = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
+
+_ADB_FAILURES = (
+    KnownFailure(
         r"unauthorized",
         "the device does not trust this machine; unlock it and allow USB debugging",
     ),
-    Cause(
+    KnownFailure(
         r"more than one device",
         "several devices are attached; name one, as in `adb:SERIAL` (`adb devices` lists them)",
     ),
     DISK_FULL,
-    Cause(
+    KnownFailure(
         r"no devices|device '.*' not found|device not found",
         "no such device is attached; plug it in, and see that `adb devices` lists it",
         again=True,
     ),
-    Cause(r"offline|closed|protocol fault|Connection reset", "the link is down", again=True),
+    KnownFailure(r"offline|closed|protocol fault|Connection reset", "the link is down", again=True),
 )
 
 
@@ -61,12 +77,12 @@ class AdbShell:
     ) -> None:
         """Nothing to close: the connection belongs to adb's own server."""
 
-    def run(self, command: str, *, stdin: str = "", timeout_s: float = 60) -> Done:
+    def run(self, command: str, *, stdin: str = "", timeout_s: float = 60) -> CommandResult:
         """Run ``command``; see :class:`Shell`."""
         done = self._adb(["shell", command], stdin, timeout_s)
         # adb hands on the command's own status, so that only the words tell whose failure it is.
-        if done.code and re.search(r"^(adb|error): ", done.complaint, re.M):
-            raise explained(self.where, _ADB_CAUSES, done, {})
+        if done.code and re.search(r"^(adb|error): ", done.stderr, re.M):
+            raise explained(self.where, _ADB_FAILURES, done, {})
         return done
 
     def put(self, files: Sequence[Path], folder: str) -> None:
@@ -87,8 +103,43 @@ class AdbShell:
     def _transfer(self, arguments: Sequence[str], size_bytes: int) -> None:
         done = self._adb(arguments, "", transfer_s(size_bytes))
         if done.code:
-            raise explained(self.where, _ADB_CAUSES, done, {})
+            raise explained(self.where, _ADB_FAILURES, done, {})
 
-    def _adb(self, arguments: Sequence[str], stdin: str, timeout_s: float) -> Done:
+    def _adb(self, arguments: Sequence[str], stdin: str, timeout_s: float) -> CommandResult:
         device = ["-s", self._serial] if self._serial else []
-        return execute(["adb", *device, *arguments], stdin, timeout_s, self.where)
+        return execute(
+            ["adb", *device, *arguments], stdin, timeout_s, self.where, "the Android platform tools"
+        )
+
+
+class AdbSettings(RemoteSettings):
+    """An Android device that ``adb`` reaches; the others are as for ssh.
+
+    ``serial`` is as ``adb devices`` lists it, and may be left out where there is one device.
+    """
+
+    place: ClassVar[str] = "SERIAL"
+    place_key: ClassVar[str] = "serial"
+    is_place_needed: ClassVar[bool] = False
+
+    name: str = Field(default="adb", pattern=NAME_PATTERN)
+    kind: Literal["adb"]
+    serial: str | None = Field(default=None, pattern=_SERIAL, max_length=100)
+    folder: str = Field(
+        default="/data/local/tmp/compresskit", pattern=FOLDER_PATTERN, max_length=1000
+    )
+
+    @classmethod
+    def target_type(cls) -> type[AdbTarget]:
+        """The target itself."""
+        return AdbTarget
+
+
+class AdbTarget(AdbSettings, RemoteTarget):
+    """An Android device over ``adb``; see :class:`AdbSettings`."""
+
+    kind: Literal["adb"] = "adb"
+
+    def shell(self) -> Shell:
+        """The way through adb's server."""
+        return AdbShell(self.serial)

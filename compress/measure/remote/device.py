@@ -27,7 +27,7 @@ from compress.measure.program import PROGRAM
 from compress.measure.remote.agent import MARK
 from compress.measure.remote.shell import LinkDown, Shell, home_path
 
-__all__ = ["Place", "RemoteDevice", "Session"]
+__all__ = ["Location", "RemoteDevice", "SessionFiles"]
 
 Line = dict[str, Any]
 _Result = TypeVar("_Result")
@@ -45,7 +45,7 @@ _BUSY, _WRONG = 3, 2  # exit statuses of the program
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where on a device, and with which Python."""
 
     folder: str
@@ -53,14 +53,14 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Session:
+class SessionFiles:
     """A folder that the program understands, by the files in it."""
 
     files: Mapping[str, Path]
     digests: Mapping[str, str]
 
     @classmethod
-    def of(cls, folder: Path) -> Session:
+    def of(cls, folder: Path) -> SessionFiles:
         """What lies in ``folder``: a session, and the program beside it."""
         files = {
             path.relative_to(folder).as_posix(): path
@@ -95,14 +95,14 @@ class RemoteDevice:
 
     Args:
         shell: the way there.
-        place: folder and Python.
+        location: folder and Python.
         patience_s: how long a broken link is tried again, and how long a device may be silent.
         met: whether the device answered before: then a link that is down may come back.
         sleep: for tests.
     """
 
     shell: Shell
-    place: Place
+    location: Location
     patience_s: float
     met: bool = False
     sleep: Callable[[float], None] = time.sleep
@@ -116,7 +116,7 @@ class RemoteDevice:
         Raises:
             MeasurementError: the device cannot be reached, or has no Python for the agent.
         """
-        job = {"kind": "hello", "folder": self.place.folder}
+        job = {"kind": "hello", "folder": self.location.folder}
         facts = self._ask(job) if self.met else self._asked(job)
         self._folder, self._free_bytes = facts["folder"], facts["free_bytes"]
         return facts
@@ -131,18 +131,18 @@ class RemoteDevice:
         version = tuple(int(part) for part in facts["python"].split(".")[:2])
         if version < _LEAST_PYTHON:
             raise MeasurementError(
-                f"{self.shell.where}: {self.place.python} there is Python {facts['python']}, and "
-                "measuring needs 3.9; give `python` the path of a newer one."
+                f"{self.shell.where}: {self.location.python} there is Python {facts['python']}, "
+                "and measuring needs 3.9; give `python` the path of a newer one."
             )
         missing = [name for name, found in facts["libraries"].items() if found is None]
         if missing:
             raise MeasurementError(
-                f"{self.shell.where}: {self.place.python} there ({facts['python']}) has no "
-                f"{' and no '.join(missing)}; run `{self.place.python} -m pip install "
+                f"{self.shell.where}: {self.location.python} there ({facts['python']}) has no "
+                f"{' and no '.join(missing)}; run `{self.location.python} -m pip install "
                 f"{' '.join(missing)}` there, or give `python` the path of one that has."
             )
 
-    def run(self, session: Session, limit_s: float) -> Iterator[Line]:
+    def run(self, session: SessionFiles, limit_s: float) -> Iterator[Line]:
         """The program's lines, as they are fetched; picks up a session that is there already.
 
         ``limit_s`` is the longest that the program may go without a new line.
@@ -174,7 +174,7 @@ class RemoteDevice:
                 starts += self._started(session, starts)
             self.sleep(_pause_s(now - began))
 
-    def outputs(self, session: Session, folder: Path) -> dict[str, Path]:
+    def outputs(self, session: SessionFiles, folder: Path) -> dict[str, Path]:
         """Fetch what the program left in ``outputs``, into ``folder``, by name.
 
         Raises:
@@ -188,7 +188,7 @@ class RemoteDevice:
             fetched[local.name] = local
         return fetched
 
-    def settle(self, session: Session) -> None:
+    def settle(self, session: SessionFiles) -> None:
         """Say that the results are here: the same session begins anew next time."""
         job = {"kind": "settle", "session": self._session_folder(session)}
         # Not worth failing for: at worst the next one is answered with these results again.
@@ -197,7 +197,7 @@ class RemoteDevice:
 
     # -- files ---------------------------------------------------------------------------------
 
-    def _push(self, session: Session) -> None:
+    def _push(self, session: SessionFiles) -> None:
         files = session.by_digest
         sizes = {digest: path.stat().st_size for digest, path in files.items()}
 
@@ -233,7 +233,7 @@ class RemoteDevice:
 
     # -- the program ---------------------------------------------------------------------------
 
-    def _started(self, session: Session, starts: int) -> bool:
+    def _started(self, session: SessionFiles, starts: int) -> bool:
         """See that the program runs, or is done; whether it had to be started (again)."""
         job = {
             "kind": "start",
@@ -259,7 +259,7 @@ class RemoteDevice:
         _, _, text = done.out.partition(f"{MARK}\n")
         return text[: text.rfind("\n") + 1]
 
-    def _session_folder(self, session: Session) -> str:
+    def _session_folder(self, session: SessionFiles) -> str:
         return f"{self._folder}/sessions/{session.key}"
 
     # -- the agent -----------------------------------------------------------------------------
@@ -271,16 +271,16 @@ class RemoteDevice:
         text = json.dumps({"folder": self._folder, **job})
         code = f"{_AGENT.read_text(encoding='utf-8')}\nmain({text!r})\n"
         done = self.shell.run(
-            f"{home_path(self.place.python)} -I -", stdin=code, timeout_s=_AGENT_S
+            f"{home_path(self.location.python)} -I -", stdin=code, timeout_s=_AGENT_S
         )
         _, mark, answer = done.out.rpartition(MARK)
         if not mark:
-            raise MeasurementError(self._no_answer(done.code, done.complaint))
+            raise MeasurementError(self._no_answer(done.code, done.stderr))
         result: Line = json.loads(answer)
         if result.get("full"):
             raise MeasurementError(
-                f"{self.shell.where}: no space is left in {self.place.folder}; free some, or give "
-                "`folder` another place."
+                f"{self.shell.where}: no space is left in {self.location.folder}; free some, or "
+                "give `folder` another place."
             )
         if "error" in result:
             raise MeasurementError(f"{self.shell.where}: {result['error']}.")
@@ -289,11 +289,11 @@ class RemoteDevice:
     def _no_answer(self, code: int, complaint: str) -> str:
         if code in (126, 127):
             return (
-                f"{self.shell.where}: there is no {self.place.python} there; install Python 3.9 or "
-                "newer with numpy and onnxruntime, or give `python` the path of one."
+                f"{self.shell.where}: there is no {self.location.python} there; install Python 3.9 "
+                "or newer with numpy and onnxruntime, or give `python` the path of one."
             )
         last = (complaint.strip().splitlines() or ["it left no message"])[-1]
-        return f"{self.shell.where}: {self.place.python} there ended with status {code}: {last}."
+        return f"{self.shell.where}: {self.location.python} there ended with status {code}: {last}."
 
     def _again(self, action: Callable[[], _Result], patience_s: float | None = None) -> _Result:
         """Do ``action``, and again with growing pauses as long as the link is down."""

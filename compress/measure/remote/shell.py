@@ -1,8 +1,8 @@
 """Shells on other devices, and what the programs that make them say when they fail.
 
-A shell runs a command, puts files and gets one; it knows nothing of models. A complaint of ``ssh``,
-``scp`` or ``adb`` becomes one sentence: :class:`LinkDown` where trying again may help, and a plain
-:class:`MeasurementError` where it will not.
+A shell runs a command, puts files and gets one; it knows nothing of models. What ``ssh``, ``scp``
+or ``adb`` complains of becomes one sentence: :class:`LinkDown` where trying again may help, and a
+plain :class:`MeasurementError` where it will not.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from compress.errors import MeasurementError
 __all__ = [
     "DISK_FULL",
     "LINK_BROKE",
-    "Cause",
-    "Done",
+    "CommandResult",
+    "KnownFailure",
     "LinkDown",
     "Shell",
     "execute",
@@ -55,12 +55,12 @@ class LinkDown(MeasurementError):
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
     """What a command on the device left behind."""
 
     code: int
     out: str
-    complaint: str
+    stderr: str
 
 
 class Shell(Protocol):
@@ -80,7 +80,7 @@ class Shell(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def run(self, command: str, *, stdin: str = "", timeout_s: float = 60) -> Done:
+    def run(self, command: str, *, stdin: str = "", timeout_s: float = 60) -> CommandResult:
         """Run ``command``, which must be quoted for a shell.
 
         Raises:
@@ -106,7 +106,7 @@ class Shell(Protocol):
 
 
 @dataclass(frozen=True)
-class Cause:
+class KnownFailure:
     """Words of a program, and what they mean. ``again`` is whether trying again may help."""
 
     words: str
@@ -114,23 +114,23 @@ class Cause:
     again: bool = False
 
 
-DISK_FULL = Cause(
+DISK_FULL = KnownFailure(
     r"No space left on device|Disk quota exceeded|ENOSPC",
     "no space is left there for models and samples; free some, or give `folder` another place",
 )
 
 
 def explained(
-    where: str, causes: Sequence[Cause], done: Done, names: Mapping[str, str]
+    where: str, failures: Sequence[KnownFailure], done: CommandResult, names: Mapping[str, str]
 ) -> MeasurementError:
     """The error for what a program said; for what nobody foresaw, its last line."""
-    complaint = done.complaint or done.out
-    for cause in causes:
-        if found := re.search(cause.words, complaint):
-            facts = {**names, "words": _line_with(complaint, found.start())}
-            kind = LinkDown if cause.again else MeasurementError
-            return kind(f"{where}: {cause.meaning.format_map(facts)}.")
-    last = (complaint.strip().splitlines() or ["it gave no reason"])[-1].strip().rstrip(".")
+    said = done.stderr or done.out
+    for failure in failures:
+        if found := re.search(failure.words, said):
+            facts = {**names, "words": _line_with(said, found.start())}
+            kind = LinkDown if failure.again else MeasurementError
+            return kind(f"{where}: {failure.meaning.format_map(facts)}.")
+    last = (said.strip().splitlines() or ["it gave no reason"])[-1].strip().rstrip(".")
     if done.code == LINK_BROKE:
         return LinkDown(f"{where}: the link broke ({last}).")
     return MeasurementError(f"{where}: status {done.code}: {last}.")
@@ -141,8 +141,12 @@ def _line_with(text: str, place: int) -> str:
     return text[begin:].partition("\n")[0].strip().rstrip(".")
 
 
-def execute(command: Sequence[str], stdin: str, timeout_s: float, where: str) -> Done:
+def execute(
+    command: Sequence[str], stdin: str, timeout_s: float, where: str, install: str = "it"
+) -> CommandResult:
     """Run a program of this machine that talks to the device ``where``.
+
+    ``install`` is what brings the program, for the error where it is missing.
 
     Raises:
         LinkDown: it took longer than ``timeout_s``, and was stopped.
@@ -150,24 +154,23 @@ def execute(command: Sequence[str], stdin: str, timeout_s: float, where: str) ->
     """
     # Errors go to a file, not a pipe: the connection that ssh leaves behind for later calls keeps
     # it open in some versions, and a pipe would then never end.
-    with tempfile.TemporaryFile() as complaints:
+    with tempfile.TemporaryFile() as errors:
         try:
             done = subprocess.run(
                 _ended_with_this_process(command),
                 input=stdin.encode(),
                 stdout=subprocess.PIPE,
-                stderr=complaints,
+                stderr=errors,
                 timeout=timeout_s,
                 check=False,
             )
         except FileNotFoundError:
             raise MeasurementError(
-                f"{where}: there is no `{command[0]}` on this machine; install "
-                f"{'OpenSSH' if command[0] in ('ssh', 'scp') else 'the Android platform tools'}."
+                f"{where}: there is no `{command[0]}` on this machine; install {install}."
             ) from None
         except subprocess.TimeoutExpired:
             raise LinkDown(f"{where}: no answer within {timeout_s:g} s.") from None
-        return Done(done.returncode, done.stdout.decode(errors="replace"), _text(complaints))
+        return CommandResult(done.returncode, done.stdout.decode(errors="replace"), _text(errors))
 
 
 def _ended_with_this_process(command: Sequence[str]) -> list[str]:

@@ -1,4 +1,6 @@
-"""Remote targets: another device with onnxruntime on its CPU, over ``ssh`` or ``adb``.
+"""Remote targets: another device with onnxruntime on its CPU, by whichever shell leads to it.
+
+Each kind is a file with its shell, its settings and its target, and a line in :mod:`.kinds`.
 
 Nothing has to be installed there but Python, numpy and onnxruntime. A session is a folder for the
 program that devices run (:mod:`compress.measure.program`), which times on the device's own clock
@@ -12,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from compress.artifact import Lowering
 from compress.config.fields import LARGEST_BATCH, LONGEST_S, MOST_THREADS, Number, Whole
@@ -25,78 +27,43 @@ from compress.measure.local import LocalTarget
 from compress.measure.machine import saturates
 from compress.measure.program import PROGRAM, write_program
 from compress.measure.raw_samples import RawLog
-from compress.measure.remote.adb import AdbShell
-from compress.measure.remote.device import Line, Place, RemoteDevice, Session
+from compress.measure.remote.device import Line, Location, RemoteDevice, SessionFiles
 from compress.measure.remote.shell import Shell
-from compress.measure.remote.ssh import SshShell
 from compress.measure.session import SessionResult, read_session, write_session
 from compress.measure.target import BenchmarkConfig, Failure, Timing
+from compress.measure.target_kind import TargetKind
 
 if TYPE_CHECKING:
     from compress.measure.ondevice.answers import FitAnswer
     from compress.measure.ondevice.loop import Settings
 
-__all__ = ["AdbSettings", "AdbTarget", "RemoteTarget", "SshSettings", "SshTarget"]
+__all__ = ["FOLDER_PATTERN", "RemoteSettings", "RemoteTarget"]
 
 Array = np.ndarray[Any, Any]
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_HOST = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*$"
-_SERIAL = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
 # A recipe may be a stranger's: it can name a Python on the device, and no other program.
 _PYTHON = r"^(~?/)?([A-Za-z0-9_.+][A-Za-z0-9_.+-]*/)*(python|pypy)[0-9.]*$"
-_FOLDER = r"^~?(/\.?[A-Za-z0-9_+@][A-Za-z0-9_.+@-]*)+$"
+FOLDER_PATTERN = r"^~?(/\.?[A-Za-z0-9_+@][A-Za-z0-9_.+@-]*)+$"
 
 _MARGIN_S = 60
 
 
-class _Settings(BaseModel):
+class RemoteSettings(TargetKind):
+    """What the blocks of all kinds of remote target say."""
+
+    options: ClassVar[tuple[str, ...]] = ("python", "folder")
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
     threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
     batch: Whole = Field(default=1, ge=1, le=LARGEST_BATCH)
     python: str = Field(default="python3", pattern=_PYTHON, max_length=1000)
-    folder: str = Field(default="~/.cache/compresskit", pattern=_FOLDER, max_length=1000)
+    folder: str = Field(default="~/.cache/compresskit", pattern=FOLDER_PATTERN, max_length=1000)
     timeout_s: Number = Field(default=600, gt=0, le=LONGEST_S)
 
 
-class SshSettings(_Settings):
-    """A device that ``ssh HOST`` reaches without asking for anything.
-
-    ``host`` is HOST or USER@HOST, an alias in ~/.ssh/config included, which is where everything
-    else about the way there belongs. ``python`` is a Python on the device that has numpy and
-    onnxruntime, ``folder`` a place of its own there for models and samples. ``timeout_s`` bounds
-    one process there, and how long a broken link is tried again.
-    """
-
-    name: str = Field(default="ssh", pattern=_NAME)
-    kind: Literal["ssh"]
-    host: str = Field(pattern=_HOST, max_length=300)
-    port: Whole | None = Field(default=None, ge=1, le=65535)
-
-    def target(self) -> SshTarget:
-        """The target itself."""
-        return SshTarget.model_validate(self.model_dump())
-
-
-class AdbSettings(_Settings):
-    """An Android device that ``adb`` reaches; the others are as for ssh.
-
-    ``serial`` is as ``adb devices`` lists it, and may be left out where there is one device.
-    """
-
-    name: str = Field(default="adb", pattern=_NAME)
-    kind: Literal["adb"]
-    serial: str | None = Field(default=None, pattern=_SERIAL, max_length=100)
-    folder: str = Field(default="/data/local/tmp/compresskit", pattern=_FOLDER, max_length=1000)
-
-    def target(self) -> AdbTarget:
-        """The target itself."""
-        return AdbTarget.model_validate(self.model_dump())
-
-
-class RemoteTarget(_Settings):
+class RemoteTarget(RemoteSettings):
     """What targets on other devices share; a :class:`~compress.measure.target.Target`."""
 
     name: str = "remote"
@@ -195,7 +162,7 @@ class RemoteTarget(_Settings):
                 timeout_s=self.timeout_s,
             )
             write_program(Path(folder) / PROGRAM)
-            session = Session.of(Path(folder))
+            session = SessionFiles.of(Path(folder))
             device = self._device(shell)
             device.prepare()
             lines = list(device.run(session, self._limit_s(inputs or {})))
@@ -206,7 +173,7 @@ class RemoteTarget(_Settings):
 
     def _device(self, shell: Shell) -> RemoteDevice:
         met = "_known" in vars(self)
-        return RemoteDevice(shell, Place(self.folder, self.python), self.timeout_s, met)
+        return RemoteDevice(shell, Location(self.folder, self.python), self.timeout_s, met)
 
     def _limit_s(self, inputs: Mapping[str, Array]) -> float:
         # As the program: a thousand samples may take what a process may.
@@ -236,31 +203,6 @@ class RemoteTarget(_Settings):
                 f"{self.shell().where}: threads is {self.threads}, but a process there may use "
                 f"{usable} core(s) (affinity and container limit counted); lower threads."
             )
-
-
-class SshTarget(SshSettings, RemoteTarget):
-    """A device over ``ssh``; see :class:`SshSettings`.
-
-    ``config`` is a file in place of ~/.ssh/config. It is not a key of recipes: such a file can name
-    programs for ssh to start on this machine.
-    """
-
-    kind: Literal["ssh"] = "ssh"
-    config: Path | None = None
-
-    def shell(self) -> Shell:
-        """A new connection."""
-        return SshShell(self.host, port=self.port, config=self.config)
-
-
-class AdbTarget(AdbSettings, RemoteTarget):
-    """An Android device over ``adb``; see :class:`AdbSettings`."""
-
-    kind: Literal["adb"] = "adb"
-
-    def shell(self) -> Shell:
-        """The way through adb's server."""
-        return AdbShell(self.serial)
 
 
 def _placed(

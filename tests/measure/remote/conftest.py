@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.measure.modes import PLANS
-from compress.measure.remote.target import SshTarget
+from compress.measure.remote.ssh import SshTarget
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 

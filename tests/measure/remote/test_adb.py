@@ -7,7 +7,7 @@ import pytest
 
 from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
-from compress.measure.remote.target import AdbTarget
+from compress.measure.remote.adb import AdbTarget
 from compress.measure.target import BenchmarkConfig, Target, Timing
 
 X = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)

@@ -112,7 +112,7 @@ def test_adb_failures(program, words, said, again):
 
 def test_a_command_that_fails_on_the_phone_is_no_failure_of_adb(adb):
     done = AdbShell("emulator-5554").run("echo out; echo words >&2; exit 3")
-    assert (done.code, done.out.splitlines()[-1], done.complaint) == (3, "out", "words\n")
+    assert (done.code, done.out.splitlines()[-1], done.stderr) == (3, "out", "words\n")
 
 
 @pytest.mark.parametrize("serial", ["-x", "a b", "", "$(id)"])

@@ -16,7 +16,7 @@ from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
 from compress.measure.remote.device import RemoteDevice
 from compress.measure.remote.shell import LinkDown
-from compress.measure.remote.target import SshTarget
+from compress.measure.remote.ssh import SshTarget
 from compress.measure.session import read_session
 from compress.measure.target import BenchmarkConfig, Failure, Target, Timing
 
