@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compress.config.references import CodeReferences
 from compress.device.bundle import Contents, Samples, write_bundle
-from compress.pareto import is_rate
+from compress.metrics import is_rate
 from compress.recipe import Recipe
 from compress.record import Record
 from compress.running.split_arrays import SplitArrays

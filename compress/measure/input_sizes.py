@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from compress.errors import MeasurementError, RecipeError
+from compress.formatting import plain
 from compress.measure.arrays import on_disk
 from compress.measure.runtime_errors import is_about_inputs, plain_complaint
 from compress.measure.target import Shapes, Target
-from compress.pareto.formatting import plain
 
 if TYPE_CHECKING:
     from compress.measure.ondevice.answers import FitAnswer, TensorFacts

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from compress.pareto.formatting import size
+from compress.formatting import size
 from compress.quoting import on_one_line
 
 __all__ = ["is_about_inputs", "plain_complaint"]

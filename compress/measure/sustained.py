@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from compress.errors import MeasurementError
+from compress.formatting import duration
 from compress.measure import stats
 from compress.measure.arrays import on_disk
 from compress.measure.compare import short_names
@@ -27,7 +28,6 @@ from compress.measure.input_sizes import Given, fits
 from compress.measure.profile.profiler import Profiles
 from compress.measure.target import Failure, Shapes, Target
 from compress.measure.warnings import about_change
-from compress.pareto.formatting import duration
 
 __all__ = ["LEAST_S", "Slot", "Sustained", "sustain"]
 

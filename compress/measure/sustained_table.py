@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from compress.formatting import duration, energy
 from compress.measure.input_sizes import words
 from compress.measure.outcomes import blocks
 from compress.measure.sustained import Slot, Sustained
 from compress.measure.target import Failure
-from compress.pareto.formatting import duration, energy
 
 __all__ = ["text"]
 

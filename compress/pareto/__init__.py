@@ -34,7 +34,6 @@ from compress.pareto.front import (
     ties,
 )
 from compress.pareto.hypervolume import hypervolume, reference_point
-from compress.pareto.metrics import check_budget, has_absolute_drop, is_rate, most
 from compress.pareto.objectives import (
     OBJECTIVES,
     Difference,
@@ -70,7 +69,6 @@ __all__ = [
     "chances",
     "chances_on",
     "change",
-    "check_budget",
     "choice_table",
     "compare",
     "contenders",
@@ -79,12 +77,9 @@ __all__ = [
     "front",
     "front_facts",
     "gains_words",
-    "has_absolute_drop",
     "hypervolume",
     "int8_slowdowns",
-    "is_rate",
     "loss_words",
-    "most",
     "objectives",
     "points_of",
     "readings",

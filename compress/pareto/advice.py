@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.errors import RecordError
-from compress.pareto.effects import Change, change
-from compress.pareto.formatting import (
+from compress.formatting import (
     duration,
     interval,
     plain,
@@ -17,8 +16,9 @@ from compress.pareto.formatting import (
     score_interval,
     size,
 )
+from compress.metrics import allowance
+from compress.pareto.effects import Change, change
 from compress.pareto.front import FRONT_OBJECTIVES, Point, front
-from compress.pareto.metrics import allowance
 from compress.pareto.objectives import Objective, Reading, compare, contenders, objectives, readings
 from compress.record import Budget, Record
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.pareto.formatting import interval, plain, size, times
+from compress.formatting import interval, plain, size, times
 from compress.pareto.objectives import (
     Objective,
     Outcome,

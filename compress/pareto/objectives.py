@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from compress.pareto.metrics import allowance
+from compress.metrics import allowance
 from compress.record import Accuracy, Measurement, Record, Speedup
 
 __all__ = [
@@ -40,7 +40,7 @@ Outcome = Literal["better", "worse", "equivalent", "unresolved"]
 OBJECTIVES = ("accuracy", "latency_p50_s", "artifact_bytes", "model_peak_bytes")
 
 # How much worse still counts as "no worse", where the intervals leave it open; of a score, see
-# :func:`~compress.pareto.metrics.allowance`.
+# :func:`~compress.metrics.allowance`.
 _LATENCY_MARGIN = math.log2(1.05)
 # Two memory runs of one model within 2 % count as agreeing, so no smaller difference is shown.
 _MEMORY_RESOLUTION = math.log2(1.02)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.formatting import plain
 from compress.io.atomic import write_atomically
 from compress.overwriting import check_report
-from compress.pareto.formatting import plain
 from compress.record import Record
 from compress.report.csv import sheet
 from compress.report.figures.pareto_data import ParetoInfo, pareto_info

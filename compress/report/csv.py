@@ -9,8 +9,8 @@ import csv
 import io
 from collections.abc import Sequence
 
+from compress.formatting import plain
 from compress.pareto import chances_on, front_facts, readings, recommend
-from compress.pareto.formatting import plain
 from compress.record import Measurement, Record, Row
 
 __all__ = ["sheet"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from compress.formatting import duration, plain, score, size
 from compress.pareto import (
     FRONT_OBJECTIVES,
     Objective,
@@ -24,7 +25,6 @@ from compress.pareto import (
     unpaired,
     volume,
 )
-from compress.pareto.formatting import duration, plain, score, size
 from compress.record import Record, Row
 from compress.report.figures.pareto_data import ParetoInfo, attainment, mark_off_scale, plot_point
 from compress.report.provenance import caption, device_id, device_name, reference, scored_against

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from compress.pareto.formatting import plain
+from compress.formatting import plain
 from compress.record import Latency, Record
 
 __all__ = [

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from compress.formatting import plain, times
 from compress.pareto import FRONT_OBJECTIVES, front_facts, int8_slowdowns, recommend
-from compress.pareto.formatting import plain, times
 from compress.record import FrontFacts, Record
 from compress.report.provenance import scored_against
 

@@ -8,8 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compress.pareto import chances_on, contenders, front_facts, is_rate, readings, recommend
-from compress.pareto.formatting import (
+from compress.formatting import (
     count,
     decimals_for,
     interval,
@@ -18,6 +17,8 @@ from compress.pareto.formatting import (
     score_cells,
     times,
 )
+from compress.metrics import is_rate
+from compress.pareto import chances_on, contenders, front_facts, readings, recommend
 from compress.record import Measurement, Record, Row
 from compress.report.sentences import findings, status_words
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from compress.distillation.probabilities import are_probabilities
 from compress.errors import DataError
+from compress.metrics import check_budget
 from compress.modules.inputs import Inputs, batch_size_of, forward
-from compress.pareto import check_budget
 from compress.pruning.trace import record
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from compress.formatting import duration, times
 from compress.measure.profile.facts import Kind, Profile
 from compress.measure.stats import Ratio
-from compress.pareto.formatting import duration, times
 
 __all__ = ["Comparison", "int8_dot_product", "summary"]
 

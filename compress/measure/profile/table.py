@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from compress.formatting import duration, plain, size
 from compress.measure.input_sizes import words
 from compress.measure.outcomes import blocks
 from compress.measure.profile.facts import KINDS, Island, Part, Profile, Setting, Time
 from compress.measure.target import Failure
-from compress.pareto.formatting import duration, plain, size
 
 __all__ = ["text"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from compress.pareto.formatting import plain, size
+from compress.formatting import plain, size
 from compress.report.figures.canvas import (
     POINT,
     Theme,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from compress.pareto.formatting import duration, latency_unit, plain, score
+from compress.formatting import duration, latency_unit, plain, score
 from compress.report.figures.canvas import (
     LIGHT,
     POINT,

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from compress.formatting import duration, plain, score, size
 from compress.pareto import (
     Reading,
     allowed_drop,
@@ -18,7 +19,6 @@ from compress.pareto import (
     readings,
     recommend,
 )
-from compress.pareto.formatting import duration, plain, score, size
 from compress.record import Record, Row
 from compress.report.provenance import caption
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.pareto.formatting import duration, plain, size
+from compress.formatting import duration, plain, size
 from compress.report.figures.canvas import (
     LIGHT,
     WIDTH_IN,

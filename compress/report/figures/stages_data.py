@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from compress.formatting import count, duration, plain, score, score_change, size, times
 from compress.pareto import Change, Effect, StageEffects, stage_effects
-from compress.pareto.formatting import count, duration, plain, score, score_change, size, times
 from compress.record import Record
 from compress.report.figures.pareto_data import scale_floor
 from compress.report.provenance import caption

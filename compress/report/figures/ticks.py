@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from compress.pareto import is_rate
+from compress.metrics import is_rate
 
 __all__ = ["binary_ticks", "brief", "linear_ticks", "log_ticks", "thinned", "tick_score"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from compress.pareto.formatting import plain
+from compress.formatting import plain
 from compress.record import Record
 from compress.report.page.curves import Curve, curves_of, svg_of
 from compress.report.page.markup import data_table, scroller, text

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compress.pareto import most
-from compress.pareto.formatting import count, duration, plain, score, size
+from compress.formatting import count, duration, plain, score, size
+from compress.metrics import most
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
 from compress.report.figures.ticks import (
     binary_ticks,

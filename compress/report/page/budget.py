@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from compress.formatting import plain
 from compress.pareto import (
     LIMITS,
     ChoiceTable,
@@ -21,7 +22,6 @@ from compress.pareto import (
     loss_words,
     unlimited_words,
 )
-from compress.pareto.formatting import plain
 from compress.record import Record
 from compress.report.page.axes import Axis
 from compress.report.page.markup import text

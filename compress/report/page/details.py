@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from compress.measure.perplexity import bits_per_token, perplexity
-from compress.measure.stats import FEWEST_SAMPLES
-from compress.pareto import Reading, readings
-from compress.pareto.formatting import (
+from compress.formatting import (
     count,
     duration,
     energy,
@@ -18,6 +15,9 @@ from compress.pareto.formatting import (
     size,
     times,
 )
+from compress.measure.perplexity import bits_per_token, perplexity
+from compress.measure.stats import FEWEST_SAMPLES
+from compress.pareto import Reading, readings
 from compress.record import Accuracy, Energy, Latency, Measurement, Record, Row
 from compress.report.provenance import runs_each, scored_against
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from compress.pareto.formatting import size
+from compress.formatting import size
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
 from compress.report.page.markup import text
 

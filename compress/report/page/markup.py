@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from compress.pareto.formatting import plain
+from compress.formatting import plain
 
 __all__ = ["data_block", "data_table", "document", "policy", "scroller", "text"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from compress.formatting import plain
 from compress.pareto import chances_on, recommend, stage_effects
-from compress.pareto.formatting import plain
 from compress.record import Record, Row
 from compress.report.figures.pareto_data import ParetoInfo, pareto_info
 from compress.report.figures.stages_data import StagesInfo, stages_info

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.pareto.formatting import count, duration, plain, score, size, times
+from compress.formatting import count, duration, plain, score, size, times
 from compress.report.figures.labels import Box, Label, Placement, place
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
 from compress.report.page.axes import SHOWN_FIRST, Axis, Spot, axes_of, spot_of

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from compress.formatting import duration, plain, ratio_words, score, score_change, size
 from compress.pareto import Change, Recommendation, StageEffects
-from compress.pareto.formatting import duration, plain, ratio_words, score, score_change, size
 from compress.record import Record
 from compress.report.page.markup import text
 

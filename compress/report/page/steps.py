@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from compress.pareto.formatting import plain
+from compress.formatting import plain
 from compress.report.figures.stages_data import Panel, PanelPoint, StagesInfo
 from compress.report.page.markers import color_class, shape_path
 from compress.report.page.markup import data_table, text

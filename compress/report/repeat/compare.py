@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compress.errors import RecordError
-from compress.pareto.formatting import plain, score, score_change, score_interval
+from compress.formatting import plain, score, score_change, score_interval
 from compress.report.repeat.facts import Ends, Repeat, RepeatedRow, Spread
 from compress.report.repeat.summary import outside, student_975
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.formatting import plain, score, score_change
 from compress.io.atomic import write_atomically
+from compress.metrics import is_rate
 from compress.overwriting import check_report
-from compress.pareto import is_rate
-from compress.pareto.formatting import plain, score, score_change
 from compress.report.page.markers import color_class
 from compress.report.page.markup import data_table, document, text
 from compress.report.repeat.facts import REPEAT_NAME, Repeat, RepeatedRow, Spread

@@ -8,8 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from compress.pareto import is_rate, most
-from compress.pareto.formatting import (
+from compress.formatting import (
     decimals_for,
     plain,
     score,
@@ -17,6 +16,7 @@ from compress.pareto.formatting import (
     score_change,
     score_interval,
 )
+from compress.metrics import is_rate, most
 from compress.report.repeat.facts import Choice, Ends, Range, Repeat, RepeatedRow, Spread
 from compress.report.repeat.summary import outside
 from compress.report.table import Column, display_width, markdown_list, markdown_table

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from compress.pareto.formatting import (
+from compress.formatting import (
     count,
     duration,
     interval,

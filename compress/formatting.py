@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from compress.pareto.metrics import has_absolute_drop, is_rate
+from compress.metrics import has_absolute_drop, is_rate
 
 __all__ = [
     "count",

@@ -3,9 +3,8 @@
 import pytest
 
 from compress.errors import RecipeError
-from compress.pareto import check_budget, has_absolute_drop, is_rate, most
-from compress.pareto.formatting import score, score_cells, score_change
-from compress.pareto.metrics import allowance
+from compress.formatting import score, score_cells, score_change
+from compress.metrics import allowance, check_budget, has_absolute_drop, is_rate, most
 from compress.record import Budget
 from compress.report.figures.ticks import tick_score
 
