@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # importing typing would cost more than all the rest of t
 if TYPE_CHECKING:
     from typing import Any
 
+    from compress.budget import Budget
     from compress.candidate import Architecture, Candidate
     from compress.errors import CompressError
     from compress.measure.local import LocalTarget
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from compress.measure.replay import ReplayTarget
     from compress.measure.target import Target
     from compress.recipe import Recipe
-    from compress.record import Budget, Record
+    from compress.record import Record
     from compress.stages import (
         Context,
         DistillStage,
@@ -36,7 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdbTarget": "compress.measure.remote.adb",
     "Architecture": "compress.candidate",
-    "Budget": "compress.record",
+    "Budget": "compress.budget",
     "Candidate": "compress.candidate",
     "CompressError": "compress.errors",
     "Context": "compress.stages",

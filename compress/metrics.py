@@ -5,10 +5,7 @@ The one owner of these rules; everything else asks here instead of comparing nam
 
 from __future__ import annotations
 
-from compress.errors import RecipeError
-from compress.record import Budget, Points
-
-__all__ = ["allowance", "check_budget", "has_absolute_drop", "is_rate", "most"]
+__all__ = ["allowance", "has_absolute_drop", "is_rate", "most"]
 
 # Shares of samples or outputs, shown in percent.
 _RATES = frozenset({"accuracy", "agreement", "binary-accuracy", "binary-agreement"})
@@ -40,26 +37,3 @@ def allowance(metric: str, baseline: float) -> float:
     nothing where that is 0.
     """
     return _ALLOWED if has_absolute_drop(metric) else _ALLOWED * abs(baseline)
-
-
-def check_budget(budget: Budget | None, metric: str) -> None:
-    """Refuse a drop that cannot have been meant for a task with this metric.
-
-    Raises:
-        RecipeError: all of a rate may be lost, or points of what is none.
-    """
-    drop = budget.accuracy_drop if budget is not None else None
-    if drop is None:
-        return
-    points = isinstance(drop, Points)
-    if points and not has_absolute_drop(metric):
-        raise RecipeError(
-            f"budget.accuracy_drop: points are of a rate such as accuracy, and {metric} is none; "
-            f"give the drop as a number in the unit of {metric}."
-        )
-    if drop >= 1 and not points and has_absolute_drop(metric):
-        amount, noun = ("all", "one point") if drop == 1 else ("more than all", f"{drop:g} points")
-        raise RecipeError(
-            f"budget.accuracy_drop: {drop:g} would be {amount} of the {metric}; write {drop:g}pt "
-            f"for {noun}."
-        )

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from torch import nn
 
+from compress.budget import Budget
 from compress.cache import Store
 from compress.candidate import Architecture, Candidate
 from compress.config.fields import LARGEST_SEED, Whole
@@ -43,7 +44,7 @@ from compress.measure.target import Mode, Target
 from compress.models.build import build_module
 from compress.models.settings import StartSettings, build_model, is_onnx, uses_of_onnx
 from compress.quoting import shown
-from compress.record import Budget, Record
+from compress.record import Record
 from compress.running.folder import RunFolder
 from compress.running.forecast import Forecast, forecast
 from compress.running.job import Job

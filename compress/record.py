@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    ValidatorFunctionWrapHandler,
-    WithJsonSchema,
-    WrapValidator,
 )
 
-from compress.config.fields import LARGEST_FACTOR, Number
+from compress.budget import Budget
 from compress.errors import RecordError
 from compress.io.atomic import write_atomically
 from compress.io.files import read_json
-from compress.quoting import shown
 
 __all__ = [
     "Accuracy",
     "ArtifactFacts",
-    "Budget",
     "Energy",
     "Executed",
     "FrontFacts",
@@ -41,7 +35,6 @@ __all__ = [
     "Measurement",
     "Memory",
     "ParityFacts",
-    "Points",
     "Record",
     "Row",
     "Speedup",
@@ -50,7 +43,6 @@ __all__ = [
 ]
 
 RECORD_NAME = "record.json"
-_LARGEST_BUDGET = 1e12
 _MOST_BYTES = 256 << 20
 
 
@@ -241,58 +233,6 @@ class TaskFacts(_Facts):
     higher_is_better: bool
     test_samples: int
     reference: str | None = None
-
-
-class Points(float):
-    """A share that was given in points: 0.01 where ``1%`` or ``1pt`` was written."""
-
-
-_POINTS = re.compile(r"([0-9]{1,9}(?:\.[0-9]*)?|\.[0-9]+)\s*(?:%|pt)")
-_PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
-
-
-def _drop(given: object, number: ValidatorFunctionWrapHandler) -> object:
-    if not isinstance(given, str):
-        return number(given)
-    found = _POINTS.fullmatch(given.strip())
-    if found and float(found[1]) <= 100:
-        return Points(float(found[1]) / 100)
-    if not _PLAIN_NUMBER.fullmatch(given.strip()):
-        raise ValueError(
-            f"{shown(given)} is neither a number nor points of accuracy, up to 100; "
-            "write 0.01, 1% or 1pt"
-        )
-    return number(float(given))
-
-
-_Drop = Annotated[
-    Number,
-    Field(ge=0, le=LARGEST_FACTOR),
-    WrapValidator(_drop),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"minimum": 0, "type": "number"},
-                {"pattern": r"^[\d.]+ *(%|pt)$", "type": "string"},
-            ]
-        }
-    ),
-]
-
-
-class Budget(BaseModel):
-    """What the device allows.
-
-    ``accuracy_drop`` is what the task's metric may lose against the baseline row: a share of a
-    rate, such as 0.01, or points of it, as ``1%`` or ``1pt``; of another metric, its own unit.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    latency_p50_ms: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
-    artifact_kib: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
-    model_peak_mib: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
-    accuracy_drop: _Drop | None = None
 
 
 class FrontFacts(_Facts):

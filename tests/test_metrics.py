@@ -2,10 +2,10 @@
 
 import pytest
 
+from compress.budget import Budget, check_budget
 from compress.errors import RecipeError
 from compress.formatting import score, score_cells, score_change
-from compress.metrics import allowance, check_budget, has_absolute_drop, is_rate, most
-from compress.record import Budget
+from compress.metrics import allowance, has_absolute_drop, is_rate, most
 from compress.report.figures.ticks import tick_score
 
 RATES = ("accuracy", "agreement", "binary-accuracy", "binary-agreement")

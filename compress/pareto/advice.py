@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from compress.budget import Budget
 from compress.errors import RecordError
 from compress.formatting import (
     duration,
@@ -20,7 +21,7 @@ from compress.metrics import allowance
 from compress.pareto.effects import Change, change
 from compress.pareto.front import FRONT_OBJECTIVES, Point, front
 from compress.pareto.objectives import Objective, Reading, compare, contenders, objectives, readings
-from compress.record import Budget, Record
+from compress.record import Record
 
 __all__ = [
     "LIMITS",

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from torch import nn
 
+from compress.budget import Budget
 from compress.cache import Store
 from compress.candidate import Architecture, Candidate
 from compress.config.references import CodeReferences
@@ -19,7 +20,7 @@ from compress.events import Event, EventCallback
 from compress.fingerprints import DataDigestCache, FileDigestCache
 from compress.measure.target import Mode, Target
 from compress.quantization.fakequant import quantizable_layers
-from compress.record import Budget
+from compress.budget import Budget
 from compress.running.digests import ContentDigests
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, StageModels, TargetFacts, of_stage, seed_of

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from compress.budget import check_budget
 from compress.distillation.probabilities import are_probabilities
 from compress.errors import DataError
-from compress.metrics import check_budget
 from compress.modules.inputs import Inputs, batch_size_of, forward
 from compress.pruning.trace import record
 from compress.running.job import Job

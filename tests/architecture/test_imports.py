@@ -15,11 +15,10 @@ LEVELS: list[set[str]] = [
     {"__init__"},  # names only: it imports nothing until it is asked for one
     {"errors", "quoting"},
     {"io"},
-    {"config", "events", "outputs"},
+    {"config", "events", "outputs", "metrics"},
+    {"budget", "formatting"},
     {"environment", "artifact", "task"},
     {"record"},
-    {"metrics"},
-    {"formatting"},
     {"overwriting"},
     {"modules"},
     {"quantization"},
@@ -63,8 +62,8 @@ HOMES = {
 
 # Parts that must work where there is no torch: on devices, and where reports are made.
 WITHOUT_TORCH = ["errors", "config.selectors", "config.references", "config.recipe_file"]
-WITHOUT_TORCH += ["artifact", "record", "quantization.numerics", "quantization.formats"]
-WITHOUT_TORCH += ["pruning.invariants"]
+WITHOUT_TORCH += ["artifact", "budget", "record", "quantization.numerics"]
+WITHOUT_TORCH += ["quantization.formats", "pruning.invariants"]
 WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay"]
 WITHOUT_TORCH += ["tracking", "cache", "events"]
 

@@ -17,13 +17,13 @@ from pydantic import BaseModel
 
 from compress import Recipe
 from compress.config.own_parts import OwnPart
+from compress.budget import Budget
 from compress.config.recipe_file import parse, with_settings
 from compress.distillation.losses import BUILT_IN
 from compress.distillation.teachers import EnsembleMember
 from compress.errors import CompressError
 from compress.quantization.numerics import Calibration
 from compress.recipe import LocalSettings
-from compress.record import Budget
 from compress.stages import STAGES
 from compress.tasks import TASKS, TaskConfig
 from compress.zoo import ARCHITECTURES, _resolve

@@ -5,8 +5,8 @@ import yaml
 from pydantic import ValidationError
 
 from compress import Recipe
+from compress.budget import Budget
 from compress.errors import RecipeError
-from compress.record import Budget
 
 
 @pytest.mark.parametrize(
