@@ -11,6 +11,7 @@ from compress.measure.input_sizes import words
 from compress.measure.outcomes import blocks
 from compress.measure.sustained import Slot, Sustained
 from compress.measure.target import Failure
+from compress.text_table import Column, text_lines
 
 __all__ = ["text"]
 
@@ -29,21 +30,18 @@ def text(found: Sequence[tuple[str, Sustained | Failure]]) -> str:
 def _model(own: Sustained) -> str:
     parts = np.array_split(np.arange(len(own.slots)), min(_ROWS, len(own.slots)))
     pieces = [Slot.joined(own.slots[part[0] : part[-1] + 1]) for part in parts]
-    columns = [
-        ["until", *(f"{piece.end_s:.0f} s" for piece in pieces)],
-        ["runs/s", *(f"{piece.per_s:.4g}" for piece in pieces)],
-        ["of first", *(f"{100 * piece.per_s / own.first_per_s:.1f} %" for piece in pieces)],
-        ["MHz", *(_scaled(piece.clock_khz, 1000) for piece in pieces)],
-        ["°C", *(_scaled(piece.temperature_mc, 1000) for piece in pieces)],
-        ["W", *(_power(piece) for piece in pieces)],
-        ["throttled", *("yes" if piece.throttled else "" for piece in pieces)],
-    ]
-    shown = [column for column in columns if any(column[1:])]
-    widths = [max(map(len, column)) for column in shown]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in zip(*shown, strict=True)
-    ]
+    columns = {
+        "until": [f"{piece.end_s:.0f} s" for piece in pieces],
+        "runs/s": [f"{piece.per_s:.4g}" for piece in pieces],
+        "of first": [f"{100 * piece.per_s / own.first_per_s:.1f} %" for piece in pieces],
+        "MHz": [_scaled(piece.clock_khz, 1000) for piece in pieces],
+        "°C": [_scaled(piece.temperature_mc, 1000) for piece in pieces],
+        "W": [_power(piece) for piece in pieces],
+        "throttled": ["yes" if piece.throttled else "" for piece in pieces],
+    }
+    lines = text_lines(
+        [Column(name, "", tuple(cells)) for name, cells in columns.items() if any(cells)]
+    )
     batch = f" of {own.batch} samples" if own.batch > 1 else ""
     head = [f"{own.name}", f"  {duration(own.seconds)} back to back, runs{batch}"]
     if own.inference_j is not None:

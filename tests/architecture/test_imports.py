@@ -16,7 +16,7 @@ LEVELS: list[set[str]] = [
     {"errors", "quoting"},
     {"io"},
     {"config", "events", "outputs", "metrics"},
-    {"budget", "formatting"},
+    {"budget", "formatting", "text_table"},
     {"environment", "artifact", "task"},
     {"record"},
     {"overwriting"},

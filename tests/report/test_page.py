@@ -19,7 +19,7 @@ from compress.report.page.details import row_facts
 from compress.report.page.markup import data_block, policy
 from compress.report.page.page import page
 
-PACKAGE = Path(compress.report.__file__).parent
+PACKAGE = Path(compress.report.__file__).parent / "page"
 VOID = {"meta", "br", "path", "polyline", "circle", "rect", "input"}
 
 

@@ -9,6 +9,7 @@ from compress.measure.input_sizes import words
 from compress.measure.outcomes import blocks
 from compress.measure.profile.facts import KINDS, Island, Part, Profile, Setting, Time
 from compress.measure.target import Failure
+from compress.text_table import columns_of, text_lines
 
 __all__ = ["text"]
 
@@ -60,14 +61,7 @@ def _headline(own: Profile) -> list[str]:
 def _section(title: str, rows: Rows) -> list[str]:
     if not rows:
         return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in (0, len(row) - 1) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = text_lines(columns_of(rows, left=(0, -1)))
     return _indented([title, *_indented(lines)])
 
 
