@@ -16,7 +16,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
 )
 
 from compress.budget import Budget
@@ -32,6 +34,7 @@ __all__ = [
     "FrontFacts",
     "Latency",
     "LayerWidth",
+    "MeasuredQuantity",
     "Measurement",
     "Memory",
     "ParityFacts",
@@ -139,6 +142,17 @@ class Energy(_Facts):
     inferences: int
 
 
+class MeasuredQuantity(_Facts):
+    """A quantity without a block of its own: its median over ``samples`` fresh processes.
+
+    In the unit of its name's ending; :mod:`compress.measure.quantities` says what the names are.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+    samples: int
+
+
 class ParityFacts(_Facts):
     """Artifact against the (simulated) module it was made from."""
 
@@ -162,7 +176,10 @@ class Executed(_Facts):
 
 
 class Measurement(_Facts):
-    """One artifact on one target. ``latency`` etc. are ``None`` where they were not measured."""
+    """One artifact on one target. ``latency`` etc. are ``None`` where they were not measured.
+
+    ``quantities`` has what was measured beyond these, by name; the key is absent without any.
+    """
 
     target: str
     runtime: str
@@ -175,6 +192,14 @@ class Measurement(_Facts):
     executed: Executed | None = None
     parity: ParityFacts | None = None
     warnings: list[str] = []
+    quantities: dict[str, MeasuredQuantity] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_quantities(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        if not self.quantities:
+            del content["quantities"]
+        return content
 
 
 class LayerWidth(_Facts):

@@ -17,7 +17,7 @@ from compress.report.repeat.facts import REPEAT_NAME
 from compress.report.repeat.page import write_repeat
 from compress.report.repeat.summary import gather, is_repeat
 from compress.report.repeat.table import repeat_text
-from compress.report.table import markdown_list
+from compress.text_table import markdown_list
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -140,8 +140,7 @@ def _measurement(
     if isinstance(timing, Failure):
         measurement.warnings.append(timing.error)
         return measurement
-    measurement.latency, measurement.memory = timing.latency, timing.memory
-    measurement.energy = timing.energy
+    timing.note_in(measurement)
     # Without the baseline's time there is nothing to be faster than.
     if isinstance(result.session.timings[0], Timing):
         measurement.speedup = timing.speedup

@@ -17,8 +17,10 @@ import numpy as np
 
 from compress.artifact import model_files
 from compress.measure.input_sizes import Fit, Given, alike, fits, unlike
+from compress.measure.quantities import QUANTITIES
 from compress.measure.target import BenchmarkConfig, Failure, Mode, Shapes, Target, Timing
-from compress.record import Energy, Latency, Memory, Speedup
+from compress.record import Energy, Latency, MeasuredQuantity, Memory, Speedup
+from compress.text_table import Column, columns_of, text_lines
 
 __all__ = ["Comparison", "compare", "session_table", "table"]
 
@@ -44,6 +46,7 @@ class Comparison:
     error: str | None = None
     energy: Energy | None = None
     shapes: Shapes = field(default_factory=dict)
+    quantities: Mapping[str, MeasuredQuantity] = field(default_factory=dict)
 
 
 def compare(
@@ -96,6 +99,7 @@ def _row(
         (*(fit.notes(given) if fit else ()), *outcome.warnings),
         energy=outcome.energy,
         shapes=outcome.shapes,
+        quantities=outcome.quantities,
     )
 
 
@@ -194,14 +198,20 @@ def session_table(sessions: Mapping[str, Sequence[Comparison]]) -> str:
 
 
 def _text(rows: Sequence[Comparison], notes: Sequence[str]) -> str:
-    cells = [_HEAD, *(_cells(row) for row in rows)]
-    if any(row.energy for row in rows):
-        energies = ["mJ", *("-" if r.energy is None else _mj(r.energy) for r in rows)]
-        cells = [(*line[:-1], mj, line[-1]) for line, mj in zip(cells, energies, strict=True)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(_aligned(line, widths)).rstrip() for line in cells]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    *first, inputs = columns_of(map(_cells, rows), _HEAD, left=(0, -1))
+    lines = text_lines([*first, *_declared(rows), inputs], rule=True)
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def _declared(rows: Sequence[Comparison]) -> Iterator[Column]:
+    """A column for each quantity without one of its own here that something has measured."""
+    for quantity in QUANTITIES:
+        found = [quantity.in_session(row) for row in rows]
+        if quantity.column is None or quantity.column.always or not any(found):
+            continue
+        cell = quantity.column.cell or _ms
+        head = f"{quantity.column.heading} {quantity.column.unit or 'ms'}"
+        yield Column(head, "", tuple("-" if each is None else cell(each.value) for each in found))
 
 
 def _notes(rows: Sequence[Comparison], everything: str) -> list[str]:
@@ -216,12 +226,6 @@ def _notes(rows: Sequence[Comparison], everything: str) -> list[str]:
 
 def _in_all(note: str, rows: Sequence[Comparison]) -> bool:
     return len(rows) > 1 and all(note in row.warnings for row in rows)
-
-
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    name, *numbers, inputs = line
-    right = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
-    return [name.ljust(widths[0]), *right, inputs]
 
 
 def _cells(row: Comparison) -> tuple[str, ...]:
@@ -250,10 +254,6 @@ def _inputs(shapes: Shapes) -> str:
     counts = Counter("x".join(map(str, sizes)) or "scalar" for sizes in shapes.values())
     parts = [f"{n} times {sizes}" if n > 1 else sizes for sizes, n in counts.items()]
     return ", ".join([*parts[:_MOST_SHAPES], *(["…"] if parts[_MOST_SHAPES:] else [])]) or "-"
-
-
-def _mj(energy: Energy) -> str:
-    return f"{1e3 * energy.inference_j:.3g}"
 
 
 def _ms(seconds: float) -> str:

@@ -16,11 +16,13 @@ from compress.measure import stats
 from compress.measure.input_sizes import alike
 from compress.measure.modes import Plan
 from compress.measure.ondevice.intervals import TimedModel, log_ratios
+from compress.measure.quantities import QUANTITIES
+from compress.measure.quantity import Quantity
 from compress.measure.target import Shapes, Timing
 from compress.measure.warnings import about_model
-from compress.record import Energy, Executed, Latency, Memory, Speedup
+from compress.record import Energy, Executed, Latency, MeasuredQuantity, Memory, Speedup
 
-__all__ = ["Survey", "energy_facts", "memory_facts", "summarize"]
+__all__ = ["Survey", "declared_quantities", "energy_facts", "memory_facts", "summarize"]
 
 _HOLM_ABOVE = 5  # comparisons; with fewer, one false alarm in twenty is what a reader expects
 
@@ -98,6 +100,9 @@ def summarize(
             executed=_executed(config.results[0].get("ran")),
             energy=surveys[config.index].energy,
             shapes=own,
+            quantities=declared_quantities(
+                {"time": config.results, "memory": surveys[config.index].facts.get("memory", ())}
+            ),
         )
         for config, speedup, ratio, own in zip(
             [baseline, *configs[2:]],
@@ -107,6 +112,32 @@ def summarize(
             strict=True,
         )
     }
+
+
+def declared_quantities(
+    answers: Mapping[str, Sequence[Mapping[str, Any]]], quantities: Sequence[Quantity] = QUANTITIES
+) -> dict[str, MeasuredQuantity]:
+    """What is declared to be read from the worker's answers, by name.
+
+    ``answers`` has those of every process that measured one model, by the kind of job.
+    """
+    found = {}
+    for quantity in quantities:
+        asked = quantity.answers
+        told = [] if asked is None else [answer.get(asked.key) for answer in answers[asked.job]]
+        # Answers of an older worker, as on a device, may lack what was added since.
+        values = [value * asked.unit for value in told if asked and value is not None]
+        if values and len(values) == len(told):
+            found[quantity.name] = _median_of(values)
+    return found
+
+
+def _median_of(values: Sequence[float]) -> MeasuredQuantity:
+    middle = float(np.median(values))
+    # One process has no spread, and one that answered 0 no logarithm.
+    known = len(values) > 1 and min(values) > 0
+    ci95 = stats.median_interval(values) if known else (min(values), max(values))
+    return MeasuredQuantity(value=middle, ci95=ci95, samples=len(values))
 
 
 def _shapes(config: TimedModel) -> Shapes:

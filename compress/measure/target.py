@@ -14,7 +14,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from compress.artifact import Lowering
-from compress.record import Energy, Executed, Latency, Memory, Speedup
+from compress.record import (
+    Energy,
+    Executed,
+    Latency,
+    MeasuredQuantity,
+    Measurement,
+    Memory,
+    Speedup,
+)
 
 __all__ = ["BenchmarkConfig", "Failure", "Mode", "Shapes", "Target", "Timing"]
 
@@ -45,7 +53,9 @@ class BenchmarkConfig:
 class Timing:
     """One configuration; ``speedup`` is paired against the first one of the session.
 
-    ``shapes`` are those of the inputs that it was timed with, where the target tells them.
+    ``shapes`` are those of the inputs that it was timed with, where the target tells them;
+    ``quantities`` has what was measured beyond the blocks, by the names of
+    :mod:`compress.measure.quantities`.
     """
 
     latency: Latency
@@ -56,6 +66,12 @@ class Timing:
     executed: Executed | None = None
     energy: Energy | None = None
     shapes: Shapes = field(default_factory=dict)
+    quantities: Mapping[str, MeasuredQuantity] = field(default_factory=dict)
+
+    def note_in(self, measurement: Measurement) -> None:
+        """Put what was measured, all but the speedup and the warnings, into ``measurement``."""
+        measurement.latency, measurement.memory = self.latency, self.memory
+        measurement.energy, measurement.quantities = self.energy, dict(self.quantities)
 
 
 @dataclass(frozen=True)

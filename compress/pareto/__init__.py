@@ -5,11 +5,11 @@ Plain data in, plain data out: everything is computed from a :class:`~compress.r
 
 from compress.pareto.advice import (
     LIMITS,
-    Limit,
     Recommendation,
     allowed_drop,
     default_drop,
     gains_words,
+    limit_of,
     loss_words,
     recommend,
     unlimited_words,
@@ -36,7 +36,6 @@ from compress.pareto.front import (
 from compress.pareto.hypervolume import hypervolume, reference_point
 from compress.pareto.objectives import (
     OBJECTIVES,
-    Difference,
     Objective,
     Outcome,
     Reading,
@@ -54,9 +53,7 @@ __all__ = [
     "OBJECTIVES",
     "Change",
     "ChoiceTable",
-    "Difference",
     "Effect",
-    "Limit",
     "Objective",
     "Outcome",
     "Point",
@@ -79,6 +76,7 @@ __all__ = [
     "gains_words",
     "hypervolume",
     "int8_slowdowns",
+    "limit_of",
     "loss_words",
     "objectives",
     "points_of",

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.budget import Budget
 from compress.errors import RecordError
 from compress.formatting import (
-    duration,
     interval,
     plain,
     ratio_words,
     score_change,
     score_interval,
-    size,
 )
+from compress.measure.quantities import QUANTITIES
+from compress.measure.quantity import Quantity
 from compress.metrics import allowance
 from compress.pareto.effects import Change, change
 from compress.pareto.front import FRONT_OBJECTIVES, Point, front
@@ -25,12 +25,12 @@ from compress.record import Record
 
 __all__ = [
     "LIMITS",
-    "Limit",
     "Recommendation",
     "allowed_drop",
     "default_drop",
     "drop_of",
     "gains_words",
+    "limit_of",
     "loss_words",
     "recommend",
     "unlimited_words",
@@ -42,26 +42,8 @@ _LAST_BIT = 1e-12
 Table = Mapping[int, Mapping[str, Reading]]
 
 
-@dataclass(frozen=True)
-class Limit:
-    """One limit of a budget: ``field`` is its name there, ``unit`` how much of ours it counts in.
-
-    ``shown`` puts a value in our own unit into words.
-    """
-
-    objective: str
-    field: str
-    unit: float
-    what: str
-    shown: Callable[[float], str]
-
-
-#: The limits of a budget other than that of the metric.
-LIMITS = (
-    Limit("latency_p50_s", "latency_p50_ms", 1e-3, "p50 latency", duration),
-    Limit("artifact_bytes", "artifact_kib", 1024.0, "artifact size", size),
-    Limit("model_peak_bytes", "model_peak_mib", 2.0**20, "peak memory", size),
-)
+#: The quantities that a budget can limit, other than the metric.
+LIMITS = tuple(quantity for quantity in QUANTITIES if quantity.limit is not None)
 
 
 @dataclass(frozen=True)
@@ -157,20 +139,26 @@ def drop_of(record: Record, table: Table, row: int) -> float | None:
     return None if baseline is None or mine is None else mine.cost.value - baseline.cost.value
 
 
+def limit_of(budget: Budget, quantity: Quantity) -> float | None:
+    """What a budget allows of a quantity, in the quantity's unit; ``None`` for no limit."""
+    asked = getattr(budget, quantity.limit.field) if quantity.limit else None
+    return asked * quantity.limit.unit if quantity.limit and asked is not None else None
+
+
 def _misses(record: Record, table: Table, row: int) -> list[_Miss]:
     budget = record.budget or Budget()
     found = table[row]
     missed = []
-    for limit in LIMITS:
-        allowed = getattr(budget, limit.field)
+    for quantity in LIMITS:
+        allowed = limit_of(budget, quantity)
         if allowed is None:
             continue
-        most = allowed * limit.unit
-        if limit.objective not in found:
-            missed.append(_Miss(f"{limit.what} was not measured", math.inf))
-        elif (value := found[limit.objective].value) > most:
-            text = f"{limit.what} {limit.shown(value)}, budget {limit.shown(most)}"
-            missed.append(_Miss(text, math.log2(value / most)))
+        if quantity.name not in found:
+            missed.append(_Miss(f"{quantity.title} was not measured", math.inf))
+        elif (value := found[quantity.name].value) > allowed:
+            shown, most = quantity.unit.shown(value), quantity.unit.shown(allowed)
+            text = f"{quantity.title} {shown}, budget {most}"
+            missed.append(_Miss(text, math.log2(value / allowed)))
     if budget.accuracy_drop is not None:
         missed += _missed_drop(record, drop_of(record, table, row), budget.accuracy_drop)
     return missed

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compress.measure.quantities import QUANTITIES
 from compress.pareto.hypervolume import hypervolume, reference_point
 from compress.pareto.objectives import (
     Objective,
@@ -27,7 +28,7 @@ from compress.record import FrontFacts, Record
 __all__ = ["FRONT_OBJECTIVES", "Point", "beats", "front", "front_facts", "points_of", "ties"]
 
 #: What a front is made of unless told otherwise.
-FRONT_OBJECTIVES = ("accuracy", "latency_p50_s", "artifact_bytes")
+FRONT_OBJECTIVES = ("accuracy", *(quantity.name for quantity in QUANTITIES if quantity.on_front))
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,17 @@ intervals give, because the noise that both rows share has canceled.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from compress.measure.quantities import QUANTITIES, quantities_of
+from compress.measure.quantity import Estimate, Quantity
 from compress.metrics import allowance
-from compress.record import Accuracy, Measurement, Record, Speedup
+from compress.record import Measurement, Record, Row
 
 __all__ = [
     "OBJECTIVES",
-    "Difference",
     "Objective",
     "Outcome",
     "Reading",
@@ -36,23 +37,8 @@ __all__ = [
 
 Outcome = Literal["better", "worse", "equivalent", "unresolved"]
 
-#: Everything that can be an objective. Peak memory has no interval in a record.
-OBJECTIVES = ("accuracy", "latency_p50_s", "artifact_bytes", "model_peak_bytes")
-
-# How much worse still counts as "no worse", where the intervals leave it open; of a score, see
-# :func:`~compress.metrics.allowance`.
-_LATENCY_MARGIN = math.log2(1.05)
-# Two memory runs of one model within 2 % count as agreeing, so no smaller difference is shown.
-_MEMORY_RESOLUTION = math.log2(1.02)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An estimate with its 95 % interval."""
-
-    value: float
-    lo: float
-    hi: float
+#: Everything that can be an objective: the metric, and what is declared to be one.
+OBJECTIVES = ("accuracy", *(quantity.name for quantity in QUANTITIES if quantity.objective))
 
 
 @dataclass(frozen=True)
@@ -61,7 +47,8 @@ class Objective:
 
     ``margin`` and ``resolution`` are in cost units: a difference within the margin is none that
     matters; one below the resolution cannot be told from zero, whatever its interval.
-    ``uncertain`` tells measured objectives from exact ones.
+    ``uncertain`` tells measured objectives from exact ones. On a log scale nothing counts as less
+    than ``least``.
     """
 
     name: str
@@ -70,6 +57,7 @@ class Objective:
     margin: float
     resolution: float = 0.0
     uncertain: bool = True
+    least: float = 1.0
 
     @property
     def scale(self) -> str:
@@ -79,7 +67,7 @@ class Objective:
     def cost(self, value: float) -> float:
         """``value`` as a cost; a time or size of nothing counts as one nanosecond or byte."""
         if self.logarithmic:
-            return math.log2(max(value, 1e-9 if self.name.endswith("_s") else 1.0))
+            return math.log2(max(value, self.least))
         return -value if self.higher_is_better else value
 
     def natural(self, cost: float) -> float:
@@ -102,25 +90,29 @@ class Reading:
 
     value: float
     ci95: tuple[float, float]
-    cost: Difference
-    paired: Difference | None = None
+    cost: Estimate
+    paired: Estimate | None = None
     resolution: float = 0.0
-    timed: Difference | None = None
+    timed: Estimate | None = None
 
 
 def objectives(record: Record, target: str, names: Sequence[str] = OBJECTIVES) -> list[Objective]:
     """The named objectives, with margins that fit this record's metric and baseline."""
-    known = {
-        "accuracy": Objective(
-            "accuracy", False, record.task.higher_is_better, _score_margin(record, target)
-        ),
-        "latency_p50_s": Objective("latency_p50_s", True, False, _LATENCY_MARGIN),
-        "artifact_bytes": Objective("artifact_bytes", True, False, 0.0, uncertain=False),
-        "model_peak_bytes": Objective(
-            "model_peak_bytes", True, False, _MEMORY_RESOLUTION, _MEMORY_RESOLUTION
-        ),
-    }
-    return [known[name] for name in names]
+    known = {quantity.name: quantity for quantity in quantities_of(record.task)}
+    return [_objective(known[name], record, target) for name in names]
+
+
+def _objective(quantity: Quantity, record: Record, target: str) -> Objective:
+    margin = math.log2(1 + quantity.margin)
+    return Objective(
+        name=quantity.name,
+        logarithmic=quantity.logarithmic,
+        higher_is_better=quantity.higher_is_better,
+        margin=margin if quantity.logarithmic else _score_margin(record, target),
+        resolution=math.log2(1 + quantity.resolution),
+        uncertain=not quantity.exact,
+        least=quantity.unit.least,
+    )
 
 
 def _score_margin(record: Record, target: str) -> float:
@@ -133,12 +125,16 @@ def _score_margin(record: Record, target: str) -> float:
 
 def readings(record: Record, target: str) -> dict[int, dict[str, Reading]]:
     """Every row's finite readings on ``target``, by row index and objective, in row order."""
-    kinds = objectives(record, target)
+    kinds = [
+        (_objective(quantity, record, target), quantity)
+        for quantity in quantities_of(record.task)
+        if quantity.objective
+    ]
     table = {
         row.index: {
             kind.name: reading
-            for kind in kinds
-            if (reading := _read(kind, found, row.index == record.baseline)) is not None
+            for kind, quantity in kinds
+            if (reading := _read(kind, quantity, row, found, record.baseline)) is not None
         }
         for row in record.rows
         if (found := row.on(target)) is not None
@@ -154,13 +150,13 @@ def _align(table: Mapping[int, dict[str, Reading]], baseline: Reading | None) ->
         if baseline is None or mine is None or mine is baseline or mine.paired is None:
             continue
         gap, start = mine.paired, baseline.cost.value
-        cost = Difference(start + gap.value, start + gap.lo, start + gap.hi)
+        cost = Estimate(start + gap.value, start + gap.lo, start + gap.hi)
         found["latency_p50_s"] = replace(
             mine,
             value=_seconds(cost.value),
             ci95=(_seconds(cost.lo), _seconds(cost.hi)),
             cost=cost,
-            timed=Difference(mine.value, *mine.ci95),
+            timed=Estimate(mine.value, *mine.ci95),
         )
 
 
@@ -188,67 +184,40 @@ def contenders(record: Record, target: str) -> dict[int, dict[str, Reading]]:
     return trained or table
 
 
-def _read(kind: Objective, found: Measurement, is_baseline: bool) -> Reading | None:
-    readers: dict[str, Callable[[Objective, Measurement, bool], Reading | None]] = {
-        "accuracy": _read_accuracy,
-        "latency_p50_s": _read_latency,
-        "artifact_bytes": lambda kind, found, _: _exact(kind, found.artifact.bytes),
-        "model_peak_bytes": lambda kind, found, _: (
-            None if found.memory is None else _exact(kind, found.memory.model_peak_bytes)
-        ),
-    }
-    reading = readers[kind.name](kind, found, is_baseline)
-    return reading if reading is not None and math.isfinite(reading.value) else None
-
-
-def _read_accuracy(kind: Objective, found: Measurement, is_baseline: bool) -> Reading | None:
-    accuracy = found.accuracy
-    if accuracy is None:
+def _read(
+    kind: Objective, quantity: Quantity, row: Row, found: Measurement, baseline: int
+) -> Reading | None:
+    read = quantity.read(row, found)
+    if read is None or not math.isfinite(read.value):
         return None
-    paired = Difference(0.0, 0.0, 0.0) if is_baseline else _paired_accuracy(kind, accuracy)
-    return Reading(
-        accuracy.value, accuracy.ci95, _costs(kind, accuracy.value, accuracy.ci95), paired
-    )
+    paired = None
+    if quantity.paired is not None:
+        is_baseline = row.index == baseline
+        paired = Estimate(0.0, 0.0, 0.0) if is_baseline else _paired(kind, quantity.paired(found))
+    floor = quantity.noise(found) if quantity.noise is not None else 0.0
+    ends = (read.lo, read.hi)
+    return Reading(read.value, ends, _costs(kind, read.value, ends), paired, math.log2(1.0 + floor))
 
 
-def _read_latency(kind: Objective, found: Measurement, is_baseline: bool) -> Reading | None:
-    latency, speedup = found.latency, found.speedup
-    if latency is None:
-        return None
-    paired = Difference(0.0, 0.0, 0.0) if is_baseline else _paired_latency(speedup)
-    floor = (speedup.noise_floor if speedup is not None else None) or 0.0
-    costs = _costs(kind, latency.p50_s, latency.ci95_p50_s)
-    return Reading(latency.p50_s, latency.ci95_p50_s, costs, paired, math.log2(1.0 + floor))
-
-
-def _exact(kind: Objective, value: float) -> Reading:
-    cost = kind.cost(value)
-    return Reading(value, (value, value), Difference(cost, cost, cost))
-
-
-def _costs(kind: Objective, value: float, ci95: tuple[float, float]) -> Difference:
+def _costs(kind: Objective, value: float, ci95: tuple[float, float]) -> Estimate:
     ends = sorted((kind.cost(ci95[0]), kind.cost(ci95[1])))
-    return Difference(kind.cost(value), ends[0], ends[1])
+    return Estimate(kind.cost(value), ends[0], ends[1])
 
 
-def _paired_latency(speedup: Speedup | None) -> Difference | None:
-    if speedup is None or min(speedup.value, *speedup.ci95) <= 0:
+def _paired(kind: Objective, found: Estimate | None) -> Estimate | None:
+    """The difference in cost to the baseline, of a ratio to it or of a difference."""
+    if found is None:
         return None
-    lo, hi = speedup.ci95
-    return Difference(-math.log2(speedup.value), -math.log2(hi), -math.log2(lo))
-
-
-def _paired_accuracy(kind: Objective, accuracy: Accuracy) -> Difference | None:
-    versus = accuracy.versus_baseline or {}
-    if not {"delta", "delta_ci_lo", "delta_ci_hi"} <= versus.keys():
-        return None
-    change = Difference(versus["delta"], versus["delta_ci_lo"], versus["delta_ci_hi"])
+    if kind.logarithmic:
+        if min(found.value, found.lo, found.hi) <= 0:
+            return None
+        return Estimate(-math.log2(found.value), -math.log2(found.hi), -math.log2(found.lo))
     if kind.higher_is_better:
-        return Difference(-change.value, -change.hi, -change.lo)
-    return change
+        return Estimate(-found.value, -found.hi, -found.lo)
+    return found
 
 
-def difference(a: Reading, b: Reading) -> Difference:
+def difference(a: Reading, b: Reading) -> Estimate:
     """Cost of ``a`` less that of ``b``; paired through the baseline where both are.
 
     The interval is that of a difference of independent estimates (half-widths in quadrature). Two
@@ -259,10 +228,10 @@ def difference(a: Reading, b: Reading) -> Difference:
     value = left.value - right.value
     down = math.hypot(left.value - left.lo, right.hi - right.value)
     up = math.hypot(left.hi - left.value, right.value - right.lo)
-    return Difference(value, value - down, value + up)
+    return Estimate(value, value - down, value + up)
 
 
-def _sides(a: Reading, b: Reading) -> tuple[Difference, Difference]:
+def _sides(a: Reading, b: Reading) -> tuple[Estimate, Estimate]:
     return (a.paired, b.paired) if a.paired and b.paired else (a.cost, b.cost)
 
 

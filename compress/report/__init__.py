@@ -13,7 +13,7 @@ from compress.formatting import plain
 from compress.io.atomic import write_atomically
 from compress.overwriting import check_report
 from compress.record import Record
-from compress.report.csv import sheet
+from compress.report.csv import csv_text
 from compress.report.figures.pareto_data import ParetoInfo, pareto_info
 from compress.report.figures.stages_data import StagesInfo, stages_info
 from compress.report.overlay import combined_markdown, groups, overlay_info
@@ -38,7 +38,7 @@ def write_report(record: Record, folder: Path) -> list[Path]:
     for target, slug in _slugs(record.targets).items():
         files |= _drawn(pareto_info(record, target), f"pareto{slug}")
         files |= _drawn(stages_info(record, target), f"stages{slug}")
-    files["table.csv"] = sheet([(plain(record.name), record)])
+    files["table.csv"] = csv_text([(plain(record.name), record)])
     files["table.md"] = "\n".join(markdown(record, target) for target in record.targets)
     return _write(folder, files)
 
@@ -60,7 +60,7 @@ def overlay(records: Sequence[Record], folder: Path) -> list[Path]:
     files: dict[str, str | bytes] = {"report.html": combined_page(title, found)}
     for group, info in found:
         files |= _drawn(info, f"pareto{group.slug}")
-    files["table.csv"] = sheet([(plain(record.name), record) for record in records])
+    files["table.csv"] = csv_text([(plain(record.name), record) for record in records])
     files["table.md"] = "\n".join(combined_markdown(group, info) for group, info in found)
     return _write(folder, files)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compress.formatting import duration, plain, score, size
+from compress.formatting import plain
+from compress.measure.quantities import quantities_of
 from compress.pareto import (
     FRONT_OBJECTIVES,
     Objective,
@@ -29,7 +30,8 @@ from compress.record import Record, Row
 from compress.report.figures.pareto_data import ParetoInfo, attainment, mark_off_scale, plot_point
 from compress.report.provenance import caption, device_id, device_name, reference, scored_against
 from compress.report.sentences import rows_words
-from compress.report.table import Column, columns, fastest_s, markdown_list, markdown_table
+from compress.report.table import columns, fastest_s, measured_names
+from compress.text_table import Column, markdown_list, markdown_table
 
 __all__ = [
     "Group",
@@ -231,18 +233,22 @@ def _volume_caption(group: Group, kinds: Sequence[Objective], reference: Sequenc
     )
     if not reference:
         return f"{start}. No run has a row to compare."
-    natural = {k.name: k.natural(cost) for k, cost in zip(kinds, reference, strict=True)}
-    metric = group.members[0].record.task.metric
-    return (
-        f"{start}. Up to {score(metric, natural['accuracy'])}, "
-        f"{duration(natural['latency_p50_s'])} and {size(natural['artifact_bytes'])}."
+    units = {q.name: q.unit for q in quantities_of(group.members[0].record.task)}
+    *others, last = (
+        units[kind.name].shown(kind.natural(cost))
+        for kind, cost in zip(kinds, reference, strict=True)
     )
+    return f"{start}. Up to {', '.join(others)} and {last}."
 
 
 def combined_columns(group: Group) -> list[Column]:
     """The members' tables under one heading; rows are named ``run/row``."""
     fastest = min(fastest_s(member.record, member.target) for member in group.members)
-    blocks = [columns(m.record, m.target, unit_for_s=fastest, as_timed=True) for m in group.members]
+    measured = set().union(*(measured_names(m.record, m.target) for m in group.members))
+    blocks = [
+        columns(m.record, m.target, unit_for_s=fastest, as_timed=True, measured=measured)
+        for m in group.members
+    ]
     merged = [
         Column(
             parts[0].heading,

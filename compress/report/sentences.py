@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from compress.formatting import plain, times
+from compress.measure.quantities import quantities_of
 from compress.pareto import FRONT_OBJECTIVES, front_facts, int8_slowdowns, recommend
 from compress.record import FrontFacts, Record
 from compress.report.provenance import scored_against
@@ -27,11 +28,6 @@ __all__ = [
 _TIES_SHOWN = 6
 _SAME_SIZE = 1.005
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_NAMES = {
-    "latency_p50_s": "p50 latency",
-    "artifact_bytes": "artifact size",
-    "model_peak_bytes": "peak memory",
-}
 
 
 def findings(record: Record, target: str) -> list[str]:
@@ -80,8 +76,8 @@ def front_words(record: Record, facts: FrontFacts) -> Iterator[str]:
     """Which rows are on the front, in which objectives."""
     if not facts.front:
         return
-    metric = plain(record.task.metric, 40)
-    names = [_NAMES.get(name, metric) for name in facts.objectives]
+    titles = {quantity.name: quantity.title for quantity in quantities_of(record.task)}
+    names = [titles.get(name, plain(name, 40)) for name in facts.objectives]
     beaten = "" if set(facts.objectives) == set(FRONT_OBJECTIVES) else "; the rest was not measured"
     yield (
         f"Front ({', '.join(names)}{beaten}): {rows_words(facts.front)}; "

@@ -173,8 +173,7 @@ class Evaluator:
         if isinstance(timing, Failure):
             measurement.warnings.append(timing.error)
             return measurement
-        measurement.latency, measurement.memory = timing.latency, timing.memory
-        measurement.energy = timing.energy
+        timing.note_in(measurement)
         # Without the baseline's time there is nothing to be faster than.
         measurement.speedup = None if isinstance(timings[0], Failure) else timing.speedup
         measurement.warnings.extend(timing.warnings)

@@ -136,6 +136,9 @@ def row_values(row: Mapping[str, Any]) -> dict[str, float]:
 def target_values(measurement: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a row on one target; what was not measured is left out."""
     found = {name: _at(measurement, path) for name, path in _TARGET.items()}
+    for name, facts in measurement.get("quantities", {}).items():
+        ends = dict(zip((f"{name}_ci95_low", f"{name}_ci95_high"), facts["ci95"], strict=True))
+        found |= {name: facts["value"], **ends}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

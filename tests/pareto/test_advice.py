@@ -162,7 +162,7 @@ def test_stage_effects_of_a_metric_that_is_to_be_small_keep_its_sign(lower_is_be
 
 def test_stage_effects_skip_what_was_not_measured(failed):
     effects = stage_effects(failed, "laptop")
-    assert set(effects[2].effects) == {"accuracy", "artifact_bytes"}
+    assert set(effects[2].effects) == {"accuracy", "artifact_bytes", "parameters", "macs"}
 
 
 def test_advice_is_given_once_and_knows_the_budget(make):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from compress.measure.quantity import Estimate
 from compress.pareto import (
-    Difference,
     Point,
     Reading,
     chances,
@@ -15,7 +15,7 @@ from compress.pareto import (
 
 def reading(value, half=0.0, resolution=0.0):
     ends = (value - half, value + half)
-    return Reading(value, ends, Difference(value, *ends), resolution=resolution)
+    return Reading(value, ends, Estimate(value, *ends), resolution=resolution)
 
 
 def points(*rows):
@@ -40,21 +40,21 @@ def test_chances_are_those_of_the_normal_distribution():
 
 
 def test_each_side_of_an_interval_counts_by_itself():
-    lopsided = Reading(0.0, (0.0, 0.0), Difference(0.0, -4.0, 0.0))
+    lopsided = Reading(0.0, (0.0, 0.0), Estimate(0.0, -4.0, 0.0))
     found = chances([Point(0, (lopsided,)), Point(1, (reading(0.001),))], draws=4000)
     assert found[0] == 1.0  # it is never worse than its value
-    upwards = Reading(0.0, (0.0, 0.0), Difference(0.0, 0.0, 4.0))
+    upwards = Reading(0.0, (0.0, 0.0), Estimate(0.0, 0.0, 4.0))
     found = chances([Point(0, (upwards,)), Point(1, (reading(0.001),))], draws=4000)
     assert found[0] == pytest.approx(0.5, abs=0.03)
 
 
 def test_paired_intervals_are_taken_where_there_are_any():
-    wide = Difference(1.0, -9.0, 11.0)
+    wide = Estimate(1.0, -9.0, 11.0)
     sharp = [
-        Point(0, (Reading(1.0, (0, 2), wide, Difference(0.0, 0.0, 0.0)),)),
-        Point(1, (Reading(2.0, (0, 4), wide, Difference(1.0, 0.9, 1.1)),)),
+        Point(0, (Reading(1.0, (0, 2), wide, Estimate(0.0, 0.0, 0.0)),)),
+        Point(1, (Reading(2.0, (0, 4), wide, Estimate(1.0, 0.9, 1.1)),)),
     ]
-    sharp[1] = Point(1, (Reading(2.0, (0, 4), Difference(2.0, -8, 12), Difference(1, 0.9, 1.1)),))
+    sharp[1] = Point(1, (Reading(2.0, (0, 4), Estimate(2.0, -8, 12), Estimate(1, 0.9, 1.1)),))
     assert chances(sharp) == {0: 1.0, 1: 0.0}
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.measure.quantity import Estimate
 from compress.pareto import (
-    Difference,
     Objective,
     Point,
     Reading,
@@ -36,7 +36,7 @@ measured_points = st.lists(
 
 
 def reading(value, half=0.0):
-    cost = Difference(value, value - half, value + half)
+    cost = Estimate(value, value - half, value + half)
     return Reading(value, (value - half, value + half), cost)
 
 
@@ -100,16 +100,16 @@ def test_a_difference_below_the_noise_floor_is_not_shown():
     kind = Objective("latency", False, False, 0.0)
     quiet, noisy = (
         reading(1.0, 0.01),
-        Reading(1.1, (1.09, 1.11), Difference(1.1, 1.09, 1.11), None, 0.2),
+        Reading(1.1, (1.09, 1.11), Estimate(1.1, 1.09, 1.11), None, 0.2),
     )
     assert compare(kind, quiet, reading(1.1, 0.01)) == "better"
     assert compare(kind, quiet, noisy) == "equivalent"
 
 
 def test_pairing_through_the_baseline_decides_where_both_rows_have_it():
-    wide = Difference(1.0, 0.0, 2.0)
-    a = Reading(1.0, (0.0, 2.0), wide, Difference(0.1, 0.05, 0.15))
-    b = Reading(1.0, (0.0, 2.0), wide, Difference(0.4, 0.35, 0.45))
+    wide = Estimate(1.0, 0.0, 2.0)
+    a = Reading(1.0, (0.0, 2.0), wide, Estimate(0.1, 0.05, 0.15))
+    b = Reading(1.0, (0.0, 2.0), wide, Estimate(0.4, 0.35, 0.45))
     alone = Reading(1.0, (0.0, 2.0), wide)
     assert compare(MEASURED[0], a, b) == "better"
     assert compare(MEASURED[0], b, a) == "worse"

@@ -67,4 +67,4 @@ def test_a_tile_calls_nothing_faster_that_is_not_shown_to_be(make):
     found = {name: note for name, _, note in tiles(record, stage_effects(record, "laptop")[1])}
     assert found["p50 latency"] == "not shown to differ from the baseline's"
     assert found["accuracy"] == "≈ 0.00 pt against the baseline"
-    assert found["artifact"] == "3.21x smaller than the baseline"
+    assert found["artifact size"] == "3.21x smaller than the baseline"

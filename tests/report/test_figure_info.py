@@ -15,7 +15,7 @@ def test_points_carry_values_intervals_and_roles(chain):
     points = by_label(info)
     assert set(points) == {"1", "2", "3", "4"}
     assert points["1"].is_baseline
-    assert points["1"].notes == ("over size budget",)
+    assert points["1"].notes == ("over artifact size budget",)
     assert points["2"].is_recommended
     assert points["2"].latency_s == pytest.approx(64e-6)
     low, high = points["2"].latency_ci95_s

@@ -37,7 +37,7 @@ def test_a_metric_that_is_to_be_small_has_its_small_values_up(lower_is_better):
     axis = axes_of(info)["accuracy"]
     places = [spot_of(axis, p).at for p in info.points]
     assert places == sorted(places)
-    assert axis.title == "mse"
+    assert axis.quantity.title == "mse"
 
 
 @pytest.mark.parametrize("name", ["chain", "one_row", "lower_is_better", "clustered", "failed"])

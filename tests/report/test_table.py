@@ -6,14 +6,15 @@ import io
 import pytest
 
 from compress.pareto import recommend, stage_effects
-from compress.report.csv import sheet
+from compress.report.csv import csv_text
 from compress.report.figures.pareto_data import pareto_info
 from compress.report.figures.stages_data import stages_info
 from compress.report.overlay import combined_columns, groups, overlay_info
 from compress.report.page.details import row_facts
 from compress.report.page.recommendation import tiles
 from compress.report.sentences import findings
-from compress.report.table import columns, display_width, markdown, render_table, text_table
+from compress.report.table import columns, markdown, render_table, text_table
+from compress.text_table import display_width
 
 
 def lines_of(text):
@@ -143,7 +144,7 @@ def test_only_a_terminal_is_too_narrow_for_the_name_of_a_metric(chain):
 
 
 def test_csv_has_unrounded_numbers_in_base_units(chain):
-    rows = list(csv.DictReader(io.StringIO(sheet([("run", chain)]))))
+    rows = list(csv.DictReader(io.StringIO(csv_text([("run", chain)]))))
     assert len(rows) == 5
     quantized = rows[3]
     assert quantized["stage"] == "quantize"
@@ -154,14 +155,14 @@ def test_csv_has_unrounded_numbers_in_base_units(chain):
 
 
 def test_csv_of_a_partial_record_leaves_cells_empty(failed):
-    rows = list(csv.DictReader(io.StringIO(sheet([("run", failed)]))))
+    rows = list(csv.DictReader(io.StringIO(csv_text([("run", failed)]))))
     assert (rows[2]["p50_s"], rows[2]["speedup"], rows[2]["model_peak_bytes"]) == ("", "", "")
 
 
 def test_csv_disarms_what_a_spreadsheet_would_run(make):
     specs = make.four_rows()[1:2]
     specs[0].stage = "=HYPERLINK(1)"
-    [row] = csv.DictReader(io.StringIO(sheet([("-run", make.build(specs))])))
+    [row] = csv.DictReader(io.StringIO(csv_text([("-run", make.build(specs))])))
     assert (row["stage"], row["run"]) == ("'=HYPERLINK(1)", "'-run")
 
 
@@ -217,7 +218,7 @@ def test_a_budget_is_held_against_the_latency_that_is_shown(drifted):
 
 
 def test_csv_has_the_latency_as_timed_and_the_one_that_is_shown(drifted):
-    row = list(csv.DictReader(io.StringIO(sheet([("run", drifted)]))))[1]
+    row = list(csv.DictReader(io.StringIO(csv_text([("run", drifted)]))))[1]
     assert (float(row["p50_s"]), float(row["p50_paired_s"])) == (500e-6, 64e-6)
 
 

@@ -5,17 +5,21 @@ Knows records and their fronts; imports no drawing library.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.formatting import duration, plain, score, size
+from compress.measure.quantity import Estimate
 from compress.pareto import (
+    LIMITS,
     Reading,
     allowed_drop,
     chances_on,
     contenders,
     front_facts,
+    limit_of,
     readings,
     recommend,
 )
@@ -43,6 +47,7 @@ class PlotPoint:
 
     ``ties`` are labels of the points that the data cannot tell from this one. ``chance`` is the
     share of a joint bootstrap in which no other point dominates it in the front's objectives.
+    ``values`` has all that was measured of the row, by objective.
     ``off_scale`` points are so much worse than the rest that they are drawn at the edge.
     """
 
@@ -54,9 +59,7 @@ class PlotPoint:
     score: float
     score_ci95: tuple[float, float]
     bytes: int
-    peak_bytes: float | None
-    parameters: int
-    macs: int
+    values: Mapping[str, Estimate]
     chance: float
     on_front: bool = False
     is_baseline: bool = False
@@ -157,7 +160,7 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
 
 def plot_point(row: Row, label: str, found: Mapping[str, Reading], chance: float) -> PlotPoint:
     """The point of ``row``, which has a score and a latency; its role is left to be said."""
-    latency, score, peak = found["latency_p50_s"], found["accuracy"], found.get("model_peak_bytes")
+    latency, score = found["latency_p50_s"], found["accuracy"]
     return PlotPoint(
         label=label,
         row=row.index,
@@ -167,9 +170,7 @@ def plot_point(row: Row, label: str, found: Mapping[str, Reading], chance: float
         score=score.value,
         score_ci95=score.ci95,
         bytes=int(found["artifact_bytes"].value),
-        peak_bytes=peak.value if peak else None,
-        parameters=row.parameters,
-        macs=row.macs,
+        values={name: Estimate(each.value, *each.ci95) for name, each in found.items()},
         chance=chance,
     )
 
@@ -244,14 +245,12 @@ def _over_budget(record: Record, target: str, row: int) -> tuple[str, ...]:
     budget, found = record.budget, readings(record, target)[row]
     if budget is None:
         return ()
-    limits = (
-        ("artifact_bytes", budget.artifact_kib, 2**10, "over size budget"),
-        ("model_peak_bytes", budget.model_peak_mib, 2**20, "over memory budget"),
-    )
     return tuple(
-        note
-        for name, limit, unit, note in limits
-        if limit is not None and name in found and found[name].value > limit * unit
+        f"over {quantity.title} budget"
+        for quantity in LIMITS
+        if quantity.name != "latency_p50_s"
+        and quantity.name in found
+        and found[quantity.name].value > (limit_of(budget, quantity) or math.inf)
     )
 
 

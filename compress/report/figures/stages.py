@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.formatting import duration, plain, size
+from compress.formatting import plain
+from compress.measure.quantities import quantity_named
 from compress.report.figures.canvas import (
     LIGHT,
     WIDTH_IN,
@@ -134,7 +135,7 @@ def _set_panel_scale(axes: Axes, panel: Panel, metric: str) -> None:
     pad = max((high / low) ** 0.25, 1.3)
     axes.set_yscale("log")
     axes.set_ylim(low / pad, high * pad)
-    in_time = panel.name == "latency_p50_s"
-    ticks = thinned((log_ticks if in_time else binary_ticks)(low / pad, high * pad), 4)
-    axes.set_yticks(ticks, [brief((duration if in_time else size)(tick)) for tick in ticks])
+    unit = quantity_named(panel.name).unit
+    ticks = thinned((binary_ticks if unit.binary else log_ticks)(low / pad, high * pad), 4)
+    axes.set_yticks(ticks, [brief(unit.shown(tick)) for tick in ticks])
     axes.minorticks_off()

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compress.formatting import count, duration, plain, score, score_change, size, times
+from compress.formatting import count, plain, score_change, times
+from compress.measure.quantities import quantities_of
+from compress.measure.quantity import Quantity
 from compress.pareto import Change, Effect, StageEffects, stage_effects
 from compress.record import Record
 from compress.report.figures.pareto_data import scale_floor
@@ -84,13 +86,8 @@ class StagesInfo:
 def stages_info(record: Record, target: str) -> StagesInfo:
     """Score, latency, peak memory and artifact size after every stage on ``target``."""
     effects = stage_effects(record, target)
-    metric, up = plain(record.task.metric, 40), record.task.higher_is_better
-    panels = (
-        ("accuracy", metric.capitalize(), "higher" if up else "lower"),
-        ("latency_p50_s", "Latency, p50", "lower"),
-        ("model_peak_bytes", "Peak memory above the runtime", "lower"),
-        ("artifact_bytes", "Artifact size", "lower"),
-    )
+    declared = [q for q in quantities_of(record.task) if q.panel and q.column is not None]
+    declared.sort(key=lambda quantity: quantity.column.place if quantity.column else 0)
     return StagesInfo(
         title=f"What each stage did: {plain(record.name, 60)} on {plain(target, 30)}",
         subtitle=f"Bars run from the row before to each row; dashed and in words: against baseline "
@@ -99,7 +96,7 @@ def stages_info(record: Record, target: str) -> StagesInfo:
         metric=record.task.metric,
         labels=tuple(f"{e.row} {plain(e.stage, _LABEL)}" for e in effects),
         marks=tuple(_marks(record, target, e) for e in effects),
-        panels=tuple(_panel(record, effects, *panel) for panel in panels),
+        panels=tuple(_panel(record, effects, quantity) for quantity in declared),
     )
 
 
@@ -111,14 +108,13 @@ def _marks(record: Record, target: str, effect: StageEffects) -> tuple[str, ...]
     return (weights, f"{100 * share:.0f} % int8") if share > 0 else (weights,)
 
 
-def _panel(
-    record: Record, effects: Sequence[StageEffects], name: str, title: str, better: str
-) -> Panel:
+def _panel(record: Record, effects: Sequence[StageEffects], quantity: Quantity) -> Panel:
+    name = quantity.name
     found = [(k, e, e.effects[name]) for k, e in enumerate(effects) if name in e.effects]
     floor = _score_floor(record, found) if name == "accuracy" else None
     points = tuple(
         replace(
-            _point(record, name, position, row),
+            _point(record, quantity, position, row),
             off_scale=floor is not None and _is_worse(record, effect.reading.value, floor),
             previous=found[place - 1][2].reading.value if _has_step(record, row, effect) else None,
         )
@@ -127,7 +123,11 @@ def _panel(
     of_baseline = (position for position, row, _ in found if row.row == record.baseline)
     at = next(of_baseline, None)
     return Panel(
-        title, name, better, points, next((p.value for p in points if p.position == at), None)
+        title=quantity.panel,
+        name=name,
+        better="higher" if quantity.higher_is_better else "lower",
+        points=points,
+        baseline=next((p.value for p in points if p.position == at), None),
     )
 
 
@@ -136,8 +136,8 @@ def _has_step(record: Record, row: StageEffects, effect: Effect) -> bool:
     return row.row > record.baseline and effect.from_previous is not None
 
 
-def _point(record: Record, name: str, position: int, row: StageEffects) -> PanelPoint:
-    effect = row.effects[name]
+def _point(record: Record, quantity: Quantity, position: int, row: StageEffects) -> PanelPoint:
+    effect = row.effects[quantity.name]
     value, ci95 = effect.reading.value, effect.reading.ci95
     step = effect.from_previous if _has_step(record, row, effect) else None
     return PanelPoint(
@@ -145,7 +145,7 @@ def _point(record: Record, name: str, position: int, row: StageEffects) -> Panel
         kind=row.kind,
         value=value,
         ci95=ci95,
-        text=_shown(record.task.metric, name, value),
+        text=quantity.unit.shown(value),
         note=_note(record, row.row, effect.from_baseline),
         step=_change_words(record, step),
         step_verdict=step.verdict if step else "unresolved",
@@ -164,12 +164,6 @@ def _score_floor(record: Record, found: Sequence[tuple[int, StageEffects, Effect
 
 def _is_worse(record: Record, score: float, than: float) -> bool:
     return score < than if record.task.higher_is_better else score > than
-
-
-def _shown(metric: str, name: str, value: float) -> str:
-    if name == "accuracy":
-        return score(metric, value)
-    return duration(value) if name == "latency_p50_s" else size(value)
 
 
 def _note(record: Record, row: int, found: Change | None) -> str:

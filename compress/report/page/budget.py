@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.formatting import plain
+from compress.measure.quantity import Limit, Quantity
 from compress.pareto import (
     LIMITS,
     ChoiceTable,
-    Limit,
     choice_table,
     contenders,
     gains_words,
@@ -66,7 +66,9 @@ def sliders_of(record: Record, target: str) -> list[Slider]:
     """
     table = choice_table(record, target)
     found = [
-        slider for limit in LIMITS if (slider := _limit_slider(record, table, limit)) is not None
+        _limit_slider(record, table, quantity, quantity.limit)
+        for quantity in LIMITS
+        if quantity.limit and any(table.values[quantity.name])
     ]
     if table.values["accuracy"] and any(drop is not None for drop in table.drops):
         found.append(_drop_slider(record, table))
@@ -74,22 +76,20 @@ def sliders_of(record: Record, target: str) -> list[Slider]:
     return found if asked.keys() <= {slider.field for slider in found} else []
 
 
-def _limit_slider(record: Record, table: ChoiceTable, limit: Limit) -> Slider | None:
-    values = [v / limit.unit for v in table.values[limit.objective] if v is not None and v > 0]
+def _limit_slider(record: Record, table: ChoiceTable, quantity: Quantity, limit: Limit) -> Slider:
+    values = [v / limit.unit for v in table.values[quantity.name] if v is not None and v > 0]
     asked = getattr(record.budget, limit.field, None)
-    if not values:
-        return None
-    numbers = _between(min(values) / _REACH, max(values) * _REACH)
+    numbers = _with(_between(min(values) / _REACH, max(values) * _REACH), asked)
     stops = [
-        *(Stop(number, limit.shown(number * limit.unit)) for number in _with(numbers, asked)),
+        *(Stop(number, quantity.unit.shown(number * limit.unit)) for number in numbers),
         Stop(None, "no limit"),
     ]
     return Slider(
-        objective=limit.objective,
+        objective=quantity.name,
         field=limit.field,
         unit=limit.unit,
-        what=limit.what,
-        label=f"{limit.what[0].upper()}{limit.what[1:]}, at most",
+        what=quantity.title,
+        label=f"{quantity.title[0].upper()}{quantity.title[1:]}, at most",
         stops=tuple(stops),
         start=next(k for k, stop in enumerate(stops) if stop.value == asked),
     )
@@ -167,9 +167,9 @@ def _words_of_default(record: Record, table: ChoiceTable) -> str:
 def _shown(record: Record, table: ChoiceTable, position: int) -> dict[str, str]:
     """A row's values in the words that a missed limit is told in."""
     found = {
-        limit.objective: limit.shown(value)
-        for limit in LIMITS
-        if (value := table.values[limit.objective][position]) is not None
+        quantity.name: quantity.unit.shown(value)
+        for quantity in LIMITS
+        if (value := table.values[quantity.name][position]) is not None
     }
     drop = table.drops[position]
     return found if drop is None else {**found, "accuracy": loss_words(record, drop)}

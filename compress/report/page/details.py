@@ -16,6 +16,7 @@ from compress.formatting import (
     times,
 )
 from compress.measure.perplexity import bits_per_token, perplexity
+from compress.measure.quantities import QUANTITIES
 from compress.measure.stats import FEWEST_SAMPLES
 from compress.pareto import Reading, readings
 from compress.record import Accuracy, Energy, Latency, Measurement, Record, Row
@@ -75,7 +76,18 @@ def _measured_facts(record: Record, found: Measurement, paired: Reading | None) 
         yield "Memory", f"peak {above} above the runtime's {runtime}; {total} in all"
     if found.energy is not None:
         yield "Energy", _energy_words(found.energy)
+    yield from _declared_facts(found)
     yield from _artifact_facts(found)
+
+
+def _declared_facts(found: Measurement) -> Iterator[Fact]:
+    """What the record keeps by the names of quantities, and not in a block of its own."""
+    for quantity in QUANTITIES:
+        kept = found.quantities.get(quantity.name)
+        if kept is not None:
+            value, low, high = map(quantity.unit.shown, (kept.value, *kept.ci95))
+            title = f"{quantity.title[0].upper()}{quantity.title[1:]}"
+            yield title, f"{value}, 95 % interval {low} to {high}; {kept.samples} processes"
 
 
 def _accuracy_words(metric: str, accuracy: Accuracy) -> str:

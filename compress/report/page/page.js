@@ -308,7 +308,7 @@
       ? `Not measured on these axes: ${absent.map((point) => point.label).join(", ")}.` : "";
     for (const [name, select] of Object.entries(plot.selects)) {
       const relative = plot.data.axes[plot[name]].relative;
-      select.title = relative ? `Dotted lines: multiples of ${relative}` : "";
+      select.title = relative ? `Dotted lines: ${relative}` : "";
     }
   }
 

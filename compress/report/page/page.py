@@ -28,7 +28,8 @@ from compress.report.page.recommendation import answer_box, tiles
 from compress.report.page.steps import steps_figure, steps_table
 from compress.report.provenance import device_name, reference, scored_against
 from compress.report.sentences import findings, status_words
-from compress.report.table import Column, columns, front_column, table_rows
+from compress.report.table import columns, front_column, table_rows
+from compress.text_table import Column
 
 __all__ = ["combined_page", "page"]
 

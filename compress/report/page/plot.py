@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.formatting import count, duration, plain, score, size, times
+from compress.formatting import plain, times
+from compress.measure.quantities import quantities_of
 from compress.report.figures.labels import Box, Label, Placement, place
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
 from compress.report.page.axes import SHOWN_FIRST, Axis, Spot, axes_of, spot_of
@@ -87,7 +88,8 @@ def _share(value: float) -> float:
 
 
 def _title(axis: Axis) -> str:
-    return f"{axis.title} (log scale)" if axis.logarithmic else axis.title
+    title = axis.quantity.title
+    return f"{title} (log scale)" if axis.logarithmic else title
 
 
 def _label(point: PlotPoint) -> str:
@@ -99,17 +101,16 @@ def _label(point: PlotPoint) -> str:
 
 def _facts(info: ParetoInfo, point: PlotPoint) -> list[Fact]:
     """What a reader learns who points at a row."""
-    low, high = (score(info.metric, end) for end in point.score_ci95)
-    facts = [(plain(info.metric, 40), f"{score(info.metric, point.score)} ({low} to {high})")]
-    low, high = (duration(end) for end in point.latency_ci95_s)
-    facts.append(("p50 latency", f"{duration(point.latency_s)} ({low} to {high})"))
-    if info.baseline_s is not None and point.latency_s > 0:
-        facts.append(("speed", f"{times(info.baseline_s / point.latency_s)} the baseline's"))
-    facts.append(("artifact size", size(point.bytes)))
-    if point.peak_bytes is not None:
-        facts.append(("peak memory", size(point.peak_bytes)))
-    facts.append(("parameters", count(point.parameters)))
-    facts.append(("multiply-accumulates", count(point.macs)))
+    facts = []
+    for quantity in quantities_of(info):
+        found = point.values.get(quantity.name)
+        if found is None:
+            continue
+        value, low, high = map(quantity.unit.shown, (found.value, found.lo, found.hi))
+        ends = "" if found.lo == found.hi else f" ({low} to {high})"
+        facts.append((quantity.title, f"{value}{ends}"))
+        if quantity.name == "latency_p50_s" and info.baseline_s is not None and found.value > 0:
+            facts.append(("speed", f"{times(info.baseline_s / found.value)} the baseline's"))
     front = "not beaten" if point.on_front else "beaten by another row"
     facts.append(("front", f"{front}; not dominated in {100 * point.chance:.0f} % of draws"))
     if point.ties:

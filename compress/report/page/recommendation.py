@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from compress.formatting import duration, plain, ratio_words, score, score_change, size
+from compress.formatting import plain, ratio_words, score, score_change
+from compress.measure.quantities import QUANTITIES
 from compress.pareto import Change, Recommendation, StageEffects
 from compress.record import Record
 from compress.report.page.markup import text
@@ -41,16 +42,12 @@ def tiles(record: Record, row: StageEffects) -> list[Tile]:
             shown_to = "" if change.verdict in ("better", "worse") else "≈ "
             note = f"{shown_to}{score_change(metric, change.value)} against the baseline"
         shown.append((plain(metric, 40), score(metric, accuracy.reading.value), note))
-    for name, label, words, better, worse in (
-        ("latency_p50_s", "p50 latency", duration, "faster", "slower"),
-        ("artifact_bytes", "artifact", size, "smaller", "larger"),
-        ("model_peak_bytes", "peak memory", size, "smaller", "larger"),
-    ):
-        effect = row.effects.get(name)
-        if effect is None:
+    for quantity in QUANTITIES:
+        effect = row.effects.get(quantity.name)
+        if quantity.limit is None or effect is None:
             continue
-        note = _ratio_note(effect.from_baseline, better, worse)
-        shown.append((label, words(effect.reading.value), note))
+        note = _ratio_note(effect.from_baseline, *quantity.gains)
+        shown.append((quantity.title, quantity.unit.shown(effect.reading.value), note))
     return shown
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from compress.formatting import plain
+from compress.measure.quantities import quantity_named
 from compress.report.figures.stages_data import Panel, PanelPoint, StagesInfo
 from compress.report.page.markers import color_class, shape_path
 from compress.report.page.markup import data_table, text
@@ -47,8 +48,9 @@ def steps_table(info: StagesInfo) -> str:
 
 
 def _short(panel: Panel) -> str:
-    names = {"latency_p50_s": "p50", "model_peak_bytes": "peak", "artifact_bytes": "size"}
-    return names.get(panel.name, panel.title.lower())
+    if panel.name == "accuracy":
+        return panel.title.lower()
+    return quantity_named(panel.name).short or panel.title.lower()
 
 
 def _panel(info: StagesInfo, panel: Panel) -> str:

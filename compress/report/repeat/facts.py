@@ -10,7 +10,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from compress.errors import RecordError
 from compress.io.atomic import write_atomically
@@ -69,7 +76,8 @@ class Range(_Facts):
 class RepeatedMeasurement(_Facts):
     """One row on one target; ``None`` is what a run lacks. ``change`` is to the baseline row.
 
-    ``speedup`` is the baseline's time over this row's; bytes and seconds are as in a record.
+    ``speedup`` is the baseline's time over this row's; bytes and seconds are as in a record, and so
+    are the names of ``quantities``, a key that is absent without any.
     """
 
     target: str
@@ -79,6 +87,14 @@ class RepeatedMeasurement(_Facts):
     p50_s: Range | None = None
     artifact_bytes: Range | None = None
     model_peak_bytes: Range | None = None
+    quantities: dict[str, Range] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_quantities(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        if not self.quantities:
+            del content["quantities"]
+        return content
 
 
 class RepeatedRow(_Facts):

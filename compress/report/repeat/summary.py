@@ -31,11 +31,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from compress.errors import RecordError
+from compress.measure.quantities import QUANTITIES
+from compress.measure.quantity import Quantity
 from compress.measure.stats import student_quantile
 from compress.pareto import recommend
 from compress.record import Measurement, Record, Row
@@ -189,7 +191,20 @@ def _measurement(
         p50_s=_range(found, lambda m: m.latency.p50_s if m.latency else None),
         artifact_bytes=_range(found, lambda m: m.artifact.bytes),
         model_peak_bytes=_range(found, lambda m: m.memory.model_peak_bytes if m.memory else None),
+        quantities=_declared(found),
     )
+
+
+def _declared(found: Sequence[Measurement]) -> dict[str, Range]:
+    """The quantities that a record keeps by name, and not in a block of its own."""
+    kept = {q.name: q for q in QUANTITIES if any(q.name in m.quantities for m in found)}
+    ranges = {name: _range(found, partial(_value, quantity)) for name, quantity in kept.items()}
+    return {name: values for name, values in ranges.items() if values is not None}
+
+
+def _value(quantity: Quantity, found: Measurement) -> float | None:
+    read = quantity.in_session(found)
+    return None if read is None else read.value
 
 
 def _score(found: Sequence[Measurement]) -> Spread | None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 
 from compress.formatting import (
     decimals_for,
@@ -16,10 +14,26 @@ from compress.formatting import (
     score_change,
     score_interval,
 )
+from compress.measure.quantities import QUANTITIES
 from compress.metrics import is_rate, most
-from compress.report.repeat.facts import Choice, Ends, Range, Repeat, RepeatedRow, Spread
+from compress.report.repeat.facts import (
+    Choice,
+    Ends,
+    Range,
+    Repeat,
+    RepeatedMeasurement,
+    RepeatedRow,
+    Spread,
+)
 from compress.report.repeat.summary import outside
-from compress.report.table import Column, display_width, markdown_list, markdown_table
+from compress.text_table import (
+    Column,
+    in_ascii,
+    markdown_list,
+    markdown_table,
+    text_lines,
+    wrapped,
+)
 
 __all__ = ["LEGEND", "repeat_columns", "repeat_markdown", "repeat_sentences", "repeat_text"]
 
@@ -29,7 +43,6 @@ LEGEND = (
     "test sample, these trainings (the mean of the runs' own intervals). Changes are to the "
     "baseline, within each run; speedup and file are ranges."
 )
-_ASCII = str.maketrans({"±": "+/-", "−": "-", "–": "-", "…": "."})
 _ABSENT = "-"
 _WIDTH = 100
 
@@ -53,7 +66,21 @@ def repeat_columns(repeat: Repeat, target: str) -> list[Column]:
         Column("change", f"{points}[both]", tuple(_change(metric, c) for c in changes)),
         Column("speedup", "x", tuple(_ratio(s) for s in speedups), spare=3),
         Column("file", "KiB", tuple(_kib(s) for s in sizes), spare=4),
+        *_declared(found),
     ]
+
+
+def _declared(found: Sequence[RepeatedMeasurement | None]) -> Iterator[Column]:
+    """A column of ranges for each quantity that the runs keep by name."""
+    for quantity in QUANTITIES:
+        ranges = [m.quantities.get(quantity.name) if m else None for m in found]
+        if quantity.column is not None and any(ranges):
+            shown = quantity.column.cell or quantity.unit.shown
+            cells = tuple(
+                "–".join(dict.fromkeys(map(shown, (each.low, each.high)))) if each else _ABSENT
+                for each in ranges
+            )
+            yield Column(quantity.column.heading, quantity.column.unit, cells, spare=5)
 
 
 def _score(metric: str, found: Spread | None) -> str:
@@ -199,49 +226,25 @@ def repeat_text(repeat: Repeat, *, width: int | None = None, encoding: str | Non
     """Every target's table for the terminal at hand: its width, at most 100, and its encoding."""
     at_hand = shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
-    show = str if encoding.lower().startswith("utf") else _in_ascii
+    ascii_only = not encoding.lower().startswith("utf")
+    show = in_ascii if ascii_only else str
     width = max(40, min(width or at_hand, _WIDTH))
     blocks = []
     for target in repeat.targets:
         title = f"{plain(repeat.name, 60)} on {plain(target, 30)}, {_seeds(repeat.seeds)}"
-        columns = [
-            replace(c, heading=show(c.heading), unit=show(c.unit), cells=tuple(map(show, c.cells)))
-            for c in repeat_columns(repeat, target)
+        shown = repeat_columns(repeat, target)
+        columns = [column.in_ascii() for column in shown] if ascii_only else shown
+        lines = [
+            *wrapped(show(title), width),
+            "",
+            *text_lines(columns, width=width),
+            "* baseline",
+            "",
         ]
-        words = [show(each) for each in (LEGEND, "", *repeat_sentences(repeat, target))]
-        lines = [_filled(show(title), width), "", *_lines(columns, width), "* baseline", ""]
-        blocks.append("\n".join([*lines, *(_filled(each, width) for each in words)]))
+        for sentence in (LEGEND, "", *repeat_sentences(repeat, target)):
+            lines += map(show, wrapped(show(sentence), width))
+        blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
-
-
-def _in_ascii(text: str) -> str:
-    return text.translate(_ASCII).encode("ascii", "replace").decode()
-
-
-def _filled(sentence: str, width: int) -> str:
-    return textwrap.fill(sentence, width, subsequent_indent="  ")
-
-
-def _lines(columns: Sequence[Column], width: int) -> list[str]:
-    """The table's lines, without the least important columns where they do not fit."""
-    kept = list(columns)
-    while sum(map(_width_of, kept)) + 2 * len(kept) - 2 > width and any(c.spare for c in kept):
-        kept.remove(max(kept, key=lambda column: column.spare))
-    padded = [_padded(column) for column in kept]
-    return ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
-
-
-def _padded(column: Column) -> list[str]:
-    cells, width = (column.heading, column.unit, *column.cells), _width_of(column)
-    blanks = [" " * (width - display_width(cell)) for cell in cells]
-    return [
-        cell + blank if column.left else blank + cell
-        for cell, blank in zip(cells, blanks, strict=True)
-    ]
-
-
-def _width_of(column: Column) -> int:
-    return max(map(display_width, (column.heading, column.unit, *column.cells)))
 
 
 def repeat_markdown(repeat: Repeat, target: str) -> str:
