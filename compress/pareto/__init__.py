@@ -3,19 +3,8 @@
 Plain data in, plain data out: everything is computed from a :class:`~compress.record.Record`.
 """
 
-from compress.pareto.advice import (
-    LIMITS,
-    Recommendation,
-    allowed_drop,
-    default_drop,
-    gains_words,
-    limit_of,
-    loss_words,
-    recommend,
-    unlimited_words,
-)
+from compress.pareto.advice import Answers, Recommendation, answers, recommend, unlimited_words
 from compress.pareto.bootstrap import Volume, chances, chances_on, volume
-from compress.pareto.choice import ChoiceTable, choice_table
 from compress.pareto.effects import (
     Change,
     Effect,
@@ -46,34 +35,46 @@ from compress.pareto.objectives import (
     readings,
     unpaired,
 )
+from compress.pareto.ship_rule import (
+    LIMITS,
+    Miss,
+    ShipRule,
+    allowed_drop,
+    baseline_score,
+    default_drop,
+    limit_of,
+    loss_words,
+)
 
 __all__ = [
     "FRONT_OBJECTIVES",
     "LIMITS",
     "OBJECTIVES",
+    "Answers",
     "Change",
-    "ChoiceTable",
     "Effect",
+    "Miss",
     "Objective",
     "Outcome",
     "Point",
     "Reading",
     "Recommendation",
+    "ShipRule",
     "StageEffects",
     "Volume",
     "allowed_drop",
+    "answers",
+    "baseline_score",
     "beats",
     "chances",
     "chances_on",
     "change",
-    "choice_table",
     "compare",
     "contenders",
     "default_drop",
     "difference",
     "front",
     "front_facts",
-    "gains_words",
     "hypervolume",
     "int8_slowdowns",
     "limit_of",

@@ -9,7 +9,7 @@ intervals are too wide to show that, B stays on the front: few data never push a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.measure.quantities import QUANTITIES
@@ -25,7 +25,16 @@ from compress.pareto.objectives import (
 )
 from compress.record import FrontFacts, Record
 
-__all__ = ["FRONT_OBJECTIVES", "Point", "beats", "front", "front_facts", "points_of", "ties"]
+__all__ = [
+    "FRONT_OBJECTIVES",
+    "Point",
+    "beats",
+    "front",
+    "front_facts",
+    "points_of",
+    "ties",
+    "unbeaten",
+]
 
 #: What a front is made of unless told otherwise.
 FRONT_OBJECTIVES = ("accuracy", *(quantity.name for quantity in QUANTITIES if quantity.on_front))
@@ -53,16 +62,20 @@ def beats(objectives: Sequence[Objective], a: Point, b: Point) -> bool:
 
 
 def front(objectives: Sequence[Objective], points: Sequence[Point]) -> list[int]:
-    """Rows that no other row is shown to beat, in the order given.
+    """Rows that no other row is shown to beat, in the order given."""
+    by_row = {point.row: point for point in points}
+    return unbeaten(list(by_row), lambda a, b: beats(objectives, by_row[a], by_row[b]))
+
+
+def unbeaten(rows: Sequence[int], beats: Callable[[int, int], bool]) -> list[int]:
+    """The rows that none of the others beats, in the order given.
 
     With margins, three rows can beat one another in a circle. Nothing outside beats them, so none
     of them is pushed off: a row leaves the front only through one that it does not itself reach.
     """
-    beaten_by = {
-        b.row: {a.row for a in points if a is not b and beats(objectives, a, b)} for b in points
-    }
-    above = {row: _reachable(row, beaten_by) for row in beaten_by}
-    return [p.row for p in points if all(p.row in above[better] for better in above[p.row])]
+    beaten_by = {b: {a for a in rows if a != b and beats(a, b)} for b in rows}
+    above = {row: _reachable(row, beaten_by) for row in rows}
+    return [row for row in rows if all(row in above[better] for better in above[row])]
 
 
 def _reachable(start: int, edges: Mapping[int, set[int]]) -> set[int]:

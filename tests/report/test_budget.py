@@ -1,11 +1,10 @@
-"""Sliders, and the table from which the page's script chooses."""
+"""Sliders, and the answers that the page's script looks up."""
 
 import json
 
 import pytest
 
-from compress.pareto import choice_table, recommend
-from compress.pareto.choice import NO_WORSE, SHOWN_BETTER, SHOWN_WORSE
+from compress.pareto import ShipRule, answers, recommend
 from compress.report.figures.pareto_data import pareto_info
 from compress.report.page.axes import axes_of
 from compress.report.page.budget import choice_data, slider_form, sliders_of
@@ -31,15 +30,17 @@ def test_every_limit_has_a_slider_that_starts_at_the_recipes_budget(chain):
 )
 def test_stops_rise_and_reach_from_none_to_all_rows(name, request):
     record = request.getfixturevalue(name)
-    table = choice_table(record, "laptop")
+    rule = ShipRule(record, "laptop")
     for slider in sliders_of(record, "laptop"):
         values = [stop.value for stop in slider.stops if stop.value is not None]
         assert values == sorted(set(values))
         assert len(values) == len(slider.stops) - 1
         assert len(values) >= 8
         drops = slider.objective == "accuracy"
-        mine = table.drops if drops else table.values[slider.objective]
-        known = [value for value in mine if value is not None]
+        found = [readings.get(slider.objective) for readings in rule.table.values()]
+        known = [reading.value for reading in found if reading is not None]
+        if drops:
+            known = [drop for drop in rule.drops.values() if drop is not None]
         assert values[-1] * slider.unit >= max(known)
         assert values[0] * slider.unit < min(known) or drops
 
@@ -62,36 +63,75 @@ def test_no_sliders_where_the_budget_limits_what_was_not_measured(make):
     assert sliders_of(make.build(specs, budget={"model_peak_mib": 3}), "laptop") == []
 
 
-def test_the_table_says_how_each_row_compares_with_each(chain):
-    table = choice_table(chain, "laptop")
-    assert table.rows == (1, 2, 3, 4)
-    latency = table.versus["latency_p50_s"]
-    assert int(latency[1][0]) == NO_WORSE | SHOWN_BETTER  # distilled against the baseline
-    assert int(latency[0][1]) == SHOWN_WORSE
-    assert int(latency[2][2]) == NO_WORSE
-    assert table.drops == pytest.approx((0, 0.0156, 0.016, 0.0215))
-    assert table.default_drop == 0.01
+def data_of(record, target="laptop"):
+    axes = axes_of(pareto_info(record, target))
+    return choice_data(record, target, sliders_of(record, target), axes)
 
 
-def test_what_was_not_measured_compares_with_nothing(failed):
-    table = choice_table(failed, "laptop")
-    assert table.values["latency_p50_s"][2] is None
-    assert table.costs["latency_p50_s"][2] is None
-    assert table.versus["latency_p50_s"] == ("120".replace("2", "4"), "310", "000")
+@pytest.mark.parametrize("name", ["chain", "clustered", "lower_is_better", "failed", "perfect"])
+def test_every_place_of_the_sliders_has_an_answer(name, request):
+    data = data_of(request.getfixturevalue(name))
+    rows = len(data["rows"])
+    # By the rows that each slider can leave, whatever the others do.
+    left = {(True,) * rows}
+    for slider in data["sliders"]:
+        for _, _, missed in slider["stops"]:
+            if missed is None:
+                continue
+            keeps = [penalty is None for penalty in missed]
+            left |= {tuple(a and b for a, b in zip(kept, keeps, strict=True)) for kept in left}
+    digits = {"".join("01"[each] for each in kept) for kept in left if any(kept)}
+    assert digits <= {key.rstrip("ld") for key in data["answers"]}
+    assert {position for position, _ in data["answers"].values()} <= set(range(rows))
+    for kept, (position, reason) in data["answers"].items():
+        assert kept[position] == "1"
+        assert data["reasons"][reason]
+
+
+def test_the_answers_are_those_that_are_given_of_the_recipes_budget(chain):
+    data = data_of(chain)
+    missed = [slider["stops"][slider["start"]][2] for slider in data["sliders"]]
+    keeps = [all(each is None or each[k] is None for each in missed) for k in range(4)]
+    position, reason = data["answers"]["".join("01"[each] for each in keeps) + "d"]
+    sentence = data["before"][position] + data["reasons"][reason] + data["after"][1][position]
+    assert sentence == recommend(chain, "laptop").reasons
+
+
+def test_a_row_that_misses_fewer_limits_is_nearer_whatever_it_misses_them_by(failed, chain):
+    rule = ShipRule(chain, "laptop")
+    latency, size = (slider.quantity for slider in sliders_of(chain, "laptop")[:2])
+    far, near = rule.penalty(1, latency, 1e-9), rule.penalty(1, size, 724_947)
+    assert rule.penalty(1, size, 724_948) is None
+    assert near < far < 2 * near
+    # What was not measured is further off than all that was.
+    assert far < ShipRule(failed, "laptop").penalty(2, latency, 1.0) < 2 * near
+    assert rule.penalty(4, None, 0.0215) is None
+    assert rule.told(4, None) == ("accuracy −2.15 pt against the baseline", True)
+    assert ShipRule(failed, "laptop").told(2, latency) == ("p50 latency was not measured", False)
+
+
+def test_too_many_answers_are_none(chain):
+    kept = [{(True, False, True, True)}, {(False, True, True, True)}]
+    assert answers(chain, "laptop", kept, set(), most=4) is not None
+    assert answers(chain, "laptop", kept, set(), most=3) is None
+    assert answers(chain, "laptop", kept, {(True,) * 4}, most=4) is None
 
 
 def test_the_data_is_json_and_places_limits_on_their_axes(chain):
     axes = axes_of(pareto_info(chain, "laptop"))
-    data = choice_data(chain, "laptop", sliders_of(chain, "laptop"), axes)
+    data = data_of(chain)
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     latency, _, _, drop = data["sliders"]
-    value, words, at = latency["stops"][latency["start"]]
-    assert (value, words) == (0.3, "300 µs")
+    words, at, missed = latency["stops"][latency["start"]]
+    assert words == "300 µs"
+    assert [penalty is None for penalty in missed] == [False, True, True, True]
     assert at == pytest.approx(axes["latency_p50_s"].at(0.3e-3), abs=1e-4)
-    assert drop["stops"][drop["start"]][2] == pytest.approx(axes["accuracy"].at(0.9152), abs=1e-4)
-    assert latency["stops"][0][2] is None or 0 <= latency["stops"][0][2] <= 1
-    assert data["gains"][0] == ""
-    assert data["gains"][1] in recommend(chain, "laptop").reasons
+    assert drop["stops"][drop["start"]][1] == pytest.approx(axes["accuracy"].at(0.9152), abs=1e-4)
+    assert latency["stops"][0][1] is None or 0 <= latency["stops"][0][1] <= 1
+    assert latency["stops"][-1] == ["no limit", None, None]
+    assert latency["told"][0] == "p50 latency 392 µs, budget "
+    assert data["after"][0][0] == "."
+    assert "6.12x faster" in data["after"][0][1]
 
 
 def test_the_form_waits_for_the_script(chain):

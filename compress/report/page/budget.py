@@ -1,27 +1,19 @@
-"""The budget's sliders: their stops, and what the page's script needs to choose a row by them.
+"""The budget's sliders: their stops, and the answer for every place that they can stand in.
 
-The script knows the rule of :func:`~compress.pareto.recommend`; every number, comparison and word
-that the rule uses is written here, so that both say the same.
+Which row to ship is worked out here, by the rule of :mod:`compress.pareto.ship_rule`: the page's
+script adds up penalties, looks answers up, and puts words beside one another.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from compress.formatting import plain
 from compress.measure.quantity import Limit, Quantity
-from compress.pareto import (
-    LIMITS,
-    ChoiceTable,
-    choice_table,
-    contenders,
-    gains_words,
-    loss_words,
-    unlimited_words,
-)
+from compress.pareto import LIMITS, ShipRule, answers, loss_words
 from compress.record import Record
 from compress.report.page.axes import Axis
 from compress.report.page.markup import text
@@ -32,6 +24,8 @@ _STEPS = 36  # of a slider over times or sizes
 _REACH = 1.3  # how far beyond the smallest and the largest value a slider goes
 # In tenths of what may be lost where nobody says, which has a stop of its own.
 _DROPS = (0, 1, 2, 3, 4, 5, 6, 8, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300, 500, 1000)
+# Answers that a page may hold: ten rows have about a hundred, sixty have five thousand.
+_MOST_ANSWERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,16 +40,21 @@ class Stop:
 class Slider:
     """One limit of a budget; ``start`` is the stop that the recipe's own budget asks for.
 
-    ``field`` is the budget's name of the limit, ``unit`` how much of ours it counts in.
+    ``field`` is the budget's name of the limit, ``unit`` how much of ours it counts in. Without a
+    ``quantity`` it is the drop of the metric.
     """
 
-    objective: str
+    quantity: Quantity | None
     field: str
     unit: float
-    what: str
     label: str
     stops: tuple[Stop, ...]
     start: int
+
+    @property
+    def objective(self) -> str:
+        """The name of what is limited."""
+        return "accuracy" if self.quantity is None else self.quantity.name
 
 
 def sliders_of(record: Record, target: str) -> list[Slider]:
@@ -64,31 +63,39 @@ def sliders_of(record: Record, target: str) -> list[Slider]:
     None at all where the recipe's own budget limits what nothing was measured in: no slider could
     then be in its place.
     """
-    table = choice_table(record, target)
+    rule = ShipRule(record, target)
     found = [
-        _limit_slider(record, table, quantity, quantity.limit)
+        _limit_slider(record, values, quantity, quantity.limit)
         for quantity in LIMITS
-        if quantity.limit and any(table.values[quantity.name])
+        if quantity.limit and (values := _values(rule, quantity))
     ]
-    if table.values["accuracy"] and any(drop is not None for drop in table.drops):
-        found.append(_drop_slider(record, table))
+    drops = [drop for drop in rule.drops.values() if drop is not None]
+    if drops:
+        found.append(_drop_slider(record, drops, rule.default_drop))
     asked = record.budget.model_dump(exclude_none=True) if record.budget else {}
     return found if asked.keys() <= {slider.field for slider in found} else []
 
 
-def _limit_slider(record: Record, table: ChoiceTable, quantity: Quantity, limit: Limit) -> Slider:
-    values = [v / limit.unit for v in table.values[quantity.name] if v is not None and v > 0]
+def _values(rule: ShipRule, quantity: Quantity) -> list[float]:
+    """What rows have of a quantity, in its unit; nothing is no limit."""
+    found = [readings.get(quantity.name) for readings in rule.table.values()]
+    return [reading.value for reading in found if reading is not None and reading.value > 0]
+
+
+def _limit_slider(
+    record: Record, values: Sequence[float], quantity: Quantity, limit: Limit
+) -> Slider:
     asked = getattr(record.budget, limit.field, None)
-    numbers = _with(_between(min(values) / _REACH, max(values) * _REACH), asked)
+    low, high = min(values) / limit.unit / _REACH, max(values) / limit.unit * _REACH
+    numbers = _with(_between(low, high), asked)
     stops = [
         *(Stop(number, quantity.unit.shown(number * limit.unit)) for number in numbers),
         Stop(None, "no limit"),
     ]
     return Slider(
-        objective=quantity.name,
+        quantity=quantity,
         field=limit.field,
         unit=limit.unit,
-        what=quantity.title,
         label=f"{quantity.title[0].upper()}{quantity.title[1:]}, at most",
         stops=tuple(stops),
         start=next(k for k, stop in enumerate(stops) if stop.value == asked),
@@ -105,11 +112,10 @@ def _with(numbers: Iterable[float], asked: float | None) -> list[float]:
     return sorted({*numbers, *([] if asked is None else [asked])})
 
 
-def _drop_slider(record: Record, table: ChoiceTable) -> Slider:
+def _drop_slider(record: Record, drops: Sequence[float], default: float | None) -> Slider:
     """How much of the metric may be lost; one stop is what holds where nobody says."""
     asked = record.budget.accuracy_drop if record.budget else None
-    worst = max((drop for drop in table.drops if drop is not None), default=0.0)
-    default = table.default_drop
+    worst = max(drops)
     # Where nothing holds, the drops that there are say what a small one is.
     unit = default or 0.1 * worst or asked or 1.0
     numbers = [float(f"{unit * drop / 10:.6g}") for drop in _DROPS]
@@ -123,10 +129,9 @@ def _drop_slider(record: Record, table: ChoiceTable) -> Slider:
     if default is None:
         stops.append(Stop(None, "no limit"))
     return Slider(
-        objective="accuracy",
+        quantity=None,
         field="accuracy_drop",
         unit=1.0,
-        what=plain(record.task.metric, 40),
         label=f"Change of {plain(record.task.metric, 40)} from the baseline, no worse than",
         stops=tuple(stops),
         start=next(k for k, stop in enumerate(stops) if stop.value == asked),
@@ -134,78 +139,83 @@ def _drop_slider(record: Record, table: ChoiceTable) -> Slider:
 
 
 def choice_data(
-    record: Record, target: str, sliders: list[Slider], axes: dict[str, Axis]
-) -> dict[str, Any]:
-    """The rule's table, its words, and where limits lie on the plot's axes."""
-    table = choice_table(record, target)
-    rows = {row.index: row for row in record.rows}
-    named = contenders(record, target)
+    record: Record, target: str, sliders: Sequence[Slider], axes: dict[str, Axis]
+) -> dict[str, Any] | None:
+    """What the page's script looks up when a slider moves; ``None`` where that would be too much.
+
+    ``answers`` has, by a digit for each row that keeps the limits and what was limited, the row and
+    its reason; of every stop of a slider there are its words, its place on the plot's axis, and by
+    how much each row misses it.
+    """
+    rule = ShipRule(record, target)
+    kept = {k: _kept(rule, slider) for k, slider in enumerate(sliders)}
+    drop = next((k for k, slider in enumerate(sliders) if slider.quantity is None), None)
+    found = answers(
+        record,
+        target,
+        [each for k, each in kept.items() if k != drop],
+        set() if drop is None else kept[drop],
+        _MOST_ANSWERS,
+    )
+    if found is None:
+        return None
     return {
-        "rows": list(table.rows),
-        "values": {name: list(found) for name, found in table.values.items()},
-        "costs": {name: list(found) for name, found in table.costs.items()},
-        "versus": {name: list(found) for name, found in table.versus.items()},
-        "drops": list(table.drops),
-        "default": table.default_drop,
-        "defaultWords": _words_of_default(record, table),
-        "stages": [plain(rows[row].stage, 40) for row in table.rows],
-        "shown": [_shown(record, table, position) for position in range(len(table.rows))],
-        "gains": [
-            gains_words(record, target, named, row) if row != record.baseline else ""
-            for row in table.rows
-        ],
-        "baseline": record.baseline,
-        "unlimited": unlimited_words(record, target),
-        "sliders": [_slider_data(record, table, slider, axes) for slider in sliders],
+        "rows": list(found.rows),
+        "answers": {key: list(answer) for key, answer in found.chosen.items()},
+        "reasons": list(found.reasons),
+        "nearest": found.nearest,
+        "before": list(found.before),
+        "after": [list(sentences) for sentences in found.after],
+        "drop": drop,
+        "sliders": [_slider_data(record, rule, slider, axes) for slider in sliders],
     }
 
 
-def _words_of_default(record: Record, table: ChoiceTable) -> str:
-    return "" if table.default_drop is None else loss_words(record, table.default_drop)
+def _penalties(rule: ShipRule, slider: Slider, stop: Stop) -> list[float | None] | None:
+    """By how much each row misses a stop; ``None`` for a stop that asks for nothing."""
+    if stop.value is None:
+        return None
+    allowed = stop.value * slider.unit
+    return [rule.penalty(row, slider.quantity, allowed) for row in rule.table]
 
 
-def _shown(record: Record, table: ChoiceTable, position: int) -> dict[str, str]:
-    """A row's values in the words that a missed limit is told in."""
-    found = {
-        quantity.name: quantity.unit.shown(value)
-        for quantity in LIMITS
-        if (value := table.values[quantity.name][position]) is not None
-    }
-    drop = table.drops[position]
-    return found if drop is None else {**found, "accuracy": loss_words(record, drop)}
+def _kept(rule: ShipRule, slider: Slider) -> set[tuple[bool, ...]]:
+    """What the stops of a slider can leave of the rows."""
+    found = (_penalties(rule, slider, stop) for stop in slider.stops)
+    return {tuple(each is None for each in missed) for missed in found if missed is not None}
 
 
 def _slider_data(
-    record: Record, table: ChoiceTable, slider: Slider, axes: dict[str, Axis]
+    record: Record, rule: ShipRule, slider: Slider, axes: dict[str, Axis]
 ) -> dict[str, Any]:
     axis = axes.get(slider.objective)
     stops = []
     for stop in slider.stops:
-        at = _place(record, table, slider, stop, axis)
-        stops.append([stop.value, stop.words, None if at is None else round(at, 4)])
+        at = _place(record, rule, slider, stop, axis)
+        place = None if at is None else round(at, 4)
+        stops.append([stop.words, place, _penalties(rule, slider, stop)])
+    told = [rule.told(row, slider.quantity) for row in rule.table]
     return {
         "objective": slider.objective,
-        "unit": slider.unit,
-        "what": slider.what,
+        "told": [f"{words}, budget " if has_value else words for words, has_value in told],
+        "known": [has_value for _, has_value in told],
         "stops": stops,
         "start": slider.start,
     }
 
 
 def _place(
-    record: Record, table: ChoiceTable, slider: Slider, stop: Stop, axis: Axis | None
+    record: Record, rule: ShipRule, slider: Slider, stop: Stop, axis: Axis | None
 ) -> float | None:
     """Where a limit lies on its axis, if it has one and the limit is in sight."""
     if stop.value is None or axis is None:
         return None
     value = stop.value * slider.unit
-    if slider.objective == "accuracy":
-        if record.baseline not in table.rows:
-            return None
-        start = table.values["accuracy"][table.rows.index(record.baseline)]
+    if slider.quantity is None:
+        start = rule.table.get(record.baseline, {}).get("accuracy")
         if start is None:
             return None
-        value = start - value if record.task.higher_is_better else start + value
+        value = start.value - value if record.task.higher_is_better else start.value + value
     at = axis.at(value)
     return at if math.isfinite(at) and 0 <= at <= 1 else None
 

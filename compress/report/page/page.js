@@ -4,7 +4,6 @@
 
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const LAST_BIT = 1e-12; // as in the Python rule: a drop of exactly what is allowed is allowed
   const pages = JSON.parse(document.getElementById("data").textContent);
 
   const make = (name, attributes, words) => {
@@ -21,125 +20,27 @@
   };
   const least = (list, cost) => list.reduce((a, b) => (cost(b) < cost(a) ? b : a));
 
-  // --- Choosing a row: the rule of compress.pareto.recommend ---
+  // --- The answer for a budget: Python has worked out all of them ---
 
-  function missesOf(choice, stops, i) {
-    const found = [];
-    choice.sliders.forEach((slider, k) => {
-      const [limit, words] = stops[k];
-      if (limit === null) return;
-      const isDrop = slider.objective === "accuracy";
-      const value = isDrop ? choice.drops[i] : choice.values[slider.objective][i];
-      const shown = choice.shown[i][slider.objective];
-      if (value === null) {
-        found.push({ words: `${slider.what} was not measured`, over: Infinity });
-      } else if (isDrop && value > limit + LAST_BIT) {
-        const over = Math.log2(value / Math.max(limit, 1e-4));
-        found.push({ words: `${slider.what} ${shown} against the baseline, budget ${words}`, over });
-      } else if (!isDrop && value > limit * slider.unit) {
-        const over = Math.log2(value / (limit * slider.unit));
-        found.push({ words: `${slider.what} ${shown}, budget ${words}`, over });
-      }
-    });
-    return found;
-  }
-
-  // One digit for each pair of rows: 1 no worse, 2 shown to be better, 4 shown to be worse.
-  const bit = (choice, name, i, j, mask) => (Number(choice.versus[name][i][j]) & mask) !== 0;
-
-  function unbeaten(choice, pool) {
-    const shared = Object.keys(choice.costs).filter((name) =>
-      pool.every((i) => choice.costs[name][i] !== null));
-    const beats = (i, j) => shared.every((name) => bit(choice, name, i, j, 1)) &&
-      shared.some((name) => bit(choice, name, i, j, 2));
-    const above = new Map();
-    for (const start of pool) {
-      const reached = new Set();
-      const todo = [start];
-      while (todo.length) {
-        const j = todo.pop();
-        for (const i of pool) {
-          if (i !== j && !reached.has(i) && beats(i, j)) {
-            reached.add(i);
-            todo.push(i);
-          }
-        }
-      }
-      above.set(start, reached);
-    }
-    return pool.filter((i) => [...above.get(i)].every((better) => above.get(better).has(i)));
-  }
-
-  function fastest(choice, pool, scope) {
-    if (pool.length === 1) return [pool[0], `the only row ${scope}`];
-    let left = unbeaten(choice, pool);
-    if (left.length === 1) {
-      return [left[0], `the only one of ${pool.length} rows ${scope} that none of them beats`];
-    }
-    const words = [];
-    for (const [name, word] of [["latency_p50_s", "fastest"], ["accuracy", "most accurate"]]) {
-      const known = left.filter((i) => choice.costs[name][i] !== null);
-      if (known.length && left.length > 1) {
-        const best = least(known, (i) => choice.costs[name][i]);
-        left = known.filter((i) => i === best || !bit(choice, name, i, best, 4));
-        words.push(word);
-      }
-    }
-    if (left.length > 1) words.push("smallest");
-    const chosen = least(left, (i) => choice.values.artifact_bytes[i]);
-    const last = words.pop();
-    const tied = words.length ? ` of those tied for ${words.join(" and ")}, among` : " of";
-    return [chosen, `the ${last}${tied} ${pool.length} rows ${scope}`];
-  }
-
-  function best(choice, stops, fit) {
-    const asked = choice.sliders.findIndex((slider) => slider.objective === "accuracy");
-    const drop = asked < 0 ? null : stops[asked][0];
-    const allowed = drop === null ? choice.default : drop;
-    const limited = stops.some((stop) => stop[0] !== null);
-    let scope = limited ? "within the budget" : "measured";
-    const known = fit.filter((i) => choice.drops[i] !== null);
-    if (allowed === null || !known.length) return fastest(choice, fit, scope);
-    const within = known.filter((i) => choice.drops[i] <= allowed + LAST_BIT);
-    const loss = `${drop === null ? choice.defaultWords : stops[asked][1]} of the baseline`;
-    if (!within.length) {
-      return [least(known, (i) => choice.drops[i]),
-        `the most accurate row ${scope}, though none of those is within ${loss}`];
-    }
-    if (!limited) scope = `within ${loss}`;
-    else if (drop === null) scope = `${scope} and ${loss}`;
-    return fastest(choice, within, scope);
-  }
-
-  function choose(choice, stops) {
+  function answerFor(choice, stops) {
     const all = choice.rows.map((_, i) => i);
-    const misses = all.map((i) => missesOf(choice, stops, i));
-    const fit = all.filter((i) => !misses[i].length);
-    let chosen, why;
-    if (fit.length) {
-      [chosen, why] = best(choice, stops, fit);
-    } else {
-      const over = all.map((i) => misses[i].reduce((sum, miss) => sum + miss.over, 0));
-      chosen = all.reduce((a, b) => {
-        const fewer = misses[b].length - misses[a].length;
-        return fewer < 0 || (fewer === 0 && over[b] < over[a]) ? b : a;
-      });
-      why = "no row meets the budget, and this one misses it by the least";
-    }
-    const row = choice.rows[chosen];
-    const sentences = [`Ship row ${row} (${choice.stages[chosen]}): ${why}.`];
-    if (choice.gains[chosen]) {
-      sentences.push(`Against baseline row ${choice.baseline} it is ${choice.gains[chosen]}.`);
-    }
-    const drop = choice.sliders.findIndex((slider) => slider.objective === "accuracy");
-    if (choice.unlimited && (drop < 0 || stops[drop][0] === null)) sentences.push(choice.unlimited);
+    const misses = (i, k) => stops[k][2] !== null && stops[k][2][i] !== null;
+    const missed = all.map((i) => choice.sliders.map((_, k) => k).filter((k) => misses(i, k)));
+    const digits = missed.map((found) => (found.length ? "0" : "1")).join("");
+    const dropAsked = choice.drop !== null && stops[choice.drop][2] !== null;
+    const asked = dropAsked ? "d" : stops.some((stop) => stop[2] !== null) ? "l" : "";
+    const met = digits.includes("1");
+    const penalty = (i) => missed[i].reduce((sum, k) => sum + stops[k][2][i], 0);
+    const [chosen, why] = met ? choice.answers[digits + asked] : [least(all, penalty), null];
+    const told = ({ told, known }, i, words) => (known[i] ? told[i] + words : told[i]);
     return {
-      row,
+      row: choice.rows[chosen],
       chosen,
-      meetsBudget: fit.length > 0,
-      reasons: sentences.join(" "),
-      missed: misses[chosen].map((miss) => miss.words),
-      outside: choice.rows.filter((_, i) => misses[i].length),
+      meetsBudget: met,
+      reasons: choice.before[chosen] + (met ? choice.reasons[why] : choice.nearest) +
+        choice.after[dropAsked ? 1 : 0][chosen],
+      missed: missed[chosen].map((k) => told(choice.sliders[k], chosen, stops[k][0])),
+      outside: choice.rows.filter((_, i) => missed[i].length),
     };
   }
 
@@ -208,7 +109,7 @@
   function drawLimits(plot, frame) {
     const parts = [];
     plot.stops.forEach((stop, k) => {
-      const at = stop[2], axis = plot.data.choice.sliders[k].objective;
+      const at = stop[1], axis = plot.data.choice.sliders[k].objective;
       if (at === null || (axis !== plot.x && axis !== plot.y)) return;
       const { left, right, top, bottom } = frame;
       const upright = axis === plot.x;
@@ -403,11 +304,11 @@
     const read = () => {
       plot.stops = inputs.map((input, k) => sliders[k].stops[Number(input.value)]);
       inputs.forEach((input, k) => {
-        const words = plot.stops[k][1];
+        const words = plot.stops[k][0];
         input.setAttribute("aria-valuetext", words);
         input.nextElementSibling.textContent = words;
       });
-      showAnswer(plot, choose(plot.data.choice, plot.stops));
+      showAnswer(plot, answerFor(plot.data.choice, plot.stops));
       draw(plot);
     };
     form.addEventListener("input", read);

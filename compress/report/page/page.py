@@ -139,8 +139,8 @@ def _target_section(record: Record, target: str, number: int) -> tuple[str, dict
     plot = plot_of(info) if info.points else None
     sliders = sliders_of(record, target) if plot else []
     data = plot_data(plot) if plot else None
-    if plot and data and sliders:
-        choice = choice_data(record, target, sliders, dict(plot.axes))
+    choice = choice_data(record, target, sliders, dict(plot.axes)) if plot and sliders else None
+    if data and choice:
         choice["tiles"] = [tiles(record, effects[row]) for row in choice["rows"]]
         data["choice"] = choice
     device = text(device_name(record, target), 80)
@@ -148,8 +148,8 @@ def _target_section(record: Record, target: str, number: int) -> tuple[str, dict
         f'<section data-plot="{number}" aria-labelledby="part-{number}">',
         f'<h2 id="part-{number}">On {text(target, 60)} <small>{device}</small></h2>',
         answer_box(record, effects[advice.index], advice),
-        slider_form(sliders, number) if sliders else "",
-        _figure(info, plot, with_choice=bool(sliders)),
+        slider_form(sliders, number) if choice else "",
+        _figure(info, plot, with_choice=bool(choice)),
         _all_rows(record, target),
         _findings(record, target, advice.reasons),
         _steps(stages_info(record, target)),
