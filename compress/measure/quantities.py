@@ -16,6 +16,7 @@ from typing import Protocol
 
 from compress.formatting import count, duration, energy, plain, score, size
 from compress.measure.quantity import (
+    Answers,
     Estimate,
     Limit,
     Quantity,
@@ -202,6 +203,16 @@ QUANTITIES = (
         gains=("less", "more"),
         margin=0.05,
         column=TableColumn("energy", "mJ", _milli, spare=7),
+    ),
+    # The first call after loading, in every fresh process: what a cold start adds.
+    Quantity(
+        "first_inference_s",
+        "first inference",
+        SECONDS,
+        answers=Answers("first_run_ns", 1e-9),
+        gains=("faster", "slower"),
+        margin=0.05,
+        column=TableColumn("first", spare=8),
     ),
 )
 

@@ -70,6 +70,9 @@ def test_a_tracker_is_told_curves_and_what_every_row_measured(run, runs):
         "peak_rss_bytes": found.memory.peak_rss_bytes,
         "model_peak_bytes": found.memory.model_peak_bytes,
         "artifact_bytes": found.artifact.bytes,
+        "first_inference_s": found.quantities["first_inference_s"].value,
+        "first_inference_s_ci95_low": found.quantities["first_inference_s"].ci95[0],
+        "first_inference_s_ci95_high": found.quantities["first_inference_s"].ci95[1],
     }
     # Row 0 waited for its baseline, and has a speed-up like the others.
     assert "speedup" in notes.of("targets/replay")[0]
