@@ -1,6 +1,6 @@
 """Numbers in words: units, rounding and signs, the same in tables, figures and sentences.
 
-Knows nothing of records. Text that came from outside passes through :func:`plain` before it is
+Knows nothing of records. Text that came from outside passes through :func:`sanitize` before it is
 shown anywhere.
 """
 
@@ -18,8 +18,8 @@ __all__ = [
     "energy",
     "interval",
     "latency_unit",
-    "plain",
     "ratio_words",
+    "sanitize",
     "score",
     "score_cell",
     "score_cells",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-def plain(text: object, limit: int = 200) -> str:
+def sanitize(text: object, limit: int = 200) -> str:
     """One printable line: control and format characters become spaces, long text is cut."""
     shown = "".join(
         " " if unicodedata.category(char)[0] in "CZ" else char for char in str(text)

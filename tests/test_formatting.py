@@ -9,8 +9,8 @@ from compress.formatting import (
     duration,
     interval,
     latency_unit,
-    plain,
     ratio_words,
+    sanitize,
     score,
     score_cell,
     score_cells,
@@ -90,9 +90,9 @@ def test_latency_unit_follows_the_value():
 
 
 def test_plain_is_one_printable_line():
-    assert plain("a\x1b[31m\u202eb\n c\t") == "a [31m b  c"
-    assert plain("x" * 30, 10) == "x" * 9 + "…"
-    assert plain("日本 ok") == "日本 ok"
+    assert sanitize("a\x1b[31m\u202eb\n c\t") == "a [31m b  c"
+    assert sanitize("x" * 30, 10) == "x" * 9 + "…"
+    assert sanitize("日本 ok") == "日本 ok"
 
 
 def test_what_rounds_to_zero_has_no_sign():

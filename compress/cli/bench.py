@@ -21,7 +21,7 @@ from compress.io.atomic import write_atomically
 from compress.io.scratch import scratch
 from compress.measure import sustained_table
 from compress.measure.arrays import read_arrays
-from compress.measure.compare import Comparison, compare, session_table, short_names, table
+from compress.measure.compare import ComparedModel, compare, session_table, short_names, table
 from compress.measure.input_sizes import Given
 from compress.measure.outcomes import as_json
 from compress.measure.profile import table as profile_table
@@ -177,8 +177,8 @@ def _raw(arguments: argparse.Namespace) -> Path | None:
     return Path(arguments.raw) if arguments.raw else None
 
 
-def _result(text: str, rows: list[Comparison], facts: dict[str, Any]) -> _Result:
-    models = TypeAdapter(list[Comparison]).dump_python(rows, mode="json")
+def _result(text: str, rows: list[ComparedModel], facts: dict[str, Any]) -> _Result:
+    models = TypeAdapter(list[ComparedModel]).dump_python(rows, mode="json")
     content = json.dumps({"schema": 1, **facts, "models": models}, indent=1) + "\n"
     return _Result(text, content, any(row.error for row in rows))
 

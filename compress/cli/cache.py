@@ -9,6 +9,7 @@ from collections.abc import Callable
 from compress.cache import Store, StoredResult
 from compress.cache.sizes import parse_size
 from compress.io.files import named, size_words
+from compress.text_table import columns_of, text_lines
 
 _KEY_DIGITS = 12
 _HEADS = ("key", "kind", "of", "size", "last use")
@@ -70,12 +71,8 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def table(kept: list[StoredResult], now_s: float) -> str:
     """A line for each result."""
-    rows = [_HEADS, *(_row(one, now_s) for one in kept)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    rows = [_row(one, now_s) for one in kept]
+    return "\n".join(text_lines(columns_of(rows, _HEADS, left=range(len(_HEADS)))))
 
 
 def _row(kept: StoredResult, now_s: float) -> tuple[str, ...]:

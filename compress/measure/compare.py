@@ -22,7 +22,7 @@ from compress.measure.target import BenchmarkConfig, Failure, Mode, Shapes, Targ
 from compress.record import Energy, Latency, MeasuredQuantity, Memory, Speedup
 from compress.text_table import Column, columns_of, text_lines
 
-__all__ = ["Comparison", "compare", "session_table", "table"]
+__all__ = ["ComparedModel", "compare", "session_table", "table"]
 
 Array = np.ndarray[Any, Any]
 
@@ -30,7 +30,7 @@ _MOST_ONNX_BYTES = 2**31 - 1  # what protobuf can hold
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedModel:
     """One file. Either ``error`` says why it was not measured, or the facts are there.
 
     ``shapes`` are those of its inputs, by name. There is no ``speedup`` where the file that the
@@ -58,7 +58,7 @@ def compare(
     given: Given | None = None,
     seed: int = 0,
     raw: Path | None = None,
-) -> list[Comparison]:
+) -> list[ComparedModel]:
     """Measure ``models`` against the first one; one row each, in order.
 
     ``inputs`` are samples, on the first axis. Without them each model gets inputs drawn from
@@ -85,12 +85,12 @@ def compare(
 
 def _row(
     name: str, model: Path, outcome: Timing | Failure, fit: Fit | None, given: Given
-) -> Comparison:
+) -> ComparedModel:
     size = model_bytes(model)
     if isinstance(outcome, Failure):
         error = fit.error if fit and fit.error else outcome.error.removeprefix(f"{model}: ")
-        return Comparison(name, size, error=error)
-    return Comparison(
+        return ComparedModel(name, size, error=error)
+    return ComparedModel(
         name,
         size,
         outcome.latency,
@@ -103,7 +103,9 @@ def _row(
     )
 
 
-def _fairly_compared(rows: Sequence[Comparison], found: Sequence[Fit | None]) -> list[Comparison]:
+def _fairly_compared(
+    rows: Sequence[ComparedModel], found: Sequence[Fit | None]
+) -> list[ComparedModel]:
     """No ratio of files whose inputs have other sizes than those of the baseline."""
     baselines = (
         i for i, row in enumerate(rows) if row.speedup and row.speedup.verdict == "baseline"
@@ -180,7 +182,7 @@ _HEAD = (
 )
 
 
-def table(rows: Sequence[Comparison]) -> str:
+def table(rows: Sequence[ComparedModel]) -> str:
     """Plain text: a line per model, then what went wrong and what to be careful with.
 
     ``peak MiB`` is memory above the runtime's own. Energy has a column where a sensor told it.
@@ -188,7 +190,7 @@ def table(rows: Sequence[Comparison]) -> str:
     return _text(rows, _notes(rows, "all"))
 
 
-def session_table(sessions: Mapping[str, Sequence[Comparison]]) -> str:
+def session_table(sessions: Mapping[str, Sequence[ComparedModel]]) -> str:
     """As :func:`table`, of several sessions by their name.
 
     What is said of every model of a session is said once, under the name of the session.
@@ -197,13 +199,13 @@ def session_table(sessions: Mapping[str, Sequence[Comparison]]) -> str:
     return _text([row for rows in sessions.values() for row in rows], notes)
 
 
-def _text(rows: Sequence[Comparison], notes: Sequence[str]) -> str:
+def _text(rows: Sequence[ComparedModel], notes: Sequence[str]) -> str:
     *first, inputs = columns_of(map(_cells, rows), _HEAD, left=(0, -1))
     lines = text_lines([*first, *_declared(rows), inputs], rule=True)
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
-def _declared(rows: Sequence[Comparison]) -> Iterator[Column]:
+def _declared(rows: Sequence[ComparedModel]) -> Iterator[Column]:
     """A column for each quantity without one of its own here that something has measured."""
     for quantity in QUANTITIES:
         found = [quantity.in_session(row) for row in rows]
@@ -214,7 +216,7 @@ def _declared(rows: Sequence[Comparison]) -> Iterator[Column]:
         yield Column(head, "", tuple("-" if each is None else cell(each.value) for each in found))
 
 
-def _notes(rows: Sequence[Comparison], everything: str) -> list[str]:
+def _notes(rows: Sequence[ComparedModel], everything: str) -> list[str]:
     measured = [row for row in rows if row.error is None]
     # What is said of every model is about the machine: once is enough.
     shared = [note for note in measured[0].warnings if _in_all(note, measured)] if measured else []
@@ -224,11 +226,11 @@ def _notes(rows: Sequence[Comparison], everything: str) -> list[str]:
     return list(dict.fromkeys([*notes, *(f"{everything}: {note}" for note in shared)]))
 
 
-def _in_all(note: str, rows: Sequence[Comparison]) -> bool:
+def _in_all(note: str, rows: Sequence[ComparedModel]) -> bool:
     return len(rows) > 1 and all(note in row.warnings for row in rows)
 
 
-def _cells(row: Comparison) -> tuple[str, ...]:
+def _cells(row: ComparedModel) -> tuple[str, ...]:
     size = "-" if row.bytes is None else f"{row.bytes / 1024:.1f}"
     if row.latency is None:
         return (row.name, size, "-", "-", "-", "-", "-", "failed", "-", "-")

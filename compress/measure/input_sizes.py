@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from compress.errors import MeasurementError, RecipeError
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.measure.arrays import on_disk
 from compress.measure.runtime_errors import is_about_inputs, plain_complaint
 from compress.measure.target import Shapes, Target
@@ -131,12 +131,14 @@ def _declared(port: TensorFacts) -> str:
 
 
 def _options(names: Iterable[str]) -> str:
-    return " ".join(f"--shape {plain(n, _MOST_CHARACTERS)}=SIZES" for n in [*names][:_MOST_NAMED])
+    return " ".join(
+        f"--shape {sanitize(n, _MOST_CHARACTERS)}=SIZES" for n in [*names][:_MOST_NAMED]
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
     # A file's names may hold anything.
-    shown = ", ".join(plain(name, _MOST_CHARACTERS) for name in names[:_MOST_NAMED])
+    shown = ", ".join(sanitize(name, _MOST_CHARACTERS) for name in names[:_MOST_NAMED])
     return shown + (", …" if len(names) > _MOST_NAMED else "")
 
 

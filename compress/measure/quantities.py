@@ -14,10 +14,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-from compress.formatting import count, duration, energy, plain, score, size
+from compress.formatting import count, duration, energy, sanitize, score, size
 from compress.measure.quantity import (
-    Answers,
     Estimate,
+    FromAnswers,
     Limit,
     Quantity,
     TableColumn,
@@ -209,7 +209,7 @@ QUANTITIES = (
         "first_inference_s",
         "first inference",
         SECONDS,
-        answers=Answers("first_run_ns", 1e-9),
+        answers=FromAnswers("first_run_ns", 1e-9),
         gains=("faster", "slower"),
         margin=0.05,
         column=TableColumn("first", spare=8),
@@ -235,7 +235,7 @@ class Scored(Protocol):
 
 def quantities_of(task: Scored) -> tuple[Quantity, ...]:
     """The metric of ``task`` as the quantity ``accuracy``, and all others."""
-    metric = plain(task.metric, 40)
+    metric = sanitize(task.metric, 40)
     return (
         Quantity(
             "accuracy",

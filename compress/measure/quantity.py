@@ -16,7 +16,7 @@ from compress.record import (
     Speedup,
 )
 
-__all__ = ["Answers", "Estimate", "Limit", "Quantity", "TableColumn", "Timed", "Unit"]
+__all__ = ["Estimate", "FromAnswers", "Limit", "Quantity", "TableColumn", "Timed", "Unit"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Answers:
+class FromAnswers:
     """Where a worker's answers have a quantity: the median over fresh processes is its value.
 
     ``key`` is a number of the answer to a ``job`` of that kind, one for each process, and ``unit``
@@ -129,7 +129,7 @@ class Quantity:
     name: str
     title: str
     unit: Unit
-    answers: Answers | None = None
+    answers: FromAnswers | None = None
     timed: Callable[[Timed], Estimate | None] | None = None
     measured: Callable[[Measurement], Estimate | None] | None = None
     of_row: Callable[[Row], Estimate] | None = None

@@ -19,7 +19,7 @@ from compress.measure.ondevice.process import JobFailed
 from compress.measure.ondevice.session_log import SessionLog
 from compress.measure.raw_samples import RawLog
 from compress.measure.runtime_errors import plain_complaint
-from compress.measure.summary import Survey, energy_facts, memory_facts, summarize
+from compress.measure.summary import ModelPreflight, energy_facts, memory_facts, summarize
 from compress.measure.target import BenchmarkConfig, Failure, Timing
 from compress.measure.warnings import about_checks, about_machine
 
@@ -98,22 +98,22 @@ def timings_of(
     batch: int,
     cores: int,
 ) -> list[Timing | Failure]:
-    """The outcome of a session as one result for each model, with its doubts.
+    """The outcome of a session as one result for each model, with its warnings.
 
     ``cores`` are those that the session could use.
     """
     failures = {index: Failure(plain_complaint(error)) for index, error in outcome.failures.items()}
     if not outcome.timed:
         return [failures[index] for index in range(len(names))]
-    surveys = {index: _survey(found) for index, found in outcome.preflights.items()}
-    timings = summarize(outcome.timed, surveys, plan, batch=batch)
+    preflights = {index: _preflight(found) for index, found in outcome.preflights.items()}
+    timings = summarize(outcome.timed, preflights, plan, batch=batch)
     results = [result for timed in outcome.timed for result in timed.results]
-    doubts = about_machine(results, threads=threads, cores=cores)
+    warnings = about_machine(results, threads=threads, cores=cores)
     notes = []
     if 0 in failures:
         notes = [_other_baseline(names, outcome.timed[0].index, failures[0])]
     timings = {
-        index: replace(timing, warnings=(*notes, *timing.warnings, *doubts))
+        index: replace(timing, warnings=(*notes, *timing.warnings, *warnings))
         for index, timing in timings.items()
     }
     return [failures.get(index) or timings[index] for index in range(len(names))]
@@ -126,7 +126,7 @@ def _other_baseline(names: Sequence[str], baseline: int, failure: Failure) -> st
     )
 
 
-def _survey(found: loop.Preflight) -> Survey:
+def _preflight(found: loop.Preflight) -> ModelPreflight:
     facts: dict[str, Any] = {}
     warnings = [found.unavailable] if found.unavailable else []
     if found.memory:
@@ -136,7 +136,7 @@ def _survey(found: loop.Preflight) -> Survey:
         warnings += about_checks(found.check)
     if found.energy:
         facts["energy"] = found.energy
-    return Survey(
+    return ModelPreflight(
         memory=memory_facts(found.memory[len(found.memory) // 2]) if found.memory else None,
         facts=facts,
         warnings=warnings,

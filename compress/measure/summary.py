@@ -22,13 +22,13 @@ from compress.measure.target import Shapes, Timing
 from compress.measure.warnings import about_model
 from compress.record import Energy, Executed, Latency, MeasuredQuantity, Memory, Speedup
 
-__all__ = ["Survey", "declared_quantities", "energy_facts", "memory_facts", "summarize"]
+__all__ = ["ModelPreflight", "declared_quantities", "energy_facts", "memory_facts", "summarize"]
 
 _HOLM_ABOVE = 5  # comparisons; with fewer, one false alarm in twenty is what a reader expects
 
 
 @dataclass(frozen=True)
-class Survey:
+class ModelPreflight:
     """What is known of a model before it is timed."""
 
     memory: Memory | None
@@ -68,7 +68,11 @@ def energy_facts(result: Mapping[str, Any]) -> Energy | None:
 
 
 def summarize(
-    configs: Sequence[TimedModel], surveys: Mapping[int, Survey], plan: Plan, *, batch: int
+    configs: Sequence[TimedModel],
+    preflights: Mapping[int, ModelPreflight],
+    plan: Plan,
+    *,
+    batch: int,
 ) -> dict[int, Timing]:
     """A timing for each model, by its index. The first two configurations are the baseline."""
     itself, *others = (stats.ratio_of(log) for log in log_ratios(configs))
@@ -90,18 +94,18 @@ def summarize(
         config.index: Timing(
             latency=_latency(config),
             speedup=speedup,
-            memory=surveys[config.index].memory,
+            memory=preflights[config.index].memory,
             warnings=(
-                *surveys[config.index].warnings,
+                *preflights[config.index].warnings,
                 *about_model(config.results, batch=batch),
                 *(_width(ratio, len(configs[0].results), plan) if alike(own, shapes[0]) else ()),
             ),
-            raw={**_raw(config), **surveys[config.index].facts},
+            raw={**_raw(config), **preflights[config.index].facts},
             executed=_executed(config.results[0].get("ran")),
-            energy=surveys[config.index].energy,
+            energy=preflights[config.index].energy,
             shapes=own,
             quantities=declared_quantities(
-                {"time": config.results, "memory": surveys[config.index].facts.get("memory", ())}
+                {"time": config.results, "memory": preflights[config.index].facts.get("memory", ())}
             ),
         )
         for config, speedup, ratio, own in zip(

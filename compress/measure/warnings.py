@@ -1,7 +1,7 @@
-"""Doubts: what in a measurement's own data should make its reader careful, as sentences.
+"""Measurement warnings: what in a measurement's own data should make its reader careful.
 
-Looks at what workers returned and at nothing else. A doubt is data: it is stored with the numbers
-and printed beside them, and it never stops a session.
+They come from what workers returned and from nothing else. A warning is a sentence that is stored
+with the numbers and printed beside them; it never stops a session.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FLAGS = ("too low a voltage", "a capped clock", "throttling", "too much heat")
 
 
 def about_machine(results: Sequence[Result], *, threads: int, cores: int) -> list[str]:
-    """Doubts about the machine during a session, from the ``time`` results of all its processes."""
+    """Warnings about the machine during a session, from all its ``time`` results."""
     told = [result for result in results if "state" in result]
     changes: list[str] = []
     if told:
@@ -70,7 +70,7 @@ def _speed(results: Sequence[Result]) -> list[str]:
 
 
 def about_change(states: Sequence[Result]) -> list[str]:
-    """Doubts from the machine's states (the worker's) before, during and after a measurement."""
+    """Warnings from the machine's states (the worker's) before, during and after a measurement."""
     before, *later = states
     found = []
     governors = ["/".join(state["governor"])[:40] for state in (before, later[-1])]
@@ -101,7 +101,7 @@ def _throttled(before: Result, later: Sequence[Result]) -> list[str]:
 
 
 def about_model(results: Sequence[Result], *, batch: int) -> list[str]:
-    """Doubts about one model, from the ``time`` results of its processes."""
+    """Warnings about one model, from the ``time`` results of its processes."""
     found = []
     unsteady = sum(not r["steady"] for r in results)
     if 2 * unsteady >= len(results):
@@ -138,7 +138,7 @@ def _elsewhere(ran: Result) -> list[str]:
 
 
 def about_checks(check: Result) -> list[str]:
-    """Doubts that a ``check`` result gives."""
+    """Warnings that a ``check`` result gives."""
     found = []
     if check["denormal_ratio"] > _DENORMAL_RATIO:
         found.append(

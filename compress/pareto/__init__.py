@@ -3,11 +3,17 @@
 Plain data in, plain data out: everything is computed from a :class:`~compress.record.Record`.
 """
 
-from compress.pareto.advice import Answers, Recommendation, answers, recommend, unlimited_words
-from compress.pareto.bootstrap import Volume, chances, chances_on, volume
+from compress.pareto.advice import (
+    Recommendation,
+    ShipAnswers,
+    recommend,
+    ship_answers,
+    unlimited_words,
+)
+from compress.pareto.bootstrap import Volume, front_probabilities, front_probabilities_on, volume
 from compress.pareto.effects import (
-    Change,
-    Effect,
+    MeasuredChange,
+    ObjectiveEffect,
     StageEffects,
     change,
     int8_slowdowns,
@@ -15,7 +21,7 @@ from compress.pareto.effects import (
 )
 from compress.pareto.front import (
     FRONT_OBJECTIVES,
-    Point,
+    FrontPoint,
     beats,
     front,
     front_facts,
@@ -25,8 +31,8 @@ from compress.pareto.front import (
 from compress.pareto.hypervolume import hypervolume, reference_point
 from compress.pareto.objectives import (
     OBJECTIVES,
+    ComparisonOutcome,
     Objective,
-    Outcome,
     Reading,
     compare,
     contenders,
@@ -50,24 +56,21 @@ __all__ = [
     "FRONT_OBJECTIVES",
     "LIMITS",
     "OBJECTIVES",
-    "Answers",
-    "Change",
-    "Effect",
+    "ComparisonOutcome",
+    "FrontPoint",
+    "MeasuredChange",
     "Miss",
     "Objective",
-    "Outcome",
-    "Point",
+    "ObjectiveEffect",
     "Reading",
     "Recommendation",
+    "ShipAnswers",
     "ShipRule",
     "StageEffects",
     "Volume",
     "allowed_drop",
-    "answers",
     "baseline_score",
     "beats",
-    "chances",
-    "chances_on",
     "change",
     "compare",
     "contenders",
@@ -75,6 +78,8 @@ __all__ = [
     "difference",
     "front",
     "front_facts",
+    "front_probabilities",
+    "front_probabilities_on",
     "hypervolume",
     "int8_slowdowns",
     "limit_of",
@@ -84,6 +89,7 @@ __all__ = [
     "readings",
     "recommend",
     "reference_point",
+    "ship_answers",
     "stage_effects",
     "ties",
     "unlimited_words",

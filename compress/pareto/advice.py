@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compress.budget import Budget
-from compress.formatting import interval, plain, ratio_words, score_change, score_interval
-from compress.pareto.effects import Change, change
+from compress.formatting import interval, ratio_words, sanitize, score_change, score_interval
+from compress.pareto.effects import MeasuredChange, change
 from compress.pareto.objectives import objectives
-from compress.pareto.ship_rule import ShipRule, Verdict, baseline_score, default_drop
+from compress.pareto.ship_rule import RowAndReason, ShipRule, baseline_score, default_drop
 from compress.record import Record
 
-__all__ = ["Answers", "Recommendation", "answers", "recommend", "unlimited_words"]
+__all__ = ["Recommendation", "ShipAnswers", "recommend", "ship_answers", "unlimited_words"]
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def _around(
         after += f" Against baseline row {record.baseline} it is {gains}."
     if not drop_asked and (words := unlimited_words(record, target)):
         after += f" {words}"
-    return f"Ship row {chosen} ({plain(stage, 40)}): ", after
+    return f"Ship row {chosen} ({sanitize(stage, 40)}): ", after
 
 
 def unlimited_words(record: Record, target: str) -> str:
     """What to know where no drop is limited unless a budget does it; empty where one is."""
     if baseline_score(record, target) is None or default_drop(record, target) is not None:
         return ""
-    metric = plain(record.task.metric, 40)
+    metric = sanitize(record.task.metric, 40)
     return (
         f"No change of {metric} counted as too much, for 1 % of the baseline's 0 is nothing: a "
         f"budget's accuracy_drop, in the unit of {metric}, would limit it."
@@ -103,16 +103,16 @@ def _gains_words(record: Record, target: str, rule: ShipRule, chosen: int) -> st
     return ", ".join(parts)
 
 
-def _speed_words(speed: Change) -> str:
+def _speed_words(speed: MeasuredChange) -> str:
     if speed.verdict not in ("better", "worse"):
         return "not shown to differ in speed"
     lo, hi = speed.ci95 if speed.value > 1 else (1 / speed.ci95[1], 1 / speed.ci95[0])
     return f"{ratio_words(speed.value, 'faster', 'slower')} {interval(lo, hi)}"
 
 
-def _score_words(metric: str, gained: Change) -> str:
+def _score_words(metric: str, gained: MeasuredChange) -> str:
     change = f"{score_change(metric, gained.value)} {score_interval(metric, *gained.ci95)}"
-    return f"and its {plain(metric, 40)} changes by {change}"
+    return f"and its {sanitize(metric, 40)} changes by {change}"
 
 
 # -- for every budget -------------------------------------------------------------------------
@@ -122,7 +122,7 @@ Kept = tuple[bool, ...]
 
 
 @dataclass(frozen=True)
-class Answers:
+class ShipAnswers:
     """What :func:`recommend` says for every budget that some limits can make up, as data.
 
     A row is a place in ``rows``. ``chosen`` has, by :meth:`key`, the row and the place of its
@@ -144,9 +144,9 @@ class Answers:
         return "".join("1" if each else "0" for each in kept) + asked
 
 
-def answers(
+def ship_answers(
     record: Record, target: str, limits: Sequence[set[Kept]], drops: set[Kept], most: int
-) -> Answers | None:
+) -> ShipAnswers | None:
     """The answers for every choice of limits; ``None`` where there would be more than ``most``.
 
     Args:
@@ -175,25 +175,27 @@ def answers(
         if fit:
             # What an asked drop leaves loses no more than that, whatever it is.
             drop = float("inf") if drop_asked else None
-            key = Answers.key(kept, limited=True, drop_asked=drop_asked)
+            key = ShipAnswers.key(kept, limited=True, drop_asked=drop_asked)
             verdicts[key] = rule.best(fit, limited=True, drop=drop)
-    free = Answers.key((True,) * len(rows), limited=False, drop_asked=False)
+    free = ShipAnswers.key((True,) * len(rows), limited=False, drop_asked=False)
     verdicts[free] = rule.best(rows, limited=False, drop=None)
-    return _answers(record, target, rule, verdicts)
+    return _ship_answers(record, target, rule, verdicts)
 
 
 def _both(a: Kept, b: Kept) -> Kept:
     return tuple(x and y for x, y in zip(a, b, strict=True))
 
 
-def _answers(record: Record, target: str, rule: ShipRule, verdicts: dict[str, Verdict]) -> Answers:
+def _ship_answers(
+    record: Record, target: str, rule: ShipRule, verdicts: dict[str, RowAndReason]
+) -> ShipAnswers:
     rows = tuple(rule.table)
     reasons = list(dict.fromkeys(why for _, why in verdicts.values()))
     around = [
         [_around(record, target, rule, row, drop_asked=asked) for row in rows]
         for asked in (False, True)
     ]
-    return Answers(
+    return ShipAnswers(
         rows=rows,
         chosen={key: (rows.index(row), reasons.index(why)) for key, (row, why) in verdicts.items()},
         reasons=tuple(reasons),

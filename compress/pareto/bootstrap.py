@@ -13,12 +13,12 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from compress.pareto.front import FRONT_OBJECTIVES, Point, points_of
+from compress.pareto.front import FRONT_OBJECTIVES, FrontPoint, points_of
 from compress.pareto.hypervolume import hypervolume
 from compress.pareto.objectives import Reading
 from compress.record import Record
 
-__all__ = ["Volume", "chances", "chances_on", "volume"]
+__all__ = ["Volume", "front_probabilities", "front_probabilities_on", "volume"]
 
 _DRAWS = 1000
 _VOLUME_DRAWS = 400  # a volume takes longer, and its interval needs no third digit
@@ -39,7 +39,7 @@ class Volume:
     hi: float
 
 
-def chances(points: Sequence[Point], *, draws: int = _DRAWS) -> dict[int, float]:
+def front_probabilities(points: Sequence[FrontPoint], *, draws: int = _DRAWS) -> dict[int, float]:
     """For every row the share of draws in which no other row dominates it."""
     found = dict.fromkeys((point.row for point in points), 0)
     for costs in _draws(points, draws):
@@ -48,13 +48,13 @@ def chances(points: Sequence[Point], *, draws: int = _DRAWS) -> dict[int, float]
     return {row: count / draws for row, count in found.items()}
 
 
-def chances_on(record: Record, target: str) -> dict[int, float]:
-    """:func:`chances` of the rows that compete on ``target``, in the objectives of its front."""
-    return chances(points_of(record, target, FRONT_OBJECTIVES)[1])
+def front_probabilities_on(record: Record, target: str) -> dict[int, float]:
+    """:func:`front_probabilities` of the rows that compete on ``target``, on its front."""
+    return front_probabilities(points_of(record, target, FRONT_OBJECTIVES)[1])
 
 
 def volume(
-    points: Sequence[Point], reference: Sequence[float], *, draws: int = _VOLUME_DRAWS
+    points: Sequence[FrontPoint], reference: Sequence[float], *, draws: int = _VOLUME_DRAWS
 ) -> Volume:
     """The hypervolume of ``points`` up to ``reference``, in costs, and its interval."""
     value = hypervolume([point.costs for point in points], reference)
@@ -66,7 +66,7 @@ def volume(
     return Volume(value, min(low, value), max(high, value))
 
 
-def _draws(points: Sequence[Point], count: int) -> Iterator[list[Costs]]:
+def _draws(points: Sequence[FrontPoint], count: int) -> Iterator[list[Costs]]:
     source = random.Random(0)
     spreads = [[_spread(reading) for reading in point.readings] for point in points]
     for _ in range(count):

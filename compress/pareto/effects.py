@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.formatting import interval, plain, size, times
+from compress.formatting import interval, sanitize, size, times
 from compress.pareto.objectives import (
+    ComparisonOutcome,
     Objective,
-    Outcome,
     Reading,
     compare,
     difference,
@@ -16,11 +16,18 @@ from compress.pareto.objectives import (
 )
 from compress.record import Record, Row
 
-__all__ = ["Change", "Effect", "StageEffects", "change", "int8_slowdowns", "stage_effects"]
+__all__ = [
+    "MeasuredChange",
+    "ObjectiveEffect",
+    "StageEffects",
+    "change",
+    "int8_slowdowns",
+    "stage_effects",
+]
 
 
 @dataclass(frozen=True)
-class Change:
+class MeasuredChange:
     """From one row to another, with its 95 % interval.
 
     ``is_ratio``: ``value`` is the older reading over the newer (2 is twice as fast or half the
@@ -30,16 +37,16 @@ class Change:
     value: float
     ci95: tuple[float, float]
     is_ratio: bool
-    verdict: Outcome
+    verdict: ComparisonOutcome
 
 
 @dataclass(frozen=True)
-class Effect:
+class ObjectiveEffect:
     """One objective of one row. A change is ``None`` where one of its two sides is missing."""
 
     reading: Reading
-    from_previous: Change | None
-    from_baseline: Change | None
+    from_previous: MeasuredChange | None
+    from_baseline: MeasuredChange | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class StageEffects:
     row: int
     stage: str
     kind: str
-    effects: dict[str, Effect]
+    effects: dict[str, ObjectiveEffect]
 
 
 def stage_effects(record: Record, target: str) -> list[StageEffects]:
@@ -64,7 +71,7 @@ def stage_effects(record: Record, target: str) -> list[StageEffects]:
             continue
         mine = table[row.index]
         effects = {
-            kind.name: Effect(
+            kind.name: ObjectiveEffect(
                 mine[kind.name],
                 change(kind, previous.get(kind.name), mine[kind.name]),
                 change(kind, baseline.get(kind.name), mine[kind.name]),
@@ -77,13 +84,13 @@ def stage_effects(record: Record, target: str) -> list[StageEffects]:
     return found
 
 
-def change(kind: Objective, older: Reading | None, newer: Reading) -> Change | None:
+def change(kind: Objective, older: Reading | None, newer: Reading) -> MeasuredChange | None:
     """The change from one reading to another; ``None`` where there is no older one."""
     if older is None:
         return None
     if older is newer:
         neutral = 1.0 if kind.logarithmic else 0.0
-        return Change(neutral, (neutral, neutral), kind.logarithmic, "equivalent")
+        return MeasuredChange(neutral, (neutral, neutral), kind.logarithmic, "equivalent")
     gap = difference(newer, older)
     if kind.logarithmic:
         value, lo, hi = (_ratio(cost) for cost in (gap.value, gap.hi, gap.lo))
@@ -91,7 +98,7 @@ def change(kind: Objective, older: Reading | None, newer: Reading) -> Change | N
         sign = -1.0 if kind.higher_is_better else 1.0
         value = sign * gap.value
         lo, hi = sorted((sign * gap.lo, sign * gap.hi))
-    return Change(value, (lo, hi), kind.logarithmic, compare(kind, newer, older))
+    return MeasuredChange(value, (lo, hi), kind.logarithmic, compare(kind, newer, older))
 
 
 def _ratio(cost: float) -> float:
@@ -141,15 +148,15 @@ def _quantizes(target: str, parent: Row, row: Row) -> bool:
 
 
 def _slower_sentence(
-    target: str, parent: Row, row: Row, speedup: Change, sizes: tuple[float, float]
+    target: str, parent: Row, row: Row, speedup: MeasuredChange, sizes: tuple[float, float]
 ) -> str:
     found = parent.on(target)
     was_float = found is not None and found.artifact.int8_mac_fraction == 0
     low, high = speedup.ci95
     text = (
-        f"int8 row {row.index} ({plain(row.stage, 40)}) is {times(1 / speedup.value)} "
+        f"int8 row {row.index} ({sanitize(row.stage, 40)}) is {times(1 / speedup.value)} "
         f"{interval(1 / high, 1 / low)} slower here than {'fp32 ' if was_float else ''}"
-        f"row {parent.index} ({plain(parent.stage, 40)}) that it was made from"
+        f"row {parent.index} ({sanitize(parent.stage, 40)}) that it was made from"
     )
     before, after = sizes
     both = f"({size(after)} against {size(before)})"

@@ -27,7 +27,7 @@ from compress.record import FrontFacts, Record
 
 __all__ = [
     "FRONT_OBJECTIVES",
-    "Point",
+    "FrontPoint",
     "beats",
     "front",
     "front_facts",
@@ -41,7 +41,7 @@ FRONT_OBJECTIVES = ("accuracy", *(quantity.name for quantity in QUANTITIES if qu
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontPoint:
     """One row's readings, in the order of the objectives that it is compared in."""
 
     row: int
@@ -53,7 +53,7 @@ class Point:
         return tuple(reading.cost.value for reading in self.readings)
 
 
-def beats(objectives: Sequence[Objective], a: Point, b: Point) -> bool:
+def beats(objectives: Sequence[Objective], a: FrontPoint, b: FrontPoint) -> bool:
     """Whether ``a`` is shown to be better than ``b`` somewhere and no worse anywhere."""
     pairs = list(zip(objectives, a.readings, b.readings, strict=True))
     return all(no_worse(*pair) for pair in pairs) and any(
@@ -61,7 +61,7 @@ def beats(objectives: Sequence[Objective], a: Point, b: Point) -> bool:
     )
 
 
-def front(objectives: Sequence[Objective], points: Sequence[Point]) -> list[int]:
+def front(objectives: Sequence[Objective], points: Sequence[FrontPoint]) -> list[int]:
     """Rows that no other row is shown to beat, in the order given."""
     by_row = {point.row: point for point in points}
     return unbeaten(list(by_row), lambda a, b: beats(objectives, by_row[a], by_row[b]))
@@ -88,7 +88,7 @@ def _reachable(start: int, edges: Mapping[int, set[int]]) -> set[int]:
     return found
 
 
-def ties(objectives: Sequence[Objective], points: Sequence[Point]) -> list[tuple[int, int]]:
+def ties(objectives: Sequence[Objective], points: Sequence[FrontPoint]) -> list[tuple[int, int]]:
     """Pairs of rows that the data cannot tell apart in any *measured* objective.
 
     File sizes are exact, hence no part of it: of two tied rows one may still be smaller.
@@ -108,14 +108,14 @@ def ties(objectives: Sequence[Objective], points: Sequence[Point]) -> list[tuple
 
 def points_of(
     record: Record, target: str, names: Sequence[str] = FRONT_OBJECTIVES
-) -> tuple[list[Objective], list[Point]]:
+) -> tuple[list[Objective], list[FrontPoint]]:
     """The objectives that some row was measured in, and the contenders measured in all of those."""
     rows = contenders(record, target)
     kinds = [
         k for k in objectives(record, target, names) if any(k.name in r for r in rows.values())
     ]
     return kinds, [
-        Point(row, tuple(found[k.name] for k in kinds))
+        FrontPoint(row, tuple(found[k.name] for k in kinds))
         for row, found in rows.items()
         if all(k.name in found for k in kinds)
     ]

@@ -22,8 +22,8 @@ from compress.record import Measurement, Record, Row
 
 __all__ = [
     "OBJECTIVES",
+    "ComparisonOutcome",
     "Objective",
-    "Outcome",
     "Reading",
     "compare",
     "contenders",
@@ -35,7 +35,7 @@ __all__ = [
     "unpaired",
 ]
 
-Outcome = Literal["better", "worse", "equivalent", "unresolved"]
+ComparisonOutcome = Literal["better", "worse", "equivalent", "unresolved"]
 
 #: Everything that can be an objective: the metric, and what is declared to be one.
 OBJECTIVES = ("accuracy", *(quantity.name for quantity in QUANTITIES if quantity.objective))
@@ -235,7 +235,7 @@ def _sides(a: Reading, b: Reading) -> tuple[Estimate, Estimate]:
     return (a.paired, b.paired) if a.paired and b.paired else (a.cost, b.cost)
 
 
-def compare(objective: Objective, a: Reading, b: Reading) -> Outcome:
+def compare(objective: Objective, a: Reading, b: Reading) -> ComparisonOutcome:
     """Whether ``a`` is shown to be better than ``b``, worse, or equal within the margin.
 
     Better and worse need intervals that do not overlap, which is stricter than a difference whose

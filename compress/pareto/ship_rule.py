@@ -13,7 +13,7 @@ from functools import cached_property
 
 from compress.budget import Budget
 from compress.errors import RecordError
-from compress.formatting import plain, score_change
+from compress.formatting import sanitize, score_change
 from compress.measure.quantities import QUANTITIES
 from compress.measure.quantity import Quantity
 from compress.metrics import allowance
@@ -24,8 +24,8 @@ from compress.record import Record
 __all__ = [
     "LIMITS",
     "Miss",
+    "RowAndReason",
     "ShipRule",
-    "Verdict",
     "allowed_drop",
     "baseline_score",
     "default_drop",
@@ -41,7 +41,7 @@ _ONE_MISS, _NOT_MEASURED = 2.0**20, 2.0**16
 
 Table = Mapping[int, Mapping[str, Reading]]
 #: A row, and why it is that one.
-Verdict = tuple[int, str]
+RowAndReason = tuple[int, str]
 
 #: The quantities that a budget can limit, other than the metric.
 LIMITS = tuple(quantity for quantity in QUANTITIES if quantity.limit is not None)
@@ -92,7 +92,7 @@ class ShipRule:
 
         Also whether it has a value, which the budget is told after.
         """
-        metric = plain(self._record.task.metric, 40)
+        metric = sanitize(self._record.task.metric, 40)
         if quantity is None:
             drop = self.drops[row]
             if drop is None:
@@ -135,12 +135,12 @@ class ShipRule:
 
     # -- choosing ---------------------------------------------------------------------------------
 
-    def nearest(self, penalties: Mapping[int, float]) -> Verdict:
+    def nearest(self, penalties: Mapping[int, float]) -> RowAndReason:
         """Where no row keeps the budget: the one with the least penalties in all."""
         row = min(penalties, key=lambda row: penalties[row])
         return row, "no row meets the budget, and this one misses it by the least"
 
-    def best(self, fit: Sequence[int], *, limited: bool, drop: float | None) -> Verdict:
+    def best(self, fit: Sequence[int], *, limited: bool, drop: float | None) -> RowAndReason:
         """The row to ship of those within the budget.
 
         Args:
@@ -166,7 +166,7 @@ class ShipRule:
             scope = f"{scope} and {loss}"
         return self._fastest(within, scope)
 
-    def _fastest(self, pool: Sequence[int], scope: str) -> Verdict:
+    def _fastest(self, pool: Sequence[int], scope: str) -> RowAndReason:
         if len(pool) == 1:
             return pool[0], f"the only row {scope}"
         left = self._unbeaten(pool)
@@ -187,20 +187,20 @@ class ShipRule:
 
     def _not_worse_than_best(self, name: str, rows: Sequence[int]) -> list[int]:
         best = min(rows, key=lambda row: self.table[row][name].cost.value)
-        return [row for row in rows if row == best or self._outcomes[name, row, best] != "worse"]
+        return [row for row in rows if row == best or self._comparisons[name, row, best] != "worse"]
 
     def _unbeaten(self, pool: Sequence[int]) -> list[int]:
         shared = [name for name in FRONT_OBJECTIVES if all(name in self.table[row] for row in pool)]
 
         def beats(a: int, b: int) -> bool:
             return all((name, a, b) in self._no_worse for name in shared) and any(
-                self._outcomes[name, a, b] == "better" for name in shared
+                self._comparisons[name, a, b] == "better" for name in shared
             )
 
         return unbeaten(pool, beats)
 
     @cached_property
-    def _outcomes(self) -> Mapping[tuple[str, int, int], str]:
+    def _comparisons(self) -> Mapping[tuple[str, int, int], str]:
         """How each row compares with each other one, in the objectives that both have."""
         return {
             (kind.name, a, b): compare(kind, self.table[a][kind.name], self.table[b][kind.name])

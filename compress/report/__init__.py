@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.io.atomic import write_atomically
 from compress.overwriting import check_report
 from compress.record import Record
@@ -38,7 +38,7 @@ def write_report(record: Record, folder: Path) -> list[Path]:
     for target, slug in _slugs(record.targets).items():
         files |= _drawn(pareto_info(record, target), f"pareto{slug}")
         files |= _drawn(stages_info(record, target), f"stages{slug}")
-    files["table.csv"] = csv_text([(plain(record.name), record)])
+    files["table.csv"] = csv_text([(sanitize(record.name), record)])
     files["table.md"] = "\n".join(markdown(record, target) for target in record.targets)
     return _write(folder, files)
 
@@ -60,7 +60,7 @@ def overlay(records: Sequence[Record], folder: Path) -> list[Path]:
     files: dict[str, str | bytes] = {"report.html": combined_page(title, found)}
     for group, info in found:
         files |= _drawn(info, f"pareto{group.slug}")
-    files["table.csv"] = csv_text([(plain(record.name), record) for record in records])
+    files["table.csv"] = csv_text([(sanitize(record.name), record) for record in records])
     files["table.md"] = "\n".join(combined_markdown(group, info) for group, info in found)
     return _write(folder, files)
 

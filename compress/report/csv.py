@@ -12,10 +12,10 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.measure.quantities import quantities_of
 from compress.measure.quantity import Quantity
-from compress.pareto import Reading, chances_on, front_facts, readings, recommend
+from compress.pareto import Reading, front_facts, front_probabilities_on, readings, recommend
 from compress.record import Accuracy, Measurement, Record, Row, Speedup
 
 __all__ = ["csv_text"]
@@ -31,7 +31,7 @@ class _Line:
     found: Measurement
     ship: bool
     on_front: bool
-    chance: float | None
+    front_probability: float | None
     readings: Mapping[str, Reading]
 
 
@@ -52,7 +52,7 @@ def csv_text(runs: Sequence[tuple[str, Record]]) -> str:
 def _lines(name: str, record: Record) -> Iterator[_Line]:
     for target in record.targets:
         ship = recommend(record, target).index
-        sure, unbeaten = chances_on(record, target), front_facts(record, target).front
+        sure, unbeaten = front_probabilities_on(record, target), front_facts(record, target).front
         table = readings(record, target)
         for row in record.rows:
             if (found := row.on(target)) is not None:
@@ -118,7 +118,7 @@ _COLUMNS: Mapping[str, Callable[[_Line], object]] = {
     "fingerprint": lambda line: line.row.fingerprint,
     "sha256": lambda line: line.found.artifact.sha256,
     "on_front": lambda line: line.on_front,
-    "not_dominated": lambda line: line.chance,
+    "not_dominated": lambda line: line.front_probability,
     "p50_paired_s": _paired,
 }
 
@@ -146,6 +146,6 @@ def _values(quantity: Quantity, line: _Line) -> Sequence[object]:
 def _safe(value: object) -> object:
     """Text that a spreadsheet would run as a formula gets a leading apostrophe."""
     if isinstance(value, str):
-        text = plain(value)
+        text = sanitize(value)
         return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
     return "" if value is None else value

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.measure.quantities import quantities_of
 from compress.pareto import (
     FRONT_OBJECTIVES,
+    FrontPoint,
     Objective,
-    Point,
     Reading,
     Volume,
-    chances,
     contenders,
     front,
+    front_probabilities,
     objectives,
     reference_point,
     ties,
@@ -75,7 +75,7 @@ class Volumes:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _OverlaidRow:
     """One row of one member, by its own intervals; ``place`` counts members."""
 
     place: int
@@ -85,7 +85,7 @@ class _Entry:
 
     @property
     def label(self) -> str:
-        return f"{_letter(self.place)}/{self.row.index} {plain(self.row.stage, 20)}"
+        return f"{_letter(self.place)}/{self.row.index} {sanitize(self.row.stage, 20)}"
 
 
 def groups(records: Sequence[Record]) -> list[Group]:
@@ -117,10 +117,10 @@ def _scored_by(record: Record) -> tuple[str, ...]:
 def _names(records: Sequence[Record]) -> list[str]:
     names: list[str] = []
     for record in records:
-        name, number = plain(record.name, _NAME), 2
+        name, number = sanitize(record.name, _NAME), 2
         while name in names:
             ending = f" ({number})"
-            name, number = f"{plain(record.name, _NAME - len(ending))}{ending}", number + 1
+            name, number = f"{sanitize(record.name, _NAME - len(ending))}{ending}", number + 1
         names.append(name)
     return names
 
@@ -128,8 +128,8 @@ def _names(records: Sequence[Record]) -> list[str]:
 def _heading(member: Member) -> str:
     record, target = member.record, member.target
     scored = f", {scored_against(record)}" if reference(record) else ""
-    where = f"{plain(target, 30)} ({device_name(record, target)})"
-    return f"{plain(record.task.name, 40)} on {where}{scored}"
+    where = f"{sanitize(target, 30)} ({device_name(record, target)})"
+    return f"{sanitize(record.task.name, 40)} on {where}{scored}"
 
 
 def _slug(member: Member, number: int, of: int) -> str:
@@ -143,10 +143,10 @@ def overlay_info(group: Group) -> ParetoInfo:
     """One figure of all runs of a group; ``A/2 quantize`` is row 2 of the first run."""
     first = group.members[0]
     kinds = objectives(first.record, first.target, FRONT_OBJECTIVES)
-    entries = list(_entries(group))
+    entries = list(_overlaid_rows(group))
     points = [_point(number, entry, kinds) for number, entry in enumerate(entries)]
     unbeaten = set(front(kinds, points))
-    tied, sure = ties(kinds, points), chances(points)
+    tied, sure = ties(kinds, points), front_probabilities(points)
     upwards = first.record.task.higher_is_better
     drawn = mark_off_scale(
         [
@@ -162,21 +162,21 @@ def overlay_info(group: Group) -> ParetoInfo:
         upwards,
     )
     return ParetoInfo(
-        title=f"{len(group.members)} runs of {plain(first.record.task.name, 40)} "
-        f"on {plain(first.target, 30)}",
+        title=f"{len(group.members)} runs of {sanitize(first.record.task.name, 40)} "
+        f"on {sanitize(first.target, 30)}",
         subtitle=f"Not beaten by any row of any run: "
         f"{', '.join(entries[k].label for k in sorted(unbeaten)) or 'none'}.",
         caption=f"{caption(first.record, first.target)} · runs are compared unpaired",
         metric=first.record.task.metric,
         higher_is_better=upwards,
         points=drawn,
-        stair=attainment(drawn, upwards),
+        step_line=attainment(drawn, upwards),
         runs=tuple(f"{_letter(k)}  {m.name}" for k, m in enumerate(group.members)),
         missing=tuple(_missing(group, entries)),
     )
 
 
-def _entries(group: Group) -> Iterator[_Entry]:
+def _overlaid_rows(group: Group) -> Iterator[_OverlaidRow]:
     for place, member in enumerate(group.members):
         table = contenders(member.record, member.target)
         kinds = {kind.name: kind for kind in objectives(member.record, member.target)}
@@ -184,20 +184,20 @@ def _entries(group: Group) -> Iterator[_Entry]:
             paired = table.get(row.index, {})
             found = {name: unpaired(kinds[name], reading) for name, reading in paired.items()}
             if set(FRONT_OBJECTIVES) <= found.keys():
-                yield _Entry(place, row, found, row.index == member.record.baseline)
+                yield _OverlaidRow(place, row, found, row.index == member.record.baseline)
 
 
-def _point(number: int, entry: _Entry, kinds: Sequence[Objective]) -> Point:
-    return Point(number, tuple(entry.readings[kind.name] for kind in kinds))
+def _point(number: int, entry: _OverlaidRow, kinds: Sequence[Objective]) -> FrontPoint:
+    return FrontPoint(number, tuple(entry.readings[kind.name] for kind in kinds))
 
 
 def _tied_labels(
-    number: int, tied: Sequence[tuple[int, int]], entries: Sequence[_Entry]
+    number: int, tied: Sequence[tuple[int, int]], entries: Sequence[_OverlaidRow]
 ) -> tuple[str, ...]:
     return tuple(entries[b if a == number else a].label for a, b in tied if number in (a, b))
 
 
-def _missing(group: Group, entries: Sequence[_Entry]) -> Iterator[str]:
+def _missing(group: Group, entries: Sequence[_OverlaidRow]) -> Iterator[str]:
     drawn = {(entry.place, entry.row.index) for entry in entries}
     for place, member in enumerate(group.members):
         absent = [r.index for r in member.record.rows if (place, r.index) not in drawn]
@@ -213,8 +213,8 @@ def volumes(group: Group) -> Volumes:
     """How much each run's own front dominates; a run without a row to plot has none."""
     first = group.members[0]
     kinds = objectives(first.record, first.target, FRONT_OBJECTIVES)
-    points: dict[int, list[Point]] = {}
-    for number, entry in enumerate(_entries(group)):
+    points: dict[int, list[FrontPoint]] = {}
+    for number, entry in enumerate(_overlaid_rows(group)):
         points.setdefault(entry.place, []).append(_point(number, entry, kinds))
     everyone = [point.costs for mine in points.values() for point in mine]
     reference = reference_point(everyone) if everyone else []

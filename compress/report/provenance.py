@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.record import Latency, Record
 
 __all__ = [
@@ -37,34 +37,34 @@ def device_id(record: Record, target: str) -> str | None:
 
 def device_name(record: Record, target: str) -> str:
     """The board or CPU behind ``target``; its name in the recipe where the device did not say."""
-    return plain(_fact(record, target, "board", "cpu") or target, 60)
+    return sanitize(_fact(record, target, "board", "cpu") or target, 60)
 
 
 def caption(record: Record, target: str) -> str:
     """One line for below a figure: device, runtime, sample sizes, interval level, mode, date."""
     found = [m for row in record.rows if (m := row.on(target)) is not None]
     timed = [m.latency for m in found if m.latency is not None]
-    runtimes = dict.fromkeys(plain(m.runtime, 30) for m in found)
+    runtimes = dict.fromkeys(sanitize(m.runtime, 30) for m in found)
     provider = _fact(record, target, "provider")
     noun = "timed runs" if all(runs_each(latency) == 1 for latency in timed) else "timings"
     mode, date = _fact(record, target, "mode"), _fact(record, target, "date", "started")
     facts = [
         device_name(record, target),
-        " + ".join(runtimes) + (f" on {plain(provider, 20)}" if provider else ""),
+        " + ".join(runtimes) + (f" on {sanitize(provider, 20)}" if provider else ""),
         f"{record.task.test_samples:,} test samples",
         scored_against(record),
         _span([latency.processes for latency in timed], "processes"),
         _span([latency.samples for latency in timed], f"{noun} per row"),
         "bars: 95 % intervals",
-        f"{plain(mode, 20)} mode" if mode else "",
-        plain(date)[:10] if date else "",
+        f"{sanitize(mode, 20)} mode" if mode else "",
+        sanitize(date)[:10] if date else "",
     ]
     return " · ".join(fact for fact in facts if fact)
 
 
 def reference(record: Record) -> str:
     """What the metric is scored against where that is not the labels; empty where it is."""
-    return plain(getattr(record.task, "reference", None) or "", 80)
+    return sanitize(getattr(record.task, "reference", None) or "", 80)
 
 
 def scored_against(record: Record) -> str:

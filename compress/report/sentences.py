@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from compress.formatting import plain, times
+from compress.formatting import sanitize, times
 from compress.measure.quantities import quantities_of
 from compress.pareto import FRONT_OBJECTIVES, front_facts, int8_slowdowns, recommend
 from compress.record import FrontFacts, Record
@@ -49,7 +49,7 @@ def status_words(record: Record) -> Iterator[str]:
     """Nothing for a run that is done; otherwise what became of it."""
     if record.status == "done":
         return
-    told = f": {plain(record.error, 400)}" if record.error else ""
+    told = f": {sanitize(record.error, 400)}" if record.error else ""
     words = {"failed": "The run failed", "interrupted": "The run was interrupted"}
     still = words.get(record.status, "The run is still going")
     yield f"{still}{told.rstrip('.')}. What was measured before that is below."
@@ -69,7 +69,7 @@ def budget_words(record: Record, target: str) -> Iterator[str]:
 def reference_words(record: Record) -> Iterator[str]:
     """What the metric means where there are no labels."""
     if scored := scored_against(record):
-        yield f"Metric: {plain(record.task.metric, 40)} is {scored}, and not against labels."
+        yield f"Metric: {sanitize(record.task.metric, 40)} is {scored}, and not against labels."
 
 
 def front_words(record: Record, facts: FrontFacts) -> Iterator[str]:
@@ -77,7 +77,7 @@ def front_words(record: Record, facts: FrontFacts) -> Iterator[str]:
     if not facts.front:
         return
     titles = {quantity.name: quantity.title for quantity in quantities_of(record.task)}
-    names = [titles.get(name, plain(name, 40)) for name in facts.objectives]
+    names = [titles.get(name, sanitize(name, 40)) for name in facts.objectives]
     beaten = "" if set(facts.objectives) == set(FRONT_OBJECTIVES) else "; the rest was not measured"
     yield (
         f"Front ({', '.join(names)}{beaten}): {rows_words(facts.front)}; "
@@ -90,7 +90,7 @@ def tie_words(record: Record, target: str, facts: FrontFacts) -> Iterator[str]:
     tied: dict[int, list[int]] = {}
     for a, b in facts.ties:
         tied.setdefault(a, []).append(b)
-    names = {"accuracy": plain(record.task.metric, 40), "latency_p50_s": "speed"}
+    names = {"accuracy": sanitize(record.task.metric, 40), "latency_p50_s": "speed"}
     measured = " and ".join(names[name] for name in facts.objectives if name in names)
     for row in list(tied)[:_TIES_SHOWN]:
         others = rows_words(tied[row])
@@ -125,7 +125,7 @@ def warning_words(record: Record, target: str) -> Iterator[str]:
         said = [("Warning", text) for text in (found.warnings if found is not None else ())]
         for kind, text in [*said, *(("Note", text) for text in row.notes)]:
             key = kind, _NUMBER.sub("#", text)
-            alike.setdefault(key, []).append((row.index, plain(text, 400)))
+            alike.setdefault(key, []).append((row.index, sanitize(text, 400)))
     for (kind, _), told in alike.items():
         rows = list(dict.fromkeys(row for row, _ in told))
         of_first = len({text for _, text in told}) > 1

@@ -11,14 +11,14 @@ from compress.formatting import (
     decimals_for,
     interval,
     latency_unit,
-    plain,
+    sanitize,
     score_cells,
     times,
 )
 from compress.measure.quantities import quantities_of
 from compress.measure.quantity import Quantity
 from compress.metrics import is_rate
-from compress.pareto import chances_on, contenders, front_facts, readings, recommend
+from compress.pareto import contenders, front_facts, front_probabilities_on, readings, recommend
 from compress.record import Measurement, Record, Row
 from compress.report.sentences import findings, status_words
 from compress.text_table import (
@@ -103,7 +103,7 @@ def columns(
     measured = measured_names(record, target) if measured is None else measured
     shown = [
         Column("row", "", tuple(f"{r.row.index}{r.mark}" for r in rows), left=True),
-        Column("stage", "", tuple(plain(r.row.stage, 60) for r in rows), left=True),
+        Column("stage", "", tuple(sanitize(r.row.stage, 60) for r in rows), left=True),
     ]
     for quantity in _in_order(quantities_of(record.task), measured):
         if quantity.name == "accuracy":
@@ -164,7 +164,7 @@ def _score_columns(record: Record, rows: Sequence[TableRow]) -> list[Column]:
     scores = [_score(row.found, metric) for row in rows]
     unit = "%" if is_rate(metric) else ""
     return [
-        Column(plain(metric, 60), unit, tuple(middle for middle, _ in scores)),
+        Column(sanitize(metric, 60), unit, tuple(middle for middle, _ in scores)),
         Column("", "[95 %]", tuple(ends for _, ends in scores), spare=1),
     ]
 
@@ -192,7 +192,7 @@ def _speedup(found: Measurement | None) -> str:
 def _verdict(found: Measurement | None) -> str:
     if found is None or found.speedup is None:
         return _ABSENT
-    verdict = plain(found.speedup.verdict, 20)
+    verdict = sanitize(found.speedup.verdict, 20)
     return _VERDICTS.get(verdict, verdict) or _ABSENT
 
 
@@ -212,8 +212,8 @@ def _smaller_column(record: Record, target: str, rows: Sequence[TableRow]) -> Co
 def front_column(record: Record, target: str, sure: Mapping[int, float]) -> Column:
     """How sure each row's place on the front is; in brackets where a row is shown to be beaten.
 
-    ``sure`` has the chances of :func:`~compress.pareto.chances_on`. For pages: a terminal is
-    too narrow.
+    ``sure`` has what :func:`~compress.pareto.front_probabilities_on` gives. For pages: a terminal
+    is too narrow.
     """
     unbeaten = front_facts(record, target).front
     cells = []
@@ -240,7 +240,7 @@ def render_table(record: Record, *, width: int | None = None, encoding: str | No
         for target in record.targets
     ]
     nothing = " ".join([*status_words(record), "Nothing has been measured yet."])
-    return "\n".join(shown or [f"{plain(record.name, 60)}\n\n{nothing}\n"])
+    return "\n".join(shown or [f"{sanitize(record.name, 60)}\n\n{nothing}\n"])
 
 
 def text_table(
@@ -259,7 +259,7 @@ def _text_lines(record: Record, target: str, width: int, ascii_only: bool) -> It
     given = [
         replace(column, heading=cut(column.heading, _HEADING)) for column in columns(record, target)
     ]
-    yield show(cut(f"{plain(record.name, 60)} on {plain(target, 30)}", width))
+    yield show(cut(f"{sanitize(record.name, 60)} on {sanitize(target, 30)}", width))
     yield ""
     shown = [column.in_ascii() for column in given] if ascii_only else given
     yield from map(show, text_lines(shown, width=width, squeezed=1))
@@ -272,6 +272,6 @@ def _text_lines(record: Record, target: str, width: int, ascii_only: bool) -> It
 
 def markdown(record: Record, target: str) -> str:
     """The table as GitHub Markdown, followed by its findings as a list."""
-    sure = chances_on(record, target)
+    sure = front_probabilities_on(record, target)
     shown = [*columns(record, target), front_column(record, target, sure)]
     return f"{markdown_table(shown)}\n{markdown_list(findings(record, target))}"

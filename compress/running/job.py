@@ -20,7 +20,6 @@ from compress.events import Event, EventCallback
 from compress.fingerprints import DataDigestCache, FileDigestCache
 from compress.measure.target import Mode, Target
 from compress.quantization.fakequant import quantizable_layers
-from compress.budget import Budget
 from compress.running.digests import ContentDigests
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, StageModels, TargetFacts, of_stage, seed_of

@@ -11,7 +11,7 @@ from compress.backends.onnx import lower
 from compress.candidate import count_parameters
 from compress.errors import CompressError, LoweringError, MeasurementError
 from compress.events import EventCallback, MeasureStart, RunEnd, StageStart
-from compress.measure.compare import Comparison, compare
+from compress.measure.compare import ComparedModel, compare
 from compress.measure.target import Mode, Target
 from compress.suite.building import RANDOM, Built, build_net, check_weights
 from compress.suite.nets import FORMATS, Net
@@ -39,7 +39,7 @@ class NetResult:
     weights: str | None
     macs: int | None
     int8_mac_fraction: float | None
-    rows: tuple[Comparison, ...]
+    rows: tuple[ComparedModel, ...]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _lowered(net: Net, format: str, built: Built, session: _Session) -> Artifact
 
 def _rows(
     net: Net, made: Mapping[str, Artifact | LoweringError], built: Built, session: _Session
-) -> tuple[Comparison, ...]:
+) -> tuple[ComparedModel, ...]:
     paths = [artifact.path for artifact in made.values() if isinstance(artifact, Artifact)]
     has_baseline = isinstance(made[FORMATS[0]], Artifact)
     measured = iter(_compared(paths, built, session) if has_baseline else ())
@@ -132,16 +132,16 @@ def _rows(
     for format, artifact in made.items():
         name = f"{net.name} {format}"
         if isinstance(artifact, LoweringError):
-            rows.append(Comparison(name, None, error=str(artifact)))
+            rows.append(ComparedModel(name, None, error=str(artifact)))
         elif has_baseline:
             row = next(measured)
             rows.append(replace(row, name=name, warnings=(*notes, *row.warnings)))
         else:
-            rows.append(Comparison(name, None, error="there is nothing to compare it with."))
+            rows.append(ComparedModel(name, None, error="there is nothing to compare it with."))
     return tuple(rows)
 
 
-def _compared(paths: Sequence[Path], built: Built, session: _Session) -> list[Comparison]:
+def _compared(paths: Sequence[Path], built: Built, session: _Session) -> list[ComparedModel]:
     return compare(
         paths,
         session.target,
@@ -162,15 +162,15 @@ def _notes(net: Net, built: Built) -> tuple[str, ...]:
     return (note,)
 
 
-def _failed(net: Net, error: CompressError) -> tuple[Comparison, ...]:
-    return tuple(Comparison(f"{net.name} {f}", None, error=str(error)) for f in FORMATS)
+def _failed(net: Net, error: CompressError) -> tuple[ComparedModel, ...]:
+    return tuple(ComparedModel(f"{net.name} {f}", None, error=str(error)) for f in FORMATS)
 
 
 def _result(
     net: Net,
     built: Built,
     made: Mapping[str, Artifact | LoweringError],
-    rows: tuple[Comparison, ...],
+    rows: tuple[ComparedModel, ...],
 ) -> NetResult:
     fp32, int8 = (made[name] for name in FORMATS)
     return NetResult(

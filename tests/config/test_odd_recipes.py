@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from compress import Recipe
-from compress.config.own_parts import OwnPart
 from compress.budget import Budget
+from compress.config.own_parts import OwnPart
 from compress.config.recipe_file import parse, with_settings
 from compress.distillation.losses import BUILT_IN
 from compress.distillation.teachers import EnsembleMember

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from compress.measure.compare import (
-    Comparison,
+    ComparedModel,
     compare,
     model_bytes,
     session_table,
@@ -106,7 +106,7 @@ def test_bytes_count_external_data_of_branches(tmp_path):
 
 
 def test_the_table_lines_up_and_keeps_notes_below():
-    good = Comparison(
+    good = ComparedModel(
         "net.onnx",
         2048,
         Latency(
@@ -122,7 +122,7 @@ def test_the_table_lines_up_and_keeps_notes_below():
         ("a note",),
         shapes={"x": (1, 512), "h": (2, 1, 8), "c": (2, 1, 8), "sr": ()},
     )
-    bad = Comparison("broken.onnx", None, error="it is no model.")
+    bad = ComparedModel("broken.onnx", None, error="it is no model.")
     head, rule, first, second, blank, *notes = table([good, bad]).splitlines()
     assert head.split()[:2] == ["model", "KiB"]
     assert set(rule) == {"-", " "}
@@ -139,9 +139,9 @@ def test_what_is_said_of_every_model_is_printed_once():
     latency = Latency(p50_s=1.0, p90_s=1.0, p99_s=1.0, ci95_p50_s=(1, 1), processes=3, samples=3)
     speedup = Speedup(value=1.0, ci95=(1, 1), verdict="baseline")
     rows = [
-        Comparison("a", 1, latency, speedup, None, ("busy", "slow")),
-        Comparison("b", 1, latency, speedup, None, ("busy",)),
-        Comparison("c", None, error="no model."),
+        ComparedModel("a", 1, latency, speedup, None, ("busy", "slow")),
+        ComparedModel("b", 1, latency, speedup, None, ("busy",)),
+        ComparedModel("c", None, error="no model."),
     ]
     assert table(rows).split("\n\n")[1].splitlines() == ["c: no model.", "a: slow", "all: busy"]
 
@@ -151,8 +151,8 @@ def test_what_is_said_of_a_whole_session_is_printed_once_under_its_name():
     speedup = Speedup(value=1.0, ci95=(1, 1), verdict="baseline")
     sessions = {
         name: [
-            Comparison(f"{name} a", 1, latency, speedup, None, ("busy", "slow")),
-            Comparison(f"{name} b", 1, latency, speedup, None, ("busy",)),
+            ComparedModel(f"{name} a", 1, latency, speedup, None, ("busy", "slow")),
+            ComparedModel(f"{name} b", 1, latency, speedup, None, ("busy",)),
         ]
         for name in ("one", "two")
     }

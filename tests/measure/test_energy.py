@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import MeasurementError
-from compress.measure.compare import Comparison, table
+from compress.measure.compare import ComparedModel, table
 from compress.measure.modes import PLANS
 from compress.measure.ondevice.plan import checked_plan
 from compress.measure.raw_samples import RawLog
@@ -87,15 +87,15 @@ def test_a_plan_with_nonsense_for_energy_is_refused(energy_s):
 def test_the_table_has_a_column_of_energy_only_where_there_is_some():
     timings, _ = session("default", "RAPL, package-0", ANSWER)
     rows = [
-        Comparison("a", 1, timing.latency, timing.speedup, timing.memory, energy=timing.energy)
+        ComparedModel("a", 1, timing.latency, timing.speedup, timing.memory, energy=timing.energy)
         for timing in timings
     ]
-    rows.append(Comparison("broken", 1, error="it broke."))
+    rows.append(ComparedModel("broken", 1, error="it broke."))
     head, _, first, _, broken = table(rows).splitlines()[:5]
     assert head.split()[-2:] == ["mJ", "inputs"]
     assert first.split()[-2:] == ["5", "-"]
     assert broken.split()[-2:] == ["-", "-"]
-    assert "mJ" not in table([Comparison("a", 1, error="it broke.")])
+    assert "mJ" not in table([ComparedModel("a", 1, error="it broke.")])
 
 
 def test_the_facts_are_plain_data():

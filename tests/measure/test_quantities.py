@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from compress.measure.quantities import QUANTITIES, quantities_of, quantity_named
-from compress.measure.quantity import Answers, Estimate, Quantity, Unit
+from compress.measure.quantity import Estimate, FromAnswers, Quantity, Unit
 from compress.measure.stats import median_interval
 from compress.measure.summary import declared_quantities
 from compress.pareto import OBJECTIVES, readings
@@ -19,7 +19,7 @@ from compress.report.page.axes import axes_of
 from compress.report.table import columns
 
 TASK = TaskFacts(name="t", metric="mse", higher_is_better=False, test_samples=9)
-TEMPERATURE = Quantity("heat_k", "heat", Unit("k", str), answers=Answers("mk", 1e-3))
+TEMPERATURE = Quantity("heat_k", "heat", Unit("k", str), answers=FromAnswers("mk", 1e-3))
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_answers_of_processes_become_a_median_with_its_interval():
     assert found.ci95 == pytest.approx(median_interval([299, 302, 300]))
     one = declared_quantities({"time": [{"mk": 5}], "memory": []}, [TEMPERATURE])["heat_k"]
     assert one.ci95 == (5e-3, 5e-3)
-    peaks = replace(TEMPERATURE, answers=Answers("mk", job="memory"))
+    peaks = replace(TEMPERATURE, answers=FromAnswers("mk", job="memory"))
     assert (
         declared_quantities({"time": [], "memory": [{"mk": 0}] * 2}, [peaks])["heat_k"].value == 0
     )

@@ -250,7 +250,7 @@ def test_where_memory_cannot_be_read_times_are_given_nevertheless():
     assert timing.warnings == ("no /proc here",)
 
 
-def test_doubts_reach_the_models_that_they_are_about():
+def test_warnings_reach_the_models_that_they_are_about():
     changes = {
         "check": {"saturation_sqnr_db": 14.0, "denormal_ratio": 3.0},
         "time": {"load": [9.0, 9.0], "steady": False},

@@ -36,7 +36,7 @@ def of_model(*changes, batch=1):
     return about_model([CALM | change for change in changes], batch=batch)
 
 
-def test_calm_results_raise_no_doubts():
+def test_calm_results_raise_no_warnings():
     assert of_machine({}, {}) == of_model({}, {}) == about_checks(CLEAN) == []
 
 
@@ -52,11 +52,11 @@ def test_calm_results_raise_no_doubts():
     ],
 )
 def test_a_restless_machine_is_named(changes, said):
-    (doubt,) = of_machine(*changes)
-    assert said in doubt
+    (warning,) = of_machine(*changes)
+    assert said in warning
 
 
-def test_one_slow_probe_is_no_doubt():
+def test_one_slow_probe_is_no_warning():
     assert of_machine({"probe_ns": [5_000_000, 9_000_000]}, {}) == []
 
 
@@ -79,8 +79,8 @@ def test_load_is_not_judged_where_the_system_does_not_tell():
     ],
 )
 def test_a_restless_model_is_named(changes, said):
-    (doubt,) = of_model(*changes)
-    assert said in doubt
+    (warning,) = of_model(*changes)
+    assert said in warning
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_a_restless_model_is_named(changes, said):
     ],
 )
 def test_checks_are_put_in_words(change, said):
-    (doubt,) = about_checks(CLEAN | change)
-    assert said in doubt
+    (warning,) = about_checks(CLEAN | change)
+    assert said in warning
 
 
 def test_harmless_checks_stay_silent():
@@ -116,8 +116,8 @@ def test_harmless_checks_stay_silent():
     ],
 )
 def test_a_machine_that_is_not_as_it_was_is_named(change, said):
-    (doubt,) = about_change([STATE, STATE | change])
-    assert said in doubt
+    (warning,) = about_change([STATE, STATE | change])
+    assert said in warning
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_machine_that_is_not_as_it_was_is_named(change, said):
         [STATE, STATE | {"khz": [2_300_000], "temperatures_mc": [70_000]}],
     ],
 )
-def test_a_machine_that_is_as_it_was_raises_no_doubt(states):
+def test_a_machine_that_is_as_it_was_raises_no_warning(states):
     assert about_change(states) == []
 
 
@@ -147,5 +147,5 @@ def test_a_session_is_judged_from_its_first_to_its_last_process():
     cool, hot = STATE, STATE | {"temperatures_mc": [75_000]}
     late = {"at_ns": [30, 40], "state": [hot, hot]}
     early = {"at_ns": [10, 20], "state": [cool, hot]}
-    (doubt,) = of_machine(late, {}, early)
-    assert "from 52 to 75 °C" in doubt
+    (warning,) = of_machine(late, {}, early)
+    assert "from 52 to 75 °C" in warning

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from compress.measure.quantity import Estimate
 from compress.pareto import (
+    FrontPoint,
     Objective,
-    Point,
     Reading,
     beats,
     compare,
@@ -42,7 +42,7 @@ def reading(value, half=0.0):
 
 def points(rows):
     return [
-        Point(n, tuple(reading(*c) if isinstance(c, tuple) else reading(c) for c in row))
+        FrontPoint(n, tuple(reading(*c) if isinstance(c, tuple) else reading(c) for c in row))
         for n, row in enumerate(rows)
     ]
 

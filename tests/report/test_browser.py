@@ -90,7 +90,7 @@ def answers(tab, number, positions):
       const inputs = [...section.querySelectorAll('.budget input')];
       inputs.forEach((input, k) => {{ input.value = places[k]; }});
       inputs[0].dispatchEvent(new Event('input', {{ bubbles: true }}));
-      const box = section.querySelector('.answer');
+      const box = section.querySelector('.recommendation');
       return [Number(box.dataset.row), box.querySelector('.verdict').textContent,
         box.classList.contains('met'), [...box.querySelectorAll('.misses li')].map(
           item => item.textContent),
@@ -254,7 +254,7 @@ def test_hostile_text_stays_text(opened, adversarial):
     assert "<script>alert(1)</script>" in tab.run("document.querySelector('h1').textContent")
     tab.run("document.querySelector('.row').focus()")
     assert "<script>" in tab.run("document.querySelector('.tip').textContent")
-    assert tab.run("document.querySelectorAll('.tip script, .answer script').length") == 0
+    assert tab.run("document.querySelectorAll('.tip script, .recommendation script').length") == 0
 
 
 def test_the_policy_stops_what_was_slipped_in(browser, chain, tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from compress.pareto import ShipRule, answers, recommend
+from compress.pareto import ShipRule, recommend, ship_answers
 from compress.report.figures.pareto_data import pareto_info
 from compress.report.page.axes import axes_of
 from compress.report.page.budget import choice_data, slider_form, sliders_of
@@ -112,9 +112,9 @@ def test_a_row_that_misses_fewer_limits_is_nearer_whatever_it_misses_them_by(fai
 
 def test_too_many_answers_are_none(chain):
     kept = [{(True, False, True, True)}, {(False, True, True, True)}]
-    assert answers(chain, "laptop", kept, set(), most=4) is not None
-    assert answers(chain, "laptop", kept, set(), most=3) is None
-    assert answers(chain, "laptop", kept, {(True,) * 4}, most=4) is None
+    assert ship_answers(chain, "laptop", kept, set(), most=4) is not None
+    assert ship_answers(chain, "laptop", kept, set(), most=3) is None
+    assert ship_answers(chain, "laptop", kept, {(True,) * 4}, most=4) is None
 
 
 def test_the_data_is_json_and_places_limits_on_their_axes(chain):

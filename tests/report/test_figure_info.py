@@ -27,15 +27,15 @@ def test_points_carry_values_intervals_and_roles(chain):
     assert info.baseline_s == 392e-6
 
 
-def test_the_stair_goes_from_fastest_to_most_accurate(chain):
-    stair = pareto_info(chain, "laptop").stair
-    assert [score for _, score in stair] == [0.9137, 0.9196, 0.9352]
-    assert [seconds for seconds, _ in stair] == sorted(seconds for seconds, _ in stair)
+def test_the_step_line_goes_from_fastest_to_most_accurate(chain):
+    step_line = pareto_info(chain, "laptop").step_line
+    assert [score for _, score in step_line] == [0.9137, 0.9196, 0.9352]
+    assert [seconds for seconds, _ in step_line] == sorted(seconds for seconds, _ in step_line)
 
 
-def test_the_stair_turns_for_a_metric_that_is_to_be_small(lower_is_better):
+def test_the_step_line_turns_for_a_metric_that_is_to_be_small(lower_is_better):
     info = pareto_info(lower_is_better, "laptop")
-    assert [score for _, score in info.stair] == [0.0342, 0.0221, 0.0213]
+    assert [score for _, score in info.step_line] == [0.0342, 0.0221, 0.0213]
     assert not info.higher_is_better
 
 

@@ -166,7 +166,7 @@ def test_the_answer_stands_before_the_figures(chain):
 def test_a_missed_budget_is_marked(make):
     record = make.build(make.four_rows(), baseline=1, budget={"artifact_kib": 10})
     text = page(record)
-    assert 'class="answer missed" data-row="4"' in text
+    assert 'class="recommendation missed" data-row="4"' in text
     assert "artifact size 61.3 KiB, budget 10.0 KiB" in text
 
 
@@ -360,7 +360,7 @@ def test_a_page_without_a_script_has_plot_tables_and_answer(chain):
     text = page(chain)
     assert text.count('<g class="row ') == 4
     assert 'data-point="1" aria-label="Row 2 distill: accuracy 91.96 % (91.46 % to 92.46 %)' in text
-    assert re.search('<path class="stair" d="M[^"]+H[^"]+"/>', text)
+    assert re.search('<path class="step-line" d="M[^"]+H[^"]+"/>', text)
     assert text.count(" hidden>") >= 3  # the forms of sliders and axes, and the tip
 
 

@@ -103,11 +103,11 @@ def test_marks_say_kind_by_shape_and_size_by_area(info):
         assert words in shown
 
 
-def test_the_stair_of_the_static_plot_goes_down_by_corners(info):
+def test_the_step_line_of_the_static_plot_goes_down_by_corners(info):
     svg = plot_svg(plot_of(info))
-    stair = re.search('class="stair" d="([^"]+)"', svg).group(1)
-    assert stair.count("V") == 3
-    assert stair.endswith("H742.0")
+    step_line = re.search('class="step-line" d="([^"]+)"', svg).group(1)
+    assert step_line.count("V") == 3
+    assert step_line.endswith("H742.0")
 
 
 def test_labels_of_the_static_plot_do_not_lie_on_one_another(clustered, info):
@@ -130,7 +130,7 @@ def test_labels_of_the_static_plot_do_not_lie_on_one_another(clustered, info):
 def test_what_a_reader_learns_of_a_row(info):
     facts = dict(plot_data(plot_of(info))["points"][1]["facts"])
     assert facts["speed"] == "6.12x the baseline's"
-    share = f"{100 * info.points[1].chance:.0f} %"
+    share = f"{100 * info.points[1].front_probability:.0f} %"
     assert facts["front"] == f"not beaten; not dominated in {share} of draws"
     assert facts["artifact size"] == "221 KiB"
 

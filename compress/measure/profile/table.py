@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from compress.formatting import duration, plain, size
+from compress.formatting import duration, sanitize, size
 from compress.measure.input_sizes import words
 from compress.measure.outcomes import blocks
 from compress.measure.profile.facts import KINDS, Island, Part, Profile, Setting, Time
@@ -81,7 +81,8 @@ def _kinds(own: Profile) -> Rows:
 
 def _parts(parts: Sequence[Part], most: int) -> Rows:
     rows: Rows = [
-        (plain(part.name, 60), *_time_cells(part.time), _operators(part)) for part in parts[:most]
+        (sanitize(part.name, 60), *_time_cells(part.time), _operators(part))
+        for part in parts[:most]
     ]
     if rest := parts[most:]:
         seconds = sum(part.time.seconds for part in rest)
@@ -101,7 +102,7 @@ def _changes(own: Profile) -> Rows:
     slower = [change for change in own.changes if change.ci95[0] > 0]
     return [
         (
-            plain(change.module, 60),
+            sanitize(change.module, 60),
             f"+{duration(change.seconds)}",
             f"({duration(change.ci95[0])} to {duration(change.ci95[1])})",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from compress.formatting import plain, size
+from compress.formatting import sanitize, size
 from compress.report.figures.canvas import (
     POINT,
     Theme,
@@ -78,7 +78,7 @@ def draw_legends(figure: Figure, axes: Axes, info: ParetoInfo, theme: Theme) -> 
 def _run_handles(info: ParetoInfo, theme: Theme) -> list[Line2D]:
     colors = theme.runs
     return [
-        marker_handle(plain(name, 26), "o", colors[k % len(colors)], "none")
+        marker_handle(sanitize(name, 26), "o", colors[k % len(colors)], "none")
         for k, name in enumerate(info.runs)
     ]
 
@@ -90,11 +90,11 @@ def _kind_handles(info: ParetoInfo, theme: Theme) -> list[Line2D]:
         kind = next(p.kind for p in info.points if p.is_baseline)
         face = theme.muted if info.runs else color_of(kind, theme)
         handles.append(
-            marker_handle(f"baseline ({plain(kind, 16)})", _BASELINE_SHAPE, face, "none", 110)
+            marker_handle(f"baseline ({sanitize(kind, 16)})", _BASELINE_SHAPE, face, "none", 110)
         )
     for kind in kinds:
         face = theme.muted if info.runs else color_of(kind, theme)
-        handles.append(marker_handle(plain(kind, 24), shape_of(kind), face, "none"))
+        handles.append(marker_handle(sanitize(kind, 24), shape_of(kind), face, "none"))
     return handles
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from compress.formatting import duration, latency_unit, plain, score
+from compress.formatting import duration, latency_unit, sanitize, score
 from compress.report.figures.canvas import (
     LIGHT,
     POINT,
@@ -61,7 +61,7 @@ def draw_pareto(info: ParetoInfo, theme: Theme = LIGHT) -> Figure:
 def _footnotes(info: ParetoInfo) -> list[str]:
     notes = list(info.missing)
     if any(point.ties for point in info.points):
-        notes.insert(0, f"≈: cannot be told apart in {plain(info.metric, 40)} and speed")
+        notes.insert(0, f"≈: cannot be told apart in {sanitize(info.metric, 40)} and speed")
     if info.latency_limit_s is not None and not _shows_limit(info):
         notes.append(
             f"the latency budget, {duration(info.latency_limit_s)}, is beyond the right edge"
@@ -106,7 +106,7 @@ def _draw_axes(axes: Axes, info: ParetoInfo, theme: Theme) -> None:
     axes.set_xticks(ticks, [f"{tick * per_second:.4g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel(f"latency, p50, {unit} (log scale)", fontsize=10, labelpad=6)
-    axes.set_ylabel(drawable(plain(info.metric, 40)), fontsize=10, labelpad=6)
+    axes.set_ylabel(drawable(sanitize(info.metric, 40)), fontsize=10, labelpad=6)
     cue: dict[str, Any] = {"color": theme.muted, "fontsize": 9, "textcoords": "offset points"}
     axes.annotate("← faster", (0, 0), xycoords="axes fraction", xytext=(0, -33), **cue)
     axes.annotate(
@@ -139,7 +139,7 @@ def _draw_speedups(axes: Axes, baseline_s: float, theme: Theme) -> None:
 
 
 def _draw_front(axes: Axes, info: ParetoInfo, theme: Theme) -> None:
-    corners = [c for c in info.stair if _on_scale(axes, c[1])]
+    corners = [c for c in info.step_line if _on_scale(axes, c[1])]
     if not corners:
         return
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
@@ -264,14 +264,14 @@ def _to_data(axes: Axes, at: tuple[float, float]) -> tuple[float, float]:
 
 
 def _thin_boxes(axes: Axes, info: ParetoInfo) -> list[Box]:
-    """What labels should rather not cover: error bars and the stairs of the front, in points."""
+    """What labels should rather not cover: error bars and the step line of the front, in points."""
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     segments = []
     for point in info.points:
         x, y = _position(axes, point)
         segments += [(x, point.score_ci95[0], x, point.score_ci95[1])] * (not point.off_scale)
         segments.append((point.latency_ci95_s[0], y, point.latency_ci95_s[1], y))
-    corners = [*info.stair, (right, bottom)]
+    corners = [*info.step_line, (right, bottom)]
     below = bottom
     for (x, y), (following, _) in pairwise(corners):
         segments += [(x, below, x, y), (x, y, following, y)]

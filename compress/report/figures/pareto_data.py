@@ -10,15 +10,15 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compress.formatting import duration, plain, score, size
+from compress.formatting import duration, sanitize, score, size
 from compress.measure.quantity import Estimate
 from compress.pareto import (
     LIMITS,
     Reading,
     allowed_drop,
-    chances_on,
     contenders,
     front_facts,
+    front_probabilities_on,
     limit_of,
     readings,
     recommend,
@@ -45,8 +45,9 @@ class PlotPoint:
     Of rows of one run a latency is the baseline's over the row's paired speedup, with the interval
     of the latter: that is how they compare, whatever the machine did between their sessions.
 
-    ``ties`` are labels of the points that the data cannot tell from this one. ``chance`` is the
-    share of a joint bootstrap in which no other point dominates it in the front's objectives.
+    ``ties`` are labels of the points that the data cannot tell from this one.
+    ``front_probability`` is the share of a joint bootstrap in which no other point dominates it in
+    the front's objectives.
     ``values`` has all that was measured of the row, by objective.
     ``off_scale`` points are so much worse than the rest that they are drawn at the edge.
     """
@@ -60,7 +61,7 @@ class PlotPoint:
     score_ci95: tuple[float, float]
     bytes: int
     values: Mapping[str, Estimate]
-    chance: float
+    front_probability: float
     on_front: bool = False
     is_baseline: bool = False
     is_recommended: bool = False
@@ -72,7 +73,7 @@ class PlotPoint:
 
 @dataclass(frozen=True)
 class ParetoInfo:
-    """The whole figure. ``stair`` is the attained front: corners from fastest to most accurate.
+    """The whole figure. ``step_line`` is the attained front: corners from fastest to most accurate.
 
     ``latency_limit_s`` and ``score_limit`` are the budget; ``baseline_s`` anchors the axis of
     speedups. ``runs`` names the records where several are overlaid. ``missing`` says which rows
@@ -85,7 +86,7 @@ class ParetoInfo:
     metric: str
     higher_is_better: bool
     points: tuple[PlotPoint, ...]
-    stair: tuple[tuple[float, float], ...]
+    step_line: tuple[tuple[float, float], ...]
     latency_limit_s: float | None = None
     score_limit: float | None = None
     baseline_s: float | None = None
@@ -127,7 +128,7 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
     drawn = [row for row in rows if {"accuracy", "latency_p50_s"} <= table[row.index].keys()]
     ties = _ties_by_row(facts.ties)
     names = {row.index: _label(row) for row in rows}
-    sure = chances_on(record, target)
+    sure = front_probabilities_on(record, target)
     points = [
         replace(
             plot_point(row, names[row.index], table[row.index], sure.get(row.index, 0.0)),
@@ -142,13 +143,13 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
     baseline = table.get(record.baseline, {})
     budget = record.budget
     return ParetoInfo(
-        title=f"{plain(record.name, 60)} on {plain(target, 30)}",
+        title=f"{sanitize(record.name, 60)} on {sanitize(target, 30)}",
         subtitle=advice.reasons,
         caption=f"{caption(record, target)} · latency: the baseline's over the paired speedup",
         metric=record.task.metric,
         higher_is_better=record.task.higher_is_better,
         points=mark_off_scale(points, record.task.higher_is_better),
-        stair=attainment(points, record.task.higher_is_better),
+        step_line=attainment(points, record.task.higher_is_better),
         latency_limit_s=None
         if not budget or not budget.latency_p50_ms
         else budget.latency_p50_ms / 1e3,
@@ -158,7 +159,9 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
     )
 
 
-def plot_point(row: Row, label: str, found: Mapping[str, Reading], chance: float) -> PlotPoint:
+def plot_point(
+    row: Row, label: str, found: Mapping[str, Reading], front_probability: float
+) -> PlotPoint:
     """The point of ``row``, which has a score and a latency; its role is left to be said."""
     latency, score = found["latency_p50_s"], found["accuracy"]
     return PlotPoint(
@@ -171,7 +174,7 @@ def plot_point(row: Row, label: str, found: Mapping[str, Reading], chance: float
         score_ci95=score.ci95,
         bytes=int(found["artifact_bytes"].value),
         values={name: Estimate(each.value, *each.ci95) for name, each in found.items()},
-        chance=chance,
+        front_probability=front_probability,
     )
 
 
@@ -219,7 +222,7 @@ def mark_off_scale(points: Sequence[PlotPoint], higher_is_better: bool) -> tuple
 
 
 def _label(row: Row) -> str:
-    return f"{row.index} {plain(row.stage, _LABEL)}"
+    return f"{row.index} {sanitize(row.stage, _LABEL)}"
 
 
 def _ties_by_row(ties: Iterable[tuple[int, int]]) -> dict[int, list[int]]:

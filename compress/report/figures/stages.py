@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.measure.quantities import quantity_named
 from compress.report.figures.canvas import (
     LIGHT,
@@ -54,7 +54,7 @@ def _stage_ticks(info: StagesInfo, width_in: float) -> list[str]:
     """Stage names and what they made of the weights, each line cut to its share of the width."""
     columns = max(6, int(width_in * 11 / max(len(info.labels), 1)))
     return [
-        drawable("\n".join(plain(line, columns) for line in lines))
+        drawable("\n".join(sanitize(line, columns) for line in lines))
         for lines in ((label, *marks) for label, marks in zip(info.labels, info.marks, strict=True))
     ]
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compress.formatting import count, plain, score_change, times
+from compress.formatting import count, sanitize, score_change, times
 from compress.measure.quantities import quantities_of
 from compress.measure.quantity import Quantity
-from compress.pareto import Change, Effect, StageEffects, stage_effects
+from compress.pareto import MeasuredChange, ObjectiveEffect, StageEffects, stage_effects
 from compress.record import Record
 from compress.report.figures.pareto_data import scale_floor
 from compress.report.provenance import caption
@@ -89,12 +89,12 @@ def stages_info(record: Record, target: str) -> StagesInfo:
     declared = [q for q in quantities_of(record.task) if q.panel and q.column is not None]
     declared.sort(key=lambda quantity: quantity.column.place if quantity.column else 0)
     return StagesInfo(
-        title=f"What each stage did: {plain(record.name, 60)} on {plain(target, 30)}",
+        title=f"What each stage did: {sanitize(record.name, 60)} on {sanitize(target, 30)}",
         subtitle=f"Bars run from the row before to each row; dashed and in words: against baseline "
         f"row {record.baseline}; ≈: not shown to differ from it.",
         caption=caption(record, target),
         metric=record.task.metric,
-        labels=tuple(f"{e.row} {plain(e.stage, _LABEL)}" for e in effects),
+        labels=tuple(f"{e.row} {sanitize(e.stage, _LABEL)}" for e in effects),
         marks=tuple(_marks(record, target, e) for e in effects),
         panels=tuple(_panel(record, effects, quantity) for quantity in declared),
     )
@@ -131,7 +131,7 @@ def _panel(record: Record, effects: Sequence[StageEffects], quantity: Quantity) 
     )
 
 
-def _has_step(record: Record, row: StageEffects, effect: Effect) -> bool:
+def _has_step(record: Record, row: StageEffects, effect: ObjectiveEffect) -> bool:
     """Whether a stage bought something: not where it made the baseline, or came before it."""
     return row.row > record.baseline and effect.from_previous is not None
 
@@ -152,7 +152,9 @@ def _point(record: Record, quantity: Quantity, position: int, row: StageEffects)
     )
 
 
-def _score_floor(record: Record, found: Sequence[tuple[int, StageEffects, Effect]]) -> float | None:
+def _score_floor(
+    record: Record, found: Sequence[tuple[int, StageEffects, ObjectiveEffect]]
+) -> float | None:
     """The worst score that sets the scale; rows before the baseline, being untrained, never do."""
     scores = [e.reading.value for _, row, e in found if row.row >= record.baseline]
     if not scores:
@@ -166,13 +168,13 @@ def _is_worse(record: Record, score: float, than: float) -> bool:
     return score < than if record.task.higher_is_better else score > than
 
 
-def _note(record: Record, row: int, found: Change | None) -> str:
+def _note(record: Record, row: int, found: MeasuredChange | None) -> str:
     if row == record.baseline:
         return "baseline"
     return _change_words(record, found) or "no baseline"
 
 
-def _change_words(record: Record, found: Change | None) -> str:
+def _change_words(record: Record, found: MeasuredChange | None) -> str:
     if found is None or not math.isfinite(found.value):
         return ""
     words = times(found.value) if found.is_ratio else score_change(record.task.metric, found.value)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.record import Record
 from compress.report.page.curves import Curve, curves_of, svg_of
 from compress.report.page.markup import data_table, scroller, text
@@ -45,17 +45,17 @@ def widths_section(record: Record) -> str:
             continue
         lines = [
             [
-                plain(width.layer, 60),
+                sanitize(width.layer, 60),
                 f"{width.before} → {width.after}" if width.after != width.before else "",
                 str(width.after),
-                plain(width.reason, 200),
+                sanitize(width.reason, 200),
             ]
             for width in row.widths
         ]
         table = data_table(
             ["layer", "cut", "channels", "why some could not be removed"],
             lines,
-            f"Row {row.index}, {plain(row.stage, 40)}: channels that each layer gives.",
+            f"Row {row.index}, {sanitize(row.stage, 40)}: channels that each layer gives.",
         )
         cut = sum(width.after < width.before for width in row.widths)
         blocks.append(
@@ -95,7 +95,7 @@ def _epochs_table(curves: Sequence[Curve]) -> str:
 def operators_section(record: Record) -> str:
     """How many nodes of each type every row's file has; empty where no record says."""
     found = {
-        f"{row.index} {plain(row.stage, 20)}": row.measurements[0].artifact
+        f"{row.index} {sanitize(row.stage, 20)}": row.measurements[0].artifact
         for row in record.rows
         if row.measurements and row.measurements[0].artifact.operators
     }
@@ -155,7 +155,7 @@ def recipe_section(record: Record) -> str:
     recipe = _yaml(record.recipe)
     packages = record.environment.get("packages")
     pins = " ".join(
-        f"{plain(name, 60)}=={plain(version, 40)}"
+        f"{sanitize(name, 60)}=={sanitize(version, 40)}"
         for name, version in (packages.items() if isinstance(packages, Mapping) else ())
     )
     commands = [f"pip install {pins}"] if pins else []

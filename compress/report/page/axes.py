@@ -23,7 +23,7 @@ from compress.report.figures.ticks import (
     tick_score,
 )
 
-__all__ = ["SHOWN_FIRST", "Axis", "Spot", "axes_of", "spot_of"]
+__all__ = ["SHOWN_FIRST", "PlotAxis", "Spot", "axes_of", "spot_of"]
 
 #: The axes that a plot starts with: across, and up.
 SHOWN_FIRST = ("latency_p50_s", "accuracy")
@@ -48,7 +48,7 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """``low`` and ``high`` are the costs at its good and at its bad end.
 
     ``ticks`` and ``ratios`` are places with their labels; the latter are multiples of the baseline.
@@ -97,7 +97,7 @@ class Axis:
         return 2.0**cost if self.logarithmic else self._sign * cost
 
 
-def axes_of(info: ParetoInfo) -> dict[str, Axis]:
+def axes_of(info: ParetoInfo) -> dict[str, PlotAxis]:
     """Every axis that some of the figure's points can be put on, by name."""
     return {
         quantity.name: _axis(info, quantity)
@@ -106,7 +106,7 @@ def axes_of(info: ParetoInfo) -> dict[str, Axis]:
     }
 
 
-def spot_of(axis: Axis, point: PlotPoint) -> Spot | None:
+def spot_of(axis: PlotAxis, point: PlotPoint) -> Spot | None:
     """Where ``point`` lies on ``axis``; ``None`` if that was not measured."""
     found = _value(axis.quantity, point)
     if found is None:
@@ -127,8 +127,8 @@ def _value(quantity: Quantity, point: PlotPoint) -> Estimate | None:
     return found
 
 
-def _axis(info: ParetoInfo, quantity: Quantity) -> Axis:
-    bare = Axis(quantity, info.metric, low=0.0, high=1.0)
+def _axis(info: ParetoInfo, quantity: Quantity) -> PlotAxis:
+    bare = PlotAxis(quantity, info.metric, low=0.0, high=1.0)
     # On this axis from 0 to 1 a place is a cost.
     on_scale = [p for p in info.points if not (quantity.name == "accuracy" and p.off_scale)]
     known = [found for p in on_scale if (found := _value(quantity, p)) is not None]
@@ -151,7 +151,7 @@ def _baseline_value(info: ParetoInfo, quantity: Quantity) -> float | None:
     return found.value if found else None
 
 
-def _ticks(axis: Axis) -> tuple[Place, ...]:
+def _ticks(axis: PlotAxis) -> tuple[Place, ...]:
     low, high = sorted((axis.natural(0.0), axis.natural(1.0)))
     ticks: Sequence[float]
     unit = axis.quantity.unit
@@ -168,7 +168,7 @@ def _ticks(axis: Axis) -> tuple[Place, ...]:
     )
 
 
-def _ratios(axis: Axis, baseline: float | None) -> tuple[Place, ...]:
+def _ratios(axis: PlotAxis, baseline: float | None) -> tuple[Place, ...]:
     if baseline is None:
         return ()
     places = ((axis.at(baseline / ratio), f"{ratio:g}x") for ratio in _RATIOS)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.measure.quantity import Limit, Quantity
-from compress.pareto import LIMITS, ShipRule, answers, loss_words
+from compress.pareto import LIMITS, ShipRule, loss_words, ship_answers
 from compress.record import Record
-from compress.report.page.axes import Axis
+from compress.report.page.axes import PlotAxis
 from compress.report.page.markup import text
 
 __all__ = ["Slider", "Stop", "choice_data", "slider_form", "sliders_of"]
@@ -24,7 +24,7 @@ _STEPS = 36  # of a slider over times or sizes
 _REACH = 1.3  # how far beyond the smallest and the largest value a slider goes
 # In tenths of what may be lost where nobody says, which has a stop of its own.
 _DROPS = (0, 1, 2, 3, 4, 5, 6, 8, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300, 500, 1000)
-# Answers that a page may hold: ten rows have about a hundred, sixty have five thousand.
+# ShipAnswers that a page may hold: ten rows have about a hundred, sixty have five thousand.
 _MOST_ANSWERS = 10_000
 
 
@@ -132,14 +132,14 @@ def _drop_slider(record: Record, drops: Sequence[float], default: float | None) 
         quantity=None,
         field="accuracy_drop",
         unit=1.0,
-        label=f"Change of {plain(record.task.metric, 40)} from the baseline, no worse than",
+        label=f"Change of {sanitize(record.task.metric, 40)} from the baseline, no worse than",
         stops=tuple(stops),
         start=next(k for k, stop in enumerate(stops) if stop.value == asked),
     )
 
 
 def choice_data(
-    record: Record, target: str, sliders: Sequence[Slider], axes: dict[str, Axis]
+    record: Record, target: str, sliders: Sequence[Slider], axes: dict[str, PlotAxis]
 ) -> dict[str, Any] | None:
     """What the page's script looks up when a slider moves; ``None`` where that would be too much.
 
@@ -150,7 +150,7 @@ def choice_data(
     rule = ShipRule(record, target)
     kept = {k: _kept(rule, slider) for k, slider in enumerate(sliders)}
     drop = next((k for k, slider in enumerate(sliders) if slider.quantity is None), None)
-    found = answers(
+    found = ship_answers(
         record,
         target,
         [each for k, each in kept.items() if k != drop],
@@ -186,7 +186,7 @@ def _kept(rule: ShipRule, slider: Slider) -> set[tuple[bool, ...]]:
 
 
 def _slider_data(
-    record: Record, rule: ShipRule, slider: Slider, axes: dict[str, Axis]
+    record: Record, rule: ShipRule, slider: Slider, axes: dict[str, PlotAxis]
 ) -> dict[str, Any]:
     axis = axes.get(slider.objective)
     stops = []
@@ -205,7 +205,7 @@ def _slider_data(
 
 
 def _place(
-    record: Record, rule: ShipRule, slider: Slider, stop: Stop, axis: Axis | None
+    record: Record, rule: ShipRule, slider: Slider, stop: Stop, axis: PlotAxis | None
 ) -> float | None:
     """Where a limit lies on its axis, if it has one and the limit is in sight."""
     if stop.value is None or axis is None:

@@ -8,7 +8,7 @@ from compress.formatting import (
     count,
     duration,
     energy,
-    plain,
+    sanitize,
     score,
     score_change,
     score_interval,
@@ -39,7 +39,7 @@ def row_facts(record: Record, row: Row, target: str) -> list[Fact]:
 
 
 def _stage_facts(row: Row) -> Iterator[Fact]:
-    yield "Kind", plain(row.kind)
+    yield "Kind", sanitize(row.kind)
     if row.seconds > 0:  # the model that came in took nothing
         took = duration(row.seconds) if row.seconds >= 1e-3 else "under 1 ms"
         yield "Took", took + (", from an earlier run" if row.cached else "")
@@ -47,9 +47,9 @@ def _stage_facts(row: Row) -> Iterator[Fact]:
     sparse = row.nonzero_parameters != row.parameters
     yield "Parameters", f"{row.parameters:,}{nonzero if sparse else ''}"
     yield "Multiply-accumulates", f"{count(row.macs)} for one sample"
-    yield "Fingerprint", plain(row.fingerprint, 80)
+    yield "Fingerprint", sanitize(row.fingerprint, 80)
     if row.parent:
-        yield "Made from", plain(row.parent, 80)
+        yield "Made from", sanitize(row.parent, 80)
 
 
 def _measured_facts(record: Record, found: Measurement, paired: Reading | None) -> Iterator[Fact]:
@@ -57,7 +57,7 @@ def _measured_facts(record: Record, found: Measurement, paired: Reading | None) 
     if found.accuracy is not None:
         against = f", {scored}" if (scored := scored_against(record)) else ""
         told = _accuracy_words(metric, found.accuracy)
-        yield plain(metric, 40).capitalize(), f"{told}{against}"
+        yield sanitize(metric, 40).capitalize(), f"{told}{against}"
         if found.accuracy.versus_baseline:
             yield "Against the baseline", _paired_words(metric, found.accuracy)
     if found.latency is not None:
@@ -66,7 +66,7 @@ def _measured_facts(record: Record, found: Measurement, paired: Reading | None) 
         low, high = found.speedup.ci95
         floor = found.speedup.noise_floor
         noise = f"; noise floor {100 * floor:.1f} %" if floor is not None else ""
-        verdict = plain(found.speedup.verdict, 40) or "no verdict"
+        verdict = sanitize(found.speedup.verdict, 40) or "no verdict"
         ratio = times(found.speedup.value)
         ends = f"95 % interval {times(low)} to {times(high)}"
         yield "Speedup", f"{ratio} over the baseline, {ends}: {verdict}{noise}"
@@ -112,7 +112,7 @@ def _paired_words(metric: str, accuracy: Accuracy) -> str:
     if "p_value" in facts:
         test = "exact McNemar" if exact else "paired"
         words.append(f"{test} p = {facts.pop('p_value'):.2g}")
-    words += [f"{plain(name, 40)} {value:.4g}" for name, value in facts.items()]
+    words += [f"{sanitize(name, 40)} {value:.4g}" for name, value in facts.items()]
     return "; ".join(words)
 
 
@@ -163,7 +163,7 @@ def _energy_words(found: Energy) -> str:
     low, high = (energy(end) for end in found.range_j)
     return (
         f"{energy(found.inference_j)} an inference, {low} to {high} in its windows, "
-        f"{energy(found.above_idle_j)} above idling; from {plain(found.source, 60)}"
+        f"{energy(found.above_idle_j)} above idling; from {sanitize(found.source, 60)}"
     )
 
 
@@ -172,17 +172,19 @@ def _artifact_facts(found: Measurement) -> Iterator[Fact]:
     weights = sum(artifact.weight_bytes.values())
     yield (
         "Artifact",
-        f"{plain(artifact.path)}, {artifact.bytes:,} bytes, {plain(found.runtime, 40)}",
+        f"{sanitize(artifact.path)}, {artifact.bytes:,} bytes, {sanitize(found.runtime, 40)}",
     )
     if artifact.weight_bytes:
-        by_type = ", ".join(f"{plain(k, 20)} {size(v)}" for k, v in artifact.weight_bytes.items())
+        by_type = ", ".join(
+            f"{sanitize(k, 20)} {size(v)}" for k, v in artifact.weight_bytes.items()
+        )
         yield (
             "Inside the file",
             f"weights {size(weights)} ({by_type}), graph {size(artifact.graph_bytes)}",
         )
     yield from _executed_facts(found)
     if artifact.float_islands:
-        islands = [plain(name, 60) for name in artifact.float_islands[:_OPERATORS_SHOWN]]
+        islands = [sanitize(name, 60) for name in artifact.float_islands[:_OPERATORS_SHOWN]]
         more = len(artifact.float_islands) - len(islands)
         yield "Float between int8", ", ".join(islands) + (f" and {more} more" if more else "")
     if artifact.operators:
@@ -194,7 +196,7 @@ def _artifact_facts(found: Measurement) -> Iterator[Fact]:
         explained = "" if parity.r_squared is None else f", R² {parity.r_squared:.4g}"
         of = f"{parity.samples:,} samples"
         yield "Parity with its module", f"{same}{error}{explained}, {of}"
-    yield "SHA-256", plain(artifact.sha256, 64)
+    yield "SHA-256", sanitize(artifact.sha256, 64)
 
 
 def _executed_facts(found: Measurement) -> Iterator[Fact]:
@@ -212,6 +214,6 @@ def _executed_facts(found: Measurement) -> Iterator[Fact]:
 
 def _operator_words(operators: Mapping[str, int]) -> str:
     ranked = sorted(operators.items(), key=lambda pair: (-pair[1], pair[0]))
-    shown = [f"{number} {plain(name, 40)}" for name, number in ranked[:_OPERATORS_SHOWN]]
+    shown = [f"{number} {sanitize(name, 40)}" for name, number in ranked[:_OPERATORS_SHOWN]]
     rest = sum(number for _, number in ranked[_OPERATORS_SHOWN:])
     return ", ".join(shown) + (f", {rest} others" if rest else "")

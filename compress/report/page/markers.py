@@ -78,7 +78,7 @@ def legend(info: ParetoInfo, *, with_choice: bool) -> str:
         items.append(_item(_CIRCLE, "run-none beaten", "beaten by another row"))
     if with_choice:
         items.append(_item(_CIRCLE, "ringed", "best under your budget"))
-    items.append(_line("stair", "best attained"))
+    items.append(_line("step-line", "best attained"))
     largest = max(info.points, key=lambda p: p.bytes)
     items.append(f"<li>largest mark: {text(size(largest.bytes))}</li>")
     return f'<ul class="legend" aria-label="Legend">{"".join(items)}</ul>'

@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 
 __all__ = ["data_block", "data_table", "document", "policy", "scroller", "text"]
 
@@ -77,7 +77,7 @@ def data_block(data: Sequence[Any]) -> str:
 
 def text(value: object, limit: int = 400) -> str:
     """``value`` as one escaped line, cut after ``limit`` characters."""
-    return escape(plain(value, limit))
+    return escape(sanitize(value, limit))
 
 
 def scroller(what: str) -> str:

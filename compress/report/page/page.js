@@ -20,7 +20,7 @@
   };
   const least = (list, cost) => list.reduce((a, b) => (cost(b) < cost(a) ? b : a));
 
-  // --- The answer for a budget: Python has worked out all of them ---
+  // --- The recommendation for a budget: Python has worked out all of them ---
 
   function answerFor(choice, stops) {
     const all = choice.rows.map((_, i) => i);
@@ -89,7 +89,7 @@
     plot.svg.querySelector(".grid").replaceChildren(...parts);
   }
 
-  function drawStair(plot, frame, shown) {
+  function drawStepLine(plot, frame, shown) {
     const members = shown.filter(({ point, y }) => point.front && y.length === 3)
       .map(({ x, y }) => [x[0], y[0]]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
     let path = "", lowest = Infinity;
@@ -102,7 +102,7 @@
       lowest = down;
     }
     if (path) path += `H${frame.right}`;
-    plot.svg.querySelector(".stair").setAttribute("d", path);
+    plot.svg.querySelector(".step-line").setAttribute("d", path);
     plot.svg.querySelector(".shade").setAttribute("d", path && `${path}V${frame.bottom}Z`);
   }
 
@@ -201,7 +201,7 @@
     plot.svg.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
     drawGrid(plot, frame);
     const shown = drawRows(plot, frame);
-    drawStair(plot, frame, shown);
+    drawStepLine(plot, frame, shown);
     if (plot.stops) drawLimits(plot, frame);
     placeLabels(plot, shown, frame);
     const absent = plot.data.points.filter((point) => !point.at[plot.x] || !point.at[plot.y]);
@@ -270,8 +270,8 @@
     form.hidden = false;
   }
 
-  function showAnswer(plot, answer) {
-    const box = plot.section.querySelector(".answer");
+  function showRecommendation(plot, answer) {
+    const box = plot.section.querySelector(".recommendation");
     box.classList.toggle("met", answer.meetsBudget);
     box.classList.toggle("missed", !answer.meetsBudget);
     box.dataset.row = answer.row;
@@ -308,7 +308,7 @@
         input.setAttribute("aria-valuetext", words);
         input.nextElementSibling.textContent = words;
       });
-      showAnswer(plot, answerFor(plot.data.choice, plot.stops));
+      showRecommendation(plot, answerFor(plot.data.choice, plot.stops));
       draw(plot);
     };
     form.addEventListener("input", read);

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from compress.formatting import plain
-from compress.pareto import chances_on, recommend, stage_effects
+from compress.formatting import sanitize
+from compress.pareto import front_probabilities_on, recommend, stage_effects
 from compress.record import Record, Row
 from compress.report.figures.pareto_data import ParetoInfo, pareto_info
 from compress.report.figures.stages_data import StagesInfo, stages_info
@@ -24,7 +24,7 @@ from compress.report.page.details import row_facts
 from compress.report.page.markers import legend
 from compress.report.page.markup import data_table, document, scroller, text
 from compress.report.page.plot import Plot, plot_data, plot_of, plot_svg
-from compress.report.page.recommendation import answer_box, tiles
+from compress.report.page.recommendation import recommendation_box, tiles
 from compress.report.page.steps import steps_figure, steps_table
 from compress.report.provenance import device_name, reference, scored_against
 from compress.report.sentences import findings, status_words
@@ -41,7 +41,7 @@ def page(record: Record) -> str:
         section, found = _target_section(record, target, number)
         sections.append(section)
         data.append(found)
-    names = [f"On {plain(target, 60)}" for target in record.targets]
+    names = [f"On {sanitize(target, 60)}" for target in record.targets]
     body = [
         _header(record),
         _contents(names),
@@ -55,7 +55,7 @@ def page(record: Record) -> str:
         recipe_section(record),
         "</main>",
     ]
-    return document(f"{plain(record.name, 80)}: compresskit report", body, data)
+    return document(f"{sanitize(record.name, 80)}: compresskit report", body, data)
 
 
 def combined_page(title: str, groups: Sequence[tuple[Group, ParetoInfo]]) -> str:
@@ -147,7 +147,7 @@ def _target_section(record: Record, target: str, number: int) -> tuple[str, dict
     parts = [
         f'<section data-plot="{number}" aria-labelledby="part-{number}">',
         f'<h2 id="part-{number}">On {text(target, 60)} <small>{device}</small></h2>',
-        answer_box(record, effects[advice.index], advice),
+        recommendation_box(record, effects[advice.index], advice),
         slider_form(sliders, number) if choice else "",
         _figure(info, plot, with_choice=bool(choice)),
         _all_rows(record, target),
@@ -178,10 +178,13 @@ def _figure(info: ParetoInfo, plot: Plot | None, *, with_choice: bool) -> str:
 
 
 def _all_rows(record: Record, target: str) -> str:
-    shown = [*columns(record, target), front_column(record, target, chances_on(record, target))]
+    shown = [
+        *columns(record, target),
+        front_column(record, target, front_probabilities_on(record, target)),
+    ]
     marks = [row.mark for row in table_rows(record, target)]
     names = [row.row.index for row in table_rows(record, target)]
-    caption = f"Every row on {plain(target, 60)}"
+    caption = f"Every row on {sanitize(target, 60)}"
     return f"<h3>All rows</h3>{_table(shown, caption, marks, names)}"
 
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.formatting import plain, times
+from compress.formatting import sanitize, times
 from compress.measure.quantities import quantities_of
 from compress.report.figures.labels import Box, Label, Placement, place
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
-from compress.report.page.axes import SHOWN_FIRST, Axis, Spot, axes_of, spot_of
+from compress.report.page.axes import SHOWN_FIRST, PlotAxis, Spot, axes_of, spot_of
 from compress.report.page.markers import look_of, radius_of, shape_path
 from compress.report.page.markup import text
 
@@ -34,7 +34,7 @@ class Plot:
     """``spots`` has, for each of the figure's points, a place on every axis that fits it."""
 
     info: ParetoInfo
-    axes: Mapping[str, Axis]
+    axes: Mapping[str, PlotAxis]
     spots: tuple[Mapping[str, Spot], ...]
 
 
@@ -68,7 +68,7 @@ def plot_data(plot: Plot) -> dict[str, Any]:
     }
 
 
-def _axis_data(axis: Axis) -> dict[str, Any]:
+def _axis_data(axis: PlotAxis) -> dict[str, Any]:
     return {
         "title": _title(axis),
         "cue": axis.cue,
@@ -87,7 +87,7 @@ def _share(value: float) -> float:
     return round(value, 4)
 
 
-def _title(axis: Axis) -> str:
+def _title(axis: PlotAxis) -> str:
     title = axis.quantity.title
     return f"{title} (log scale)" if axis.logarithmic else title
 
@@ -112,9 +112,11 @@ def _facts(info: ParetoInfo, point: PlotPoint) -> list[Fact]:
         if quantity.name == "latency_p50_s" and info.baseline_s is not None and found.value > 0:
             facts.append(("speed", f"{times(info.baseline_s / found.value)} the baseline's"))
     front = "not beaten" if point.on_front else "beaten by another row"
-    facts.append(("front", f"{front}; not dominated in {100 * point.chance:.0f} % of draws"))
+    facts.append(
+        ("front", f"{front}; not dominated in {100 * point.front_probability:.0f} % of draws")
+    )
     if point.ties:
-        tied = f"in {plain(info.metric, 40)} and speed not told from"
+        tied = f"in {sanitize(info.metric, 40)} and speed not told from"
         facts.append((tied, ", ".join(point.ties[:6])))
     return facts
 
@@ -128,12 +130,12 @@ def plot_svg(plot: Plot) -> str:
         _row(plot.info, number, point, spots, labels[number])
         for number, (point, spots) in enumerate(zip(plot.info.points, shown, strict=True))
     )
-    stair, shade = _stair(plot, shown)
+    step_line, shade = _step_line(plot, shown)
     return (
         f'<svg class="pareto" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" '
         f'aria-label="{text(plot.info.title, 200)}">'
         f'<g class="grid" aria-hidden="true">{_grid(x, y)}</g>'
-        f'<path class="shade" d="{shade}"/><path class="stair" d="{stair}"/>'
+        f'<path class="shade" d="{shade}"/><path class="step-line" d="{step_line}"/>'
         f'<g class="limits" aria-hidden="true"></g><g class="rows">{rows}</g></svg>'
     )
 
@@ -146,7 +148,7 @@ def _down(at: float) -> float:
     return MARGINS["top"] + at * (_HEIGHT - MARGINS["top"] - MARGINS["bottom"])
 
 
-def _grid(x: Axis, y: Axis) -> str:
+def _grid(x: PlotAxis, y: PlotAxis) -> str:
     left, right, top, bottom = _across(0), _across(1), _down(0), _down(1)
     parts = [f'<path class="frame" d="M{left},{top}V{bottom}H{right}"/>']
     for at, words in x.ticks:
@@ -170,7 +172,7 @@ def _text(x: float, y: float, words: str, look: str) -> str:
     return f'<text class="{look}" x="{x:.1f}" y="{y:.1f}">{text(words)}</text>'
 
 
-def _stair(plot: Plot, shown: list[tuple[Spot, Spot]]) -> tuple[str, str]:
+def _step_line(plot: Plot, shown: list[tuple[Spot, Spot]]) -> tuple[str, str]:
     """The best attained up to each place across, as a line and as the area that it dominates."""
     members = sorted(
         (x.at, y.at)
@@ -207,7 +209,7 @@ def _row(
         f"M{_across(spots[0].lo) - x:.1f},0H{_across(spots[0].hi) - x:.1f}"
         f"M0,{_down(spots[1].lo) - y:.1f}V{_down(spots[1].hi) - y:.1f}"
     )
-    opacity = 0.3 + 0.7 * point.chance if point.on_front else 0.12
+    opacity = 0.3 + 0.7 * point.front_probability if point.on_front else 0.12
     words = _label(point) + (f" ↓ {spots[1].text}" if spots[1].off_scale else "")
     return (
         f'<g class="{" ".join(classes)}" tabindex="0" role="img" data-point="{number}" '

@@ -1,19 +1,19 @@
-"""The answer at the top of a target's section: which row to ship, and what it gives."""
+"""The recommendation at the top of a target's section: which row to ship, and what it gives."""
 
 from __future__ import annotations
 
-from compress.formatting import plain, ratio_words, score, score_change
+from compress.formatting import ratio_words, sanitize, score, score_change
 from compress.measure.quantities import QUANTITIES
-from compress.pareto import Change, Recommendation, StageEffects
+from compress.pareto import MeasuredChange, Recommendation, StageEffects
 from compress.record import Record
 from compress.report.page.markup import text
 
-__all__ = ["Tile", "answer_box", "tiles"]
+__all__ = ["Tile", "recommendation_box", "tiles"]
 
 Tile = tuple[str, str, str]
 
 
-def answer_box(record: Record, row: StageEffects, advice: Recommendation) -> str:
+def recommendation_box(record: Record, row: StageEffects, advice: Recommendation) -> str:
     """The recommendation in words and its four numbers; the page's script rewrites it."""
     state = "met" if advice.meets_budget else "missed"
     missed = "".join(f"<li>{text(sentence)}</li>" for sentence in advice.missed)
@@ -22,7 +22,7 @@ def answer_box(record: Record, row: StageEffects, advice: Recommendation) -> str
         for label, value, note in tiles(record, row)
     )
     return (
-        f'<div class="answer {state}" data-row="{advice.index}">'
+        f'<div class="recommendation {state}" data-row="{advice.index}">'
         f'<div aria-live="polite"><p class="verdict">{text(advice.reasons, 2000)}</p>'
         f'<ul class="misses" aria-label="Budget missed"{"" if missed else " hidden"}>{missed}</ul>'
         f'</div><dl class="tiles">{shown}</dl></div>'
@@ -41,7 +41,7 @@ def tiles(record: Record, row: StageEffects) -> list[Tile]:
         elif change:
             shown_to = "" if change.verdict in ("better", "worse") else "≈ "
             note = f"{shown_to}{score_change(metric, change.value)} against the baseline"
-        shown.append((plain(metric, 40), score(metric, accuracy.reading.value), note))
+        shown.append((sanitize(metric, 40), score(metric, accuracy.reading.value), note))
     for quantity in QUANTITIES:
         effect = row.effects.get(quantity.name)
         if quantity.limit is None or effect is None:
@@ -51,7 +51,7 @@ def tiles(record: Record, row: StageEffects) -> list[Tile]:
     return shown
 
 
-def _ratio_note(found: Change | None, better: str, worse: str) -> str:
+def _ratio_note(found: MeasuredChange | None, better: str, worse: str) -> str:
     if found is None:
         return ""
     if found.value == 1:

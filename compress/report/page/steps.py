@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from compress.formatting import plain
+from compress.formatting import sanitize
 from compress.measure.quantities import quantity_named
 from compress.report.figures.stages_data import Panel, PanelPoint, StagesInfo
 from compress.report.page.markers import color_class, shape_path
@@ -102,7 +102,7 @@ def _bar(panel: Panel, point: PanelPoint) -> str:
             f'<path class="mark {color_class(point.kind)}" d="{shape_path(point.kind)}" '
             f'transform="translate({x:.1f},{y}) scale(5)"/>'
         )
-    parts.append(f'<text x="{_RIGHT + 14}" y="{y + 4}">{text(plain(words, 40))}</text>')
+    parts.append(f'<text x="{_RIGHT + 14}" y="{y + 4}">{text(sanitize(words, 40))}</text>')
     return "".join(parts)
 
 

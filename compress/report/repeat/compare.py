@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compress.errors import RecordError
-from compress.formatting import plain, score, score_change, score_interval
+from compress.formatting import sanitize, score, score_change, score_interval
 from compress.report.repeat.facts import Ends, Repeat, RepeatedRow, Spread
 from compress.report.repeat.summary import outside, student_975
 
@@ -71,7 +71,7 @@ def _task(repeat: Repeat) -> str:
 def _last(repeat: Repeat, target: str) -> tuple[str, Spread | None]:
     row: RepeatedRow = repeat.rows[-1]
     found = row.on(target)
-    return f"{row.index} ({plain(row.stage, 24)})", found.score if found else None
+    return f"{row.index} ({sanitize(row.stage, 24)})", found.score if found else None
 
 
 def _gap(
@@ -120,12 +120,13 @@ def _sentence(first: Repeat, other: Repeat, gap: Gap) -> str:
     metric = first.task.metric
     ends = " ".join(score_interval(metric, *e) for e in (gap.ci95_seeds, gap.ci95) if e)
     means = [
-        f"{plain(repeat.name, 60)}, row {row}: {score(metric, s.mean)} over {len(s.values)} seeds"
+        f"{sanitize(repeat.name, 60)}, row {row}: {score(metric, s.mean)} "
+        f"over {len(s.values)} seeds"
         for repeat, row in ((first, gap.rows[0]), (other, gap.rows[1]))
         if (s := _last(repeat, gap.target)[1]) is not None
     ]
     verdict = f"{gap.verdict} than" if gap.verdict in ("better", "worse") else f"{gap.verdict} from"
     return (
-        f"On {plain(gap.target, 30)}: {'; '.join(means)}. {plain(other.name, 60)} is {verdict} "
-        f"{plain(first.name, 60)}: {score_change(metric, gap.value)} {ends}."
+        f"On {sanitize(gap.target, 30)}: {'; '.join(means)}. {sanitize(other.name, 60)} is "
+        f"{verdict} {sanitize(first.name, 60)}: {score_change(metric, gap.value)} {ends}."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.formatting import plain, score, score_change
+from compress.formatting import sanitize, score, score_change
 from compress.io.atomic import write_atomically
 from compress.metrics import is_rate
 from compress.overwriting import check_report
@@ -49,8 +49,8 @@ def repeat_page(repeat: Repeat) -> str:
     seeds = ", ".join(map(str, repeat.seeds))
     facts = [
         ("Seeds", seeds),
-        ("Task", f"{plain(repeat.task.name, 60)}, {repeat.task.test_samples:,} test samples"),
-        ("Metric", f"{plain(repeat.task.metric, 40)}, {_direction(repeat)} is better"),
+        ("Task", f"{sanitize(repeat.task.name, 60)}, {repeat.task.test_samples:,} test samples"),
+        ("Metric", f"{sanitize(repeat.task.metric, 40)}, {_direction(repeat)} is better"),
         ("Baseline", f"row {repeat.baseline}"),
     ]
     terms = "".join(f"<div><dt>{name}</dt><dd>{text(value)}</dd></div>" for name, value in facts)
@@ -71,7 +71,7 @@ def repeat_page(repeat: Repeat) -> str:
         f"<h2>Runs</h2><ul>{links}</ul>",
         "</main>",
     ]
-    return document(f"{plain(repeat.name, 80)}: compresskit over seeds", body)
+    return document(f"{sanitize(repeat.name, 80)}: compresskit over seeds", body)
 
 
 def _direction(repeat: Repeat) -> str:
@@ -98,9 +98,9 @@ def _runs(repeat: Repeat, target: str) -> str:
         cells = [score(metric, value) for value in found.values]
         for k, (low, high) in enumerate(found.own_ci95 or ()):
             cells[k] += f" [{score(metric, low)}, {score(metric, high)}]"
-        lines.append([f"{row.index} {plain(row.stage, 40)}", *cells, _sd(metric, found)])
+        lines.append([f"{row.index} {sanitize(row.stage, 40)}", *cells, _sd(metric, found)])
     heads = ["row", *(f"seed {seed}" for seed in repeat.seeds), "standard deviation"]
-    caption = f"{plain(repeat.task.metric, 40)} of each run with its own 95 % interval."
+    caption = f"{sanitize(repeat.task.metric, 40)} of each run with its own 95 % interval."
     return data_table(heads, lines, caption)
 
 

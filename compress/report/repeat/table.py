@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from compress.formatting import (
     decimals_for,
-    plain,
+    sanitize,
     score,
     score_cell,
     score_change,
@@ -55,12 +55,12 @@ def repeat_columns(repeat: Repeat, target: str) -> list[Column]:
     speedups = [m.speedup if m else None for m in found]
     sizes = [m.artifact_bytes if m else None for m in found]
     names = [f"{r.index}{'*' if r.index == repeat.baseline else ''}" for r in repeat.rows]
-    stages = [plain(row.stage, 24) for row in repeat.rows]
+    stages = [sanitize(row.stage, 24) for row in repeat.rows]
     percent, points = ("% ", "pt ") if is_rate(metric) else ("", "")
     return [
         Column("row", "", tuple(names), left=True),
         Column("stage", "", tuple(stages), left=True),
-        Column(plain(metric, 24), f"{percent}[both]", tuple(_score(metric, s) for s in scores)),
+        Column(sanitize(metric, 24), f"{percent}[both]", tuple(_score(metric, s) for s in scores)),
         Column("± 95 %", "training", _halves(metric, scores, "ci95_seeds"), spare=1),
         Column("± 95 %", "sample", _halves(metric, scores, "ci95_sample"), spare=2),
         Column("change", f"{points}[both]", tuple(_change(metric, c) for c in changes)),
@@ -146,7 +146,7 @@ def repeat_sentences(repeat: Repeat, target: str) -> list[str]:
         )
     said += [
         f"Seed {each.seed} failed and is in no number here, which may flatter the recipe: "
-        f"{plain(each.error, 400)}"
+        f"{sanitize(each.error, 400)}"
         for each in repeat.failed
     ]
     return said
@@ -159,7 +159,7 @@ def _shown(repeat: Repeat, target: str) -> Iterable[str]:
     for row in repeat.rows:
         found = _change_of(row, target)
         if found is not None and found.ci95 is not None and row.index > repeat.baseline:
-            groups[better * outside(found.ci95)].append(f"{row.index} ({plain(row.stage, 24)})")
+            groups[better * outside(found.ci95)].append(f"{row.index} ({sanitize(row.stage, 24)})")
     words = {1: "shown to be better", -1: "shown to be worse", 0: "not shown to differ"}
     parts = [
         f"{'rows' if len(rows) > 1 else 'row'} {_listed(rows)} {'are' if len(rows) > 1 else 'is'} "
@@ -185,8 +185,8 @@ def _misled(repeat: Repeat, target: str) -> Iterable[str]:
         ]
         if sure and row.index > repeat.baseline:
             yield (
-                f"Row {row.index} ({plain(row.stage, 24)}): with {_seeds(sure)}, a run alone shows "
-                "a difference to the baseline; all runs together show none."
+                f"Row {row.index} ({sanitize(row.stage, 24)}): with {_seeds(sure)}, a run alone "
+                "shows a difference to the baseline; all runs together show none."
             )
 
 
@@ -231,7 +231,7 @@ def repeat_text(repeat: Repeat, *, width: int | None = None, encoding: str | Non
     width = max(40, min(width or at_hand, _WIDTH))
     blocks = []
     for target in repeat.targets:
-        title = f"{plain(repeat.name, 60)} on {plain(target, 30)}, {_seeds(repeat.seeds)}"
+        title = f"{sanitize(repeat.name, 60)} on {sanitize(target, 30)}, {_seeds(repeat.seeds)}"
         shown = repeat_columns(repeat, target)
         columns = [column.in_ascii() for column in shown] if ascii_only else shown
         lines = [
@@ -249,6 +249,6 @@ def repeat_text(repeat: Repeat, *, width: int | None = None, encoding: str | Non
 
 def repeat_markdown(repeat: Repeat, target: str) -> str:
     """The table as GitHub Markdown, followed by its sentences as a list."""
-    said = [f"{plain(repeat.name, 60)} on {plain(target, 30)}, {_seeds(repeat.seeds)}."]
+    said = [f"{sanitize(repeat.name, 60)} on {sanitize(target, 30)}, {_seeds(repeat.seeds)}."]
     said += [LEGEND, *repeat_sentences(repeat, target)]
     return f"{markdown_table(repeat_columns(repeat, target))}\n{markdown_list(said)}"

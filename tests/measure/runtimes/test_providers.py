@@ -136,7 +136,7 @@ def test_tensorrt_leaves_the_rest_to_cuda_first(use):
     assert runtime.opened[0][0] == [(name, {}), CUDA, CPU]
 
 
-def test_a_part_that_fell_back_is_counted_and_becomes_a_doubt(use):
+def test_a_part_that_fell_back_is_counted_and_becomes_a_warning(use):
     placed = [("Conv", XNNPACK), ("FusedMatMul", CPU), ("Softmax", CPU), ("Relu", XNNPACK)]
     session, job = use(Runtime([XNNPACK, CPU], placed), "xnnpack")
     ran = ran_of(session, job)
@@ -148,21 +148,21 @@ def test_a_part_that_fell_back_is_counted_and_becomes_a_doubt(use):
         "products_elsewhere": 1,
         "others": [CPU],
     }
-    (doubt,) = doubts(ran)
-    assert doubt == (
+    (warning,) = warnings_of(ran)
+    assert warning == (
         "2 of its 4 operators ran on CPUExecutionProvider and not on the provider xnnpack, 1 of "
         "its 2 convolutions and products of matrices among them"
     )
 
 
-def test_nothing_is_doubted_where_everything_ran_where_it_should(use):
+def test_nothing_is_warned_of_where_everything_ran_where_it_should(use):
     session, job = use(Runtime([XNNPACK, CPU], [("Conv", XNNPACK)]), "xnnpack")
-    assert doubts(ran_of(session, job)) == []
-    assert doubts(None) == []
-    assert doubts({"int8_mac_fraction": 0.5}) == []
+    assert warnings_of(ran_of(session, job)) == []
+    assert warnings_of(None) == []
+    assert warnings_of({"int8_mac_fraction": 0.5}) == []
 
 
-def doubts(ran):
+def warnings_of(ran):
     result = {"steady": True, "samples_ns": [1000] * 20, "finite": True, "batch": 1, "ran": ran}
     return about_model([result], batch=1)
 
@@ -192,10 +192,10 @@ def test_the_real_onnxruntime_tells_of_a_whole_fallback(monkeypatch, model, work
     )
 
 
-def test_an_onnxruntime_that_cannot_tell_is_doubted(use):
+def test_an_onnxruntime_that_cannot_tell_is_warned_of(use):
     session, job = use(Runtime([CUDA, CPU], tells=False), "cuda")
-    (doubt,) = doubts(ran_of(session, job))
-    assert "cannot tell which operators ran on its provider" in doubt
+    (warning,) = warnings_of(ran_of(session, job))
+    assert "cannot tell which operators ran on its provider" in warning
 
 
 @pytest.mark.parametrize("key", [key for key in PROVIDERS if key != "cpu"])
