@@ -65,7 +65,8 @@ WITHOUT_TORCH = ["errors", "config.selectors", "config.references", "config.reci
 WITHOUT_TORCH += ["artifact", "budget", "record", "quantization.numerics"]
 WITHOUT_TORCH += ["quantization.formats", "pruning.invariants"]
 WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay"]
-WITHOUT_TORCH += ["tracking", "cache", "events"]
+WITHOUT_TORCH += ["tracking", "cache", "events", "formatting", "text_table"]
+WITHOUT_TORCH += ["measure.quantities"]
 
 
 def room_of(path):
