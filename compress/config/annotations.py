@@ -2,7 +2,7 @@
 
 A value is read as strictly as the recipe's own numbers (:mod:`compress.config.fields`): ``true`` is
 no number, text is none, and what is not finite is none. Annotations that no YAML can give, such as
-a class of somebody's own, are not checked.
+a tensor, are not checked.
 """
 
 from __future__ import annotations

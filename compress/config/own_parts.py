@@ -230,7 +230,7 @@ def _signature_of(part: OwnPart) -> _Signature:
         return _keys_of_model(part, part.own_class)
     try:
         parameters = list(inspect.signature(part.found).parameters.values())
-    except (TypeError, ValueError):  # of a callable that does not tell; it speaks when called
+    except (TypeError, ValueError):  # of a callable without a signature: it is checked when called
         return _Signature({}, takes_any=True)
     if part.own_class is None:
         problem = _mismatch(parameters, role, reference)

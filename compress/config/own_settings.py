@@ -116,7 +116,7 @@ class OwnSettings(BaseModel):
 
     @model_serializer(mode="wrap")
     def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Which is no default of somebody else's code, and must not be left out as one.
+        # A null is a value to the user's code, not its default, and must not be dropped.
         nulls = [option for option, value in (self.model_extra or {}).items() if value is None]
         return {**dict.fromkeys(nulls), **handler(self)}
 

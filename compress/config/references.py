@@ -1,7 +1,7 @@
-"""References to someone else's code: ``module:name``, followed only where the user allowed it.
+"""References to the user's code: ``module:name``, followed only where the user allowed it.
 
 A recipe is data. It can name code, but only code in a module that was named with ``--import`` (or
-``imports=`` in Python) is ever imported, so a recipe from a stranger cannot run anything.
+``imports=`` in Python) is ever imported, so an untrusted recipe cannot run code.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ class OwnImportance(OwnSettings):
         where = "prune: importance"
         part = self.part(references, where)
         function = part.bound(self.options, where)
-        told = function if part.own_class is not None else part.found
-        needs = bool(getattr(told, "needs_gradients", False))
+        # A bound function hides its attributes.
+        holder = function if part.own_class is not None else part.found
+        needs = bool(getattr(holder, "needs_gradients", False))
         return Criterion(self.kind, of_group(self.kind, function), reads_gradients=needs)
 
 

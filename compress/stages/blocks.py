@@ -78,7 +78,7 @@ def _stage(
         raise RecipeError(sentence(document, error, path, stage)) from error
     except CompressError:
         raise
-    except Exception as error:  # of a stage of somebody's own
+    except Exception as error:  # of the user's own stage
         raise RecipeError(f"{document.at(path)}: {kind} failed with {in_words(error)}.") from error
     return made
 

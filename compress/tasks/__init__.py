@@ -68,10 +68,10 @@ class TaskConfig(OwnSettings):
     """A task as a recipe writes it: ``fashion-mnist``, or ``{name: fashion-mnist, limit: 1000}``.
 
     ``name`` is built in, or ``module:name``. With ``limit`` training sees the first ``limit``
-    samples only: for smoke runs, and for questions about few data. With ``inputs_only`` no split
-    has labels, as where nobody knows them. ``outputs`` and ``metric`` are what the model's outputs
-    are and how they are scored, where the task does not define them. The other options are keyword
-    arguments of the task's function or class.
+    samples only: for smoke runs, and for experiments with little data. With ``inputs_only`` no
+    split has labels, as in distillation on unlabeled data. ``outputs`` and ``metric`` are what the
+    model's outputs are and how they are scored, where the task does not define them. The other
+    options are arguments of the task's function or class.
     """
 
     role: ClassVar[Role] = Role("task", reserved=("name", *_OF_EVERY_TASK), makes=True)
@@ -101,10 +101,10 @@ class TaskConfig(OwnSettings):
         if self.name not in TASKS:
             self.take({name: _path(name, value, info) for name, value in self.options.items()})
             return self
-        # Here null is the default, as for other keys of a recipe.
+        # As for other keys of a recipe, null stands for the default.
         given = {name: value for name, value in self.options.items() if value is not None}
         values, problems = _built_in(self.name).checked(given, folder)
-        # What is missing is for whoever makes the task: a block may be completed in Python.
+        # A missing key is reported when the task is made: options may be added in Python.
         problems = [one for one in problems if one.path]
         if problems:
             raise refused(self, problems)
@@ -161,11 +161,11 @@ def make_own_task(config: TaskConfig, references: CodeReferences) -> Task:
 
 def adjusted(task: Task, config: TaskConfig) -> Task:
     """``task`` with those options of ``config`` that every task takes."""
-    said: dict[str, Any] = {"outputs": config.outputs, "metric": config.metric}
-    said = {key: value for key, value in said.items() if value is not None}
+    given: dict[str, Any] = {"outputs": config.outputs, "metric": config.metric}
+    changes = {key: value for key, value in given.items() if value is not None}
     if config.metric is not None:
-        said["higher_is_better"] = None  # which the built-in metrics know themselves
-    task = limited(replace(task, **said), config.limit)
+        changes["higher_is_better"] = None  # a built-in metric has its own direction
+    task = limited(replace(task, **changes), config.limit)
     return without_labels(task) if config.inputs_only else task
 
 
