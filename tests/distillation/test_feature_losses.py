@@ -264,7 +264,7 @@ def test_relations_of_samples_need_no_axis(tmp_path):
 @pytest.mark.parametrize("axis", [-1, 2, {"student": -1, "teacher": 2}])
 def test_an_axis_may_be_counted_from_the_end(axis, tmp_path):
     context = context_of(Steps(8), Steps(8), SERIES, tmp_path)
-    pair = HintLoss(student="act", teacher="act", axis=axis).seen(context)[0]
+    pair = HintLoss(student="act", teacher="act", axis=axis).layer_pairs(context)[0]
     assert [(one.axis, one.channels) for one in pair] == [(2, 8), (2, 8)]
 
 
@@ -350,15 +350,15 @@ def test_a_layer_that_training_leaves_out_teaches_nothing_then(loss, tmp_path):
     context = context_of(Skipping(4), Skipping(), ROWS, tmp_path)
     stage = DistillStage(epochs=2, batch_size=4, losses=(loss,), student="self")
     start = Candidate.of(context.student, ROWS[:2])
-    stage.rehearse(start, context.context)
-    stage.run(start, context.context).validate()
+    stage.rehearse(start, context.stage)
+    stage.run(start, context.stage).validate()
 
 
 def test_a_layer_that_training_always_leaves_out_is_an_error(tmp_path):
     context = context_of(Skipping(4, 1.0), Skipping(), ROWS, tmp_path)
     stage = DistillStage(epochs=2, batch_size=4, losses=(HintLoss(**ONE),), student="self")
     with pytest.raises(StageError, match="the loss 'hint' was 0 in every step of the first epoch"):
-        stage.run(Candidate.of(context.student, ROWS[:2]), context.context)
+        stage.run(Candidate.of(context.student, ROWS[:2]), context.stage)
 
 
 def test_the_mean_is_over_the_pairs_that_ran_and_is_0_with_gradients_where_none_did(tmp_path):
@@ -425,7 +425,7 @@ def test_a_layer_that_training_alone_runs_twice_is_an_error_that_names_it(tmp_pa
     context = context_of(Twice(), Twice(), ROWS, tmp_path)
     stage = DistillStage(epochs=1, losses=(HintLoss(**ONE),), student="self")
     with pytest.raises(DataError, match="'inner' runs several times in one pass in training"):
-        stage.rehearse(Candidate.of(context.student, ROWS[:2]), context.context)
+        stage.rehearse(Candidate.of(context.student, ROWS[:2]), context.stage)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -146,7 +146,7 @@ CANNOT = {
             "inputs": [],
             "outputs": [("y", T.FLOAT, [24, 4])],
         },
-        r"takes no inputs, so that it its output is the same for all samples",
+        r"takes no inputs, so that its output is the same for all samples",
     ),
     "no outputs": ({"outputs": []}, r"the file has no output; export it with its scores"),
     "no samples": (

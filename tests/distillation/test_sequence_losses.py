@@ -335,7 +335,7 @@ def test_nets_that_see_what_comes_are_refused(who, kind, start, place):
     student = looking if who == "student" else start
     if who == "teacher":
         context = replace(context, teacher=frozen_teacher(looking.module))
-    message = rf"{kind}: the {who} is not causal: .* the first 4 tokens depends on those that"
+    message = rf"{kind}: the {who} is not causal: .* the first 4 tokens depend on those that"
     refused(message, student, context, kind=kind, prompt=4)
 
 
@@ -383,5 +383,5 @@ def test_a_teacher_of_another_vocabulary_is_explained(start, place):
     context, _ = place
     teacher = context.teacher
     smaller = replace(context, teacher=lambda tokens: teacher(tokens)[:, :5])
-    message = r"are \(2, 6, 9\) and the teacher's are \(2, 5, 9\); both must answer"
+    message = r"are \(2, 6, 9\) and the teacher's are \(2, 5, 9\); both must have one shape"
     refused(message, start, smaller, **SEQUENCE)

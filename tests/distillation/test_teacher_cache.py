@@ -420,5 +420,5 @@ def test_dictionaries_of_inputs_are_kept_too(tmp_path):
 
 
 def test_a_cache_without_views_is_refused():
-    with pytest.raises(ValidationError, match="cache goes with views: without them no answer"):
+    with pytest.raises(ValidationError, match="cache goes with views: without them the teacher"):
         DistillStage(epochs=4, cache={"dtype": "float16"})
