@@ -13,7 +13,7 @@ from compress.fingerprints import package, package_source
 def copied(tmp_path, monkeypatch):
     """A copy of a part of the package, and its digest."""
     root = tmp_path / "compress"
-    for room in ("stages", "report", "fingerprints"):
+    for room in ("distillation", "stages", "report", "fingerprints"):
         shutil.copytree(Path(compress.__file__).parent / room, root / room)
     (root / "errors.py").write_text("")
     monkeypatch.setattr(package, "__file__", str(root / "fingerprints" / "package.py"))
