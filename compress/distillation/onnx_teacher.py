@@ -17,13 +17,12 @@ from torch import Tensor
 
 from compress.artifact import file_sha256, model_files
 from compress.backends.onnx.feeds import batches
-from compress.backends.onnx.files import EXTERNAL_ABOVE_BYTES
+from compress.backends.onnx.files import EXTERNAL_ABOVE_BYTES, external_files
 from compress.backends.onnx.session import Array, run
 from compress.config.fields import LARGEST_BATCH
 from compress.config.recipe_file import located
 from compress.errors import DataError, LoweringError, RecipeError
 from compress.io.files import named, regular_file
-from compress.measure.compare import external_files
 from compress.measure.runtime_errors import plain_complaint
 from compress.modules.inputs import Inputs, batch_size_of, to_device
 

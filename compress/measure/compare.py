@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.artifact import model_files
+from compress.backends import ONNX
 from compress.measure.input_sizes import Fit, Given, alike, fits, unlike
 from compress.measure.quantities import QUANTITIES
 from compress.measure.target import BenchmarkConfig, Failure, Mode, Shapes, Target, Timing
@@ -25,8 +25,6 @@ from compress.text_table import Column, columns_of, text_lines
 __all__ = ["ComparedModel", "compare", "session_table", "table"]
 
 Array = np.ndarray[Any, Any]
-
-_MOST_ONNX_BYTES = 2**31 - 1  # what protobuf can hold
 
 
 @dataclass(frozen=True)
@@ -135,36 +133,7 @@ def model_bytes(model: Path) -> int | None:
     """Bytes of a model with the external data files that it names; ``None`` without a file."""
     if not os.path.isfile(model):  # of paths that cannot be looked at, too
         return None
-    files = {part.resolve() for part in (*model_files(model), *external_files(model))}
-    return sum(part.stat().st_size for part in files)
-
-
-def external_files(model: Path) -> set[Path]:
-    """The files of external data that a model names, as far as they are there."""
-    import onnx
-
-    if model.stat().st_size > _MOST_ONNX_BYTES:  # and reading it might take all memory
-        return set()
-    try:
-        graph = onnx.load(model, load_external_data=False).graph
-    except Exception:  # Not ONNX: whoever measures it says so.
-        return set()
-    named = {
-        model.parent / entry.value
-        for tensor in _tensors(graph)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return {path for path in named if os.path.isfile(path)}
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield attribute.t
-        yield from attribute.tensors
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner)
+    return sum(part.stat().st_size for part in ONNX.files(model))
 
 
 _MOST_SHAPES = 3

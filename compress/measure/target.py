@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from compress.artifact import Lowering
+from compress.backends import ONNX, Backend
 from compress.record import (
     Energy,
     Executed,
@@ -24,7 +25,7 @@ from compress.record import (
     Speedup,
 )
 
-__all__ = ["BenchmarkConfig", "Failure", "Mode", "Shapes", "Target", "Timing"]
+__all__ = ["BenchmarkConfig", "Failure", "Mode", "Shapes", "Target", "Timing", "backend_of"]
 
 Mode = Literal["quick", "default", "strict"]
 #: Sizes of inputs, by their name.
@@ -122,3 +123,10 @@ class Target(Protocol):
         in its place; the others are still measured.
         """
         ...
+
+
+def backend_of(target: Target) -> Backend:
+    """What makes the files that a target runs: its own ``backend``; ONNX where it names none."""
+    own = getattr(target, "backend", ONNX)
+    assert isinstance(own, Backend)
+    return own

@@ -11,6 +11,7 @@ from compress.errors import ContractViolation, DataError
 
 __all__ = [
     "Inputs",
+    "at_batch",
     "at_least_float32",
     "batch_size_of",
     "copied",
@@ -102,3 +103,14 @@ def to_device(inputs: Inputs, device: torch.device) -> Inputs:
 
 def _first(inputs: Inputs) -> Tensor:
     return next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+
+
+def at_batch(inputs: Inputs, size: int) -> Inputs:
+    """``inputs`` cut, or repeated from the start, to ``size`` samples."""
+
+    def fit(tensor: Tensor) -> Tensor:
+        return tensor[torch.arange(size) % len(tensor)]
+
+    if isinstance(inputs, dict):
+        return {name: fit(tensor) for name, tensor in inputs.items()}
+    return fit(inputs)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.artifact import model_files, modules_file
+from compress.backends import backend_of_file, files_beside
 from compress.cache import CacheEntry, DamagedEntry, Store
 from compress.candidate import FILES
 from compress.io.atomic import write_atomically
@@ -23,7 +23,7 @@ __all__ = ["EarlierResults", "FoundResult", "ResultFiles", "RowModel", "StageRes
 
 _STAGE, _MEASUREMENT = "stage", "measurement"
 _SAMPLES = "samples.jsonl"
-_MODEL = "model.onnx"
+_MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,9 @@ class EarlierResults:
         Raises:
             StorageError: the disk refused.
         """
-        files, name = self._measurement_files(model), model.path.name
-        written = [*model_files(model.path), modules_file(model.path)]
-        names = [_MODEL + path.name.removeprefix(name) for path in written if path.exists()]
+        files, stem = self._measurement_files(model), model.path.stem
+        written = files_beside(backend_of_file(model.path), model.path)
+        names = [_MODEL + path.name.removeprefix(stem) for path in written]
         if files.path_of(_SAMPLES).exists():
             names.append(_SAMPLES)
         facts = {"result": dict(measured), "stage": model.label, "target": model.target}
@@ -175,7 +175,7 @@ class EarlierResults:
         def path_of(name: str) -> Path:
             if name == _SAMPLES:
                 return raw
-            return model.path.with_name(model.path.name + name.removeprefix(_MODEL))
+            return model.path.with_name(model.path.stem + name.removeprefix(_MODEL))
 
         folder = self._folder.stage(model.index, model.label)
         return ResultFiles(folder / f"measured-{model.target}.json", path_of)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.artifact import Artifact
-from compress.backends.onnx import lower
 from compress.candidate import Candidate
-from compress.measure.target import Target
+from compress.measure.target import Target, backend_of
 from compress.stage import calibration_inputs, formats_of
 from compress.task import Task
 from compress.training.data import head
@@ -18,7 +17,7 @@ _PARITY_SAMPLES = 256
 
 
 def encode(candidate: Candidate, task: Task, target: Target, path: Path) -> Artifact:
-    """The candidate as one ONNX file for one target.
+    """The candidate as one file for one target, made by the target's backend.
 
     Raises:
         LoweringError: it cannot be exported, encoded, or run as the module runs.
@@ -26,4 +25,6 @@ def encode(candidate: Candidate, task: Task, target: Target, path: Path) -> Arti
     samples = [f.calibration.samples for f in formats_of(candidate).values()]
     calibration = calibration_inputs(task, max(samples, default=1))
     check = head(task.validation, min(_PARITY_SAMPLES, len(task.validation))).inputs
-    return lower(candidate, target.lowering(), calibration=calibration, check=check, path=path)
+    return backend_of(target).lower(
+        candidate, target.lowering(), calibration=calibration, check=check, path=path
+    )

@@ -19,7 +19,7 @@ from compress.config.references import CodeReferences
 from compress.events import EventCallback
 from compress.io.scratch import scratch
 from compress.measure.score import accuracy_facts
-from compress.measure.target import BenchmarkConfig, Failure, Mode, Target
+from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, backend_of
 from compress.record import ArtifactFacts, Measurement, ParityFacts
 from compress.running.digests import ContentDigests
 from compress.running.encoding import encode
@@ -32,7 +32,7 @@ from compress.task import Task
 
 __all__ = ["Evaluator", "RowInput"]
 
-_MODEL = "model.onnx"
+_MODEL = "model"
 _PROBE_SAMPLES = 32
 _INT8_MARGIN = 0.01  # of the multiply-accumulates
 
@@ -146,8 +146,8 @@ class Evaluator:
 
     def model(self, row: RowInput, target: Target) -> Path:
         """Where the row's artifact for a target lies."""
-        name = _MODEL if len(self.targets) == 1 else f"model-{target.name}.onnx"
-        return self._folder.stage(row.index, row.label) / name
+        stem = _MODEL if len(self.targets) == 1 else f"{_MODEL}-{target.name}"
+        return self._folder.stage(row.index, row.label) / f"{stem}{backend_of(target).suffix}"
 
     def measure(self, row: RowInput, target: Target) -> Measurement:
         """The row's measurement, paired with the baseline; without one, of its accuracy alone."""

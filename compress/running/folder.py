@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.backends import BACKENDS
 from compress.errors import RecordError, StorageError
 from compress.io.atomic import sweep
 from compress.io.scratch import sweep_scratch
@@ -32,7 +33,12 @@ __all__ = ["RunFolder"]
 _LOG = "log.jsonl"
 # What a run writes into the folder of a stage, less models, which are named by their target.
 _OF_A_STAGE = ("candidate", "checkpoint", "answers", "stage.json")
-_MODELS = ("model.onnx", "model-*.onnx", "model*.onnx.data", "model*.onnx.modules.json")
+_MODELS = tuple(
+    f"{stem}{backend.suffix}{end}"
+    for backend in BACKENDS
+    for stem in ("model", "model-*")
+    for end in ("", *backend.beside)
+)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from compress.artifact import Artifact
 from compress.candidate import Candidate
 from compress.events import CandidateMeasured, EventCallback
 from compress.measure.score import accuracy_facts
-from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, Timing
+from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, Timing, backend_of
 from compress.record import Accuracy
 from compress.running.encoding import encode
 from compress.running.scoring import Scoring
@@ -29,7 +29,7 @@ from compress.task import Task
 __all__ = ["StageEvaluator"]
 
 _PROBE_SAMPLES = 32
-_INCOMING, _OWN = "incoming.onnx", "candidate.onnx"
+_INCOMING, _OWN = "incoming", "candidate"
 
 Array = np.ndarray[Any, Any]
 
@@ -97,15 +97,18 @@ class StageEvaluator:
 
     @cached_property
     def _incoming_artifact(self) -> Artifact:
-        return encode(self.incoming, self.task, self.target, self.folder / _INCOMING)
+        return encode(self.incoming, self.task, self.target, self._file(_INCOMING))
+
+    def _file(self, stem: str) -> Path:
+        return self.folder / f"{stem}{backend_of(self.target).suffix}"
 
     def _evaluate(self, candidate: Candidate) -> Evaluation:
         artifacts = [self._incoming_artifact]
         if candidate.fingerprint != self.incoming.fingerprint:
-            artifacts.append(encode(candidate, self.task, self.target, self.folder / _OWN))
+            artifacts.append(encode(candidate, self.task, self.target, self._file(_OWN)))
         accuracy = self._accuracy(artifacts[-1])
-        probe = BenchmarkConfig(self._validation.first(_PROBE_SAMPLES), self.mode, self.seed)
-        timings = self.target.measure([artifact.path for artifact in artifacts], probe)
+        config = BenchmarkConfig(self._validation.first(_PROBE_SAMPLES), self.mode, self.seed)
+        timings = self.target.measure([artifact.path for artifact in artifacts], config)
         return self._evaluation(artifacts[-1], accuracy, timings)
 
     def _accuracy(self, artifact: Artifact) -> Accuracy:

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.backends.onnx.export import at_batch
 from compress.candidate import Candidate, load_weights
 from compress.config.recipe_file import located
 from compress.errors import RecipeError
 from compress.models.huggingface import build_encoder, load_folder, read_architecture
-from compress.modules.inputs import Inputs, forward
+from compress.modules.inputs import Inputs, at_batch, forward
 from compress.suite.nets import Net
 from compress.zoo import build
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress.artifact import Artifact, Lowering
-from compress.backends.onnx import lower
+from compress.backends import Backend
 from compress.candidate import count_parameters
 from compress.errors import CompressError, LoweringError, MeasurementError
 from compress.events import EventCallback, MeasureStart, RunEnd, StageStart
 from compress.measure.compare import ComparedModel, compare
-from compress.measure.target import Mode, Target
+from compress.measure.target import Mode, Target, backend_of
 from compress.suite.building import RANDOM, Built, build_net, check_weights
 from compress.suite.nets import FORMATS, Net
 
@@ -48,6 +48,7 @@ class _Session:
 
     target: Target
     lowering: Lowering
+    backend: Backend
     mode: Mode
     folder: Path
     raw: Path | None
@@ -86,7 +87,7 @@ def measure_suite(
         StorageError: a file could not be written.
     """
     check_weights(nets, weights)
-    session = _Session(target, target.lowering(), mode, folder, raw, seed)
+    session = _Session(target, target.lowering(), backend_of(target), mode, folder, raw, seed)
     results: list[NetResult] = []
     for index, net in enumerate(nets, start=1):
         callback(dict(StageStart(index, net.name, len(nets))))
@@ -110,12 +111,12 @@ def measure_suite(
 
 def _lowered(net: Net, format: str, built: Built, session: _Session) -> Artifact | LoweringError:
     try:
-        return lower(
+        return session.backend.lower(
             replace(built.candidate, numerics=net.numerics(format)),
             session.lowering,
             calibration=[built.inputs],
             check=built.inputs,
-            path=session.folder / f"{net.name}-{format}.onnx",
+            path=session.folder / f"{net.name}-{format}{session.backend.suffix}",
         )
     except LoweringError as error:
         return error

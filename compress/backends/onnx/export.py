@@ -27,13 +27,12 @@ from compress.artifact import Lowering
 from compress.backends.onnx.quiet import quiet
 from compress.backends.onnx.translate import TRANSLATIONS, projections_in_steps
 from compress.errors import LoweringError
-from compress.modules.inputs import Inputs
+from compress.modules.inputs import Inputs, at_batch
 from compress.quantization.fakequant import layers_with_formats
 from compress.quantization.recurrent import RECURRENT, is_stepwise
 
 __all__ = [
     "OUTPUT",
-    "at_batch",
     "check_weights",
     "export",
     "layer_of",
@@ -112,17 +111,6 @@ def trace(module: nn.Module, example: Inputs, lowering: Lowering) -> torch.onnx.
     """
     batch = at_batch(example, lowering.batch)
     return _run_exporter(module, batch, lowering.opset)
-
-
-def at_batch(inputs: Inputs, size: int) -> Inputs:
-    """``inputs`` cut, or repeated from the start, to ``size`` samples."""
-
-    def fit(tensor: Tensor) -> Tensor:
-        return tensor[torch.arange(size) % len(tensor)]
-
-    if isinstance(inputs, dict):
-        return {name: fit(tensor) for name, tensor in inputs.items()}
-    return fit(inputs)
 
 
 def scopes(node: ir.Node) -> list[str]:

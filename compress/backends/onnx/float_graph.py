@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compress.artifact import Lowering
 from compress.backends.onnx.canonicalize import canonicalize
-from compress.backends.onnx.export import at_batch, export, trace
+from compress.backends.onnx.export import export, trace
 from compress.backends.onnx.feeds import cut
 from compress.backends.onnx.graph import Array
 from compress.backends.onnx.leaf_outputs import leaf_outputs
@@ -32,7 +32,7 @@ from compress.backends.onnx.locate import (
 from compress.backends.onnx.parity import FLOAT_NOISE, check_shape, compare, is_right
 from compress.backends.onnx.quiet import quiet
 from compress.errors import ParityError
-from compress.modules.inputs import Inputs, batch_size_of, copied, forward
+from compress.modules.inputs import Inputs, at_batch, batch_size_of, copied, forward
 from compress.quantization.numerics import LayerFormat
 
 __all__ = ["FloatGraph", "float_graph"]

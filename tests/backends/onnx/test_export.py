@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.utils import rnn
 
 from compress.artifact import Lowering
-from compress.backends.onnx.export import at_batch, export, layer_of, scopes
+from compress.backends.onnx.export import export, layer_of, scopes
 from compress.errors import LoweringError
+from compress.modules.inputs import at_batch
 from compress.quantization.fakequant import layers_with_formats
 
 ALL = ["residual", "plain", "preactivation", "gated", "unet", "encoder", "two", "one_d"]
