@@ -97,7 +97,8 @@ def test_two_processes_train_what_one_does_at_the_same_total_batch(tmp_path):
     assert "epoch 6/6" not in done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("compresskit:")]
     assert len(said) == 1, done.stderr
-    assert re.search(r"stages\[1\] \(train-2\): the training loss became .* is saved in", said[0])
+    wanted = r"stages\[1\] \(train-2\): the training loss became .* \(its batch is saved in"
+    assert re.search(wanted, said[0])
     failed = Record.load(tmp_path / "two")
     assert failed.status == "failed"
     assert failed.rows[1].cached
