@@ -168,7 +168,10 @@ def test_a_session_without_models_tells_the_environment(pretend):
     [
         ({"schema": 2}, "not a session of schema 1"),
         ({"threads": 0}, "threads must be a whole number from 1; got 0"),
-        ({"metric": "guess"}, "metric must be accuracy, mse or null; got 'guess'"),
+        (
+            {"metric": "guess"},
+            "metric must be accuracy, mse, r2, binary-accuracy or null; got 'guess'",
+        ),
         ({"inputs": {"": "../secret.npy"}}, "the path '../secret.npy' leads out of the folder"),
         ({"labels": "/etc/passwd"}, "the path '/etc/passwd' leads out of the folder"),
         ({"labels": "C:labels.npy"}, "the path 'C:labels.npy' leads out of the folder"),

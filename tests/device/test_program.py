@@ -9,8 +9,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from compress.device.bundle import Samples, write_bundle
 from compress.device.merge import merge
 from compress.measure import ondevice
 from compress.measure.ondevice.bundle import BundleError
@@ -20,6 +22,7 @@ from compress.measure.ondevice.session_log import SessionError
 from compress.measure.ondevice.table import table
 from compress.measure.program import PROGRAM, program_bytes, write_program
 from compress.record import Record
+from compress.task import METRICS
 
 ROOT = Path(__file__).parents[2]
 
@@ -232,6 +235,21 @@ def test_a_bundle_that_asks_for_too_much_is_refused(bundle, tmp_path, change, sa
     rebuilt(bundle, lambda _, manifest: change(manifest))
     with pytest.raises((BundleError, SessionError), match=said):
         measure_bundle(bundle, tmp_path / "r.json", "default", None)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_of_a_task_is_scored_on_the_device(
+    run, tmp_path, tiny_plan, monkeypatch, metric
+):
+    plans = dict.fromkeys(("quick", "default", "strict"), tiny_plan)
+    monkeypatch.setattr("compress.device.bundle.PLANS", plans)
+    expected = run.test.inputs[""] @ run.weights[0]
+    labels = {"accuracy": expected.argmax(1), "binary-accuracy": (expected > 0).astype(float)}
+    test = Samples(run.test.inputs, labels.get(metric, expected), metric)
+    write_bundle(run.record, run.root, tmp_path / "b.zip", test)
+    result, _ = measure_bundle(tmp_path / "b.zip", tmp_path / "r.json", "quick", None)
+    first, _ = (line["scores"] for line in result["lines"] if line["kind"] == "outputs")
+    assert np.mean(first) == pytest.approx(0 if metric == "mse" else 1, abs=1e-3)
 
 
 def test_names_cannot_steer_the_terminal():

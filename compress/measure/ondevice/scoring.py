@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from compress.measure.ondevice.tensor_spec import Array
 
-__all__ = ["Difference", "difference", "scores"]
+__all__ = ["METRICS", "Difference", "difference", "scores"]
 
 
 def scores(outputs: Array, labels: Array, metric: str) -> Array:
@@ -33,7 +33,7 @@ def scores(outputs: Array, labels: Array, metric: str) -> Array:
     if metric == "accuracy":
         return _accuracy(outputs, labels)
     values, wanted = _rows(outputs, labels, metric)
-    return {"mse": _mse, "r2": _r2, "binary-accuracy": _binary}[metric](values, wanted)
+    return _OF_VALUES[metric](values, wanted)
 
 
 def _accuracy(outputs: Array, labels: Array) -> Array:
@@ -99,6 +99,11 @@ def _binary(values: Array, labels: Array) -> Array:
 
     known = ~(np.isnan(labels) | (labels < 0))
     return _mean_of_known(((values > 0) == (labels > 0.5)) & np.isfinite(values), known)
+
+
+_OF_VALUES = {"mse": _mse, "r2": _r2, "binary-accuracy": _binary}
+#: What :func:`scores` computes.
+METRICS = ("accuracy", *_OF_VALUES)
 
 
 class Difference(TypedDict):

@@ -11,7 +11,7 @@ FOLDER/session.json says what to do. Paths are relative to FOLDER and stay insid
      "seed": 0, "threads": 1, "batch": 1,
      "predict": true,                    keep each model's outputs for every sample
      "labels": "labels.npy",             null, or with a metric: each sample is scored
-     "metric": "accuracy",               or "mse", or null
+     "metric": "accuracy",               one of scoring.METRICS, or null
      "expected": ["expected/0.npy"],     null, or for each model null or its outputs elsewhere for
                                          the first samples: the difference is reported
      "job": {"runtime": "onnxruntime"},  what else every job of the worker is told
@@ -62,7 +62,7 @@ from compress.measure.ondevice.process import (
     run_interleaved,
     run_worker,
 )
-from compress.measure.ondevice.scoring import difference, scores
+from compress.measure.ondevice.scoring import METRICS, difference, scores
 from compress.measure.ondevice.session_log import SessionError, open_log
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class SessionSettings(_WholeInputs):
     schema: int
     models: list[ModelEntry]
     inputs: dict[str, str]
-    plan: dict[str, Any] | None
+    plan: dict[str, object] | None
     seed: int
     threads: int
     batch: int
@@ -110,7 +110,7 @@ class SessionSettings(_WholeInputs):
     labels: str | None
     metric: str | None
     expected: list[str | None] | None
-    job: dict[str, Any]
+    job: dict[str, object]
     timeout_s: float
 
 
@@ -304,8 +304,9 @@ def checked_session(given: Mapping[str, Any]) -> tuple[SessionSettings, Plan | N
     for key in ("threads", "batch"):
         if not isinstance(session[key], int) or session[key] < 1:
             raise ValueError(f"{key} must be a whole number from 1; got {session[key]!r:.40}")
-    if session["metric"] not in (None, "accuracy", "mse"):
-        raise ValueError(f"metric must be accuracy, mse or null; got {session['metric']!r:.40}")
+    if session["metric"] not in (None, *METRICS):
+        known = ", ".join(METRICS)
+        raise ValueError(f"metric must be {known} or null; got {session['metric']!r:.40}")
     if not isinstance(session["job"], dict) or not session["timeout_s"] > 0:
         raise ValueError("job must be a mapping, and timeout_s above 0")
     expected = session["expected"] or []
