@@ -24,6 +24,7 @@ __all__ = [
     "BUNDLE",
     "COMPARISON_MARK",
     "COMPARISON_NAME",
+    "PROGRAM",
     "RAW",
     "RESULT",
     "FileKind",
@@ -263,6 +264,11 @@ def _is_bundle(path: Path) -> bool:
         return bool(json.loads(archive.read(facts)).get("kind") == "compresskit-bundle")
 
 
+def _is_program(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return "compress/measure/ondevice/program.py" in archive.namelist()
+
+
 def _is_record(path: Path) -> bool:
     content = _json(path)
     return content.get("schema") == 1 and {"recipe", "task"} <= content.keys()
@@ -285,4 +291,6 @@ RESULT = FileKind("a result of bench", (".json",), _is_result)
 RAW = FileKind("raw samples of bench", (".jsonl",), _is_raw)
 #: What ``bundle`` writes.
 BUNDLE = FileKind("a bundle", (".zip", ".pyz"), _is_bundle)
+#: What ``bundle`` writes beside it.
+PROGRAM = FileKind("the program that measures bundles", (".pyz",), _is_program)
 _REPORT_FILE = FileKind("a file of a report", (), _is_report_file)

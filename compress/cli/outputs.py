@@ -10,10 +10,12 @@ from pathlib import Path
 
 from compress.environment import process_index
 from compress.errors import RecipeError, RecordError
-from compress.io.atomic import sweep_beside
+from compress.io.atomic import is_stream, sweep_beside
 from compress.io.scratch import sweep_scratch
+from compress.measure import program
 from compress.overwriting import (
     BUNDLE,
+    PROGRAM,
     RAW,
     RESULT,
     FileKind,
@@ -101,7 +103,14 @@ def _bundle(arguments: argparse.Namespace) -> None:
         with suppress(RecordError):  # which the command itself raises
             arguments.out = f"{Record.load(Path(arguments.run)).name}.zip"
     if arguments.out is not None:
-        arguments.out = str(_checked(arguments.out, BUNDLE, "--out"))
+        if is_stream(Path(arguments.out)):
+            raise RecipeError(
+                f"--out {arguments.out}: a bundle and its program are two files; give a name that "
+                "ends in .zip."
+            )
+        out = _checked(arguments.out, BUNDLE, "--out")
+        _checked(str(out.with_name(program.PROGRAM)), PROGRAM, "--out")
+        arguments.out = str(out)
 
 
 def _merge(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from compress.cli import main
 from compress.errors import RecipeError, RecordError
+from compress.measure.program import PROGRAM, write_program
 from compress.overwriting import (
     BUNDLE,
     COMPARISON_MARK,
@@ -22,6 +23,7 @@ from compress.overwriting import (
     check_run_folder,
     is_run_folder,
 )
+from compress.overwriting import PROGRAM as PROGRAM_FILE
 
 RECIPE = """\
 schema: 1
@@ -130,6 +132,20 @@ def test_nothing_of_theirs_is_lost_and_one_sentence_says_why(command, said, thei
     (sentence,) = err.strip().splitlines()
     assert re.search(said, sentence), sentence
     assert contents(theirs) == before
+
+
+def test_a_program_that_is_not_ours_stays_beside_a_bundle(tmp_path, capsys):
+    (tmp_path / PROGRAM).write_text("theirs")
+    assert main(["bundle", "run", "-o", str(tmp_path / "b.zip")]) == 2
+    assert "there is a file that is not the program that measures" in capsys.readouterr().err
+    write_program(tmp_path / PROGRAM)
+    assert check_output(tmp_path / PROGRAM, PROGRAM_FILE, "--out") == tmp_path / PROGRAM
+
+
+@pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/fd/1"])
+def test_a_bundle_goes_into_a_file(stream, capsys):
+    assert main(["bundle", "run", "-o", stream]) == 2
+    assert "a bundle and its program are two files; give a name that" in capsys.readouterr().err
 
 
 def test_the_files_of_a_suite_do_not_replace_theirs(tmp_path, capsys):
