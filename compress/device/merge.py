@@ -174,11 +174,11 @@ def _notes(result: Result, outputs: ModelOutputs) -> list[str]:
         notes.append("it was not scored there: the metric is code of the recipe's own")
     elif count < of:
         notes.append(f"its score is from {count:,} of {of:,} test samples")
-    agreement = (outputs.host or {}).get("agreement")
-    if isinstance(agreement, float) and agreement < _AGREES:
-        samples = (outputs.host or {}).get("samples")
+    # A stranger's numbers: their types are looked at, not trusted.
+    agreement = outputs.host.get("agreement") if outputs.host else None
+    if outputs.host and isinstance(agreement, float) and agreement < _AGREES:
         notes.append(
-            f"its answers are those of the machine that bundled it for only {agreement:.1%} of "
-            f"{samples} samples"
+            f"its outputs are those of the machine that bundled it for only {agreement:.1%} of "
+            f"{outputs.host.get('samples')} samples"
         )
     return notes

@@ -11,20 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from compress.backends import ONNX
 from compress.measure.input_sizes import Fit, Given, alike, fits, unlike
 from compress.measure.quantities import QUANTITIES
-from compress.measure.target import BenchmarkConfig, Failure, Mode, Shapes, Target, Timing
+from compress.measure.target import Array, BenchmarkConfig, Failure, Mode, Shapes, Target, Timing
 from compress.record import Energy, Latency, MeasuredQuantity, Memory, Speedup
 from compress.text_table import Column, columns_of, text_lines
 
 __all__ = ["ComparedModel", "compare", "session_table", "table"]
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

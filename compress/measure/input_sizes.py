@@ -14,22 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from compress.errors import MeasurementError, RecipeError
 from compress.formatting import sanitize
 from compress.measure.arrays import on_disk
 from compress.measure.runtime_errors import is_about_inputs, plain_complaint
-from compress.measure.target import Shapes, Target
+from compress.measure.target import Array, Shapes, Target
 
 if TYPE_CHECKING:
     from compress.measure.ondevice.answers import FitAnswer, TensorFacts
 
 __all__ = ["Fit", "Fits", "Given", "alike", "fits", "unlike", "words"]
 
-Array = np.ndarray[Any, Any]
 
 _MOST_NAMED, _MOST_CHARACTERS = 3, 60
 

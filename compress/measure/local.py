@@ -24,7 +24,7 @@ from compress.measure.process import run_interleaved, run_side_by_side, run_work
 from compress.measure.raw_samples import RawLog
 from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples
-from compress.measure.target import BenchmarkConfig, Failure, Timing
+from compress.measure.target import Array, BenchmarkConfig, Failure, Timing
 from compress.measure.target_kind import NAME_PATTERN, TargetKind
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ else:
 
 __all__ = ["LocalSettings", "LocalTarget", "RuntimeSettings"]
 
-Array = np.ndarray[Any, Any]
 
 # Scoring: a process for fewer samples would take longer to start than it saves, and one that loads
 # a large model may take several times the file.

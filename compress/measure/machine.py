@@ -26,7 +26,7 @@ _DEVICE = (
 _STATE = ("system", "kernel", "python", "governor", "boost", "affinity", "cpu_limit", "mains_power")
 
 
-def describe(facts: Mapping[str, Any], *, threads: int, batch: int) -> dict[str, Any]:
+def describe(facts: Mapping[str, object], *, threads: int, batch: int) -> dict[str, Any]:
     """The ``environment`` of a target, from the answer to the worker's ``environment`` job."""
     device = {key: facts[key] for key in _DEVICE if key in facts}
     state = {key: facts[key] for key in _STATE} | {

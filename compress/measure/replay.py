@@ -19,11 +19,10 @@ from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
 from compress.measure.raw_samples import RawLog
 from compress.measure.rounds import Device, run_session
-from compress.measure.target import BenchmarkConfig, Failure, Timing
+from compress.measure.target import Array, BenchmarkConfig, Failure, Timing
 
 __all__ = ["ReplayTarget", "latency_by_bytes_s", "memory_by_bytes"]
 
-Array = np.ndarray[Any, Any]
 #: A number for each model: by the end of its path (the longest that fits wins), or computed.
 Rule = Mapping[str, float] | Callable[[Path], float]
 
@@ -94,14 +93,14 @@ class ReplayTarget:
         """The declared numbers, through the statistics of a real session."""
         draws = np.random.default_rng(config.seed)
 
-        def run_job(kind: str, model: Path, _: Mapping[str, object]) -> dict[str, Any]:
+        def run_job(kind: str, model: Path, _: Mapping[str, object]) -> Mapping[str, object]:
             return self.answer(kind, model, float(draws.standard_normal()))
 
         with RawLog(raw) as log:
             device = Device(run_job, threads=1, batch=self.encoding.batch, cores=1)
             return run_session(models, config, device, log)
 
-    def answer(self, kind: str, model: Path, draw: float) -> dict[str, Any]:
+    def answer(self, kind: str, model: Path, draw: float) -> dict[str, object]:
         """What a worker would answer to a ``time``, ``memory`` or ``check`` job.
 
         ``draw`` is a standard normal number; the process's time is off by ``noise`` times that.
@@ -131,7 +130,7 @@ class ReplayTarget:
             )
         return rule[key]
 
-    def _memory(self, model: Path) -> dict[str, Any]:
+    def _memory(self, model: Path) -> dict[str, object]:
         peak = _RUNTIME_BYTES + int(self._number(self.model_peak_bytes, model, "memory"))
         return {
             "runtime_bytes": _RUNTIME_BYTES,
@@ -139,7 +138,7 @@ class ReplayTarget:
             "run_peak_bytes": peak,
         }
 
-    def _time(self, model: Path, draw: float) -> dict[str, Any]:
+    def _time(self, model: Path, draw: float) -> dict[str, object]:
         run_s = self._number(self.latency_s, model, "latency") * float(np.exp(self.noise * draw))
         run_ns = run_s * 1e9
         return {
@@ -158,6 +157,6 @@ class ReplayTarget:
         }
 
 
-def _longest(rule: Mapping[str, Any], model: Path) -> str | None:
+def _longest(rule: Mapping[str, object], model: Path) -> str | None:
     path = model.as_posix()
     return max((key for key in rule if path.endswith(key)), key=len, default=None)

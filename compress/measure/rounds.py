@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from compress.errors import MeasurementError
 from compress.measure.modes import PLANS, Plan
@@ -127,7 +127,7 @@ def _other_baseline(names: Sequence[str], baseline: int, failure: Failure) -> st
 
 
 def _preflight(found: loop.Preflight) -> ModelPreflight:
-    facts: dict[str, Any] = {}
+    facts: dict[str, object] = {}
     warnings = [found.unavailable] if found.unavailable else []
     if found.memory:
         facts["memory"] = found.memory

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,14 +25,16 @@ from compress.measure.ondevice import loop
 from compress.measure.ondevice.session import checked_session, stays_inside
 from compress.measure.ondevice.session_log import SessionError, SessionLog, read_lines
 from compress.measure.rounds import timings_of
-from compress.measure.target import BenchmarkConfig, Failure, Timing
+from compress.measure.target import Array, BenchmarkConfig, Failure, Timing
 
 if TYPE_CHECKING:
     from compress.measure.ondevice.answers import Answer
+    from compress.measure.ondevice.scoring import Difference
+    from compress.measure.ondevice.session import SessionSettings
+    from compress.measure.ondevice.session_log import Line
 
 __all__ = ["ModelOutputs", "SessionResult", "few_samples", "read_session", "write_session"]
 
-Array = np.ndarray[Any, Any]
 
 _TIMING_SAMPLES = 64
 # What a damaged or invented line can make the loop and the statistics raise.
@@ -52,7 +54,7 @@ class ModelOutputs:
 
     files: tuple[Path, ...] = ()
     scores: tuple[float, ...] | None = None
-    host: Mapping[str, Any] | None = None
+    host: Difference | None = None
     error: str | None = None
 
 
@@ -67,7 +69,7 @@ class SessionResult:
     timings: list[Timing | Failure]
     environment: dict[str, Any]
     outputs: list[ModelOutputs]
-    session: Mapping[str, Any] = field(repr=False)
+    session: SessionSettings = field(repr=False)
 
 
 def write_session(
@@ -151,7 +153,7 @@ def _put_model(folder: Path, number: int, model: Path) -> dict[str, str]:
     return {"path": path, "sha256": file_sha256(model), "name": str(model)}
 
 
-def _shapes(config: BenchmarkConfig | None, model: Path) -> dict[str, Any]:
+def _shapes(config: BenchmarkConfig | None, model: Path) -> dict[str, object]:
     shapes = config.shapes.get(model) if config else None
     return {"shapes": {name: list(sizes) for name, sizes in shapes.items()}} if shapes else {}
 
@@ -214,12 +216,12 @@ def _never(kind: str, index: int, _: Mapping[str, object]) -> Answer:
     raise AssertionError(f"reading ran {kind} on {index}")
 
 
-def _usable_cores(facts: Mapping[str, Any]) -> int:
+def _usable_cores(facts: Line) -> int:
     cores, limit = len(facts["affinity"]), facts["cpu_limit"]
     return max(1, cores if limit is None else min(cores, math.ceil(limit)))
 
 
-def _outputs(line: Mapping[str, Any], folder: Path) -> ModelOutputs:
+def _outputs(line: Line, folder: Path) -> ModelOutputs:
     files = [entry["path"] for entry in line.get("files", ())]
     if not all(stays_inside(path) for path in files):
         raise ValueError("an output's path leads out of the folder")
@@ -228,6 +230,6 @@ def _outputs(line: Mapping[str, Any], folder: Path) -> ModelOutputs:
     return ModelOutputs(
         files=tuple(folder / path for path in files),
         scores=None if scores is None else tuple(float(score) for score in scores),
-        host=None if host is None else dict(host),
+        host=None if host is None else cast("Difference", dict(host)),
         error=None if line.get("error") is None else str(line["error"])[:500],
     )

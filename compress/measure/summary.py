@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from compress.measure.quantity import Quantity
 from compress.measure.target import Shapes, Timing
 from compress.measure.warnings import about_model
 from compress.record import Energy, Executed, Latency, MeasuredQuantity, Memory, Speedup
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import EnergyAnswer, MemoryAnswer, Ran, Unavailable
 
 __all__ = ["ModelPreflight", "declared_quantities", "energy_facts", "memory_facts", "summarize"]
 
@@ -37,7 +40,7 @@ class ModelPreflight:
     energy: Energy | None = None
 
 
-def memory_facts(result: Mapping[str, Any]) -> Memory:
+def memory_facts(result: MemoryAnswer) -> Memory:
     """The record's memory facts from one ``memory`` result."""
     peak = max(result["load_peak_bytes"], result["run_peak_bytes"])
     return Memory(
@@ -47,7 +50,7 @@ def memory_facts(result: Mapping[str, Any]) -> Memory:
     )
 
 
-def energy_facts(result: Mapping[str, Any]) -> Energy | None:
+def energy_facts(result: EnergyAnswer | Unavailable) -> Energy | None:
     """The record's energy facts from one ``energy`` result; ``None`` where no sensor told them."""
     if "unavailable" in result:
         return None
@@ -172,13 +175,13 @@ def _width(ratio: stats.Ratio, rounds: int, plan: Plan) -> list[str]:
     return [f"the interval of its ratio is {got}, wider than the ±{plan.bound:.0%} aimed at"]
 
 
-def _executed(ran: Mapping[str, Any] | None) -> Executed | None:
+def _executed(ran: Ran | None) -> Executed | None:
     if ran is None:
         return None
-    known = "provider" in ran and ran["nodes"]
+    nodes = ran.get("nodes")
     return Executed(
         int8_mac_fraction=ran.get("int8_mac_fraction"),
-        provider_fraction=1 - ran["elsewhere"] / ran["nodes"] if known else None,
+        provider_fraction=1 - ran["elsewhere"] / nodes if nodes else None,
     )
 
 

@@ -25,8 +25,19 @@ from compress.record import (
     Speedup,
 )
 
-__all__ = ["BenchmarkConfig", "Failure", "Mode", "Shapes", "Target", "Timing", "backend_of"]
+__all__ = [
+    "Array",
+    "BenchmarkConfig",
+    "Failure",
+    "Mode",
+    "Shapes",
+    "Target",
+    "Timing",
+    "backend_of",
+]
 
+#: Numbers of any type and shape.
+Array = np.ndarray[Any, Any]
 Mode = Literal["quick", "default", "strict"]
 #: Sizes of inputs, by their name.
 Shapes = Mapping[str, tuple[int, ...]]
@@ -43,11 +54,11 @@ class BenchmarkConfig:
     ``shapes`` of a model's inputs, and ``values`` for those whose whole content is known, by name.
     """
 
-    inputs: Mapping[str, np.ndarray[Any, Any]]
+    inputs: Mapping[str, Array]
     mode: Mode = "default"
     seed: int = 0
     shapes: Mapping[Path, Shapes] = field(default_factory=dict)
-    values: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    values: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,9 +115,7 @@ class Target(Protocol):
         """Fingerprint and state of the device."""
         ...
 
-    def predict(
-        self, model: Path, inputs: Mapping[str, np.ndarray[Any, Any]]
-    ) -> list[np.ndarray[Any, Any]]:
+    def predict(self, model: Path, inputs: Mapping[str, Array]) -> list[Array]:
         """The model's outputs for every sample, in order, each with the samples on axis 0.
 
         Raises:

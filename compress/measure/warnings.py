@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compress.measure import stats
 
-__all__ = ["about_change", "about_checks", "about_machine", "about_model"]
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import CheckAnswer, MachineState, Ran, TimeAnswer
 
-Result = Mapping[str, Any]
+__all__ = ["about_change", "about_checks", "about_machine", "about_model"]
 
 _CPU_SHARE = 0.97
 _PROBE_SPREAD = 0.10
@@ -32,7 +33,7 @@ _WARMER_MC = 20_000  # below it, any machine that begins to work
 _FLAGS = ("too low a voltage", "a capped clock", "throttling", "too much heat")
 
 
-def about_machine(results: Sequence[Result], *, threads: int, cores: int) -> list[str]:
+def about_machine(results: Sequence[TimeAnswer], *, threads: int, cores: int) -> list[str]:
     """Warnings about the machine during a session, from all its ``time`` results."""
     told = [result for result in results if "state" in result]
     changes: list[str] = []
@@ -44,7 +45,7 @@ def about_machine(results: Sequence[Result], *, threads: int, cores: int) -> lis
     return [*busy, *_speed(results), *changes]
 
 
-def _load(results: Sequence[Result], threads: int, cores: int) -> list[str]:
+def _load(results: Sequence[TimeAnswer], threads: int, cores: int) -> list[str]:
     load = max((value for r in results for value in r["load"] if value is not None), default=0.0)
     if load - threads <= cores / 2:
         return []
@@ -52,7 +53,7 @@ def _load(results: Sequence[Result], threads: int, cores: int) -> list[str]:
     return [f"the machine was busy: {seen}, of which this measurement used {threads}"]
 
 
-def _share(results: Sequence[Result], threads: int) -> list[str]:
+def _share(results: Sequence[TimeAnswer], threads: int) -> list[str]:
     # With several threads, waiting threads spin or sleep: the share says nothing.
     share = float(np.median([r["cpu_ns"] / r["wall_ns"] for r in results]))
     if threads > 1 or share >= _CPU_SHARE:
@@ -60,7 +61,7 @@ def _share(results: Sequence[Result], threads: int) -> list[str]:
     return [f"other programs took the CPU away: the model had it for {share:.0%} of the time"]
 
 
-def _speed(results: Sequence[Result]) -> list[str]:
+def _speed(results: Sequence[TimeAnswer]) -> list[str]:
     quickest_ms = np.array([min(r["probe_ns"]) for r in results]) / 1e6
     lo, middle, hi = np.quantile(quickest_ms, [0.1, 0.5, 0.9])
     if (hi - lo) / middle <= _PROBE_SPREAD:
@@ -69,7 +70,7 @@ def _speed(results: Sequence[Result]) -> list[str]:
     return [f"the machine's speed varied: {loop} (clock, heat or neighbors)"]
 
 
-def about_change(states: Sequence[Result]) -> list[str]:
+def about_change(states: Sequence[MachineState]) -> list[str]:
     """Warnings from the machine's states (the worker's) before, during and after a measurement."""
     before, *later = states
     found = []
@@ -85,7 +86,7 @@ def about_change(states: Sequence[Result]) -> list[str]:
     return [*found, *_throttled(before, later)]
 
 
-def _throttled(before: Result, later: Sequence[Result]) -> list[str]:
+def _throttled(before: MachineState, later: Sequence[MachineState]) -> list[str]:
     found = []
     times = later[-1]["throttle_count"] - before["throttle_count"]
     if times > 0:
@@ -100,7 +101,7 @@ def _throttled(before: Result, later: Sequence[Result]) -> list[str]:
     return found
 
 
-def about_model(results: Sequence[Result], *, batch: int) -> list[str]:
+def about_model(results: Sequence[TimeAnswer], *, batch: int) -> list[str]:
     """Warnings about one model, from the ``time`` results of its processes."""
     found = []
     unsteady = sum(not r["steady"] for r in results)
@@ -122,7 +123,7 @@ def about_model(results: Sequence[Result], *, batch: int) -> list[str]:
     return found
 
 
-def _elsewhere(ran: Result) -> list[str]:
+def _elsewhere(ran: Ran) -> list[str]:
     if "provider" not in ran:
         return []
     if ran["nodes"] is None:
@@ -137,7 +138,7 @@ def _elsewhere(ran: Result) -> list[str]:
     return [text]
 
 
-def about_checks(check: Result) -> list[str]:
+def about_checks(check: CheckAnswer) -> list[str]:
     """Warnings that a ``check`` result gives."""
     found = []
     if check["denormal_ratio"] > _DENORMAL_RATIO:

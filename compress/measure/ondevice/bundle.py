@@ -16,7 +16,6 @@ from compress.measure.ondevice.session import stays_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
 __all__ = ["BUNDLE_KIND", "MANIFEST", "BundleError", "Manifest", "Member", "Unpacked", "unpack"]
 
@@ -51,10 +50,10 @@ class Manifest(TypedDict):
     kind: str
     record: str
     target: str
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, object]]
     samples: dict[str, int]
-    session: dict[str, Any]
-    plans: dict[str, dict[str, Any]]
+    session: dict[str, object]
+    plans: dict[str, dict[str, object]]
     members: dict[str, Member]
 
 

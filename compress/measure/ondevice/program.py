@@ -27,7 +27,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from compress.measure.ondevice.bundle import BundleError, unpack
 from compress.measure.ondevice.lock import DeviceBusy
@@ -38,18 +38,31 @@ from compress.measure.ondevice.table import printable, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
-__all__ = ["RESULT_KIND", "main", "measure_bundle"]
+    from compress.measure.ondevice.session_log import Line
+
+__all__ = ["RESULT_KIND", "Result", "main", "measure_bundle"]
 
 RESULT_KIND = "compresskit-result"
 
 _SCHEMA = 1
 
 
-def measure_bundle(
-    bundle: Path, out: Path, mode: str, threads: int | None
-) -> tuple[dict[str, Any], str]:
+class Result(TypedDict):
+    """What goes back: the lines of a session, and of which bundle's models they are."""
+
+    schema: int
+    kind: str
+    bundle_sha256: str
+    mode: str
+    record: str | None
+    target: str | None
+    rows: list[dict[str, object]]
+    samples: dict[str, int] | None
+    lines: list[Line]
+
+
+def measure_bundle(bundle: Path, out: Path, mode: str, threads: int | None) -> tuple[Result, str]:
     """Measure a bundle's models and write the result to ``out``; the result, and its table.
 
     Raises:
@@ -73,7 +86,7 @@ def measure_bundle(
             outcome = run_folder(folder, lines=part, worker=worker, tell=_tell)
     _tell("")
     lines, _ = read_lines(part)
-    result: dict[str, Any] = {
+    result: Result = {
         "schema": _SCHEMA,
         "kind": RESULT_KIND,
         "bundle_sha256": sha256,

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -45,6 +45,9 @@ from compress.measure.profile.parts import (
 from compress.measure.profile.sentences import Comparison, int8_dot_product, summary
 from compress.measure.summary import memory_facts
 from compress.measure.target import Failure, Mode, Target
+
+if TYPE_CHECKING:
+    from compress.measure.ondevice.answers import MemoryAnswer
 
 __all__ = ["Profiles", "profile"]
 
@@ -231,8 +234,14 @@ def _setting(taken: _Taken, name: str) -> Setting:
         name=name,
         create_s=float(np.median(create_s)),
         run_s=float(np.median(run_s)),
-        model_peak_bytes=None if "unavailable" in memory else memory_facts(memory).model_peak_bytes,
+        model_peak_bytes=_model_peak_bytes(memory),
     )
+
+
+def _model_peak_bytes(memory: Answer) -> int | None:
+    if "unavailable" in memory:
+        return None
+    return memory_facts(cast("MemoryAnswer", memory)).model_peak_bytes
 
 
 def _stores_integers(source: Graph) -> bool:

@@ -29,6 +29,7 @@ from compress.measure.remote.shell import LinkDown, Shell, home_path
 
 __all__ = ["Location", "RemoteDevice", "SessionFiles"]
 
+#: A line of a session, or an answer of the agent: plain JSON.
 Line = dict[str, Any]
 _Result = TypeVar("_Result")
 
@@ -205,14 +206,16 @@ class RemoteDevice:
             job = {"kind": "want", "token": self._token, "files": sizes}
             wanted = self._asked(job)
             if wanted["missing"]:
-                self._send({digest: files[digest] for digest in wanted["missing"]}, wanted)
+                self._send(
+                    {digest: files[digest] for digest in wanted["missing"]}, wanted["incoming"]
+                )
                 wanted = self._asked(job)
             if wanted["missing"]:
                 raise LinkDown(f"{self.shell.where}: files keep arriving damaged.")
 
         self._again(attempt)
 
-    def _send(self, files: Mapping[str, Path], wanted: Mapping[str, Any]) -> None:
+    def _send(self, files: Mapping[str, Path], incoming: str) -> None:
         size = sum(path.stat().st_size for path in files.values())
         if size > self._free_bytes:
             raise MeasurementError(
@@ -224,9 +227,9 @@ class RemoteDevice:
             for digest, path in files.items():
                 named.append(Path(folder) / digest)
                 named[-1].symlink_to(path.absolute())
-            self.shell.put(named, wanted["incoming"])
+            self.shell.put(named, incoming)
 
-    def _fetch(self, file: Mapping[str, Any], local: Path) -> None:
+    def _fetch(self, file: Line, local: Path) -> None:
         self.shell.get(file["path"], local, file["bytes"])
         if _sha256(local) != file["sha256"]:
             raise LinkDown(f"{self.shell.where}: {file['path']} keeps arriving damaged.")
@@ -264,10 +267,10 @@ class RemoteDevice:
 
     # -- the agent -----------------------------------------------------------------------------
 
-    def _ask(self, job: Mapping[str, Any]) -> Line:
+    def _ask(self, job: Mapping[str, object]) -> Line:
         return self._again(lambda: self._asked(job))
 
-    def _asked(self, job: Mapping[str, Any]) -> Line:
+    def _asked(self, job: Mapping[str, object]) -> Line:
         text = json.dumps({"folder": self._folder, **job})
         code = f"{_AGENT.read_text(encoding='utf-8')}\nmain({text!r})\n"
         done = self.shell.run(

@@ -30,7 +30,7 @@ from compress.measure.raw_samples import RawLog
 from compress.measure.remote.device import Line, Location, RemoteDevice, SessionFiles
 from compress.measure.remote.shell import Shell
 from compress.measure.session import SessionResult, read_session, write_session
-from compress.measure.target import BenchmarkConfig, Failure, Timing
+from compress.measure.target import Array, BenchmarkConfig, Failure, Timing
 from compress.measure.target_kind import TargetKind
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FOLDER_PATTERN", "RemoteSettings", "RemoteTarget"]
 
-Array = np.ndarray[Any, Any]
 
 # A recipe may be a stranger's: it can name a Python on the device, and no other program.
 _PYTHON = r"^(~?/)?([A-Za-z0-9_.+][A-Za-z0-9_.+-]*/)*(python|pypy)[0-9.]*$"

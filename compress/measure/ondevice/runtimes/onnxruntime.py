@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from compress.measure.ondevice.jobs import JobError
 from compress.measure.ondevice.model_file import check_file, why_unreadable
@@ -23,7 +23,7 @@ from compress.measure.ondevice.runtimes.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
     from typing import Any
 
@@ -31,6 +31,31 @@ if TYPE_CHECKING:
     from compress.measure.ondevice.jobs import Job
 
 __all__ = ["PROVIDERS", "OnnxRuntime", "Provider", "provider_keys"]
+
+
+class _Options(Protocol):
+    """The part of onnxruntime's SessionOptions that is used once its plain fields are set."""
+
+    enable_profiling: bool
+    profile_file_prefix: str
+    optimized_model_filepath: str
+
+    def add_session_config_entry(self, key: str, value: str, /) -> None: ...
+
+    def add_provider_for_devices(self, devices: Sequence[_Device], options: object, /) -> None: ...
+
+
+class _Device(Protocol):
+    """A device that a plug-in has found."""
+
+    ep_name: str
+    device: Any
+
+
+class _Session(TracedSession, Protocol):
+    """The part of onnxruntime's session that tells where operators run."""
+
+    def get_providers(self) -> list[str]: ...
 
 
 class Provider(NamedTuple):
@@ -153,7 +178,7 @@ class OnnxRuntime(Runtime):
             if key not in here and _suits_this_machine(provider):
                 yield Finding("note", f"onnxruntime has no provider {key} here", provider.fix)
 
-    def _options(self, job: Job) -> Any:
+    def _options(self, job: Job) -> _Options:
         model = job["model"]
         module = self.module()
         if isinstance(model, str):
@@ -163,9 +188,10 @@ class OnnxRuntime(Runtime):
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = bool(job.get("arena", True))
-        return options
+        fitted: _Options = options
+        return fitted
 
-    def _opened(self, job: Job, options: Any, entries: Mapping[str, str]) -> TracedSession:
+    def _opened(self, job: Job, options: _Options, entries: Mapping[str, str]) -> TracedSession:
         module, model = self.module(), job["model"]
         for key, value in entries.items():
             options.add_session_config_entry(key, value)
@@ -173,7 +199,7 @@ class OnnxRuntime(Runtime):
         try:
             # By default an error of a provider makes the session begin again on the CPU, and only
             # standard output hears of it.
-            session: TracedSession = module.InferenceSession(
+            session: _Session = module.InferenceSession(
                 model, options, providers=providers, enable_fallback=0
             )
         except Exception as error:
@@ -204,7 +230,7 @@ def _suits_this_machine(provider: Provider) -> bool:
     return provider.suits in here or shutil.which(provider.suits) is not None
 
 
-def _choose_provider(onnxruntime: ModuleType, options: Any, job: Job) -> list[Any] | None:
+def _choose_provider(onnxruntime: ModuleType, options: _Options, job: Job) -> list[object] | None:
     """What the session's ``providers`` must be; a plug-in goes into ``options`` instead.
 
     Raises:
@@ -242,10 +268,10 @@ def _choose_provider(onnxruntime: ModuleType, options: Any, job: Job) -> list[An
     return None
 
 
-def _plugin_devices(onnxruntime: ModuleType, provider: Provider) -> list[Any]:
+def _plugin_devices(onnxruntime: ModuleType, provider: Provider) -> list[_Device]:
     """The devices of a plug-in, which is loaded if it is not yet."""
 
-    def found() -> list[Any]:
+    def found() -> list[_Device]:
         return [
             device for device in onnxruntime.get_ep_devices() if device.ep_name == provider.name
         ]
@@ -256,7 +282,7 @@ def _plugin_devices(onnxruntime: ModuleType, provider: Provider) -> list[Any]:
     return found()
 
 
-def _refuse_fallback(session: Any, job: Job) -> None:
+def _refuse_fallback(session: _Session, job: Job) -> None:
     """See that at least a part of the model runs where the job wants it.
 
     Raises:
@@ -280,14 +306,15 @@ def _refuse_fallback(session: Any, job: Job) -> None:
         )
 
 
-def _placement(session: Any, key: str) -> Ran:
+def _placement(session: object, key: str) -> Ran:
     """How many operators, and products among them, the provider ``key`` left to others.
 
     Counted are those of the graph that onnxruntime divides up.
     """
-    if not hasattr(session, "get_provider_graph_assignment_info"):
+    assigned = getattr(session, "get_provider_graph_assignment_info", None)
+    if assigned is None:
         return {"provider": key, "nodes": None}
-    parts = session.get_provider_graph_assignment_info()
+    parts = assigned()
     nodes = [(part.ep_name, node.op_type) for part in parts for node in part.get_nodes()]
     own = PROVIDERS[key].name
     others = [place for place, _ in nodes if place != own]
