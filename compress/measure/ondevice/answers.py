@@ -19,7 +19,6 @@ __all__ = [
     "CheckAnswer",
     "EnergyAnswer",
     "EnergyWindow",
-    "Error",
     "FitAnswer",
     "InspectAnswer",
     "MachineFacts",
@@ -36,12 +35,6 @@ __all__ = [
     "TimeAnswer",
     "Unavailable",
 ]
-
-
-class Error(TypedDict):
-    """A job that could not be done, in a sentence."""
-
-    error: str
 
 
 class Unavailable(TypedDict):

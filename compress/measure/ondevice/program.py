@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
     from compress.measure.ondevice.session_log import Line
 
-__all__ = ["RESULT_KIND", "Result", "main", "measure_bundle"]
+__all__ = ["RESULT_KIND", "DeviceResult", "main", "measure_bundle"]
 
 RESULT_KIND = "compresskit-result"
 
 _SCHEMA = 1
 
 
-class Result(TypedDict):
+class DeviceResult(TypedDict):
     """What goes back: the lines of a session, and of which bundle's models they are."""
 
     schema: int
@@ -62,7 +62,9 @@ class Result(TypedDict):
     lines: list[Line]
 
 
-def measure_bundle(bundle: Path, out: Path, mode: str, threads: int | None) -> tuple[Result, str]:
+def measure_bundle(
+    bundle: Path, out: Path, mode: str, threads: int | None
+) -> tuple[DeviceResult, str]:
     """Measure a bundle's models and write the result to ``out``; the result, and its table.
 
     Raises:
@@ -86,7 +88,7 @@ def measure_bundle(bundle: Path, out: Path, mode: str, threads: int | None) -> t
             outcome = run_folder(folder, lines=part, worker=worker, tell=_tell)
     _tell("")
     lines, _ = read_lines(part)
-    result: Result = {
+    result: DeviceResult = {
         "schema": _SCHEMA,
         "kind": RESULT_KIND,
         "bundle_sha256": sha256,

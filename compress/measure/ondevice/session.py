@@ -137,7 +137,7 @@ def run_folder(
     settings, plan = _load(folder)
     for model in settings["models"]:
         _verify(folder, model)
-    session = _Session(folder, settings, worker, tell)
+    session = _FolderJobs(folder, settings, worker, tell)
     path = folder / "session.jsonl" if lines is None else lines
     with device_lock(), open_log(path) as log:
         header = {"schema": _SCHEMA, "session": settings}
@@ -165,7 +165,7 @@ def run_folder(
 
 
 @dataclass(frozen=True)
-class _Session:
+class _FolderJobs:
     """Jobs on the models of a folder."""
 
     folder: Path

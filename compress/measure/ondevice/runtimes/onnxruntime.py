@@ -42,17 +42,19 @@ class _Options(Protocol):
 
     def add_session_config_entry(self, key: str, value: str, /) -> None: ...
 
-    def add_provider_for_devices(self, devices: Sequence[_Device], options: object, /) -> None: ...
+    def add_provider_for_devices(
+        self, devices: Sequence[_EpDevice], options: object, /
+    ) -> None: ...
 
 
-class _Device(Protocol):
+class _EpDevice(Protocol):
     """A device that a plug-in has found."""
 
     ep_name: str
     device: Any
 
 
-class _Session(TracedSession, Protocol):
+class _OrtSession(TracedSession, Protocol):
     """The part of onnxruntime's session that tells where operators run."""
 
     def get_providers(self) -> list[str]: ...
@@ -199,7 +201,7 @@ class OnnxRuntime(Runtime):
         try:
             # By default an error of a provider makes the session begin again on the CPU, and only
             # standard output hears of it.
-            session: _Session = module.InferenceSession(
+            session: _OrtSession = module.InferenceSession(
                 model, options, providers=providers, enable_fallback=0
             )
         except Exception as error:
@@ -268,10 +270,10 @@ def _choose_provider(onnxruntime: ModuleType, options: _Options, job: Job) -> li
     return None
 
 
-def _plugin_devices(onnxruntime: ModuleType, provider: Provider) -> list[_Device]:
+def _plugin_devices(onnxruntime: ModuleType, provider: Provider) -> list[_EpDevice]:
     """The devices of a plug-in, which is loaded if it is not yet."""
 
-    def found() -> list[_Device]:
+    def found() -> list[_EpDevice]:
         return [
             device for device in onnxruntime.get_ep_devices() if device.ep_name == provider.name
         ]
@@ -282,7 +284,7 @@ def _plugin_devices(onnxruntime: ModuleType, provider: Provider) -> list[_Device
     return found()
 
 
-def _refuse_fallback(session: _Session, job: Job) -> None:
+def _refuse_fallback(session: _OrtSession, job: Job) -> None:
     """See that at least a part of the model runs where the job wants it.
 
     Raises:

@@ -49,11 +49,11 @@ class OpenVino(Runtime):
         module, model = self.module(), job["model"]
         if isinstance(model, str):
             check_file(model)
-        return _Session(module, job, _VARIANTS[variant])
+        return _CompiledModel(module, job, _VARIANTS[variant])
 
     def ran(self, session: InferenceSession, job: Job) -> Ran | None:
         """``int8_mac_fraction``: the share of multiply-accumulates that it computes in int8."""
-        assert isinstance(session, _Session)
+        assert isinstance(session, _CompiledModel)
         fraction = _int8_fraction(session.compiled)
         return None if fraction is None else {"int8_mac_fraction": fraction}
 
@@ -77,13 +77,13 @@ class OpenVino(Runtime):
             yield Finding("note", "openvino is not installed", fix)
 
 
-class _Port(NamedTuple):
+class _Declaration(NamedTuple):
     name: str
     type: str
     shape: list[int | None]
 
 
-class _Session:
+class _CompiledModel:
     """A model in OpenVINO, to jobs like one of onnxruntime's sessions."""
 
     def __init__(self, openvino: ModuleType, job: Job, options: Mapping[str, str]) -> None:
@@ -101,11 +101,11 @@ class _Session:
         self._names = [port.any_name for port in self.compiled.inputs]
         self._tensor = openvino.Tensor
 
-    def get_inputs(self) -> list[_Port]:
-        return [_port(port) for port in self.compiled.inputs]
+    def get_inputs(self) -> list[_Declaration]:
+        return [_declaration(port) for port in self.compiled.inputs]
 
-    def get_outputs(self) -> list[_Port]:
-        return [_port(port) for port in self.compiled.outputs]
+    def get_outputs(self) -> list[_Declaration]:
+        return [_declaration(port) for port in self.compiled.outputs]
 
     def run(self, _: None, feed: Mapping[str, Array], /) -> list[Array]:
         # Its own way with a dictionary of arrays takes longer than a small model does.
@@ -115,10 +115,10 @@ class _Session:
         return list(self._request.infer().values())
 
 
-def _port(port: Any) -> _Port:
+def _declaration(port: Any) -> _Declaration:
     element = port.element_type.get_type_name()
     sizes = [size.get_length() if size.is_static else None for size in port.partial_shape]
-    return _Port(port.any_name, f"tensor({_TYPES.get(element, element)})", sizes)
+    return _Declaration(port.any_name, f"tensor({_TYPES.get(element, element)})", sizes)
 
 
 def _int8_fraction(compiled: Any) -> float | None:
