@@ -27,12 +27,14 @@ class Lowering:
     """How one target wants numerics encoded.
 
     ``avoid_saturation`` bounds the weight grid so that no pair of int8 products can overflow the
-    16-bit intermediate of ``vpmaddubsw`` (x86 without VNNI); it costs no time.
+    16-bit intermediate of ``vpmaddubsw`` (x86 without VNNI); it costs no time. ``refused`` names
+    the formats that the runtime does not compute as they are meant, each with what it does instead.
     """
 
     batch: int = 1
     opset: int = 20
     avoid_saturation: bool = False
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

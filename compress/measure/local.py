@@ -85,10 +85,11 @@ class LocalTarget(RuntimeSettings):
 
     def lowering(self) -> Lowering:
         """Weights on the narrower grid where this CPU's int8 kernels would saturate."""
-        avoid = RUNTIMES[self.runtime].int8_may_saturate and saturates(
+        runtime = RUNTIMES[self.runtime]
+        avoid = runtime.int8_may_saturate and saturates(
             arch=platform.machine(), system=platform.system(), flags=machine.cpu_flags()
         )
-        return Lowering(batch=self.batch, avoid_saturation=avoid)
+        return Lowering(batch=self.batch, avoid_saturation=avoid, refused=runtime.refused_formats)
 
     def environment(self) -> dict[str, Any]:
         """``device_id`` and ``state_id``, what they are made of, and the load right now.

@@ -97,7 +97,19 @@ def lower(
     module = copy.deepcopy(candidate.module).eval()
     check_weights(module)
     _check_output(module, candidate.example)
+    _check_formats(candidate, lowering)
     return _write(path, LoweringJob(module, candidate, lowering, tuple(calibration), check))
+
+
+def _check_formats(candidate: Candidate, lowering: Lowering) -> None:
+    formats = declared_formats(candidate.module, candidate.numerics, candidate.example)
+    for layer, format in formats.items():
+        for name, problem in lowering.refused:
+            if name in (format.weights, format.activations):
+                raise LoweringError(
+                    f"{layer or 'the model'} is declared {name}, and {problem}; quantize to "
+                    "another format, or leave this target out."
+                )
 
 
 @dataclass(frozen=True, eq=False)

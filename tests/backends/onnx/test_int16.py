@@ -13,6 +13,8 @@ from compress.backends.onnx.encoding import encode
 from compress.backends.onnx.export import export
 from compress.backends.onnx.parity import check_parity, simulated_outputs
 from compress.candidate import Candidate
+from compress.errors import LoweringError
+from compress.measure.local import LocalTarget
 from compress.quantization.fakequant import observe_ranges
 from compress.quantization.numerics import Numerics
 
@@ -92,3 +94,21 @@ def test_what_layers_of_two_formats_read_is_rounded_for_each(rule):
     made, *_ = encode(model, formats, [data], avoid_saturation=True)
     rounded = [n for n in made.graph if n.op_type == "QuantizeLinear" and n.inputs[0].name == "x"]
     assert len(rounded) == 2
+
+
+def test_a_runtime_that_computes_it_wrongly_gets_no_such_file(net, rule, tmp_path):
+    candidate = replace(
+        Candidate.of(net("plain").module, net("plain").inputs(2)),
+        numerics=Numerics((rule("int8", "int16"),)),
+    )
+    data, target = net("plain").inputs(8), LocalTarget(runtime="openvino")
+    with pytest.raises(LoweringError, match="is declared int16, and OpenVINO's CPU loads") as said:
+        lower(
+            candidate,
+            target.lowering(),
+            calibration=[data],
+            check=data,
+            path=tmp_path / "model.onnx",
+        )
+    assert str(said.value).endswith("quantize to another format, or leave this target out.")
+    assert LocalTarget().lowering().refused == ()

@@ -79,6 +79,9 @@ class Runtime:
     #: Whether its int8 kernels overflow on CPUs where sums of pairs are in 16 bits, so that files
     #: for it should avoid that.
     int8_may_saturate: bool = True
+    #: Number formats that it does not compute as they are meant, with what it does instead: files
+    #: in them are not made for it.
+    refused_formats: tuple[tuple[str, str], ...] = ()
     #: From this signal-to-noise ratio on, outputs of the ``exact`` variant may differ from the
     #: usual ones by another way of rounding ties alone.
     rounding_db: float = math.inf
