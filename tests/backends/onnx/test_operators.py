@@ -21,7 +21,7 @@ BOUNDS = {
     "int16": 0.01,
     "dynamic": 0.01,
     "integer weights": 0.01,
-    "float8": 0.01,
+    "float8": 0.06,  # three bits of mantissa
     "float16": 1e-3,
 }
 #: What is refused, by the words that name it.
