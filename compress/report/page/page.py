@@ -1,8 +1,12 @@
-"""The report as one HTML page: self-contained, legible in light and dark, whole without scripts."""
+"""The report as one HTML page: self-contained, legible in light and dark, whole without scripts.
+
+A plot or a table of a record is a file with a function that gives its section, and a line of
+:data:`SECTIONS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -31,7 +35,16 @@ from compress.report.sentences import findings, status_words
 from compress.report.table import columns, front_column, table_rows
 from compress.text_table import Column
 
-__all__ = ["combined_page", "page"]
+__all__ = ["SECTIONS", "combined_page", "page"]
+
+#: What stands below the targets, in order: HTML of a record, empty where it has nothing to show.
+SECTIONS: tuple[Callable[[Record], str], ...] = (
+    training_section,
+    widths_section,
+    operators_section,
+    environment_section,
+    recipe_section,
+)
 
 
 def page(record: Record) -> str:
@@ -48,11 +61,7 @@ def page(record: Record) -> str:
         "<main>",
         *sections,
         *([] if record.targets else [_nothing(record)]),
-        training_section(record),
-        widths_section(record),
-        operators_section(record),
-        environment_section(record),
-        recipe_section(record),
+        *(section(record) for section in SECTIONS),
         "</main>",
     ]
     return document(f"{sanitize(record.name, 80)}: compresskit report", body, data)
