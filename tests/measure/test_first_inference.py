@@ -10,7 +10,7 @@ from compress.measure.quantities import quantity_named
 from compress.measure.raw_samples import RawLog
 from compress.measure.replay import ReplayTarget
 from compress.measure.rounds import Device, run_session
-from compress.measure.target import Probe
+from compress.measure.target import BenchmarkConfig
 from compress.pareto import front_facts
 from compress.record import MeasuredQuantity
 from compress.report import markdown, text_table
@@ -36,7 +36,8 @@ def timings(first_ns):
 
     device = Device(call, threads=1, batch=1, cores=2)
     with RawLog(None) as log:
-        return run_session([Path("a"), Path("b")], Probe({}, "quick"), device, log)
+        config = BenchmarkConfig({}, "quick")
+        return run_session([Path("a"), Path("b")], config, device, log)
 
 
 @pytest.fixture
