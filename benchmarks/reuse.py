@@ -30,7 +30,7 @@ from claims import RESULTS, at_least, at_most, write
 
 from compress import Recipe, ReplayTarget
 from compress.fingerprints import DataDigestCache, data_fingerprint
-from compress.running import content, folder, job, measuring, results
+from compress.running import digests, earlier_results, evaluator, folder, job
 from compress.tasks.arrays import ArrayDataset
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "fashion-mnist.yaml"
@@ -52,15 +52,15 @@ stages:
 """
 #: All that would not be there if nothing were used again; none of these calls another of them.
 OWN = (
-    (content.Content, "of"),
+    (digests.ContentDigests, "of"),
     (job, "of_stage"),
-    (measuring, "of_measurement"),
-    (results.Results, "stage"),
-    (results.Results, "seem_to_have"),
-    (results.Results, "provisional"),
-    (results.Results, "measurement"),
-    (results.Results, "keep_stage"),
-    (results.Results, "keep_measurement"),
+    (evaluator, "of_measurement"),
+    (earlier_results.EarlierResults, "stage"),
+    (earlier_results.EarlierResults, "seem_to_have"),
+    (earlier_results.EarlierResults, "provisional"),
+    (earlier_results.EarlierResults, "measurement"),
+    (earlier_results.EarlierResults, "keep_stage"),
+    (earlier_results.EarlierResults, "keep_measurement"),
     (folder.RunFolder, "prepare"),
 )
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from compress.cache import Entry, Store
+from compress.cache import CacheEntry, Store
 from compress.cli import main
 
 NUMBERS = (1, 2, 3)
@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
         kind = "measurement" if number == 3 else "stage"
         facts |= {"target": "local"} if number == 3 else {"stage": "0\x1b[2Jtrain\n", "more": 1}
         key = f"{number:02x}{'0' * 30}"
-        entry = Entry.of(key, kind, facts, ["model.onnx"], tmp_path.joinpath)
+        entry = CacheEntry.of(key, kind, facts, ["model.onnx"], tmp_path.joinpath)
         store.put(entry, tmp_path.joinpath)
         then = time.time() - 90_000 * (3 - number)
         for name in entry.files.values():

@@ -7,12 +7,12 @@ import json
 import sys
 
 import pytest
-from compress.running.content import Content
 
 from compress import Recipe
 from compress.config.references import CodeReferences
-from compress.fingerprints import DataMemory, FileMemory
-from compress.running.keys import Lineage, of_stage
+from compress.fingerprints import DataDigestCache, FileDigestCache
+from compress.running.digests import ContentDigests
+from compress.running.keys import StageModels, of_stage
 
 CODE = """
 from dataclasses import dataclass
@@ -113,8 +113,10 @@ def dependencies(recipe):
     candidate = recipe.make_candidate(task)
     return of_stage(
         recipe.stages[0],
-        Lineage(candidate, candidate, candidate),
-        Content(task, candidate.module, DataMemory(), FileMemory(), lambda _: None),
+        StageModels(candidate, candidate, candidate),
+        ContentDigests(
+            task, candidate.module, DataDigestCache(), FileDigestCache(), lambda _: None
+        ),
         CodeReferences.of("mine"),
         seed=0,
         processes=1,
