@@ -49,6 +49,8 @@ HOMES = {
     "torch_pruning": ["pruning/importance.py"],
     "onnxruntime.quantization": ["backends/onnx/static.py"],
     "matplotlib": ["report/figures/canvas.py"],
+    "jinja2": ["report/page/markup.py"],
+    "markupsafe": ["report/page/markup.py"],
     "accelerate": ["training/distributed.py"],
     "sklearn": ["tasks/digits.py"],
     "mlflow": ["tracking/mlflow.py"],

@@ -31,8 +31,8 @@ from compress.pruning.importance import CRITERIA
 from compress.quantization.formats import WEIGHTS
 from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.report.csv import csv_text
-from compress.report.page import page as report
-from compress.report.page.page import page
+from compress.report.page.page import TARGET_SECTIONS, Section, page
+from compress.report.page.target import target_report
 from compress.report.table import columns
 from compress.stages import PruneStage
 from compress.tasks import TaskConfig, make_task
@@ -250,16 +250,26 @@ def test_the_stage_says_where_it_is_so_already(example, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["chain", "adversarial", "two_targets"])
-def test_the_plot_stands_on_the_page(name, example, monkeypatch, request):
+def test_the_plot_stands_on_the_page(name, example, request):
     mine, record = example(7), request.getfixturevalue(name)
-    section = mine.sizes_section(record)
-    assert section.count("<polyline") == len(record.rows)
-    assert "<script>alert" not in section
-    before = page(record)
-    monkeypatch.setattr(report, "SECTIONS", (*report.SECTIONS, mine.sizes_section))
-    assert page(record) == before.replace("</main>", f"{section}\n</main>")
-    record.rows.clear()
-    assert mine.sizes_section(record) == ""
+    section = Section("panels.html", mine.sizes_data)
+    shown = page(record, (*TARGET_SECTIONS, section))
+    drawn = [mine.sizes_data(target_report(record, target, 0)) for target in record.targets]
+    assert shown.count("<h3>Files</h3>") == len(drawn)
+    for figure in drawn:
+        [panel] = figure.panels
+        assert panel.drawing.count("<rect") == len(figure.table.lines) == len(record.rows)
+        assert panel.drawing in shown
+    assert "<script>alert" not in shown
+    without = re.sub(r"<h3>Files</h3>.*?(?=\s*</section>)", "", shown, flags=re.DOTALL)
+    assert "".join(without.split()) == "".join(page(record).split())
+
+
+def test_the_plot_is_left_out_where_nothing_was_measured(example, chain):
+    target = target_report(chain, "laptop", 0)
+    for row in chain.rows:
+        row.measurements = []
+    assert example(7).sizes_data(target) is None
 
 
 def test_the_data_set_is_a_task_that_a_recipe_trains_on(example, tmp_path):

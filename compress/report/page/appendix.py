@@ -4,76 +4,87 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from compress.formatting import sanitize
-from compress.record import Record
+from compress.record import Record, Row
 from compress.report.page.curves import Curve, curves_of, svg_of
-from compress.report.page.markup import data_table, scroller, text
+from compress.report.page.markup import DataTable, Markup
 
-__all__ = ["environment_section", "operators_section", "recipe_section", "training_section"]
-__all__ += ["widths_section"]
+__all__ = [
+    "DrawnCurve",
+    "environment_data",
+    "operators_data",
+    "recipe_data",
+    "training_data",
+    "widths_data",
+]
 
 _EPOCHS = 40  # lines that a table of epochs has at most
 _OPERATORS = 30
 
 
-def training_section(record: Record) -> str:
-    """The curves of every row that was trained; empty where none was."""
-    blocks = []
-    for row in record.rows:
-        curves = curves_of(row.history)
-        drawn = "".join(_figure(curve) for curve in curves)
-        if drawn:
-            blocks.append(
-                f'<h3>Row {row.index}: {text(row.stage, 80)}</h3><div class="curves">{drawn}</div>'
-                f"<details><summary>The numbers</summary>{_epochs_table(curves)}</details>"
-            )
-    if not blocks:
-        return ""
-    return f"<section><h2>Training curves</h2>{''.join(blocks)}</section>"
+@dataclass(frozen=True)
+class DrawnCurve:
+    """A curve as a drawing; ``is_part``: whether it is one of several losses."""
+
+    name: str
+    drawing: Markup
+    is_part: bool
 
 
-def widths_section(record: Record) -> str:
-    """Every layer's channels before and after each cut; empty where none was made."""
-    blocks = []
-    for row in record.rows:
-        if not row.widths:
-            continue
-        lines = [
-            [
-                sanitize(width.layer, 60),
-                f"{width.before} → {width.after}" if width.after != width.before else "",
-                str(width.after),
-                sanitize(width.reason, 200),
-            ]
-            for width in row.widths
+def training_data(record: Record) -> list[dict[str, object]] | None:
+    """The curves of every row that was trained; ``None`` where none was."""
+    found = [(row, curves_of(row.history)) for row in record.rows]
+    trained = [
+        {
+            "index": row.index,
+            "stage": row.stage,
+            "curves": [DrawnCurve(each.name, svg_of(each), each.is_part) for each in curves],
+            "table": _epochs_table(curves),
+        }
+        for row, curves in found
+        if curves
+    ]
+    return trained or None
+
+
+def widths_data(record: Record) -> list[dict[str, object]] | None:
+    """Every layer's channels before and after each cut; ``None`` where none was made."""
+    pruned = [
+        {
+            "index": row.index,
+            "stage": row.stage,
+            "cut": sum(width.after < width.before for width in row.widths),
+            "table": _widths_table(row),
+        }
+        for row in record.rows
+        if row.widths
+    ]
+    return pruned or None
+
+
+def _widths_table(row: Row) -> DataTable:
+    lines = [
+        [
+            sanitize(width.layer, 60),
+            f"{width.before} → {width.after}" if width.after != width.before else "",
+            str(width.after),
+            sanitize(width.reason, 200),
         ]
-        table = data_table(
-            ["layer", "cut", "channels", "why some could not be removed"],
-            lines,
-            f"Row {row.index}, {sanitize(row.stage, 40)}: channels that each layer gives.",
-        )
-        cut = sum(width.after < width.before for width in row.widths)
-        blocks.append(
-            f"<details><summary>Row {row.index}, {text(row.stage, 80)}: {cut} of "
-            f"{len(row.widths)} layers were cut</summary>{table}</details>"
-        )
-    if not blocks:
-        return ""
-    return f"<section><h2>Pruned layers</h2>{''.join(blocks)}</section>"
+        for width in row.widths
+    ]
+    return DataTable(
+        ["layer", "cut", "channels", "why some could not be removed"],
+        lines,
+        f"Row {row.index}, {sanitize(row.stage, 40)}: channels that each layer gives.",
+    )
 
 
-def _figure(curve: Curve) -> str:
-    note = " <small>before its weight</small>" if curve.is_part else ""
-    caption = f"<figcaption>{text(curve.name)}{note}</figcaption>"
-    return f"<figure>{caption}{svg_of(curve)}</figure>"
-
-
-def _epochs_table(curves: Sequence[Curve]) -> str:
+def _epochs_table(curves: Sequence[Curve]) -> DataTable:
     """The curves of one row by epoch; of many epochs evenly spaced ones, with the last."""
     values = [dict(curve.points) for curve in curves]
     epochs = sorted({epoch for found in values for epoch in found})
@@ -85,22 +96,22 @@ def _epochs_table(curves: Sequence[Curve]) -> str:
     ]
     some = f" {len(shown)} of {len(epochs)} epochs; all are in record.json." if step > 1 else ""
     each = " Each loss is before its weight." if any(curve.is_part for curve in curves) else ""
-    return data_table(
+    return DataTable(
         ["epoch", *(curve.name for curve in curves)],
         lines,
         f"What training reported.{each}{some}",
     )
 
 
-def operators_section(record: Record) -> str:
-    """How many nodes of each type every row's file has; empty where no record says."""
+def operators_data(record: Record) -> DataTable | None:
+    """How many nodes of each type every row's file has; ``None`` where no record says."""
     found = {
         f"{row.index} {sanitize(row.stage, 20)}": row.measurements[0].artifact
         for row in record.rows
         if row.measurements and row.measurements[0].artifact.operators
     }
     if not found:
-        return ""
+        return None
     totals: dict[str, int] = {}
     for artifact in found.values():
         for name, number in artifact.operators.items():
@@ -114,24 +125,14 @@ def operators_section(record: Record) -> str:
     lines.append(["computed in int8", *shares])
     left = len(ranked) - _OPERATORS
     more = f" {left} rarer types are in record.json." if left > 0 else ""
-    table = data_table(
+    return DataTable(
         ["operator", *found], lines, f"Nodes of each type in the file of every row.{more}"
     )
-    return f"<section><h2>Operators</h2>{table}</section>"
 
 
-def environment_section(record: Record) -> str:
-    """Every fact that the record keeps about software and machines."""
-    lines = "".join(
-        f'<tr><th scope="row">{text(name, 120)}</th><td class="left">{text(value, 600)}</td></tr>'
-        for name, value in _flat(record.environment)
-    )
-    return (
-        "<section><h2>Environment</h2><details><summary>What the numbers were measured with"
-        f"</summary>{scroller('Environment')}"
-        '<table class="plain"><caption>Software and machines.</caption><tbody>'
-        f"{lines}</tbody></table></div></details></section>"
-    )
+def environment_data(record: Record) -> list[tuple[str, str]]:
+    """Every fact that the record keeps about software and machines, by name."""
+    return list(_flat(record.environment))
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -150,9 +151,8 @@ def _yaml(recipe: Mapping[str, Any]) -> str:
     return shown
 
 
-def recipe_section(record: Record) -> str:
+def recipe_data(record: Record) -> dict[str, object]:
     """The recipe as YAML, and the commands that repeat the run."""
-    recipe = _yaml(record.recipe)
     packages = record.environment.get("packages")
     pins = " ".join(
         f"{sanitize(name, 60)}=={sanitize(version, 40)}"
@@ -161,11 +161,4 @@ def recipe_section(record: Record) -> str:
     commands = [f"pip install {pins}"] if pins else []
     mode = {"quick": " --quick", "strict": " --strict"}.get(record.environment.get("mode", ""), "")
     commands.append(f"compresskit run recipe.yaml{mode}")
-    return (
-        "<section><h2>Recipe</h2><p>As it ran, with every default filled in.</p>"
-        f'<pre tabindex="0"><code>{escape(recipe)}</code></pre>'
-        "<h2>How to reproduce</h2><p>Save the recipe above as <code>recipe.yaml</code>; the seed "
-        f"is {record.seed}. Fingerprints of rows repeat on the same package versions; times and "
-        "sizes of memory are the device's.</p>"
-        f'<pre tabindex="0"><code>{escape(chr(10).join(commands))}</code></pre></section>'
-    )
+    return {"recipe": _yaml(record.recipe), "seed": record.seed, "commands": commands}

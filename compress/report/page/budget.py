@@ -16,9 +16,8 @@ from compress.measure.quantity import Limit, Quantity
 from compress.pareto import LIMITS, ShipRule, loss_words, ship_answers
 from compress.record import Record
 from compress.report.page.axes import PlotAxis
-from compress.report.page.markup import text
 
-__all__ = ["Slider", "Stop", "choice_data", "slider_form", "sliders_of"]
+__all__ = ["Slider", "Stop", "choice_data", "sliders_of"]
 
 _STEPS = 36  # of a slider over times or sizes
 _REACH = 1.3  # how far beyond the smallest and the largest value a slider goes
@@ -218,20 +217,3 @@ def _place(
         value = start.value - value if record.task.higher_is_better else start.value + value
     at = axis.at(value)
     return at if math.isfinite(at) and 0 <= at <= 1 else None
-
-
-def slider_form(sliders: list[Slider], number: int) -> str:
-    """The sliders, hidden until the page's script takes charge of them."""
-    fields = []
-    for k, slider in enumerate(sliders):
-        label, stop = f"limit-{number}-{k}", slider.stops[slider.start]
-        fields.append(
-            f'<div class="slider"><label for="{label}">{text(slider.label, 80)}</label>'
-            f'<input type="range" id="{label}" min="0" max="{len(slider.stops) - 1}" step="1" '
-            f'value="{slider.start}" aria-valuetext="{text(stop.words)}" data-slider="{k}">'
-            f'<output for="{label}">{text(stop.words)}</output></div>'
-        )
-    return (
-        f'<form class="budget" hidden><fieldset><legend>Your budget</legend>{"".join(fields)}'
-        '<button type="reset">Back to the recipe&#8217;s</button></fieldset></form>'
-    )

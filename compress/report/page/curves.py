@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report.page.markup import text
+from compress.formatting import sanitize
+from compress.report.page.markup import Markup, element
 
 __all__ = ["Curve", "curves_of", "svg_of"]
 
@@ -74,7 +75,7 @@ def _number(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def svg_of(curve: Curve) -> str:
+def svg_of(curve: Curve) -> Markup:
     """The curve as an ``<svg>`` element with a text alternative."""
     low_x, high_x = _range([x for x, _ in curve.points])
     low_y, high_y = _range([y for _, y in curve.points])
@@ -93,15 +94,17 @@ def svg_of(curve: Curve) -> str:
         (_LEFT, _HEIGHT - 6, "start", f"epoch {curve.points[0][0]:g}"),
         (_WIDTH - _RIGHT, _HEIGHT - 6, "end", f"{curve.points[-1][0]:g}"),
     )
-    texts = "".join(
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}">{said}</text>'
-        for x, y, anchor, said in labels
-    )
-    return (
-        f'<svg class="curve" viewBox="-{_ROOM} 0 {_ROOM + _WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{text(curve.alt)}">'
-        f'<path class="axis" d="M{_LEFT},{_TOP}V{ground}H{_WIDTH - _RIGHT}"/>'
-        f'<polyline points="{line}"/><circle cx="{end_x}" cy="{end_y}" r="3"/>{texts}</svg>'
+    box = f"-{_ROOM} 0 {_ROOM + _WIDTH} {_HEIGHT}"
+    return element(
+        "svg",
+        {"class": "curve", "viewBox": box, "role": "img", "aria-label": sanitize(curve.alt, 400)},
+        element("path", {"class": "axis", "d": f"M{_LEFT},{_TOP}V{ground}H{_WIDTH - _RIGHT}"}),
+        element("polyline", {"points": line}),
+        element("circle", {"cx": end_x, "cy": end_y, "r": 3}),
+        *(
+            element("text", {"x": x, "y": y, "text-anchor": anchor}, said)
+            for x, y, anchor, said in labels
+        ),
     )
 
 

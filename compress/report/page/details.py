@@ -20,13 +20,30 @@ from compress.measure.quantities import QUANTITIES
 from compress.measure.stats import FEWEST_SAMPLES
 from compress.pareto import Reading, readings
 from compress.record import Accuracy, Energy, Latency, Measurement, Record, Row
+from compress.report.page.target import TargetReport
 from compress.report.provenance import runs_each, scored_against
 
-__all__ = ["row_facts"]
+__all__ = ["details_data", "row_facts"]
 
 Fact = tuple[str, str]
 
 _OPERATORS_SHOWN = 8
+
+
+def details_data(target: TargetReport) -> list[dict[str, object]]:
+    """Everything known of each row."""
+    return [_row_details(target.record, row, target.name) for row in target.record.rows]
+
+
+def _row_details(record: Record, row: Row, target: str) -> dict[str, object]:
+    found = row.on(target)
+    warnings = found.warnings if found is not None else ["Not measured."]
+    return {
+        "index": row.index,
+        "stage": row.stage,
+        "facts": row_facts(record, row, target),
+        "notes": [*warnings, *row.notes],
+    }
 
 
 def row_facts(record: Record, row: Row, target: str) -> list[Fact]:

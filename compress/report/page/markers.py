@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 
-from compress.formatting import size
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
-from compress.report.page.markup import text
+from compress.report.page.markup import Markup, element
 
 __all__ = ["color_class", "legend", "look_of", "radius_of", "shape_path"]
+
+Key = tuple[Markup, str]
 
 _RUNS = 6  # colors that the style sheet has for runs
 _LARGEST, _SMALLEST = 12.0, 5.5  # radii in pixels
@@ -67,32 +68,27 @@ def _radius(info: ParetoInfo, size_bytes: float) -> float:
     return max(_SMALLEST, _LARGEST * math.sqrt(max(size_bytes, 0) / largest))
 
 
-def legend(info: ParetoInfo, *, with_choice: bool) -> str:
-    """What shapes, colors and lines of a plot mean, as a list."""
-    items = [_item(_CIRCLE, f"run-{k % _RUNS}", name) for k, name in enumerate(info.runs)]
+def legend(info: ParetoInfo, *, with_choice: bool) -> list[Key]:
+    """What shapes, colors and lines of a plot mean: a drawing and its name each."""
+    keys = [_mark(_CIRCLE, f"run-{k % _RUNS}", name) for k, name in enumerate(info.runs)]
     for kind, is_baseline in dict.fromkeys((p.kind, p.is_baseline) for p in info.points):
         look = "run-none" if info.runs else color_class(kind)
         name = f"baseline ({kind})" if is_baseline else kind
-        items.append(_item(shape_path(kind, is_baseline), look, name))
+        keys.append(_mark(shape_path(kind, is_baseline), look, name))
     if any(not p.on_front for p in info.points):
-        items.append(_item(_CIRCLE, "run-none beaten", "beaten by another row"))
+        keys.append(_mark(_CIRCLE, "run-none beaten", "beaten by another row"))
     if with_choice:
-        items.append(_item(_CIRCLE, "ringed", "best under your budget"))
-    items.append(_line("step-line", "best attained"))
-    largest = max(info.points, key=lambda p: p.bytes)
-    items.append(f"<li>largest mark: {text(size(largest.bytes))}</li>")
-    return f'<ul class="legend" aria-label="Legend">{"".join(items)}</ul>'
+        keys.append(_mark(_CIRCLE, "ringed", "best under your budget"))
+    line = element("path", {"class": "step-line", "d": "M-9,5H0V-5H9"})
+    return [*keys, (_key(line), "best attained")]
 
 
-def _item(path: str, look: str, name: str) -> str:
-    return (
-        '<li><svg class="key" viewBox="-10 -10 20 20" aria-hidden="true">'
-        f'<path class="mark {look}" transform="scale(6.5)" d="{path}"/></svg>{text(name, 40)}</li>'
-    )
+def _mark(path: str, look: str, name: str) -> Key:
+    drawn = {"class": f"mark {look}", "transform": "scale(6.5)", "d": path}
+    return _key(element("path", drawn)), name
 
 
-def _line(look: str, name: str) -> str:
-    return (
-        '<li><svg class="key" viewBox="-10 -10 20 20" aria-hidden="true">'
-        f'<path class="{look}" d="M-9,5H0V-5H9"/></svg>{text(name)}</li>'
+def _key(drawn: Markup) -> Markup:
+    return element(
+        "svg", {"class": "key", "viewBox": "-10 -10 20 20", "aria-hidden": "true"}, drawn
     )

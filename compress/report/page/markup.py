@@ -1,9 +1,10 @@
-"""Markup: the frame of a page, escaping, tables, and the policy that keeps a page to itself.
+"""Markup: templates, elements of drawings, and the policy that keeps a page to itself.
 
-Everything that comes from a record passes through :func:`text`, or through :func:`data_block` on
-its way to the page's script: a recipe from a stranger may say anything. A content security policy
-allows our own style sheet and script by their hashes, and no other, nor any request, should
-anything slip through.
+A page is laid out by the templates beside this file, ``*.html``, and everything that they print is
+escaped and freed of control characters: a recipe from a stranger may say anything. ``x | line(80)``
+cuts a text, ``x | verbatim`` keeps its lines. Only what :func:`element` and :func:`data_block` made
+goes in as it is, with our own style sheet and script. A content security policy allows these two
+by their hashes, and no other, nor any request, should anything slip through.
 """
 
 from __future__ import annotations
@@ -11,43 +12,98 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
 
 from compress.formatting import sanitize
 
-__all__ = ["data_block", "data_table", "document", "policy", "scroller", "text"]
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
-_STYLE = Path(__file__).with_name("page.css")
-_SCRIPT = Path(__file__).with_name("page.js")
+__all__ = ["DataTable", "Markup", "data_block", "document", "element", "policy", "render"]
+
+_HERE = Path(__file__).parent
 
 
-def document(title: str, body: Iterable[str], data: Sequence[Any] = ()) -> str:
-    """A whole page around ``body``, which is HTML already; ``data`` is for the page's script."""
-    style, script = (path.read_text(encoding="utf-8") for path in (_STYLE, _SCRIPT))
-    scripts = [data_block(data), f"<script>{script}</script>"] if data else []
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{text(title)}</title>",
-            f"<style>{style}</style>",
-            "</head>",
-            "<body>",
-            *body,
-            *scripts,
-            "</body>",
-            "</html>",
-            "",
-        ]
+@dataclass(frozen=True)
+class DataTable:
+    """A table of texts; the first cell of each line is its name."""
+
+    heads: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    caption: str
+
+
+def document(
+    template: str, title: str, content: Mapping[str, object], data: Sequence[Any] = ()
+) -> str:
+    """A whole page: ``template``, which extends ``document.html``, with its ``content``.
+
+    ``data`` is for the page's script, which is left out where there is none.
+
+    Raises:
+        ValueError: a number in ``data`` is not finite, which JSON cannot say.
+    """
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    frame = {
+        "title": title,
+        "policy": policy(style, script),
+        "style": Markup(style),
+        "script": Markup(script),
+        "data_block": data_block(data) if data else None,
+    }
+    return render(template, {**content, **frame})
+
+
+def render(template: str, content: Mapping[str, object]) -> str:
+    """``template``, the name of a file beside this one, with ``content`` as its variables.
+
+    Raises:
+        jinja2.UndefinedError: the template prints what ``content`` does not have.
+    """
+    return _environment().get_template(template).render(content)
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters["line"] = _line
+    environment.filters["verbatim"] = escape
+    return environment
+
+
+def _printable(value: object) -> object:
+    """``value`` without control and format characters; markup stays as it is."""
+    if isinstance(value, Markup):
+        return value
+    shown = str(value)
+    return sanitize(shown, max(len(shown), 1))
+
+
+def _line(value: object, limit: int = 400) -> str:
+    """``value`` as one line, cut after ``limit`` characters; templates escape it."""
+    return sanitize(value, limit)
+
+
+def element(name: str, attributes: Mapping[str, object], *inside: str) -> Markup:
+    """An element of a drawing; texts in it and its attributes are escaped, markup is not."""
+    said = "".join(f' {key}="{escape(_printable(value))}"' for key, value in attributes.items())
+    if not inside:
+        return Markup(f"<{name}{said}/>")
+    return Markup(f"<{name}{said}>{''.join(escape(_printable(each)) for each in inside)}</{name}>")
 
 
 def policy(style: str, script: str) -> str:
@@ -63,7 +119,7 @@ def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def data_block(data: Sequence[Any]) -> str:
+def data_block(data: Sequence[Any]) -> Markup:
     """``data`` as JSON in an element of its own, in which no character can end the element.
 
     Raises:
@@ -72,28 +128,4 @@ def data_block(data: Sequence[Any]) -> str:
     shown = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for char in "<>&":
         shown = shown.replace(char, f"\\u{ord(char):04x}")
-    return f'<script type="application/json" id="data">{shown}</script>'
-
-
-def text(value: object, limit: int = 400) -> str:
-    """``value`` as one escaped line, cut after ``limit`` characters."""
-    return escape(sanitize(value, limit))
-
-
-def scroller(what: str) -> str:
-    """A box that scrolls sideways on narrow screens, and that a keyboard can reach."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{what}, scrolls sideways">'
-
-
-def data_table(heads: Sequence[str], lines: Sequence[Sequence[str]], caption: str) -> str:
-    """A table of texts; the first cell of each line is its name."""
-    tops = "".join(f'<th scope="col">{text(head, 60)}</th>' for head in heads)
-    body = "".join(
-        f'<tr><th scope="row">{text(line[0], 120)}</th>'
-        f"{''.join(f'<td>{text(cell, 120)}</td>' for cell in line[1:])}</tr>"
-        for line in lines
-    )
-    return (
-        f"{scroller('Table')}<table><caption>{text(caption, 400)}</caption>"
-        f"<thead><tr>{tops}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return Markup(f'<script type="application/json" id="data">{shown}</script>')

@@ -7,7 +7,7 @@ that keyboards can reach, whose parts are placed relative to its middle.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from compress.report.figures.labels import Box, Label, Placement, place
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
 from compress.report.page.axes import SHOWN_FIRST, PlotAxis, Spot, axes_of, spot_of
 from compress.report.page.markers import look_of, radius_of, shape_path
-from compress.report.page.markup import text
+from compress.report.page.markup import Markup, element
 
 __all__ = ["Plot", "plot_data", "plot_of", "plot_svg"]
 
@@ -121,22 +121,30 @@ def _facts(info: ParetoInfo, point: PlotPoint) -> list[Fact]:
     return facts
 
 
-def plot_svg(plot: Plot) -> str:
+def plot_svg(plot: Plot) -> Markup:
     """The plot on its first axes, with text and intervals, at a fixed width."""
     x, y = (plot.axes[name] for name in SHOWN_FIRST)
     shown = [(spots[x.name], spots[y.name]) for spots in plot.spots]
     labels = _place_labels(plot, shown)
-    rows = "".join(
+    rows = [
         _row(plot.info, number, point, spots, labels[number])
         for number, (point, spots) in enumerate(zip(plot.info.points, shown, strict=True))
-    )
+    ]
     step_line, shade = _step_line(plot, shown)
-    return (
-        f'<svg class="pareto" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" '
-        f'aria-label="{text(plot.info.title, 200)}">'
-        f'<g class="grid" aria-hidden="true">{_grid(x, y)}</g>'
-        f'<path class="shade" d="{shade}"/><path class="step-line" d="{step_line}"/>'
-        f'<g class="limits" aria-hidden="true"></g><g class="rows">{rows}</g></svg>'
+    frame = {
+        "class": "pareto",
+        "viewBox": f"0 0 {_WIDTH} {_HEIGHT}",
+        "role": "group",
+        "aria-label": sanitize(plot.info.title, 200),
+    }
+    return element(
+        "svg",
+        frame,
+        element("g", {"class": "grid", "aria-hidden": "true"}, *_grid(x, y)),
+        element("path", {"class": "shade", "d": shade}),
+        element("path", {"class": "step-line", "d": step_line}),
+        element("g", {"class": "limits", "aria-hidden": "true"}, ""),
+        element("g", {"class": "rows"}, *rows),
     )
 
 
@@ -148,28 +156,32 @@ def _down(at: float) -> float:
     return MARGINS["top"] + at * (_HEIGHT - MARGINS["top"] - MARGINS["bottom"])
 
 
-def _grid(x: PlotAxis, y: PlotAxis) -> str:
+def _grid(x: PlotAxis, y: PlotAxis) -> Iterator[Markup]:
     left, right, top, bottom = _across(0), _across(1), _down(0), _down(1)
-    parts = [f'<path class="frame" d="M{left},{top}V{bottom}H{right}"/>']
+    yield _path("frame", f"M{left},{top}V{bottom}H{right}")
     for at, words in x.ticks:
-        parts.append(f'<path class="tick" d="M{_across(at):.1f},{bottom}v5"/>')
-        parts.append(_text(_across(at), bottom + 19, words, "middle"))
+        yield _path("tick", f"M{_across(at):.1f},{bottom}v5")
+        yield _text(_across(at), bottom + 19, words, "middle")
     for at, words in y.ticks:
-        parts.append(f'<path class="line" d="M{left},{_down(at):.1f}H{right}"/>')
-        parts.append(_text(left - 8, _down(at) + 4, words, "end"))
+        yield _path("line", f"M{left},{_down(at):.1f}H{right}")
+        yield _text(left - 8, _down(at) + 4, words, "end")
     for at, words in x.ratios:
-        parts.append(f'<path class="ratio" d="M{_across(at):.1f},{top}V{bottom}"/>')
-        parts.append(_text(_across(at), top - 6, words, "middle"))
+        yield _path("ratio", f"M{_across(at):.1f},{top}V{bottom}")
+        yield _text(_across(at), top - 6, words, "middle")
     for at, words in y.ratios:
-        parts.append(f'<path class="ratio" d="M{left},{_down(at):.1f}H{right}"/>')
-        parts.append(_text(right - 4, _down(at) - 4, words, "end"))
-    parts.append(_text((left + right) / 2, _HEIGHT - 8, f"← {x.cue} · {_title(x)}", "middle title"))
-    parts.append(_text(6, 15, f"↑ {y.cue} · {_title(y)}", "start title"))
-    return "".join(parts)
+        yield _path("ratio", f"M{left},{_down(at):.1f}H{right}")
+        yield _text(right - 4, _down(at) - 4, words, "end")
+    yield _text((left + right) / 2, _HEIGHT - 8, f"← {x.cue} · {_title(x)}", "middle title")
+    yield _text(6, 15, f"↑ {y.cue} · {_title(y)}", "start title")
 
 
-def _text(x: float, y: float, words: str, look: str) -> str:
-    return f'<text class="{look}" x="{x:.1f}" y="{y:.1f}">{text(words)}</text>'
+def _path(look: str, path: str) -> Markup:
+    return element("path", {"class": look, "d": path})
+
+
+def _text(x: float, y: float, words: str, look: str) -> Markup:
+    place = {"class": look, "x": f"{x:.1f}", "y": f"{y:.1f}"}
+    return element("text", place, sanitize(words, 400))
 
 
 def _step_line(plot: Plot, shown: list[tuple[Spot, Spot]]) -> tuple[str, str]:
@@ -193,34 +205,54 @@ def _step_line(plot: Plot, shown: list[tuple[Spot, Spot]]) -> tuple[str, str]:
 
 def _row(
     info: ParetoInfo, number: int, point: PlotPoint, spots: tuple[Spot, Spot], label: Placement
-) -> str:
+) -> Markup:
+    """One row: a group at its place, whose parts are relative to its middle."""
     x, y = _across(spots[0].at), _down(spots[1].at)
-    radius = radius_of(info, point)
     classes = ["row", look_of(info, point)]
     classes += ["beaten"] * (not point.on_front) + ["ship"] * point.is_recommended
     said = "; ".join(f"{name} {words}" for name, words in _facts(info, point))
-    leader = ""
-    if label.leader is not None:
-        (x0, y0), (x1, y1) = label.leader
-        leader = (
-            f'<path class="leader" d="M{x0 - x:.1f},{-y0 - y:.1f}L{x1 - x:.1f},{-y1 - y:.1f}"/>'
-        )
     bars = (
         f"M{_across(spots[0].lo) - x:.1f},0H{_across(spots[0].hi) - x:.1f}"
         f"M0,{_down(spots[1].lo) - y:.1f}V{_down(spots[1].hi) - y:.1f}"
     )
-    opacity = 0.3 + 0.7 * point.front_probability if point.on_front else 0.12
     words = _label(point) + (f" ↓ {spots[1].text}" if spots[1].off_scale else "")
-    return (
-        f'<g class="{" ".join(classes)}" tabindex="0" role="img" data-point="{number}" '
-        f'aria-label="{text(f"Row {point.label}: {said}", 800)}" '
-        f'transform="translate({x:.1f},{y:.1f})">'
-        f'<path class="bars" d="{bars}"/>{leader}<circle class="ring" r="{radius + 5:.1f}"/>'
-        f'<path class="mark" transform="scale({radius:.2f})" fill-opacity="{opacity:.2f}" '
-        f'd="{shape_path(point.kind, point.is_baseline)}"/>'
-        f'<text class="name" x="{label.box.x0 - x:.1f}" y="{-label.box.y0 - y - 4:.1f}">'
-        f"{text(words, 60)}</text></g>"
+    beside = f"{label.box.x0 - x:.1f}", f"{-label.box.y0 - y - 4:.1f}"
+    return element(
+        "g",
+        {
+            "class": " ".join(classes),
+            "tabindex": 0,
+            "role": "img",
+            "data-point": number,
+            "aria-label": sanitize(f"Row {point.label}: {said}", 800),
+            "transform": f"translate({x:.1f},{y:.1f})",
+        },
+        _path("bars", bars),
+        *_leader(label, x, y),
+        *_mark(info, point),
+        element("text", {"class": "name", "x": beside[0], "y": beside[1]}, sanitize(words, 60)),
     )
+
+
+def _leader(label: Placement, x: float, y: float) -> Iterator[Markup]:
+    """The line from a mark in ``(x, y)`` to a label that stands apart from it."""
+    if label.leader is not None:
+        (x0, y0), (x1, y1) = label.leader
+        yield _path("leader", f"M{x0 - x:.1f},{-y0 - y:.1f}L{x1 - x:.1f},{-y1 - y:.1f}")
+
+
+def _mark(info: ParetoInfo, point: PlotPoint) -> Iterator[Markup]:
+    """The mark, the paler the less surely it is on the front, in the ring that tells the choice."""
+    radius = radius_of(info, point)
+    opacity = 0.3 + 0.7 * point.front_probability if point.on_front else 0.12
+    yield element("circle", {"class": "ring", "r": f"{radius + 5:.1f}"})
+    look = {
+        "class": "mark",
+        "transform": f"scale({radius:.2f})",
+        "fill-opacity": f"{opacity:.2f}",
+        "d": shape_path(point.kind, point.is_baseline),
+    }
+    yield element("path", look)
 
 
 def _place_labels(plot: Plot, shown: list[tuple[Spot, Spot]]) -> list[Placement]:

@@ -1,32 +1,29 @@
-"""The recommendation at the top of a target's section: which row to ship, and what it gives."""
+"""Which row of a target to ship, what it gives, and the findings beside."""
 
 from __future__ import annotations
 
 from compress.formatting import ratio_words, sanitize, score, score_change
 from compress.measure.quantities import QUANTITIES
-from compress.pareto import MeasuredChange, Recommendation, StageEffects
+from compress.pareto import MeasuredChange, StageEffects
 from compress.record import Record
-from compress.report.page.markup import text
+from compress.report.page.target import TargetReport
+from compress.report.sentences import findings
 
-__all__ = ["Tile", "recommendation_box", "tiles"]
+__all__ = ["Tile", "findings_data", "recommendation_data", "tiles"]
 
 Tile = tuple[str, str, str]
 
 
-def recommendation_box(record: Record, row: StageEffects, advice: Recommendation) -> str:
-    """The recommendation in words and its four numbers; the page's script rewrites it."""
-    state = "met" if advice.meets_budget else "missed"
-    missed = "".join(f"<li>{text(sentence)}</li>" for sentence in advice.missed)
-    shown = "".join(
-        f"<div><dt>{text(label)}</dt><dd>{text(value)}<small>{text(note)}</small></dd></div>"
-        for label, value, note in tiles(record, row)
-    )
-    return (
-        f'<div class="recommendation {state}" data-row="{advice.index}">'
-        f'<div aria-live="polite"><p class="verdict">{text(advice.reasons, 2000)}</p>'
-        f'<ul class="misses" aria-label="Budget missed"{"" if missed else " hidden"}>{missed}</ul>'
-        f'</div><dl class="tiles">{shown}</dl></div>'
-    )
+def recommendation_data(target: TargetReport) -> dict[str, object]:
+    """The row to ship and its numbers."""
+    advice = target.advice
+    return {"advice": advice, "tiles": tiles(target.record, target.effects[advice.index])}
+
+
+def findings_data(target: TargetReport) -> list[str] | None:
+    """Sentences that the recommendation does not say already."""
+    said = findings(target.record, target.name)
+    return [sentence for sentence in said if sentence != target.advice.reasons] or None
 
 
 def tiles(record: Record, row: StageEffects) -> list[Tile]:

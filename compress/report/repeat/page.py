@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compress.formatting import sanitize, score, score_change
@@ -9,7 +10,7 @@ from compress.io.atomic import write_atomically
 from compress.metrics import is_rate
 from compress.overwriting import check_report
 from compress.report.page.markers import color_class
-from compress.report.page.markup import data_table, document, text
+from compress.report.page.markup import DataTable, Markup, document, element
 from compress.report.repeat.facts import REPEAT_NAME, Repeat, RepeatedRow, Spread
 from compress.report.repeat.table import (
     LEGEND,
@@ -46,52 +47,38 @@ def write_repeat(repeat: Repeat, folder: Path) -> list[Path]:
 
 def repeat_page(repeat: Repeat) -> str:
     """One self-contained page; the runs' own reports are linked beside it."""
-    seeds = ", ".join(map(str, repeat.seeds))
-    facts = [
-        ("Seeds", seeds),
-        ("Task", f"{sanitize(repeat.task.name, 60)}, {repeat.task.test_samples:,} test samples"),
-        ("Metric", f"{sanitize(repeat.task.metric, 40)}, {_direction(repeat)} is better"),
-        ("Baseline", f"row {repeat.baseline}"),
-    ]
-    terms = "".join(f"<div><dt>{name}</dt><dd>{text(value)}</dd></div>" for name, value in facts)
-    links = "".join(
-        f'<li><a href="seed-{seed}/report.html">report of seed {seed}</a></li>'
-        for seed in repeat.seeds
-    )
-    head = (
-        '<header><p class="eyebrow">compresskit report, over seeds</p>'
-        f"<h1>{text(repeat.name, 120)}</h1>"
-        f'<p class="lede">{text(repeat.recipe.get("description") or "", 600)}</p>'
-        f'<dl class="facts">{terms}</dl></header>'
-    )
-    body = [
-        head,
-        "<main>",
-        *(_section(repeat, target) for target in repeat.targets),
-        f"<h2>Runs</h2><ul>{links}</ul>",
-        "</main>",
-    ]
-    return document(f"{sanitize(repeat.name, 80)}: compresskit over seeds", body)
+    task = repeat.task
+    direction = "higher" if task.higher_is_better else "lower"
+    content = {
+        "name": repeat.name,
+        "description": repeat.recipe.get("description") or "",
+        "facts": [
+            ("Seeds", ", ".join(map(str, repeat.seeds))),
+            ("Task", f"{sanitize(task.name, 60)}, {task.test_samples:,} test samples"),
+            ("Metric", f"{sanitize(task.metric, 40)}, {direction} is better"),
+            ("Baseline", f"row {repeat.baseline}"),
+        ],
+        "targets": [_target(repeat, target) for target in repeat.targets],
+        "seeds": repeat.seeds,
+    }
+    return document("repeat.html", f"{sanitize(repeat.name, 80)}: compresskit over seeds", content)
 
 
-def _direction(repeat: Repeat) -> str:
-    return "higher" if repeat.task.higher_is_better else "lower"
-
-
-def _section(repeat: Repeat, target: str) -> str:
+def _target(repeat: Repeat, target: str) -> dict[str, object]:
+    """What the section of one target prints."""
     columns = repeat_columns(repeat, target)
     heads = [f"{c.heading} {c.unit}".strip() for c in columns]
     lines = [list(cells) for cells in zip(*(c.cells for c in columns), strict=True)]
-    items = "".join(f"<li>{text(said, 1000)}</li>" for said in repeat_sentences(repeat, target))
-    return (
-        f"<section><h2>On {text(target, 60)}</h2>{_figure(repeat, target)}"
-        f"{data_table(heads, lines, f'* baseline. {LEGEND}')}"
-        f'<h3>Findings</h3><ul class="findings">{items}</ul>'
-        f"<h3>Every run</h3>{_runs(repeat, target)}</section>"
-    )
+    return {
+        "name": target,
+        "drawing": _drawing(repeat, target),
+        "rows": DataTable(heads, lines, f"* baseline. {LEGEND}"),
+        "findings": repeat_sentences(repeat, target),
+        "runs": _runs(repeat, target),
+    }
 
 
-def _runs(repeat: Repeat, target: str) -> str:
+def _runs(repeat: Repeat, target: str) -> DataTable:
     """The runs' own scores, each with its own interval."""
     metric, lines = repeat.task.metric, []
     for row, found in _scored(repeat, target):
@@ -101,7 +88,7 @@ def _runs(repeat: Repeat, target: str) -> str:
         lines.append([f"{row.index} {sanitize(row.stage, 40)}", *cells, _sd(metric, found)])
     heads = ["row", *(f"seed {seed}" for seed in repeat.seeds), "standard deviation"]
     caption = f"{sanitize(repeat.task.metric, 40)} of each run with its own 95 % interval."
-    return data_table(heads, lines, caption)
+    return DataTable(heads, lines, caption)
 
 
 def _sd(metric: str, found: Spread) -> str:
@@ -113,39 +100,50 @@ def _scored(repeat: Repeat, target: str) -> list[tuple[RepeatedRow, Spread]]:
     return [(row, m.score) for row, m in found if m is not None and m.score is not None]
 
 
-def _figure(repeat: Repeat, target: str) -> str:
+def _drawing(repeat: Repeat, target: str) -> Markup | None:
     """Rows from the baseline on: what comes before it is mostly not trained."""
     shown = [each for each in _scored(repeat, target) if each[0].index >= repeat.baseline]
     if not shown:
-        return "<p>No row has a score from every seed, so there is nothing to plot.</p>"
-    ends = [end for _, s in shown for end in (*s.values, *s.ci95_seeds, *(s.ci95 or ()))]
+        return None
+    metric = repeat.task.metric
+    low, high = _scale(metric, [spread for _, spread in shown])
+    height = _TOP + _LINE * len(shown) + _BOTTOM
+    said = "; ".join(f"row {row.index} {row.stage} {score(metric, s.mean)}" for row, s in shown)
+    parts: list[Markup] = []
+    for place, (row, found) in enumerate(shown):
+        parts += _strip(row, found, place, metric, (low, high))
+    ends = {"class": "link", "d": f"M{_LEFT},{height - _BOTTOM}H{_RIGHT}"}
+    frame = {
+        "class": "step",
+        "viewBox": f"0 0 {_WIDTH} {height}",
+        "role": "img",
+        "aria-label": sanitize(f"{metric} over seeds: {said}", 2000),
+    }
+    return element(
+        "svg",
+        frame,
+        *parts,
+        element("path", ends),
+        element("text", {"x": _LEFT, "y": height - 7}, score(metric, low)),
+        element("text", {"class": "end", "x": _RIGHT, "y": height - 7}, score(metric, high)),
+    )
+
+
+def _scale(metric: str, spreads: Sequence[Spread]) -> tuple[float, float]:
+    """The ends of the axis, with some space around every score and interval."""
+    ends = [end for s in spreads for end in (*s.values, *s.ci95_seeds, *(s.ci95 or ()))]
     low, high = min(ends), max(ends)
     slack = 0.04 * (high - low) or 0.5 * (abs(high) or 1.0)
     low, high = low - slack, high + slack
-    if is_rate(repeat.task.metric):  # Student's interval may reach beyond
+    if is_rate(metric):  # Student's interval may reach beyond
         low, high = max(low, 0.0), min(high, 1.0)
-    height = _TOP + _LINE * len(shown) + _BOTTOM
-    metric = repeat.task.metric
-    said = "; ".join(f"row {row.index} {row.stage} {score(metric, s.mean)}" for row, s in shown)
-    strips = "".join(
-        _strip(row, found, place, metric, (low, high)) for place, (row, found) in enumerate(shown)
-    )
-    axis = (
-        f'<path class="link" d="M{_LEFT},{height - _BOTTOM}H{_RIGHT}"/>'
-        f'<text x="{_LEFT}" y="{height - 7}">{text(score(metric, low))}</text>'
-        f'<text class="end" x="{_RIGHT}" y="{height - 7}">{text(score(metric, high))}</text>'
-    )
-    return (
-        f'<figure><svg class="step" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-label="{text(f"{metric} over seeds: {said}", 2000)}">{strips}{axis}</svg>'
-        "<figcaption>A dot is a run. The box is the 95 % interval over trainings, the line that "
-        "over trainings and test samples; the tick between is the mean.</figcaption></figure>"
-    )
+    return low, high
 
 
 def _strip(
     row: RepeatedRow, found: Spread, place: int, metric: str, scale: tuple[float, float]
-) -> str:
+) -> Iterator[Markup]:
+    """One row's runs as dots, with both intervals and the mean."""
     y = _TOP + _LINE * place + _LINE // 2
 
     def across(value: float) -> float:
@@ -153,21 +151,15 @@ def _strip(
         return _LEFT + min(1.0, max(0.0, share)) * (_RIGHT - _LEFT)
 
     start, end = map(across, found.ci95_seeds)
-    mean = across(found.mean)
-    name, width = text(f"{row.index} {row.stage}", 18), max(end - start, 0.5)
-    parts = [
-        f'<text class="end" x="{_LEFT - 12}" y="{y + 4}">{name}</text>',
-        f'<rect class="bar" x="{start:.1f}" y="{y - 8}" width="{width:.1f}" height="16"/>',
-    ]
+    name = sanitize(f"{row.index} {row.stage}", 18)
+    yield element("text", {"class": "end", "x": _LEFT - 12, "y": y + 4}, name)
+    box = {"x": f"{start:.1f}", "y": y - 8, "width": f"{max(end - start, 0.5):.1f}", "height": 16}
+    yield element("rect", {"class": "bar", **box})
     if found.ci95:
-        parts.append(
-            f'<path class="bars" d="M{across(found.ci95[0]):.1f},{y}H{across(found.ci95[1]):.1f}"/>'
-        )
-    parts.append(f'<path class="bars" d="M{mean:.1f},{y - 9}V{y + 9}"/>')
-    look = color_class(row.kind)
-    parts += [
-        f'<circle class="mark {look}" cx="{across(value):.1f}" cy="{y}" r="{_DOT}"/>'
-        for value in found.values
-    ]
-    parts.append(f'<text x="{_RIGHT + 12}" y="{y + 4}">{text(score(metric, found.mean))}</text>')
-    return "".join(parts)
+        low, high = map(across, found.ci95)
+        yield element("path", {"class": "bars", "d": f"M{low:.1f},{y}H{high:.1f}"})
+    yield element("path", {"class": "bars", "d": f"M{across(found.mean):.1f},{y - 9}V{y + 9}"})
+    look = f"mark {color_class(row.kind)}"
+    for value in found.values:
+        yield element("circle", {"class": look, "cx": f"{across(value):.1f}", "cy": y, "r": _DOT})
+    yield element("text", {"x": _RIGHT + 12, "y": y + 4}, score(metric, found.mean))

@@ -1,0 +1,50 @@
+"""A target of a record, with what several sections of the page need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compress.pareto import Recommendation, StageEffects, recommend, stage_effects
+from compress.record import Record
+from compress.report.figures.pareto_data import pareto_info
+from compress.report.page.budget import Slider, choice_data, sliders_of
+from compress.report.page.plot import Plot, plot_of
+
+__all__ = ["TargetReport", "target_report"]
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """A target of a record, the ``number``-th of the page, with what several sections need.
+
+    ``choice`` is what the page's script looks up when a slider moves; ``None`` without sliders.
+    """
+
+    record: Record
+    name: str
+    number: int
+    advice: Recommendation
+    effects: Mapping[int, StageEffects]
+    plot: Plot | None
+    sliders: Sequence[Slider]
+    choice: dict[str, Any] | None
+
+
+def target_report(record: Record, target: str, number: int) -> TargetReport:
+    """Work out what the sections of a target share."""
+    info = pareto_info(record, target)
+    plot = plot_of(info) if info.points else None
+    sliders = sliders_of(record, target) if plot else []
+    choice = choice_data(record, target, sliders, dict(plot.axes)) if plot and sliders else None
+    return TargetReport(
+        record=record,
+        name=target,
+        number=number,
+        advice=recommend(record, target),
+        effects={effect.row: effect for effect in stage_effects(record, target)},
+        plot=plot,
+        sliders=sliders,
+        choice=choice,
+    )
