@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from compress.artifact import Artifact, Parity
 from compress.candidate import Candidate
@@ -119,9 +120,10 @@ class Evaluator:
     def _facts_of(self, target: Target) -> TargetFacts:
         # A target that does not say which device it is counts as one of this machine alone.
         device = self.environments[target.name].get("device_id") or platform.node()
+        lowering = to_jsonable_python(vars(target.lowering()))  # as it will be read again
         return TargetFacts(
             target=target,
-            device=[type(target).__qualname__, target.runtime, vars(target.lowering()), device],
+            device=[type(target).__qualname__, target.runtime, lowering, device],
             mode=self._mode,
             scoring=self._scoring.facts,
             reference=self._scoring.named_reference,
