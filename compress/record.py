@@ -49,12 +49,12 @@ RECORD_NAME = "record.json"
 _MOST_BYTES = 256 << 20
 
 
-class _Facts(BaseModel):
+class _RecordFacts(BaseModel):
     # Readers of newer files must not fail on names that were added since.
     model_config = ConfigDict(extra="allow")
 
 
-class ArtifactFacts(_Facts):
+class ArtifactFacts(_RecordFacts):
     """``path`` is relative to the run folder.
 
     ``float_macs`` are the multiply-accumulates of one sample that are not computed in int8, by
@@ -73,7 +73,7 @@ class ArtifactFacts(_Facts):
     float_macs: dict[str, int] = {}
 
 
-class Accuracy(_Facts):
+class Accuracy(_RecordFacts):
     """The task's metric on the test split, computed from the artifact's outputs on the target.
 
     ``versus_baseline`` compares the same samples (exact McNemar for right-or-wrong metrics):
@@ -86,7 +86,7 @@ class Accuracy(_Facts):
     versus_baseline: dict[str, float] | None = None
 
 
-class Latency(_Facts):
+class Latency(_RecordFacts):
     """Of one inference at the target's batch size.
 
     ``p50_s`` is the median over processes of each process's median; ``p90_s``, ``p99_s`` pool the
@@ -103,7 +103,7 @@ class Latency(_Facts):
     runs_per_sample: int | None = None
 
 
-class Speedup(_Facts):
+class Speedup(_RecordFacts):
     """Baseline time over this row's time, paired by round; above 1 is faster.
 
     ``verdict`` is one of ``faster``, ``slower``, ``no difference shown``, ``noisy``, ``baseline``.
@@ -115,7 +115,7 @@ class Speedup(_Facts):
     noise_floor: float | None = None
 
 
-class Memory(_Facts):
+class Memory(_RecordFacts):
     """Peak resident memory of a fresh process that loads and runs the artifact.
 
     ``runtime_bytes`` is the runtime's own footprint before the model is loaded;
@@ -127,7 +127,7 @@ class Memory(_Facts):
     runtime_bytes: int
 
 
-class Energy(_Facts):
+class Energy(_RecordFacts):
     """Of one inference, from the device's own ``source``: nothing is estimated.
 
     What all that the sensor covers took while the model ran back to back, over the inferences: the
@@ -142,7 +142,7 @@ class Energy(_Facts):
     inferences: int
 
 
-class MeasuredQuantity(_Facts):
+class MeasuredQuantity(_RecordFacts):
     """A quantity without a block of its own: its median over ``samples`` fresh processes.
 
     In the unit of its name's ending; :mod:`compress.measure.quantities` says what the names are.
@@ -153,7 +153,7 @@ class MeasuredQuantity(_Facts):
     samples: int
 
 
-class ParityFacts(_Facts):
+class ParityFacts(_RecordFacts):
     """Artifact against the (simulated) module it was made from."""
 
     agreement: float | None = None
@@ -163,7 +163,7 @@ class ParityFacts(_Facts):
     r_squared: float | None = None
 
 
-class Executed(_Facts):
+class Executed(_RecordFacts):
     """What the runtime says it made of the artifact; ``None`` where it does not say.
 
     ``int8_mac_fraction`` is the share of multiply-accumulates that it computes in int8: the
@@ -175,7 +175,7 @@ class Executed(_Facts):
     provider_fraction: float | None = None
 
 
-class Measurement(_Facts):
+class Measurement(_RecordFacts):
     """One artifact on one target. ``latency`` etc. are ``None`` where they were not measured.
 
     ``quantities`` has what was measured beyond these, by name; the key is absent without any.
@@ -202,7 +202,7 @@ class Measurement(_Facts):
         return content
 
 
-class LayerWidth(_Facts):
+class LayerWidth(_RecordFacts):
     """Channels of one layer before and after a cut.
 
     ``reason`` is why some of them could not be removed; ``is_output`` is of layers that make the
@@ -216,7 +216,7 @@ class LayerWidth(_Facts):
     is_output: bool = False
 
 
-class Row(_Facts):
+class Row(_RecordFacts):
     """One stage's result. Row 0 is the model that came in. ``stage`` is the stage's label.
 
     ``history`` holds what the stage reported while it trained, one entry for each epoch;
@@ -247,7 +247,7 @@ class Row(_Facts):
         return next((m for m in self.measurements if m.target == target), None)
 
 
-class TaskFacts(_Facts):
+class TaskFacts(_RecordFacts):
     """What the numbers in the record are about.
 
     ``reference``: whose answers stand for labels, where the test split has none.
@@ -260,7 +260,7 @@ class TaskFacts(_Facts):
     reference: str | None = None
 
 
-class FrontFacts(_Facts):
+class FrontFacts(_RecordFacts):
     """The Pareto front on one target: rows that no other row is shown to beat.
 
     ``ties`` are pairs of rows that the data cannot tell apart in what was measured; ``scales`` says
@@ -275,7 +275,7 @@ class FrontFacts(_Facts):
     scales: list[str] = []
 
 
-class Record(_Facts):
+class Record(_RecordFacts):
     """Everything that a run leaves behind, less the models themselves."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")

@@ -25,8 +25,8 @@ __all__ = [
     "MARKER",
     "MARKER_TEXT",
     "TOPS",
-    "Backend",
     "ForeignFiles",
+    "StorageBackend",
     "StoredFile",
     "claim",
     "entry_name",
@@ -71,7 +71,7 @@ class StoredFile:
     regular: bool = True
 
 
-class Backend(Protocol):
+class StorageBackend(Protocol):
     """A place for files under names with slashes. Whatever fails is an :class:`OSError`."""
 
     @property
@@ -113,7 +113,7 @@ class Backend(Protocol):
         """What could be written yet, where that is known."""
 
 
-def claim(backend: Backend, *, create: bool) -> None:
+def claim(backend: StorageBackend, *, create: bool) -> None:
     """Make sure that a place is a store's, or empty; ``create`` marks it as one.
 
     Raises:

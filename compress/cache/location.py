@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from compress.cache.backend import Backend
+from compress.cache.backend import StorageBackend
 from compress.cache.folder import Folder
 from compress.cache.sizes import parse_size
 from compress.errors import RecipeError
@@ -46,7 +46,7 @@ def default_place() -> str | None:
     return os.path.join(caches, "compresskit", "store") if os.path.isabs(caches) else None
 
 
-def backend_at(place: str) -> Backend:
+def backend_at(place: str) -> StorageBackend:
     """What lies at a folder or an address; looks at nothing yet in a folder.
 
     Raises:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.cache.backend import (
-    Backend,
     ForeignFiles,
+    StorageBackend,
     claim,
     entry_name,
     object_name,
@@ -69,7 +69,9 @@ class Store:
         note: a sentence that says why nothing is kept, where that was not asked for.
     """
 
-    def __init__(self, backend: Backend | None, asked_bytes: int, note: str | None = None) -> None:
+    def __init__(
+        self, backend: StorageBackend | None, asked_bytes: int, note: str | None = None
+    ) -> None:
         self._backend, self._asked_bytes = backend, asked_bytes
         self.note = note
         self._notes: list[str] = []
@@ -251,7 +253,7 @@ class Store:
             return evict(backend, most) if backend else Removed(0, 0)
 
     @contextlib.contextmanager
-    def _as_storage_errors(self) -> Iterator[Backend | None]:
+    def _as_storage_errors(self) -> Iterator[StorageBackend | None]:
         if self.note:
             raise StorageError(self.note)
         try:
@@ -267,7 +269,7 @@ class Store:
         asked = self._asked_bytes
         return asked if free is None else min(asked, (free + total_bytes) // 2)
 
-    def _has_room(self, backend: Backend, bytes_: int) -> bool:
+    def _has_room(self, backend: StorageBackend, bytes_: int) -> bool:
         held = list(backend.files())
         total = sum(file.bytes for file in held) - sweep(backend, held)
         limit = self._limit_bytes(total)
@@ -284,7 +286,7 @@ class Store:
                 self._notes.append(f"{self.place}: {damaged}; removed.")
         return True
 
-    def _fetched(self, backend: Backend, entry: CacheEntry, name: str, part: Path) -> bool:
+    def _fetched(self, backend: StorageBackend, entry: CacheEntry, name: str, part: Path) -> bool:
         facts = entry.files[name]
         held = object_name(facts.sha256)
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -301,7 +303,7 @@ class Store:
             return False
         return True
 
-    def _drop(self, backend: Backend, name: str, why: str) -> None:
+    def _drop(self, backend: StorageBackend, name: str, why: str) -> None:
         try:
             backend.remove(name)
             end = "was removed; it is worked out again"
@@ -323,10 +325,10 @@ class Store:
 
 
 def _send(
-    backend: Backend,
+    backend: StorageBackend,
     entry: CacheEntry,
     path_of: PathOf,
-    is_kept: Callable[[Backend, FileFacts], bool],
+    is_kept: Callable[[StorageBackend, FileFacts], bool],
 ) -> None:
     for name, facts in entry.files.items():
         if not is_kept(backend, facts):
@@ -337,12 +339,12 @@ def _send(
                 raise Unfit(f"{name} {problem}") from problem
 
 
-def _is_there(backend: Backend, facts: FileFacts) -> bool:
+def _is_there(backend: StorageBackend, facts: FileFacts) -> bool:
     held = backend.stat(object_name(facts.sha256))
     return held is not None and held.regular and held.bytes == facts.bytes
 
 
-def _is_whole(backend: Backend, facts: FileFacts) -> bool:
+def _is_whole(backend: StorageBackend, facts: FileFacts) -> bool:
     try:
         for _ in checked(backend.chunks(object_name(facts.sha256)), facts):
             pass
@@ -351,7 +353,7 @@ def _is_whole(backend: Backend, facts: FileFacts) -> bool:
     return True
 
 
-def _is_in_use(backend: Backend, facts: FileFacts) -> bool:
+def _is_in_use(backend: StorageBackend, facts: FileFacts) -> bool:
     """Whether an object is there, and cannot be taken for one that nobody is about to name."""
     try:
         # Looked at once more: it may have been removed between the look and the touch.

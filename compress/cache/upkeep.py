@@ -13,7 +13,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from compress.cache.backend import Backend, StoredFile, entry_name, is_entry, is_object, object_name
+from compress.cache.backend import (
+    StorageBackend,
+    StoredFile,
+    entry_name,
+    is_entry,
+    is_object,
+    object_name,
+)
 from compress.cache.entry import MOST_ENTRY_BYTES, CacheEntry, DamagedEntry
 from compress.cache.streams import NotRegular, facts_of, reason
 
@@ -58,7 +65,7 @@ class Verified:
     damage: tuple[str, ...]
 
 
-def read_entry(backend: Backend, name: str) -> CacheEntry:
+def read_entry(backend: StorageBackend, name: str) -> CacheEntry:
     """The entry of this name.
 
     Raises:
@@ -80,7 +87,7 @@ def read_entry(backend: Backend, name: str) -> CacheEntry:
 
 
 def kept_entries(
-    backend: Backend, held: Iterable[StoredFile]
+    backend: StorageBackend, held: Iterable[StoredFile]
 ) -> Iterator[StoredResult | tuple[StoredFile, str]]:
     """The entries among ``held``; for one that is damaged, its file and why."""
     for file in held:
@@ -93,7 +100,7 @@ def kept_entries(
                 continue
 
 
-def sweep(backend: Backend, held: Iterable[StoredFile]) -> int:
+def sweep(backend: StorageBackend, held: Iterable[StoredFile]) -> int:
     """Remove parts of files whose process is gone; how many bytes they had."""
     count = 0
     for file in held:
@@ -103,7 +110,7 @@ def sweep(backend: Backend, held: Iterable[StoredFile]) -> int:
     return count
 
 
-def evict(backend: Backend, most_bytes: int) -> Removed:
+def evict(backend: StorageBackend, most_bytes: int) -> Removed:
     """Remove the results that were not used for longest, until the store takes ``most_bytes``.
 
     What nothing names and what is damaged goes in any case.
@@ -118,7 +125,7 @@ def evict(backend: Backend, most_bytes: int) -> Removed:
 
 
 class _Eviction:
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: StorageBackend) -> None:
         self._backend = backend
         held = [file for file in backend.files() if file.regular]
         self._held = {file.name: file for file in held}
@@ -174,7 +181,7 @@ class _Eviction:
         return self._held[name].bytes if name in self._held else 0
 
 
-def verify(backend: Backend, *, keep: bool) -> Verified:
+def verify(backend: StorageBackend, *, keep: bool) -> Verified:
     """Read everything; what is damaged is removed, unless ``keep``.
 
     Raises:
@@ -208,7 +215,7 @@ def verify(backend: Backend, *, keep: bool) -> Verified:
     return Verified(count, sum(whole.values()), tuple(damage))
 
 
-def _object_problem(backend: Backend, file: StoredFile) -> str | None:
+def _object_problem(backend: StorageBackend, file: StoredFile) -> str | None:
     if not file.regular:
         return "it is no regular file"
     found = facts_of(backend.chunks(file.name))
@@ -222,7 +229,7 @@ def _entry_problem(entry: CacheEntry, whole: dict[str, int]) -> str:
     return ""
 
 
-def _removal(backend: Backend, name: str, keep: bool) -> str:
+def _removal(backend: StorageBackend, name: str, keep: bool) -> str:
     if keep:
         return "."
     try:

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _FAILED if result.failed else 0
 
 
-def _work(arguments: argparse.Namespace) -> Callable[[argparse.Namespace, Target], _Result]:
+def _work(arguments: argparse.Namespace) -> Callable[[argparse.Namespace, Target], _BenchResult]:
     if arguments.suite:
         return _suite
     if arguments.sustained is not None:
@@ -121,19 +121,19 @@ def _check_sustained(arguments: argparse.Namespace) -> None:
         )
 
 
-class _Result(NamedTuple):
+class _BenchResult(NamedTuple):
     text: str
     json: str
     failed: bool
 
 
-def _compared(arguments: argparse.Namespace, target: Target) -> _Result:
+def _compared(arguments: argparse.Namespace, target: Target) -> _BenchResult:
     models = [Path(model) for model in arguments.models]
     rows = compare(models, target, mode_of(arguments), given=_given(arguments), raw=_raw(arguments))
     return _result(table(rows), rows, {})
 
 
-def _suite(arguments: argparse.Namespace, target: Target) -> _Result:
+def _suite(arguments: argparse.Namespace, target: Target) -> _BenchResult:
     from compress.suite import measure_suite, suite_of  # builds nets, which takes torch
 
     suite, mode = suite_of(arguments.suite), mode_of(arguments)
@@ -177,19 +177,19 @@ def _raw(arguments: argparse.Namespace) -> Path | None:
     return Path(arguments.raw) if arguments.raw else None
 
 
-def _result(text: str, rows: list[ComparedModel], facts: dict[str, Any]) -> _Result:
+def _result(text: str, rows: list[ComparedModel], facts: dict[str, Any]) -> _BenchResult:
     models = TypeAdapter(list[ComparedModel]).dump_python(rows, mode="json")
     content = json.dumps({"schema": 1, **facts, "models": models}, indent=1) + "\n"
-    return _Result(text, content, any(row.error for row in rows))
+    return _BenchResult(text, content, any(row.error for row in rows))
 
 
-def _profiled(arguments: argparse.Namespace, target: Target) -> _Result:
+def _profiled(arguments: argparse.Namespace, target: Target) -> _BenchResult:
     models = [Path(model) for model in arguments.models]
     found = profile(models, target, mode_of(arguments), given=_given(arguments))
     return _told(models, found, profile_table.text)
 
 
-def _sustained(arguments: argparse.Namespace, target: Target) -> _Result:
+def _sustained(arguments: argparse.Namespace, target: Target) -> _BenchResult:
     models = [Path(model) for model in arguments.models]
     found = sustain(models, target, arguments.sustained, given=_given(arguments))
     return _told(models, found, sustained_table.text)
@@ -199,7 +199,7 @@ def _told(
     models: list[Path],
     found: Sequence[Found | Failure],
     text: Callable[[Sequence[tuple[str, Found | Failure]]], str],
-) -> _Result:
+) -> _BenchResult:
     named = list(zip(short_names(models), found, strict=True))
     failed = any(isinstance(each, Failure) for each in found)
-    return _Result(text(named), as_json(named), failed)
+    return _BenchResult(text(named), as_json(named), failed)

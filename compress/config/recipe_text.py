@@ -89,7 +89,7 @@ def plain_data(text: str, name: str) -> tuple[Any, dict[Path, int]]:
     Raises:
         RecipeError: not YAML, too large, or of more or other than a person can have meant.
     """
-    reading = _Reading(name)
+    reading = _YamlReader(name)
     return reading.data(text), reading.lines
 
 
@@ -99,7 +99,7 @@ def plain_value(text: str, name: str) -> Any:
     Raises:
         RecipeError: as :func:`plain_data`.
     """
-    return _Reading(name, of_one_line=True).data(text)
+    return _YamlReader(name, of_one_line=True).data(text)
 
 
 def text_of(data: Any) -> str:
@@ -167,7 +167,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 
 @dataclass
-class _Reading:
+class _YamlReader:
     """One reading of one text."""
 
     name: str

@@ -16,7 +16,7 @@ from compress.device.result import Result, ResultRow, load_result
 from compress.errors import DataError, RecordError
 from compress.io.atomic import write_atomically
 from compress.measure.score import accuracy_facts
-from compress.measure.session import ModelOutputs
+from compress.measure.session import PredictedOutputs
 from compress.measure.target import Failure, Timing
 from compress.pareto import front_facts
 from compress.record import Accuracy, Measurement, Record
@@ -148,9 +148,9 @@ def _measurement(
     return measurement
 
 
-def _outputs(result: Result, place: int) -> ModelOutputs:
+def _outputs(result: Result, place: int) -> PredictedOutputs:
     outputs = result.session.outputs
-    return outputs[place] if outputs else ModelOutputs()
+    return outputs[place] if outputs else PredictedOutputs()
 
 
 def _accuracy(record: Record, result: Result, place: int) -> Accuracy | None:
@@ -167,7 +167,7 @@ def _accuracy(record: Record, result: Result, place: int) -> Accuracy | None:
         raise RecordError(f"{result.path}: {error}") from error
 
 
-def _notes(result: Result, outputs: ModelOutputs) -> list[str]:
+def _notes(result: Result, outputs: PredictedOutputs) -> list[str]:
     notes = [] if outputs.error is None else [outputs.error]
     count, of = result.content.samples.count, result.content.samples.of
     if outputs.scores is None and outputs.error is None:

@@ -40,7 +40,7 @@ class ResultRow(BaseModel):
     sha256: Sha256
 
 
-class _Samples(BaseModel):
+class _SampleCounts(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     count: Annotated[int, Field(strict=True, ge=1)]
@@ -57,7 +57,7 @@ class _Content(BaseModel):
     target: Text
     mode: Text
     rows: Annotated[tuple[ResultRow, ...], Field(min_length=1, max_length=1000)]
-    samples: _Samples
+    samples: _SampleCounts
     lines: list[dict[str, Any]]
 
 

@@ -63,7 +63,7 @@ class WalkConfig:
 
 
 @dataclass
-class _Budget:
+class _ContentBudget:
     """How many values may still be visited; a walk and its parts share it."""
 
     left: int
@@ -83,7 +83,9 @@ class ContentWalk:
         self.config = config
         self._outer = outer
         self._digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        self._budget: _Budget = _Budget(_MOST_VALUES) if outer is None else outer._budget
+        self._budget: _ContentBudget = (
+            _ContentBudget(_MOST_VALUES) if outer is None else outer._budget
+        )
         # By id; what is in here is kept, since a new value might get the id of a gone one.
         self._numbers: dict[int, tuple[int, Any]] = {}
         self._open: dict[int, int] = {}

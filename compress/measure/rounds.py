@@ -126,7 +126,7 @@ def _other_baseline(names: Sequence[str], baseline: int, failure: Failure) -> st
     )
 
 
-def _preflight(found: loop.Preflight) -> ModelPreflight:
+def _preflight(found: loop.PreflightAnswers) -> ModelPreflight:
     facts: dict[str, object] = {}
     warnings = [found.unavailable] if found.unavailable else []
     if found.memory:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from compress.measure.ondevice.session import SessionSettings
     from compress.measure.ondevice.session_log import Line
 
-__all__ = ["ModelOutputs", "SessionResult", "few_samples", "read_session", "write_session"]
+__all__ = ["PredictedOutputs", "SessionResult", "few_samples", "read_session", "write_session"]
 
 
 _TIMING_SAMPLES = 64
@@ -45,7 +45,7 @@ _NONSENSE = (
 
 
 @dataclass(frozen=True)
-class ModelOutputs:
+class PredictedOutputs:
     """One model on every sample: ``files`` has the ``.npy`` of each output.
 
     ``scores`` (one for each sample) and ``host`` (the difference from the host's outputs) are there
@@ -68,7 +68,7 @@ class SessionResult:
 
     timings: list[Timing | Failure]
     environment: dict[str, Any]
-    outputs: list[ModelOutputs]
+    outputs: list[PredictedOutputs]
     session: SessionSettings = field(repr=False)
 
 
@@ -221,13 +221,13 @@ def _usable_cores(facts: Line) -> int:
     return max(1, cores if limit is None else min(cores, math.ceil(limit)))
 
 
-def _outputs(line: Line, folder: Path) -> ModelOutputs:
+def _outputs(line: Line, folder: Path) -> PredictedOutputs:
     files = [entry["path"] for entry in line.get("files", ())]
     if not all(stays_inside(path) for path in files):
         raise ValueError("an output's path leads out of the folder")
     scores = line.get("scores")
     host = line.get("host")
-    return ModelOutputs(
+    return PredictedOutputs(
         files=tuple(folder / path for path in files),
         scores=None if scores is None else tuple(float(score) for score in scores),
         host=None if host is None else cast("Difference", dict(host)),

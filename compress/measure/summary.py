@@ -23,7 +23,12 @@ from compress.measure.warnings import about_model
 from compress.record import Energy, Executed, Latency, MeasuredQuantity, Memory, Speedup
 
 if TYPE_CHECKING:
-    from compress.measure.ondevice.answers import EnergyAnswer, MemoryAnswer, Ran, Unavailable
+    from compress.measure.ondevice.answers import (
+        EnergyAnswer,
+        ExecutionFacts,
+        MemoryAnswer,
+        Unavailable,
+    )
 
 __all__ = ["ModelPreflight", "declared_quantities", "energy_facts", "memory_facts", "summarize"]
 
@@ -175,7 +180,7 @@ def _width(ratio: stats.Ratio, rounds: int, plan: Plan) -> list[str]:
     return [f"the interval of its ratio is {got}, wider than the ±{plan.bound:.0%} aimed at"]
 
 
-def _executed(ran: Ran | None) -> Executed | None:
+def _executed(ran: ExecutionFacts | None) -> Executed | None:
     if ran is None:
         return None
     nodes = ran.get("nodes")

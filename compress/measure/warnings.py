@@ -16,7 +16,12 @@ import numpy as np
 from compress.measure import stats
 
 if TYPE_CHECKING:
-    from compress.measure.ondevice.answers import CheckAnswer, MachineState, Ran, TimeAnswer
+    from compress.measure.ondevice.answers import (
+        CheckAnswer,
+        ExecutionFacts,
+        MachineState,
+        TimeAnswer,
+    )
 
 __all__ = ["about_change", "about_checks", "about_machine", "about_model"]
 
@@ -123,7 +128,7 @@ def about_model(results: Sequence[TimeAnswer], *, batch: int) -> list[str]:
     return found
 
 
-def _elsewhere(ran: Ran) -> list[str]:
+def _elsewhere(ran: ExecutionFacts) -> list[str]:
     if "provider" not in ran:
         return []
     if ran["nodes"] is None:

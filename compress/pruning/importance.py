@@ -116,7 +116,7 @@ def accumulate_gradients(module: nn.Module, losses: Iterable[Tensor]) -> None:
 
 
 @dataclass(frozen=True)
-class _Target:
+class _LayerTarget:
     module: nn.Module
 
 
@@ -130,9 +130,9 @@ class _Slices:
     root_idxs: list[int]
 
     @property
-    def target(self) -> _Target:
+    def target(self) -> _LayerTarget:
         """The layer once more; some criteria ask here."""
-        return _Target(self.layer)
+        return _LayerTarget(self.layer)
 
     @property
     def handler(self) -> Any:
@@ -140,7 +140,7 @@ class _Slices:
         return self.pruning_fn
 
 
-class _Group:
+class _ScoredGroup:
     def __init__(self, items: list[_Slices]) -> None:
         self._items = items
 
@@ -216,7 +216,7 @@ def _by_torch_pruning(make: Callable[[Any], Any], *, with_gradients: bool = Fals
             for item in _slices(module, ids, pool)
             if not with_gradients or getattr(item.layer.weight, "grad", None) is not None
         ]
-        found = make(tp.importance)(_Group(group))
+        found = make(tp.importance)(_ScoredGroup(group))
         if found is None:
             raise StageError(
                 f"prune: importance bn-scale has no batch norm to read behind "

@@ -29,11 +29,11 @@ from compress.pruning.widths import Pool, Scores, pools_of, select_classes, widt
 if TYPE_CHECKING:
     from compress.pruning.channels import ChannelPruning
 
-__all__ = ["Plan", "Planner", "values_at"]
+__all__ = ["CutPlan", "Planner", "values_at"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class CutPlan:
     """What one attempt is about: the ids, their flow through each net, and what is removed."""
 
     ids: ChannelIds
@@ -64,7 +64,7 @@ class Planner:
         self._tied: dict[tuple[int, int], list[tuple[list[int], list[int]]]] = {}
         self._in_twos: set[Axis] = set()
 
-    def plan(self) -> Plan:
+    def plan(self) -> CutPlan:
         """What to remove, given what was disproved so far."""
         plan = self._decided()
 
@@ -72,7 +72,7 @@ class Planner:
             return score_pool(self.ranked, plan.ids, pool, self.asked.criterion)
 
         removed = self._select(plan.ids, self.asked.scope, scores)
-        return Plan(plan.ids, plan.flows, plan.decisions, frozenset(removed))
+        return CutPlan(plan.ids, plan.flows, plan.decisions, frozenset(removed))
 
     def _select(
         self, ids: ChannelIds, scope: Literal["local", "global"], scores: Scores
@@ -87,7 +87,7 @@ class Planner:
             least=self._least,
         )
 
-    def _decided(self) -> Plan:
+    def _decided(self) -> CutPlan:
         """The flow of ids whose splits lose least of what was asked."""
         best = self._follow(self._choices)
         error = self._error(best)
@@ -101,7 +101,7 @@ class Planner:
                     self._choices[signature] = option
         return best
 
-    def _follow(self, choices: Mapping[str, str]) -> Plan:
+    def _follow(self, choices: Mapping[str, str]) -> CutPlan:
         ids, flows = ChannelIds(), []
         decisions: dict[str, Decision] = {}
         for net in self.modes:
@@ -113,7 +113,7 @@ class Planner:
             for part in np.asarray(other).reshape(-1, len(one)):
                 ids.join(np.asarray(one), part)
         self._keep_whole(ids, decisions)
-        return Plan(ids, flows, decisions)
+        return CutPlan(ids, flows, decisions)
 
     def _keep_whole(self, ids: ChannelIds, decisions: Mapping[str, Decision]) -> None:
         for places, reason in self._whole:
@@ -140,7 +140,7 @@ class Planner:
     def _chosen(self, decision: Decision) -> str:
         return self._choices.get(decision.signature, decision.options[0])
 
-    def _error(self, plan: Plan) -> float:
+    def _error(self, plan: CutPlan) -> float:
         """How far all layers are from what was asked, in shares of their widths."""
         ids = plan.ids
         # Only how many go is looked at, not which.
@@ -154,7 +154,7 @@ class Planner:
             error -= sum(decision.cuts_heads for decision in plan.decisions.values())
         return error
 
-    def learn(self, plan: Plan, place: int, mismatch: Mismatch) -> None:
+    def learn(self, plan: CutPlan, place: int, mismatch: Mismatch) -> None:
         """Change a decision that led to a mismatch, or leave its channels whole."""
         touched = self._touched(plan, place, mismatch)
         if not mismatch.is_scale and (
@@ -181,7 +181,7 @@ class Planner:
         # Many operators take another way where an axis has one place.
         return 2 if self._in_twos.intersection(pool.members) else 1
 
-    def _leave_two(self, plan: Plan, touched: set[int]) -> bool:
+    def _leave_two(self, plan: CutPlan, touched: set[int]) -> bool:
         """Whether one channel alone was left of some layer, of which now two will be."""
         before = len(self._in_twos)
         for pool in pools_of(plan.ids):
@@ -190,7 +190,7 @@ class Planner:
                 self._in_twos.update(pool.outputs)
         return len(self._in_twos) > before
 
-    def _tie(self, plan: Plan, place: int, mismatch: Mismatch) -> bool:
+    def _tie(self, plan: CutPlan, place: int, mismatch: Mismatch) -> bool:
         """Whether a width that failed may follow from another one, which are then cut alike.
 
         One attribute may be the width of the heads of queries, keys and values; and
@@ -238,7 +238,7 @@ class Planner:
             return True
         return False
 
-    def _touched(self, plan: Plan, place: int, mismatch: Mismatch) -> set[int]:
+    def _touched(self, plan: CutPlan, place: int, mismatch: Mismatch) -> set[int]:
         """All classes alike to those removed ones that meet where the nets part."""
         trace, flow = self.modes[place].trace, plan.flows[place]
         number = min(mismatch.number, len(trace.nodes) - 1)
@@ -268,7 +268,7 @@ def _computed_across(flow: Flow, ids: ChannelIds) -> int:
     return count
 
 
-def _removed_at(plan: Plan, flow: Flow, trace: Trace, numbers: Iterable[int]) -> set[int]:
+def _removed_at(plan: CutPlan, flow: Flow, trace: Trace, numbers: Iterable[int]) -> set[int]:
     found: set[int] = set()
     for number in numbers:
         for value in values_at(trace, number):

@@ -20,7 +20,7 @@ from compress.errors import StageError
 from compress.modules.inputs import Inputs
 from compress.pruning.draws import random_inputs, random_weights
 from compress.pruning.modes import modes_of
-from compress.pruning.plan import Plan, Planner, values_at
+from compress.pruning.plan import CutPlan, Planner, values_at
 from compress.pruning.proof import Mismatch, ScaleChange, prove
 from compress.pruning.scales import Rescaling, find_rescaling, rescale
 from compress.pruning.surgery import Attribute, Cut, attributes_to_try, set_attribute, take_slices
@@ -58,7 +58,7 @@ class Settings:
 class Found:
     """A cut that is proved; without ``removed`` classes there is nothing to cut."""
 
-    plan: Plan
+    plan: CutPlan
     settings: Settings
 
     @property
@@ -129,14 +129,14 @@ class Search:
 
     # Attempts.
 
-    def _attempt(self, plan: Plan) -> Settings:
+    def _attempt(self, plan: CutPlan) -> Settings:
         """What else to set for the cut; raises what disproves it."""
         settings = Settings()
         for place in range(len(self.modes)):
             settings = self._attempt_net(plan, place, settings)
         return settings
 
-    def _told(self, plan: Plan, settings: Settings) -> Settings:
+    def _told(self, plan: CutPlan, settings: Settings) -> Settings:
         """The settings, with widths and numbers of heads that modules hold and do not need.
 
         A block may work its number of heads out from a tensor and hold it as well, where others
@@ -161,7 +161,7 @@ class Search:
         )
         return told if agree else settings
 
-    def _sizes_by_module(self, plan: Plan) -> dict[str, tuple[dict[int, set[int]], set[int]]]:
+    def _sizes_by_module(self, plan: CutPlan) -> dict[str, tuple[dict[int, set[int]], set[int]]]:
         """Sizes that have changed where a module makes views, old to new, and that have not."""
         found: dict[str, tuple[dict[int, set[int]], set[int]]] = {}
         for place, mode in enumerate(self.modes):
@@ -174,7 +174,7 @@ class Search:
                         changed[old] = changed.get(old, set()) | new
         return found
 
-    def _attempt_net(self, plan: Plan, place: int, settings: Settings) -> Settings:
+    def _attempt_net(self, plan: CutPlan, place: int, settings: Settings) -> Settings:
         outcome = self._try(plan, place, settings)
         while isinstance(outcome, Mismatch) and outcome.is_shape:
             for more in self._repairs(plan, place, outcome, settings.attributes):
@@ -197,7 +197,7 @@ class Search:
 
     def _try(
         self,
-        plan: Plan,
+        plan: CutPlan,
         place: int,
         settings: Settings,
         tamper: Callable[[nn.Module], None] = lambda _: None,
@@ -244,7 +244,7 @@ class Search:
 
     def _repairs(
         self,
-        plan: Plan,
+        plan: CutPlan,
         place: int,
         failure: Mismatch,
         known: Sequence[tuple[Attribute, int]],
@@ -288,7 +288,7 @@ class Search:
         return [(other, new) for other in others if _value(self.module, other) == old]
 
     def _sizes(
-        self, plan: Plan, place: int, failure: Mismatch
+        self, plan: CutPlan, place: int, failure: Mismatch
     ) -> tuple[dict[int, set[int]], set[int]]:
         """Sizes that have changed where the cut net failed, old to new, and those that have not."""
         changed, fixed = self._sizes_at(plan, place, failure.number)
@@ -298,7 +298,7 @@ class Search:
         return changed, fixed
 
     def _sizes_at(
-        self, plan: Plan, place: int, number: int
+        self, plan: CutPlan, place: int, number: int
     ) -> tuple[dict[int, set[int]], set[int]]:
         """The same of one operator."""
         changed: dict[int, set[int]] = defaultdict(set)

@@ -136,7 +136,7 @@ def record(
     """
     trace = Trace()
     path: list[str] = [""]
-    recorder = _Recorder(trace, _names_of(module), path, compute, observe)
+    recorder = _OperatorRecorder(trace, _names_of(module), path, compute, observe)
     for leaf in tree_flatten(inputs)[0]:
         recorder.add_input(leaf)
 
@@ -165,7 +165,7 @@ def in_float64(module: nn.Module, inputs: Inputs) -> tuple[nn.Module, Inputs]:
     return copy.deepcopy(module).double(), double(inputs)
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _OperatorRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(
         self,
         trace: Trace,

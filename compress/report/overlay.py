@@ -35,7 +35,7 @@ from compress.text_table import Column, markdown_list, markdown_table
 
 __all__ = [
     "Group",
-    "Member",
+    "OverlaidRun",
     "Volumes",
     "combined_columns",
     "combined_markdown",
@@ -49,7 +49,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
-class Member:
+class OverlaidRun:
     """One run on one target; ``name`` is unique among the runs given."""
 
     name: str
@@ -63,7 +63,7 @@ class Group:
 
     heading: str
     slug: str
-    members: tuple[Member, ...]
+    members: tuple[OverlaidRun, ...]
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ def groups(records: Sequence[Record]) -> list[Group]:
     A target that does not say which device it is cannot be shown to be the same as another's, so
     it stays by itself.
     """
-    found: dict[tuple[str, ...], list[Member]] = {}
+    found: dict[tuple[str, ...], list[OverlaidRun]] = {}
     for position, (name, record) in enumerate(zip(_names(records), records, strict=True)):
         for target in record.targets:
             device = device_id(record, target) or f"unknown device of run {position}"
             task = record.task
             key = (device, target, task.name, task.metric, *_scored_by(record))
-            found.setdefault(key, []).append(Member(name, record, target))
+            found.setdefault(key, []).append(OverlaidRun(name, record, target))
     return [
         Group(_heading(members[0]), _slug(members[0], number, len(found)), tuple(members))
         for number, members in enumerate(found.values(), start=1)
@@ -125,14 +125,14 @@ def _names(records: Sequence[Record]) -> list[str]:
     return names
 
 
-def _heading(member: Member) -> str:
+def _heading(member: OverlaidRun) -> str:
     record, target = member.record, member.target
     scored = f", {scored_against(record)}" if reference(record) else ""
     where = f"{sanitize(target, 30)} ({device_name(record, target)})"
     return f"{sanitize(record.task.name, 40)} on {where}{scored}"
 
 
-def _slug(member: Member, number: int, of: int) -> str:
+def _slug(member: OverlaidRun, number: int, of: int) -> str:
     if of == 1:
         return ""
     safe = "".join(c if c.isascii() and c.isalnum() else "-" for c in member.target.lower())

@@ -50,7 +50,7 @@ class RowInput:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _ScoredRow:
     """An artifact, its per-sample scores on the test split, and its outputs as labels."""
 
     artifact: Artifact
@@ -81,7 +81,7 @@ class Evaluator:
         self._folder = folder
         self._mode: Mode = mode
         self._seed = seed
-        self._scored: dict[tuple[int, str], _Scored] = {}
+        self._scored: dict[tuple[int, str], _ScoredRow] = {}
         self._baseline: RowInput | None = None
 
     @cached_property
@@ -184,7 +184,7 @@ class Evaluator:
         return measurement
 
     def _measurement(
-        self, own: _Scored, target: Target, base: _Scored | None = None
+        self, own: _ScoredRow, target: Target, base: _ScoredRow | None = None
     ) -> Measurement:
         artifact = own.artifact
         path = self._folder.named(artifact.path)
@@ -201,20 +201,20 @@ class Evaluator:
             warnings=list(artifact.warnings),
         )
 
-    def _score(self, row: RowInput, target: Target) -> _Scored:
+    def _score(self, row: RowInput, target: Target) -> _ScoredRow:
         key = (row.index, target.name)
         if key not in self._scored:
             self._scored[key] = self._encode_and_score(row, target)
         return self._scored[key]
 
-    def _encode_and_score(self, row: RowInput, target: Target) -> _Scored:
+    def _encode_and_score(self, row: RowInput, target: Target) -> _ScoredRow:
         path = self.model(row, target)
         # Links in the path are resolved by lowering; the record names places in the run folder.
         artifact = replace(encode(row.candidate, self._task, target, path), path=path)
         outputs = target.predict(artifact.path, self._test.inputs)[0]
         as_labels = self._scoring.as_labels(outputs)
         scores = self._scoring.of(outputs, self._labels(row, target, as_labels))
-        return _Scored(artifact, scores, as_labels)
+        return _ScoredRow(artifact, scores, as_labels)
 
     def _labels(self, row: RowInput, target: Target, own: Array) -> Array:
         """Labels; of unlabeled data the outputs of the reference, or else of the baseline."""

@@ -22,17 +22,17 @@ from compress.modules.inputs import Inputs, at_batch, forward
 from compress.suite.nets import Net
 from compress.zoo import build
 
-__all__ = ["RANDOM", "Built", "build_net", "check_weights"]
+__all__ = ["RANDOM", "SuiteModel", "build_net", "check_weights"]
 
 Array = np.ndarray[Any, Any]
 
-#: What ``Built.weights`` is where they come from the seed.
+#: What ``SuiteModel.weights`` is where they come from the seed.
 RANDOM = "random"
 _SAMPLES = 32
 
 
 @dataclass(frozen=True)
-class Built:
+class SuiteModel:
     """A net with its weights.
 
     Args:
@@ -67,7 +67,7 @@ def _file_of(net: str, weights: Path) -> Path:
     return weights / f"{net}.safetensors"
 
 
-def build_net(net: Net, folder: Path | None, seed: int) -> Built:
+def build_net(net: Net, folder: Path | None, seed: int) -> SuiteModel:
     """The net with trained weights where there are some, or with seeded ones.
 
     Args:
@@ -93,10 +93,10 @@ def build_net(net: Net, folder: Path | None, seed: int) -> Built:
         else:
             _settle(module, inputs)
             weights = RANDOM
-    return Built(Candidate.of(module, inputs[:2]), inputs, {}, weights)
+    return SuiteModel(Candidate.of(module, inputs[:2]), inputs, {}, weights)
 
 
-def _encoder(net: Net) -> Built:
+def _encoder(net: Net) -> SuiteModel:
     """An encoder with its weights, and texts of random tokens that fill their length."""
     named = str(net.options["folder"])
     folder = located(Path(named))
@@ -112,7 +112,7 @@ def _encoder(net: Net) -> Built:
         raise RecipeError(
             f"{named}: the encoder does not take texts of {net.shape[0]} tokens ({error})."
         ) from error
-    return Built(
+    return SuiteModel(
         candidate=Candidate.of(encoder, example),
         inputs=inputs,
         measured={name: tensor.numpy() for name, tensor in inputs.items()},

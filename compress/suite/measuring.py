@@ -13,7 +13,7 @@ from compress.errors import CompressError, LoweringError, MeasurementError
 from compress.events import EventCallback, MeasureStart, RunEnd, StageStart
 from compress.measure.compare import ComparedModel, compare
 from compress.measure.target import Mode, Target, backend_of
-from compress.suite.building import RANDOM, Built, build_net, check_weights
+from compress.suite.building import RANDOM, SuiteModel, build_net, check_weights
 from compress.suite.nets import FORMATS, Net
 
 __all__ = ["NetResult", "measure_suite"]
@@ -43,7 +43,7 @@ class NetResult:
 
 
 @dataclass(frozen=True)
-class _Session:
+class _SuiteSession:
     """What holds for all nets that are measured together."""
 
     target: Target
@@ -87,7 +87,7 @@ def measure_suite(
         StorageError: a file could not be written.
     """
     check_weights(nets, weights)
-    session = _Session(target, target.lowering(), backend_of(target), mode, folder, raw, seed)
+    session = _SuiteSession(target, target.lowering(), backend_of(target), mode, folder, raw, seed)
     results: list[NetResult] = []
     for index, net in enumerate(nets, start=1):
         callback(dict(StageStart(index, net.name, len(nets))))
@@ -109,7 +109,9 @@ def measure_suite(
     return results
 
 
-def _lowered(net: Net, format: str, built: Built, session: _Session) -> Artifact | LoweringError:
+def _lowered(
+    net: Net, format: str, built: SuiteModel, session: _SuiteSession
+) -> Artifact | LoweringError:
     try:
         return session.backend.lower(
             replace(built.candidate, numerics=net.numerics(format)),
@@ -123,7 +125,10 @@ def _lowered(net: Net, format: str, built: Built, session: _Session) -> Artifact
 
 
 def _rows(
-    net: Net, made: Mapping[str, Artifact | LoweringError], built: Built, session: _Session
+    net: Net,
+    made: Mapping[str, Artifact | LoweringError],
+    built: SuiteModel,
+    session: _SuiteSession,
 ) -> tuple[ComparedModel, ...]:
     paths = [artifact.path for artifact in made.values() if isinstance(artifact, Artifact)]
     has_baseline = isinstance(made[FORMATS[0]], Artifact)
@@ -142,7 +147,9 @@ def _rows(
     return tuple(rows)
 
 
-def _compared(paths: Sequence[Path], built: Built, session: _Session) -> list[ComparedModel]:
+def _compared(
+    paths: Sequence[Path], built: SuiteModel, session: _SuiteSession
+) -> list[ComparedModel]:
     return compare(
         paths,
         session.target,
@@ -153,7 +160,7 @@ def _compared(paths: Sequence[Path], built: Built, session: _Session) -> list[Co
     )
 
 
-def _notes(net: Net, built: Built) -> tuple[str, ...]:
+def _notes(net: Net, built: SuiteModel) -> tuple[str, ...]:
     if built.weights != RANDOM or not net.converter:
         return ()
     note = (
@@ -169,7 +176,7 @@ def _failed(net: Net, error: CompressError) -> tuple[ComparedModel, ...]:
 
 def _result(
     net: Net,
-    built: Built,
+    built: SuiteModel,
     made: Mapping[str, Artifact | LoweringError],
     rows: tuple[ComparedModel, ...],
 ) -> NetResult:

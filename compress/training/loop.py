@@ -195,7 +195,9 @@ def train(
     example = head(data.dataset, 2).inputs
     state = TrainState(module, optimization, steps, auxiliary, processes, example)
     checkpointing = checkpointing or CheckpointConfig()
-    loop = _Loop(state, data, objective, callbacks, checkpointing, processes, distinct_epochs)
+    loop = _TrainingLoop(
+        state, data, objective, callbacks, checkpointing, processes, distinct_epochs
+    )
     done = loop.resume()
     epochs, best = optimization.epochs, state.best
     while done < epochs and not (best and done and best.should_stop(done - 1)):
@@ -206,7 +208,7 @@ def train(
 
 
 @dataclass
-class _Loop:
+class _TrainingLoop:
     state: TrainState
     data: SeededEpochs
     objective: Objective

@@ -78,7 +78,7 @@ def _convolution(
     return nn.Sequential(parts)
 
 
-class _Block(nn.Module):
+class _MBConv(nn.Module):
     """Widens, convolves each channel by itself, narrows, and adds what came in where it fits."""
 
     def __init__(
@@ -126,7 +126,7 @@ class EfficientNetLite0(nn.Module):
         blocks = []
         for expansion, kernel, channels, stride in _BLOCKS[:depth]:
             after = eights(channels * width / _STEM)
-            blocks.append(_Block(before, after, expansion, kernel, stride))
+            blocks.append(_MBConv(before, after, expansion, kernel, stride))
             before = after
         self.blocks = nn.Sequential(*blocks)
         last = eights(_LAST * width / _STEM)

@@ -56,7 +56,7 @@ def convolution(
     return nn.Sequential(parts)
 
 
-class _Block(nn.Module):
+class _InvertedResidual(nn.Module):
     """Widens, convolves each channel by itself, narrows, and adds what came in where it fits."""
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int) -> None:
@@ -101,7 +101,7 @@ class MobileNetV2(nn.Module):
         blocks = []
         for expansion, channels, stride in _BLOCKS[:depth]:
             after = eights(channels * width / _STEM)
-            blocks.append(_Block(before, after, expansion, stride))
+            blocks.append(_InvertedResidual(before, after, expansion, stride))
             before = after
         self.blocks = nn.Sequential(*blocks)
         last = eights(_LAST * width / _STEM)

@@ -46,7 +46,7 @@ class _Gate(nn.Module):
         return x * F.hardsigmoid(self.restore(F.relu(self.reduce(averages))))
 
 
-class _Block(nn.Module):
+class _GatedInvertedResidual(nn.Module):
     """Widens, convolves each channel by itself, gates, narrows; adds what came in where it fits."""
 
     def __init__(
@@ -104,7 +104,11 @@ class MobileNetV3Small(nn.Module):
         blocks = []
         for kernel, inside, outside, gates, swishes, stride in _BLOCKS[:depth]:
             wide, after = eights(scale * inside), eights(scale * outside)
-            blocks.append(_Block(before, wide, after, kernel, stride, gates=gates, swishes=swishes))
+            blocks.append(
+                _GatedInvertedResidual(
+                    before, wide, after, kernel, stride, gates=gates, swishes=swishes
+                )
+            )
             before = after
         self.blocks = nn.Sequential(*blocks)
         self.last = convolution(before, 6 * before, 1, activation=nn.Hardswish())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 __all__ = ["ResNet"]
 
 
-class _Block(nn.Module):
+class _BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -68,7 +68,10 @@ class ResNet(nn.Module):
         widths = [stage * width for stage in (1, 2, 4) for _ in range(blocks)]
         before = [width, *widths[:-1]]
         self.blocks = nn.Sequential(
-            *(_Block(i, o, stride=1 if i == o else 2) for i, o in zip(before, widths, strict=True))
+            *(
+                _BasicBlock(i, o, stride=1 if i == o else 2)
+                for i, o in zip(before, widths, strict=True)
+            )
         )
         self.head = nn.Linear(widths[-1], classes)
 

@@ -22,30 +22,37 @@ from compress.measure.ondevice import worker
 from compress.measure.ondevice.operators import operators_of, own_times, traced_runs
 from compress.measure.ondevice.runtimes import open_model
 from compress.measure.profile import profiler as profiling
-from compress.measure.profile.facts import Change, Island, Part, Profile, Remedy, Time
+from compress.measure.profile.facts import (
+    Island,
+    ModuleChange,
+    OperatorGroup,
+    Profile,
+    Remedy,
+    Time,
+)
 from compress.measure.profile.graph import (
-    Constant,
+    ConstantTensor,
     Graph,
-    Node,
+    GraphNode,
     match,
     modules_of,
     modules_of_running,
     noted,
     read_graph,
 )
-from compress.measure.profile.islands import View, find_islands
+from compress.measure.profile.islands import AnnotatedGraph, find_islands
 from compress.measure.profile.parts import (
-    Ran,
+    ProfiledModel,
     Step,
     changes,
     int8_mac_fraction,
     kernel_ratio,
     kind_of,
-    ran,
+    profiled_model,
     without_profiler,
 )
 from compress.measure.profile.profiler import profile
-from compress.measure.profile.sentences import Comparison, int8_dot_product, summary
+from compress.measure.profile.sentences import ProfileComparison, int8_dot_product, summary
 from compress.measure.profile.table import text
 from compress.measure.replay import ReplayTarget
 from compress.measure.stats import Interval, Ratio
@@ -142,7 +149,7 @@ def test_the_session_can_be_opened_in_other_ways(one, monkeypatch):
 
 
 def chain(*nodes, constants=()):
-    return Graph(nodes, {name: Constant((4, 4), "float") for name in constants})
+    return Graph(nodes, {name: ConstantTensor((4, 4), "float") for name in constants})
 
 
 @pytest.mark.parametrize(
@@ -156,14 +163,14 @@ def chain(*nodes, constants=()):
     ],
 )
 def test_paths_in_node_names_are_modules(name, module):
-    assert modules_of(chain(Node(name, "Conv", ("x",), ("y",))), {}) == [module]
+    assert modules_of(chain(GraphNode(name, "Conv", ("x",), ("y",))), {}) == [module]
 
 
 def test_modules_come_from_the_note_the_exporter_or_the_weights_in_this_order():
     nodes = [
-        Node("a", "Conv", ("x", "wrong.weight"), ("p",), scope="wrong"),
-        Node("b", "Conv", ("p", "wrong.weight"), ("q",), scope="block.conv"),
-        Node("c", "Conv", ("q", "onnx::Conv_3", "head.weight"), ("r",)),
+        GraphNode("a", "Conv", ("x", "wrong.weight"), ("p",), scope="wrong"),
+        GraphNode("b", "Conv", ("p", "wrong.weight"), ("q",), scope="block.conv"),
+        GraphNode("c", "Conv", ("q", "onnx::Conv_3", "head.weight"), ("r",)),
     ]
     graph = chain(*nodes, constants=["wrong.weight", "onnx::Conv_3", "head.weight"])
     assert modules_of(graph, {"a": "stem"}) == ["stem", "block.conv", "head"]
@@ -171,13 +178,13 @@ def test_modules_come_from_the_note_the_exporter_or_the_weights_in_this_order():
 
 def test_a_node_that_nothing_names_belongs_to_its_maker_or_else_its_reader():
     nodes = [
-        Node("", "DequantizeLinear", ("w",), ("dw",)),
-        Node("", "Conv", ("x", "dw"), ("p",), scope="conv"),
-        Node("", "QuantizeLinear", ("p",), ("q",)),
-        Node("", "Flatten", ("q",), ("r",), scope=""),
+        GraphNode("", "DequantizeLinear", ("w",), ("dw",)),
+        GraphNode("", "Conv", ("x", "dw"), ("p",), scope="conv"),
+        GraphNode("", "QuantizeLinear", ("p",), ("q",)),
+        GraphNode("", "Flatten", ("q",), ("r",), scope=""),
     ]
     assert modules_of(chain(*nodes, constants=["w"]), {}) == ["conv", "conv", "conv", ""]
-    assert modules_of(chain(Node("", "Neg", ("x",), ("y",))), {}) == [None]
+    assert modules_of(chain(GraphNode("", "Neg", ("x",), ("y",))), {}) == [None]
 
 
 def test_the_exporters_note_of_a_node_is_read(tmp_path):
@@ -194,22 +201,22 @@ def test_the_exporters_note_of_a_node_is_read(tmp_path):
 
 def test_rewritten_nodes_are_found_by_node_tensor_and_weight_names():
     source = chain(
-        Node("n1", "Conv", ("x", "w1"), ("t1",), scope="stem"),
-        Node("n2", "HardSwish", ("t1",), ("t2",), scope="act"),
-        Node("n3", "QuantizeLinear", ("t2", "s"), ("t3",)),
-        Node("n4", "Conv", ("t3", "w2"), ("t4",), scope="conv"),
-        Node("n5", "MatMul", ("t4", "w3"), ("t5",), scope="head"),
+        GraphNode("n1", "Conv", ("x", "w1"), ("t1",), scope="stem"),
+        GraphNode("n2", "HardSwish", ("t1",), ("t2",), scope="act"),
+        GraphNode("n3", "QuantizeLinear", ("t2", "s"), ("t3",)),
+        GraphNode("n4", "Conv", ("t3", "w2"), ("t4",), scope="conv"),
+        GraphNode("n5", "MatMul", ("t4", "w3"), ("t5",), scope="head"),
         constants=["w1", "w2", "w3", "s"],
     )
     running = chain(
-        Node("t1_nchwc_token_1", "Conv", ("x", "reorder"), ("r1",), "com.microsoft.nchwc"),
-        Node("ReorderOutput", "ReorderOutput", ("r1",), ("t1",)),
-        Node("", "HardSigmoid", ("t1",), ("h1",)),
-        Node("", "Mul", ("t1", "h1"), ("h2",)),
-        Node("n3", "QuantizeLinear", ("h2", "s"), ("t3",)),
-        Node("Transpose", "Transpose", ("t3",), ("t3t",)),
-        Node("n4_token_5", "QLinearConv", ("t3t", "w2"), ("n4",)),
-        Node("", "FusedMatMul", ("n4", "w3"), ("z",)),
+        GraphNode("t1_nchwc_token_1", "Conv", ("x", "reorder"), ("r1",), "com.microsoft.nchwc"),
+        GraphNode("ReorderOutput", "ReorderOutput", ("r1",), ("t1",)),
+        GraphNode("", "HardSigmoid", ("t1",), ("h1",)),
+        GraphNode("", "Mul", ("t1", "h1"), ("h2",)),
+        GraphNode("n3", "QuantizeLinear", ("h2", "s"), ("t3",)),
+        GraphNode("Transpose", "Transpose", ("t3",), ("t3t",)),
+        GraphNode("n4_token_5", "QLinearConv", ("t3t", "w2"), ("n4",)),
+        GraphNode("", "FusedMatMul", ("n4", "w3"), ("z",)),
         constants=["w2", "w3", "s"],
     )
     assert modules_of_running(running, source, modules_of(source, {})) == [
@@ -219,9 +226,9 @@ def test_rewritten_nodes_are_found_by_node_tensor_and_weight_names():
 
 def test_operators_are_found_by_name_and_nameless_ones_by_their_turn():
     graph = chain(
-        Node("a", "Add", (), ("p",)),
-        Node("", "Mul", (), ("q",)),
-        Node("", "Mul", (), ("r",)),
+        GraphNode("a", "Add", (), ("p",)),
+        GraphNode("", "Mul", (), ("q",)),
+        GraphNode("", "Mul", (), ("r",)),
     )
     ran_operators = [("Mul_7", "Mul"), ("a", "Add"), ("Mul_31", "Mul"), ("Mul_40", "Mul")]
     assert match(ran_operators, graph) == [1, 0, 2, None]
@@ -296,37 +303,40 @@ def int8_answer(kernel_ns, run_ns=9e6):
 
 INT8_GRAPH = Graph(
     (
-        Node("q", "QuantizeLinear", ("x", "s", "z"), ("t1",)),
-        Node("c", "QLinearConv", ("t1", "s", "z", "w"), ("t2",), scope="first"),
-        Node("d", "DequantizeLinear", ("t2", "s", "z"), ("t3",)),
-        Node("f", "Conv", ("t3", "v"), ("y",), "com.microsoft.nchwc", scope="second"),
+        GraphNode("q", "QuantizeLinear", ("x", "s", "z"), ("t1",)),
+        GraphNode("c", "QLinearConv", ("t1", "s", "z", "w"), ("t2",), scope="first"),
+        GraphNode("d", "DequantizeLinear", ("t2", "s", "z"), ("t3",)),
+        GraphNode("f", "Conv", ("t3", "v"), ("y",), "com.microsoft.nchwc", scope="second"),
     ),
     {
-        "w": Constant((4, 4, 3, 3), "int8"),
-        "v": Constant((8, 4, 3, 3), "float"),
-        "small": Constant((4, 4, 3, 3), "float"),
-        "z": Constant((), "uint8"),
+        "w": ConstantTensor((4, 4, 3, 3), "int8"),
+        "v": ConstantTensor((8, 4, 3, 3), "float"),
+        "small": ConstantTensor((4, 4, 3, 3), "float"),
+        "z": ConstantTensor((), "uint8"),
     },
 )
 
 
 def ran_int8(*kernel_ns):
     answers = [int8_answer(ns) for ns in kernel_ns]
-    return ran(answers, INT8_GRAPH, INT8_GRAPH, modules_of(INT8_GRAPH, {}))
+    return profiled_model(answers, INT8_GRAPH, INT8_GRAPH, modules_of(INT8_GRAPH, {}))
 
 
 def test_products_are_counted_without_padding_and_with_packed_weights():
     # The second weight is padded to blocks of 8: the file's own has 4 output channels.
     running = replace(
         INT8_GRAPH,
-        constants={**INT8_GRAPH.constants, "v": Constant((8, 4, 3, 3), "float")},
+        constants={**INT8_GRAPH.constants, "v": ConstantTensor((8, 4, 3, 3), "float")},
     )
     source = replace(
         INT8_GRAPH,
-        constants={"w": Constant((4, 4, 3, 3), "int8"), "v": Constant((4, 4, 3, 3), "")},
+        constants={
+            "w": ConstantTensor((4, 4, 3, 3), "int8"),
+            "v": ConstantTensor((4, 4, 3, 3), ""),
+        },
     )
     answers = [int8_answer(1e6)] * 2
-    model = ran(answers, running, source, modules_of(source, {}))
+    model = profiled_model(answers, running, source, modules_of(source, {}))
     assert [step.macs for step in model.steps] == [0, 4 * 4 * 4 * 36, 0, 4 * 4 * 4 * 36]
     assert int8_mac_fraction(model) == 0.5
     assert int8_mac_fraction(replace(model, steps=model.steps[:1])) is None
@@ -336,11 +346,13 @@ def test_products_count_by_their_attributes_and_as_often_as_a_body_runs():
     graph = Graph(
         (
             # Its packed weights are missing among the inputs, and a bias and lengths are left out.
-            Node("l", "LSTM", ("x", "w", "r", "", "", "h"), ("y",)),
-            Node("e", "Einsum", ("y", "z"), ("t",), attributes={"equation": b"ij,jk->ik"}),
-            Node("n", "MatMulNBits", ("t", "p", "s"), ("u",), attributes={"accuracy_level": 4}),
+            GraphNode("l", "LSTM", ("x", "w", "r", "", "", "h"), ("y",)),
+            GraphNode("e", "Einsum", ("y", "z"), ("t",), attributes={"equation": b"ij,jk->ik"}),
+            GraphNode(
+                "n", "MatMulNBits", ("t", "p", "s"), ("u",), attributes={"accuracy_level": 4}
+            ),
         ),
-        {"w": Constant((1, 16, 5), "float"), "r": Constant((1, 16, 4), "float")},
+        {"w": ConstantTensor((1, 16, 5), "float"), "r": ConstantTensor((1, 16, 4), "float")},
     )
     floats = ["float", [2, 3]]
     operators = [
@@ -350,7 +362,7 @@ def test_products_count_by_their_attributes_and_as_often_as_a_body_runs():
         operator("b", "MatMul", 1e6, inputs=[floats], outputs=[["float", [2, 8]]], calls=6.0),
     ]
     answers = [{"run_ns": 9e6, "operators": operators}] * 2
-    model = ran(answers, graph, graph, modules_of(graph, {}))
+    model = profiled_model(answers, graph, graph, modules_of(graph, {}))
     assert [step.macs for step in model.steps] == [
         7 * 3 * 16 * (5 + 4),
         2 * 3 * 4,
@@ -377,7 +389,7 @@ def test_changes_are_paired_and_the_slowest_module_comes_first():
 
 
 def test_kernels_are_compared_with_those_that_they_replace():
-    view = ran_int8(1e6, 1e6).view
+    annotated = ran_int8(1e6, 1e6).annotated
     steps = [
         Step("QLinearConv", "int8", "first", 0, 9, np.array([2e-3, 2e-3])),
         Step("QuantizeLinear", "convert", "first", 1, 0, np.array([9.0, 9.0])),
@@ -386,7 +398,7 @@ def test_kernels_are_compared_with_those_that_they_replace():
         Step("Conv", "float", "first", 0, 9, np.array([1e-3, 1e-3])),
         Step("Conv", "float", "second", 1, 9, np.array([5.0, 5.0])),
     ]
-    own, other = (Ran(tuple(each), np.ones(2), view) for each in (steps, floats))
+    own, other = (ProfiledModel(tuple(each), np.ones(2), annotated) for each in (steps, floats))
     assert kernel_ratio(own, other).value == pytest.approx(2)
     assert kernel_ratio(other, other) is None
 
@@ -398,22 +410,24 @@ def island_of(*operators, inlet="uint8", source=None, constants=(), weight=()):
     """An int8 convolution, these operators in float, and another int8 convolution."""
     names = [f"f{place}" for place in range(len(operators) + 1)]
     middle = [
-        Node(f"n{i}", operators[i], (names[i], *weight), (names[i + 1],))
+        GraphNode(f"n{i}", operators[i], (names[i], *weight), (names[i + 1],))
         for i in range(len(operators))
     ]
     nodes = [
-        Node("c1", "QLinearConv", ("x",), ("t1",)),
-        Node("dq", "DequantizeLinear", ("t1", "s", "z"), (names[0],)),
+        GraphNode("c1", "QLinearConv", ("x",), ("t1",)),
+        GraphNode("dq", "DequantizeLinear", ("t1", "s", "z"), (names[0],)),
         *middle,
-        Node("q", "QuantizeLinear", (names[-1], "s", "z"), ("t2",)),
-        Node("c2", "QLinearConv", ("t2",), ("y",)),
+        GraphNode("q", "QuantizeLinear", (names[-1], "s", "z"), ("t2",)),
+        GraphNode("c2", "QLinearConv", ("t2",), ("y",)),
     ]
     kinds = ["int8", "convert", *("float" for _ in operators), "convert", "int8"]
     floats = [False, True, *(True for _ in operators), False, False]
     modules = ["before", "before", *(f"middle{i}" for i in range(len(operators))), "z", "after"]
-    stored = {"z": Constant((), inlet), **dict(constants)}
-    view = View(Graph(tuple(nodes), stored), kinds, floats, modules, source or {*operators})
-    return find_islands(view)
+    stored = {"z": ConstantTensor((), inlet), **dict(constants)}
+    annotated = AnnotatedGraph(
+        Graph(tuple(nodes), stored), kinds, floats, modules, source or {*operators}
+    )
+    return find_islands(annotated)
 
 
 @pytest.mark.parametrize(
@@ -472,45 +486,49 @@ def test_formats_without_kernels_are_the_cause(inlet, cause, cure):
 
 def test_products_of_two_activations_and_unfused_weights_are_told_apart():
     nodes = [
-        Node("c", "QLinearConv", ("x",), ("t",)),
-        Node("da", "DequantizeLinear", ("t", "s", "z"), ("a",)),
-        Node("dw", "DequantizeLinear", ("w", "s", "z"), ("b",)),
-        Node("m", "MatMul", ("a", "b"), ("y",)),
+        GraphNode("c", "QLinearConv", ("x",), ("t",)),
+        GraphNode("da", "DequantizeLinear", ("t", "s", "z"), ("a",)),
+        GraphNode("dw", "DequantizeLinear", ("w", "s", "z"), ("b",)),
+        GraphNode("m", "MatMul", ("a", "b"), ("y",)),
     ]
-    graph = Graph(tuple(nodes), {"w": Constant((4, 4), "int8"), "z": Constant((), "int8")})
-    view = View(
+    graph = Graph(
+        tuple(nodes), {"w": ConstantTensor((4, 4), "int8"), "z": ConstantTensor((), "int8")}
+    )
+    annotated = AnnotatedGraph(
         graph, ["int8", "convert", "convert", "float"], [False, True, True, True], ["m"] * 4, set()
     )
-    (found,) = find_islands(view)
+    (found,) = find_islands(annotated)
     assert found.place == "end"
     assert "MatMul has int8 weights" in found.remedies[0].cause
     assert "(`activations: float32`)" in found.remedies[0].cure
-    computed = replace(view, graph=Graph(tuple(nodes), {"z": Constant((), "int8")}))
+    computed = replace(annotated, graph=Graph(tuple(nodes), {"z": ConstantTensor((), "int8")}))
     assert "a product of two activations" in find_islands(computed)[0].remedies[0].cause
 
 
 def test_inserted_transpositions_are_named_with_who_asks_for_them():
     nodes = [
-        Node("c", "QLinearConv", ("x",), ("t1",)),
-        Node("", "Transpose", ("t1",), ("t2",)),
-        Node("", "DequantizeLinear", ("t2",), ("t3",)),
-        Node("", "Resize", ("t3",), ("y",)),
+        GraphNode("c", "QLinearConv", ("x",), ("t1",)),
+        GraphNode("", "Transpose", ("t1",), ("t2",)),
+        GraphNode("", "DequantizeLinear", ("t2",), ("t3",)),
+        GraphNode("", "Resize", ("t3",), ("y",)),
     ]
     kinds, floats = ["int8", "layout", "convert", "float"], [False, False, True, True]
-    view = View(Graph(tuple(nodes), {}), kinds, floats, ["a", "a", "a", "b"], {"Conv", "Resize"})
-    resize, flips = find_islands(view)
+    annotated = AnnotatedGraph(
+        Graph(tuple(nodes), {}), kinds, floats, ["a", "a", "a", "b"], {"Conv", "Resize"}
+    )
+    resize, flips = find_islands(annotated)
     assert resize.operators == ("Resize",)
     assert flips.operators == ("Transpose",)
     assert "channels-last here, and Resize do not" in flips.remedies[0].cause
     assert "`exclude`" in flips.remedies[0].cure
-    own = replace(view, source_operators={"Conv", "Resize", "Transpose"})
+    own = replace(annotated, source_operators={"Conv", "Resize", "Transpose"})
     assert len(find_islands(own)) == 1
 
 
 def test_a_float_model_has_no_islands():
-    nodes = (Node("c", "Conv", ("x",), ("y",)), Node("g", "Gelu", ("y",), ("z",)))
-    view = View(Graph(nodes, {}), ["float"] * 2, [True] * 2, [None] * 2, set())
-    assert find_islands(view) == []
+    nodes = (GraphNode("c", "Conv", ("x",), ("y",)), GraphNode("g", "Gelu", ("y",), ("z",)))
+    annotated = AnnotatedGraph(Graph(nodes, {}), ["float"] * 2, [True] * 2, [None] * 2, set())
+    assert find_islands(annotated) == []
 
 
 # -- the sentence -----------------------------------------------------------------------------
@@ -533,8 +551,11 @@ def made(name="int8.onnx", verdict="reference", speedup=1.0, **kinds):
         verdict=verdict,
         int8_mac_fraction=0.5,
         kinds={kind: time(share) for kind, share in shares.items()},
-        modules=(Part("stem", {"Conv": 1}, time(0.6)), Part("head", {"Gemm": 2}, time(0.4))),
-        operators=(Part("Conv", {"Conv": 1}, time(0.6)),),
+        modules=(
+            OperatorGroup("stem", {"Conv": 1}, time(0.6)),
+            OperatorGroup("head", {"Gemm": 2}, time(0.4)),
+        ),
+        operators=(OperatorGroup("Conv", {"Conv": 1}, time(0.6)),),
         islands=(),
         changes=(),
         settings=(),
@@ -548,11 +569,11 @@ ISLAND = Island(("Gelu",), ("act",), "between", (Remedy("no kernel", "replace it
 
 def said(own, ratio=None, *, integers=True, dot_product=False):
     kernels = ratio and Ratio(ratio, Interval(ratio * 0.98, ratio * 1.02), 0.02, 0.0)
-    return summary(Comparison(own, FP32, kernels, integers, dot_product))
+    return summary(ProfileComparison(own, FP32, kernels, integers, dot_product))
 
 
 def test_one_model_alone_is_described():
-    alone = Comparison(FP32, FP32, None, False, False)
+    alone = ProfileComparison(FP32, FP32, None, False, False)
     assert summary(alone) == (
         "fp32.onnx takes 1.00 ms, 90 % of it in float operators, 2 % of it in changes of layout; "
         "stem alone takes 60 %."
@@ -610,7 +631,7 @@ def test_integers_that_are_only_stored_are_no_faster():
 
 def test_float_models_are_compared_by_module():
     shrunk = made("pruned.onnx", verdict="faster", speedup=1.5, float=0.9)
-    moved = (Change("head", 1e-5, (-1e-5, 3e-5)), Change("stem", -4e-4, (-5e-4, -3e-4)))
+    moved = (ModuleChange("head", 1e-5, (-1e-5, 3e-5)), ModuleChange("stem", -4e-4, (-5e-4, -3e-4)))
     words = said(replace(shrunk, changes=moved), integers=False)
     assert words.endswith(": most of it in stem −400 µs.")
     same = made("same.onnx", verdict="no difference shown", float=0.9)
@@ -751,8 +772,11 @@ def test_a_comparison_is_written_as_json_too(one, truncated, hasty, tmp_path, ca
 
 
 def test_a_table_has_a_line_for_what_it_leaves_out():
-    many = tuple(Part(f"layer{i}", {"Conv": 1}, time(0.05)) for i in range(20))
-    changed = (Change("layer0", 1e-4, (0.5e-4, 1.5e-4)), Change("layer1", 1e-5, (-1e-5, 3e-5)))
+    many = tuple(OperatorGroup(f"layer{i}", {"Conv": 1}, time(0.05)) for i in range(20))
+    changed = (
+        ModuleChange("layer0", 1e-4, (0.5e-4, 1.5e-4)),
+        ModuleChange("layer1", 1e-5, (-1e-5, 3e-5)),
+    )
     own = replace(made(int8=1.0), modules=many, islands=(ISLAND,) * 9, changes=changed)
     shown = text([("int8.onnx", own)])
     assert "8 more" in shown

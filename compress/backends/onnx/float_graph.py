@@ -164,7 +164,7 @@ def _made(graph: ir.Graph) -> set[str]:
     return {str(value.name) for node in graph for value in node.outputs}
 
 
-class _Recorder(torch.fx.Interpreter):
+class _OutputRecorder(torch.fx.Interpreter):
     """Runs a traced program and keeps what each operator makes."""
 
     def __init__(self, program: torch.fx.GraphModule) -> None:
@@ -184,7 +184,7 @@ def _traced(program: torch.export.ExportedProgram, batch: Inputs) -> dict[str, A
     assert isinstance(own, torch.fx.GraphModule)
     places = [node.name for node in own.graph.nodes if node.op == "placeholder"]
     arguments = [batch] if isinstance(batch, Tensor) else [batch[name] for name in places]
-    recorder = _Recorder(own)
+    recorder = _OutputRecorder(own)
     with quiet():
         recorder.run(*arguments, enable_io_processing=False)
     return recorder.made

@@ -52,7 +52,7 @@ class Static:
 
 
 @dataclass
-class _Part:
+class _GridPart:
     """The nodes that are quantized to one format, and the ranges of what they read and make."""
 
     quantizer: StaticActivations
@@ -102,7 +102,7 @@ def _parts(
     formats: Mapping[str, LayerFormat],
     data: Sequence[Inputs],
     fallbacks: Collection[str],
-) -> Iterator[_Part]:
+) -> Iterator[_GridPart]:
     """The part of each static format in the graph; ranges are of the float graph."""
     found = layers_with(model.graph, formats, lambda format: format.needs_range)
     taken: set[ir.Node] = set()
@@ -112,7 +112,7 @@ def _parts(
         assert quantizer is not None
         chosen = static_nodes(model.graph, formats, activations, fallbacks) - taken
         taken |= chosen
-        yield _Part(quantizer, own, chosen, calibrate(model, chosen, own, data))
+        yield _GridPart(quantizer, own, chosen, calibrate(model, chosen, own, data))
 
 
 def _absorb_activations(
@@ -144,7 +144,7 @@ def _absorb_activations(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _QuantizerPlan:
     """What onnxruntime's quantizer is told of one part, by the names of nodes and tensors."""
 
     nodes: frozenset[str]
@@ -155,7 +155,7 @@ class _Plan:
     weights: dict[str, list[dict[str, Any]]]
 
 
-def _plan(graph: ir.Graph, part: _Part, avoid_saturation: bool) -> _Plan:
+def _plan(graph: ir.Graph, part: _GridPart, avoid_saturation: bool) -> _QuantizerPlan:
     kind = _quant_type(part.quantizer.onnx_type)
     activations = {
         str(value.name): [_activation(part.quantizer, kind, bounds)]
@@ -163,7 +163,7 @@ def _plan(graph: ir.Graph, part: _Part, avoid_saturation: bool) -> _Plan:
     }
     weights = _quantized_weights(graph, part, avoid_saturation)
     layers = [format.weight_quantizer.onnx_type for format in part.formats.values()]
-    return _Plan(
+    return _QuantizerPlan(
         nodes=frozenset(str(node.name) for node in part.chosen),
         operators=frozenset(node.op_type for node in part.chosen),
         activation_type=kind,
@@ -173,7 +173,7 @@ def _plan(graph: ir.Graph, part: _Part, avoid_saturation: bool) -> _Plan:
     )
 
 
-def _run_quantizer(model: ir.Model, plan: _Plan) -> ir.Model:
+def _run_quantizer(model: ir.Model, plan: _QuantizerPlan) -> ir.Model:
     proto = ir.to_proto(model)
     # The mark of onnxruntime's own preprocessing: types are complete, do not infer them again.
     onnx.helper.set_model_props(proto, {"onnx.infer": "onnxruntime.quant"})
@@ -200,7 +200,7 @@ def _run_quantizer(model: ir.Model, plan: _Plan) -> ir.Model:
 
 
 def _quantized_weights(
-    graph: ir.Graph, part: _Part, avoid_saturation: bool
+    graph: ir.Graph, part: _GridPart, avoid_saturation: bool
 ) -> dict[ir.Value, QuantizedWeight]:
     """The weights of a part's layers, which are put on their grids in place."""
     least: dict[ir.Value, Array] = {}

@@ -19,6 +19,7 @@ __all__ = [
     "CheckAnswer",
     "EnergyAnswer",
     "EnergyWindow",
+    "ExecutionFacts",
     "FitAnswer",
     "InspectAnswer",
     "MachineFacts",
@@ -27,7 +28,6 @@ __all__ = [
     "OperatorFacts",
     "PredictAnswer",
     "ProfileAnswer",
-    "Ran",
     "SustainAnswer",
     "SustainSlot",
     "TensorFacts",
@@ -84,7 +84,7 @@ class MachineFacts(MachineState):
     pressure: str
 
 
-class Ran(TypedDict, total=False):
+class ExecutionFacts(TypedDict, total=False):
     """What a runtime made of a model, as far as it tells.
 
     Of a provider: how many operators, and products among them, were left to others. ``nodes`` is
@@ -106,7 +106,7 @@ class _TimeSince(TypedDict, total=False):
     turns: list[int]
     at_ns: list[int]
     state: list[MachineState]
-    ran: Ran | None
+    ran: ExecutionFacts | None
 
 
 class TimeAnswer(_TimeSince):

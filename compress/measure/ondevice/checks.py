@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compress.measure.ondevice.answers import CheckAnswer
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.jobs import WorkerJob
     from compress.measure.ondevice.runtimes.base import InferenceSession
     from compress.measure.ondevice.tensor_spec import Array
 
 __all__ = ["check", "sqnr_db"]
 
 
-def check(job: Job) -> CheckAnswer:
+def check(job: WorkerJob) -> CheckAnswer:
     """What would make a model's numbers misleading on this device.
 
     Saturation is looked for by comparing the outputs with those of the runtime's ``exact`` variant.
@@ -52,14 +52,14 @@ def check(job: Job) -> CheckAnswer:
     }
 
 
-def _exact_session(job: Job) -> InferenceSession | None:
+def _exact_session(job: WorkerJob) -> InferenceSession | None:
     try:
         return open_model(job, "exact")
     except Exception:  # onnxruntime cannot rewrite graphs in which int8 constants are shared
         return None
 
 
-def _denormal_ratio(job: Job) -> float:
+def _denormal_ratio(job: WorkerJob) -> float:
     """Time of a run over its time with denormal numbers flushed to zero: the lower quartile.
 
     onnxruntime sets the CPU's flush bit only on the thread that makes the first session of a

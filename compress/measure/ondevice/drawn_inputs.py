@@ -14,7 +14,7 @@ from compress.measure.ondevice.tensor_spec import TensorSpec, pairs, specs_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.jobs import WorkerJob
     from compress.measure.ondevice.runtimes.base import InferenceSession
     from compress.measure.ondevice.tensor_spec import Array, Feed
 
@@ -38,7 +38,7 @@ class DrawnInputs:
     unless something is told of them.
     """
 
-    def __init__(self, session: InferenceSession, job: Job, guess: int = 0) -> None:
+    def __init__(self, session: InferenceSession, job: WorkerJob, guess: int = 0) -> None:
         told, values = dict(job.get("shapes") or {}), job.get("values") or {}
         self.specs = [
             spec

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         SustainSlot,
         Unavailable,
     )
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.jobs import WorkerJob
     from compress.measure.ondevice.timing import Sample
 
 __all__ = ["measure_energy", "sustain"]
@@ -28,7 +28,7 @@ _ENERGY_WINDOWS = 5
 _ENERGY_LOOK_S = 0.05  # between looks at a sensor that tells power, not energy
 
 
-def measure_energy(job: Job) -> EnergyAnswer | Unavailable:
+def measure_energy(job: WorkerJob) -> EnergyAnswer | Unavailable:
     """What the machine takes while the model runs back to back, and while nothing does.
 
     Reads what :func:`.timing.time_model` reads, less its samples, and ``energy_s``: five windows of
@@ -64,7 +64,7 @@ def _window(meter: EnergyMeter, seconds: float, sample: Sample | None) -> Energy
     return {"uj": after - before, "ns": time.perf_counter_ns() - begin, "runs": runs}
 
 
-def sustain(job: Job) -> SustainAnswer:
+def sustain(job: WorkerJob) -> SustainAnswer:
     """Run a model back to back for long, with a look at the machine now and then.
 
     Reads ``sustain_s``, ``interval_s`` (between looks) and ``cap_s``.

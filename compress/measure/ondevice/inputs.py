@@ -13,7 +13,7 @@ from compress.measure.ondevice.tensor_spec import TensorSpec, specs_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.jobs import WorkerJob
     from compress.measure.ondevice.runtimes.base import InferenceSession
     from compress.measure.ondevice.tensor_spec import Array, Feed
 
@@ -27,7 +27,7 @@ class GivenInputs:
     one row at a time.
     """
 
-    def __init__(self, session: InferenceSession, job: Job) -> None:
+    def __init__(self, session: InferenceSession, job: WorkerJob) -> None:
         self.specs = specs_of(session.get_inputs())
         self.arrays = self._arrays(job.get("inputs") or {})
         self.single = {p.name for p in self.specs if self.arrays[p.name].ndim == len(p.shape) + 1}
@@ -85,7 +85,9 @@ class GivenInputs:
         return [self.take((start + np.arange(self.batch)) % self.samples) for start in starts]
 
 
-def rotation_of(session: InferenceSession, job: Job, most: int = FEEDS) -> tuple[int, list[Feed]]:
+def rotation_of(
+    session: InferenceSession, job: WorkerJob, most: int = FEEDS
+) -> tuple[int, list[Feed]]:
     """The batch of a run, and up to ``most`` different inputs to rotate over."""
     if job.get("inputs"):
         given = GivenInputs(session, job)

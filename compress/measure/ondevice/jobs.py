@@ -1,4 +1,4 @@
-"""What a worker process is asked to do: one JSON object, with the keys of :class:`Job`."""
+"""What a worker process is asked to do: one JSON object, with the keys of :class:`WorkerJob`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     #: Says something to whoever gave the job; returns the line that comes back, empty at the end.
     Ask = Callable[[str], str]
 
-__all__ = ["Job", "JobError", "Timing", "sentence"]
+__all__ = ["JobError", "TimingSettings", "WorkerJob", "sentence"]
 
 
 class JobError(Exception):
@@ -29,7 +29,7 @@ def sentence(error: BaseException, allowed: float = math.inf) -> str:
     return text
 
 
-class Timing(TypedDict, total=False):
+class TimingSettings(TypedDict, total=False):
     """How long to warm up and to time: seconds, and a number of samples."""
 
     window_s: float
@@ -39,7 +39,7 @@ class Timing(TypedDict, total=False):
     cap_s: float
 
 
-class Job(Timing, total=False):
+class WorkerJob(TimingSettings, total=False):
     """A job; ``kind`` is one of :data:`compress.measure.ondevice.worker.JOBS`.
 
     Every job with a model reads ``model`` (a path, or the file's bytes), ``runtime`` (by default

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from compress.measure.ondevice.plan import Plan
     from compress.measure.ondevice.session_log import Line, SessionLog
 
-    #: What a job is told beside its kind and its model: keys of :class:`.jobs.Job`.
+    #: What a job is told beside its kind and its model: keys of :class:`.jobs.WorkerJob`.
     Settings = Mapping[str, object]
     #: Runs one job of the worker on the model with an index: (kind, index, settings) -> answer.
     RunJob = Callable[[str, int, Settings], Answer]
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     #: each, which is ``{"error": "..."}`` where there is none.
     TimeInterleaved = Callable[[Sequence[tuple[int, Settings]], int], Sequence[Answer]]
 
-__all__ = ["Preflight", "SessionOutcome", "measure", "peak_bytes"]
+__all__ = ["PreflightAnswers", "SessionOutcome", "measure", "peak_bytes"]
 
 _MEMORY_AGREES = 0.02
 _MEMORY_SHARE = 0.5  # of what is free may be taken by models that are timed side by side
 
 
 @dataclass(frozen=True)
-class Preflight:
+class PreflightAnswers:
     """What is found out of a model before it is timed.
 
     ``memory`` has answers in the order of their peaks, none where ``unavailable`` says why not.
@@ -60,7 +60,7 @@ class SessionOutcome:
     Of ``timed`` the first two are the baseline; there are none if nothing could be timed.
     """
 
-    preflights: Mapping[int, Preflight] = field(default_factory=dict)
+    preflights: Mapping[int, PreflightAnswers] = field(default_factory=dict)
     failures: Mapping[int, str] = field(default_factory=dict)
     timed: Sequence[TimedModel] = ()
 
@@ -88,8 +88,8 @@ def measure(
     Raises:
         SessionError: the log's lines are not those of this session.
     """
-    session = _Loop(names, plan, seed, run_job, log, interleaved)
-    preflights: dict[int, Preflight] = {}
+    session = _SessionLoop(names, plan, seed, run_job, log, interleaved)
+    preflights: dict[int, PreflightAnswers] = {}
     failures: dict[int, str] = {}
     for index in range(len(names)):
         try:
@@ -107,7 +107,7 @@ def measure(
             return SessionOutcome(preflights, failures, timed)
 
 
-class _Loop(NamedTuple):
+class _SessionLoop(NamedTuple):
     names: Sequence[str]
     plan: Plan
     seed: int
@@ -123,7 +123,7 @@ class _Loop(NamedTuple):
             raise JobFailed(line["error"])
         return line
 
-    def preflight(self, index: int) -> Preflight:
+    def preflight(self, index: int) -> PreflightAnswers:
         """Memory, checks and energy of one model; raises for a model that does not load or run."""
         peaks = [self.run("memory", index, {}) for _ in range(self.plan.memory_processes)]
         unavailable = peaks[0].get("unavailable")
@@ -136,7 +136,7 @@ class _Loop(NamedTuple):
         if self.plan.energy_s and peaks[0].get("energy_source"):
             settings = {**self.plan.timing, "energy_s": self.plan.energy_s}
             energy = self.run("energy", index, settings)
-        return Preflight(
+        return PreflightAnswers(
             memory=() if unavailable else sorted(cast("list[MemoryAnswer]", peaks), key=peak_bytes),
             unavailable=unavailable,
             check=cast("CheckAnswer | None", check),
@@ -144,7 +144,7 @@ class _Loop(NamedTuple):
         )
 
     def rounds(
-        self, working: Sequence[int], preflights: Mapping[int, Preflight]
+        self, working: Sequence[int], preflights: Mapping[int, PreflightAnswers]
     ) -> tuple[list[TimedModel], dict[int, str]]:
         """Time the models with these indices in interleaved rounds, until precise enough.
 
@@ -232,7 +232,7 @@ def peak_bytes(result: MemoryAnswer) -> int:
     return max(int(result["load_peak_bytes"]), int(result["run_peak_bytes"]))
 
 
-def _fit_together(preflights: Iterable[Preflight]) -> bool:
+def _fit_together(preflights: Iterable[PreflightAnswers]) -> bool:
     """Whether models fit into memory together, as far as their systems tell."""
     peaks = [each.memory[-1] for each in preflights if each.memory]
     told = [peak.get("free_bytes") for peak in peaks]

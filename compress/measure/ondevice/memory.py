@@ -18,7 +18,7 @@ from compress.measure.ondevice.timing import collect, sampler
 
 if TYPE_CHECKING:
     from compress.measure.ondevice.answers import MemoryAnswer, Unavailable
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.jobs import WorkerJob
 
 __all__ = ["TRIVIAL_MODEL", "bound_memory", "measure_memory", "status_bytes"]
 
@@ -32,7 +32,7 @@ TRIVIAL_MODEL = (
 )
 
 
-def measure_memory(job: Job) -> MemoryAnswer | Unavailable:
+def measure_memory(job: WorkerJob) -> MemoryAnswer | Unavailable:
     """Peak resident memory while loading and while running (``VmHWM``, which misses no spike).
 
     ``ru_maxrss`` will not do: it starts at the parent's footprint. ``runtime_bytes`` is Python,
@@ -66,7 +66,7 @@ def measure_memory(job: Job) -> MemoryAnswer | Unavailable:
     }
 
 
-def _start_runtime(job: Job) -> None:
+def _start_runtime(job: WorkerJob) -> None:
     """Open and run a trivial model: what a first session costs is the runtime's, no model's."""
     open_model({**job, "model": TRIVIAL_MODEL}).run(None, {"x": np.ones(1, np.float32)})
     if not job.get("inputs"):
@@ -88,7 +88,7 @@ def status_bytes(key: str) -> int:
     return int(read_file("/proc/self/status").partition(f"{key}:")[2].split()[0]) * 1024
 
 
-def bound_memory(job: Job) -> float:
+def bound_memory(job: WorkerJob) -> float:
     """Let what would exhaust the machine fail in this process; the bytes that it may take.
 
     ``RLIMIT_DATA`` is looked at when memory is asked for, not when it is used, so that no number

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from compress.measure.ondevice.answers import OperatorFacts, ProfileAnswer
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.jobs import WorkerJob
 
     #: Of onnxruntime's profiler: ``name``, ``ts`` and ``dur`` (microseconds), ``args``.
     Event = Mapping[str, Any]
@@ -32,7 +32,7 @@ __all__ = ["operators_of", "own_times", "profile", "traced_runs"]
 _TRACED_RUNS = 100
 
 
-def profile(job: Job) -> ProfileAnswer:
+def profile(job: WorkerJob) -> ProfileAnswer:
     """Time of every operator, by onnxruntime's profiler, beside that of an unprofiled run.
 
     Reads what :func:`.timing.time_model` reads, and ``graph``: whether to return the graph that

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         PredictAnswer,
         TensorSignature,
     )
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.jobs import WorkerJob
     from compress.measure.ondevice.tensor_spec import Array, Declared
 
 __all__ = ["GUESSING_CAP_S", "fit", "inspect", "predict"]
@@ -37,7 +37,7 @@ _GUESSES = (
 GUESSING_CAP_S = 20  # after which no further guess is tried
 
 
-def predict(job: Job) -> PredictAnswer:
+def predict(job: WorkerJob) -> PredictAnswer:
     """Run every sample, in order; write each output to ``folder`` as ``output-N.npy``.
 
     The last batch is filled up with its last sample, which moves no range that a model computes
@@ -85,7 +85,7 @@ def _rows(name: str, value: object, batch: int, stacked: bool) -> Array:
     return value
 
 
-def fit(job: Job) -> FitAnswer:
+def fit(job: WorkerJob) -> FitAnswer:
     """Whether a model runs with what is drawn, and with which sizes: guesses are tried in turn.
 
     It raises only for a model that cannot be loaded, or fed.
@@ -126,7 +126,7 @@ def fit(job: Job) -> FitAnswer:
     }
 
 
-def inspect(job: Job) -> InspectAnswer:
+def inspect(job: WorkerJob) -> InspectAnswer:
     """Names, types and shapes of a model's inputs and outputs; ``None`` where a size is open."""
     session = open_model(job)
     return {

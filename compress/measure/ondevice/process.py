@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from compress.measure.ondevice.answers import Answer
-    from compress.measure.ondevice.jobs import Timing
+    from compress.measure.ondevice.jobs import TimingSettings
 
-    #: A complete job; its keys are those of :class:`.jobs.Job`.
+    #: A complete job; its keys are those of :class:`.jobs.WorkerJob`.
     AnyJob = Mapping[str, object]
 
 __all__ = [
@@ -136,11 +136,11 @@ def run_interleaved(
             process.give({**job, "kind": "turns"})
             if process.hears_ready():
                 running.append(process)
-        _alternate(running, cast("Timing", jobs[0]), random.Random(seed))
+        _alternate(running, cast("TimingSettings", jobs[0]), random.Random(seed))
         return [or_error(process.answer) for process in workers]
 
 
-def _alternate(running: list[WorkerProcess], timing: Timing, chance: random.Random) -> None:
+def _alternate(running: list[WorkerProcess], timing: TimingSettings, chance: random.Random) -> None:
     begin_s = time.monotonic()
     for turns in itertools.count(1):
         for process in chance.sample(running, len(running)):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from compress.measure.ondevice.answers import TimeAnswer
-    from compress.measure.ondevice.jobs import Ask, Job
+    from compress.measure.ondevice.jobs import Ask, WorkerJob
     from compress.measure.ondevice.runtimes.base import InferenceSession
     from compress.measure.ondevice.tensor_spec import Feed
 
@@ -134,7 +134,7 @@ class WarmModel:
     ``runs_per_sample``, which else is 1 for runs of 100 us or more.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerJob) -> None:
         self._runtime, self._job = runtime_of(job), job
         begin = time.perf_counter_ns()
         self._runtime.module()
@@ -196,7 +196,7 @@ class WarmModel:
         return cast("TimeAnswer", answer)
 
 
-def time_model(job: Job) -> TimeAnswer:
+def time_model(job: WorkerJob) -> TimeAnswer:
     """Load, warm up and time a model; see :class:`WarmModel`.
 
     Reads ``sample_s`` and ``least``, too.
@@ -206,7 +206,7 @@ def time_model(job: Job) -> TimeAnswer:
     return timed.result()
 
 
-def take_turns(job: Job, ask: Ask) -> TimeAnswer:
+def take_turns(job: WorkerJob, ask: Ask) -> TimeAnswer:
     """Load and warm up a model, then time it a little whenever told to.
 
     So that models which are compared are timed within milliseconds of each other: the speed of a

@@ -1,8 +1,8 @@
 """Worker: the work of a fresh process that loads one model and times, sizes, checks or runs it.
 
-A job is a JSON object (:class:`.jobs.Job`), as one line on standard input or in a file; the answer
-is one JSON object on standard output, ``{"error": "..."}`` where the job could not be done. The
-exit status is non-zero only if the process crashed. ``start_worker.py`` is what the process
+A job is a JSON object (:class:`.jobs.WorkerJob`), as one line on standard input or in a file; the
+answer is one JSON object on standard output, ``{"error": "..."}`` where the job could not be done.
+The exit status is non-zero only if the process crashed. ``start_worker.py`` is what the process
 executes::
 
     python3 -I start_worker.py [job.json]
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from compress.measure.ondevice.answers import Answer
-    from compress.measure.ondevice.jobs import Ask, Job
+    from compress.measure.ondevice.jobs import Ask, WorkerJob
 
 __all__ = ["JOBS", "answer", "main"]
 
 
-def environment(job: Job) -> Mapping[str, object]:
+def environment(job: WorkerJob) -> Mapping[str, object]:
     """The machine, and the version, build and providers of the job's runtime."""
     return {**machine(), **runtime_of(job).facts(job)}
 
 
 #: What each kind of job does: its settings in, its answer out (:mod:`.answers`).
-JOBS: Mapping[str, Callable[[Job], Mapping[str, object]]] = {
+JOBS: Mapping[str, Callable[[WorkerJob], Mapping[str, object]]] = {
     "time": time_model,
     "memory": measure_memory,
     "check": check,
@@ -73,7 +73,7 @@ def answer(text: str, *, bounded: bool = False, ask: Ask | None = None) -> Answe
     if ask is not None:
         jobs["turns"] = functools.partial(take_turns, ask=ask)
     try:
-        job: Job = json.loads(text)
+        job: WorkerJob = json.loads(text)
         allowed = bound_memory(job) if bounded else allowed
         work = jobs.get(job["kind"])
         if work is None:

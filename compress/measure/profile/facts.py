@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["KINDS", "Change", "Island", "Kind", "Part", "Profile", "Remedy", "Setting", "Time"]
+__all__ = [
+    "KINDS",
+    "Island",
+    "Kind",
+    "ModuleChange",
+    "OperatorGroup",
+    "Profile",
+    "Remedy",
+    "SessionSetting",
+    "Time",
+]
 
 #: ``convert``: to and from integers and half floats. ``layout``: the same values in another order.
 #: ``move``: what else computes nothing. ``outside``: between operators, and around all of them.
@@ -26,7 +36,7 @@ class Time:
 
 
 @dataclass(frozen=True)
-class Part:
+class OperatorGroup:
     """A module or a type of operator: its name, the operators in it, how often they run."""
 
     name: str
@@ -46,8 +56,8 @@ class Remedy:
 class Island:
     """Operators that run in float in a graph that is int8 elsewhere.
 
-    ``time`` includes the conversions at its shores. ``place`` is ``between`` int8 operators, or at
-    the ``start`` or ``end`` of the graph.
+    ``time`` includes the conversions at its boundary. ``place`` is ``between`` int8 operators, or
+    at the ``start`` or ``end`` of the graph.
     """
 
     operators: tuple[str, ...]
@@ -58,7 +68,7 @@ class Island:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SessionSetting:
     """One way to open the session: medians over processes; peak memory above the runtime's."""
 
     name: str
@@ -68,7 +78,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Change:
+class ModuleChange:
     """A module's time less that of the same module in the reference, with its 95 % interval."""
 
     module: str
@@ -96,11 +106,11 @@ class Profile:
     verdict: str
     int8_mac_fraction: float | None
     kinds: dict[Kind, Time]
-    modules: tuple[Part, ...]
-    operators: tuple[Part, ...]
+    modules: tuple[OperatorGroup, ...]
+    operators: tuple[OperatorGroup, ...]
     islands: tuple[Island, ...]
-    changes: tuple[Change, ...]
-    settings: tuple[Setting, ...]
+    changes: tuple[ModuleChange, ...]
+    settings: tuple[SessionSetting, ...]
     summary: str
     notes: tuple[str, ...] = ()
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)

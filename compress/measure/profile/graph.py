@@ -18,9 +18,9 @@ from typing import Any
 from compress.artifact import file_sha256, modules_file
 
 __all__ = [
-    "Constant",
+    "ConstantTensor",
     "Graph",
-    "Node",
+    "GraphNode",
     "match",
     "modules_of",
     "modules_of_running",
@@ -34,7 +34,7 @@ _REWRITTEN = re.compile(r"(?:_nchwc)?(?:_token_\d+)?$")
 
 
 @dataclass(frozen=True)
-class Node:
+class GraphNode:
     """One operator. ``scope`` is the module that the exporter noted, ``None`` if it noted none."""
 
     name: str
@@ -47,7 +47,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantTensor:
     """Shape and type (as in ``int8``, ``float``) of a stored tensor."""
 
     shape: tuple[int, ...]
@@ -58,8 +58,8 @@ class Constant:
 class Graph:
     """Operators in an order in which they can run, and constants by name."""
 
-    nodes: tuple[Node, ...]
-    constants: Mapping[str, Constant]
+    nodes: tuple[GraphNode, ...]
+    constants: Mapping[str, ConstantTensor]
 
     def makers(self) -> dict[str, int]:
         """The place of the node that makes each tensor."""
@@ -83,7 +83,7 @@ def read_graph(content: bytes) -> Graph:
 
     model = onnx.load_model_from_string(content)
     constants = {
-        tensor.name: Constant(tuple(tensor.dims), _type_name(tensor.data_type))
+        tensor.name: ConstantTensor(tuple(tensor.dims), _type_name(tensor.data_type))
         for tensor in model.graph.initializer
     }
     return Graph(tuple(_node(node) for node in model.graph.node), constants)
@@ -95,9 +95,9 @@ def _type_name(number: int) -> str:
     return str(onnx.TensorProto.DataType.Name(number)).lower()
 
 
-def _node(node: Any) -> Node:
+def _node(node: Any) -> GraphNode:
     notes = {entry.key: entry.value for entry in node.metadata_props}
-    return Node(
+    return GraphNode(
         name=node.name,
         operator=node.op_type,
         inputs=tuple(node.input),
@@ -148,7 +148,9 @@ def modules_of(graph: Graph, note: Mapping[str, str]) -> list[str | None]:
     return found
 
 
-def _named(node: Node, note: Mapping[str, str], constants: Mapping[str, Constant]) -> str | None:
+def _named(
+    node: GraphNode, note: Mapping[str, str], constants: Mapping[str, ConstantTensor]
+) -> str | None:
     for module in (note.get(node.name), node.scope, _path_in_node(node.name)):
         if module is not None:
             return module
@@ -166,7 +168,7 @@ def _path_in_node(name: str) -> str | None:
     return ".".join(path) if path else None
 
 
-def _paths_in_weights(node: Node, constants: Mapping[str, Constant]) -> Iterator[str]:
+def _paths_in_weights(node: GraphNode, constants: Mapping[str, ConstantTensor]) -> Iterator[str]:
     for name in node.inputs:
         module, dot, _ = name.rpartition(".")
         if name in constants and dot and "::" not in name:

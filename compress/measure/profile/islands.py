@@ -14,7 +14,7 @@ from compress.backends.onnx.operators import CONVERSIONS, FLOAT_PRODUCTS
 from compress.measure.profile.facts import Kind, Remedy
 from compress.measure.profile.graph import Graph
 
-__all__ = ["Shore", "View", "find_islands"]
+__all__ = ["AnnotatedGraph", "FloatRegion", "find_islands"]
 
 # Operators with int8 kernels, which run where both sides are int8.
 _HAVE_KERNELS = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul"}
@@ -23,7 +23,7 @@ _HELPERS = {"Clip"}  # which lowering puts before float products, so that they s
 
 
 @dataclass(frozen=True)
-class View:
+class AnnotatedGraph:
     """The graph that runs, with what is known of each of its nodes, in its order.
 
     ``is_float`` is about what a node makes. ``source_operators`` are those of the file.
@@ -37,7 +37,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Shore:
+class FloatRegion:
     """An island before it is timed; ``nodes`` are its own and the conversions around it."""
 
     nodes: frozenset[int]
@@ -47,37 +47,37 @@ class Shore:
     remedies: tuple[Remedy, ...]
 
 
-def find_islands(view: View) -> list[Shore]:
+def find_islands(annotated: AnnotatedGraph) -> list[FloatRegion]:
     """Every group of float operators that touch each other, and of inserted transpositions."""
-    nodes = view.graph.nodes
-    if "int8" not in view.kinds and not any(n.operator == "DequantizeLinear" for n in nodes):
+    nodes = annotated.graph.nodes
+    if "int8" not in annotated.kinds and not any(n.operator == "DequantizeLinear" for n in nodes):
         return []
     members = {
         i
-        for i, kind in enumerate(view.kinds)
-        if kind == "float" or (kind in ("move", "layout") and view.is_float[i])
+        for i, kind in enumerate(annotated.kinds)
+        if kind == "float" or (kind in ("move", "layout") and annotated.is_float[i])
     }
-    after, before = _reached(view, forward=True), _reached(view, forward=False)
+    after, before = _reached(annotated, forward=True), _reached(annotated, forward=False)
     claimed: set[int] = set()
     found = []
-    for group in _connected(view.graph, members):
-        if any(view.kinds[i] == "float" for i in group):
-            shore = _shore(view, group, claimed, after & group, before & group)
-            claimed |= shore.nodes
-            found.append(shore)
-    return [*found, *_flips(view, claimed)]
+    for group in _connected(annotated.graph, members):
+        if any(annotated.kinds[i] == "float" for i in group):
+            region = _float_region(annotated, group, claimed, after & group, before & group)
+            claimed |= region.nodes
+            found.append(region)
+    return [*found, *_flips(annotated, claimed)]
 
 
-def _reached(view: View, *, forward: bool) -> set[int]:
+def _reached(annotated: AnnotatedGraph, *, forward: bool) -> set[int]:
     """Nodes that an int8 node, or what stands for one, comes before (or after)."""
-    order = list(enumerate(view.graph.nodes))
+    order = list(enumerate(annotated.graph.nodes))
     tensors: set[str] = set()
     found = set()
     for i, node in order if forward else reversed(order):
         reads, makes = (node.inputs, node.outputs) if forward else (node.outputs, node.inputs)
         if not tensors.isdisjoint(reads):
             found.add(i)
-        if i in found or view.kinds[i] == "int8":
+        if i in found or annotated.kinds[i] == "int8":
             tensors.update(name for name in makes if name)
     return found
 
@@ -94,20 +94,28 @@ def _connected(graph: Graph, members: Collection[int]) -> list[set[int]]:
     return [group for i, group in sorted(group_of.items()) if i == min(group)]
 
 
-def _shore(
-    view: View, group: set[int], claimed: Collection[int], after: set[int], before: set[int]
-) -> Shore:
-    inlets, outlets = _conversions(view.graph, group)
-    names = [_shown(view, i) for i in sorted(group) if view.kinds[i] == "float"]
+def _float_region(
+    annotated: AnnotatedGraph,
+    group: set[int],
+    claimed: Collection[int],
+    after: set[int],
+    before: set[int],
+) -> FloatRegion:
+    inlets, outlets = _conversions(annotated.graph, group)
+    names = [_shown(annotated, i) for i in sorted(group) if annotated.kinds[i] == "float"]
     telling = [name for name in names if name not in _HELPERS] or names
-    tellers = [i for i in sorted(group) if _shown(view, i) in telling and view.kinds[i] == "float"]
-    modules = [view.modules[i] for i in tellers]
-    return Shore(
+    tellers = [
+        i
+        for i in sorted(group)
+        if _shown(annotated, i) in telling and annotated.kinds[i] == "float"
+    ]
+    modules = [annotated.modules[i] for i in tellers]
+    return FloatRegion(
         nodes=frozenset(group | ((inlets | outlets) - {*claimed})),
         operators=tuple(dict.fromkeys(telling)),
         modules=tuple(dict.fromkeys(module for module in modules if module is not None)),
         place="between" if after and before else "end" if after else "start",
-        remedies=tuple(_remedies(view, group, inlets)),
+        remedies=tuple(_remedies(annotated, group, inlets)),
     )
 
 
@@ -122,11 +130,11 @@ def _conversions(graph: Graph, group: Collection[int]) -> tuple[set[int], set[in
     )
 
 
-def _shown(view: View, place: int) -> str:
-    operator = view.graph.nodes[place].operator
+def _shown(annotated: AnnotatedGraph, place: int) -> str:
+    operator = annotated.graph.nodes[place].operator
     # onnxruntime writes this one out as HardSigmoid and Mul.
-    if operator == "HardSigmoid" and operator not in view.source_operators:
-        return "HardSwish" if "HardSwish" in view.source_operators else operator
+    if operator == "HardSigmoid" and operator not in annotated.source_operators:
+        return "HardSwish" if "HardSwish" in annotated.source_operators else operator
     return operator
 
 
@@ -198,11 +206,14 @@ _KNOWN = (
 )
 
 
-def _remedies(view: View, group: set[int], inlets: set[int]) -> Iterable[Remedy]:
+def _remedies(annotated: AnnotatedGraph, group: set[int], inlets: set[int]) -> Iterable[Remedy]:
     """One remedy for each thing that is known of the group, or one for what is not."""
-    types = _stored_types(view.graph, inlets)
-    telling = [i for i in group if view.graph.nodes[i].operator not in _HELPERS]
-    at, before = _listed(view, telling or group), _listed(view, _int8_before(view, group))
+    types = _stored_types(annotated.graph, inlets)
+    telling = [i for i in group if annotated.graph.nodes[i].operator not in _HELPERS]
+    at, before = (
+        _listed(annotated, telling or group),
+        _listed(annotated, _int8_before(annotated, group)),
+    )
     if types & {"uint16", "int16"}:
         yield Remedy(
             "activations of 16 bits have no integer kernels on this CPU: values are converted, and "
@@ -217,7 +228,7 @@ def _remedies(view: View, group: set[int], inlets: set[int]) -> Iterable[Remedy]
             "quantize with `weights: int8` where speed matters",
         )
         return
-    names = [_shown(view, i) for i in sorted(group) if view.kinds[i] == "float"]
+    names = [_shown(annotated, i) for i in sorted(group) if annotated.kinds[i] == "float"]
     known = False
     for entry in _KNOWN:
         if hit := next((name for name in names if name in entry.operators), None):
@@ -225,25 +236,25 @@ def _remedies(view: View, group: set[int], inlets: set[int]) -> Iterable[Remedy]
             yield Remedy(
                 entry.cause.format(op=hit), entry.cure.format(op=hit, at=at, before=before)
             )
-    products = [i for i in group if view.graph.nodes[i].operator in {*FLOAT_PRODUCTS}]
-    plain = [i for i in products if view.graph.nodes[i].operator != "ConvTranspose"]
+    products = [i for i in group if annotated.graph.nodes[i].operator in {*FLOAT_PRODUCTS}]
+    plain = [i for i in products if annotated.graph.nodes[i].operator != "ConvTranspose"]
     if plain:
         known = True
-        yield _about_product(view, plain, inlets)
+        yield _about_product(annotated, plain, inlets)
     if not known:
         first = next((name for name in names if name not in _HELPERS), names[0])
         yield _about_unknown(first, before)
 
 
-def _about_product(view: View, products: Sequence[int], inlets: set[int]) -> Remedy:
-    node = view.graph.nodes[min(products)]
-    made_by = view.graph.makers()
+def _about_product(annotated: AnnotatedGraph, products: Sequence[int], inlets: set[int]) -> Remedy:
+    node = annotated.graph.nodes[min(products)]
+    made_by = annotated.graph.makers()
     weight = made_by.get(node.inputs[1]) if len(node.inputs) > 1 else None
-    at = _listed(view, products)
+    at = _listed(annotated, products)
     if (
         weight is not None
         and weight in inlets
-        and view.graph.nodes[weight].inputs[0] in view.graph.constants
+        and annotated.graph.nodes[weight].inputs[0] in annotated.graph.constants
     ):
         return Remedy(
             f"{node.operator} has int8 weights, but its input or output is not int8, so that they "
@@ -283,26 +294,26 @@ def _stored_types(graph: Graph, inlets: Iterable[int]) -> set[str]:
     return {graph.constants[name].type for name in names if name in graph.constants}
 
 
-def _int8_before(view: View, group: Collection[int]) -> set[int]:
+def _int8_before(annotated: AnnotatedGraph, group: Collection[int]) -> set[int]:
     """The int8 nodes nearest before the group, seen through what only converts or moves."""
-    made_by = view.graph.makers()
+    made_by = annotated.graph.makers()
     found: set[int] = set()
     seen, left = {*group}, [*group]
     while left:
-        for name in view.graph.nodes[left.pop()].inputs:
+        for name in annotated.graph.nodes[left.pop()].inputs:
             i = made_by.get(name)
             if i is None or i in seen:
                 continue
             seen.add(i)
-            if view.kinds[i] == "int8":
+            if annotated.kinds[i] == "int8":
                 found.add(i)
-            elif view.kinds[i] != "float":
+            elif annotated.kinds[i] != "float":
                 left.append(i)
     return found
 
 
-def _listed(view: View, places: Iterable[int]) -> str:
-    modules = dict.fromkeys(view.modules[i] for i in sorted(places))
+def _listed(annotated: AnnotatedGraph, places: Iterable[int]) -> str:
+    modules = dict.fromkeys(annotated.modules[i] for i in sorted(places))
     named = [module for module in modules if module]
     return f"[{', '.join(named[:4])}{', …' if len(named) > 4 else ''}]" if named else "[…]"
 
@@ -310,15 +321,17 @@ def _listed(view: View, places: Iterable[int]) -> str:
 # -- layouts ----------------------------------------------------------------------------------
 
 
-def _flips(view: View, claimed: Collection[int]) -> list[Shore]:
+def _flips(annotated: AnnotatedGraph, claimed: Collection[int]) -> list[FloatRegion]:
     """Transpositions that are not in the file: int8 convolutions are channels-last here."""
-    nodes = view.graph.nodes
-    if "Transpose" in view.source_operators:
+    nodes = annotated.graph.nodes
+    if "Transpose" in annotated.source_operators:
         return []  # which of them are the file's own is not known
     places = [i for i, n in enumerate(nodes) if n.operator == "Transpose" and i not in claimed]
     if not places:
         return []
-    others = dict.fromkeys(_shown(view, j) for i in places for j in _beyond(view.graph, i))
+    others = dict.fromkeys(
+        _shown(annotated, j) for i in places for j in _beyond(annotated.graph, i)
+    )
     who = ", ".join([*others][:3]) or "the model's inputs or outputs"
     remedy = Remedy(
         f"int8 convolutions run channels-last here, and {who} do not: tensors are turned at each "
@@ -326,8 +339,8 @@ def _flips(view: View, claimed: Collection[int]) -> list[Shore]:
         "keep fewer such borders: replace those operators, or leave whole blocks in float with "
         "`exclude`",
     )
-    modules = dict.fromkeys(m for i in places if (m := view.modules[i]) is not None)
-    return [Shore(frozenset(places), ("Transpose",), tuple(modules), "between", (remedy,))]
+    modules = dict.fromkeys(m for i in places if (m := annotated.modules[i]) is not None)
+    return [FloatRegion(frozenset(places), ("Transpose",), tuple(modules), "between", (remedy,))]
 
 
 def _beyond(graph: Graph, place: int) -> list[int]:

@@ -23,14 +23,14 @@ from compress.backends.onnx.operators import (
     is_int8,
     product_macs,
 )
-from compress.measure.profile.facts import Change, Island, Kind, Part, Time
-from compress.measure.profile.graph import Graph, Node, match, modules_of_running
-from compress.measure.profile.islands import View, find_islands
+from compress.measure.profile.facts import Island, Kind, ModuleChange, OperatorGroup, Time
+from compress.measure.profile.graph import Graph, GraphNode, match, modules_of_running
+from compress.measure.profile.islands import AnnotatedGraph, find_islands
 from compress.measure.stats import Ratio, paired_ratio, student_quantile
 
 __all__ = [
     "UNNAMED",
-    "Ran",
+    "ProfiledModel",
     "Step",
     "changes",
     "int8_mac_fraction",
@@ -39,7 +39,7 @@ __all__ = [
     "kind_of",
     "mean_interval",
     "parts",
-    "ran",
+    "profiled_model",
     "time_of",
     "without_profiler",
 ]
@@ -69,12 +69,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Ran:
+class ProfiledModel:
     """One model: its steps, and the time of a whole run in each process."""
 
     steps: tuple[Step, ...]
     run_s: Array
-    view: View
+    annotated: AnnotatedGraph
 
     def seconds(self, wanted: Callable[[Step], bool]) -> Array:
         """The sum over some steps, in each process."""
@@ -116,12 +116,12 @@ def _is_float(type_name: str) -> bool:
 # -- one model --------------------------------------------------------------------------------
 
 
-def ran(
+def profiled_model(
     results: Sequence[Mapping[str, Any]],
     running: Graph,
     source: Graph,
     modules: Sequence[str | None],
-) -> Ran:
+) -> ProfiledModel:
     """Steps of a model from the answers of its processes to the worker's ``profile`` job.
 
     ``modules`` are those of the nodes of ``source``, the file's graph.
@@ -147,20 +147,20 @@ def ran(
             )
         )
     run_s = np.array([result["run_ns"] for result in results]) / 1e9
-    return Ran(tuple(steps), run_s, _view(running, source, owners, operators, places))
+    return ProfiledModel(tuple(steps), run_s, _annotate(running, source, owners, operators, places))
 
 
 def _module_name(module: str | None) -> str:
     return UNNAMED if module is None else module or ROOT
 
 
-def _view(
+def _annotate(
     running: Graph,
     source: Graph,
     owners: Sequence[str | None],
     operators: Sequence[Mapping[str, Any]],
     places: Sequence[int | None],
-) -> View:
+) -> AnnotatedGraph:
     kinds = [kind_of(node.operator, ()) for node in running.nodes]
     floats = [False] * len(kinds)
     for facts, place in zip(operators, places, strict=True):
@@ -168,7 +168,7 @@ def _view(
             types = [name for name, _ in facts["outputs"]]
             kinds[place] = kind_of(facts["operator"], types)
             floats[place] = any(map(_is_float, types))
-    return View(running, kinds, floats, owners, {node.operator for node in source.nodes})
+    return AnnotatedGraph(running, kinds, floats, owners, {node.operator for node in source.nodes})
 
 
 def without_profiler(result: Mapping[str, Any]) -> dict[tuple[str, str], float]:
@@ -197,7 +197,7 @@ def without_profiler(result: Mapping[str, Any]) -> dict[tuple[str, str], float]:
 # -- multiply-accumulates ---------------------------------------------------------------------
 
 
-def _macs(facts: Mapping[str, Any], node: Node | None, running: Graph, source: Graph) -> Macs:
+def _macs(facts: Mapping[str, Any], node: GraphNode | None, running: Graph, source: Graph) -> Macs:
     """Of one run, in which a body's operator may be called often."""
     reads, makes = _shapes(facts, node, running)
     if node is not None and node.domain.endswith("nchwc") and len(reads) > 1 and makes:
@@ -211,7 +211,7 @@ def _macs(facts: Mapping[str, Any], node: Node | None, running: Graph, source: G
 
 
 def _shapes(
-    facts: Mapping[str, Any], node: Node | None, running: Graph
+    facts: Mapping[str, Any], node: GraphNode | None, running: Graph
 ) -> tuple[list[Shape | None], list[Shape | None]]:
     """What an operator read and made, by place. Only tensors that were there are described."""
     reads: list[Shape | None] = [shape for _, shape in facts["inputs"]]
@@ -243,7 +243,7 @@ def _unpadded(shape: Sequence[int], source: Graph) -> Sequence[int]:
     return max(filter(fits, kernels), key=math.prod, default=shape)
 
 
-def int8_mac_fraction(model: Ran) -> float | None:
+def int8_mac_fraction(model: ProfiledModel) -> float | None:
     """Share of multiply-accumulates that ran on int8 kernels; ``None`` without any."""
     total = sum(step.macs for step in model.steps)
     return sum(step.int8_macs for step in model.steps) / total if total else None
@@ -266,7 +266,7 @@ def time_of(seconds: Array, run_s: Array) -> Time:
     return Time(float(seconds.mean()), share, (max(0.0, lo), min(1.0, hi)))
 
 
-def parts(model: Ran, name_of: Callable[[Step], str]) -> tuple[Part, ...]:
+def parts(model: ProfiledModel, name_of: Callable[[Step], str]) -> tuple[OperatorGroup, ...]:
     """Steps grouped by a name, those that take longest first."""
     names = dict.fromkeys(name_of(step) for step in model.steps)
     found = []
@@ -274,39 +274,39 @@ def parts(model: Ran, name_of: Callable[[Step], str]) -> tuple[Part, ...]:
         inside = [step for step in model.steps if name_of(step) == name]
         seconds = np.sum([step.seconds for step in inside], axis=0)
         counts = Counter(step.operator for step in inside)
-        found.append(Part(name, dict(counts), time_of(seconds, model.run_s)))
+        found.append(OperatorGroup(name, dict(counts), time_of(seconds, model.run_s)))
     return tuple(sorted(found, key=lambda part: -part.time.seconds))
 
 
-def islands(model: Ran) -> tuple[Island, ...]:
+def islands(model: ProfiledModel) -> tuple[Island, ...]:
     """Float islands with their times, those that take longest first."""
     found = []
-    for shore in find_islands(model.view):
-        seconds = model.seconds_in(shore.nodes)
+    for region in find_islands(model.annotated):
+        seconds = model.seconds_in(region.nodes)
         found.append(
             Island(
-                operators=shore.operators,
-                modules=tuple(_module_name(module) for module in shore.modules),
-                place=shore.place,
-                remedies=shore.remedies,
+                operators=region.operators,
+                modules=tuple(_module_name(module) for module in region.modules),
+                place=region.place,
+                remedies=region.remedies,
                 time=time_of(seconds, model.run_s),
             )
         )
     return tuple(sorted(found, key=lambda island: -island.time.seconds))
 
 
-def changes(model: Ran, reference: Ran) -> tuple[Change, ...]:
+def changes(model: ProfiledModel, reference: ProfiledModel) -> tuple[ModuleChange, ...]:
     """What each module takes more than in the reference, slowest first."""
     names = dict.fromkeys(step.module for step in (*model.steps, *reference.steps))
     found = []
     for name in names:
         own, other = (each.seconds_of_module(name) for each in (model, reference))
         mean, lo, hi = mean_interval(own - other)
-        found.append(Change(name, mean, (lo, hi)))
+        found.append(ModuleChange(name, mean, (lo, hi)))
     return tuple(sorted(found, key=lambda change: -change.seconds))
 
 
-def kernel_ratio(model: Ran, reference: Ran) -> Ratio | None:
+def kernel_ratio(model: ProfiledModel, reference: ProfiledModel) -> Ratio | None:
     """Time of the modules whose products run in int8, over that of the same ones in the reference.
 
     Operators that compute, alone: no conversions, no moves. ``None`` where nothing is comparable.

@@ -29,20 +29,20 @@ from compress.measure.arrays import on_disk
 from compress.measure.compare import short_names
 from compress.measure.input_sizes import Fit, Given, alike, fits, unlike
 from compress.measure.modes import PLANS
-from compress.measure.profile.facts import KINDS, Profile, Setting
+from compress.measure.profile.facts import KINDS, Profile, SessionSetting
 from compress.measure.profile.graph import Graph, modules_of, noted, read_graph
 from compress.measure.profile.parts import (
     UNNAMED,
-    Ran,
+    ProfiledModel,
     changes,
     int8_mac_fraction,
     islands,
     kernel_ratio,
     parts,
-    ran,
+    profiled_model,
     time_of,
 )
-from compress.measure.profile.sentences import Comparison, int8_dot_product, summary
+from compress.measure.profile.sentences import ProfileComparison, int8_dot_product, summary
 from compress.measure.summary import memory_facts
 from compress.measure.target import Failure, Mode, Target
 
@@ -111,13 +111,13 @@ def profile(
         taken = _rounds(models, target, mode, seed, fed)
     names = short_names(models)
     built = {
-        index: _Built.of(each, names[index], found.get(each.model), given)
+        index: _ProfiledFile.of(each, names[index], found.get(each.model), given)
         for index, each in enumerate(taken)
-        if isinstance(each, _Taken)
+        if isinstance(each, _ModelAnswers)
     }
     reference = next(iter(built.values()), None)
     return [
-        _finished(built[index], cast("_Built", reference), device)
+        _finished(built[index], cast("_ProfiledFile", reference), device)
         if index in built
         else _explained(failure, found.get(models[index]))
         for index, failure in enumerate(cast("list[Failure]", taken))
@@ -132,7 +132,7 @@ def _explained(failure: Failure, fit: Fit | None) -> Failure:
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _ModelAnswers:
     """What the processes of one model answered."""
 
     model: Path
@@ -143,8 +143,8 @@ class _Taken:
 
 def _rounds(
     models: Sequence[Path], target: Profiles, mode: Mode, seed: int, fed: Mapping[Path, Answer]
-) -> list[_Taken | Failure]:
-    found: list[_Taken | Failure] = [_Taken(model) for model in models]
+) -> list[_ModelAnswers | Failure]:
+    found: list[_ModelAnswers | Failure] = [_ModelAnswers(model) for model in models]
     chance = random.Random(seed)
     for number in range(_PROCESSES[mode]):
         for index in chance.sample(range(len(models)), len(models)):
@@ -158,7 +158,7 @@ def _rounds(
     return found
 
 
-def _visit(taken: _Taken, target: Profiles, mode: Mode, fed: Answer, number: int) -> None:
+def _visit(taken: _ModelAnswers, target: Profiles, mode: Mode, fed: Answer, number: int) -> None:
     timing = {**PLANS[mode].timing, **fed}
     settings = {**timing, "graph": number == 0}
     taken.profiles.append(target.work("profile", taken.model, settings))
@@ -175,26 +175,28 @@ def _visit(taken: _Taken, target: Profiles, mode: Mode, fed: Answer, number: int
 
 
 @dataclass(frozen=True)
-class _Built:
+class _ProfiledFile:
     """One model: its profile as far as it can be told without the others, and what it is from."""
 
     profile: Profile
-    ran: Ran
+    profiled_model: ProfiledModel
     stores_integers: bool
     is_open: bool
 
     @classmethod
-    def of(cls, taken: _Taken, name: str, fit: Fit | None, given: Given) -> _Built:
+    def of(cls, taken: _ModelAnswers, name: str, fit: Fit | None, given: Given) -> _ProfiledFile:
         running = read_graph(zlib.decompress(base64.b64decode(taken.profiles[0]["graph"])))
         source = read_graph(taken.model.read_bytes())
-        model = ran(taken.profiles, running, source, modules_of(source, noted(taken.model)))
+        model = profiled_model(
+            taken.profiles, running, source, modules_of(source, noted(taken.model))
+        )
         own = _described(taken, name, model)
         if fit:
             own = replace(own, notes=(*fit.notes(given), *own.notes))
         return cls(own, model, _stores_integers(source), bool(fit and fit.is_open))
 
 
-def _described(taken: _Taken, name: str, model: Ran) -> Profile:
+def _described(taken: _ModelAnswers, name: str, model: ProfiledModel) -> Profile:
     kinds = {kind: time_of(model.seconds_of(kind), model.run_s) for kind in KINDS}
     by_module = parts(model, lambda step: step.module)
     # Of the operators' time: between them the runtime may take more than a small model does.
@@ -226,11 +228,11 @@ def _described(taken: _Taken, name: str, model: Ran) -> Profile:
     )
 
 
-def _setting(taken: _Taken, name: str) -> Setting:
+def _setting(taken: _ModelAnswers, name: str) -> SessionSetting:
     results, memory = taken.times[name], taken.memory[name]
     create_s = [result["create_ns"] / 1e9 for result in results]
     run_s = [np.median(r["samples_ns"]) / r["runs_per_sample"] / 1e9 for r in results]
-    return Setting(
+    return SessionSetting(
         name=name,
         create_s=float(np.median(create_s)),
         run_s=float(np.median(run_s)),
@@ -253,7 +255,7 @@ def _stores_integers(source: Graph) -> bool:
     return sizes[True] > sizes[False]
 
 
-def _finished(built: _Built, reference: _Built, device: Mapping[str, Any]) -> Profile:
+def _finished(built: _ProfiledFile, reference: _ProfiledFile, device: Mapping[str, Any]) -> Profile:
     own, other = built.profile, reference.profile
     ratio = None
     if not alike(own.shapes, other.shapes):
@@ -262,16 +264,16 @@ def _finished(built: _Built, reference: _Built, device: Mapping[str, Any]) -> Pr
         own = replace(own, verdict="not compared", notes=(note, *own.notes))
         own = replace(own, speedup=None, ci95_speedup=None)
     elif built is not reference:
-        speedup = stats.paired_ratio(reference.ran.run_s, built.ran.run_s)
+        speedup = stats.paired_ratio(reference.profiled_model.run_s, built.profiled_model.run_s)
         own = replace(
             own,
             speedup=speedup.value,
             ci95_speedup=(speedup.ci95.lo, speedup.ci95.hi),
             verdict=stats.verdict(speedup, noise_floor=0.0, bound=PLANS["quick"].bound),
-            changes=changes(built.ran, reference.ran),
+            changes=changes(built.profiled_model, reference.profiled_model),
         )
-        ratio = kernel_ratio(built.ran, reference.ran)
-    compared = Comparison(
+        ratio = kernel_ratio(built.profiled_model, reference.profiled_model)
+    compared = ProfileComparison(
         own=own,
         reference=other if ratio is not None else own,
         kernel_ratio=ratio,

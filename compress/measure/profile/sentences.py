@@ -13,7 +13,7 @@ from compress.formatting import duration, times
 from compress.measure.profile.facts import Kind, Profile
 from compress.measure.stats import Ratio
 
-__all__ = ["Comparison", "int8_dot_product", "summary"]
+__all__ = ["ProfileComparison", "int8_dot_product", "summary"]
 
 _WORTH_SAYING = 0.05  # of the time; what is less explains nothing
 _OUTSIDE = 0.25
@@ -30,10 +30,10 @@ _KIND_WORDS: Mapping[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ProfileComparison:
     """A profile, what it is compared with, and what is known beside them.
 
-    ``kernel_ratio`` is as of :func:`.profile_parts.kernel_ratio`. ``stores_integers`` says whether
+    ``kernel_ratio`` is as of :func:`.parts.kernel_ratio`. ``stores_integers`` says whether
     most of the file's weights are integers. ``dot_product`` is as of :func:`int8_dot_product`.
     """
 
@@ -55,7 +55,7 @@ def int8_dot_product(device: Mapping[str, Any]) -> bool | None:
     return not {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}.isdisjoint(flags)
 
 
-def summary(found: Comparison) -> str:
+def summary(found: ProfileComparison) -> str:
     """One sentence (two where there is much to say) on where the time goes, and why."""
     own, reference = found.own, found.reference
     if own is reference:
@@ -89,7 +89,7 @@ def _verdict(own: Profile, reference: Profile) -> str:
     return f"no difference is shown between {own.name} and {reference.name} ({ends})"
 
 
-def _reasons(found: Comparison) -> list[str]:
+def _reasons(found: ProfileComparison) -> list[str]:
     own = found.own
     if own.kinds["int8"].share > 0:
         return _int8_reasons(found)
@@ -102,7 +102,7 @@ def _reasons(found: Comparison) -> list[str]:
     return _module_reasons(found)
 
 
-def _int8_reasons(found: Comparison) -> list[str]:
+def _int8_reasons(found: ProfileComparison) -> list[str]:
     """What int8 costs and gains here, the largest share first."""
     own = found.own
     weighed = [
@@ -119,7 +119,7 @@ def _turning(profile: Profile) -> float:
     return profile.kinds["convert"].share + profile.kinds["layout"].share
 
 
-def _conversions(found: Comparison) -> list[str]:
+def _conversions(found: ProfileComparison) -> list[str]:
     share, before = _turning(found.own), _turning(found.reference)
     if share < _WORTH_SAYING:
         return []
@@ -129,7 +129,7 @@ def _conversions(found: Comparison) -> list[str]:
     ]
 
 
-def _kernels(found: Comparison) -> list[str]:
+def _kernels(found: ProfileComparison) -> list[str]:
     if found.kernel_ratio is None:
         return []
     ratio, (lo, hi), *_ = found.kernel_ratio
@@ -160,7 +160,7 @@ def _outside(own: Profile) -> list[str]:
     return [f"{_percent(share)} is spent {where}"]
 
 
-def _module_reasons(found: Comparison) -> list[str]:
+def _module_reasons(found: ProfileComparison) -> list[str]:
     """The modules that changed most, in the direction that the whole did."""
     own = found.own
     if own.verdict not in ("faster", "slower"):

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from compress.formatting import duration, sanitize, size
 from compress.measure.input_sizes import words
 from compress.measure.outcomes import blocks
-from compress.measure.profile.facts import KINDS, Island, Part, Profile, Setting, Time
+from compress.measure.profile.facts import (
+    KINDS,
+    Island,
+    OperatorGroup,
+    Profile,
+    SessionSetting,
+    Time,
+)
 from compress.measure.target import Failure
 from compress.text_table import columns_of, text_lines
 
@@ -79,7 +86,7 @@ def _kinds(own: Profile) -> Rows:
     return [(kind, *_time_cells(time)) for kind, time in present]
 
 
-def _parts(parts: Sequence[Part], most: int) -> Rows:
+def _parts(parts: Sequence[OperatorGroup], most: int) -> Rows:
     rows: Rows = [
         (sanitize(part.name, 60), *_time_cells(part.time), _operators(part))
         for part in parts[:most]
@@ -91,7 +98,7 @@ def _parts(parts: Sequence[Part], most: int) -> Rows:
     return rows
 
 
-def _operators(part: Part) -> str:
+def _operators(part: OperatorGroup) -> str:
     if list(part.operators) == [part.name]:
         return f"{part.operators[part.name]} of them"
     shown = [f"{number} {name}" for name, number in [*part.operators.items()][:_OPERATOR_NAMES]]
@@ -127,7 +134,7 @@ def _islands(islands: Sequence[Island]) -> Iterator[str]:
         yield f"    {len(islands) - _ISLANDS} more: {_percent(rest)} of the time"
 
 
-def _settings(settings: Sequence[Setting]) -> Rows:
+def _settings(settings: Sequence[SessionSetting]) -> Rows:
     return [
         (
             setting.name,

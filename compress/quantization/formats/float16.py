@@ -21,13 +21,13 @@ __all__ = ["FORMAT"]
 
 
 @dataclass(frozen=True)
-class _Weights(WeightQuantizer):
+class _Float16Weights(WeightQuantizer):
     def fake_quantize(self, weight: Tensor, *, axis: int, avoid_saturation: bool = False) -> Tensor:
         return _rounded(weight)
 
 
 @dataclass(frozen=True)
-class _Activations(ActivationQuantizer):
+class _Float16Activations(ActivationQuantizer):
     pattern: ClassVar[Pattern] = Pattern.CAST
 
     def fake_quantize(self, values: Tensor, bounds: Bounds | None) -> Tensor:
@@ -41,8 +41,8 @@ def _rounded(values: Tensor) -> Tensor:
 
 FORMAT = Format(
     name="float16",
-    weights=_Weights(bits=16, onnx_type="FLOAT16"),
-    activations=_Activations(
+    weights=_Float16Weights(bits=16, onnx_type="FLOAT16"),
+    activations=_Float16Activations(
         onnx_type="FLOAT16",
         arithmetic="float16",
         tolerance=Tolerance(least=1e-3, most=5e-3, step=2.0**-11),

@@ -20,13 +20,13 @@ __all__ = ["FORMAT"]
 
 
 @dataclass(frozen=True)
-class _Weights(WeightQuantizer):
+class _Float32Weights(WeightQuantizer):
     def fake_quantize(self, weight: Tensor, *, axis: int, avoid_saturation: bool = False) -> Tensor:
         return weight
 
 
 @dataclass(frozen=True)
-class _Activations(ActivationQuantizer):
+class _Float32Activations(ActivationQuantizer):
     pattern: ClassVar[Pattern] = Pattern.FLOAT32
 
     def fake_quantize(self, values: Tensor, bounds: Bounds | None) -> Tensor:
@@ -35,6 +35,6 @@ class _Activations(ActivationQuantizer):
 
 FORMAT = Format(
     name="float32",
-    weights=_Weights(bits=32, onnx_type="FLOAT"),
-    activations=_Activations(onnx_type="FLOAT", arithmetic="float32"),
+    weights=_Float32Weights(bits=32, onnx_type="FLOAT"),
+    activations=_Float32Activations(onnx_type="FLOAT", arithmetic="float32"),
 )

@@ -22,7 +22,7 @@ _LARGEST = 448.0
 
 
 @dataclass(frozen=True)
-class _Weights(ScaledWeights):
+class _Float8Weights(ScaledWeights):
     def scale(self, weight: Tensor, *, axis: int, avoid_saturation: bool = False) -> Tensor:
         import torch
 
@@ -47,4 +47,4 @@ class _Weights(ScaledWeights):
         return bits
 
 
-FORMAT = Format(name="float8", weights=_Weights(bits=8, onnx_type="FLOAT8E4M3FN"))
+FORMAT = Format(name="float8", weights=_Float8Weights(bits=8, onnx_type="FLOAT8E4M3FN"))

@@ -42,12 +42,12 @@ FEWEST_SEEDS = 2
 Ends = tuple[float, float]
 
 
-class _Facts(BaseModel):
+class _RepeatFacts(BaseModel):
     # Readers of newer files must not fail on names that were added since.
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
 
-class Spread(_Facts):
+class Spread(_RepeatFacts):
     """A score, or a change of it, over the seeds, in the metric's own unit.
 
     ``values`` and ``own_ci95`` are the runs' own, in the order of the seeds. The three intervals
@@ -64,7 +64,7 @@ class Spread(_Facts):
     ci95: Ends | None
 
 
-class Range(_Facts):
+class Range(_RepeatFacts):
     """A quantity over the seeds, in its own unit: of each run, the median, least and most."""
 
     values: list[float]
@@ -73,7 +73,7 @@ class Range(_Facts):
     high: float
 
 
-class RepeatedMeasurement(_Facts):
+class RepeatedMeasurement(_RepeatFacts):
     """One row on one target; ``None`` is what a run lacks. ``change`` is to the baseline row.
 
     ``speedup`` is the baseline's time over this row's; bytes and seconds are as in a record, and so
@@ -97,7 +97,7 @@ class RepeatedMeasurement(_Facts):
         return content
 
 
-class RepeatedRow(_Facts):
+class RepeatedRow(_RepeatFacts):
     """One row over the seeds. ``same_model``: no seed changed anything in it."""
 
     index: int
@@ -111,7 +111,7 @@ class RepeatedRow(_Facts):
         return next((m for m in self.measurements if m.target == target), None)
 
 
-class Choice(_Facts):
+class Choice(_RepeatFacts):
     """The row to ship to ``target`` by each run, and whether it meets the budget."""
 
     target: str
@@ -119,14 +119,14 @@ class Choice(_Facts):
     meets_budget: list[bool]
 
 
-class FailedSeed(_Facts):
+class FailedSeed(_RepeatFacts):
     """A run that is not in the numbers, and why."""
 
     seed: int
     error: str
 
 
-class Repeat(_Facts):
+class Repeat(_RepeatFacts):
     """The content of ``repeat.json``. ``recipe`` is the resolved one, without its seed."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")

@@ -15,7 +15,7 @@ from compress.measure.ondevice.runtimes.openvino import OpenVino
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.jobs import WorkerJob
     from compress.measure.ondevice.runtimes.base import InferenceSession, Runtime, Variant
 
 __all__ = ["LIBRARIES", "PROVIDERS", "RUNTIMES", "open_model", "runtime_named", "runtime_of"]
@@ -48,7 +48,7 @@ def runtime_named(name: str) -> Runtime:
     return RUNTIMES[name]
 
 
-def runtime_of(job: Job) -> Runtime:
+def runtime_of(job: WorkerJob) -> Runtime:
     """The runtime of a job.
 
     Raises:
@@ -57,6 +57,6 @@ def runtime_of(job: Job) -> Runtime:
     return runtime_named(str(job.get("runtime", next(iter(RUNTIMES)))))
 
 
-def open_model(job: Job, variant: Variant = "usual") -> InferenceSession:
+def open_model(job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
     """The job's model, opened by its runtime; see :meth:`.base.Runtime.open`."""
     return runtime_of(job).open(job, variant)

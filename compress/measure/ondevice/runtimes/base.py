@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
-    from compress.measure.ondevice.answers import Ran
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.answers import ExecutionFacts
+    from compress.measure.ondevice.jobs import WorkerJob
     from compress.measure.ondevice.tensor_spec import Array, Declared
 
 __all__ = ["Finding", "InferenceSession", "Runtime", "TracedSession", "Variant", "provider_of"]
@@ -58,7 +58,7 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def provider_of(job: Job) -> str:
+def provider_of(job: WorkerJob) -> str:
     """What the job's runtime is to run the model on; ``cpu`` where the job does not say."""
     return str(job.get("provider", "cpu"))
 
@@ -103,7 +103,7 @@ class Runtime:
         """The library's own version."""
         return str(self.module().__version__)
 
-    def open(self, job: Job, variant: Variant = "usual") -> InferenceSession:
+    def open(self, job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
         """The job's model, loaded; reads ``model`` (a path, or the bytes of a file) and settings.
 
         Raises:
@@ -112,7 +112,7 @@ class Runtime:
         """
         raise NotImplementedError
 
-    def open_traced(self, job: Job, folder: str) -> TracedSession:
+    def open_traced(self, job: WorkerJob, folder: str) -> TracedSession:
         """As :meth:`open`, with every operator timed and the graph that runs written to ``folder``.
 
         Raises:
@@ -120,11 +120,11 @@ class Runtime:
         """
         raise JobError(f"operators are timed by onnxruntime's profiler; leave {self.name} out.")
 
-    def ran(self, session: InferenceSession, job: Job) -> Ran | None:
+    def ran(self, session: InferenceSession, job: WorkerJob) -> ExecutionFacts | None:
         """What the runtime made of a loaded model, as far as it tells and it may surprise."""
         return None
 
-    def facts(self, job: Job) -> Mapping[str, object]:
+    def facts(self, job: WorkerJob) -> Mapping[str, object]:
         """Its version under its name, ``build``, and the ``providers`` that are here.
 
         Raises:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from compress.measure.ondevice.answers import Ran
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.answers import ExecutionFacts
+    from compress.measure.ondevice.jobs import WorkerJob
 
 __all__ = ["PROVIDERS", "OnnxRuntime", "Provider", "provider_keys"]
 
@@ -130,7 +130,7 @@ class OnnxRuntime(Runtime):
     providers = tuple(PROVIDERS)
     settings = "all optimizations, sequential, spinning and arena as by default"
 
-    def open(self, job: Job, variant: Variant = "usual") -> InferenceSession:
+    def open(self, job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
         """A session; see :meth:`.base.Runtime.open`."""
         options = self._options(job)
         entries = dict(job.get("session") or {})
@@ -138,7 +138,7 @@ class OnnxRuntime(Runtime):
             entries[_VARIANTS[variant]] = "1"
         return self._opened(job, options, entries)
 
-    def open_traced(self, job: Job, folder: str) -> TracedSession:
+    def open_traced(self, job: WorkerJob, folder: str) -> TracedSession:
         """A session with the profiler on; see :meth:`.base.Runtime.open_traced`."""
         options = self._options(job)
         options.enable_profiling = True
@@ -152,11 +152,11 @@ class OnnxRuntime(Runtime):
         }
         return self._opened(job, options, entries)
 
-    def ran(self, session: InferenceSession, job: Job) -> Ran | None:
+    def ran(self, session: InferenceSession, job: WorkerJob) -> ExecutionFacts | None:
         """Which operators a provider other than the CPU left to others."""
         return None if provider_of(job) == "cpu" else _placement(session, provider_of(job))
 
-    def facts(self, job: Job) -> Mapping[str, object]:
+    def facts(self, job: WorkerJob) -> Mapping[str, object]:
         """Version, build and providers; see :meth:`.base.Runtime.facts`."""
         module = self.module()
         facts: dict[str, object] = {
@@ -180,7 +180,7 @@ class OnnxRuntime(Runtime):
             if key not in here and _suits_this_machine(provider):
                 yield Finding("note", f"onnxruntime has no provider {key} here", provider.fix)
 
-    def _options(self, job: Job) -> _Options:
+    def _options(self, job: WorkerJob) -> _Options:
         model = job["model"]
         module = self.module()
         if isinstance(model, str):
@@ -193,7 +193,9 @@ class OnnxRuntime(Runtime):
         fitted: _Options = options
         return fitted
 
-    def _opened(self, job: Job, options: _Options, entries: Mapping[str, str]) -> TracedSession:
+    def _opened(
+        self, job: WorkerJob, options: _Options, entries: Mapping[str, str]
+    ) -> TracedSession:
         module, model = self.module(), job["model"]
         for key, value in entries.items():
             options.add_session_config_entry(key, value)
@@ -232,7 +234,9 @@ def _suits_this_machine(provider: Provider) -> bool:
     return provider.suits in here or shutil.which(provider.suits) is not None
 
 
-def _choose_provider(onnxruntime: ModuleType, options: _Options, job: Job) -> list[object] | None:
+def _choose_provider(
+    onnxruntime: ModuleType, options: _Options, job: WorkerJob
+) -> list[object] | None:
     """What the session's ``providers`` must be; a plug-in goes into ``options`` instead.
 
     Raises:
@@ -284,7 +288,7 @@ def _plugin_devices(onnxruntime: ModuleType, provider: Provider) -> list[_EpDevi
     return found()
 
 
-def _refuse_fallback(session: _OrtSession, job: Job) -> None:
+def _refuse_fallback(session: _OrtSession, job: WorkerJob) -> None:
     """See that at least a part of the model runs where the job wants it.
 
     Raises:
@@ -308,7 +312,7 @@ def _refuse_fallback(session: _OrtSession, job: Job) -> None:
         )
 
 
-def _placement(session: object, key: str) -> Ran:
+def _placement(session: object, key: str) -> ExecutionFacts:
     """How many operators, and products among them, the provider ``key`` left to others.
 
     Counted are those of the graph that onnxruntime divides up.

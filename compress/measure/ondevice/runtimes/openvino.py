@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from compress.measure.ondevice.answers import Ran
-    from compress.measure.ondevice.jobs import Job
+    from compress.measure.ondevice.answers import ExecutionFacts
+    from compress.measure.ondevice.jobs import WorkerJob
     from compress.measure.ondevice.tensor_spec import Array
 
 __all__ = ["OpenVino"]
@@ -46,20 +46,20 @@ class OpenVino(Runtime):
     refused_formats = (("int16", "OpenVINO's CPU loads such a file and computes something else"),)
     rounding_db = 30.0  # of the float32 that it is compared with
 
-    def open(self, job: Job, variant: Variant = "usual") -> InferenceSession:
+    def open(self, job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
         """The model, compiled for the CPU; see :meth:`.base.Runtime.open`."""
         module, model = self.module(), job["model"]
         if isinstance(model, str):
             check_file(model)
         return _CompiledModel(module, job, _VARIANTS[variant])
 
-    def ran(self, session: InferenceSession, job: Job) -> Ran | None:
+    def ran(self, session: InferenceSession, job: WorkerJob) -> ExecutionFacts | None:
         """``int8_mac_fraction``: the share of multiply-accumulates that it computes in int8."""
         assert isinstance(session, _CompiledModel)
         fraction = _int8_fraction(session.compiled)
         return None if fraction is None else {"int8_mac_fraction": fraction}
 
-    def facts(self, job: Job) -> Mapping[str, object]:
+    def facts(self, job: WorkerJob) -> Mapping[str, object]:
         """Version, build and devices; see :meth:`.base.Runtime.facts`."""
         module = self.module()
         return {
@@ -88,7 +88,7 @@ class _Declaration(NamedTuple):
 class _CompiledModel:
     """A model in OpenVINO, to jobs like one of onnxruntime's sessions."""
 
-    def __init__(self, openvino: ModuleType, job: Job, options: Mapping[str, str]) -> None:
+    def __init__(self, openvino: ModuleType, job: WorkerJob, options: Mapping[str, str]) -> None:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
