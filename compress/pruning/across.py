@@ -20,7 +20,7 @@ def batch_norm(walk: Walk, node: Node) -> None:
     for ref in node.refs[1:]:
         other = walk.layout(ref)
         if known is None and other.axes and other.axes[0] is not None:
-            walk.keep_whole(other.axes[0], node, "meets a size that no layer gives")
+            walk.keep_intact(other.axes[0], node, "meets a size that no layer gives")
         elif known is not None and other.axes:
             walk.meet(x, 1, other, 0, node)
     _give_first(walk, node, x)
@@ -49,7 +49,7 @@ def layer_norm(walk: Walk, node: Node) -> None:
 
 
 def group_norm(walk: Walk, node: Node) -> None:
-    """Normalizes over groups of channels: whole groups are removed, or members of every group."""
+    """Normalizes over groups of channels: groups are removed, or members of every group."""
     given, x = arguments(node), walk.layout(node.refs[0])
     vector, groups = x.axes[1], given["group"]
     if vector is not None:
@@ -114,7 +114,7 @@ def ordered(walk: Walk, node: Node) -> None:
     dim = given.get("dim")
     axes = range(len(x.axes)) if dim is None else [axis_of(dim, node.refs[0], walk.trace)]
     for axis in axes:
-        walk.keep_whole(x.axes[axis], node, "depends on their order")
+        walk.keep_intact(x.axes[axis], node, "depends on their order")
     kept = [None if a in axes else v for a, v in enumerate(x.axes)]
     output = next(o for o in node.outputs if o is not None)
     if len(walk.trace.values[output].shape) < len(kept):
@@ -127,8 +127,8 @@ def spatial(walk: Walk, node: Node, dimensions: int) -> None:
     x = walk.layout(node.refs[0])
     first = len(x.axes) - dimensions
     for vector in x.axes[first:]:
-        walk.keep_whole(vector, node, "pools over them")
+        walk.keep_intact(vector, node, "pools over them")
     for ref in node.refs[1:]:
         for vector in walk.layout(ref).axes:
-            walk.keep_whole(vector, node, "takes them for places")
+            walk.keep_intact(vector, node, "takes them for places")
     walk.give(node, Layout((*x.axes[:first], *(None,) * dimensions)))

@@ -3,7 +3,7 @@
 Channels are ranked on the model *as it computes* (for a quantized model: on its quantized weights)
 and cut from the float module. Which slices go together is read off the module's own operators
 (:mod:`compress.pruning.flow`), and every cut is proved (:mod:`compress.pruning.proof`); what cannot
-be proved stays whole, and the result says why.
+be proved stays uncut, and the result says why.
 
 That channels form groups which must be removed together is Fang et al. 2023, "DepGraph: toward any
 structural pruning".
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelPruning", "Pruned", "Unit", "prune_channels"]
 
-#: What goes together: the same channels of every head of attention, or a head as a whole.
+#: What goes together: the same channels of every head of attention, or a complete head.
 Unit = Literal["channels", "heads"]
 
 _MOST_NAMED = 4
@@ -37,11 +37,11 @@ _MOST_NAMED = 4
 
 @dataclass(frozen=True)
 class ChannelPruning:
-    """What is asked of :func:`prune_channels`.
+    """The settings of :func:`prune_channels`.
 
     Args:
         ratio: share of each layer's channels to remove (of all channels, for ``scope: global``).
-        unit: ``channels`` of any layer, of attention the same number from every head; or whole
+        unit: ``channels`` of any layer, of attention the same number from every head; or complete
             ``heads`` of attention and nothing else (Michel et al. 2019, "Are sixteen heads really
             better than one?").
         importance: how channels are ranked: a criterion, or the name of one
@@ -73,15 +73,15 @@ class Pruned:
     widths: tuple[Width, ...]
     restored: int = 0
 
-    def sentence(self, asked: ChannelPruning) -> str:
-        """What was asked and what was done."""
+    def sentence(self, request: ChannelPruning) -> str:
+        """What was requested and what was done."""
         able = [width for width in self.widths if not width.is_output]
         lost = sum(width.before - width.after for width in able)
         of = sum(width.before for width in able)
-        each = "all channels" if asked.scope == "global" else "the channels of each layer"
-        what = "the heads of each block" if asked.unit == "heads" else each
+        each = "all channels" if request.scope == "global" else "the channels of each layer"
+        what = "the heads of each block" if request.unit == "heads" else each
         text = (
-            f"{asked.ratio:.3g} of {what} was asked, and {lost / max(1, of):.3g} of all "
+            f"{request.ratio:.3g} of {what} was requested, and {lost / max(1, of):.3g} of all "
             f"channels was removed ({lost:,} of {of:,}, in "
             f"{sum(w.after < w.before for w in able)} of {len(able)} layers)"
         )
@@ -93,20 +93,20 @@ class Pruned:
                 f"; {named(same)} kept all, which is nearest in the steps that structure and "
                 "round_to allow"
             )
-        whole: dict[str, list[str]] = {}
+        uncut: dict[str, list[str]] = {}
         for width in able:
             if width.reason and width.after == width.before:
-                whole.setdefault(width.reason, []).append(width.layer)
-        reasons = [f"{named(names)} ({reason})" for reason, names in whole.items()]
+                uncut.setdefault(width.reason, []).append(width.layer)
+        reasons = [f"{named(names)} ({reason})" for reason, names in uncut.items()]
         more = len(reasons) - _MOST_NAMED
         tail = f", and more for {more} other reasons" if more > 0 else ""
-        return text + (f"; left whole: {'; '.join(reasons[:_MOST_NAMED])}{tail}" if reasons else "")
+        return text + (f"; left uncut: {'; '.join(reasons[:_MOST_NAMED])}{tail}" if reasons else "")
 
 
 def prune_channels(
     module: nn.Module,
     example: Inputs,
-    asked: ChannelPruning,
+    request: ChannelPruning,
     *,
     ranked: nn.Module | None = None,
     losses: Iterable[Tensor] = (),
@@ -116,7 +116,7 @@ def prune_channels(
     Args:
         module: plain, float32, in eval mode.
         example: one batch of inputs.
-        asked: how much of what.
+        request: how much to remove, and by which criterion.
         ranked: a module of the same structure whose weights are ranked; ``module`` by default.
         losses: for ``taylor``: scalar losses of batches through ``ranked``, with gradients.
 
@@ -127,13 +127,13 @@ def prune_channels(
     from compress.pruning.search import Search
 
     ranked = module if ranked is None else ranked
-    if asked.criterion.reads_gradients:
+    if request.criterion.reads_gradients:
         accumulate_gradients(ranked, losses)
-    found = Search(module, example, asked, ranked).run()
+    found = Search(module, example, request, ranked).run()
     if not found.removed:
-        if _is_met(asked, found.widths):
+        if _is_met(request, found.widths):
             raise AlreadySo("prune: every layer is as near to its width as can be.")
-        raise NoEffect(_nothing(asked, found))
+        raise NoEffect(_nothing(request, found))
     expected = _output_shape(module, example)
     found.apply(module)
     shape = _output_shape(module, example)
@@ -145,40 +145,40 @@ def prune_channels(
     return Pruned(found.widths, len(found.settings.rescalings))
 
 
-def _is_met(asked: ChannelPruning, widths: Sequence[Width]) -> bool:
-    """Whether less is asked of each layer than of a whole one, since earlier cuts count."""
+def _is_met(request: ChannelPruning, widths: Sequence[Width]) -> bool:
+    """Whether earlier cuts have removed as much of each layer as is requested, or more."""
     able = [width for width in widths if not width.is_output and not width.reason]
-    return bool(able) and all(asked.layer_ratios.get(w.layer, 1.0) < asked.ratio for w in able)
+    return bool(able) and all(request.layer_ratios.get(w.layer, 1.0) < request.ratio for w in able)
 
 
-def _nothing(asked: ChannelPruning, found: Found) -> str:
+def _nothing(request: ChannelPruning, found: Found) -> str:
     """Why there is nothing to cut, and what would do."""
     reasons = dict.fromkeys(w.reason for w in found.widths if w.reason and not w.is_output)
-    whole = f"; left whole: {'; '.join(list(reasons)[:_MOST_NAMED])}" if reasons else ""
+    uncut = f"; left uncut: {'; '.join(list(reasons)[:_MOST_NAMED])}" if reasons else ""
     able = any(len(pool.classes) > 1 for pool in pools_of(found.plan.ids))
-    if asked.unit == "heads" and not found.has_heads:
+    if request.unit == "heads" and not found.has_heads:
         return (
             "prune: the model has no attention whose heads can be removed; granularity: channels "
             "cuts the channels within heads."
         )
-    if asked.unit == "heads":
+    if request.unit == "heads":
         if able:
-            return f"prune: a ratio of {asked.ratio:g} removes no head from any block; raise it."
+            return f"prune: a ratio of {request.ratio:g} removes no head from any block; raise it."
         return (
-            f"prune: no block has heads that can be removed by themselves{whole}; granularity: "
+            f"prune: no block has heads that can be removed by themselves{uncut}; granularity: "
             "channels cuts the channels within heads."
         )
     if able:
         return (
-            f"prune: a ratio of {asked.ratio:g} with round_to {asked.round_to} removes no channel "
-            f"from any layer{whole}; raise the ratio or lower round_to."
+            f"prune: a ratio of {request.ratio:g} with round_to {request.round_to} removes no "
+            f"channel from any layer{uncut}; raise the ratio or lower round_to."
         )
     advice = "granularity: weights needs no structure"
-    if asked.criterion.reads_batch_norm:
+    if request.criterion.reads_batch_norm:
         advice = "importance: group-l2 needs no batch norms"
     elif any(w.reason.endswith("be ignored") for w in found.widths):
         advice = "ignore less"
-    return f"prune: no channel of any layer can be removed{whole}; {advice}."
+    return f"prune: no channel of any layer can be removed{uncut}; {advice}."
 
 
 def _output_shape(module: nn.Module, example: Inputs) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ def _couple_recurrent(layer: nn.RNNBase, prefix: str, ids: ChannelIds) -> None:
         rows = [Axis(f"{prefix}{leaf}", 0) for leaf in layer._parameters if "weight_hh" in leaf]
         for axis in (*axes, *rows):
             if axis in ids.of_axis:
-                ids.keep_whole(ids.of_axis[axis], f"{prefix[:-1]!r} has projections")
+                ids.keep_intact(ids.of_axis[axis], f"{prefix[:-1]!r} has projections")
 
 
 def _couple_attention(name: str, prefix: str, ids: ChannelIds) -> None:
@@ -41,4 +41,4 @@ def _couple_attention(name: str, prefix: str, ids: ChannelIds) -> None:
         return
     for axis, vector in ids.of_axis.items():
         if axis.parameter.startswith(prefix):
-            ids.keep_whole(vector, f"{name!r} takes keys and values of widths of their own")
+            ids.keep_intact(vector, f"{name!r} takes keys and values of widths of their own")

@@ -2,7 +2,7 @@
 
 Operators that move data are run on the ids themselves; operators that work place by place join the
 ids that meet; sums of products join the ids that they sum over; what is not known keeps the
-channels that it is given whole, and says so.
+channels that it is given intact, and says so.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def follow(
         layout = walk.layout(output)
         for vector in (*layout.axes, *layout.mean_of):
             if vector is not None:
-                walk.ids.keep_whole(vector, "they are the model's outputs")
+                walk.ids.keep_intact(vector, "they are the model's outputs")
     layouts = [walk.layout(number) for number in range(len(trace.values))]
     return Flow(walk.ids, layouts, walk.across, walk.decisions)
 
@@ -128,5 +128,5 @@ def _keeps_shape(walk: Walk, node: Node) -> bool:
 def _unknown(walk: Walk, node: Node) -> None:
     for ref in node.refs:
         for vector in walk.layout(ref).axes:
-            walk.keep_whole(vector, node, "is not known to keep channels apart")
+            walk.keep_intact(vector, node, "is not known to keep channels apart")
     walk.give_plain(node)

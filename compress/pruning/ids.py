@@ -1,7 +1,7 @@
 """Channel ids: one for every index along every axis of every parameter, joined into classes.
 
-Ids of a class are removed together or not at all. A class that may not be removed is *whole*, with
-the reason. Id 0 is always whole: it stands for an index that belongs to no parameter.
+Ids of a class are removed together or not at all. A class that may not be removed is *intact*, with
+the reason. Id 0 is always intact: it stands for an index that belongs to no parameter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["NOTHING", "UNIFORM", "Axis", "ChannelIds", "Vector"]
 #: Ids along one axis of a tensor.
 Vector = npt.NDArray[np.int64]
 
-#: The id of what belongs to no parameter; whole.
+#: The id of what belongs to no parameter; always intact.
 NOTHING = 0
 #: Fills places that a constant filled: it agrees with every id.
 UNIFORM = -1
@@ -32,11 +32,11 @@ class Axis:
 
 
 class ChannelIds:
-    """Ids, their classes (a union-find) and why some of them stay whole."""
+    """Ids, their classes (a union-find) and why some of them stay intact."""
 
     def __init__(self) -> None:
         self._parent: Vector = np.array([NOTHING])
-        self._whole: dict[int, str] = {NOTHING: ""}
+        self._intact: dict[int, str] = {NOTHING: ""}
         self.of_axis: dict[Axis, Vector] = {}
         #: Axes along which an operator sums products: the inputs of a layer.
         self.contracted: set[Axis] = set()
@@ -47,7 +47,7 @@ class ChannelIds:
         self._axis_of: list[Axis | None] = [None]
 
     def new_axis(self, parameter: str, axis: int, size: int) -> Vector:
-        """Ids for an axis of a parameter; the same ones when asked again."""
+        """Ids for an axis of a parameter; the same ones for the same axis."""
         place = Axis(parameter, axis)
         if place not in self.of_axis:
             first = len(self._parent)
@@ -74,12 +74,12 @@ class ChannelIds:
             if second == NOTHING:
                 first, second = second, first
             if first == NOTHING:
-                self._whole.setdefault(second, f"{self.at} meets a size that no layer gives")
+                self._intact.setdefault(second, f"{self.at} meets a size that no layer gives")
                 continue
             self._parent[second] = first
-            if second in self._whole:
-                reason = self._whole.pop(second)
-                self._whole.setdefault(first, reason)
+            if second in self._intact:
+                reason = self._intact.pop(second)
+                self._intact.setdefault(first, reason)
 
     def join_all(self, ids: Iterable[int]) -> None:
         """Make one class of some ids."""
@@ -87,27 +87,27 @@ class ChannelIds:
         if len(vector) > 1:
             self.join(np.full(len(vector) - 1, vector[0]), vector[1:])
 
-    def keep_whole(self, ids: Iterable[int], reason: str) -> None:
+    def keep_intact(self, ids: Iterable[int], reason: str) -> None:
         """Forbid the removal of some ids; of several reasons the first one stays."""
         for i in {int(i) for i in ids}:
             if i > NOTHING:
-                self._whole.setdefault(self.find(i), reason)
+                self._intact.setdefault(self.find(i), reason)
 
     def classes(self, ids: Vector) -> Vector:
-        """The class of each id of a vector; ``NOTHING`` for those that are whole."""
+        """The class of each id of a vector; ``NOTHING`` for those that are intact."""
         roots = self.roots(ids)
-        return np.where([int(r) in self._whole for r in roots], NOTHING, roots)
+        return np.where([int(r) in self._intact for r in roots], NOTHING, roots)
 
     def roots(self, ids: Vector) -> Vector:
-        """The representative of each id, whole or not; ``UNIFORM`` stays what it is."""
+        """The representative of each id, intact or not; ``UNIFORM`` stays what it is."""
         found = self._parent[np.maximum(ids, NOTHING)]
         while not np.array_equal(above := self._parent[found], found):
             found = above
         return np.where(ids < NOTHING, ids, found)
 
-    def why_whole(self, i: int) -> str:
+    def why_intact(self, i: int) -> str:
         """Why an id may not be removed; empty where it may."""
-        return self._whole.get(self.find(i), "")
+        return self._intact.get(self.find(i), "")
 
     def contract(self, parameter: str, ids: Vector, *, within_groups: bool = False) -> None:
         """Note that these ids of a parameter are of inputs."""

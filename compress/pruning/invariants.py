@@ -1,4 +1,4 @@
-"""Invariants: promises that later stages keep, such as "these zeros stay zero".
+"""Invariants: properties that later stages have to keep, such as "these zeros stay zero".
 
 Masks are derived from the weights at hand, never stored: a weight that is zero when a stage begins
 is zero when it ends. Only names and sizes are data here; tensors arrive as duck-typed arguments so

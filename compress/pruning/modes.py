@@ -75,7 +75,7 @@ def _few_samples(inputs: Inputs) -> Inputs:
 
 
 def _is_random(node: Node) -> bool:
-    # Attention may draw what it drops, and is told how much.
+    # Attention draws what it drops itself; the rate is one of its arguments.
     drawn = arguments(node).get("dropout_p", 1.0) != 0.0
     return drawn and torch.Tag.nondeterministic_seeded in node.op.tags
 

@@ -59,12 +59,12 @@ def move(walk: Walk, node: Node, values: Mapping[int, Tensor] | None = None) -> 
             at, vector = place
             taken = found[output][at]
             if taken is not None and not walk.ids.classes(taken).any():
-                taken = None  # it stays whole, and says nothing
+                taken = None  # it stays intact, and constrains nothing
             elif taken is not None and not walk.ids.classes(vector).any():
                 continue
             if taken is not None:
-                walk.keep_whole(vector, node, "puts two kinds of channels on one axis")
-                walk.keep_whole(taken, node, "puts two kinds of channels on one axis")
+                walk.keep_intact(vector, node, "puts two kinds of channels on one axis")
+                walk.keep_intact(taken, node, "puts two kinds of channels on one axis")
             found[output][at] = vector
     for output, axes in found.items():
         moved_to = _together(axes, list(layouts.values()))
@@ -135,7 +135,7 @@ def _separate(
     if not (given > NOTHING).any():
         return None
     if (given == given[0]).all():
-        walk.keep_whole(ids[ids > NOTHING], node, "leaves one of them alone")
+        walk.keep_intact(ids[ids > NOTHING], node, "leaves one of them alone")
         return None
     low, high = np.where(roots == UNIFORM, _LARGE, roots), roots
     varying = [a for a, size in enumerate(ids.shape) if size > 1]
@@ -155,7 +155,7 @@ def _separate(
         behind = axis - len(shape)
         chosen = min(same, key=lambda a: (a - ids.ndim != behind, a != axis))
     else:
-        walk.keep_whole(ids[ids > NOTHING], node, "spreads them over several axes")
+        walk.keep_intact(ids[ids > NOTHING], node, "spreads them over several axes")
         return None
     _join_slices(walk, ids, roots, chosen)
     return chosen, _first_of_each(ids, chosen)
@@ -170,7 +170,7 @@ def _join_slices(walk: Walk, ids: Any, roots: Any, axis: int) -> None:
 
 
 def slice_axis(walk: Walk, node: Node) -> None:
-    """A part of an axis, or every so manieth place of it."""
+    """A part of an axis, or every n-th place of it."""
     given = arguments(node)
     value = node.refs[0]
     axis, size = axis_of(given["dim"], value, walk.trace), 0
@@ -180,9 +180,9 @@ def slice_axis(walk: Walk, node: Node) -> None:
         start, stop, step = slice(given["start"], given["end"], given["step"]).indices(size)
         length = stop - start
         if step > 1:
-            whole = size - size % step
-            align(walk, vector[:whole].reshape(-1, step).T)
-            walk.keep_whole(vector[whole:], node, "takes every so manieth of them")
+            full = size - size % step
+            align(walk, vector[:full].reshape(-1, step).T)
+            walk.keep_intact(vector[full:], node, "takes every n-th of them")
         elif 0 < length < size and size % length == 0 and start % length == 0:
             parts = size // length
             if length > 1 and parts <= _MOST_PARTS // 2:
@@ -200,7 +200,7 @@ def split(walk: Walk, node: Node) -> None:
         if len(set(sizes)) == 1 and sizes[0] > 1 and len(sizes) <= _MOST_PARTS:
             align(walk, vector.reshape(len(sizes), sizes[0]))
         elif 1 in sizes:
-            walk.keep_whole(vector, node, "takes them one by one")
+            walk.keep_intact(vector, node, "takes them one by one")
     move(walk, node)
 
 
@@ -213,7 +213,7 @@ def align(walk: Walk, parts: Any) -> None:
 def select(walk: Walk, node: Node) -> None:
     """One place of an axis by its number, or all of them one by one."""
     axis = axis_of(arguments(node).get("dim", 0), node.refs[0], walk.trace)
-    walk.keep_whole(walk.layout(node.refs[0]).axes[axis], node, "takes one of them by its number")
+    walk.keep_intact(walk.layout(node.refs[0]).axes[axis], node, "takes one of them by its number")
     _move_without(walk, node, axis)
 
 
@@ -235,7 +235,7 @@ def roll(walk: Walk, node: Node) -> None:
     dims = [axis_of(d, node.refs[0], walk.trace) for d in given["dims"]]
     layout = walk.layout(node.refs[0])
     for axis in dims or range(len(layout.axes)):
-        walk.keep_whole(layout.axes[axis], node, "moves them by a fixed number of places")
+        walk.keep_intact(layout.axes[axis], node, "moves them by a fixed number of places")
     _move_without(walk, node, *(dims or range(len(layout.axes))))
 
 
@@ -250,7 +250,7 @@ def index(walk: Walk, node: Node) -> None:
     else:
         axes = [axis_of(given["dim"], value, walk.trace)]
     for axis in axes:
-        walk.keep_whole(walk.layout(value).axes[axis], node, "takes them by their numbers")
+        walk.keep_intact(walk.layout(value).axes[axis], node, "takes them by their numbers")
     _move_without(walk, node, *axes)
     return None
 
@@ -258,7 +258,7 @@ def index(walk: Walk, node: Node) -> None:
 def _keep_all(walk: Walk, node: Node) -> None:
     for ref in node.refs:
         for vector in walk.layout(ref).axes:
-            walk.keep_whole(vector, node, "takes them by numbers that are learned")
+            walk.keep_intact(vector, node, "takes them by numbers that are learned")
     walk.give_plain(node)
 
 
@@ -277,7 +277,7 @@ def fold(walk: Walk, node: Node) -> None:
     size = math.prod(given["kernel_size"])
     channels = len(layout.axes) - 2
     vector, axes = layout.axes[channels], [*layout.axes[:channels], None, None, None]
-    walk.keep_whole(layout.axes[-1], node, "puts them in places")
+    walk.keep_intact(layout.axes[-1], node, "puts them in places")
     if vector is not None:
         rows = vector.reshape(-1, size)
         align(walk, rows.T)
@@ -288,14 +288,14 @@ def fold(walk: Walk, node: Node) -> None:
 def window(walk: Walk, node: Node) -> None:
     """Windows along an axis."""
     axis = axis_of(arguments(node)["dimension"], node.refs[0], walk.trace)
-    walk.keep_whole(walk.layout(node.refs[0]).axes[axis], node, "takes windows of them")
+    walk.keep_intact(walk.layout(node.refs[0]).axes[axis], node, "takes windows of them")
     _move_without(walk, node, axis)
 
 
 def embedding(walk: Walk, node: Node) -> None:
     """Rows of a table."""
     weight, index = walk.layout(node.refs[0]), walk.trace.values[node.refs[1]]
-    walk.keep_whole(weight.axes[0], node, "looks rows up by number")
+    walk.keep_intact(weight.axes[0], node, "looks rows up by number")
     if weight.parameter and weight.axes[0] is not None:
         walk.ids.contract(weight.parameter, weight.axes[0])
     walk.give(node, Layout((*(None,) * len(index.shape), weight.axes[1])))

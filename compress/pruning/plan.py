@@ -1,8 +1,8 @@
 """What to remove in one attempt, and what a failed attempt teaches.
 
 A plan follows the ids through every mode of the module, joins what goes together, and selects
-classes. Where the cut net and the whole one part, a split may be cut along its other axis, a width
-may follow from another one, or the channels that meet there are left whole.
+classes. Where the cut net and the original differ, a split may be cut along its other axis, a width
+may follow from another one, or the channels that meet there are left uncut.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class CutPlan:
 
 
 class Planner:
-    """Makes plans, and remembers what was disproved."""
+    """Makes plans, and keeps what was disproved."""
 
     def __init__(
-        self, module: nn.Module, modes: Sequence[Mode], asked: ChannelPruning, ranked: nn.Module
+        self, module: nn.Module, modes: Sequence[Mode], request: ChannelPruning, ranked: nn.Module
     ) -> None:
         self.module = module
         self.modes = modes
-        self.asked = asked
+        self.request = request
         self.ranked = ranked
-        self._whole: list[tuple[list[int], str]] = []
+        self._intact: list[tuple[list[int], str]] = []
         self._choices: dict[str, str] = {}
         self._rejected: set[tuple[str, str]] = set()
         self._ties: list[tuple[list[int], list[int]]] = []
@@ -69,9 +69,9 @@ class Planner:
         plan = self._decided()
 
         def scores(pool: Pool) -> list[float]:
-            return score_pool(self.ranked, plan.ids, pool, self.asked.criterion)
+            return score_pool(self.ranked, plan.ids, pool, self.request.criterion)
 
-        removed = self._select(plan.ids, self.asked.scope, scores)
+        removed = self._select(plan.ids, self.request.scope, scores)
         return CutPlan(plan.ids, plan.flows, plan.decisions, frozenset(removed))
 
     def _select(
@@ -79,16 +79,16 @@ class Planner:
     ) -> set[int]:
         return select_classes(
             ids,
-            ratio=self.asked.ratio,
-            layer_ratios=self.asked.layer_ratios,
-            round_to=self.asked.round_to,
+            ratio=self.request.ratio,
+            layer_ratios=self.request.layer_ratios,
+            round_to=self.request.round_to,
             scope=scope,
             scores=scores,
             least=self._least,
         )
 
     def _decided(self) -> CutPlan:
-        """The flow of ids whose splits lose least of what was asked."""
+        """The flow of ids whose splits lose least of what was requested."""
         best = self._follow(self._choices)
         error = self._error(best)
         for signature, decision in list(best.decisions.items()):
@@ -112,50 +112,50 @@ class Planner:
         for one, other in self._ties:
             for part in np.asarray(other).reshape(-1, len(one)):
                 ids.join(np.asarray(one), part)
-        self._keep_whole(ids, decisions)
+        self._keep_intact(ids, decisions)
         return CutPlan(ids, flows, decisions)
 
-    def _keep_whole(self, ids: ChannelIds, decisions: Mapping[str, Decision]) -> None:
-        for places, reason in self._whole:
-            ids.keep_whole(places, reason)
+    def _keep_intact(self, ids: ChannelIds, decisions: Mapping[str, Decision]) -> None:
+        for places, reason in self._intact:
+            ids.keep_intact(places, reason)
         for axis in ids.of_axis:
             if axis not in ids.contracted and (name := self._ignored(axis)):
-                ids.keep_whole(ids.of_axis[axis], f"{name!r} is to be ignored")
+                ids.keep_intact(ids.of_axis[axis], f"{name!r} is to be ignored")
         heads = [d for d in decisions.values() if d.cuts_heads]
-        if self.asked.unit == "channels":
+        if self.request.unit == "channels":
             for vector in (vector for decision in heads for vector in decision.ids):
-                ids.keep_whole(vector, "whole heads are removed by granularity: heads")
+                ids.keep_intact(vector, "complete heads are removed by granularity: heads")
         else:
             _keep_all_but(heads, ids)
-        if self.asked.criterion.reads_batch_norm:
+        if self.request.criterion.reads_batch_norm:
             for pool in pools_of(ids):
                 if not has_batch_norm(self.module, pool):
-                    ids.keep_whole(pool.classes, "no batch norm scales them, for bn-scale to read")
+                    ids.keep_intact(pool.classes, "no batch norm scales them, for bn-scale to read")
 
     def _ignored(self, axis: Axis) -> str:
         own = axis.parameter
-        matches = (n for n in self.asked.ignore if own == n or own.startswith(f"{n}."))
+        matches = (n for n in self.request.ignore if own == n or own.startswith(f"{n}."))
         return next(matches, "")
 
     def _chosen(self, decision: Decision) -> str:
         return self._choices.get(decision.signature, decision.options[0])
 
     def _error(self, plan: CutPlan) -> float:
-        """How far all layers are from what was asked, in shares of their widths."""
+        """How far all layers are from what was requested, in shares of their widths."""
         ids = plan.ids
         # Only how many go is looked at, not which.
         removed = self._select(ids, "local", lambda pool: range(len(pool.classes)))
         error = sum(
-            abs((1 - self.asked.ratio) - width.after / width.before)
+            abs((1 - self.request.ratio) - width.after / width.before)
             for width in widths_of(ids, removed)
         )
         error += sum(_computed_across(flow, ids) for flow in plan.flows)
-        if self.asked.unit == "heads":
+        if self.request.unit == "heads":
             error -= sum(decision.cuts_heads for decision in plan.decisions.values())
         return error
 
     def learn(self, plan: CutPlan, place: int, mismatch: Mismatch) -> None:
-        """Change a decision that led to a mismatch, or leave its channels whole."""
+        """Change a decision that led to a mismatch, or leave its channels uncut."""
         touched = self._touched(plan, place, mismatch)
         if not mismatch.is_scale and (
             self._leave_two(plan, touched) or self._tie(plan, place, mismatch)
@@ -175,7 +175,7 @@ class Planner:
             reason = f"the code goes another way{where} ({mismatch.what})"
         vectors = plan.ids.of_axis.values()
         places = [i for v in vectors for i in v.tolist() if plan.ids.find(i) in touched]
-        self._whole.append((places, reason))
+        self._intact.append((places, reason))
 
     def _least(self, pool: Pool) -> int:
         # Many operators take another way where an axis has one place.
@@ -231,7 +231,7 @@ class Planner:
             if (signature, option) in self._rejected:
                 continue
             other = self._follow({**self._choices, signature: option}).decisions.get(signature)
-            if self.asked.unit == "channels" and other is not None and other.cuts_heads:
+            if self.request.unit == "channels" and other is not None and other.cuts_heads:
                 self._rejected.add((signature, option))
                 continue
             self._choices[signature] = option
@@ -320,4 +320,4 @@ def _keep_all_but(heads: Sequence[Decision], ids: ChannelIds) -> None:
     able = {int(r) for decision in heads for vector in decision.ids for r in ids.roots(vector)}
     for pool in pools_of(ids):
         if not able.issuperset(pool.classes):
-            ids.keep_whole(pool.classes, "granularity: heads removes heads alone")
+            ids.keep_intact(pool.classes, "granularity: heads removes heads alone")

@@ -27,7 +27,7 @@ def _contract(walk: Walk, node: Node, left: int, a: int, right: int, b: int) -> 
         # A constant, such as a first hidden state of zeros, has as many channels as are wanted.
         for vector, met in ((first, other), (second, one)):
             if not met.is_uniform:
-                walk.keep_whole(vector, node, "meets a size that no layer gives")
+                walk.keep_intact(vector, node, "meets a size that no layer gives")
     else:
         walk.ids.join(first, second)
         if not one.parameter and not other.parameter:
@@ -77,7 +77,7 @@ def attention(walk: Walk, node: Node) -> None:
         heads.append(first)
     _mask(walk, node, heads)
     for layout in (k, v):
-        walk.keep_whole(layout.axes[last - 1], node, "attends over them")
+        walk.keep_intact(layout.axes[last - 1], node, "attends over them")
     given = Layout((*heads, q.axes[last - 1], v.axes[last]))
     walk.give_plain(node)
     first_output = node.outputs[0]
@@ -91,10 +91,10 @@ def _mask(walk: Walk, node: Node, heads: Sequence[Vector | None]) -> None:
     if not isinstance(given, Ref):
         return
     shape, mask = walk.trace.values[given.value].shape, walk.layout(given.value)
-    whole = Layout((*heads, None, None))
-    for axis, size in enumerate(shape[:-2], start=len(whole.axes) - len(shape)):
+    full = Layout((*heads, None, None))
+    for axis, size in enumerate(shape[:-2], start=len(full.axes) - len(shape)):
         if size > 1:
-            walk.meet(whole, axis, mask, axis - len(whole.axes) + len(shape), node)
+            walk.meet(full, axis, mask, axis - len(full.axes) + len(shape), node)
 
 
 def convolution(walk: Walk, node: Node) -> None:
@@ -104,7 +104,7 @@ def convolution(walk: Walk, node: Node) -> None:
     value, groups = given["input"].value, given["groups"]
     c, o = len(x.axes) - len(w.axes) + 1, (1 if given["transposed"] else 0)
     for kernel in w.axes[2:]:
-        walk.keep_whole(kernel, node, "has a kernel of a fixed size")
+        walk.keep_intact(kernel, node, "has a kernel of a fixed size")
         if w.parameter and kernel is not None:
             walk.ids.contract(w.parameter, kernel)
     if groups == 1:
@@ -119,7 +119,7 @@ def convolution(walk: Walk, node: Node) -> None:
         if axis > c and _is_pointwise(given, w_shape, axis - c - 1):
             axes[axis] = vector
         elif axis > c:
-            walk.keep_whole(vector, node, "sums over windows of them")
+            walk.keep_intact(vector, node, "sums over windows of them")
     axes[c] = out
     if c > 0:
         axes[0] = x.axes[0]
@@ -147,15 +147,15 @@ def _grouped(
 ) -> Vector | None:
     """The ids of what a grouped convolution gives.
 
-    Either whole groups are removed, or the same members of every group.
+    Either complete groups are removed, or the same members of every group.
     """
     if x is None:
         for axis in w.axes[:2]:
-            walk.keep_whole(axis, node, "meets a size that no layer gives")
+            walk.keep_intact(axis, node, "meets a size that no layer gives")
         return None
     first, members = w.axes[0], x.reshape(groups, -1)
     if first is None:
-        walk.keep_whole(x, node, "has groups")
+        walk.keep_intact(x, node, "has groups")
         return None
     blocks = first.reshape(groups, -1)
     if w.parameter and (taken := w.axes[1 - o]) is not None:
@@ -166,7 +166,7 @@ def _grouped(
     if is_depthwise or walk.decide(node, options, x) == "groups":
         for row, block in zip(members, blocks, strict=True):
             walk.ids.join_all([*row.tolist(), *block.tolist()])
-        walk.keep_whole(w.axes[1], node, "removes whole groups")
+        walk.keep_intact(w.axes[1], node, "removes complete groups")
         return first if o == 0 else np.repeat(blocks[:, 0], shape[1])
     align(walk, members)
     align(walk, blocks)

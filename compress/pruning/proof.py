@@ -1,8 +1,8 @@
-"""Prove a cut: the cut net computes what the whole one does with the removed parts left out.
+"""Prove a cut: the cut net computes what the original does with the removed parts left out.
 
-Both nets run in double precision on random inputs and random weights, of one draw. In the whole net
+Both nets run in double precision on random inputs and random weights, of one draw. In the original
 every removed slice of every parameter is zero, on the side that reads a channel as well as on the
-side that makes it. After every operator, what the cut net has must be what the whole net has at
+side that makes it. After every operator, what the cut net has must be what the original has at
 the places that stay. What is computed *across* a cut axis changes by its nature: sums, means and
 products are taken over the places that stay in both nets, and norms and softmaxes give way to
 something that works place by place, and so do functions that are flat where channels would be lost
@@ -79,7 +79,7 @@ class ScaleChange:
 
 @dataclass
 class _Run:
-    """One of the two nets while it runs: what it gave, and what it was told to leave out."""
+    """One of the two nets while it runs: its results, and the classes that it leaves out."""
 
     trace: Trace
     flow: Flow
@@ -90,7 +90,7 @@ class _Run:
 
 
 def prove(
-    whole: Callable[[], nn.Module],
+    original: Callable[[], nn.Module],
     cut_net: nn.Module,
     cut: Cut,
     inputs: Inputs,
@@ -101,26 +101,27 @@ def prove(
     unscaled: bool = True,
     skipped: frozenset[int] = frozenset(),
 ) -> list[ScaleChange]:
-    """Hold the cut net to the whole one.
+    """Compare the cut net with the original, operator by operator.
 
     Args:
-        whole: makes it, with random weights, in double precision; asked where shapes are right.
+        original: makes the uncut net, with random weights, in double precision; called once all
+            shapes are right.
         cut_net: the same with those slices taken out.
         cut: what stays.
         inputs: a random batch.
-        trace: of the whole net, with the ids of ``flow``.
+        trace: of the original, with the ids of ``flow``.
         flow: which ids arrive where.
         removed: the classes that the cut removes.
-        unscaled: let the cut net multiply by the whole net's numbers where its own differ because
+        unscaled: let the cut net multiply by the original's numbers where its own differ because
             they follow from a width; what they were is returned.
         skipped: numbers of operators whose values are not compared.
 
     Raises:
-        Mismatch: the two part.
+        Mismatch: the two differ.
     """
     small = _Run(trace, flow, removed, is_cut=True)
     _run(small, cut_net, inputs, _check_shape(small), unscaled=unscaled)
-    zeroed = whole()
+    zeroed = original()
     zero_slices(zeroed, cut)
     big = _Run(trace, flow, removed, is_cut=False)
     _run(big, zeroed, inputs, _compare(big, small, skipped), unscaled=unscaled)
@@ -182,18 +183,18 @@ def _compare(
         if number in skipped:
             return
         outputs = _compared(big, number, expected)
-        for output, whole, cut in zip(outputs, results, others, strict=False):
-            if output is None or cut is None or not whole.numel():
+        for output, expected, cut in zip(outputs, results, others, strict=False):
+            if output is None or cut is None or not expected.numel():
                 continue
             if big.flow.layouts[output].is_uniform:
                 continue  # a number that may follow from a width: its uses are looked at
             for axis, kept in enumerate(_kept(big, output)):
                 if kept is not None:
-                    whole = whole.index_select(axis, torch.tensor(kept))
+                    expected = expected.index_select(axis, torch.tensor(kept))
             shape, values = cut
             for axis in big.flow.layouts[output].free:
-                whole = whole.narrow(axis, 0, shape[axis])
-            if not _agree(_sample(whole, number)[1], values):
+                expected = expected.narrow(axis, 0, shape[axis])
+            if not _agree(_sample(expected, number)[1], values):
                 raise Mismatch(
                     number, node.module, f"{node.kind} gives other numbers", is_shape=False
                 )
@@ -232,11 +233,11 @@ def _sample(tensor: Tensor, number: int) -> tuple[tuple[int, ...], Tensor]:
     return shape, tensor.flatten()[places]
 
 
-def _agree(whole: Tensor, cut: Tensor) -> bool:
-    if not whole.is_floating_point():
-        return torch.equal(whole, cut)
-    scale = float(whole.nan_to_num(0.0, 0.0, 0.0).abs().max())
-    return torch.allclose(whole, cut, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True)
+def _agree(expected: Tensor, cut: Tensor) -> bool:
+    if not expected.is_floating_point():
+        return torch.equal(expected, cut)
+    scale = float(expected.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return torch.allclose(expected, cut, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True)
 
 
 def _same_node(run: _Run, number: int, node: Node) -> Node:
@@ -331,7 +332,7 @@ def _left_out(
 def _as_before(
     run: _Run, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments with the numbers of the whole net, where they differ; the change is noted."""
+    """The arguments with the numbers of the original, where they differ; the change is noted."""
     node = run.trace.nodes[number]
     is_attention = "scaled_dot_product" in node.kind
     if is_attention:

@@ -1,6 +1,6 @@
 """Put a scale back that follows from a width: attention divides by the root of the head's width.
 
-A cut makes that width smaller, and with it every score larger. The whole net's scale is restored in
+A cut makes that width smaller, and with it every score larger. The original's scale is restored in
 the weights of the layer that makes the keys (or the queries), at no cost when the net runs.
 """
 
@@ -28,7 +28,7 @@ _MOVES |= {"split_with_sizes", "unbind", "unflatten", "expand", "_to_copy"}
 
 @dataclass(frozen=True)
 class Rescaling:
-    """Elements of parameters to multiply by ``factor``, as masks of the whole net's shapes.
+    """Elements of parameters to multiply by ``factor``, as masks of the original's shapes.
 
     ``numbers`` are the operators between the parameters and the one whose scale changed.
     """
@@ -63,8 +63,8 @@ def find_rescaling(trace: Trace, change: ScaleChange) -> Rescaling | None:
 def rescale(module: nn.Module, rescalings: Sequence[Rescaling], cut: Cut) -> None:
     """Multiply the parameters of a module that was cut, in place."""
     for rescaling in rescalings:
-        for name, whole in rescaling.masks.items():
-            mask = whole
+        for name, full in rescaling.masks.items():
+            mask = full
             for axis, kept in cut.kept.items():
                 if axis.parameter == name:
                     mask = mask.index_select(axis.axis, torch.tensor(kept))

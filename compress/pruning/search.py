@@ -1,8 +1,8 @@
-"""Look for a cut that can be proved, as near to what was asked as the structure allows.
+"""Look for a cut that can be proved, as near to what was requested as the structure allows.
 
-A cut is tried as a whole. Where the cut net and the whole one part, an integer of the module at
-hand may be a size that has changed, a split may be cut along its other axis, or the channels that
-meet there are left whole; then the rest is tried again.
+A complete cut is tried. Where the cut net and the original differ, an integer of the module at hand
+may be a size that has changed, a split may be cut along its other axis, or the channels that meet
+there are left uncut; then the rest is tried again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Found:
 
     @property
     def has_heads(self) -> bool:
-        """Whether the model has attention whose heads could be told apart."""
+        """Whether the model has attention whose heads could be separated."""
         return any(decision.cuts_heads for decision in self.plan.decisions.values())
 
     def apply(self, module: nn.Module) -> None:
@@ -91,11 +91,11 @@ class Search:
     """Attempts at one cut of ``module``, which is left as it is."""
 
     def __init__(
-        self, module: nn.Module, example: Inputs, asked: ChannelPruning, ranked: nn.Module
+        self, module: nn.Module, example: Inputs, request: ChannelPruning, ranked: nn.Module
     ) -> None:
         self.module = module
         self.modes, self.inputs = modes_of(module, example)
-        self.planner = Planner(module, self.modes, asked, ranked)
+        self.planner = Planner(module, self.modes, request, ranked)
         self._random: dict[int, nn.Module] = {}
 
     def run(self) -> Found:
@@ -109,7 +109,7 @@ class Search:
             settings = Settings()
             if plan.removed:
                 try:
-                    settings = self._told(plan, self._attempt(plan))
+                    settings = self._with_attention_sizes(plan, self._attempt(plan))
                 except _Disproved as disproved:
                     self.planner.learn(plan, disproved.place, disproved.mismatch)
                     continue
@@ -136,7 +136,7 @@ class Search:
             settings = self._attempt_net(plan, place, settings)
         return settings
 
-    def _told(self, plan: CutPlan, settings: Settings) -> Settings:
+    def _with_attention_sizes(self, plan: CutPlan, settings: Settings) -> Settings:
         """The settings, with widths and numbers of heads that modules hold and do not need.
 
         A block may work its number of heads out from a tensor and hold it as well, where others
@@ -152,14 +152,14 @@ class Search:
             for attribute, new in attributes_to_try(self.module.get_submodule(name), name, sizes):
                 if attribute.name in _OF_ATTENTION:
                     more.setdefault(attribute, new)
-        told = Settings(tuple(more.items()), settings.rescalings)
-        if told.attributes == settings.attributes:
+        extended = Settings(tuple(more.items()), settings.rescalings)
+        if extended.attributes == settings.attributes:
             return settings
         agree = all(
-            not isinstance(self._try(plan, place, told), Mismatch)
+            not isinstance(self._try(plan, place, extended), Mismatch)
             for place in range(len(self.modes))
         )
-        return told if agree else settings
+        return extended if agree else settings
 
     def _sizes_by_module(self, plan: CutPlan) -> dict[str, tuple[dict[int, set[int]], set[int]]]:
         """Sizes that have changed where a module makes views, old to new, and that have not."""

@@ -110,7 +110,7 @@ def keep_zeros(module: nn.Module, invariants: Sequence[Invariant]) -> Callable[[
 
 
 def verify_zeros(before: nn.Module, after: nn.Module, invariants: Sequence[Invariant]) -> None:
-    """Check that no promised zero was lost between two modules of the same layer names.
+    """Check that no zero that has to stay was lost between two modules of the same layer names.
 
     Raises:
         InvariantBroken: a tensor is gone, or has more non-zero weights than before.
@@ -120,13 +120,15 @@ def verify_zeros(before: nn.Module, after: nn.Module, invariants: Sequence[Invar
             old, new = before.get_parameter(name), after.get_parameter(name)
         except AttributeError:
             raise InvariantBroken(
-                f"{name} was promised to keep its zeros and no longer exists."
+                f"{name} has to keep its zeros (an invariant of an earlier stage) and no longer "
+                "exists."
             ) from None
         same = old.shape == new.shape
         lost = int(((old == 0) & (new != 0)).sum()) if same else _surplus(old, new)
         if lost > 0:
             raise InvariantBroken(
-                f"{name} was promised to keep its zeros and {lost} of them are no longer zero."
+                f"{name} has to keep its zeros (an invariant of an earlier stage), and {lost} of "
+                "them are no longer zero."
             )
 
 
@@ -149,12 +151,12 @@ def _inputs_first(rows: Tensor, axis: int, groups: int) -> Tensor:
 
 
 def _largest_of_each(rows: Tensor, n: int, m: int) -> Tensor:
-    whole = rows.shape[1] - rows.shape[1] % m
-    runs = rows[:, :whole].reshape(rows.shape[0], -1, m)
+    grouped = rows.shape[1] - rows.shape[1] % m
+    runs = rows[:, :grouped].reshape(rows.shape[0], -1, m)
     kept = torch.zeros_like(runs, dtype=torch.bool)
     kept.scatter_(2, runs.topk(n, dim=2).indices, True)
     full = torch.ones_like(rows, dtype=torch.bool)
-    full[:, :whole] = kept.flatten(1)
+    full[:, :grouped] = kept.flatten(1)
     return full
 
 
@@ -163,7 +165,7 @@ def _surplus(old: Tensor, new: Tensor) -> int:
 
 
 def _named(invariants: Iterable[Invariant]) -> list[str]:
-    return list(dict.fromkeys(name for promise in invariants for name in promise.tensors))
+    return list(dict.fromkeys(name for invariant in invariants for name in invariant.tensors))
 
 
 def _largest(weight: Tensor, ratio: float) -> Tensor:

@@ -27,7 +27,7 @@ __all__ += ["record"]
 
 #: Takes the place of an operator while it is recorded: ``(node number, operator, args, kwargs)``.
 Compute = Callable[[int, Any, tuple[Any, ...], dict[str, Any]], Any]
-#: Is told of every node once it is recorded, with its number and what it gave.
+#: Called with every node once it is recorded, its number and its results.
 Observe = Callable[[int, "Node", "Trace", list[Any]], None]
 
 
@@ -129,7 +129,7 @@ def record(
         module: left as it was.
         inputs: one batch, of the type of the module's weights.
         compute: computes each operator in place of PyTorch.
-        observe: told of every node once it is recorded.
+        observe: called with every node once it is recorded.
 
     Raises:
         TraceFailed: the module raised something.
@@ -181,7 +181,7 @@ class _OperatorRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._compute = compute
         self._observe = observe
         self._numbers: dict[int, int] = {}
-        # Tensors are told apart by their addresses, which are used again once one is gone.
+        # Tensors are identified by their addresses, which are used again once one is gone.
         self._alive: dict[int, weakref.ref[Tensor]] = {}
 
     def __torch_dispatch__(

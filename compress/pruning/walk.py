@@ -1,6 +1,6 @@
 """A walk over a recorded trace: the layout of every value, and how layouts meet.
 
-A layout has at most one vector of ids for each axis: a class is removed from a tensor as whole
+A layout has at most one vector of ids for each axis: a class is removed from a tensor as complete
 slices of one axis, so that what is left is a smaller tensor in the same order. Where an axis is
 split (heads and their channels, groups and their members), one of the new axes is cut and the other
 is not; which one is a :class:`Decision`.
@@ -118,7 +118,7 @@ class Walk:
             )
             for axis, size in zip(known.axes, shape, strict=True):
                 if axis is not None and (size == 1 or len(axis) != size):
-                    self.keep_whole(axis, node, "makes one of them")
+                    self.keep_intact(axis, node, "makes one of them")
             self.layouts[output] = replace(known, axes=axes)
 
     def give_plain(self, node: Node, *, is_uniform: bool = False) -> None:
@@ -129,10 +129,10 @@ class Walk:
                 uniform = is_uniform or value.is_uniform
                 self.layouts[output] = Layout((None,) * len(value.shape), "", (), uniform)
 
-    def keep_whole(self, vector: Vector | None, node: Node, what: str) -> None:
+    def keep_intact(self, vector: Vector | None, node: Node, what: str) -> None:
         """Forbid the removal of ids, for what an operator does with them."""
         if vector is not None:
-            self.ids.keep_whole(vector, f"{place_of(node)} {what}")
+            self.ids.keep_intact(vector, f"{place_of(node)} {what}")
 
     def meet(self, left: Layout, a: int, right: Layout, b: int, node: Node) -> Vector | None:
         """Join two axes of one size; where only one has ids, the other is of a fixed size."""
@@ -143,7 +143,7 @@ class Walk:
         known, fixed = (one, right) if one is not None else (other, left)
         is_free = fixed.is_uniform or (b if one is not None else a) in fixed.free
         if known is not None and not is_free:
-            self.keep_whole(known, node, "meets a size that no layer gives")
+            self.keep_intact(known, node, "meets a size that no layer gives")
         return known
 
     def settle_means(self, node: Node) -> None:
@@ -156,7 +156,9 @@ class Walk:
             return
         for ref in node.refs:
             for vector in self.layout(ref).mean_of:
-                self.keep_whole(vector, node, "works on a mean over them, whose scale would change")
+                self.keep_intact(
+                    vector, node, "works on a mean over them, whose scale would change"
+                )
 
     def pointwise(self, node: Node) -> None:
         """Join what meets in an operator that works place by place."""
@@ -188,7 +190,7 @@ class Walk:
             for vector in vectors[1:]:
                 self.ids.join(vectors[0], vector)
             if vectors and any(v is None and not uniform for v, uniform in present):
-                self.keep_whole(vectors[0], node, "meets a size that no layer gives")
+                self.keep_intact(vectors[0], node, "meets a size that no layer gives")
             axes.append(vectors[0] if vectors else None)
             if present and all(is_free for _, is_free in present):
                 free.add(axis)

@@ -1,4 +1,4 @@
-"""How many channels of which layer to remove, and which: as near to what was asked as can be.
+"""How many channels of which layer to remove, and which: as near to what was requested as can be.
 
 Classes of ids that look alike (one channel in every one of the same layers) form a pool, from which
 some number is removed. A pool is never emptied.
@@ -41,11 +41,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Layer:
-    """An axis of channels that a layer gives: its size, and how many are whole."""
+    """An axis of channels that a layer gives: its size, and how many of them have to stay."""
 
     axis: Axis
     size: int
-    whole: int
+    intact: int
     reason: str
 
 
@@ -76,9 +76,9 @@ def layers_of(ids: ChannelIds) -> list[Layer]:
         if axis.parameter not in summed or axis in ids.contracted:
             continue
         classes = ids.classes(vector)
-        whole = np.flatnonzero(classes == NOTHING)
-        reason = ids.why_whole(int(vector[whole[0]])) if len(whole) else ""
-        layers.append(Layer(axis, len(vector), len(whole), reason))
+        intact = np.flatnonzero(classes == NOTHING)
+        reason = ids.why_intact(int(vector[intact[0]])) if len(intact) else ""
+        layers.append(Layer(axis, len(vector), len(intact), reason))
     return layers
 
 
@@ -112,8 +112,8 @@ def select_classes(
 ) -> set[int]:
     """The classes to remove.
 
-    A pool keeps the number of classes that is nearest to what was asked, of two equally near ones
-    the larger: one that leaves every layer of it a multiple of ``round_to``, or all.
+    A pool keeps the number of classes that is nearest to what was requested, of two equally near
+    ones the larger: one that leaves every layer of it a multiple of ``round_to``, or all.
 
     Args:
         ids: of a model.
@@ -148,7 +148,7 @@ def widths_of(ids: ChannelIds, removed: set[int]) -> list[Width]:
     for layer in layers_of(ids):
         roots = ids.roots(ids.of_axis[layer.axis])
         lost = sum(int(root) in removed for root in roots)
-        fixed = layer.whole == layer.size and layer.reason.endswith(("outputs", "be ignored"))
+        fixed = layer.intact == layer.size and layer.reason.endswith(("outputs", "be ignored"))
         path, left = layer_of(layer.axis), layer.size - lost
         found.append(Width(path, layer.size, left, layer.reason, fixed))
     return found
@@ -203,7 +203,7 @@ def _ranked_over_all(
     least: Callable[[Pool], int],
 ) -> set[int]:
     sizes = {axis: len(ids.of_axis[axis]) for pool in pools for axis in pool.outputs}
-    asked = ratio * sum(sizes.values())
+    wanted = ratio * sum(sizes.values())
     weights = [sum(pool.members[axis] for axis in pool.outputs) for pool in pools]
     ranked = sorted(
         (float(score), number) for number, pool in enumerate(pools) for score in scores(pool)
@@ -214,7 +214,7 @@ def _ranked_over_all(
     ]
     kept, done = [len(pool.classes) for pool in pools], 0.0
     for _, number in ranked:
-        if done + weights[number] / 2 > asked:
+        if done + weights[number] / 2 > wanted:
             break
         if kept[number] > floors[number]:
             kept[number] -= 1
@@ -224,7 +224,7 @@ def _ranked_over_all(
         for pool, floor in zip(pools, floors, strict=True)
     ]
     kept = [_nearest(k, options) for k, options in zip(kept, allowed, strict=True)]
-    _settle(kept, allowed, weights, [len(pool.classes) for pool in pools], asked)
+    _settle(kept, allowed, weights, [len(pool.classes) for pool in pools], wanted)
     removed: set[int] = set()
     for pool, count in zip(pools, kept, strict=True):
         removed |= _weakest(pool, len(pool.classes) - count, scores)
@@ -236,13 +236,13 @@ def _settle(
     allowed: Sequence[Sequence[int]],
     weights: Sequence[int],
     totals: Sequence[int],
-    asked: float,
+    wanted: float,
 ) -> None:
     """Move single pools to a neighboring number for as long as the total comes nearer."""
 
     def missing(number: int, count: int) -> float:
         done = sum(w * (t - k) for w, t, k in zip(weights, totals, kept, strict=True))
-        return abs(asked - done - weights[number] * (kept[number] - count))
+        return abs(wanted - done - weights[number] * (kept[number] - count))
 
     while True:
         moves = [

@@ -46,12 +46,12 @@ _LARGEST_MULTIPLE = 65_536
 
 
 class FineTune(Training):
-    """Training after the cut. Without ``losses``: the labels, or the teacher where there are none.
+    """Training after the cut. Without ``losses``: on labels, or on the teacher without labels.
 
-    A teacher's answers are asked for where a loss such as ``response`` needs them.
+    The teacher is run where a loss such as ``response`` needs its outputs.
     """
 
-    # Lower than of what starts from nothing: what was learned is to be kept.
+    # Lower than for training from scratch, so that what was learned is kept.
     learning_rate: Number = Field(
         default=1e-3, gt=0, le=LARGEST_RATE, description="The highest one."
     )
@@ -62,9 +62,9 @@ class FineTune(Training):
 class PruneStage(Stage):
     """Remove the least important channels or weights, and optionally train after it.
 
-    ``granularity``: ``channels`` cuts whole channels, which makes the model smaller and faster on
-    any device, and ``heads`` whole heads of attention; ``weights`` and ``N:M`` set single weights
-    to zero, which by itself helps only storage. ``ratio`` is of the present width unless
+    ``granularity``: ``channels`` removes channels, which makes the model smaller and faster on any
+    device, and ``heads`` removes heads of attention; ``weights`` and ``N:M`` set single weights to
+    zero, which by itself helps only storage. ``ratio`` is of the present width unless
     ``of: original``. ``round_to`` keeps channel numbers at a multiple (kernels like 8).
     """
 
@@ -113,7 +113,7 @@ class PruneStage(Stage):
         """The pruned candidate."""
         pruned = self._removed(candidate, context, self._criterion(context))
         if self.finetune is not None:
-            losses, teacher = _lessons(self.finetune, pruned, context)
+            losses, teacher = _losses_and_teacher(self.finetune, pruned, context)
             pruned = fit(pruned, context, self.finetune, losses, teacher)
         return pruned
 
@@ -123,8 +123,8 @@ class PruneStage(Stage):
         data_free = CRITERIA["group-l2"] if criterion.reads_gradients else criterion
         pruned = self._removed(candidate, context, data_free)
         if self.finetune is not None:
-            lessons = _lessons(self.finetune, pruned, context)
-            dry_run_losses(pruned, context, self.finetune, *lessons)
+            losses, teacher = _losses_and_teacher(self.finetune, pruned, context)
+            dry_run_losses(pruned, context, self.finetune, losses, teacher)
         return pruned
 
     def explain(self) -> str:
@@ -166,7 +166,7 @@ class PruneStage(Stage):
         module, formats = pruned.module, formats_of(pruned)
         ignored = self._ignored(module)
         ranked = fake_quantized_copy(module, formats)
-        asked = ChannelPruning(
+        request = ChannelPruning(
             ratio=self.ratio,
             unit=_UNITS[self.granularity],
             importance=criterion,
@@ -182,18 +182,18 @@ class PruneStage(Stage):
             done = prune_channels(
                 module,
                 pruned.example,
-                asked,
+                request,
                 ranked=ranked,
                 losses=_losses(ranked, context) if criterion.reads_gradients else (),
             )
-        for promise in pruned.invariants:
+        for invariant in pruned.invariants:
             # A cut moves the groups of an N:M pattern; the pattern is projected anew.
-            if pattern := _N_OF_M.fullmatch(promise.pattern):
+            if pattern := _N_OF_M.fullmatch(invariant.pattern):
                 n, m = int(pattern[1]), int(pattern[2])
-                zero_tensors(module, pattern_masks(module, promise.tensors, n, m))
+                zero_tensors(module, pattern_masks(module, invariant.tensors, n, m))
         widths = [asdict(width) for width in done.widths]
         context.report(Widths(self.ratio, widths))
-        return replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(asked)}"))
+        return replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(request)}"))
 
     def _zero(self, pruned: Candidate) -> Candidate:
         module = pruned.module
@@ -209,10 +209,10 @@ class PruneStage(Stage):
         before = count_parameters(module)[1]
         zero_tensors(module, masks)
         kind = self.granularity if pattern else "unstructured"
-        promise = KeepZeros(pattern=kind, tensors=tuple(names))
-        if count_parameters(module)[1] == before and promise in pruned.invariants:
+        invariant = KeepZeros(pattern=kind, tensors=tuple(names))
+        if count_parameters(module)[1] == before and invariant in pruned.invariants:
             raise AlreadySo("prune: every weight that would be removed is already zero.")
-        return replace(pruned, invariants=tuple(dict.fromkeys((*pruned.invariants, promise))))
+        return replace(pruned, invariants=tuple(dict.fromkeys((*pruned.invariants, invariant))))
 
     def _ignored(self, module: nn.Module) -> list[str]:
         # Any module may be named, a parent of layers too, and a parameter that is in none.
@@ -240,10 +240,10 @@ def _width(layer: nn.Module) -> int:
 
 
 def _multiples(invariants: tuple[Invariant, ...]) -> list[int]:
-    return [promise.channel_multiple for promise in invariants]
+    return [invariant.channel_multiple for invariant in invariants]
 
 
-def _lessons(
+def _losses_and_teacher(
     finetune: FineTune, pruned: Candidate, context: Context
 ) -> tuple[tuple[LossSettings, ...], Teacher]:
     losses = finetune.losses

@@ -166,7 +166,7 @@ class Drawing(nn.Module):
 
 
 def test_a_size_written_into_the_forward_is_explained():
-    with pytest.raises(NoEffect, match=r"left whole: a size is written into the code.*view"):
+    with pytest.raises(NoEffect, match=r"left uncut: a size is written into the code.*view"):
         prune_channels(FixedSize().eval(), torch.randn(2, 1, 8, 8), ChannelPruning(ratio=0.5))
 
 

@@ -34,7 +34,7 @@ def test_every_layer_is_listed_and_one_sentence_says_asked_and_done(tmp_path):
     assert widths["head"].is_output
     assert widths["head"].reason == "they are the model's outputs"
     (note,) = row.notes
-    assert note.startswith("prune: 0.3 of the channels of each layer was asked, and 0.")
+    assert note.startswith("prune: 0.3 of the channels of each layer was requested, and 0.")
     shown = page(record)
     assert "Pruned layers" in shown
     assert "16 → 12" in shown

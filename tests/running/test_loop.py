@@ -237,7 +237,7 @@ def test_a_damaged_candidate_is_made_again(damage, cache, candidate, task, targe
         ("change numerics", ContractViolation, r"changed numerics, which is not among .*\(weights"),
         ("give nan", ContractViolation, "outputs on the example are not finite"),
         ("leave a hook", ContractViolation, "has hooks"),
-        ("revive zeros", InvariantBroken, "promised to keep its zeros"),
+        ("revive zeros", InvariantBroken, "has to keep its zeros"),
     ],
 )
 def test_a_stage_that_fails_leaves_the_rows_before_it(

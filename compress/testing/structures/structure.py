@@ -24,8 +24,8 @@ class Structure:
         build: makes the net with fresh weights, drawn from torch's global generator.
         shape: of one input.
         must_cut: whether pruning by channels has to be able to cut the hidden widths. If not, the
-            net may stay whole, but what comes back still has to be right.
-        reason: why the net may stay whole; empty if it must be cut.
+            net may stay uncut, but what comes back still has to be right.
+        reason: why the net may stay uncut; empty if it must be cut.
         tokens: number of tokens, if inputs are tokens rather than real numbers.
     """
 
