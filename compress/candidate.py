@@ -233,7 +233,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise CheckpointError(f"{named(path)}: the weights do not fit the model: {problem}.")
     tensors = as_in_model(path, tensors, own)
     if problem := not_finite(tensors, parameters_of(module)):
-        raise CheckpointError(f"{named(path)}: {problem}; give weights that a training left whole.")
+        raise CheckpointError(f"{named(path)}: {problem}; give weights that are all finite.")
     module.load_state_dict(tensors)
 
 

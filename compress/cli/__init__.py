@@ -49,21 +49,21 @@ def _printed(work: Callable[[], int]) -> int:
     except BrokenPipeError:
         discard()
         return _FAILED
-    except SystemExit:  # of --help and of the parser, which has spoken
-        _flush(told=True)
+    except SystemExit:  # of --help and of the parser, which has printed its message
+        _flush(reported=True)
         raise
-    return code if _flush(told=code != 0) else _FAILED
+    return code if _flush(reported=code != 0) else _FAILED
 
 
-def _flush(*, told: bool) -> bool:
-    """Whether standard output went out; says why not, unless something was ``told`` already."""
+def _flush(*, reported: bool) -> bool:
+    """Whether standard output went out; says why not, unless an error was ``reported`` already."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         discard()
     except OSError as error:
         discard()
-        if not told:
+        if not reported:
             _print_error(f"standard output could not be written ({error.strerror or error}).")
     else:
         return True
@@ -204,7 +204,7 @@ def _add_run(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="TRACKER[:PLACE]",
-        help="tell mlflow, tensorboard or wandb (each an extra) of the run; may be repeated",
+        help="send the run's numbers to mlflow, tensorboard or wandb (extras); may be repeated",
     )
 
 
@@ -253,7 +253,7 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument(
         "--inputs",
         metavar="FILE.npz",
-        help="inputs by their name, whole as one run takes them (default: drawn at random)",
+        help="complete inputs of one run, by name (default: drawn at random)",
     )
     bench.add_argument(
         "--runtime", metavar="NAME", help="onnxruntime (the default) or openvino, on this machine"

@@ -186,16 +186,16 @@ def _result(text: str, rows: list[ComparedModel], facts: dict[str, Any]) -> _Ben
 def _profiled(arguments: argparse.Namespace, target: Target) -> _BenchResult:
     models = [Path(model) for model in arguments.models]
     found = profile(models, target, mode_of(arguments), given=_given(arguments))
-    return _told(models, found, profile_table.text)
+    return _as_result(models, found, profile_table.text)
 
 
 def _sustained(arguments: argparse.Namespace, target: Target) -> _BenchResult:
     models = [Path(model) for model in arguments.models]
     found = sustain(models, target, arguments.sustained, given=_given(arguments))
-    return _told(models, found, sustained_table.text)
+    return _as_result(models, found, sustained_table.text)
 
 
-def _told(
+def _as_result(
     models: list[Path],
     found: Sequence[Found | Failure],
     text: Callable[[Sequence[tuple[str, Found | Failure]]], str],

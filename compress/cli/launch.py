@@ -4,9 +4,9 @@ It starts one, whatever ``--num_processes`` says, and counts on mpirun for the o
 finds itself alone in this way starts again as so many processes, with torch's launcher, so that the
 command does what it says.
 
-The number has to be read from accelerate's own command line, since accelerate tells it to nobody:
+The number has to be read from accelerate's own command line, since accelerate does not pass it on:
 ``accelerate.utils.launch.prepare_simple_launcher_cmd_env`` puts into the environment that more than
-one process was asked for (``MASTER_ADDR``), and never how many; a test fails once it does.
+one process was requested (``MASTER_ADDR``), and never how many; a test fails once it does.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from compress.errors import RecipeError
 
 __all__ = ["complete_launch", "missing_processes"]
 
-_ASKED = ("--num_processes", "--num-processes")
+_PROCESSES = ("--num_processes", "--num-processes")
 _MACHINES = ("--num_machines", "--num-machines")
 
 
 def complete_launch() -> None:
-    """Replace this process by all that were asked for, where accelerate has started one of them.
+    """Replace this process by all that were requested, where accelerate has started one of them.
 
     Raises:
-        RecipeError: it cannot be known how many were asked for, or they are on several machines.
+        RecipeError: it cannot be known how many were requested, or they are on several machines.
     """
     if process_count() > 1 or not _is_started_alone(os.environ):
         return
@@ -39,12 +39,12 @@ def complete_launch() -> None:
 
 
 def missing_processes(command: Sequence[str]) -> int:
-    """How many processes ``accelerate launch`` was asked for by this command line.
+    """How many processes this command line of ``accelerate launch`` requests.
 
     Raises:
         RecipeError: it does not say, or says that they are on several machines.
     """
-    count = _value(command, _ASKED)
+    count = _value(command, _PROCESSES)
     if count is None or _value(command, _MACHINES) not in (None, 1):
         raise RecipeError(
             "accelerate starts only one process where there are only CPUs; start all of them with "

@@ -39,9 +39,9 @@ class TerminalProgress:
         self._stage, self._of = "", 0  # the label of a stage with its row, and the last row
         self._is_full = False
 
-    def __call__(self, told: Mapping[str, Any]) -> None:
+    def __call__(self, event: Mapping[str, Any]) -> None:
         """Show one event; of a stage of the user's own, only those that are listed."""
-        match parse_event(told):
+        match parse_event(event):
             case StageStart(index=index, label=label, of=last):
                 self._of = last
                 self._stage = self._at(index, label)
@@ -49,15 +49,15 @@ class TerminalProgress:
             case StepEnd() as step:
                 self._step(step)
             case TeacherPass(view=view, views=views):
-                self._move(f"{self._stage}: asking the teacher, view {view}/{views}")
+                self._move(f"{self._stage}: running the teacher, view {view}/{views}")
             case EpochEnd() as epoch:
                 self._move(self._epoch(epoch))
             case ReadingData(what=what) if self._moves:
                 self._move(f"{self._stage or 'before the run'}: reading {what}")
             case RunEnd():
                 self._settle("")
-            case event:
-                line = self._line(event)
+            case parsed:
+                line = self._line(parsed)
                 if line is not None:
                     self._settle(line)
 
@@ -81,7 +81,7 @@ class TerminalProgress:
         return None
 
     def _at(self, index: int | None, label: str | None) -> str:
-        # Rows are measured again once there is a baseline: not only the last stage is told of.
+        # Rows are measured again once there is a baseline: an event may be of an earlier stage.
         if index is None:  # a net of a suite
             return self._stage
         return f"[{index}/{self._of}] {label}"

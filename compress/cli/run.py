@@ -117,7 +117,7 @@ def mode_of(arguments: argparse.Namespace) -> Mode:
     """How hard to measure.
 
     Raises:
-        RecipeError: both ends were asked for.
+        RecipeError: both were requested.
     """
     if arguments.quick and arguments.strict:
         raise RecipeError("--quick and --strict exclude each other; give one of them.")

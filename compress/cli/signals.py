@@ -1,4 +1,4 @@
-"""How a command ends when it is asked to: signals become one exception, and the last word."""
+"""How a command ends on a signal: one exception for all signals, and a last sentence."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "SignalHandler", "signals_raised"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-# The same wish, said again at once: what is being saved meanwhile is not disturbed.
+# The same signal, sent again at once: what is being saved meanwhile is not disturbed.
 _AGAIN_S = 2.0
-# Native code that computes without end never comes back to hear of a signal.
+# Native code that computes without end never returns to handle a signal.
 _PATIENCE_S = 10.0
 _TOGETHER_S, _LOOK_S = 1.0, 0.05
 _FAILED = 1
@@ -32,19 +32,19 @@ class Interrupted(KeyboardInterrupt):
 
 
 class SignalHandler:
-    """What signals have asked for. ``name`` is that of the first signal, if there was one.
+    """Handles signals that end the program; ``name`` is that of the first one, if there was any.
 
-    The first raises :class:`Interrupted` in the main thread. If that thread does not hear of it for
+    The first raises :class:`Interrupted` in the main thread. If that thread does not handle it for
     ten seconds, since native code computes there, the process ends at once.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self._raised_s = self._heard_s = -math.inf
+        self._raised_s = self._handled_s = -math.inf
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """Raise, unless the same was asked a moment ago."""
-        self._heard_s = now_s = time.monotonic()
+        """Raise, unless a signal was handled a moment ago."""
+        self._handled_s = now_s = time.monotonic()
         if now_s - self._raised_s < _AGAIN_S:
             return
         self._raised_s = now_s
@@ -52,21 +52,21 @@ class SignalHandler:
         raise Interrupted(signal.Signals(number).name)
 
     def watch(self, reader: int, numbers: frozenset[int]) -> None:
-        """End the process if a signal, told of through ``reader``, is not heard of."""
-        while (told := os.read(reader, 1)) and told[0] != 0:
-            if told[0] in numbers and not self._hears(time.monotonic()):
-                said = (
-                    f"compresskit: ended by {signal.Signals(told[0]).name} in the middle of a "
+        """End the process if a signal that arrives at ``reader`` is not handled."""
+        while (received := os.read(reader, 1)) and received[0] != 0:
+            if received[0] in numbers and not self._is_handled(time.monotonic()):
+                sentence = (
+                    f"compresskit: ended by {signal.Signals(received[0]).name} in the middle of a "
                     "computation that could not be interrupted; what was finished is kept.\n"
                 )
                 with contextlib.suppress(OSError):
-                    os.write(2, said.encode())
+                    os.write(2, sentence.encode())
                 os._exit(_FAILED)
 
-    def _hears(self, asked_s: float) -> bool:
-        # Two signals that come together are heard of once, perhaps before the second is read here.
-        while self._heard_s < asked_s - _TOGETHER_S:
-            if time.monotonic() - asked_s > _PATIENCE_S:
+    def _is_handled(self, received_s: float) -> bool:
+        # Two signals that come together are handled once, perhaps before the second is read here.
+        while self._handled_s < received_s - _TOGETHER_S:
+            if time.monotonic() - received_s > _PATIENCE_S:
                 return False
             time.sleep(_LOOK_S)
         return True

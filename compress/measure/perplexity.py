@@ -1,4 +1,4 @@
-"""Language: how well next tokens are foretold, and how long two nets write the same.
+"""Language: how well next tokens are predicted, and how long two nets generate the same text.
 
 Scores of each sample, where a sample is a window of tokens. Numpy only.
 """
@@ -46,7 +46,7 @@ def greedy_continuations(predict: Predict, windows: Array, start: int, count: in
     """The likeliest token, one after another, ``(n, count)``.
 
     Args:
-        predict: is asked about whole windows, once for each token.
+        predict: called with complete windows, once for each token.
         windows: ``(n, length)``; left as they are.
         start: how many tokens at the front of each are given.
         count: how many to add; ``start + count`` is at most ``length``.

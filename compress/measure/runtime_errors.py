@@ -16,7 +16,7 @@ from compress.quoting import on_one_line
 __all__ = ["is_about_inputs", "plain_complaint"]
 
 # An error class of Python, onnxruntime's own code, a place in its source with the function's
-# signature, a condition that did not hold: all of it before or between what is said.
+# signature, a condition that did not hold: all of it before or between the parts of the message.
 _CLASS = re.compile(r"^\w+: (?=\[ONNXRuntimeError\])|^(RuntimeException|Fail|InvalidGraph): ")
 _CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _PLACE = re.compile(
@@ -82,9 +82,9 @@ def is_about_inputs(text: str) -> bool:
 def _out_of_memory(words: str, allowed_bytes: int | None) -> str:
     node, asks = _innermost(words), _REQUESTED.search(words)
     who = f"its operator {_named(node)}" if node else "it"
-    asked = f"{who} asks for {size(int(asks[1]))}" if asks else f"{who} asks for more"
+    needs = f"{who} needs {size(int(asks[1]))}" if asks else f"{who} needs more"
     room = f"; {size(allowed_bytes)} are free for it" if allowed_bytes is not None else ""
-    return f"it does not fit into this machine's memory: {asked}{room}."
+    return f"it does not fit into this machine's memory: {needs}{room}."
 
 
 # -- a failing operator -----------------------------------------------------------------------

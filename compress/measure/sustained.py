@@ -147,8 +147,8 @@ def sustain(
                 own = described(name, answer, seconds)
                 found.append(replace(own, notes=tuple(fit.notes(given)) if fit else ()))
             except MeasurementError as error:
-                said = fit.error if fit and fit.error else str(error).removeprefix(f"{model}: ")
-                found.append(Failure(said))
+                reason = fit.error if fit and fit.error else str(error).removeprefix(f"{model}: ")
+                found.append(Failure(reason))
     return found
 
 
@@ -262,7 +262,7 @@ def _sentence(
             f"{name}: no slow-down shown: the last {duration(end_s)} ran at {100 * ratio:.1f} % of "
             f"the first ({ends})."
         )
-    why = "; ".join(warnings) or "the system tells no cause"
+    why = "; ".join(warnings) or "the system reports no cause"
     return (
         f"{name} {verdict} by {100 * abs(ratio - 1):.1f} % after about {duration(after_s)}: the "
         f"last {duration(end_s)} ran at {100 * ratio:.1f} % of the first ({ends}); {why}."

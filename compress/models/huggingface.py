@@ -2,8 +2,8 @@
 
 Owns what a folder's files mean (configuration, weights, how tokens are pooled, which tokenizer it
 was made for) and which families of models are taken; :mod:`.hub_folder` reads them. Folders are
-local: nothing is asked of the hub, no code of a folder is run, and no pickled weights are opened.
-The only file that imports transformers (extra ``transformers``).
+local: nothing is requested from the hub, no code of a folder is run, and no pickled weights are
+opened. The only file that imports transformers (extra ``transformers``).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 #: What ``Architecture.arch`` says of these models.
 ARCHITECTURE = "huggingface"
 
-#: What is asked of a model, in the hub's words.
+#: What a model is used for, in the hub's words.
 HubTask = Literal["feature-extraction", "text-classification"]
 
 # Keys of a configuration that say where it came from, or what other programs should do.
@@ -74,7 +74,7 @@ def read_architecture(
 
     Args:
         folder: has ``config.json``.
-        task: what is asked of the model.
+        task: what the model is used for.
         changes: keys of the configuration with other values.
         pooling: where not given, what ``modules.json`` of sentence-transformers says, or the mean.
         normalize: where not given, what ``modules.json`` says, or not.
@@ -195,14 +195,12 @@ def load_folder(encoder: Encoder, folder: Path) -> None:
     state = loaded.state_dict()
     weights = {name: state[name] for name in own}
     if problem := not_finite(weights, dict(model.named_parameters())):
-        raise CheckpointError(
-            f"{named(folder)}: {problem}; give weights that a training left whole."
-        )
+        raise CheckpointError(f"{named(folder)}: {problem}; give weights that are all finite.")
     model.load_state_dict(weights)
 
 
 def tokenizer_digest(folder: Path) -> str | None:
-    """What tells tokenizers apart that give other ids; ``None`` where the folder has none.
+    """What distinguishes tokenizers that give other ids; ``None`` where the folder has none.
 
     Raises:
         RecipeError: ``tokenizer.json`` cannot be read.
@@ -243,7 +241,7 @@ def _settings_of(
         with quiet():
             values = {k: v for k, v in config.items() if k != "model_type"}
             settings = transformers.AutoConfig.for_model(kind, **values)
-            settings.architectures = []  # asked for where a family has several classes
+            settings.architectures = []  # given where a family has several classes
             problem = _why_not(settings, task)
     except Exception as error:  # whatever a class thinks of values that do not go together
         raise RecipeError(where + _not_built(config, task, error)) from error

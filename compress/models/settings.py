@@ -147,7 +147,7 @@ class ModelSettings(OwnSettings):
 class HubSettings(BaseModel):
     """``hf`` is a folder in the form of the Hugging Face hub: a path, or ``package:NAME/...``.
 
-    ``task`` is what is asked of the model: sentence embeddings, or the logits of its classifier.
+    ``task`` is what the model is used for: sentence embeddings, or the logits of its classifier.
     ``config`` changes keys of its configuration; what then no longer fits its weights starts from
     ``pretrained: false``. ``pooling`` and ``normalize`` are those of the folder where not given.
     """

@@ -1,6 +1,6 @@
 """A model of texts that gives one tensor: which batches it takes, and how tokens are pooled.
 
-Owns the keys of a batch of tokens and what is said of one that does not fit. Knows nothing of
+Owns the keys of a batch of tokens and the messages about one that does not fit. Knows nothing of
 folders, and no library but torch.
 """
 
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
     def _answer(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The tensor of the model's answer that is asked for."""
+        """The tensor of the model's outputs that is needed."""
         try:
             answer = self.model(**batch)
         except _FAILURES as error:

@@ -44,14 +44,14 @@ class PartDigest:
 
 
 class ContentDigests:
-    """The parts of one run's task and model; each is worked out when it is first asked for.
+    """The parts of one run's task and model; each is worked out when it is first needed.
 
     Args:
         task: the task.
         module: the model that comes in.
         memory: of data that were hashed before in this process.
         files: checksums of files that did not change since they were read.
-        report: is told before all samples of a split are read.
+        report: called before all samples of a split are read.
     """
 
     def __init__(

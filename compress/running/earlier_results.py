@@ -1,7 +1,7 @@
-"""Results: what an earlier run has left of a stage or a measurement, found and seen to be whole.
+"""Results that an earlier run has left of a stage or a measurement, found and checked.
 
 A result lies twice: in the run folder, at its place in the recipe, with a manifest beside it; and
-in the store, under its key. What is damaged in one is taken from the other, and said.
+in the store, under its key. What is damaged in one is taken from the other, and a notice says so.
 """
 
 from __future__ import annotations

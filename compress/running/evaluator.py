@@ -86,7 +86,7 @@ class Evaluator:
 
     @cached_property
     def environments(self) -> dict[str, dict[str, Any]]:
-        """What each target says of its device; asked once, since it may start a process."""
+        """The environment that each target reports; read once, since that may start a process."""
         return {target.name: target.environment() for target in self.targets}
 
     @cached_property

@@ -64,13 +64,13 @@ class RunFolder:
         return self.root / "measurements" / f"{index:02d}-{target}.jsonl"
 
     def named(self, path: Path) -> str:
-        """A path in the folder, as it is told to people."""
+        """A path relative to the folder, for messages."""
         return path.relative_to(self.root).as_posix()
 
     def prepare(self, name: str, *, fresh: bool) -> EarlierRun:
         """Make the folder ready; what is already there, unless ``fresh``.
 
-        A record or a log that is damaged is set aside, and said.
+        A record or a log that is damaged is set aside, and a note says so.
 
         Raises:
             RecordError: the folder holds a run of another recipe, or something that is no run.
@@ -112,9 +112,10 @@ class RunFolder:
             if all(new.fingerprint == old.fingerprint for new, old in known):
                 measured = [row for row in rows if row.measurements]
                 rows = [*measured, *earlier.rows[len(measured) :]]
-        whole = record.model_copy(update={"rows": rows})
-        whole.pareto = record.pareto = {name: front_facts(whole, name) for name in whole.targets}
-        whole.save(self.root)
+        complete = record.model_copy(update={"rows": rows})
+        fronts = {name: front_facts(complete, name) for name in complete.targets}
+        complete.pareto = record.pareto = fronts
+        complete.save(self.root)
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""

@@ -49,7 +49,7 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The whole plan. Times are rough: the machine may be busier, or quieter, when it runs.
+    """The plan of a run. Times are rough: the machine may be busier, or quieter, when it runs.
 
     ``notes``: how rows are scored, and what there is to say about the data.
     """
@@ -102,14 +102,14 @@ def dry_run(job: Job, models: CurrentModels, first: PlannedStage) -> list[StageF
 
 def _tried(job: Job, models: CurrentModels, planned: PlannedStage) -> StageForecast:
     stage, before = planned.stage, models.candidate
-    told: list[Mapping[str, Any]] = []
+    reports: list[Mapping[str, Any]] = []
     teacher = frozen_teacher(models.teacher.fork().module, models.teacher.example)
-    context = context_of(job, teacher, models.origin, planned, told.append)
+    context = context_of(job, teacher, models.origin, planned, reports.append)
     after = apply_stage(stage, before, context, dry_run=True)
     models.advance(stage, after)
     # A stage that tries nothing gives what came in, with the notes of the one before.
     notes = after.notes if after is not before else ()
-    events = [parse_event(report) for report in told]
+    events = [parse_event(report) for report in reports]
     warnings = [event.text for event in events if isinstance(event, StageWarning)]
     return _line(planned, "; ".join([stage.explain(), *notes, *warnings]), after, events)
 

@@ -48,7 +48,7 @@ class Job:
         build: makes a module from an architecture.
         references: the user's code that may be followed.
         mode: how hard to measure.
-        callback: is told what happens (``compress.events``).
+        callback: called with every event (``compress.events``).
         budget: of the recipe, if it has one.
         store: results of all runs, by key.
         data: what is known of data that were hashed before in this process.

@@ -43,7 +43,7 @@ _OWN = "compress."
 # Targets that are known by their device and settings alone.
 _DEVICES = ("compress.measure.local", "compress.measure.remote.")
 _SHOWN = ("train", "augment", "named code", "files", "model code", "threads", "compresskit")
-#: How a sentence names what a result depends on; in the order in which changes are told.
+#: How a sentence names what a result depends on; in the order in which changes are reported.
 _PHRASES = {
     "earlier stages": "what comes in",
     "model": "the model",
@@ -63,7 +63,7 @@ _PHRASES = {
     "augment": "the augmentation",
     "metric": "the metric",
     "classes": "the classes",
-    "task": "what the task says of its outputs",
+    "task": "the outputs that the task declares",
     "baseline": "the baseline row",
     "scoring": "how rows are scored",
     "mode": "how hard to measure",

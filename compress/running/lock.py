@@ -38,7 +38,7 @@ def held(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator
 
     Args:
         folder: of the run. It must not be held by this process already.
-        tell: is told in a sentence where the file system has no locks; then nothing is held.
+        tell: called with a sentence where the file system has no locks; then nothing is held.
 
     Raises:
         RecordError: another process holds it, says who; or it is a file.

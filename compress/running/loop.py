@@ -89,8 +89,8 @@ def _carried_out(
         record=_new_record(job, earlier, found, evaluator),
         earlier=earlier,
     )
-    told = run.record.model_dump(mode="json")
-    job.tell(RunStart(job.labels, str(job.folder.root), told))
+    facts = run.record.model_dump(mode="json")
+    job.tell(RunStart(job.labels, str(job.folder.root), facts))
     for note in (*left.notes, job.store.note, *job.store.take_notes()):
         if note:
             tell(note)
@@ -125,7 +125,7 @@ def _take_all(run: RunState, found: Preflight) -> None:
             run.inputs.append(row_input)
             if planned == INPUT:
                 row.notes.extend(found.notes)
-                # What is wrong with a later stage is said before anything is measured.
+                # What is wrong with a later stage is reported before anything is measured.
                 _try_all_if_new(run)
             if planned == job.baseline:
                 run.evaluator.set_baseline(row_input)
@@ -133,8 +133,8 @@ def _take_all(run: RunState, found: Preflight) -> None:
         if planned == job.baseline:
             _fill_in_before_baseline(run)
         job.folder.save(record, run.earlier)
-        for whole in _rows_now_whole(run, planned):
-            job.tell(RowDone(whole.index, whole.model_dump(mode="json")))
+        for complete in _rows_now_complete(run, planned):
+            job.tell(RowDone(complete.index, complete.model_dump(mode="json")))
 
 
 def _fill_in_before_baseline(run: RunState) -> None:
@@ -147,7 +147,7 @@ def _fill_in_before_baseline(run: RunState) -> None:
             fill_in(run, row, row_input)
 
 
-def _rows_now_whole(run: RunState, planned: PlannedRow) -> list[Row]:
+def _rows_now_complete(run: RunState, planned: PlannedRow) -> list[Row]:
     """The rows that wait for nothing more since this one was measured."""
     rows, baseline = run.record.rows, run.job.baseline
     if planned == baseline:
@@ -163,7 +163,7 @@ def _try_all_if_new(run: RunState) -> None:
 
 
 def _new_record(job: Job, earlier: Record | None, found: Preflight, evaluator: Evaluator) -> Record:
-    # What devices told whose results were merged stays as long as their measurements do.
+    # What merged results report of their devices stays as long as their measurements do.
     targets = dict(earlier.environment.get("targets", {})) if earlier else {}
     targets |= evaluator.environments
     return Record(

@@ -77,7 +77,7 @@ def located(row: PlannedRow) -> Iterator[None]:
             error.index, error.label = row.position, row.label
         raise
     except BrokenPipeError:
-        raise  # whoever is told of the progress is gone: no stage's fault
+        raise  # whoever reads the progress is gone: no stage's fault
     except (Exception, SystemExit) as error:  # of code that is not ours
         problem = StageError(f"failed with {in_words(error)} (--debug shows how it came to it).")
         problem.index, problem.label = row.position, row.label

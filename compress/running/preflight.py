@@ -68,7 +68,7 @@ def preflight(job: Job) -> Preflight:
         CompressError: a named teacher that cannot be made.
     """
     for name in _SPLITS:
-        head(getattr(job.task, name), 1)  # what is no sample is said before what follows from it
+        head(getattr(job.task, name), 1)  # an invalid sample is reported before what follows
     supervision = supervision_of_job(job)
     scoring = scoring_of(job, supervision)
     supervision.check_classes("the model that comes in")
@@ -128,7 +128,7 @@ def _digests(inputs: Inputs) -> list[bytes]:
 
 
 def _shared(splits: dict[str, _Split]) -> Iterator[str]:
-    """Samples of the test split that stand in another one too."""
+    """Samples of the test split that are in another one too."""
     test = splits["test"]
     for name in ("train", "validation"):
         known = set(splits[name].digests)
@@ -137,8 +137,8 @@ def _shared(splits: dict[str, _Split]) -> Iterator[str]:
             of = f"{count:,} of {test.seen:,} test samples{test.extent}"
             other = splits[name]
             yield (
-                f"{of} stand in the {name} split{other.extent} too, so that the score on them says "
-                "nothing of new data"
+                f"{of} are in the {name} split{other.extent} too, so that the score on them says "
+                "nothing about new data"
             )
 
 
@@ -148,13 +148,13 @@ def _classes(job: Job, supervision: Supervision, splits: dict[str, _Split]) -> I
         return
     outputs = supervision.outputs[1]
     highest = int(max(split.highest for split in splits.values()))
-    whole = all(split.seen == split.samples for split in splits.values())
-    if not job.task.classes and whole and 0 <= highest < outputs - 1:
+    complete = all(split.seen == split.samples for split in splits.values())
+    if not job.task.classes and complete and 0 <= highest < outputs - 1:
         yield f"the model has outputs for {outputs} classes, and labels are 0 to {highest} only"
 
 
 def _try_metric(job: Job, scoring: Scoring) -> list[str]:
-    """ResumeKeys the metric out for a few samples of the test split, with the model that comes in.
+    """Try the metric out on a few samples of the test split, with the model that comes in.
 
     Raises:
         DataError: outputs and labels do not go together.
@@ -177,7 +177,7 @@ def _try_metric(job: Job, scoring: Scoring) -> list[str]:
 
 
 def _activated(job: Job, scoring: Scoring, outputs: Tensor) -> list[str]:
-    """What there is to say of outputs that are not logits where logits are asked for.
+    """What there is to say of outputs that are not logits where logits are needed.
 
     Raises:
         DataError: a sigmoid ends the model, and outputs are yes where they are above 0.

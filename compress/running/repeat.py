@@ -48,7 +48,7 @@ def seeds_of(first: int, count: int) -> range:
 
 
 def prepare(folder: Path, *, fresh: bool) -> None:
-    """See that a repeated run may go to ``folder``; ``fresh`` forgets what an earlier one said.
+    """See that a repeated run may go to ``folder``; ``fresh`` removes the result of an earlier one.
 
     Raises:
         RecordError: it is a file, or holds a single run, which stays as it is.

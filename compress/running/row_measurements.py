@@ -37,8 +37,8 @@ def _measured(
     depends = evaluator.depends(row_input, target, run.digests)
     model = RowModel(row.index, row.stage, target.name, evaluator.model(row_input, target))
     kept, why = _kept(run, model, depends)
-    if kept is not None and (told := _stored(kept)) is not None:
-        measurement, macs = told
+    if kept is not None and (stored := _stored(kept)) is not None:
+        measurement, macs = stored
         # What could not be timed then is tried again now.
         if measurement.latency is not None or not evaluator.has_baseline:
             run.job.tell(MeasurementReused(row.index, row.stage))

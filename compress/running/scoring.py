@@ -70,7 +70,7 @@ class ReferenceTeacher:
 
     @property
     def identity(self) -> str:
-        """What tells it from others."""
+        """What distinguishes it from other teachers."""
         return identity_of(self.teacher)
 
     def outputs_for(self, dataset: Dataset) -> Array:
@@ -109,7 +109,7 @@ class Scoring:
 
     @property
     def facts(self) -> list[Any]:
-        """All that tells it from others, for keys."""
+        """All that distinguishes it from another scoring, for keys."""
         of = self.reference.identity if self.reference is not None else None
         return [self.name, self.higher_is_better, self.kind, self.ignore_index, of]
 
@@ -245,7 +245,7 @@ def _reference(job: Job) -> ReferenceTeacher | None:
 
 
 def _nobody(_: Any) -> Any:
-    raise StageError("the teacher of the run was asked where another one is named.")
+    raise StageError("the run's teacher was called where the stage names another one.")
 
 
 def _name_of(block: _Block) -> str:

@@ -46,7 +46,7 @@ class StageEvaluator:
         mode: how hard to measure.
         seed: of the stage; fixes the order of rounds.
         folder: of its own, for artifacts.
-        report: is told of every measurement.
+        report: called with an event for every measurement.
     """
 
     incoming: Candidate
@@ -129,7 +129,7 @@ class StageEvaluator:
         timing = None if isinstance(own, Failure) else own
         # Without the time of what came in there is nothing to be faster than.
         pair = None if isinstance(incoming, Failure) else timing
-        said = (own.error,) if isinstance(own, Failure) else own.warnings
+        notes = (own.error,) if isinstance(own, Failure) else own.warnings
         return Evaluation(
             artifact_bytes=artifact.bytes,
             score=accuracy.value,
@@ -138,5 +138,5 @@ class StageEvaluator:
             latency_s=None if timing is None else timing.latency.p50_s,
             speedup=None if pair is None else pair.speedup.value,
             speedup_ci95=None if pair is None else pair.speedup.ci95,
-            warnings=(*artifact.warnings, *said),
+            warnings=(*artifact.warnings, *notes),
         )

@@ -97,7 +97,7 @@ def _take(run: RunState, planned: PlannedStage) -> tuple[StageResult, bool, str]
 
 @dataclass
 class _Reports:
-    """What a stage reports while it works: logged, told, and kept for its row."""
+    """What a stage reports while it works: logged, given to the callback, and kept for its row."""
 
     job: Job
     label: str
@@ -119,10 +119,10 @@ class _Reports:
                 self.widths = list(map(dict, layers))
             case StageWarning(text=text):
                 self.warnings.append(text)
-        told = {"stage": self.label, **report}
+        event = {"stage": self.label, **report}
         if report["event"] != StepEnd.event:
-            self.job.folder.log(told)
-        self.job.callback(told)
+            self.job.folder.log(event)
+        self.job.callback(event)
 
 
 def _run_stage(

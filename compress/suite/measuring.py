@@ -79,7 +79,7 @@ def measure_suite(
         weights: a folder; a net whose ``NET.safetensors`` is in it has these weights.
         raw: samples of all sessions are appended here.
         seed: of random weights, of data and of the order of rounds.
-        callback: is told of every net, and of its measuring.
+        callback: called when a net is begun, and when it is measured.
 
     Raises:
         RecipeError: ``weights`` has a file for none of the nets.

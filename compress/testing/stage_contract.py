@@ -66,15 +66,15 @@ def bench_candidate() -> Candidate:
 class ParameterCounter:
     """Stands in for a target: a candidate's bytes and time are by its parameters that are not 0.
 
-    Its scores are all 0.5; ``asked`` is how often it was asked.
+    Its scores are all 0.5; ``calls`` is how often it was called.
     """
 
     incoming: Candidate
-    asked: int = 0
+    calls: int = 0
 
     def measure(self, candidate: Candidate) -> Evaluation:
         """What a candidate would do, without lowering it."""
-        self.asked += 1
+        self.calls += 1
         own, before = (count_parameters(one.module)[1] for one in (candidate, self.incoming))
         speedup = before / own
         return Evaluation(4 * own, 0.5, (0.4, 0.6), True, 1e-9 * own, speedup, (speedup, speedup))
@@ -206,7 +206,7 @@ def declares_that_it_measures(stage: Stage, folder: Path) -> None:
     start = bench_candidate()
     evaluator = ParameterCounter(start)
     stage.run(start, replace(bench_context(start, folder), evaluator=evaluator))
-    if evaluator.asked and not stage.measures:
+    if evaluator.calls and not stage.measures:
         raise ContractViolation(
             "clause 11: the stage had a candidate measured and does not declare measures = True; "
             "its result would be re-used on other targets."

@@ -38,7 +38,7 @@ _EPSILON = 1e-3
 
 
 class _Strided(nn.Conv2d):
-    """A convolution with a stride whose odd zero is right and below, as TensorFlow has it.
+    """A strided convolution whose uneven padding is at the right and bottom, as in TensorFlow.
 
     On an even size that differs by a pixel from zeros that are the same on all sides. They are
     added in here and not before, so that what is seen to enter it is what enters its operator,

@@ -59,7 +59,7 @@ def check_buildable(
 ) -> None:
     """See that a net would fit into memory; its shapes are made, and no weight.
 
-    Whatever else ``make`` raises goes on.
+    Whatever else ``make`` raises is passed on.
 
     Args:
         make: builds the net, as often as it is called; without side effects.

@@ -298,7 +298,7 @@ SENTENCES = [
         r"its external data has an absolute path, which is not followed; it has to lie beside the model\.",
     ),
     (with_a_pipe_for_data, r"its external data 'w\.bin' is no regular file; copy it again\."),
-    (a_huge_batch, r"it does not fit into this machine's memory: it asks for more.*\."),
+    (a_huge_batch, r"it does not fit into this machine's memory: it needs more.*\."),
     (names_of_control_characters, r"onnxruntime cannot use it: .*gone\\x1b.*"),
     (
         sequence_input,
@@ -325,11 +325,11 @@ SENTENCES = [
     (reshape_of_one_batch, r"its operator Reshape \('flat'\) fails on these inputs: .*\."),
     (
         tera,
-        r"it does not fit into this machine's memory: its operator Expand \('widen'\) asks for 4096 GiB; [\d.]+ [GM]iB are free for it\.",
+        r"it does not fit into this machine's memory: its operator Expand \('widen'\) needs 4096 GiB; [\d.]+ [GM]iB are free for it\.",
     ),
     (
         tera_of_a_constant,
-        r"it does not fit into this machine's memory: its operator Expand \('widen'\) asks for 4096 GiB; [\d.]+ [GM]iB are free for it\.",
+        r"it does not fit into this machine's memory: its operator Expand \('widen'\) needs 4096 GiB; [\d.]+ [GM]iB are free for it\.",
     ),
 ]
 
@@ -399,7 +399,7 @@ def test_a_model_that_grows_past_what_is_allowed_fails_by_itself(tmp_path):
     with pytest.raises(
         MeasurementError,
         match=r"many\.onnx: it does not fit into this machine's memory: its operator Expand "
-        r"\('y\d+'\) asks for 64.0 MiB; 200 MiB are free for it\.",
+        r"\('y\d+'\) needs 64.0 MiB; 200 MiB are free for it\.",
     ):
         process.run_worker(job, timeout_s=60)
 
@@ -408,7 +408,7 @@ def test_inputs_that_do_not_fit_are_memory_too(tmp_path):
     path = tmp_path / "wide.onnx"
     one_node(path, "Neg", shape=("n", 2**28))
     job = {"kind": "memory", "model": str(path), "memory_bytes": 200 << 20}
-    with pytest.raises(MeasurementError, match=r"does not fit into this machine's memory: it asks"):
+    with pytest.raises(MeasurementError, match=r"does not fit into this machine's memory: it needs"):
         process.run_worker(job, timeout_s=60)
 
 
@@ -480,11 +480,11 @@ def test_container_limits_of_memory_are_read_in_both_versions(tmp_path, files, f
         ),
         (
             "MemoryError: Unable to allocate 4 GiB [the process may take 1048576 bytes of memory]",
-            "it does not fit into this machine's memory: it asks for more; 1.00 MiB are free for it.",
+            "it does not fit into this machine's memory: it needs more; 1.00 MiB are free for it.",
         ),
         (
             "it ran out of memory: std::bad_alloc.",
-            "it does not fit into this machine's memory: it asks for more.",
+            "it does not fit into this machine's memory: it needs more.",
         ),
         (
             "Fail: [ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running If node. Name:'' Status Message: Non-zero status code returned while running Dropout node. Name:'drop' Status Message: /onnxruntime_src/onnxruntime/core/x.h:42 float onnxruntime::{anonymous}::F(const onnxruntime::Tensor*) [with T2 = float] 0.0f <= ratio && ratio < 1.0f was false. ratio must be in the range [0, 1)",

@@ -57,7 +57,7 @@ def test_a_step_is_found_where_it_is():
     assert own.changed_after_s == pytest.approx(100, abs=2)
     assert re.match(r"net slowed down by (29|30)\.\d %", own.summary)
     assert "after about 1 min 40 s: the last 1 min 00 s ran at" in own.summary
-    assert own.summary.endswith("the system tells no cause.")
+    assert own.summary.endswith("the system reports no cause.")
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_samples_in_two_splits_are_counted(tmp_path):
     train, test = ArrayDataset(X[:64], Y[:64]), ArrayDataset(X[56:], Y[56:])
     given = Task("mine", train, ArrayDataset(drawn(8, 6, seed=5), Y[:8]), test)
     (note,) = plan(given, tmp_path=tmp_path).notes
-    assert note.startswith("8 of 40 test samples stand in the train split too")
+    assert note.startswith("8 of 40 test samples are in the train split too")
 
 
 def test_outputs_that_no_label_uses_are_said(tmp_path):

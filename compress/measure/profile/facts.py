@@ -1,4 +1,4 @@
-"""What a profile says: plain data, in seconds and shares of one inference."""
+"""What a profile holds: plain data, in seconds and shares of one inference."""
 
 from __future__ import annotations
 

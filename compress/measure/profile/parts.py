@@ -219,13 +219,13 @@ def _shapes(
     if node is None:
         return reads, makes
     present = [name for name in node.inputs if name]
-    told: dict[str, Shape | None] = {}
+    known: dict[str, Shape | None] = {}
     if len(present) == len(reads):
-        told = dict(zip(present, reads, strict=True))
+        known = dict(zip(present, reads, strict=True))
     elif reads:  # a weight that was packed is gone by then, what it is multiplied with is not
-        told = {present[0]: reads[0]}
-    told |= {name: running.constants[name].shape for name in present if name in running.constants}
-    given = [told.get(name, UNKNOWN) if name else None for name in node.inputs]
+        known = {present[0]: reads[0]}
+    known |= {name: running.constants[name].shape for name in present if name in running.constants}
+    given = [known.get(name, UNKNOWN) if name else None for name in node.inputs]
     if len(makes) == sum(map(bool, node.outputs)):
         left = iter(makes)
         makes = [next(left) if name else None for name in node.outputs]

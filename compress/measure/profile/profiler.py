@@ -133,7 +133,7 @@ def _explained(failure: Failure, fit: Fit | None) -> Failure:
 
 @dataclass(frozen=True)
 class _ModelAnswers:
-    """What the processes of one model answered."""
+    """The answers of the processes of one model."""
 
     model: Path
     profiles: list[Answer] = field(default_factory=list)
@@ -176,7 +176,7 @@ def _visit(taken: _ModelAnswers, target: Profiles, mode: Mode, fed: Answer, numb
 
 @dataclass(frozen=True)
 class _ProfiledFile:
-    """One model: its profile as far as it can be told without the others, and what it is from."""
+    """One model: its profile as far as it follows from this model alone, and its sources."""
 
     profile: Profile
     profiled_model: ProfiledModel
