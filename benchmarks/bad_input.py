@@ -1,4 +1,4 @@
-"""What does the command line make of input that is none: recipes, files, folders and options?
+"""What does the command line make of invalid input: recipes, files, folders and options?
 
 Each case is a process of its own: what it says, its exit code, how long it takes, and the most
 memory that it has. ``unexpected`` is what nobody foresaw, a traceback or a signal. The tests try

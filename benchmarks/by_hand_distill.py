@@ -10,13 +10,13 @@ seeded epochs (``views``), so that its other epochs cost no teacher.
   pieces of both take turns, tells how many those are; what is compared is what both then took, all
   of it: the teacher's outputs, and the stage's own validation, which the loop does not have. Both
   sides of a seed start together, each in a process on a thread of its own, so that a machine whose
-  speed moves moves both; when the first ends, the other goes on alone, which is no slower.
+  speed moves moves both; when the first ends, the other continues alone, which is no slower.
 - ``epochs``: the stage for as many epochs as the loop, a new view in each; two seeds at a time.
 
 Run it on two cores where nothing else runs. Intervals over seeds are Student's, of training again;
 those over the 10,000 test images are of the mean over seeds, paired by image.
 
-    python benchmarks/by_hand_distill.py            # about 25 min; goes on where stopped
+    python benchmarks/by_hand_distill.py            # about 25 min; resumes where it was stopped
     python benchmarks/by_hand_distill.py --smoke    # seconds, on digits
 """
 

@@ -1,8 +1,8 @@
-"""Are channels cut where they belong, as many as were asked, on nets of many structures?
+"""Are channels cut where they belong, as many as were requested, on nets of many structures?
 
 Sixty small nets written after public designs, each at four ratios and two roundings. A cell is
 ``nearest`` where every layer has the width that is nearest to what was asked of those that its
-structure allows, ``partly`` where some layers stay whole for a reason that is given, and ``whole``
+structure allows, ``partly`` where some layers stay uncut for a reason that is given, and ``whole``
 where all do. Every cut is then checked from outside: its numbers are looked up in the uncut net,
 everything else there is set to zero, and the outputs must be equal (norms scale only, in both); of
 nets that write a norm over channels by hand that says nothing, and the proof alone counts. Two
@@ -74,7 +74,7 @@ def cell(name: str, ratio: float, round_to: int) -> dict[str, Any]:
 
 
 def outcome(found: Found) -> str:
-    """Whether every layer came as near as it can, some stayed whole, or all did."""
+    """Whether every layer came as near as it can, some stayed uncut, or all did."""
     able = [width for width in found.widths if not width.is_output]
     if not found.removed:
         return "whole" if any(width.reason for width in able) else "nearest"

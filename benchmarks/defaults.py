@@ -1,4 +1,4 @@
-"""Does a ``distill`` stage that says no more than its student beat the labels alone?
+"""Does a ``distill`` stage that names no more than its student beat the labels alone?
 
 For every data set of ``default_tasks.py``, ``{kind: distill, student: ...}`` is compared with
 ``{kind: train}`` on the same student: the same first weights, order of the data and augmentation,
@@ -13,7 +13,7 @@ Differences are paired by seed, in points: of accuracy, or for diabetes of R² t
 over seeds are Student's, of training again on the same test samples. Those over test samples are of
 the mean over seeds, paired by sample: of testing the same students on other samples.
 
-    python benchmarks/defaults.py            # about 20 min on 2 cores; goes on where stopped
+    python benchmarks/defaults.py            # about 20 min on 2 cores; resumes where it was stopped
     python benchmarks/defaults.py --smoke    # under a minute, on digits and diabetes
 
 The whole needs Debian's dataset-fashion-mnist and wordnet-base, and the extra ``transformers``.

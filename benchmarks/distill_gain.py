@@ -14,7 +14,7 @@ train for as many steps. Their weights are those of the papers, and were not tun
 - Intervals are Student's, over seeds: of training again, on the same test images. In the table they
   are not widened for there being many families. One that holds 0 is called "no difference".
 
-    python benchmarks/distill_gain.py            # about 25 min on 2 cores; goes on where stopped
+    python benchmarks/distill_gain.py            # about 25 min on 2 cores; resumes where stopped
     python benchmarks/distill_gain.py --smoke    # under a minute, on digits
 """
 
@@ -57,7 +57,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """Families that ask about the same layers of the teacher: one keeps its answers for all."""
+    """Families that need the same layers of the teacher: one caches its outputs for all."""
 
     seed: int
     families: tuple[str, ...]
@@ -77,7 +77,7 @@ def layers_asked(stage: Stage) -> tuple[str, ...]:
 
 
 def plan(seeds: int, settings: tuple[str, ...]) -> list[Job]:
-    """All jobs, seed after seed, so that whole seeds are there early."""
+    """All jobs, seed after seed, so that complete seeds are there early."""
     families = sorted(path.stem for path in FAMILIES.glob("*.yaml"))
     groups: dict[tuple[str, ...], list[str]] = {}
     for family in families:

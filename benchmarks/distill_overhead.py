@@ -1,4 +1,4 @@
-"""What does distilling through a stage cost beside a loop written by hand?
+"""What does distilling through a stage cost, compared with a loop written by hand?
 
 ``asked``: a ``distill`` stage that runs its teacher on every batch, against :func:`by_hand` with
 the same teacher, student, loss, optimizer, augmentation, batch and memory format. ``kept``: a stage

@@ -1,4 +1,4 @@
-"""Write docs/evidence.md from the results that are kept: claims with bounds, and whole runs."""
+"""Write docs/evidence.md from the results that are kept: claims with bounds, and complete runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = HERE.parent / "docs" / "evidence.md"
 
 HEAD = """# Evidence
 
-What the scripts in `benchmarks/` found, and what whole runs of `recipes/` gave; raw samples and
+The results of the scripts in `benchmarks/`, and of complete runs of `recipes/`; raw samples and
 records are in `benchmarks/results/`. Repeat any of them with its command. Times are only ever
 compared with times of the same session, and intervals are of 95 %. This page is made of those files
 by `python benchmarks/evidence.py`.

@@ -1,15 +1,15 @@
-"""What becomes of a run whose files are damaged, that is killed, or that meets another one?
+"""What happens to a run whose files are damaged, that is killed, or that another run disturbs?
 
 A finished run of a small recipe is the start of every trial. A trial flips one bit of one of its
 files, deletes a file, or exchanges two; then the same command is given again. In half of the
-trials the store is whole, in the others there is none, so that what is damaged has to be made
+trials the store is intact, in the others there is none, so that what is damaged has to be made
 again. A trial is ``healed`` where files and numbers are those of the start again, ``named`` where
 the command says what is wrong, and ``silent`` otherwise.
 
 Other trials kill an unfinished run at random moments (SIGKILL, SIGTERM), and give the command
 again; or start two processes at once, in one run folder, or in two that share a store.
 
-    python benchmarks/faults.py            # about 25 min; goes on where stopped
+    python benchmarks/faults.py            # about 25 min; resumes where it was stopped
     python benchmarks/faults.py --smoke    # one flip and one deletion
 """
 

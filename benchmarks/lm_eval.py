@@ -1,4 +1,4 @@
-"""How well does each row of recipes/lm.yaml foretell text, and does it write what its teacher does?
+"""How well does each row of recipes/lm.yaml predict text, and does it write what its teacher does?
 
 For every row of a finished run, with its file as it was deployed: bits per token and perplexity on
 the test texts, and how far its greedy continuation of 200 test prompts agrees with that of the

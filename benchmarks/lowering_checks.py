@@ -23,7 +23,7 @@ from claims import RESULTS, at_most, mean_interval, write
 import compress.backends.onnx.build as build
 import compress.backends.onnx.float_graph as float_graph
 from compress.artifact import Lowering
-from compress.suite.building import Built, build_net
+from compress.suite.building import SuiteModel, build_net
 from compress.suite.nets import FORMATS, SUITES, Net
 
 BOUND = 0.1
@@ -54,7 +54,7 @@ class Watch:
         return timed
 
 
-def overhead(net: Net, built: Built, format: str, watch: Watch) -> float:
+def overhead(net: Net, built: SuiteModel, format: str, watch: Watch) -> float:
     """Time of the checks over that of all else in one lowering."""
     candidate = replace(built.candidate, numerics=net.numerics(format))
     watch.spent_s, start = 0.0, time.perf_counter()

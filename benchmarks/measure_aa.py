@@ -12,7 +12,7 @@ A/A: a file against a copy of itself; whatever is called different is a false al
 The last two come without a verdict, so they get the two that people use: Welch's t test over
 iterations at 5 %, and a difference of means above 2 %.
 
-    python benchmarks/measure_aa.py            # twenty minutes; goes on where it was stopped
+    python benchmarks/measure_aa.py            # twenty minutes; resumes where it was stopped
     python benchmarks/measure_aa.py --smoke    # seconds
 """
 

@@ -16,7 +16,7 @@ taken with and without 1 GB held by the process that starts the worker: a child 
 parent's ``ru_maxrss``, which is why that is not what is read.
 
 The worker and the program have ``MALLOC_MMAP_THRESHOLD_=131072``, with which glibc gives large
-blocks back as soon as they are freed. What the program takes without it is told as well.
+blocks back as soon as they are freed. What the program takes without it is reported as well.
 
     python benchmarks/memory_check.py            # some minutes
     python benchmarks/memory_check.py --smoke    # seconds

@@ -6,7 +6,7 @@ are random, since nothing here depends on what they show. The four rows are a re
 175,000 parameters, the same with half its channels, a depthwise student of 14,000, and the student
 in int8. What is timed is the whole run: stages, lowering, scoring, and the rounds of the mode.
 
-    python benchmarks/record_time.py            # about ten minutes; goes on where it was stopped
+    python benchmarks/record_time.py            # about ten minutes; resumes where it was stopped
     python benchmarks/record_time.py --smoke    # seconds
 """
 

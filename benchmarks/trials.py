@@ -1,4 +1,4 @@
-"""Trials, a JSON line for each as it is done, so that a script goes on where it was stopped."""
+"""Trials, a JSON line for each as it is done, so that a script resumes where it was stopped."""
 
 from __future__ import annotations
 

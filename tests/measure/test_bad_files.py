@@ -408,7 +408,9 @@ def test_inputs_that_do_not_fit_are_memory_too(tmp_path):
     path = tmp_path / "wide.onnx"
     one_node(path, "Neg", shape=("n", 2**28))
     job = {"kind": "memory", "model": str(path), "memory_bytes": 200 << 20}
-    with pytest.raises(MeasurementError, match=r"does not fit into this machine's memory: it needs"):
+    with pytest.raises(
+        MeasurementError, match=r"does not fit into this machine's memory: it needs"
+    ):
         process.run_worker(job, timeout_s=60)
 
 
