@@ -46,7 +46,7 @@ LOWERED = families("lowered, and compared")
 RUN = families("built and run |")
 LEAKY = families("built and run, and padding")
 NOT_LOWERED = families("built and run, and not lowered")
-REFUSED = families("refused")
+REFUSED = families("not supported")
 
 
 def write_config(folder, kind, **changes):
