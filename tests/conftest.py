@@ -25,6 +25,14 @@ from .records import (  # noqa: F401 - fixtures
 from .small_net import context, start  # noqa: F401 - fixtures
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m fast``, leave out files without such tests: importing all takes a minute."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if config.getoption("markexpr") != "fast" or not is_test:
+        return None
+    return True if "pytest.mark.fast" not in collection_path.read_text(encoding="utf-8") else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     # Tests run side by side; threads that wait for each other across them would take turns.

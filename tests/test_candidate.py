@@ -14,6 +14,8 @@ from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
 from compress.zoo import build
 
+pytestmark = pytest.mark.fast
+
 
 def candidate(name="resnet"):
     case = NETS[name]

@@ -21,6 +21,8 @@ from compress.formatting import (
 )
 from compress.report.figures.ticks import tick_score
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("seconds", "text"),

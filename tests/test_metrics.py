@@ -8,6 +8,8 @@ from compress.formatting import score, score_cells, score_change
 from compress.metrics import allowance, has_absolute_drop, is_rate, most
 from compress.report.figures.ticks import tick_score
 
+pytestmark = pytest.mark.fast
+
 RATES = ("accuracy", "agreement", "binary-accuracy", "binary-agreement")
 
 

@@ -14,6 +14,8 @@ from compress.text_table import (
     wrapped,
 )
 
+pytestmark = pytest.mark.fast
+
 TABLE = [
     Column("stage", "", ("input", "a very long name"), left=True),
     Column("p50", "ms", ("1.52", "12.1")),

@@ -1,11 +1,16 @@
 """Imports point down one list, heavy libraries have one home, and starting up is light."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import compress
+
+pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "compress"
@@ -167,6 +172,21 @@ def test_public_names_exist_and_are_sorted():
         assert getattr(compress, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         compress.Nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("name", compress.__all__)
+def test_a_public_name_says_what_it_is_and_what_its_methods_do(name):
+    public = getattr(compress, name)
+    assert public.__name__ == name
+    assert (public.__doc__ or "").strip(), f"{name} has no docstring"
+    methods = [
+        (key, value)
+        for key, value in vars(public).items()
+        if not key.startswith("_") and inspect.isfunction(value) and value.__name__ == key
+    ]
+    for key, method in methods:
+        assert (inspect.getdoc(getattr(public, key)) or "").strip(), f"{name}.{key}"
+        assert "return" in method.__annotations__, f"{name}.{key} does not say what it gives"
 
 
 def functions():

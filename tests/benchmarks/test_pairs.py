@@ -10,6 +10,8 @@ from torch import nn
 
 from compress.tasks.arrays import ArrayDataset
 
+pytestmark = pytest.mark.fast
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 

@@ -10,6 +10,8 @@ import pytest
 from compress.cache import CacheEntry, DamagedEntry, FileFacts
 from compress.errors import StorageError
 
+pytestmark = pytest.mark.fast
+
 KEY = "0123456789abcdef" * 2
 SHA = "ab" * 32
 WEIGHTS = "candidate/weights.safetensors"

@@ -11,6 +11,8 @@ from compress.cache.backend import MARKER
 from compress.cache.sizes import parse_size
 from compress.errors import MissingExtra, RecipeError, StorageError
 
+pytestmark = pytest.mark.fast
+
 
 def everything(place):
     return {str(p.relative_to(place)): p.is_file() and p.read_bytes() for p in place.rglob("*")}

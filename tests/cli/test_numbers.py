@@ -8,6 +8,8 @@ import pytest
 
 from compress.cli.numbers import number, whole
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(("text", "value"), [("3", 3), ("-1", -1), ("+7", 7), ("007", 7)])
 def test_a_whole_number_is_taken(text, value):

@@ -25,6 +25,8 @@ from compress.overwriting import (
 )
 from compress.overwriting import PROGRAM as PROGRAM_FILE
 
+pytestmark = pytest.mark.fast
+
 RECIPE = """\
 schema: 1
 name: r

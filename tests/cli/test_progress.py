@@ -4,6 +4,8 @@ import pytest
 
 from compress.cli.progress import TerminalProgress
 
+pytestmark = pytest.mark.fast
+
 EPOCH = {
     "event": "epoch",
     "epoch": 2,

@@ -21,6 +21,8 @@ from compress.errors import StorageError
 from compress.measure.raw_samples import RawLog
 from compress.quoting import on_one_line
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def command(monkeypatch, capsys):

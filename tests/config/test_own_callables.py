@@ -19,6 +19,8 @@ from compress.config.own_parts import OwnPart, Role, described
 from compress.config.references import CodeReferences
 from compress.errors import CodeReferenceError, CompressError, RecipeError
 
+pytestmark = pytest.mark.fast
+
 LOSS = Role("loss", ("student", "teacher", "labels"), ("kind", "weight"))
 MAKER = Role("task", reserved=("name", "limit"), makes=True)
 

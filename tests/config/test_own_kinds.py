@@ -16,6 +16,8 @@ from compress.errors import CompressError
 from compress.stages import STAGES
 from compress.testing.stage_contract import bench_context
 
+pytestmark = pytest.mark.fast
+
 PARTS = """
 from dataclasses import dataclass
 import torch

@@ -14,6 +14,8 @@ from compress.cli import main
 from compress.config.references import CodeReferences
 from compress.errors import CodeReferenceError, CompressError
 
+pytestmark = pytest.mark.fast
+
 PARTS = """
 from typing import ClassVar, Literal
 from pydantic import field_validator

@@ -5,6 +5,8 @@ import pytest
 from compress.config.recipe_file import located, parse, with_settings
 from compress.errors import RecipeError
 
+pytestmark = pytest.mark.fast
+
 TEXT = """\
 name: x
 stages:

@@ -3,6 +3,8 @@ import pytest
 from compress.config.selectors import matches, select
 from compress.errors import SelectorError
 
+pytestmark = pytest.mark.fast
+
 LAYERS = {"stem": "Conv2d", "blocks.0.conv": "Conv2d", "blocks.1.conv": "Conv2d", "head": "Linear"}
 
 

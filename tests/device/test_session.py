@@ -18,6 +18,8 @@ from compress.measure.rounds import Device, run_session
 from compress.measure.session import few_samples, read_session, write_session
 from compress.measure.target import BenchmarkConfig, Failure
 
+pytestmark = pytest.mark.fast
+
 FACTS = {
     **dict.fromkeys(("arch", "system", "kernel", "cpu", "board", "boost", "python", "build"), "x"),
     **dict.fromkeys(("isa", "max_khz", "governor", "mains_power", "providers"), ()),

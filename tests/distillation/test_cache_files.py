@@ -12,6 +12,8 @@ import pytest
 from compress.distillation.cache_files import ArraySpec, EpochArrays
 from compress.errors import DataError, StorageError
 
+pytestmark = pytest.mark.fast
+
 ROWS, BATCH = 10, 4
 SPECS = {"outputs": ArraySpec((3,), "float32"), "feature-0": ArraySpec((2, 2), "float16")}
 CHECKSUMS = ["a", "b", "c"]

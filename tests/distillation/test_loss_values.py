@@ -34,6 +34,8 @@ from .loss_cases import (
     softmax,
 )
 
+pytestmark = pytest.mark.fast
+
 FAMILIES = {sys.modules[loss.__module__] for loss in BUILT_IN.values()}
 #: Every function that a family exports, by name.
 EXPORTED = {

@@ -26,6 +26,8 @@ from compress.training.supervision import Supervision
 
 from .loss_cases import CASES
 
+pytestmark = pytest.mark.fast
+
 N, FEATURES = 8, 6
 # What the outputs of a model are, and the shape of one.
 OUTPUTS = {

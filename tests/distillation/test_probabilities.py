@@ -6,6 +6,8 @@ import torch
 from compress.distillation.probabilities import are_probabilities, logits_of
 from compress.errors import DataError
 
+pytestmark = pytest.mark.fast
+
 LOGITS = 4 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 PROBABILITIES = LOGITS.softmax(1)
 

@@ -23,6 +23,8 @@ from compress.tasks.arrays import ArrayDataset, first, inputs_of
 from compress.tasks.language import WindowDataset
 from compress.tasks.tokens import TokenDataset
 
+pytestmark = pytest.mark.fast
+
 TRAIN = "the training data"
 
 

@@ -11,6 +11,8 @@ import pytest
 from compress.errors import DataError
 from compress.fingerprints import FileDigestCache, file_fingerprint, files
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def old(tmp_path):

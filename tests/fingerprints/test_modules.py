@@ -10,6 +10,8 @@ from torch import nn
 from compress.fingerprints import Unstable, module_definition
 from compress.testing.nets import NETS
 
+pytestmark = pytest.mark.fast
+
 
 class Net(nn.Module):
     def __init__(self, slope=0.1, activation=F.relu, padding="zeros", scale=2.0, table=None):

@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import DataError, RecipeError
 from compress.fingerprints import FileDigestCache, named, named_files
 
+pytestmark = pytest.mark.fast
+
 
 def sha256(content):
     return hashlib.sha256(content).hexdigest()

@@ -8,6 +8,8 @@ import pytest
 import compress
 from compress.fingerprints import package, package_source
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):

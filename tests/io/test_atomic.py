@@ -15,6 +15,8 @@ from compress.io.atomic import part_of, sweep, sweep_beside, write_atomically
 from compress.io.scratch import scratch, sweep_scratch
 from compress.record import write_atomically as known_as
 
+pytestmark = pytest.mark.fast
+
 
 def test_it_is_known_to_importers_of_before():
     assert known_as is write_atomically

@@ -15,6 +15,8 @@ from compress.measure.summary import energy_facts
 from compress.measure.target import BenchmarkConfig
 from compress.record import Energy
 
+pytestmark = pytest.mark.fast
+
 A, B = Path("a"), Path("b")
 
 # Idle at 2 W; while running, 5 W at 1000 inferences a second, and 6 W once.

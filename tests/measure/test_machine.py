@@ -5,6 +5,8 @@ import pytest
 from compress.measure.machine import describe, saturates
 from compress.measure.ondevice import machine
 
+pytestmark = pytest.mark.fast
+
 FACTS = machine.machine() | {"onnxruntime": "1.0", "build": "", "providers": []}
 
 

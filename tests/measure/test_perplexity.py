@@ -12,6 +12,8 @@ from compress.measure.perplexity import (
     perplexity,
 )
 
+pytestmark = pytest.mark.fast
+
 OUTPUTS = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 5, size=(3, 4))
 

@@ -18,6 +18,8 @@ from compress.report.figures.pareto_data import pareto_info
 from compress.report.page.axes import axes_of
 from compress.report.table import columns
 
+pytestmark = pytest.mark.fast
+
 TASK = TaskFacts(name="t", metric="mse", higher_is_better=False, test_samples=9)
 TEMPERATURE = Quantity("heat_k", "heat", Unit("k", str), answers=FromAnswers("mk", 1e-3))
 

@@ -7,6 +7,8 @@ from compress.errors import DataError
 from compress.measure import stats
 from compress.measure.score import accuracy_facts, score
 
+pytestmark = pytest.mark.fast
+
 
 def test_accuracy_is_right_or_wrong_per_sample():
     outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])

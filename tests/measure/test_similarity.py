@@ -4,6 +4,8 @@ import pytest
 from compress.measure import similarity
 from compress.measure.similarity import neighbor_overlap, similarity_spearman
 
+pytestmark = pytest.mark.fast
+
 METRICS = [similarity_spearman, neighbor_overlap]
 
 

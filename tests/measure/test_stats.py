@@ -8,6 +8,8 @@ import pytest
 
 from compress.measure import stats
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("df", "t"),

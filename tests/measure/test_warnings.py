@@ -4,6 +4,8 @@ import pytest
 
 from compress.measure.warnings import about_change, about_checks, about_machine, about_model
 
+pytestmark = pytest.mark.fast
+
 CALM = {
     "samples_ns": [1000] * 30,
     "runs_per_sample": 1,

@@ -13,6 +13,8 @@ from compress.tasks.tokens import TokenDataset, tokenize
 from compress.tasks.wordnet import CLASSES, FILES, read_glosses
 from compress.training.data import head, is_labeled, read
 
+pytestmark = pytest.mark.fast
+
 
 def config(texts, bert, **options):
     return TaskConfig(name="text", path=texts, tokenizer=bert, **options)

@@ -23,6 +23,8 @@ from compress.quantization.fakequant import fake_quantized_copy, quantizable_lay
 from compress.quantization.numerics import LayerFormat
 from compress.testing.nets import NETS
 
+pytestmark = pytest.mark.fast
+
 
 def hooks_of(net):
     return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in net.modules()]

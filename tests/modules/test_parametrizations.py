@@ -10,6 +10,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from compress.modules.parametrizations import duplicate, fold_parametrizations, masked_tensors
 
+pytestmark = pytest.mark.fast
+
 
 def weight_norm(layer, name="weight", dim=0):
     with warnings.catch_warnings():

@@ -13,6 +13,8 @@ from torch import nn
 from compress.candidate import Architecture, Candidate, count_parameters, load_weights
 from compress.errors import CheckpointError
 
+pytestmark = pytest.mark.fast
+
 
 class Head(nn.Module):
     """An output layer that is tied to the embedding."""

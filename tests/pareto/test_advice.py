@@ -12,6 +12,8 @@ from compress.pareto import (
 )
 from compress.report.sentences import findings
 
+pytestmark = pytest.mark.fast
+
 
 def test_the_fastest_row_within_the_budget_is_recommended(chain):
     advice = recommend(chain, "laptop")

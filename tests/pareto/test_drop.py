@@ -8,6 +8,8 @@ from compress import Recipe
 from compress.budget import Budget
 from compress.errors import RecipeError
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("written", "share"),

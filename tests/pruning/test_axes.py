@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from compress.pruning.axes import channel_axes
 from compress.pruning.trace import TraceFailed
 
+pytestmark = pytest.mark.fast
+
 
 class Net(nn.Module):
     """Layers by name and a function of them."""

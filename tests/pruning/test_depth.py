@@ -6,6 +6,8 @@ from compress.errors import StageError
 from compress.pruning.depth import blocks_of, keep_blocks
 from compress.testing.nets import NETS
 
+pytestmark = pytest.mark.fast
+
 
 class Stack(nn.Module):
     """Blocks that have rows of their own inside."""

@@ -15,6 +15,8 @@ from compress.pruning.sparsity import (
     zero_tensors,
 )
 
+pytestmark = pytest.mark.fast
+
 
 def layer():
     made = nn.Linear(4, 2, bias=False)

@@ -20,6 +20,8 @@ from compress.quantization.fakequant import (
 from compress.quantization.formats import WEIGHTS
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
+pytestmark = pytest.mark.fast
+
 INT8 = LayerFormat(weights="int8", activations="int8")
 FORMATS = [
     INT8,

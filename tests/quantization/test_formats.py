@@ -17,6 +17,8 @@ from compress.quantization.formats.uniform import StaticActivations
 from compress.quantization.numerics import LayerFormat
 from compress.stages.quantize import QuantizeStage
 
+pytestmark = pytest.mark.fast
+
 SCALED = [name for name, quantizer in WEIGHTS.items() if isinstance(quantizer, ScaledWeights)]
 STATIC = [name for name, each in ACTIVATIONS.items() if isinstance(each, StaticActivations)]
 PAIRS = [(weights, activations) for weights in WEIGHTS for activations in ACTIVATIONS]

@@ -10,6 +10,8 @@ from compress.quantization.numerics import (
     QuantRule,
 )
 
+pytestmark = pytest.mark.fast
+
 LAYERS = {"stem": "Conv2d", "block.conv": "Conv2d", "head": "Linear"}
 INT8 = LayerFormat(weights="int8", activations="int8")
 DYNAMIC = LayerFormat(weights="int8", activations="dynamic")

@@ -10,6 +10,8 @@ from compress.report.page.axes import axes_of
 from compress.report.page.budget import choice_data, sliders_of
 from compress.report.page.markup import render
 
+pytestmark = pytest.mark.fast
+
 
 def by_field(record, target="laptop"):
     return {slider.field: slider for slider in sliders_of(record, target)}

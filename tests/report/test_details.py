@@ -8,6 +8,8 @@ from compress.report.page.page import page
 from compress.report.page.recommendation import tiles
 from compress.report.provenance import caption
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("changes", "words"),

@@ -5,6 +5,8 @@ import pytest
 from compress.report.figures.pareto_data import attainment, pareto_info, scale_floor
 from compress.report.figures.stages_data import stages_info
 
+pytestmark = pytest.mark.fast
+
 
 def by_label(info):
     return {point.label.split(" ")[0]: point for point in info.points}

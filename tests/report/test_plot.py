@@ -12,6 +12,8 @@ from compress.report.page.axes import axes_of, spot_of
 from compress.report.page.markers import legend, radius_of, shape_path
 from compress.report.page.plot import plot_data, plot_of, plot_svg
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def info(chain):

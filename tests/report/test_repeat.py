@@ -24,6 +24,8 @@ from compress.report.repeat.table import (
     repeat_text,
 )
 
+pytestmark = pytest.mark.fast
+
 HOSTILE = "<script>alert(1)</script>|`\x1b[31m"
 
 

@@ -8,6 +8,8 @@ from compress.report.figures.stages_data import stages_info
 from compress.report.page.page import page
 from compress.report.page.steps import steps_panels, steps_table
 
+pytestmark = pytest.mark.fast
+
 
 def panels(info):
     return [panel.drawing for panel in steps_panels(info)]

@@ -16,6 +16,8 @@ from compress.report.sentences import findings
 from compress.report.table import columns, markdown, render_table, text_table
 from compress.text_table import display_width
 
+pytestmark = pytest.mark.fast
+
 
 def lines_of(text):
     return text.splitlines()

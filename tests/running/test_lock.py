@@ -14,6 +14,8 @@ from compress.errors import RecordError, StorageError
 from compress.running import lock
 from compress.running.lock import LOCK_NAME, held
 
+pytestmark = pytest.mark.fast
+
 HOLDS = """
 import sys
 from pathlib import Path

@@ -13,6 +13,8 @@ from compress.errors import CompressError
 from compress.running.preflight import preflight
 from compress.tasks.arrays import ArrayDataset
 
+pytestmark = pytest.mark.fast
+
 
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -17,6 +17,8 @@ from compress.stage import formats_of
 from compress.testing.nets import NETS
 from compress.training.data import head
 
+pytestmark = pytest.mark.fast
+
 CASE = NETS["mlp"]
 TASK = CASE.make_task()
 

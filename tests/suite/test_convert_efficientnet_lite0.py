@@ -15,6 +15,8 @@ from sklearn.datasets import load_sample_image
 from compress.candidate import load_weights
 from compress.zoo import build
 
+pytestmark = pytest.mark.fast
+
 PATH = Path(__file__).parents[2] / "benchmarks" / "suite" / "convert_efficientnet_lite0.py"
 SMALL = {"in_channels": 3, "classes": 5, "width": 8, "depth": 4}
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from compress.errors import DataError
 from compress.tasks.arrays import ArrayDataset, first, split
 
+pytestmark = pytest.mark.fast
+
 
 def numbered(count: int, classes: int = 3) -> ArrayDataset:
     return ArrayDataset(torch.arange(count).float().unsqueeze(1), torch.arange(count) % classes)

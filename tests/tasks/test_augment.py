@@ -5,6 +5,8 @@ import torch
 
 from compress.tasks.augment import ShiftFlip
 
+pytestmark = pytest.mark.fast
+
 FILL = -9.0
 
 

@@ -5,6 +5,8 @@ import torch
 
 from compress.tasks import digits
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(scope="module")
 def task():

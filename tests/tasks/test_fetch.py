@@ -10,6 +10,8 @@ from compress.tasks import fetch
 from compress.tasks.fetch import download
 from compress.tasks.idx import read_idx
 
+pytestmark = pytest.mark.fast
+
 
 def test_files_are_fetched_and_checked(tmp_path, served, write_idx):
     source, address = served

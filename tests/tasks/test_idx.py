@@ -9,6 +9,8 @@ import pytest
 from compress.errors import DataError
 from compress.tasks.idx import IdxFile, read_idx
 
+pytestmark = pytest.mark.fast
+
 
 def test_items_are_read_in_their_shape(tmp_path, write_idx):
     expected = write_idx(tmp_path)

@@ -13,6 +13,8 @@ from compress.errors import DataError, RecipeError
 from compress.tasks import TaskConfig, image_folder, make_task
 from compress.training.data import head, is_labeled
 
+pytestmark = pytest.mark.fast
+
 COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
 

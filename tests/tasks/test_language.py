@@ -14,6 +14,8 @@ from compress.tasks import TaskConfig, make_task
 from compress.tasks.language import VOCABULARY, decode, encode, read_entries
 from compress.training.data import head
 
+pytestmark = pytest.mark.fast
+
 
 def words(count, seed=0):
     """Different sentences of letters."""

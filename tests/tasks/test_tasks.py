@@ -13,6 +13,8 @@ from compress.task import Task
 from compress.tasks import TASKS, TaskConfig, limited, make_task, without_labels
 from compress.tasks.arrays import ArrayDataset, inputs_of
 
+pytestmark = pytest.mark.fast
+
 
 def test_a_recipe_names_a_task_or_maps_its_options():
     read = TypeAdapter(TaskConfig).validate_python

@@ -7,6 +7,8 @@ from compress.events import RunStart
 from compress.tracking import TRACKERS, Tracking, tracker_of
 from compress.tracking.callback import facts_of, target_values
 
+pytestmark = pytest.mark.fast
+
 ROW_NUMBERS = {"seconds", "parameters", "nonzero_parameters", "macs"}
 
 

@@ -8,6 +8,8 @@ from compress.errors import CheckpointError, StorageError
 from compress.modules.tensors import optimizer_tensors, put_back_optimizer
 from compress.training.checkpoint import Checkpoint, CheckpointContent, pack, unpack
 
+pytestmark = pytest.mark.fast
+
 TENSORS = {
     "a": torch.randn(3, 4),
     "half": torch.randn(3).bfloat16(),

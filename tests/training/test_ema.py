@@ -6,6 +6,8 @@ from torch import nn
 from compress.modules.tensors import tensors_of
 from compress.training.ema import BestWeights, MovingAverage
 
+pytestmark = pytest.mark.fast
+
 
 def normed(width=3):
     return nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))

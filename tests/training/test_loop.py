@@ -11,6 +11,8 @@ from compress.training.checkpoint import Checkpoint, unpack
 from compress.training.data import SeededEpochs, head, is_labeled, read
 from compress.training.loop import Callbacks, CheckpointConfig, Optimization, isolated, train
 
+pytestmark = pytest.mark.fast
+
 
 def dataset(count=50):
     inputs = torch.arange(count, dtype=torch.float32).view(-1, 1) / count

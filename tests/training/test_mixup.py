@@ -10,6 +10,8 @@ from compress.tasks.arrays import ArrayDataset
 from compress.training.data import SeededEpochs
 from compress.training.mixup import Mix
 
+pytestmark = pytest.mark.fast
+
 KINDS = ["mixup", "cutmix"]
 
 

@@ -7,6 +7,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from compress.training.optim import Optimization, make_optimizer, rate
 
+pytestmark = pytest.mark.fast
+
 SCHEDULES = ["cosine", "constant", "one-cycle"]
 
 

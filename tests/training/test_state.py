@@ -17,6 +17,8 @@ from compress.training.loop import train
 from compress.training.optim import Optimization
 from compress.training.state import AuxiliaryModules, TrainState
 
+pytestmark = pytest.mark.fast
+
 OPTIMIZATION = Optimization(epochs=1, learning_rate=0.01, clip_norm=0.5)
 
 

@@ -29,6 +29,8 @@ from compress.tasks.wordnet import FILES, read_glosses
 
 from .results import RESULT
 
+pytestmark = pytest.mark.fast
+
 # -- IDX --------------------------------------------------------------------------------------
 
 IDX = IdxFile("i.gz", (6, 4), "0" * 64)

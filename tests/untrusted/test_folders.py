@@ -19,6 +19,8 @@ from compress.models.huggingface import (
 )
 from compress.tasks.tokens import tokenize
 
+pytestmark = pytest.mark.fast
+
 CONFIG = {
     "model_type": "bert",
     "vocab_size": 10,

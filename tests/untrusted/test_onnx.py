@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.distillation.onnx_teacher import open_teacher
 from compress.errors import DataError, RecipeError
 
+pytestmark = pytest.mark.fast
+
 FLOAT = TensorProto.FLOAT
 
 

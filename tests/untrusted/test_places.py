@@ -34,6 +34,8 @@ from compress.tasks.tokens import tokenize
 from compress.tasks.wordnet import FILES, read_glosses
 from compress.training.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.fast
+
 EXAMPLE = torch.ones(2, 3)
 
 

@@ -24,6 +24,8 @@ from torch import nn
 from compress.candidate import Candidate, load_weights
 from compress.errors import CheckpointError
 
+pytestmark = pytest.mark.fast
+
 
 def state_of(net):
     return {name: tensor.clone() for name, tensor in net.state_dict().items()}

@@ -8,6 +8,8 @@ from compress.tasks.language import VOCABULARY
 from compress.zoo import ARCHITECTURES, build
 from compress.zoo.mobilenet_v2 import eights
 
+pytestmark = pytest.mark.fast
+
 
 def parameters(net) -> int:
     return sum(p.numel() for p in net.parameters())

@@ -12,6 +12,8 @@ from compress.errors import RecipeError
 from compress.zoo import _LARGEST, ARCHITECTURES, _resolve, build
 from compress.zoo.memory import check_buildable, within_memory
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_option_of_a_built_in_net_has_a_largest_value(arch):

@@ -12,6 +12,8 @@ from compress.artifact import Census
 from compress.backends.onnx.census import census_notes, take_census, uncounted_note
 from compress.errors import LoweringError
 
+pytestmark = pytest.mark.fast
+
 RANDOM = np.random.default_rng(0)
 
 

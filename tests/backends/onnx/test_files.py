@@ -10,6 +10,8 @@ from compress.backends.onnx.files import save
 from compress.backends.onnx.graph import finish
 from compress.errors import StorageError
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def proto(exported):

@@ -19,6 +19,8 @@ from compress.backends.onnx.parity import (
 from compress.errors import ParityError
 from compress.quantization.numerics import LayerFormat
 
+pytestmark = pytest.mark.fast
+
 
 def test_equal_outputs_have_no_ratio():
     outputs = np.eye(3, dtype=np.float32)

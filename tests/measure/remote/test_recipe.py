@@ -6,6 +6,8 @@ from compress import AdbTarget, LocalTarget, Recipe, SshTarget
 from compress.cli.schema import recipe_schema
 from compress.errors import RecipeError
 
+pytestmark = pytest.mark.fast
+
 
 def recipe(targets):
     return f"name: r\ntargets: {targets}\nstages: [{{kind: quantize}}]\n"

@@ -18,6 +18,8 @@ from compress.measure.ondevice.runtimes.onnxruntime import PROVIDERS, OnnxRuntim
 from compress.measure.target import BenchmarkConfig, Failure
 from compress.measure.warnings import about_model
 
+pytestmark = pytest.mark.fast
+
 CPU, XNNPACK, CUDA = (PROVIDERS[key].name for key in ("cpu", "xnnpack", "cuda"))
 OPENVINO, QNN = (PROVIDERS[key].name for key in ("openvino", "qnn"))
 
