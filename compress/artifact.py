@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "EXTERNAL_DATA",
+    "MODULES",
     "Artifact",
     "Census",
     "Lowering",
@@ -20,6 +22,10 @@ __all__ = [
     "model_files",
     "modules_file",
 ]
+
+
+#: What is appended to a model's name for its external data, and for the note of its modules.
+EXTERNAL_DATA, MODULES = ".data", ".modules.json"
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class Artifact:
 
 def model_files(path: Path) -> list[Path]:
     """The files of an ONNX model: itself, and its external data beside it (``NAME.data``)."""
-    beside = path.with_name(path.name + ".data")
+    beside = path.with_name(path.name + EXTERNAL_DATA)
     # A pipe of that name would be waited for.
     return [path, beside] if os.path.isfile(beside) else [path]
 
@@ -129,7 +135,7 @@ def modules_file(path: Path) -> Path:
     JSON: ``sha256`` of the artifact and ``modules``, by node name. Not a part of the artifact,
     whose names are short to keep it small.
     """
-    return path.with_name(path.name + ".modules.json")
+    return path.with_name(path.name + MODULES)
 
 
 def file_sha256(path: Path) -> str:

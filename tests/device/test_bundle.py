@@ -14,25 +14,12 @@ from compress.device.bundle import Samples, write_bundle
 from compress.errors import DataError, MeasurementError, RecordError, StorageError
 from compress.measure.ondevice.bundle import BundleError, unpack
 
+from .rebuilding import rebuilt
+
 
 def manifest_of(path):
     with zipfile.ZipFile(path) as archive:
         return json.loads(archive.read("MANIFEST.json"))
-
-
-def rebuilt(path, change):
-    """The bundle with its members changed, and declared as they then are."""
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
-    manifest = json.loads(members.pop("MANIFEST.json"))
-    change(members, manifest)
-    for name, content in members.items():
-        facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest["members"].setdefault(name, facts).update(facts)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("MANIFEST.json", json.dumps(manifest))
-        for name, content in members.items():
-            archive.writestr(name, content)
 
 
 # -- writing ----------------------------------------------------------------------------------

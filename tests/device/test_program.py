@@ -1,6 +1,5 @@
 """The program that runs on devices: one file, beside a bundle of which it runs no code."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -24,22 +23,9 @@ from compress.measure.program import PROGRAM, program_bytes, write_program
 from compress.record import Record
 from compress.task import METRICS
 
+from .rebuilding import rebuilt
+
 ROOT = Path(__file__).parents[2]
-
-
-def rebuilt(path, change):
-    """The bundle with its members changed, and declared as they then are."""
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
-    manifest = json.loads(members.pop("MANIFEST.json"))
-    change(members, manifest)
-    for name, content in members.items():
-        facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest["members"].setdefault(name, facts).update(facts)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("MANIFEST.json", json.dumps(manifest))
-        for name, content in members.items():
-            archive.writestr(name, content)
 
 
 def measured(command, cwd):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.artifact import Artifact, Census, Lowering, model_files
+from compress.artifact import EXTERNAL_DATA, MODULES, Artifact, Census, Lowering, model_files
 
 if TYPE_CHECKING:
     from compress.candidate import Candidate
@@ -23,7 +23,7 @@ class OnnxBackend:
     name: str = "onnx"
     suffix: str = ".onnx"
     #: External data, and which module each node came from.
-    beside: tuple[str, ...] = (".data", ".modules.json")
+    beside: tuple[str, ...] = (EXTERNAL_DATA, MODULES)
 
     def lower(
         self,

@@ -97,14 +97,14 @@ def lower(
     module = copy.deepcopy(candidate.module).eval()
     check_weights(module)
     _check_output(module, candidate.example)
-    _check_formats(candidate, lowering)
-    return _write(path, LoweringJob(module, candidate, lowering, tuple(calibration), check))
+    job = LoweringJob(module, candidate, lowering, tuple(calibration), check)
+    _check_formats(job)
+    return _write(path, job)
 
 
-def _check_formats(candidate: Candidate, lowering: Lowering) -> None:
-    formats = declared_formats(candidate.module, candidate.numerics, candidate.example)
-    for layer, format in formats.items():
-        for name, problem in lowering.refused:
+def _check_formats(job: LoweringJob) -> None:
+    for name, problem in job.lowering.refused:
+        for layer, format in job.declared.items():
             if name in (format.weights, format.activations):
                 raise LoweringError(
                     f"{layer or 'the model'} is declared {name}, and {problem}; quantize to "

@@ -1,14 +1,13 @@
 """Small nets as files, in float and in int8, and short sessions."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.artifact import Lowering
@@ -32,71 +31,22 @@ FORMATS = {
 }
 
 
-def save_linear(path, batch):
-    """x (batch, 4) @ w -> y (batch, 3)."""
-    w = np.arange(12, dtype=np.float32).reshape(4, 3) / 4
-    return save(
-        path,
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        {"x": (TensorProto.FLOAT, [batch, 4])},
-        {"y": (TensorProto.FLOAT, [batch, 3])},
-        {"w": w},
-    )
-
-
-def save_tokens(path):
-    """Embedded ids (n, length), masked and averaged: two inputs, open sizes, integers."""
-    table = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32)
-    return save(
-        path,
-        [
-            helper.make_node("Gather", ["table", "ids"], ["rows"]),
-            helper.make_node("Unsqueeze", ["mask", "last"], ["wide"]),
-            helper.make_node("Mul", ["rows", "wide"], ["kept"]),
-            helper.make_node("ReduceMean", ["kept", "middle"], ["y"], keepdims=0),
-        ],
-        {
-            "ids": (TensorProto.INT64, ["n", "length"]),
-            "mask": (TensorProto.FLOAT, ["n", "length"]),
-        },
-        {"y": (TensorProto.FLOAT, ["n", 5])},
-        {"table": table, "last": np.array([2]), "middle": np.array([1])},
-    )
-
-
-def save(path, nodes, inputs, outputs, weights):
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(name, *spec) for name, spec in inputs.items()],
-        [helper.make_tensor_value_info(name, *spec) for name, spec in outputs.items()],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    opset = [helper.make_opsetid("", 20)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
-    return path
-
-
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runtimes")
-
-
-@pytest.fixture(scope="session")
-def model(folder):
+def model(one, folder):
     """A linear model at batch 1."""
-    return save_linear(folder / "linear.onnx", 1)
+    return shutil.copy(one, folder / "linear.onnx")
 
 
 @pytest.fixture(scope="session")
-def open_batch(folder):
+def open_batch(any_batch):
     """A linear model that leaves the batch open."""
-    return save_linear(folder / "open.onnx", "n")
+    return any_batch
 
 
 @pytest.fixture(scope="session")
-def tokens(folder):
-    return save_tokens(folder / "tokens.onnx")
+def tokens(two_inputs):
+    """Two inputs, open sizes, integers."""
+    return two_inputs
 
 
 @pytest.fixture(scope="session")
