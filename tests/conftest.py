@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+import random
+import zlib
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -31,6 +35,33 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.getoption("markexpr") != "fast" or not is_test:
         return None
     return True if "pytest.mark.fast" not in collection_path.read_text(encoding="utf-8") else None
+
+
+# A test and a fixture draw the same numbers alone, in the whole suite, and whichever process of
+# several they run in: what draws from the global generators starts from a seed of its own.
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    _seed(collector.nodeid)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+    _seed(fixturedef.argname)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    _seed("call")
+    return (yield)
+
+
+def _seed(name: str) -> None:
+    number = zlib.crc32(name.encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -258,7 +258,9 @@ def test_an_input_may_be_called_output(format, tmp_path):
     graph = onnx.load(made.path).graph
     assert [value.name for value in graph.input] == ["output"]
     assert [value.name for value in graph.output] == ["output_2"]
-    assert np.abs(run(made, x) - module(x).detach().numpy()).max() < 0.05
+    expected = module(x).detach().numpy()
+    # A weight in float8 has three bits of mantissa: its error is up to a sixteenth of it.
+    assert ((run(made, x) - expected) ** 2).mean() < 5e-3 * expected.var(0).mean()
 
 
 @every_format
