@@ -1,20 +1,24 @@
 """Tables as text: columns in, lines for a terminal or GitHub Markdown out.
 
 Pure functions of strings, which every table that is printed goes through. What a cell says is
-:mod:`compress.formatting`'s. No torch.
+:mod:`compress.formatting`'s. rich lays out columns and counts the cells of a terminal; which
+columns are left out is decided here, since rich would squeeze all of them. Lines have no style: the
+same ones go to terminals, pipes and logs. No torch.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+
+TYPE_CHECKING = False  # rich is imported where it is used, so that starting up stays cheap
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = [
     "Column",
     "columns_of",
     "cut",
-    "display_width",
     "in_ascii",
     "markdown_list",
     "markdown_table",
@@ -36,9 +40,10 @@ _ASCII = str.maketrans(
         "↑": "^",
     }
 )
-_GAP = "  "
-_LEAST = 9  # terminal columns that a squeezed column keeps before another one is left out
+_GAP = 2  # cells of a terminal between columns, and before a sentence's second line
+_LEAST = 9  # cells that a squeezed column keeps before another one is left out
 _SHORTEST = 5  # and where there is no other one
+_UNBOUNDED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,10 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Terminal columns that it takes."""
-        return max(map(display_width, (self.heading, self.unit, *self.cells)))
+        """Cells of a terminal that it takes."""
+        from rich.cells import cell_len
+
+        return max(map(cell_len, (self.heading, self.unit, *self.cells)))
 
     def in_ascii(self) -> Column:
         """The same for a terminal that knows no more than ASCII."""
@@ -101,69 +108,76 @@ def text_lines(
         squeezed: the place of a column whose cells may be cut for that, before others are left out.
         rule: whether a line of dashes stands below the headings.
     """
-    kept = list(columns) if width is None else _fitted(columns, width, squeezed)
-    heads = [[column.heading for column in kept], [column.unit for column in kept]]
-    lines = [_line(texts, kept) for texts in heads if any(texts)]
+    from rich.table import Table
+    from rich.text import Text
+
+    tight = None if squeezed is None else columns[squeezed]
+    kept, room = _fitted(columns, width, tight)
+    # Text is printed as it is; a string could hold rich's markup.
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for column in kept:
+        table.add_column(
+            justify="left" if column.left else "right",
+            no_wrap=True,
+            max_width=room if column is tight else None,
+        )
+    for cells in _rows(kept, rule=rule):
+        table.add_row(*map(Text, cells))
+    lines = _console().render_lines(table, pad=False) if table.rows else []
+    return ["".join(segment.text for segment in line).rstrip() for line in lines]
+
+
+def _rows(columns: Sequence[Column], *, rule: bool) -> Iterator[Sequence[str]]:
+    heads = [[column.heading for column in columns], [column.unit for column in columns]]
+    yield from filter(any, heads)
     if rule:
-        lines.append(_GAP.join("-" * column.width for column in kept))
-    rows = zip(*(column.cells for column in kept), strict=True)
-    return [*lines, *(_line(cells, kept) for cells in rows)]
+        yield ["-" * column.width for column in columns]
+    yield from zip(*(column.cells for column in columns), strict=True)
 
 
-def _fitted(columns: Sequence[Column], width: int, squeezed: int | None) -> list[Column]:
+def _fitted(
+    columns: Sequence[Column], width: int | None, tight: Column | None
+) -> tuple[list[Column], int | None]:
+    """The columns that fit, and the cells that are left for the ``tight`` one of them."""
     kept = list(columns)
-    tight = None if squeezed is None else kept[squeezed]
-    while True:
-        least = 0 if tight is None else tight.width - min(tight.width, _LEAST)
-        if _total(kept) - least <= width or all(column.spare == 0 for column in kept):
-            break
-        kept.remove(max(kept, key=lambda column: column.spare))
-    if tight is not None:
-        room = max(width - _total(kept) + tight.width, _SHORTEST)
-        cells = tuple(cut(cell, room) for cell in tight.cells)
-        kept[kept.index(tight)] = replace(tight, cells=cells)
-    return kept
+    if width is None:
+        return kept, None
+    least = min(tight.width, _LEAST) if tight else 0
+    while (left := width - _taken(kept, tight)) < least and any(each.spare for each in kept):
+        kept.remove(max(kept, key=lambda each: each.spare))
+    return kept, max(left, _SHORTEST)
 
 
-def _total(columns: Sequence[Column]) -> int:
-    return sum(column.width for column in columns) + len(_GAP) * (len(columns) - 1)
+def _taken(columns: Sequence[Column], tight: Column | None) -> int:
+    """Cells that the columns take, without the ``tight`` one."""
+    widths = [0 if each is tight else each.width for each in columns]
+    return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _line(texts: Iterable[str], columns: Sequence[Column]) -> str:
-    padded = []
-    for text, column in zip(texts, columns, strict=True):
-        blank = " " * (column.width - display_width(text))
-        padded.append(text + blank if column.left else blank + text)
-    return _GAP.join(padded).rstrip()
+def _console() -> Console:
+    from rich.console import Console
 
-
-def display_width(text: str) -> int:
-    """Terminal columns that ``text`` takes: two for wide characters, none for combining ones."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+    return Console(width=_UNBOUNDED, legacy_windows=False)
 
 
 def cut(text: str, room: int) -> str:
-    """``text`` in at most ``room`` terminal columns, with an ellipsis where it was longer."""
-    if display_width(text) <= room:
-        return text
-    while text and display_width(text) > room - 1:
-        text = text[:-1]
-    return f"{text}…"
+    """``text`` in at most ``room`` cells of a terminal, with an ellipsis where it was longer."""
+    from rich.text import Text
+
+    shown = Text(text)
+    shown.truncate(room, overflow="ellipsis")
+    return shown.plain
 
 
 def wrapped(sentence: str, width: int) -> list[str]:
-    """``sentence`` in lines of at most ``width`` terminal columns, all but the first indented."""
-    lines, line = [], ""
-    for word in sentence.split():
-        longer = f"{line} {word}" if line.strip() else f"{line}{word}"
-        if display_width(longer) > width and line.strip():
-            lines.append(line)
-            longer = f"{_GAP}{word}"
-        line = cut(longer, width)
-    return [*lines, line]
+    """``sentence`` in lines of at most ``width`` cells, all but the first indented."""
+    from rich.text import Text
+
+    text = Text(" ".join(sentence.split()))
+    first = text.wrap(_console(), width)[0].plain
+    rest = Text(text.plain[len(first) :].lstrip()).wrap(_console(), width - _GAP)
+    indented = (" " * _GAP + line.plain for line in rest if line.plain.strip())
+    return [line.rstrip() for line in (first, *indented)]
 
 
 def in_ascii(text: str) -> str:

@@ -64,6 +64,7 @@ HOMES = {
     "fsspec": ["cache/remote.py"],
     "PIL": ["tasks/image_folder.py"],
     "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py"],
+    "rich": ["text_table.py"],
     "transformers": ["models/huggingface.py", "testing/tiny_bert.py"],
 }
 
@@ -152,7 +153,7 @@ def test_plain_data_and_measuring_load_no_torch(module):
 
 
 def test_the_package_and_its_help_load_nothing_heavy():
-    heavy = {"torch", "numpy", "onnx", "onnxruntime", "matplotlib", "pydantic", "yaml"}
+    heavy = {"torch", "numpy", "onnx", "onnxruntime", "matplotlib", "pydantic", "yaml", "rich"}
     code = (
         "import contextlib, io, sys, compress.cli\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"

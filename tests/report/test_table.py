@@ -4,6 +4,7 @@ import csv
 import io
 
 import pytest
+from rich.cells import cell_len
 
 from compress.pareto import recommend, stage_effects
 from compress.report.csv import csv_text
@@ -14,7 +15,6 @@ from compress.report.page.details import row_facts
 from compress.report.page.recommendation import tiles
 from compress.report.sentences import findings
 from compress.report.table import columns, markdown, render_table, text_table
-from compress.text_table import display_width
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +30,7 @@ def lines_of(text):
 def test_no_line_is_wider_than_asked(name, width, request):
     record = request.getfixturevalue(name)
     shown = text_table(record, record.targets[0], width=width)
-    assert max(display_width(line) for line in lines_of(shown)) <= width
+    assert max(cell_len(line) for line in lines_of(shown)) <= width
 
 
 def test_the_table_shows_every_row_with_its_numbers(chain):
@@ -57,7 +57,7 @@ def test_columns_stay_aligned_with_wide_characters(make):
     specs[0].stage, specs[1].stage = "日本語", "plain"
     shown = lines_of(text_table(make.build(specs), "laptop"))
     rows = [line for line in shown if line[:1].isdigit()]
-    ends = [display_width(row[: row.index("]")]) for row in rows]
+    ends = [cell_len(row[: row.index("]")]) for row in rows]
     assert ends[0] == ends[1]
 
 
