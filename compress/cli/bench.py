@@ -141,7 +141,7 @@ def _suite(arguments: argparse.Namespace, target: Target) -> _BenchResult:
     place: AbstractContextManager[str] = (
         nullcontext(arguments.keep) if arguments.keep else scratch()
     )
-    with place as folder:
+    with place as folder, TerminalProgress() as progress:
         results = measure_suite(
             suite.nets,
             target,
@@ -149,7 +149,7 @@ def _suite(arguments: argparse.Namespace, target: Target) -> _BenchResult:
             folder=Path(folder),
             weights=Path(arguments.weights) if arguments.weights else None,
             raw=_raw(arguments),
-            callback=TerminalProgress(),
+            callback=progress,
         )
     rows = [row for result in results for row in result.rows]
     nets = [

@@ -1,12 +1,13 @@
-"""Progress on the terminal: one line that moves on a terminal, plain lines elsewhere."""
+"""Progress on a terminal: a line with a bar below lines that stay; plain lines elsewhere."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import math
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.events import (
     CandidateMeasured,
@@ -25,19 +26,37 @@ from compress.events import (
     TeacherPass,
     parse_event,
 )
+from compress.formatting import sanitize
+from compress.text_table import in_ascii
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
 
 __all__ = ["TerminalProgress"]
 
+_BAR = 20  # cells of a terminal
+_PAUSE_S = 0.2  # drawing takes a millisecond, and a step of a small net may take less
+
 
 class TerminalProgress:
-    """Turns a run's events into lines on ``stream``: standard error, so that output stays clean."""
+    """Turns a run's events into lines on ``stream``: standard error, so that output stays clean.
+
+    A terminal has a line with a bar below those that stay. The end of the context takes it away.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._moves = self._stream.isatty()
+        self._moving = _moving_line(self._stream)
         self._start_s = time.monotonic()
         self._stage, self._of = "", 0  # the label of a stage with its row, and the last row
         self._is_full = False
+
+    def __enter__(self) -> TerminalProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Show one event; of a stage of the user's own, only those that are listed."""
@@ -45,21 +64,22 @@ class TerminalProgress:
             case StageStart(index=index, label=label, of=last):
                 self._of = last
                 self._stage = self._at(index, label)
-                self._settle(self._stage)
-            case StepEnd() as step:
-                self._step(step)
-            case TeacherPass(view=view, views=views):
-                self._move(f"{self._stage}: running the teacher, view {view}/{views}")
+                self.note(self._stage)
+            case StepEnd() as step if self._moving is not None and self._moving.is_due:
+                done = step.epoch - 1 + step.step / step.steps
+                self._move(_step(step), done / step.epochs, step.left_s)
             case EpochEnd() as epoch:
-                self._move(self._epoch(epoch))
-            case ReadingData(what=what) if self._moves:
-                self._move(f"{self._stage or 'before the run'}: reading {what}")
+                self._move(_epoch(epoch), epoch.epoch / epoch.epochs, epoch.left_s)
+            case TeacherPass(view=view, views=views):
+                self._move(f"running the teacher, view {view}/{views}", (view - 1) / views)
+            case ReadingData(what=what) if self._moving is not None:
+                self._move(f"reading {what}")
             case RunEnd():
-                self._settle("")
+                self._clear()
             case parsed:
                 line = self._line(parsed)
                 if line is not None:
-                    self._settle(line)
+                    self.note(line)
 
     def _line(self, event: Event | None) -> str | None:
         """What an event says on a line that stays; ``None`` for nothing."""
@@ -87,59 +107,129 @@ class TerminalProgress:
         return f"[{index}/{self._of}] {label}"
 
     def note(self, text: str) -> None:
-        """Show a sentence on a line of its own."""
-        self._settle(text)
+        """Show a sentence on a line of its own, which stays."""
+        self._clear()
+        line = self._stamped(text)
+        self._try(lambda: print(line, file=self._stream, flush=True))
 
-    def _epoch(self, epoch: EpochEnd) -> str:
-        validation = epoch.validation_loss
-        seen = "" if validation is None else f", validation {validation:.4f}"
-        return (
-            f"{self._stage}: epoch {epoch.epoch}/{epoch.epochs}, loss {epoch.loss:.4f}"
-            f"{seen}, {_pace(epoch)}"
-        )
+    def _move(self, text: str, done: float | None = None, left_s: float = 0.0) -> None:
+        """Show ``text`` where it is replaced by the next; ``done``: a share, if it is known."""
+        before, moving = f"{self._stage or 'before the run'}:", self._moving
+        left = [f"{_clock(left_s)} left"] if left_s >= 1 else []
+        if moving is None:
+            self.note(f"{before} {', '.join([text, *left])}")
+        else:  # which may be narrow: what comes last is cut
+            shown = _printable(", ".join([*left, text]))
+            self._try(lambda: moving.draw(self._stamped(before), done, shown))
 
-    def _step(self, step: StepEnd) -> None:
-        # Lines that stay would be too many.
-        if self._moves:
-            self._move(
-                f"{self._stage}: epoch {step.epoch}/{step.epochs}, step {step.step}/{step.steps}, "
-                f"loss {step.loss:.4f}, {_pace(step)}"
-            )
-
-    def _move(self, text: str) -> None:
-        if not self._moves:
-            self._settle(text)
-            return
-        width = _width()
-        self._write(f"\r{self._stamped(text)[:width]:<{width}}")
-
-    def _settle(self, text: str) -> None:
-        cleared = f"\r{'':<{_width()}}\r" if self._moves else ""
-        self._write(cleared + (f"{self._stamped(text)}\n" if text else ""))
-
-    def _write(self, text: str) -> None:
+    def _try(self, show: Callable[[], None]) -> None:
         if self._is_full:
             return
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            show()
         except BrokenPipeError:
             raise  # whoever looked has ended it
         except OSError:
             self._is_full = True  # a full disk behind a log ends no run
 
+    def _clear(self) -> None:
+        if self._moving is not None:
+            with contextlib.suppress(OSError):  # of a terminal that is gone
+                self._moving.clear()
+
     def _stamped(self, text: str) -> str:
-        return f"{_clock(time.monotonic() - self._start_s):>6}  {text}"
+        return f"{_clock(time.monotonic() - self._start_s):>6}  {_printable(text)}"
 
 
-def _width() -> int:
-    # One less: a full last column makes some terminals begin a new line.
-    return max(1, shutil.get_terminal_size().columns - 1)
+class _MovingLine:
+    """The line below all others, which is drawn again and again.
+
+    It is drawn by events alone: a thread that did would compute while inference is timed, and no
+    event tells of that before it is over.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._drawn_s = -math.inf
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it was drawn long enough ago to be drawn again."""
+        return time.monotonic() - self._drawn_s > _PAUSE_S
+
+    def draw(self, before: str, done: float | None, text: str) -> None:
+        """Draw ``before``, a bar if it is known how much is ``done``, and what fits of ``text``."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        show = str if self._console.encoding.startswith("utf") else in_ascii
+        # A string could hold rich's markup; a Text holds none.
+        cells: list[RenderableType] = [Text(show(before))]
+        if done is not None:
+            width = max(1, min(_BAR, self._console.width // 8))
+            cells.append(ProgressBar(1.0, done, width=width))
+        line = Table.grid(padding=(0, 1, 0, 0))
+        for _ in cells:
+            line.add_column(no_wrap=True)  # what comes last is cut first
+        line.add_row(*cells, Text(show(text), no_wrap=True, overflow="crop"))
+        self._started().update(line, refresh=True)
+        self._drawn_s = time.monotonic()
+
+    def _started(self) -> Live:
+        from rich.live import Live
+
+        if self._live is None:
+            # What others print meanwhile appears above the line.
+            ours = self._console.file is sys.stderr
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=ours and sys.stdout.isatty(),
+                redirect_stderr=ours,
+            )
+            self._live.start()
+            self._console.show_cursor(True)  # a process that is killed could not do it later
+        return self._live
+
+    def clear(self) -> None:
+        """Take it away, until it is drawn again."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
 
 
-def _pace(event: EpochEnd | StepEnd) -> str:
-    left = f", {_clock(event.left_s)} left" if event.left_s >= 1 else ""
-    return f"{event.samples_per_s:.0f} samples/s{left}"
+def _moving_line(stream: TextIO) -> _MovingLine | None:
+    """``None`` where nothing can move: in a file, a pipe, or a terminal without a cursor."""
+    if not stream.isatty():
+        return None
+    from rich.console import Console
+
+    # What is printed meanwhile is shown as it is.
+    console = Console(file=stream, markup=False, emoji=False, highlight=False)
+    return _MovingLine(console) if console.is_interactive else None
+
+
+def _printable(text: str) -> str:
+    return sanitize(text, len(text) + 1)
+
+
+def _epoch(epoch: EpochEnd) -> str:
+    validation = epoch.validation_loss
+    seen = "" if validation is None else f", validation {validation:.4f}"
+    return (
+        f"epoch {epoch.epoch}/{epoch.epochs}, loss {epoch.loss:.4f}{seen}, "
+        f"{epoch.samples_per_s:.0f} samples/s"
+    )
+
+
+def _step(step: StepEnd) -> str:
+    return (
+        f"epoch {step.epoch}/{step.epochs}, step {step.step}/{step.steps}, "
+        f"loss {step.loss:.4f}, {step.samples_per_s:.0f} samples/s"
+    )
 
 
 def _tried(tried: CandidateMeasured) -> str:

@@ -99,13 +99,14 @@ def _execute(
         progress(event)
         tracking(event)
 
-    return recipe.execute(
-        workdir=folder,
-        mode=mode_of(arguments),
-        fresh=arguments.fresh,
-        observer=callback,
-        cache=arguments.cache,
-    )
+    with progress:
+        return recipe.execute(
+            workdir=folder,
+            mode=mode_of(arguments),
+            fresh=arguments.fresh,
+            observer=callback,
+            cache=arguments.cache,
+        )
 
 
 def _is_rank_zero() -> bool:

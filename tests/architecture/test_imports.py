@@ -64,7 +64,7 @@ HOMES = {
     "fsspec": ["cache/remote.py"],
     "PIL": ["tasks/image_folder.py"],
     "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py"],
-    "rich": ["text_table.py"],
+    "rich": ["cli/progress.py", "text_table.py"],
     "transformers": ["models/huggingface.py", "testing/tiny_bert.py"],
 }
 
