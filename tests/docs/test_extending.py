@@ -31,7 +31,8 @@ from compress.pruning.importance import CRITERIA
 from compress.quantization.formats import WEIGHTS
 from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.report.csv import csv_text
-from compress.report.page.page import TARGET_SECTIONS, Section, page
+from compress.report.page.page import page
+from compress.report.page.sections import TARGET_SECTIONS, Section
 from compress.report.page.target import target_report
 from compress.report.table import columns
 from compress.stages import PruneStage

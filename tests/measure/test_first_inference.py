@@ -15,8 +15,8 @@ from compress.pareto import front_facts
 from compress.record import MeasuredQuantity
 from compress.report import markdown, text_table
 from compress.report.csv import csv_text
+from compress.report.figures.axes import axes_of
 from compress.report.figures.pareto_data import pareto_info
-from compress.report.page.axes import axes_of
 from compress.report.page.page import page
 from compress.tracking.callback import target_values
 

@@ -14,8 +14,8 @@ from compress.pareto import OBJECTIVES, readings
 from compress.record import Energy, MeasuredQuantity, Measurement, Record, TaskFacts
 from compress.report import text_table
 from compress.report.csv import csv_text
+from compress.report.figures.axes import axes_of
 from compress.report.figures.pareto_data import pareto_info
-from compress.report.page.axes import axes_of
 from compress.report.table import columns
 
 pytestmark = pytest.mark.fast

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from compress.pareto import ShipRule, recommend, ship_answers
+from compress.report.figures.axes import axes_of
 from compress.report.figures.pareto_data import pareto_info
-from compress.report.page.axes import axes_of
 from compress.report.page.budget import choice_data, sliders_of
 from compress.report.page.markup import render
 

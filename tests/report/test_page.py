@@ -14,10 +14,10 @@ import yaml
 import compress.report
 from compress.record import Energy
 from compress.report import write_report
-from compress.report.page.curves import curves_of, svg_of
 from compress.report.page.details import row_facts
 from compress.report.page.markup import data_block, policy
 from compress.report.page.page import page
+from compress.report.page.plots.curves import curves_of, svg_of
 
 PACKAGE = Path(compress.report.__file__).parent / "page"
 VOID = {"meta", "br", "path", "polyline", "circle", "rect", "input"}

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
+from compress.report.figures.axes import axes_of, spot_of
 from compress.report.figures.pareto_data import pareto_info
 from compress.report.figures.ticks import binary_ticks, brief, linear_ticks, log_ticks, thinned
 from compress.report.overlay import groups, overlay_info
-from compress.report.page.axes import axes_of, spot_of
 from compress.report.page.markers import legend, radius_of, shape_path
-from compress.report.page.plot import plot_data, plot_of, plot_svg
+from compress.report.page.plots.pareto_svg import plot_data, plot_of, plot_svg
 
 pytestmark = pytest.mark.fast
 

@@ -12,8 +12,9 @@ import pytest
 
 import compress.report
 from compress.report.page.markup import DataTable, Markup, element, render
-from compress.report.page.page import RECORD_SECTIONS, TARGET_SECTIONS, Section, page
-from compress.report.page.panels import DrawnPanel, PanelFigure
+from compress.report.page.page import page
+from compress.report.page.plots.panels import DrawnPanel, PanelFigure
+from compress.report.page.sections import RECORD_SECTIONS, TARGET_SECTIONS, Section
 
 FOLDER = Path(compress.report.__file__).parent / "page"
 TEMPLATES = sorted(FOLDER.glob("*.html"))

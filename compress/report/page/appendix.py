@@ -11,8 +11,8 @@ import yaml
 
 from compress.formatting import sanitize
 from compress.record import Record, Row
-from compress.report.page.curves import Curve, curves_of, svg_of
 from compress.report.page.markup import DataTable, Markup
+from compress.report.page.plots.curves import Curve, curves_of, svg_of
 
 __all__ = [
     "DrawnCurve",

@@ -15,7 +15,7 @@ from compress.formatting import sanitize
 from compress.measure.quantity import Limit, Quantity
 from compress.pareto import LIMITS, ShipRule, loss_words, ship_answers
 from compress.record import Record
-from compress.report.page.axes import PlotAxis
+from compress.report.figures.axes import PlotAxis
 
 __all__ = ["Slider", "Stop", "choice_data", "sliders_of"]
 

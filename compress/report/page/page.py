@@ -1,73 +1,25 @@
-"""The report as one HTML page: self-contained, legible in light and dark, whole without scripts.
-
-A section is a template and a function that gathers what it prints, put into one of the tuples
-below. A plot more is a file with such a function, which returns a
-:class:`~compress.report.page.panels.PanelFigure`, and its line here.
-"""
+"""The report as one HTML page: self-contained, legible in light and dark, whole without scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from compress.formatting import sanitize
 from compress.record import Record
 from compress.report.figures.pareto_data import ParetoInfo
 from compress.report.overlay import Group, combined_columns, volumes
-from compress.report.page.appendix import (
-    environment_data,
-    operators_data,
-    recipe_data,
-    training_data,
-    widths_data,
-)
-from compress.report.page.details import details_data
 from compress.report.page.markup import DataTable, document
-from compress.report.page.pareto import figure_data, pareto_data, slider_data
-from compress.report.page.plot import plot_data, plot_of
-from compress.report.page.recommendation import findings_data, recommendation_data, tiles
-from compress.report.page.rows_table import all_rows_data, rows_table
-from compress.report.page.steps import steps_data
+from compress.report.page.plots.pareto import figure_data
+from compress.report.page.plots.pareto_svg import plot_data, plot_of
+from compress.report.page.recommendation import tiles
+from compress.report.page.rows_table import rows_table
+from compress.report.page.sections import RECORD_SECTIONS, TARGET_SECTIONS, Section, gathered
 from compress.report.page.target import TargetReport, target_report
 from compress.report.provenance import device_name, reference, scored_against
 from compress.report.sentences import status_words
 
-__all__ = ["RECORD_SECTIONS", "TARGET_SECTIONS", "Section", "combined_page", "page"]
-
-Of = TypeVar("Of")
-
-
-@dataclass(frozen=True)
-class Section(Generic[Of]):
-    """A part of the page: ``template`` prints what ``gather`` returns as ``data``.
-
-    The part is left out where that is ``None``.
-    """
-
-    template: str
-    gather: Callable[[Of], object | None]
-
-
-#: What is said of every target, in this order.
-TARGET_SECTIONS: tuple[Section[TargetReport], ...] = (
-    Section("recommendation.html", recommendation_data),
-    Section("budget.html", slider_data),
-    Section("pareto.html", pareto_data),
-    Section("rows.html", all_rows_data),
-    Section("findings.html", findings_data),
-    Section("panels.html", steps_data),
-    Section("details.html", details_data),
-)
-
-#: What is said of the record after its targets, in this order.
-RECORD_SECTIONS: tuple[Section[Record], ...] = (
-    Section("training.html", training_data),
-    Section("widths.html", widths_data),
-    Section("operators.html", operators_data),
-    Section("environment.html", environment_data),
-    Section("recipe.html", recipe_data),
-)
+__all__ = ["combined_page", "page"]
 
 
 def page(
@@ -87,21 +39,15 @@ def page(
             {
                 "name": target.name,
                 "device": device_name(record, target.name),
-                "sections": _gathered(of_target, target),
+                "sections": gathered(of_target, target),
             }
             for target in targets
         ],
         "nothing": [*status_words(record), "Nothing has been measured yet."],
-        "sections": _gathered(of_record, record),
+        "sections": gathered(of_record, record),
     }
     title = f"{sanitize(record.name, 80)}: compresskit report"
     return document("page.html", title, content, [_script_data(target) for target in targets])
-
-
-def _gathered(sections: Iterable[Section[Of]], of: Of) -> list[tuple[str, object]]:
-    """Template and data of every section that has something to say."""
-    found = [(section, section.gather(of)) for section in sections]
-    return [(each.template, data) for each, data in found if data is not None]
 
 
 def _script_data(target: TargetReport) -> dict[str, Any] | None:

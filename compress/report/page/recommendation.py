@@ -9,7 +9,7 @@ from compress.record import Record
 from compress.report.page.target import TargetReport
 from compress.report.sentences import findings
 
-__all__ = ["Tile", "findings_data", "recommendation_data", "tiles"]
+__all__ = ["Tile", "findings_data", "recommendation_data", "slider_data", "tiles"]
 
 Tile = tuple[str, str, str]
 
@@ -56,3 +56,10 @@ def _ratio_note(found: MeasuredChange | None, better: str, worse: str) -> str:
     if found.verdict not in ("better", "worse"):
         return "not shown to differ from the baseline's"
     return f"{ratio_words(found.value, better, worse)} than the baseline"
+
+
+def slider_data(target: TargetReport) -> dict[str, object] | None:
+    """The sliders of the budget; ``None`` where there are no answers for them."""
+    if target.choice is None:
+        return None
+    return {"number": target.number, "sliders": target.sliders}

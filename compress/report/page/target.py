@@ -10,7 +10,7 @@ from compress.pareto import Recommendation, StageEffects, recommend, stage_effec
 from compress.record import Record
 from compress.report.figures.pareto_data import pareto_info
 from compress.report.page.budget import Slider, choice_data, sliders_of
-from compress.report.page.plot import Plot, plot_of
+from compress.report.page.plots.pareto_svg import Plot, plot_of
 
 __all__ = ["TargetReport", "target_report"]
 

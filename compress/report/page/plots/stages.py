@@ -10,7 +10,7 @@ from compress.measure.quantities import quantity_named
 from compress.report.figures.stages_data import Panel, PanelPoint, StagesInfo, stages_info
 from compress.report.page.markers import color_class, shape_path
 from compress.report.page.markup import DataTable, Markup, element
-from compress.report.page.panels import DrawnPanel, PanelFigure
+from compress.report.page.plots.panels import DrawnPanel, PanelFigure
 from compress.report.page.target import TargetReport
 
 __all__ = ["steps_data", "steps_panels", "steps_table"]

@@ -6,7 +6,7 @@ import pytest
 
 from compress.report.figures.stages_data import stages_info
 from compress.report.page.page import page
-from compress.report.page.steps import steps_panels, steps_table
+from compress.report.page.plots.stages import steps_panels, steps_table
 
 pytestmark = pytest.mark.fast
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from compress.formatting import sanitize, times
 from compress.measure.quantities import quantities_of
+from compress.report.figures.axes import SHOWN_FIRST, PlotAxis, Spot, axes_of, spot_of
 from compress.report.figures.labels import Box, Label, Placement, place
 from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
-from compress.report.page.axes import SHOWN_FIRST, PlotAxis, Spot, axes_of, spot_of
 from compress.report.page.markers import look_of, radius_of, shape_path
 from compress.report.page.markup import Markup, element
 

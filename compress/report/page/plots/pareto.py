@@ -1,20 +1,13 @@
-"""The section with the plot of rows, and the sliders of the budget above it."""
+"""The section with the plot of a target's rows, or of several runs'."""
 
 from __future__ import annotations
 
 from compress.formatting import size
 from compress.report.page.markers import legend
-from compress.report.page.plot import Plot, plot_svg
+from compress.report.page.plots.pareto_svg import Plot, plot_svg
 from compress.report.page.target import TargetReport
 
-__all__ = ["figure_data", "pareto_data", "slider_data"]
-
-
-def slider_data(target: TargetReport) -> dict[str, object] | None:
-    """The sliders of the budget; ``None`` where there are no answers for them."""
-    if target.choice is None:
-        return None
-    return {"number": target.number, "sliders": target.sliders}
+__all__ = ["figure_data", "pareto_data"]
 
 
 def pareto_data(target: TargetReport) -> dict[str, object]:
