@@ -27,7 +27,7 @@ from compress.pareto import (
     volume,
 )
 from compress.record import Record, Row
-from compress.report.figures.pareto_data import ParetoInfo, attainment, mark_off_scale, plot_point
+from compress.report.figures.pareto_data import ParetoInfo, mark_off_scale, plot_point
 from compress.report.provenance import caption, device_id, device_name, reference, scored_against
 from compress.report.sentences import rows_words
 from compress.report.table import columns, fastest_s, measured_names
@@ -170,7 +170,6 @@ def overlay_info(group: Group) -> ParetoInfo:
         metric=first.record.task.metric,
         higher_is_better=upwards,
         points=drawn,
-        step_line=attainment(drawn, upwards),
         runs=tuple(f"{_letter(k)}  {m.name}" for k, m in enumerate(group.members)),
         missing=tuple(_missing(group, entries)),
     )

@@ -140,7 +140,7 @@ def test_the_answer_moves_ring_tiles_table_and_budget_line(opened, chain):
     assert (row, ringed, score) == (1, 1, "93.52 %")
     assert tab.run(shown) == "1"
     assert tab.run("document.querySelector('tr.ship th').textContent") == "1*>"
-    lines = "document.querySelectorAll('.limit').length"
+    lines = "document.querySelectorAll('.limits .limit').length"
     assert tab.run(lines) == 1  # no drop at all, on the score's axis
     tab.run("document.querySelector('.budget').reset()")
     tab.run("new Promise(done => setTimeout(done, 50))")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compress.report.figures.pareto_data import attainment, pareto_info, scale_floor
+from compress.report.figures.pareto_data import pareto_info, scale_floor
 from compress.report.figures.stages_data import stages_info
 
 pytestmark = pytest.mark.fast
@@ -19,33 +19,25 @@ def test_points_carry_values_intervals_and_roles(chain):
     assert points["1"].is_baseline
     assert points["1"].notes == ("over artifact size budget",)
     assert points["2"].is_recommended
-    assert points["2"].latency_s == pytest.approx(64e-6)
-    low, high = points["2"].latency_ci95_s
-    assert low == pytest.approx(64e-6 / 1.02)
-    assert high == pytest.approx(64e-6 / 0.98)
-    assert points["3"].score_ci95 == pytest.approx((0.9142, 0.9242))
-    assert info.latency_limit_s == 0.3e-3
-    assert info.score_limit == pytest.approx(0.9152)
-    assert info.baseline_s == 392e-6
+    latency = points["2"].values["latency_p50_s"]
+    assert latency.value == pytest.approx(64e-6)
+    assert latency.lo == pytest.approx(64e-6 / 1.02)
+    assert latency.hi == pytest.approx(64e-6 / 0.98)
+    score = points["3"].values["accuracy"]
+    assert (score.lo, score.hi) == pytest.approx((0.9142, 0.9242))
+    assert points["2"].bytes == 225_901
+    assert info.baseline["latency_p50_s"] == 392e-6
 
 
-def test_the_step_line_goes_from_fastest_to_most_accurate(chain):
-    step_line = pareto_info(chain, "laptop").step_line
-    assert [score for _, score in step_line] == [0.9137, 0.9196, 0.9352]
-    assert [seconds for seconds, _ in step_line] == sorted(seconds for seconds, _ in step_line)
-
-
-def test_the_step_line_turns_for_a_metric_that_is_to_be_small(lower_is_better):
-    info = pareto_info(lower_is_better, "laptop")
-    assert [score for _, score in info.step_line] == [0.0342, 0.0221, 0.0213]
-    assert not info.higher_is_better
-
-
-def test_beaten_rows_are_no_corner(chain):
-    info = pareto_info(chain, "laptop")
-    beaten = [p for p in info.points if p.label.startswith("3")]
-    assert attainment(beaten, True) == ((beaten[0].latency_s, 0.9192),)
-    assert attainment([], True) == ()
+def test_limits_are_those_of_the_budget_in_the_unit_of_their_quantity(chain, lower_is_better):
+    limits = pareto_info(chain, "laptop").limits
+    assert limits["latency_p50_s"] == pytest.approx(0.3e-3)
+    assert limits["artifact_bytes"] == 256 * 2**10
+    assert limits["accuracy"] == pytest.approx(0.9152)
+    assert "model_peak_bytes" not in limits
+    assert pareto_info(lower_is_better, "laptop").limits == {}
+    lower_is_better.recipe["budget"] = {"accuracy_drop": 0.002}
+    assert pareto_info(lower_is_better, "laptop").limits == {"accuracy": pytest.approx(0.0233)}
 
 
 def test_rows_that_cannot_be_drawn_are_named_with_the_reason(failed, chain):

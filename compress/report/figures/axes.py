@@ -1,7 +1,7 @@
-"""Axes of the page's plot: where every value lies between best (0) and worst (1).
+"""Axes of the Pareto figure: where every value lies between best (0) and worst (1).
 
 On either axis 0 is the good end, so that up and left are better whatever is chosen. All arithmetic
-is done here; the page's script multiplies these shares by a width or a height and nothing else.
+is done here; what draws multiplies these shares by a width or a height and nothing else.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from compress.report.figures.ticks import (
     tick_score,
 )
 
-__all__ = ["SHOWN_FIRST", "PlotAxis", "Spot", "axes_of", "spot_of"]
-
-#: The axes that a plot starts with: across, and up.
-SHOWN_FIRST = ("latency_p50_s", "accuracy")
+__all__ = ["PlotAxis", "Spot", "axes_of", "axis_of", "spot_of"]
 
 _TICKS = 6
-_PAD = 0.09  # of the span, free at either end
-_RATIOS = (0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
+_PAD = 0.12  # of the span, free at either end
+_LEAST_SPAN = 1.0  # of a log scale: a factor of two, so that noise does not look like a difference
+# Limits that are so far beyond the values leave the scale as it is: a ratio, and so many spans.
+_FARTHEST = math.log2(3), 2.0
+_RATIOS = (0.1, 0.2, 0.5, *(2**k for k in range(10)))
 _EDGE = 0.97  # where points are drawn that are off the scale
 
 Place = tuple[float, str]
@@ -52,20 +52,24 @@ class PlotAxis:
     """``low`` and ``high`` are the costs at its good and at its bad end.
 
     ``ticks`` and ``ratios`` are places with their labels; the latter are multiples of the baseline.
-    ``metric`` is that of the record.
+    ``limit`` is the budget's, where that is in sight.
     """
 
     quantity: Quantity
-    metric: str
-    low: float
-    high: float
+    low: float = 0.0
+    high: float = 1.0
     ticks: tuple[Place, ...] = ()
     ratios: tuple[Place, ...] = ()
+    limit: Place | None = None
 
     @property
-    def name(self) -> str:
-        """The name of its quantity."""
-        return self.quantity.name
+    def title(self) -> str:
+        """What it shows, and on which scale."""
+        return (
+            f"{self.quantity.title} (log scale)"
+            if self.quantity.logarithmic
+            else self.quantity.title
+        )
 
     @property
     def cue(self) -> str:
@@ -78,23 +82,23 @@ class PlotAxis:
         return f"how many times {self.cue} than the baseline" if self.ratios else ""
 
     @property
-    def logarithmic(self) -> bool:
-        """Whether one step is a ratio; every axis but the metric's."""
-        return self.quantity.logarithmic
-
-    @property
     def _sign(self) -> float:
         return -1.0 if self.quantity.higher_is_better else 1.0
 
     def at(self, value: float) -> float:
         """Where ``value`` lies; below 0 and above 1 it is beyond the ends."""
-        cost = math.log2(max(value, 1e-12)) if self.logarithmic else self._sign * value
+        least = self.quantity.unit.least
+        cost = math.log2(max(value, least)) if self.quantity.logarithmic else self._sign * value
         return (cost - self.low) / (self.high - self.low)
+
+    def inside(self, value: float) -> float:
+        """Where ``value`` lies; at the nearer end where it is beyond."""
+        return min(1.0, max(0.0, self.at(value)))
 
     def natural(self, at: float) -> float:
         """The value that lies there."""
         cost = self.low + at * (self.high - self.low)
-        return 2.0**cost if self.logarithmic else self._sign * cost
+        return 2.0**cost if self.quantity.logarithmic else self._sign * cost
 
 
 def axes_of(info: ParetoInfo) -> dict[str, PlotAxis]:
@@ -107,16 +111,16 @@ def axes_of(info: ParetoInfo) -> dict[str, PlotAxis]:
 
 
 def spot_of(axis: PlotAxis, point: PlotPoint) -> Spot | None:
-    """Where ``point`` lies on ``axis``; ``None`` if that was not measured."""
+    """Where ``point`` lies on ``axis``, inside; ``None`` if that was not measured."""
     found = _value(axis.quantity, point)
     if found is None:
         return None
     text = axis.quantity.unit.shown(found.value)
-    if axis.name == "accuracy" and point.off_scale:
+    if axis.quantity.name == "accuracy" and point.off_scale:
         return Spot(_EDGE, _EDGE, _EDGE, text, off_scale=True)
-    at = axis.at(found.value)
-    ends = sorted(axis.at(end) if math.isfinite(end) else at for end in (found.lo, found.hi))
-    return Spot(at, max(0.0, min(at, ends[0])), min(1.0, max(at, ends[1])), text)
+    at = axis.inside(found.value)
+    ends = [axis.inside(end) if math.isfinite(end) else at for end in (found.lo, found.hi)]
+    return Spot(at, min(at, *ends), max(at, *ends), text)
 
 
 def _value(quantity: Quantity, point: PlotPoint) -> Estimate | None:
@@ -128,48 +132,69 @@ def _value(quantity: Quantity, point: PlotPoint) -> Estimate | None:
 
 
 def _axis(info: ParetoInfo, quantity: Quantity) -> PlotAxis:
-    bare = PlotAxis(quantity, info.metric, low=0.0, high=1.0)
-    # On this axis from 0 to 1 a place is a cost.
     on_scale = [p for p in info.points if not (quantity.name == "accuracy" and p.off_scale)]
     known = [found for p in on_scale if (found := _value(quantity, p)) is not None]
+    axis = axis_of(quantity, info.metric, known, info.limits.get(quantity.name))
+    return replace(axis, ratios=_ratios(axis, info.baseline.get(quantity.name)))
+
+
+def axis_of(
+    quantity: Quantity, metric: str, known: Sequence[Estimate], limit: float | None = None
+) -> PlotAxis:
+    """The axis that shows the estimates that are known of a quantity, and a limit if near them."""
+    # On this axis from 0 to 1 a place is a cost.
+    bare = PlotAxis(quantity)
+    if limit is not None and not _in_sight(bare, limit, [each.value for each in known]):
+        limit = None
+    low, high = _ends(bare, known, limit)
+    axis = replace(bare, low=low, high=high)
+    place = None if limit is None else (axis.at(limit), quantity.unit.shown(limit))
+    return replace(axis, ticks=_ticks(axis, metric), limit=place)
+
+
+def _in_sight(bare: PlotAxis, limit: float, values: Sequence[float]) -> bool:
+    """Whether a limit is near enough to the values for the scale to reach it."""
+    costs = [bare.at(value) for value in values]
+    reach = _FARTHEST[0] if bare.quantity.logarithmic else _FARTHEST[1] * (max(costs) - min(costs))
+    return min(costs) - reach <= bare.at(limit) <= max(costs) + reach
+
+
+def _ends(bare: PlotAxis, known: Sequence[Estimate], limit: float | None) -> tuple[float, float]:
+    """The costs at the ends of an axis that shows all values, and a limit."""
     ends = [end for each in known for end in (each.value, each.lo, each.hi)]
-    costs = [bare.at(end) for end in ends if math.isfinite(end)]
+    ends += [] if limit is None else [limit]
+    shown = [
+        end for end in ends if math.isfinite(end) and (end > 0 or not bare.quantity.logarithmic)
+    ]
+    costs = [bare.at(end) for end in shown] or [0.0]
     low, high = min(costs), max(costs)
-    if high - low < 1e-6:
-        slack = 1.0 if bare.logarithmic else 0.02 * abs(low) or 0.01
-    else:
-        slack = _PAD * (high - low)
-    axis = replace(bare, low=low - slack, high=high + slack)
-    ratios = _ratios(axis, _baseline_value(info, quantity)) if axis.logarithmic else ()
-    return replace(axis, ticks=_ticks(axis), ratios=ratios)
+    slack = _PAD * (high - low)
+    if bare.quantity.logarithmic:
+        slack = max(slack, (_LEAST_SPAN - (high - low)) / 2)
+    elif high - low <= 1e-9 * max(abs(low), abs(high)):
+        slack = 0.02 * abs(low) or 0.01
+    return low - slack, high + slack
 
 
-def _baseline_value(info: ParetoInfo, quantity: Quantity) -> float | None:
-    """The baseline's own value; none where several runs have one each."""
-    baselines = [] if info.runs else [p for p in info.points if p.is_baseline]
-    found = _value(quantity, baselines[0]) if baselines else None
-    return found.value if found else None
-
-
-def _ticks(axis: PlotAxis) -> tuple[Place, ...]:
+def _ticks(axis: PlotAxis, metric: str) -> tuple[Place, ...]:
     low, high = sorted((axis.natural(0.0), axis.natural(1.0)))
     ticks: Sequence[float]
     unit = axis.quantity.unit
-    if not axis.logarithmic:
+    if not axis.quantity.logarithmic:
         ticks = linear_ticks(low, high, _TICKS)
-        if (largest := most(axis.metric)) is not None:
+        if (largest := most(metric)) is not None:
             ticks = [tick for tick in ticks if tick <= largest + 1e-9]
-        return tuple((axis.at(tick), tick_score(axis.metric, tick, high - low)) for tick in ticks)
+        return tuple((axis.at(tick), tick_score(metric, tick, high - low)) for tick in ticks)
     ticks = binary_ticks(low, high) if unit.binary else log_ticks(low, high)
-    if len(ticks) < 2:
-        ticks = linear_ticks(low, high, 4)
     return tuple(
-        (axis.at(tick), brief(unit.shown(tick))) for tick in thinned(ticks, _TICKS) if tick > 0
+        (axis.at(tick), brief(unit.shown(tick)))
+        for tick in thinned(ticks, _TICKS)
+        if tick >= unit.least
     )
 
 
 def _ratios(axis: PlotAxis, baseline: float | None) -> tuple[Place, ...]:
-    if baseline is None:
+    if baseline is None or baseline <= 0 or not axis.quantity.logarithmic:
         return ()
     places = ((axis.at(baseline / ratio), f"{ratio:g}x") for ratio in _RATIOS)
     return tuple((at, text) for at, text in places if 0 <= at <= 1)

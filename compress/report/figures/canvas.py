@@ -8,15 +8,16 @@ and Ito's (distinct for color-blind readers); shapes say the same as colors.
 from __future__ import annotations
 
 import io
-import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from compress.report.figures.labels import Box
+from compress.report.figures.markers import CIRCLE, RING, LegendBlock, LegendKey, Marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,22 +26,21 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 __all__ = [
+    "LARGEST",
     "LIGHT",
     "POINT",
     "WIDTH_IN",
     "Axes",
     "Figure",
-    "Line2D",
+    "Text",
     "Theme",
-    "color_of",
+    "draw_legends",
+    "draw_marker",
     "drawable",
     "extent",
-    "line_handle",
-    "marker_handle",
     "new_figure",
     "plate",
     "render",
-    "shape_of",
     "style",
     "words_around",
 ]
@@ -48,36 +48,47 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Theme:
-    """Colors of one background; ``kinds`` are those of the stages, ``runs`` those of overlays."""
+    """Colors of one background; ``colors`` has those of markers, by name."""
 
     face: str
     ink: str
     muted: str
     grid: str
-    kinds: tuple[tuple[str, str], ...]
-    other: str
-    runs: tuple[str, ...]
+    colors: Mapping[str, str]
 
 
 _BLUE, _SKY, _GREEN, _VERMILION = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
-_ORANGE, _PURPLE = "#E69F00", "#CC79A7"
+_ORANGE, _PURPLE, _MUTED = "#E69F00", "#CC79A7", "#5a6572"
 
 LIGHT = Theme(
     face="#ffffff",
     ink="#1b2026",
-    muted="#5a6572",
+    muted=_MUTED,
     grid="#e4e8ec",
-    kinds=(("train", _ORANGE), ("distill", _BLUE), ("quantize", _VERMILION), ("prune", _GREEN)),
-    other=_PURPLE,
-    runs=(_BLUE, _VERMILION, _GREEN, _PURPLE, _ORANGE, _SKY),
+    colors=MappingProxyType(
+        {
+            "kind-train": _ORANGE,
+            "kind-distill": _BLUE,
+            "kind-quantize": _VERMILION,
+            "kind-prune": _GREEN,
+            "kind-input": _PURPLE,
+            "kind-other": _PURPLE,
+            "run-0": _BLUE,
+            "run-1": _VERMILION,
+            "run-2": _GREEN,
+            "run-3": _PURPLE,
+            "run-4": _ORANGE,
+            "run-5": _SKY,
+            "muted": _MUTED,
+        }
+    ),
 )
 
-_SHAPES = {"train": "o", "distill": "D", "quantize": "s", "prune": "^", "input": "h"}
-_OTHER_SHAPE = "P"
 _FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the same
 _DPI = 200  # laid out at the resolution of the PNG, where hinting changes widths of text
 POINT = 72 / _DPI  # of a pixel
 WIDTH_IN = 10.0
+LARGEST = 8.7  # the radius of the largest marker, in points
 
 
 def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
@@ -183,37 +194,66 @@ def plate(theme: Theme) -> dict[str, Any]:
     return {"facecolor": theme.face, "alpha": 0.75, "linewidth": 0, "pad": 0.8}
 
 
-def color_of(kind: str, theme: Theme) -> str:
-    """The color of a kind of stage."""
-    return dict(theme.kinds).get(kind, theme.other)
+def draw_marker(axes: Axes, at: tuple[float, float], marker: Marker, theme: Theme) -> None:
+    """A marker in its ring, at data coordinates."""
+    rings = [Marker("muted", (), marker.radius + RING, 0.0)] if marker.ringed else []
+    for each in (marker, *rings):
+        line = _marker_line(each, theme)
+        line.set(xdata=[at[0]], ydata=[at[1]], zorder=4, clip_on=False)
+        axes.add_line(line)
 
 
-def shape_of(kind: str) -> str:
-    """The marker of a kind of stage."""
-    return _SHAPES.get(kind, _OTHER_SHAPE)
-
-
-def marker_handle(label: str, marker: str, face: str, edge: str, area: float = 55.0) -> Line2D:
-    """A marker for a legend; ``area`` is in square points."""
+def _marker_line(marker: Marker, theme: Theme) -> Line2D:
+    """A marker as a line without a point yet."""
     from matplotlib.lines import Line2D
+    from matplotlib.markers import MarkerStyle
+    from matplotlib.path import Path
 
+    # Matplotlib scales a path so that the farthest of its coordinates is at half the size.
+    reach = max((max(abs(x), abs(y)) for x, y in marker.corners), default=CIRCLE)
+    path = Path([*((x, -y) for x, y in marker.corners), (0, 0)], closed=True)
     return Line2D(
         [],
         [],
         linestyle="none",
-        marker=marker,
-        markersize=math.sqrt(area),
-        markerfacecolor=face,
-        markeredgecolor=edge,
-        label=drawable(label),
+        marker=MarkerStyle(path if marker.corners else "o"),
+        markersize=2 * LARGEST * marker.radius * reach,
+        markerfacecolor=(theme.colors[marker.color], marker.fill),
+        markeredgecolor=theme.ink,
+        markeredgewidth=0.9,
     )
 
 
-def line_handle(label: str, color: str, width: float, dashed: bool = False) -> Line2D:
-    """A line for a legend."""
+def draw_legends(figure: Figure, axes: Axes, blocks: Sequence[LegendBlock], theme: Theme) -> None:
+    """Legends in a column right of ``axes``."""
+    left, top = axes.get_position().x1 + 0.02, axes.get_position().y1
+    for title, keys in blocks:
+        legend = figure.legend(
+            handles=[_handle(key, theme) for key in keys],
+            title=title,
+            loc="upper left",
+            bbox_to_anchor=(left, top),
+            frameon=False,
+            fontsize=9,
+            title_fontproperties={"weight": "bold", "size": 9},
+            alignment="left",
+            labelspacing=0.9 if title == "Artifact size" else 0.55,
+            handletextpad=0.5,
+            borderpad=0.2,
+        )
+        box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        top -= (box.height + 5 / POINT) / figure.bbox.height
+
+
+def _handle(key: LegendKey, theme: Theme) -> Line2D:
     from matplotlib.lines import Line2D
 
-    line = Line2D([], [], color=color, linewidth=width, label=drawable(label))
-    if dashed:
-        line.set_dashes((5, 3))
+    if key.marker is not None:
+        wider = RING if key.marker.ringed else 0.0  # a legend has the ring alone
+        line = _marker_line(replace(key.marker, radius=key.marker.radius + wider), theme)
+    elif key.line == "limit":
+        line = Line2D([], [], color=theme.ink, linewidth=1.0, dashes=(5, 3))
+    else:
+        line = Line2D([], [], color=theme.muted, linewidth=1.3)
+    line.set_label(drawable(key.name))
     return line

@@ -1,7 +1,7 @@
 """Placing labels beside points so that none overlaps another; pure geometry, deterministic.
 
 Greedy: each label in turn takes the cheapest free place on rings around its point. Coordinates are
-points (1/72 inch); ``y`` grows upwards.
+points (1/72 inch) or pixels; ``y`` grows downwards.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Xy = tuple[float, float]
 Line = tuple[Xy, Xy]
 
 # Right of the point reads best, then above and below it; the left comes last.
-_ANGLES = (0, 30, -30, 60, -60, 90, -90, 120, -120, 150, -150, 180)
+_ANGLES = (0, -30, 30, -60, 60, -90, 90, -120, 120, -150, 150, 180)
 _ANGLE_COST = 1.5
 _RINGS = 40
 # Costs are the extra distance in points that a label would rather take.

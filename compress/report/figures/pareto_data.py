@@ -5,12 +5,12 @@ Knows records and their fronts; imports no drawing library.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from compress.formatting import duration, sanitize, score, size
+from compress.measure.quantities import quantity_named
 from compress.measure.quantity import Estimate
 from compress.pareto import (
     LIMITS,
@@ -27,39 +27,38 @@ from compress.record import Record, Row
 from compress.report.provenance import caption
 
 __all__ = [
+    "SHOWN_FIRST",
     "ParetoInfo",
     "PlotPoint",
-    "attainment",
+    "mark_off_scale",
     "pareto_info",
     "plot_point",
     "scale_floor",
 ]
+
+#: The quantities that a figure starts with: across, and up.
+SHOWN_FIRST = ("latency_p50_s", "accuracy")
 
 _LABEL = 24
 
 
 @dataclass(frozen=True)
 class PlotPoint:
-    """One row in the plane of latency and metric; intervals are of each axis by itself.
+    """One row; ``values`` has all that was measured of it, by objective, a score and a latency too.
 
-    Of rows of one run a latency is the baseline's over the row's paired speedup, with the interval
-    of the latter: that is how they compare, whatever the machine did between their sessions.
+    Intervals are of each quantity by itself. Of rows of one run a latency is the baseline's over
+    the row's paired speedup, with the interval of the latter: that is how they compare, whatever
+    the machine did between their sessions.
 
     ``ties`` are labels of the points that the data cannot tell from this one.
     ``front_probability`` is the share of a joint bootstrap in which no other point dominates it in
     the front's objectives.
-    ``values`` has all that was measured of the row, by objective.
     ``off_scale`` points are so much worse than the rest that they are drawn at the edge.
     """
 
     label: str
     row: int
     kind: str
-    latency_s: float
-    latency_ci95_s: tuple[float, float]
-    score: float
-    score_ci95: tuple[float, float]
-    bytes: int
     values: Mapping[str, Estimate]
     front_probability: float
     on_front: bool = False
@@ -70,13 +69,18 @@ class PlotPoint:
     off_scale: bool = False
     run: int = 0
 
+    @property
+    def bytes(self) -> int:
+        """The size of its artifact."""
+        return int(self.values["artifact_bytes"].value)
+
 
 @dataclass(frozen=True)
 class ParetoInfo:
-    """The whole figure. ``step_line`` is the attained front: corners from fastest to most accurate.
+    """The whole figure.
 
-    ``latency_limit_s`` and ``score_limit`` are the budget; ``baseline_s`` anchors the axis of
-    speedups. ``runs`` names the records where several are overlaid. ``missing`` says which rows
+    ``limits`` are the budget and ``baseline`` what ratios are against, by quantity; several runs
+    have neither. ``runs`` names the records where several are overlaid. ``missing`` says which rows
     could not be drawn, and why.
     """
 
@@ -86,10 +90,8 @@ class ParetoInfo:
     metric: str
     higher_is_better: bool
     points: tuple[PlotPoint, ...]
-    step_line: tuple[tuple[float, float], ...]
-    latency_limit_s: float | None = None
-    score_limit: float | None = None
-    baseline_s: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    baseline: Mapping[str, float] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
@@ -113,7 +115,8 @@ class ParetoInfo:
     def alt(self) -> str:
         """The figure in words, with its numbers."""
         words = [
-            f"{p.label}: {score(self.metric, p.score)} at {duration(p.latency_s)}, {size(p.bytes)}"
+            f"{p.label}: {score(self.metric, p.values['accuracy'].value)} at "
+            f"{duration(p.values['latency_p50_s'].value)}, {size(p.bytes)}"
             f"{', on the front' if p.on_front else ''}{', baseline' if p.is_baseline else ''}"
             for p in self.points
         ]
@@ -125,7 +128,8 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
     table = contenders(record, target)
     facts, advice = front_facts(record, target), recommend(record, target)
     rows = [row for row in record.rows if row.index in table]
-    drawn = [row for row in rows if {"accuracy", "latency_p50_s"} <= table[row.index].keys()]
+    drawn = [row for row in rows if set(SHOWN_FIRST) <= table[row.index].keys()]
+    limits = _limits(record, target)
     ties = _ties_by_row(facts.ties)
     names = {row.index: _label(row) for row in rows}
     sure = front_probabilities_on(record, target)
@@ -136,12 +140,10 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
             is_baseline=row.index == record.baseline,
             is_recommended=row.index == advice.index,
             ties=tuple(names[other] for other in ties.get(row.index, ())),
-            notes=_over_budget(record, target, row.index),
+            notes=_over_budget(limits, table[row.index]),
         )
         for row in drawn
     ]
-    baseline = table.get(record.baseline, {})
-    budget = record.budget
     return ParetoInfo(
         title=f"{sanitize(record.name, 60)} on {sanitize(target, 30)}",
         subtitle=advice.reasons,
@@ -149,12 +151,8 @@ def pareto_info(record: Record, target: str) -> ParetoInfo:
         metric=record.task.metric,
         higher_is_better=record.task.higher_is_better,
         points=mark_off_scale(points, record.task.higher_is_better),
-        step_line=attainment(points, record.task.higher_is_better),
-        latency_limit_s=None
-        if not budget or not budget.latency_p50_ms
-        else budget.latency_p50_ms / 1e3,
-        score_limit=_score_limit(record, target),
-        baseline_s=baseline["latency_p50_s"].value if "latency_p50_s" in baseline else None,
+        limits=limits,
+        baseline={name: each.value for name, each in table.get(record.baseline, {}).items()},
         missing=tuple(_missing(record, target, {row.index for row in drawn})),
     )
 
@@ -163,36 +161,13 @@ def plot_point(
     row: Row, label: str, found: Mapping[str, Reading], front_probability: float
 ) -> PlotPoint:
     """The point of ``row``, which has a score and a latency; its role is left to be said."""
-    latency, score = found["latency_p50_s"], found["accuracy"]
     return PlotPoint(
         label=label,
         row=row.index,
         kind=row.kind,
-        latency_s=latency.value,
-        latency_ci95_s=latency.ci95,
-        score=score.value,
-        score_ci95=score.ci95,
-        bytes=int(found["artifact_bytes"].value),
         values={name: Estimate(each.value, *each.ci95) for name, each in found.items()},
         front_probability=front_probability,
     )
-
-
-def attainment(
-    points: Iterable[PlotPoint], higher_is_better: bool
-) -> tuple[tuple[float, float], ...]:
-    """Corners of the best score attained within each latency, by the rows on the front.
-
-    The step between two corners stays at the worse one's score: no straight line claims a model
-    that does not exist.
-    """
-    corners: list[tuple[float, float]] = []
-    sign = 1 if higher_is_better else -1
-    members = (point for point in points if point.on_front)
-    for point in sorted(members, key=lambda p: (p.latency_s, -sign * p.score)):
-        if not corners or sign * point.score > sign * corners[-1][1]:
-            corners.append((point.latency_s, point.score))
-    return tuple(corners)
 
 
 def scale_floor(scores: Sequence[float], higher_is_better: bool) -> float | None:
@@ -214,11 +189,15 @@ def scale_floor(scores: Sequence[float], higher_is_better: bool) -> float | None
 
 def mark_off_scale(points: Sequence[PlotPoint], higher_is_better: bool) -> tuple[PlotPoint, ...]:
     """``points`` with those below the scale's floor marked."""
-    floor = scale_floor([point.score for point in points], higher_is_better)
+    scores = [point.values["accuracy"].value for point in points]
+    floor = scale_floor(scores, higher_is_better)
     if floor is None:
         return tuple(points)
     sign = 1 if higher_is_better else -1
-    return tuple(replace(p, off_scale=sign * p.score < sign * floor) for p in points)
+    return tuple(
+        replace(point, off_scale=sign * score < sign * floor)
+        for point, score in zip(points, scores, strict=True)
+    )
 
 
 def _label(row: Row) -> str:
@@ -233,27 +212,25 @@ def _ties_by_row(ties: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
     return found
 
 
-def _score_limit(record: Record, target: str) -> float | None:
+def _limits(record: Record, target: str) -> dict[str, float]:
+    """What the budget allows of each quantity; of the metric, in its own unit and not as a drop."""
+    budget = record.budget
+    if budget is None:
+        return {}
+    found = {each.name: limit_of(budget, each) for each in LIMITS}
     baseline = contenders(record, target).get(record.baseline, {}).get("accuracy")
     allowed = allowed_drop(record, target)
-    if baseline is None or allowed is None or not record.budget:
-        return None
-    if record.budget.accuracy_drop is None:
-        return None
-    return baseline.value + (-allowed if record.task.higher_is_better else allowed)
+    if baseline is not None and allowed is not None and budget.accuracy_drop is not None:
+        found["accuracy"] = baseline.value + (-allowed if record.task.higher_is_better else allowed)
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
-def _over_budget(record: Record, target: str, row: int) -> tuple[str, ...]:
-    """The limits without an axis of their own that ``row`` misses."""
-    budget, found = record.budget, readings(record, target)[row]
-    if budget is None:
-        return ()
+def _over_budget(limits: Mapping[str, float], found: Mapping[str, Reading]) -> tuple[str, ...]:
+    """The limits without an axis of their own that a row misses."""
     return tuple(
-        f"over {quantity.title} budget"
-        for quantity in LIMITS
-        if quantity.name != "latency_p50_s"
-        and quantity.name in found
-        and found[quantity.name].value > (limit_of(budget, quantity) or math.inf)
+        f"over {quantity_named(name).title} budget"
+        for name, limit in limits.items()
+        if name not in SHOWN_FIRST and name in found and found[name].value > limit
     )
 
 

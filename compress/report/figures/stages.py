@@ -5,26 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress.formatting import sanitize
-from compress.measure.quantities import quantity_named
 from compress.report.figures.canvas import (
     LIGHT,
     WIDTH_IN,
     Theme,
-    color_of,
+    draw_marker,
     drawable,
     new_figure,
     plate,
-    shape_of,
     style,
     words_around,
 )
+from compress.report.figures.markers import Marker, color_of, corners_of
 from compress.report.figures.stages_data import Panel, PanelPoint, StagesInfo
-from compress.report.figures.ticks import binary_ticks, brief, log_ticks, thinned, tick_score
 
 if TYPE_CHECKING:
     from compress.report.figures.canvas import Axes, Figure
 
 __all__ = ["draw_stages"]
+
+_RADIUS = 0.45  # of a marker
+_SPARE = 0.2  # of a panel's height, above and below its scale
+# Points that are off the scale.
+_DOWN = ((-0.87, -0.5), (0.87, -0.5), (0.0, 1.0))
+_UP = ((-0.87, 0.5), (0.87, 0.5), (0.0, -1.0))
 
 
 def draw_stages(info: StagesInfo, theme: Theme = LIGHT) -> Figure:
@@ -43,7 +47,7 @@ def draw_stages(info: StagesInfo, theme: Theme = LIGHT) -> Figure:
             hspace=0.42,
         )
         for axes, panel in zip(panels, info.panels, strict=True):
-            _draw_panel(axes, panel, info, theme)
+            _draw_panel(axes, panel, theme)
         panels[-1].set_xticks(range(len(info.labels)), _stage_ticks(info, width))
         panels[-1].set_xlim(-0.55, rows - 0.25)
         panels[-1].tick_params(axis="x", length=0, labelsize=9, labelcolor=theme.ink)
@@ -59,7 +63,7 @@ def _stage_ticks(info: StagesInfo, width_in: float) -> list[str]:
     ]
 
 
-def _draw_panel(axes: Axes, panel: Panel, info: StagesInfo, theme: Theme) -> None:
+def _draw_panel(axes: Axes, panel: Panel, theme: Theme) -> None:
     arrow = "↑" if panel.better == "higher" else "↓"
     axes.set_title(
         drawable(f"{panel.title}  {arrow} {panel.better} is better"),
@@ -69,48 +73,40 @@ def _draw_panel(axes: Axes, panel: Panel, info: StagesInfo, theme: Theme) -> Non
         pad=7,
     )
     axes.tick_params(axis="x", length=0)
+    axes.set_yticks([at for at, _ in panel.ticks], [words for _, words in panel.ticks])
     if not panel.points:
-        axes.set_yticks([])
         axes.text(
             0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=theme.muted
         )
         return
-    _set_panel_scale(axes, panel, info.metric)
+    axes.set_ylim(-_SPARE, 1 + _SPARE)
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     if panel.baseline is not None:
-        axes.axhline(panel.baseline, color=theme.muted, linewidth=1, linestyle=(0, (5, 3)))
+        level = panel.share(panel.baseline)
+        axes.axhline(level, color=theme.muted, linewidth=1, linestyle=(0, (5, 3)))
     for point in panel.points:
-        _draw_panel_point(axes, point, theme)
+        _draw_panel_point(axes, panel, point, theme)
 
 
-def _draw_panel_point(axes: Axes, point: PanelPoint, theme: Theme) -> None:
-    color = color_of(point.kind, theme)
-    low, high = axes.get_ylim()
+def _draw_panel_point(axes: Axes, panel: Panel, point: PanelPoint, theme: Theme) -> None:
+    name, arrow = color_of(point.kind), _DOWN if panel.better == "higher" else _UP
+    color, position = theme.colors[name], point.position
     # One that is off the scale stands at the edge, as an arrow that points to where it is.
-    value = low + 0.17 * (high - low) if point.off_scale else point.value
+    value = panel.share_of(point)
     if point.previous is not None:
-        start = min(max(point.previous, low), high)
-        axes.hlines(start, point.position - 1, point.position, color=theme.muted, linewidth=0.6)
-        axes.vlines(point.position, start, value, color=color, linewidth=6, alpha=0.35)
+        start = panel.share(point.previous)
+        axes.hlines(start, position - 1, position, color=theme.muted, linewidth=0.6)
+        axes.vlines(position, start, value, color=color, linewidth=6, alpha=0.35)
     if not point.off_scale:
-        below, above = max(0.0, value - point.ci95[0]), max(0.0, point.ci95[1] - value)
-        axes.errorbar(
-            point.position,
-            value,
-            yerr=[[below], [above]],
-            fmt="none",
-            ecolor=color,
-            elinewidth=1.2,
-        )
-    marker = "v" if point.off_scale else shape_of(point.kind)
-    axes.scatter(
-        [point.position], [value], s=48, marker=marker, color=color, zorder=4, clip_on=False
-    )
+        low, high = map(panel.share, point.ci95)
+        axes.vlines(position, low, high, color=color, linewidth=1.2)
+    marker = Marker(name, arrow if point.off_scale else corners_of(point.kind), _RADIUS)
+    draw_marker(axes, (position, value), marker, theme)
     off = ", off the scale" if point.off_scale else ""
     axes.annotate(
         drawable(f"{point.text}{off}\n{point.note}"),
-        (point.position, value),
+        (position, value),
         xytext=(9, 0),
         textcoords="offset points",
         va="center",
@@ -118,24 +114,3 @@ def _draw_panel_point(axes: Axes, point: PanelPoint, theme: Theme) -> None:
         zorder=5,
         bbox=plate(theme),
     )
-
-
-def _set_panel_scale(axes: Axes, panel: Panel, metric: str) -> None:
-    on_scale = [p for p in panel.points if not p.off_scale]
-    ends = [end for p in on_scale for end in (*p.ci95, p.value)]
-    low, high = min(ends), max(ends)
-    if panel.name == "accuracy":
-        pad = 0.25 * (high - low) or 0.02 * abs(high) or 0.01
-        axes.set_ylim(low - pad, high + pad)
-        span = high - low + 2 * pad
-        axes.yaxis.set_major_formatter(lambda value, _: tick_score(metric, value, span))
-        axes.locator_params(axis="y", nbins=4)
-        return
-    low, high = max(low, 1e-9), max(high, 1e-9)
-    pad = max((high / low) ** 0.25, 1.3)
-    axes.set_yscale("log")
-    axes.set_ylim(low / pad, high * pad)
-    unit = quantity_named(panel.name).unit
-    ticks = thinned((binary_ticks if unit.binary else log_ticks)(low / pad, high * pad), 4)
-    axes.set_yticks(ticks, [brief(unit.shown(tick)) for tick in ticks])
-    axes.minorticks_off()

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 from compress.formatting import count, sanitize, score_change, times
 from compress.measure.quantities import quantities_of
-from compress.measure.quantity import Quantity
+from compress.measure.quantity import Estimate, Quantity
 from compress.pareto import MeasuredChange, ObjectiveEffect, StageEffects, stage_effects
 from compress.record import Record
+from compress.report.figures.axes import PlotAxis, axis_of
 from compress.report.figures.pareto_data import scale_floor
+from compress.report.figures.ticks import thinned
 from compress.report.provenance import caption
 
 __all__ = ["Panel", "PanelPoint", "StagesInfo", "stages_info"]
@@ -41,13 +43,34 @@ class PanelPoint:
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity over the stages; ``baseline`` is the value that the notes compare with."""
+    """One quantity over the stages; ``baseline`` is the value that the notes compare with.
+
+    ``axis`` is ``None`` where nothing was measured.
+    """
 
     title: str
     name: str
     better: str
     points: tuple[PanelPoint, ...]
     baseline: float | None
+    axis: PlotAxis | None
+
+    def share(self, value: float) -> float:
+        """Where a value lies from the lowest (0) to the highest (1) shown, or beside which end."""
+        return self._upright(self.axis.inside(value)) if self.axis else 0.0
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places of round values, as shares too."""
+        ticks = thinned(self.axis.ticks, 4) if self.axis else []
+        return [(self._upright(at), words) for at, words in ticks]
+
+    def share_of(self, point: PanelPoint) -> float:
+        """Where a point stands; one that is off the scale does at the worse end."""
+        return self._upright(1.0) if point.off_scale else self.share(point.value)
+
+    def _upright(self, at: float) -> float:
+        return 1 - at if self.better == "higher" else at
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,6 @@ class StagesInfo:
     title: str
     subtitle: str
     caption: str
-    metric: str
     labels: tuple[str, ...]
     marks: tuple[tuple[str, ...], ...]
     panels: tuple[Panel, ...]
@@ -93,7 +115,6 @@ def stages_info(record: Record, target: str) -> StagesInfo:
         subtitle=f"Bars run from the row before to each row; dashed and in words: against baseline "
         f"row {record.baseline}; ≈: not shown to differ from it.",
         caption=caption(record, target),
-        metric=record.task.metric,
         labels=tuple(f"{e.row} {sanitize(e.stage, _LABEL)}" for e in effects),
         marks=tuple(_marks(record, target, e) for e in effects),
         panels=tuple(_panel(record, effects, quantity) for quantity in declared),
@@ -120,6 +141,7 @@ def _panel(record: Record, effects: Sequence[StageEffects], quantity: Quantity) 
         )
         for place, (position, row, effect) in enumerate(found)
     )
+    known = [Estimate(p.value, *p.ci95) for p in points if not p.off_scale]
     of_baseline = (position for position, row, _ in found if row.row == record.baseline)
     at = next(of_baseline, None)
     return Panel(
@@ -128,6 +150,7 @@ def _panel(record: Record, effects: Sequence[StageEffects], quantity: Quantity) 
         better="higher" if quantity.higher_is_better else "lower",
         points=points,
         baseline=next((p.value for p in points if p.position == at), None),
+        axis=axis_of(quantity, record.task.metric, known) if known else None,
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 from compress.metrics import is_rate
 
 __all__ = ["binary_ticks", "brief", "linear_ticks", "log_ticks", "thinned", "tick_score"]
+
+Tick = TypeVar("Tick")
 
 _TRAILING_ZEROS = re.compile(r"(\.\d*?)0+(?= |[kMG]|$)")
 _DIGITS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), tuple(d / 4 for d in range(4, 40)))
@@ -45,11 +48,14 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def binary_ticks(low: float, high: float) -> list[float]:
-    """Powers of two between ``low`` and ``high``, for sizes in binary units."""
-    return [2.0**k for k in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
+    """Powers of two between ``low`` and ``high``, or parts of them, for sizes in binary units."""
+    powers = range(math.floor(math.log2(low)), math.floor(math.log2(high)) + 1)
+    parts = [[2.0**k * (1 + d / of) for k in powers for d in range(of)] for of in (1, 2, 4)]
+    shown = [[tick for tick in ticks if low <= tick <= high] for ticks in parts]
+    return next((ticks for ticks in shown if len(ticks) >= 2), shown[-1])
 
 
-def thinned(ticks: Sequence[float], most: int) -> list[float]:
+def thinned(ticks: Sequence[Tick], most: int) -> list[Tick]:
     """Every so many of ``ticks``, so that there are at most ``most``."""
     return list(ticks[:: max(1, math.ceil(len(ticks) / most))])
 

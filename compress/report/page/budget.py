@@ -7,7 +7,7 @@ script adds up penalties, looks answers up, and puts words beside one another.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ def _drop_slider(record: Record, drops: Sequence[float], default: float | None) 
 
 
 def choice_data(
-    record: Record, target: str, sliders: Sequence[Slider], axes: dict[str, PlotAxis]
+    record: Record, target: str, sliders: Sequence[Slider], axes: Mapping[str, PlotAxis]
 ) -> dict[str, Any] | None:
     """What the page's script looks up when a slider moves; ``None`` where that would be too much.
 
@@ -185,7 +185,7 @@ def _kept(rule: ShipRule, slider: Slider) -> set[tuple[bool, ...]]:
 
 
 def _slider_data(
-    record: Record, rule: ShipRule, slider: Slider, axes: dict[str, PlotAxis]
+    record: Record, rule: ShipRule, slider: Slider, axes: Mapping[str, PlotAxis]
 ) -> dict[str, Any]:
     axis = axes.get(slider.objective)
     stops = []

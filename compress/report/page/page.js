@@ -90,18 +90,10 @@
   }
 
   function drawStepLine(plot, frame, shown) {
-    const members = shown.filter(({ point, y }) => point.front && y.length === 3)
-      .map(({ x, y }) => [x[0], y[0]]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-    let path = "", lowest = Infinity;
-    plot.corners = [];
-    for (const [at, down] of members) {
-      if (down >= lowest) continue;
-      if (!path) path = `M${frame.across(at)},${frame.bottom}`;
-      path += `H${frame.across(at)}V${frame.down(down)}`;
-      plot.corners.push([frame.across(at), frame.down(down)]);
-      lowest = down;
-    }
-    if (path) path += `H${frame.right}`;
+    plot.corners = plot.data.corners[plot.x][plot.y]
+      .map((k) => shown.find((spot) => spot.k === k)).map(({ px, py }) => [px, py]);
+    const path = plot.corners.map(([x, y], k) => `${k ? "" : `M${x},${frame.bottom}`}H${x}V${y}`)
+      .join("") + (plot.corners.length ? `H${frame.right}` : "");
     plot.svg.querySelector(".step-line").setAttribute("d", path);
     plot.svg.querySelector(".shade").setAttribute("d", path && `${path}V${frame.bottom}Z`);
   }
@@ -191,7 +183,7 @@
         `M0,${frame.down(y[1]) - py}V${frame.down(y[2]) - py}`);
       const leader = row.querySelector(".leader");
       if (leader) leader.remove();
-      shown.push({ row, point, px, py, x, y });
+      shown.push({ k, row, point, px, py, x, y });
     });
     return shown;
   }

@@ -8,10 +8,10 @@ from typing import Any
 from compress.formatting import sanitize
 from compress.record import Record
 from compress.report.figures.pareto_data import ParetoInfo
+from compress.report.figures.pareto_layout import layout_of
 from compress.report.overlay import Group, combined_columns, volumes
 from compress.report.page.markup import DataTable, document
-from compress.report.page.plots.pareto import figure_data
-from compress.report.page.plots.pareto_svg import plot_data, plot_of
+from compress.report.page.plots.pareto import figure_data, pareto_script_data
 from compress.report.page.recommendation import tiles
 from compress.report.page.rows_table import rows_table
 from compress.report.page.sections import RECORD_SECTIONS, TARGET_SECTIONS, Section, gathered
@@ -52,9 +52,9 @@ def page(
 
 def _script_data(target: TargetReport) -> dict[str, Any] | None:
     """What the page's script needs for a target; ``None`` where nothing is plotted."""
-    if target.plot is None:
+    if target.layout is None:
         return None
-    data = plot_data(target.plot)
+    data = pareto_script_data(target.layout)
     if target.choice is None:
         return data
     shown = [tiles(target.record, target.effects[row]) for row in target.choice["rows"]]
@@ -81,14 +81,14 @@ def combined_page(title: str, groups: Sequence[tuple[Group, ParetoInfo]]) -> str
     parts: list[dict[str, object]] = []
     data: list[dict[str, Any] | None] = []
     for group, info in groups:
-        plot = plot_of(info) if info.points else None
-        data.append(plot_data(plot) if plot else None)
+        layout = layout_of(info) if info.points else None
+        data.append(pareto_script_data(layout) if layout else None)
         shown = combined_columns(group)
         parts.append(
             {
                 "heading": group.heading,
                 "subtitle": info.subtitle,
-                "figure": figure_data(plot, with_choice=False),
+                "figure": figure_data(layout, with_sliders=False),
                 "rows": rows_table(shown, group.heading, shown[0].cells),
                 "volumes": _volume_table(group),
             }

@@ -9,8 +9,8 @@ from typing import Any
 from compress.pareto import Recommendation, StageEffects, recommend, stage_effects
 from compress.record import Record
 from compress.report.figures.pareto_data import pareto_info
+from compress.report.figures.pareto_layout import ParetoLayout, layout_of
 from compress.report.page.budget import Slider, choice_data, sliders_of
-from compress.report.page.plots.pareto_svg import Plot, plot_of
 
 __all__ = ["TargetReport", "target_report"]
 
@@ -19,7 +19,8 @@ __all__ = ["TargetReport", "target_report"]
 class TargetReport:
     """A target of a record, the ``number``-th of the page, with what several sections need.
 
-    ``choice`` is what the page's script looks up when a slider moves; ``None`` without sliders.
+    ``layout`` is that of the plot of its rows; ``None`` without a row to plot. ``choice`` is what
+    the page's script looks up when a slider moves; ``None`` without sliders.
     """
 
     record: Record
@@ -27,7 +28,7 @@ class TargetReport:
     number: int
     advice: Recommendation
     effects: Mapping[int, StageEffects]
-    plot: Plot | None
+    layout: ParetoLayout | None
     sliders: Sequence[Slider]
     choice: dict[str, Any] | None
 
@@ -35,16 +36,16 @@ class TargetReport:
 def target_report(record: Record, target: str, number: int) -> TargetReport:
     """Work out what the sections of a target share."""
     info = pareto_info(record, target)
-    plot = plot_of(info) if info.points else None
-    sliders = sliders_of(record, target) if plot else []
-    choice = choice_data(record, target, sliders, dict(plot.axes)) if plot and sliders else None
+    layout = layout_of(info) if info.points else None
+    sliders = sliders_of(record, target) if layout else []
+    choice = choice_data(record, target, sliders, layout.axes) if layout and sliders else None
     return TargetReport(
         record=record,
         name=target,
         number=number,
         advice=recommend(record, target),
         effects={effect.row: effect for effect in stage_effects(record, target)},
-        plot=plot,
+        layout=layout,
         sliders=sliders,
         choice=choice,
     )

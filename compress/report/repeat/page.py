@@ -9,7 +9,7 @@ from compress.formatting import sanitize, score, score_change
 from compress.io.atomic import write_atomically
 from compress.metrics import is_rate
 from compress.overwriting import check_report
-from compress.report.page.markers import color_class
+from compress.report.figures.markers import color_of
 from compress.report.page.markup import DataTable, Markup, document, element
 from compress.report.repeat.facts import REPEAT_NAME, Repeat, RepeatedRow, Spread
 from compress.report.repeat.table import (
@@ -159,7 +159,7 @@ def _strip(
         low, high = map(across, found.ci95)
         yield element("path", {"class": "bars", "d": f"M{low:.1f},{y}H{high:.1f}"})
     yield element("path", {"class": "bars", "d": f"M{across(found.mean):.1f},{y - 9}V{y + 9}"})
-    look = f"mark {color_class(row.kind)}"
+    look = f"mark {color_of(row.kind)}"
     for value in found.values:
         yield element("circle", {"class": look, "cx": f"{across(value):.1f}", "cy": y, "r": _DOT})
     yield element("text", {"x": _RIGHT + 12, "y": y + 4}, score(metric, found.mean))

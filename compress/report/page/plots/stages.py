@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from compress.formatting import sanitize
 from compress.measure.quantities import quantity_named
+from compress.report.figures.markers import color_of, corners_of
 from compress.report.figures.stages_data import Panel, PanelPoint, StagesInfo, stages_info
-from compress.report.page.markers import color_class, shape_path
 from compress.report.page.markup import DataTable, Markup, element
+from compress.report.page.plots.markers import shape_path
 from compress.report.page.plots.panels import DrawnPanel, PanelFigure
 from compress.report.page.target import TargetReport
 
@@ -64,7 +64,7 @@ def _panel(info: StagesInfo, panel: Panel) -> DrawnPanel:
     said = ", ".join(f"{info.labels[p.position]} {p.text} ({p.note})" for p in panel.points)
     parts: list[Markup] = []
     if panel.baseline is not None:
-        x = _across(panel, panel.baseline)
+        x = _across(panel.share(panel.baseline))
         parts.append(element("path", {"class": "base", "d": f"M{x:.1f},{_TOP - 4}V{height - 6}"}))
     for k, label in enumerate(info.labels):
         place = {"class": "end", "x": _LEFT - 14, "y": _middle(k) + 4}
@@ -88,17 +88,17 @@ def _middle(position: int) -> int:
 def _bar(panel: Panel, point: PanelPoint) -> Iterator[Markup]:
     """The step from the row before, the value with its interval, and the words beside it."""
     y = _middle(point.position)
-    x = float(_end(panel)) if point.off_scale else _across(panel, point.value)
+    x = _across(panel.share_of(point))
     if point.previous is not None:
-        yield from _step(_across(panel, point.previous), x, y, point.step_verdict)
+        yield from _step(_across(panel.share(point.previous)), x, y, point.step_verdict)
     if point.off_scale:
-        turn = "M4,-6L-6,0L4,6Z" if _end(panel) == _LEFT else "M-4,-6L6,0L-4,6Z"
+        turn = "M4,-6L-6,0L4,6Z" if panel.better == "higher" else "M-4,-6L6,0L-4,6Z"
         at = f"translate({x:.1f},{y})"
         yield element("path", {"class": "arrow", "transform": at, "d": turn})
     else:
-        low, high = sorted(_across(panel, end) for end in point.ci95)
+        low, high = sorted(_across(panel.share(end)) for end in point.ci95)
         yield element("path", {"class": "bars", "d": f"M{low:.1f},{y}H{high:.1f}"})
-        look, shape = f"mark {color_class(point.kind)}", shape_path(point.kind)
+        look, shape = f"mark {color_of(point.kind)}", shape_path(corners_of(point.kind))
         at = f"translate({x:.1f},{y}) scale(5)"
         yield element("path", {"class": look, "d": shape, "transform": at})
     words = f"{point.text}, off scale" if point.off_scale else f"{point.text} {point.note}"
@@ -114,20 +114,5 @@ def _step(start: float, end: float, y: int, verdict: str) -> Iterator[Markup]:
     yield element("rect", {"class": f"bar {kind}", **place})
 
 
-def _end(panel: Panel) -> int:
-    """The edge at which what is off the scale stands: only scores are, and always the worst."""
-    return _LEFT if panel.better == "higher" else _RIGHT
-
-
-def _across(panel: Panel, value: float) -> float:
-    """Where a value lies between the panel's edges; beyond them it stands at the edge."""
-    ends = [e for p in panel.points if not p.off_scale for e in (*p.ci95, p.value)]
-    if panel.name != "accuracy":
-        ends, value = [math.log2(max(e, 1e-12)) for e in ends], math.log2(max(value, 1e-12))
-    finite = [end for end in ends if math.isfinite(end)]
-    low, high = min(finite), max(finite)
-    slack = 0.06 * (high - low) or 1.0
-    share = (value - low + slack) / (high - low + 2 * slack)
-    if not math.isfinite(share):
-        share = 0.5
-    return _LEFT + min(1.0, max(0.0, share)) * (_RIGHT - _LEFT)
+def _across(share: float) -> float:
+    return _LEFT + share * (_RIGHT - _LEFT)
