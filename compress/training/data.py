@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from compress.errors import DataError
+from compress.errors import CompressError, DataError, in_words
 from compress.modules.inputs import Inputs
 from compress.task import Augment, Dataset
 from compress.training.mixup import Mix
@@ -196,10 +197,11 @@ class _Collated(TorchDataset[Any]):
     def __getitem__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor | None]:
         batch: Any = None
         if hasattr(self._dataset, "__getitems__"):
-            batch = self._dataset.__getitems__(list(indices))
+            with self._reading(f"samples {indices[0]} to {indices[-1]}"):
+                batch = self._dataset.__getitems__(list(indices))
         # torch's own Subset has it too, and returns a list of single samples.
         if batch is None or isinstance(batch, list):
-            samples = batch or [self._dataset[i] for i in indices]
+            samples = batch or [self._sample(place) for place in indices]
             for place, sample in zip(indices, samples, strict=True):
                 _check_sample(sample, f"sample {place} of the {type(self._dataset).__name__}")
             batch = _collate(_with_every_label(samples))
@@ -207,6 +209,21 @@ class _Collated(TorchDataset[Any]):
         _check_sample(batch, where)
         inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
         return _in_float32(inputs), None if labels is None else _tensor_of(labels, where)
+
+    def _sample(self, place: int) -> Any:
+        with self._reading(f"sample {place}"):
+            return self._dataset[place]
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        # Raised by the user's code: an OSError of it is none of what a command writes.
+        try:
+            yield
+        except CompressError:
+            raise
+        except Exception as error:
+            kind = type(self._dataset).__name__
+            raise DataError(f"{what} of the {kind} cannot be read ({in_words(error)}).") from error
 
 
 def _check_sample(sample: Any, where: str) -> None:
@@ -245,12 +262,29 @@ def _is_number_like(value: Any) -> bool:
 
 def _collate(samples: list[Any]) -> Any:
     try:
-        return torch.utils.data.default_collate(samples)
+        return torch.utils.data.default_collate([_as_torch_reads(sample) for sample in samples])
     except (RuntimeError, TypeError, KeyError) as error:
         raise DataError(
             f"samples that do not make a batch ({str(error).splitlines()[0].rstrip('.')}); all "
             "inputs need one shape and one type, and so do all labels: resize, cut or pad them."
         ) from error
+
+
+def _as_torch_reads(value: Any) -> Any:
+    """A sample, or a part of one, whose arrays torch takes without an error or a warning.
+
+    Arrays of another byte order, with an axis reversed (``image[:, ::-1]``), or that may not be
+    written (``np.load(..., mmap_mode="r")``) are copied; all else stays as it is.
+    """
+    if isinstance(value, (tuple, list)):
+        return tuple(_as_torch_reads(part) for part in value)
+    if isinstance(value, dict):
+        return {name: _as_torch_reads(part) for name, part in value.items()}
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.isnative and value.flags.writeable and min(value.strides, default=0) >= 0:
+        return value
+    return np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
 
 
 def _in_float32(inputs: Inputs) -> Inputs:
@@ -261,13 +295,13 @@ def _in_float32(inputs: Inputs) -> Inputs:
 
 
 def _float32(tensor: Tensor) -> Tensor:
-    tensor = torch.as_tensor(tensor)
+    tensor = torch.as_tensor(_as_torch_reads(tensor))
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _tensor_of(labels: Any, where: str) -> Tensor:
     try:
-        return torch.as_tensor(labels)
+        return torch.as_tensor(_as_torch_reads(labels))
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{where} has labels of the type {type(labels).__name__}, and {_SAMPLE}."
@@ -278,6 +312,7 @@ def _with_every_label(samples: list[Any]) -> list[Any]:
     """The samples with a label of no class, or of NaN, in the place of ``None``."""
     if not isinstance(samples[0], (tuple, list)) or all(label is not None for _, label in samples):
         return samples
+    samples = [_as_torch_reads(sample) for sample in samples]
     known = [torch.as_tensor(label) for _, label in samples if label is not None]
     missing = torch.tensor(math.nan)
     if known and known[0].is_floating_point():

@@ -22,6 +22,8 @@ def drawn(*shape, seed=0):
 
 X, Y = drawn(96, 6), torch.arange(96) % 3
 IMAGES = drawn(48, 3, 12, 12)
+BIG_ENDIAN, UNWRITABLE = Y.numpy().astype(">i8"), X.numpy().copy()
+UNWRITABLE.setflags(write=False)
 
 
 class Net(nn.Module):
@@ -51,6 +53,19 @@ class Samples:
 class Stream(IterableDataset):
     def __iter__(self):
         yield X[0], Y[0]
+
+
+class Together(Samples):
+    """The same, several at once."""
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+def gone(index):
+    if index == 17:
+        raise OSError(5, "the disk\nis gone")
+    return X[index], Y[index]
 
 
 def task(train, test=None, **said):
@@ -112,6 +127,14 @@ MISTAKES = {
     "sizes differ": (
         lambda: plan(task(Samples(lambda i: (drawn(6 + i % 2), Y[i])))),
         r"samples that do not make a batch .* resize, cut or pad",
+    ),
+    "a sample that cannot be read": (
+        lambda: plan(task(Samples(gone))),
+        r"^sample 17 of the Samples cannot be read \(OSError at .*py:\d+: .*the disk is gone\)\.",
+    ),
+    "samples that cannot be read": (
+        lambda: plan(task(Together(gone))),
+        r"^samples 0 to 23 of the Together cannot be read \(OSError at .*: .*the disk is gone\)\.",
     ),
     "counted from 1": (
         lambda: plan(labeled(Y + 1)),
@@ -195,6 +218,13 @@ def test_a_first_mistake_is_one_sentence_with_the_remedy(mistake, tmp_path, monk
         (lambda: task(ArrayDataset(X.numpy(), Y.numpy())), "class-scores", "accuracy"),
         (lambda: task(TensorDataset(X, Y)), "class-scores", "accuracy"),
         (lambda: task(Samples(lambda i: (X[i].numpy(), int(Y[i])))), "class-scores", "accuracy"),
+        (
+            lambda: task(Samples(lambda i: (X[i].numpy().astype(">f4"), BIG_ENDIAN[i]))),
+            "class-scores",
+            "accuracy",
+        ),
+        (lambda: task(Samples(lambda i: (X.numpy()[i, ::-1], Y[i]))), "class-scores", "accuracy"),
+        (lambda: task(Samples(lambda i: (UNWRITABLE[i], Y[i]))), "class-scores", "accuracy"),
         (lambda: labeled(torch.where(Y == 0, 255, Y), ignore_index=255), "class-scores", None),
         (lambda: labeled(nn.functional.one_hot(Y, 3)), "independent-logits", "binary-accuracy"),
         (lambda: labeled(X[:, :3] * 2), "values", "r2"),
