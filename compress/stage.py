@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from compress.candidate import Architecture, Candidate, Inputs
 from compress.config.references import CodeReferences
-from compress.errors import AlreadySo, StageError
+from compress.errors import AlreadySo, ContractViolation, StageError
 from compress.outputs import OutputKind
 from compress.quantization.fakequant import declared_formats, observe_ranges
 from compress.quantization.numerics import LayerFormat
@@ -249,13 +249,19 @@ def apply_stage(
 
     Raises:
         StageError: the stage could not do its work.
+        ContractViolation: what it returned is no candidate.
     """
     try:
         step = stage.rehearse if dry_run else stage.run
-        return step(candidate, context)
+        made: object = step(candidate, context)
     except AlreadySo as error:
         fact = str(error).removeprefix(f"{stage.kind}: ").rstrip(".")
         return replace(candidate.fork(), notes=(f"{fact}; nothing changed",))
+    if not isinstance(made, Candidate):
+        raise ContractViolation(
+            f"the stage {stage.kind!r} must return a compress.Candidate; got {type(made).__name__}."
+        )
+    return made
 
 
 def formats_of(candidate: Candidate) -> dict[str, LayerFormat]:

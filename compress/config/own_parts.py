@@ -290,14 +290,24 @@ def _mismatch(parameters: Sequence[inspect.Parameter], role: Role, reference: st
     return f"{reference} is called with ({', '.join(role.arguments)}), and takes {takes}"
 
 
+def _method_called(own: type) -> Any:
+    """What an object of the class runs when it is called; ``None`` where it cannot be.
+
+    Not the attribute of the class, which its metaclass has: calling a class makes an object.
+    """
+    definer = next((one for one in own.__mro__ if "__call__" in vars(one)), None)
+    if definer is None:
+        return None
+    if definer.__module__.startswith("torch."):  # a module's takes anything, and hands it over
+        return getattr(own, "forward", None)
+    return vars(definer)["__call__"]
+
+
 def _not_called(part: OwnPart) -> str:
     """Why an object of the class cannot be called with the arguments, as a clause."""
     assert part.own_class is not None
     arguments = ", ".join(part.role.arguments)
-    # Not the attribute of the class, which its metaclass has: calling a class makes an object.
-    own = next(
-        (vars(one)["__call__"] for one in part.own_class.__mro__ if "__call__" in vars(one)), None
-    )
+    own = _method_called(part.own_class)
     if own is None:
         return f"objects of {part.reference} cannot be called; give it __call__(self, {arguments})"
     try:

@@ -60,8 +60,18 @@ def weighted_losses(
         _check_kind(loss, context)
         name = unique_name(loss.kind, [other.name for other in made])
         weight = partial(loss.weight_at, epochs=epochs)
-        made.append(WeightedLoss(name, weight, loss.loss_function(context)))
+        made.append(WeightedLoss(name, weight, _function_of(loss, context)))
     check_logits(losses, context)
+    return made
+
+
+def _function_of(loss: LossSettings, context: DistillationContext) -> LossFunction:
+    made: object = loss.loss_function(context)
+    if not isinstance(made, LossFunction):
+        raise StageError(
+            f"the loss {loss.kind!r}: its loss_function must return a LossFunction; "
+            f"got {type(made).__name__}."
+        )
     return made
 
 

@@ -10,7 +10,6 @@ from compress.candidate import Candidate
 from compress.config.fields import Name
 from compress.config.own_parts import Role
 from compress.config.own_settings import OwnSettings
-from compress.errors import StageError
 from compress.stage import Context, Effect, Stage
 
 __all__ = ["FunctionStage"]
@@ -34,14 +33,9 @@ class FunctionStage(OwnSettings, Stage):
 
         Raises:
             RecipeError: options that it does not take.
-            StageError: it gives no candidate.
         """
         function = self.part(context.references, self.kind).bound(self.options, self.kind)
-        made = function(candidate, context)
-        if not isinstance(made, Candidate):
-            raise StageError(
-                f"{self.kind} must return a compress.Candidate; got {type(made).__name__}."
-            )
+        made: Candidate = function(candidate, context)
         return made
 
     def explain(self) -> str:

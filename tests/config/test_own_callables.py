@@ -194,6 +194,20 @@ class TakesFour:
         return student
 
 
+class Module(nn.Module):
+    def __init__(self, margin: float = 1.0):
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, student, teacher, labels):
+        return student - self.margin
+
+
+class ModuleOfOne(nn.Module):
+    def forward(self, x):
+        return x
+
+
 def takes_two(student, teacher):
     return student
 
@@ -220,6 +234,10 @@ UNUSABLE = {
         r"an object of mine:part is called with \(student, teacher, labels\), and takes st",
     ),
     "a class that takes four": (TakesFour, r"an object .* and needs batch as well"),
+    "a torch module of one": (
+        ModuleOfOne,
+        r"an object of mine:part is called with \(student, teacher, labels\), and takes x",
+    ),
     "a function of two": (takes_two, r"called with \(student, teacher, labels\), and takes s"),
     "a function of none": (lambda: 1, "and takes nothing"),
     "a key by position": (positional_key, "'margin' of mine:part is positional only, so"),
@@ -233,6 +251,10 @@ def test_what_cannot_be_used_is_one_sentence(what):
     with pytest.raises(RecipeError, match=f"^here: .*{message}"):
         part(found).bound({}, "here")
     assert part(found).unusable
+
+
+def test_the_forward_of_a_torch_module_is_what_is_called():
+    assert part(Module).bound({"margin": 0.5}, "here")(2, None, None) == 1.5
 
 
 def typed(

@@ -68,6 +68,13 @@ class OnlyValues(LossBlock):
         return loss_on_outputs(lambda s, t: (s - t).abs().mean())
 
 
+class Bare(LossBlock):
+    """Returns what its loss function should have been made of."""
+
+    def loss_function(self, context):
+        return lambda student, teacher, labels: student.outputs.mean()
+
+
 def scaled(student, teacher, labels, scale: float = 1.0):
     """A function."""
     return scale * (student - teacher).square().mean()
@@ -76,9 +83,9 @@ def scaled(student, teacher, labels, scale: float = 1.0):
 @pytest.fixture(autouse=True)
 def parts(monkeypatch):
     module = types.ModuleType("loss_parts")
-    vars(module).update(Energy=Energy, Quiet=Quiet, OnlyValues=OnlyValues, scaled=scaled)
+    vars(module).update(Energy=Energy, Quiet=Quiet, OnlyValues=OnlyValues, Bare=Bare, scaled=scaled)
     monkeypatch.setitem(sys.modules, "loss_parts", module)
-    for one in (Energy, Quiet, OnlyValues, scaled):
+    for one in (Energy, Quiet, OnlyValues, Bare, scaled):
         monkeypatch.setattr(one, "__module__", "loss_parts")
 
 
@@ -124,6 +131,12 @@ def test_outputs_that_it_is_not_for_are_refused(tmp_path):
         StageError, match="the loss 'loss_parts:OnlyValues' is for outputs that are"
     ):
         trained([{"kind": "loss_parts:OnlyValues"}], tmp_path)
+
+
+def test_a_loss_block_that_makes_no_loss_function_is_named(tmp_path):
+    said = "the loss 'loss_parts:Bare': its loss_function must return a LossFunction; got function."
+    with pytest.raises(StageError, match=said):
+        trained([{"kind": "loss_parts:Bare"}], tmp_path)
 
 
 def test_its_weight_moves_as_of_a_built_in(tmp_path):

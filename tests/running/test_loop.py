@@ -71,6 +71,8 @@ class Sabotage(Stage):
                 return QuantizeStage().run(after, context)
             if self.how == "give nan":
                 next(after.module.parameters()).fill_(float("nan"))
+            if self.how == "return none":
+                return None
             if self.how == "leave a hook":
                 after.module.register_forward_hook(lambda *_: None)
             if self.how == "revive zeros":
@@ -236,6 +238,11 @@ def test_a_damaged_candidate_is_made_again(damage, cache, candidate, task, targe
         ("edit the input", ContractViolation, "'sabotage' changed its input; it must fork it"),
         ("change numerics", ContractViolation, r"changed numerics, which is not among .*\(weights"),
         ("give nan", ContractViolation, "outputs on the example are not finite"),
+        (
+            "return none",
+            ContractViolation,
+            "'sabotage' must return a compress.Candidate; got NoneType",
+        ),
         ("leave a hook", ContractViolation, "has hooks"),
         ("revive zeros", InvariantBroken, "has to keep its zeros"),
     ],
