@@ -18,10 +18,12 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
 )
 
 from compress.budget import Budget
+from compress.config.clauses import clauses
 from compress.errors import RecordError
 from compress.io.atomic import write_atomically
 from compress.io.files import read_json
@@ -292,6 +294,17 @@ class Record(_RecordFacts):
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
+    @field_validator("recipe")
+    @classmethod
+    def _holds_a_budget_if_any(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        # Read by every report: a wrong one is of the file, and not found by whoever asks first.
+        try:
+            Budget.model_validate(recipe.get("budget") or {})
+        except ValidationError as error:
+            place, clause = clauses(error)[0]
+            raise ValueError(f"{'.'.join(map(str, ('budget', *place)))}: {clause}") from None
+        return recipe
+
     @property
     def budget(self) -> Budget | None:
         """The recipe's budget, if it has one."""
@@ -336,11 +349,9 @@ class Record(_RecordFacts):
             checksum = content.pop("checksum", None)
             record = cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise RecordError(
-                f"{file}: not a record of schema 1: {where}: {first['msg']}."
-            ) from error
+            place, clause = clauses(error)[0]
+            where = ".".join(str(part) for part in place) or "the file"
+            raise RecordError(f"{file}: not a record of schema 1: {where}: {clause}.") from error
         # Records of earlier versions have no checksum.
         if checksum not in (None, _checksum(content)):
             raise RecordError(

@@ -30,12 +30,12 @@ from pydantic import (
     ValidationError,
     WrapValidator,
 )
-from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, to_json
 
+from compress.config.clauses import clauses
 from compress.config.recipe_file import RecipePath
-from compress.quoting import shown
 
-__all__ = ["Key", "clauses", "keys_of_model", "types_of"]
+__all__ = ["Key", "keys_of_model", "types_of"]
 
 #: Where in a value, and a clause.
 _Wrong = tuple[tuple[int, ...], str]
@@ -156,21 +156,6 @@ def _located(annotation: Any) -> Any:
     if origin in (Union, types.UnionType):
         return functools.reduce(operator.or_, found)
     return types.GenericAlias(origin, found)
-
-
-def clauses(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
-    """What pydantic found wrong: where, and a clause."""
-    return [(one["loc"], _clause(one)) for one in error.errors()]
-
-
-def _clause(error: ErrorDetails) -> str:
-    if error["type"] == "missing":
-        last = error["loc"][-1]
-        return f"the key {last!r} is missing" if isinstance(last, str) else "a value is missing"
-    text = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    if text.startswith("should"):
-        text = f"{text}; got {shown(error['input'])}"
-    return " ".join(text.split())
 
 
 def _infinite(value: Any, place: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], float]]:

@@ -18,7 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from compress.config.annotations import Key, clauses, keys_of_model, types_of
+from compress.config.annotations import Key, keys_of_model, types_of
+from compress.config.clauses import clauses
 from compress.config.recipe_text import Path, dotted
 from compress.config.references import CodeReferences
 from compress.errors import CodeReferenceError, CompressError, RecipeError, in_words

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
+from compress.config.clauses import clause
 from compress.config.recipe_text import Path, dotted, plain_data, plain_value
 from compress.errors import RecipeError
 from compress.quoting import clipped, shown
@@ -152,10 +153,7 @@ def sentence(
         )
     if first["type"] == "missing":
         return f"{document.at(path[:-1])}: the key {path[-1]!r} is missing."
-    message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    if message.startswith("should") and "; got " not in message:
-        message = f"{message}; got {shown(first['input'])}"
-    return f"{where}: {' '.join(message.split()).removesuffix('.')}."
+    return f"{where}: {clause(first)}."
 
 
 def _below(path: Path, places: Mapping[Path, str]) -> bool:

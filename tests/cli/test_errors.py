@@ -44,7 +44,8 @@ def recipe(stages="  - {kind: quantize}", task="digits", model="{arch: mlp, in_f
         (recipe("  - {kind: prune, ratio: 1.5}"), r"r\.yaml:6: stages\[0\]\.ratio: should be less than 1; got 1\.5"),
         (recipe("  - {kind: shrink}"), r"stages\[0\]\.kind: there is no stage 'shrink'; known are train, distill"),
         (recipe("  - quantize"), r"stages\[0\]: a stage is a mapping with a `kind`"),
-        (recipe("  []").replace("stages:\n  []", "stages: []"), r"stages: .*at least 1 item"),
+        (recipe("  []").replace("stages:\n  []", "stages: []"), r"stages: should have at least 1 item; got \[\]\.$"),
+        (recipe().replace("name: r", "name: größe"), r"name: should match pattern '\^\[A-.*'; got 'größe'"),
         ("schema: 1\nname: r\n", r"stages must be a list of blocks"),
         (recipe() + "color: red\n", r"r\.yaml:7: color: unknown key"),
         (recipe(task="digit"), r"task.*: there is no built-in task 'digit'; did you mean 'digits'"),
@@ -272,6 +273,28 @@ def test_files_that_are_not_there(arguments, code, message, tmp_path, monkeypatc
     assert re.search(message, err)
     if arguments[0] == "bench" and code == 1:
         assert "no such file" in out
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (
+            {"artifact_kib": []},
+            r"recipe: budget\.artifact_kib: should be a valid number; got \[\]\.",
+        ),
+        ({"size": 3}, r"recipe: budget\.size: "),
+        (["artifact_kib"], r"recipe: budget: "),
+    ],
+)
+def test_a_record_with_a_budget_that_is_none_is_refused(budget, message, tmp_path, capsys):
+    kept = Path(__file__).parents[2] / "benchmarks/results/fashion-mnist/record.json"
+    record = json.loads(kept.read_text())
+    record["recipe"]["budget"] = budget
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    assert main(["report", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert re.search(rf"record\.json: not a record of schema 1: {message}", err)
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 2}', "\x00\x01"])

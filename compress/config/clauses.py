@@ -1,0 +1,34 @@
+"""What pydantic found wrong with plain data, as clauses for sentences."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from compress.quoting import shown
+
+__all__ = ["clause", "clauses"]
+
+
+def clauses(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
+    """What pydantic found wrong: where, and a clause."""
+    return [(one["loc"], _clause(one)) for one in error.errors()]
+
+
+def _clause(error: ErrorDetails) -> str:
+    if error["type"] == "missing":
+        last = error["loc"][-1]
+        return f"the key {last!r} is missing" if isinstance(last, str) else "a value is missing"
+    return clause(error)
+
+
+def clause(error: ErrorDetails) -> str:
+    """What pydantic says of one value, with the value: ``should be greater than 0; got -1``."""
+    text = error["msg"].removeprefix("Value error, ").rstrip(".")
+    # "Tuple should have at least 1 item after validation, not 0": the type is Python's, not YAML's.
+    text = re.sub(r"^\w+ (?=should )", "", re.sub(r" after validation, not \d+$", "", text))
+    if text.startswith("should") and "; got " not in text:
+        text = f"{text}; got {shown(error['input'])}"
+    return " ".join(text.split())
