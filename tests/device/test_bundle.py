@@ -306,7 +306,7 @@ def test_a_zip_without_a_readable_manifest_is_refused(tmp_path, content, said):
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    refused(tmp_path / "gone.zip", tmp_path / "there", "not a whole bundle")
+    refused(tmp_path / "gone.zip", tmp_path / "there", r"gone\.zip: there is no such bundle\.")
     os.mkfifo(tmp_path / "pipe.zip")
     refused(tmp_path / "pipe.zip", tmp_path / "there", "it is no file; give the bundle")
     refused(tmp_path, tmp_path / "there", "it is no file; give the bundle itself")

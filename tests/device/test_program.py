@@ -190,7 +190,8 @@ def test_a_session_resumes_where_it_was(quick, program, tmp_path):
     [
         (["--quick", "--strict"], "not allowed with"),
         (["--threads", "4096"], "4096 threads are asked for, and this process may use"),
-        (["--threads", "0"], "threads must be a whole number from 1"),
+        (["--threads", "0"], "threads must be at least 1, and 0 are asked for; give --threads."),
+        (["--out", "gone/r.json"], "gone/r.json: the folder is not there; make it, or give"),
     ],
 )
 def test_a_wrong_command_is_refused(bundle, program, tmp_path, arguments, said):

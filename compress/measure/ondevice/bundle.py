@@ -78,6 +78,8 @@ def unpack(bundle: Path, folder: Path) -> Unpacked:
         if not stat.S_ISREG(os.stat(bundle).st_mode):  # a pipe would be waited for
             raise BundleError(f"{bundle}: it is no file; give the bundle itself.")
         archive = zipfile.ZipFile(bundle)
+    except FileNotFoundError as error:
+        raise BundleError(f"{bundle}: there is no such bundle.") from error
     except _DAMAGE as error:
         raise BundleError(f"{bundle}: not a whole bundle ({error}); copy it again.") from error
     with archive:

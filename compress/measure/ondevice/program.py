@@ -68,10 +68,12 @@ def measure_bundle(
     """Measure a bundle's models and write the result to ``out``; the result, and its table.
 
     Raises:
-        BundleError: the bundle is refused.
+        BundleError: the bundle is refused, or where the result goes, or the number of threads.
         SessionError: nothing can be measured here, or not now.
     """
     part = out.with_name(f"{out.name}.part")
+    if not out.parent.is_dir():
+        raise BundleError(f"{out}: the folder is not there; make it, or give another --out.")
     with tempfile.TemporaryDirectory(prefix="compresskit-") as name:
         folder = Path(name, "session")
         manifest, sha256 = unpack(bundle, folder)
@@ -122,6 +124,10 @@ def _worker_on_disk(folder: Path) -> Iterator[Path]:
 
 
 def _check_threads(threads: object) -> None:
+    if isinstance(threads, int) and threads < 1:
+        raise BundleError(
+            f"threads must be at least 1, and {threads} are asked for; give --threads."
+        )
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if isinstance(threads, int) and usable and threads > usable:
         raise BundleError(
