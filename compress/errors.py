@@ -150,6 +150,7 @@ def in_words(error: BaseException) -> str:
 
     The line is the innermost that is not of an installed library: that which its author can mend.
     """
+    import re
     import sysconfig
     import traceback
 
@@ -160,5 +161,7 @@ def in_words(error: BaseException) -> str:
         if not frame.filename.startswith((*installed, "<"))
     ]
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    text = " ".join(str(error).split())[:_MOST_CHARACTERS].rstrip(".")
+    # Where pydantic's own pages explain it helps nobody who reads a sentence.
+    said = re.sub(r"\s+For further information visit \S+", "", str(error))
+    text = " ".join(said.split())[:_MOST_CHARACTERS].rstrip(".")
     return f"{type(error).__name__}{place}{': ' if text else ''}{text}"

@@ -7,6 +7,7 @@ import torch
 
 from compress import PruneStage, QuantizeStage, Recipe, TrainStage
 from compress.errors import DataError, StageError
+from compress.quantization.numerics import LayerFormat
 from compress.running.planned_rows import INPUT, located, planned_stages
 from compress.stage import Effect, Stage
 
@@ -64,6 +65,13 @@ def test_errors_say_where_they_belong(row, place):
     with pytest.raises(DataError) as raised, located(INPUT), located(row):
         raise DataError("of the inner one.")
     assert (raised.value.index, raised.value.label) == place
+
+
+def test_what_pydantic_says_in_a_stage_of_ones_own_is_one_sentence():
+    said = r"^failed with ValidationError at .*py:\d+: .*'dynamic'.* \(--debug shows how .*\)\.$"
+    with pytest.raises(StageError, match=said) as raised, located(planned_stages([Scaled()])[0]):
+        LayerFormat(weights="int8", activations="int9")
+    assert "http" not in str(raised.value)
 
 
 @pytest.fixture
