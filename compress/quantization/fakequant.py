@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.modules.inputs import Inputs, copied, forward, to_device
+from compress.quantization.clips import LearnedClips, fake_quantize_weight
 from compress.quantization.formats.base import Pattern
 from compress.quantization.numerics import LayerFormat, Numerics
 from compress.quantization.ranges import RangeObserver
@@ -35,6 +37,7 @@ __all__ = [
     "declared_formats",
     "fake_quantized_copy",
     "layers_with_formats",
+    "learned_clips",
     "observe_ranges",
     "quantizable_layers",
     "simulate",
@@ -47,6 +50,8 @@ _QUANTIZABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 _EMBEDDINGS = (nn.Embedding,)
 
 Ranges = Mapping[str, tuple[float, float]]
+# Of a weight, and the axis that counts its channels.
+_WeightRounding = Callable[[Tensor, int], Tensor]
 
 
 def quantizable_layers(module: nn.Module) -> dict[str, str]:
@@ -105,12 +110,15 @@ def declared_formats(
 
 
 def as_computed(layer: nn.Module, format: LayerFormat) -> LayerFormat:
-    """What ``format`` comes to for ``layer``, given the kernels that there are.
+    """What ``format`` comes to for ``layer``, given its weights and the kernels that there are.
 
     An embedding takes no activations. There are no int8 kernels for GRU and RNN layers, nor for an
     LSTM with a projection; those of other LSTMs and cells find their ranges at run time, since the
-    state has another at each step.
+    state has another at each step. A clip is of one weight with as many channels: recurrent layers,
+    which have several, and layers that are wider or narrower now have none.
     """
+    if format.clip and (isinstance(layer, RECURRENT) or len(format.clip) != _channels(layer)):
+        format = format.with_clip(())
     if isinstance(layer, _EMBEDDINGS) or not has_int8_kernel(layer):
         return format.weights_only
     return format.recurrent if isinstance(layer, RECURRENT) else format
@@ -127,6 +135,13 @@ def weight_axes(layer: nn.Module) -> dict[str, int]:
     return dict.fromkeys(names, channel_axis(layer))
 
 
+def learned_clips(module: nn.Module, formats: Mapping[str, LayerFormat]) -> LearnedClips:
+    """The clips that a training of ``module`` learns, as parameters; there may be none."""
+    layers = {name: module.get_submodule(name) for name in formats}
+    axes = {name: channel_axis(n) for name, n in layers.items() if not isinstance(n, RECURRENT)}
+    return LearnedClips(module, {name: formats[name] for name in axes}, axes)
+
+
 def fake_quantized_copy(module: nn.Module, formats: Mapping[str, LayerFormat]) -> nn.Module:
     """A copy of ``module`` whose weights are rounded to their formats: what it computes with."""
     copied_module = copy.deepcopy(module)
@@ -135,7 +150,7 @@ def fake_quantized_copy(module: nn.Module, formats: Mapping[str, LayerFormat]) -
             layer = copied_module.get_submodule(name)
             for own, axis in weight_axes(layer).items():
                 weight = layer.get_parameter(own)
-                weight.copy_(format.weight_quantizer.fake_quantize(weight, axis=axis))
+                weight.copy_(fake_quantize_weight(weight, format, axis=axis))
     return copied_module
 
 
@@ -146,11 +161,14 @@ def simulate(
     ranges: Ranges,
     *,
     avoid_saturation: bool = False,
+    clips: LearnedClips | None = None,
 ) -> Iterator[None]:
     """While open, ``module`` computes with its declared formats; parameters stay as they are.
 
     ``ranges`` gives the input range of every layer with static activations
-    (:func:`observe_ranges`). Gradients reach the float parameters straight through.
+    (:func:`observe_ranges`). Gradients reach the float parameters straight through. Layers that are
+    in ``clips`` are clipped as far as these say at the time, and gradients reach them too; that of
+    their format is not used, nor is ``avoid_saturation``.
 
     Raises:
         KeyError: a static layer without a range.
@@ -164,7 +182,12 @@ def simulate(
             layer = module.get_submodule(name)
             layers.append(layer)
             bounds = ranges[name] if format.needs_range else None
-            handles.extend(_quantize_around(layer, format, bounds, avoid_saturation))
+            safe = avoid_saturation and not isinstance(layer, _EMBEDDINGS)
+            if clips is not None and name in clips:
+                rounding = _learned_rounding(format, partial(clips.of, name))
+            else:
+                rounding = _usual_rounding(format, safe)
+            handles.extend(_quantize_around(layer, format, bounds, rounding))
         yield
     finally:
         for handle in handles:
@@ -246,11 +269,10 @@ def _quantize_around(
     layer: nn.Module,
     format: LayerFormat,
     bounds: tuple[float, float] | None,
-    avoid_saturation: bool,
+    rounding: _WeightRounding,
 ) -> tuple[RemovableHandle, RemovableHandle]:
     # Snapped weights shadow the parameters for the length of one forward pass. Parametrizations
     # would do the same, but they rename parameters and change the layer's class.
-    safe = avoid_saturation and not isinstance(layer, _EMBEDDINGS)
     steps = ExitStack()
 
     def before(
@@ -259,14 +281,12 @@ def _quantize_around(
         for name, axis in weight_axes(module).items():
             weight = module._parameters[name]
             assert weight is not None
-            module.__dict__[name] = format.weight_quantizer.fake_quantize(
-                weight, axis=axis, avoid_saturation=safe
-            )
+            module.__dict__[name] = rounding(weight, axis)
         if isinstance(module, _EMBEDDINGS):
             return inputs, named
         if isinstance(module, RECURRENT):
-            if (rounding := _rounding_of_steps(module, format)) is not None:
-                steps.enter_context(StepByStep(rounding))
+            if (of_steps := _rounding_of_steps(module, format)) is not None:
+                steps.enter_context(StepByStep(of_steps))
             return inputs, named
         if not inputs:
             inputs, named = (named["input"],), {k: v for k, v in named.items() if k != "input"}
@@ -281,6 +301,21 @@ def _quantize_around(
         layer.register_forward_pre_hook(before, with_kwargs=True),
         layer.register_forward_hook(after, always_call=True),
     )
+
+
+def _usual_rounding(format: LayerFormat, avoid_saturation: bool) -> _WeightRounding:
+    return lambda weight, axis: fake_quantize_weight(
+        weight, format, axis=axis, avoid_saturation=avoid_saturation
+    )
+
+
+def _learned_rounding(format: LayerFormat, clip: Callable[[], Tensor]) -> _WeightRounding:
+    quantizer = format.weight_quantizer
+    return lambda weight, axis: quantizer.fake_quantize_learned(weight, clip(), axis=axis)
+
+
+def _channels(layer: nn.Module) -> int:
+    return layer.get_parameter("weight").shape[channel_axis(layer)]
 
 
 def _uncover(layer: nn.Module) -> None:

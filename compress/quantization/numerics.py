@@ -7,11 +7,19 @@ selects, which is how mixed precision is written. Pure data: no torch, no ONNX.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from glob import escape
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from compress.config.fields import LARGEST_COUNT, Number, Whole
 from compress.config.selectors import matches, select
@@ -54,13 +62,20 @@ class Calibration(BaseModel):
 
 
 class LayerFormat(BaseModel):
-    """The formats of one layer: its weights, its input activations, and how ranges are chosen."""
+    """The formats of one layer: its weights, its input activations, and how ranges are chosen.
+
+    ``clip`` has, of each output channel, the share of its largest weight that is its range; weights
+    beyond it are clipped. A training may have learned it
+    (:class:`compress.quantization.clips.LearnedClips`); without one the largest weight is the
+    range.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: WeightFormat = "float32"
     activations: ActivationFormat = "float32"
     calibration: Calibration = Calibration()
+    clip: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
 
     @property
     def is_float32(self) -> bool:
@@ -78,6 +93,11 @@ class LayerFormat(BaseModel):
         return ACTIVATIONS[self.activations]
 
     @property
+    def learns_clip(self) -> bool:
+        """Whether training learns how far weights are clipped."""
+        return self.weight_quantizer.learns_clip
+
+    @property
     def static_quantizer(self) -> StaticActivations | None:
         """:attr:`activation_quantizer`, if its range is fixed by calibration; ``None`` if not."""
         quantizer = self.activation_quantizer
@@ -92,7 +112,7 @@ class LayerFormat(BaseModel):
     def weights_only(self) -> LayerFormat:
         """What is left of this where activations stay as they are, as for an embedding."""
         if self.activation_quantizer.needs_integer_weights:
-            return LayerFormat(weights=self.weights)
+            return LayerFormat(weights=self.weights, clip=self.clip)
         return self
 
     @property
@@ -107,6 +127,16 @@ class LayerFormat(BaseModel):
         if instead is None:
             return self.weights_only
         return LayerFormat(weights=self.weights, activations=instead)
+
+    def with_clip(self, clip: tuple[float, ...]) -> LayerFormat:
+        """This with another clip; with an empty one, its range is that of the largest weight."""
+        return self.model_copy(update={"clip": clip})
+
+    @model_serializer(mode="wrap")
+    def _without_empty_clip(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Fingerprints of candidates that have none are what they were.
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "clip" or value}
 
     @model_validator(mode="after")
     def _formats_go_together(self) -> LayerFormat:
@@ -138,6 +168,39 @@ class Numerics:
         """These rules with one more, which wins where selectors overlap."""
         return Numerics((*self.rules, rule))
 
+    @property
+    def clip_rules(self) -> tuple[QuantRule, ...]:
+        """The rules that say how far a layer's weights are clipped; a training made them."""
+        return tuple(rule for rule in self.rules if rule.format.clip)
+
+    def with_clips(
+        self, clips: Mapping[str, tuple[float, ...]], layers: Mapping[str, str]
+    ) -> Numerics:
+        """These rules, and a rule for each layer that has a clip, in place of an earlier one.
+
+        Args:
+            clips: by layer.
+            layers: as :meth:`resolve` takes them.
+        """
+        formats, named = self.resolve(layers), {escape(name): name for name in clips}
+        others = (r for r in self.rules if not (r.format.clip and r.select[0] in named))
+        learned = (
+            QuantRule(select=(pattern,), format=formats[name].with_clip(clips[name]))
+            for pattern, name in named.items()
+        )
+        return Numerics((*others, *learned))
+
+    def without_clips(self, layers: Iterable[str] | None = None) -> Numerics:
+        """These rules without the clips of some layers, or of all: of weights that are no more."""
+        patterns = None if layers is None else [escape(name) for name in layers]
+        return Numerics(
+            tuple(
+                rule
+                for rule in self.rules
+                if not rule.format.clip or (patterns is not None and rule.select[0] not in patterns)
+            )
+        )
+
     def resolve(self, layers: Mapping[str, str]) -> dict[str, LayerFormat]:
         """The format of every layer.
 
@@ -145,10 +208,12 @@ class Numerics:
         (``fakequant.layers_with_formats`` makes it).
 
         Raises:
-            SelectorError: a rule whose pattern matches no layer.
+            SelectorError: a rule whose pattern matches no layer, other than the rule of a clip.
         """
         formats = dict.fromkeys(layers, FLOAT32)
         for number, rule in enumerate(self.rules):
+            if rule.format.clip and not _selects_any(rule, layers):
+                continue  # no user named the layer: a stage has removed it
             chosen = select(
                 rule.select, layers, exclude=rule.exclude, where=f"numerics.rules[{number}]"
             )
@@ -158,7 +223,8 @@ class Numerics:
     def carried_to(self, layers: Mapping[str, str]) -> tuple[Numerics, tuple[str, ...]]:
         """These rules for another architecture: patterns that match nothing there are dropped.
 
-        Returns the new rules and the dropped patterns, so that the record can name them.
+        Clips are of weights that are not there. Returns the new rules and the dropped patterns, so
+        that the record can name them.
         """
         kept: list[QuantRule] = []
         dropped: list[str] = []
@@ -170,8 +236,12 @@ class Numerics:
             dropped.extend(p for p in patterns if p not in found)
             return found
 
-        for rule in self.rules:
+        for rule in self.without_clips().rules:
             chosen, excluded = here(rule.select), here(rule.exclude)
             if chosen:
                 kept.append(rule.model_copy(update={"select": chosen, "exclude": excluded}))
         return Numerics(tuple(kept)), tuple(dropped)
+
+
+def _selects_any(rule: QuantRule, layers: Mapping[str, str]) -> bool:
+    return any(matches(p, name, kind) for p in rule.select for name, kind in layers.items())

@@ -187,10 +187,13 @@ def check_effects(stage: Stage, before: Candidate, after: Candidate) -> None:
     """
     old, new = before.module.state_dict(), after.module.state_dict()
     same_structure = {k: v.shape for k, v in old.items()} == {k: v.shape for k, v in new.items()}
+    # A clip is learned with the weights, and ends with them: it declares no format.
+    same_clips = before.numerics.clip_rules == after.numerics.clip_rules
+    same_weights = same_structure and all(v.equal(new[k]) for k, v in old.items())
     changed = {
         Effect.STRUCTURE: not same_structure,
-        Effect.WEIGHTS: same_structure and any(not v.equal(new[k]) for k, v in old.items()),
-        Effect.NUMERICS: before.numerics != after.numerics,
+        Effect.WEIGHTS: same_structure and not (same_weights and same_clips),
+        Effect.NUMERICS: before.numerics.without_clips() != after.numerics.without_clips(),
         Effect.INVARIANTS: before.invariants != after.invariants,
     }
     for effect, happened in changed.items():

@@ -121,6 +121,8 @@ class DistillStage(Training, Stage):
             *folded,
             *(f"formats for {pattern!r} end here: no such layer" for pattern in dropped),
         ]
+        if candidate.numerics.clip_rules:
+            notes.append("learned clips end here: the new student has weights of its own")
         if candidate.invariants:
             notes.append("kept zeros end here: the new student has weights of its own")
         return replace(

@@ -17,7 +17,7 @@ from compress.distillation.objective import WeightedLoss, WeightedSum, weighted_
 from compress.distillation.teacher_cache import TeacherCache
 from compress.events import CacheSize, Pace, StageWarning
 from compress.modules.memory_format import arrange, laid_out, layout_of
-from compress.quantization.fakequant import simulate
+from compress.quantization.fakequant import learned_clips, simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
 from compress.stages.fit import distillation_context
 from compress.stages.loss_checks import check_losses
@@ -107,7 +107,8 @@ def _seconds(
         optimizer.step()
 
     formats = formats_of(candidate)
-    with simulate(student, formats, ranges_of(candidate.module, formats, distillation.stage.task)):
+    ranges = ranges_of(candidate.module, formats, distillation.stage.task)
+    with simulate(student, formats, ranges, clips=learned_clips(student, formats)):
         _, step_s = _timed(step)
     teacher_epochs = training.repeated_epochs or training.epochs
     return len(data) * (training.epochs * step_s + teacher_epochs * teacher_s)

@@ -1,7 +1,8 @@
 """Fitting: one function that trains a candidate, for every stage that trains.
 
 The candidate is trained as it computes: with fake quantization where formats are declared, and with
-the zeros that it must keep restored after every step.
+the zeros that it must keep restored after every step. What formats learn is trained beside the
+module, and becomes part of the candidate's numerics.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from compress.events import EpochEnd, Resumed, StageWarning, StepEnd
 from compress.modules.inputs import forward, to_device
 from compress.outputs import OutputKind
 from compress.pruning.sparsity import keep_zeros
-from compress.quantization.fakequant import simulate
+from compress.quantization.clips import LearnedClips
+from compress.quantization.fakequant import layers_with_formats, learned_clips, simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
 from compress.stages.loss_checks import check_losses, check_losses_change
 from compress.stages.training_settings import Training
@@ -63,7 +65,7 @@ def fit(
         teacher: ``None`` where no loss needs one.
 
     Returns:
-        The candidate, with notes.
+        The candidate, with the clips that its formats have learned, and with notes.
 
     Raises:
         DataError: a loss, or early stopping, needs labels and the data has none.
@@ -77,9 +79,11 @@ def fit(
     check_losses(losses, distillation, training)
     checkpointing = _checkpointing(candidate, context, training, losses)
     simulation, history = ExitStack(), checkpointing.history
+    clips = learned_clips(candidate.module, formats_of(candidate))
 
     with isolated(context.seed), simulation:
         objective, auxiliary = _objective(distillation, training, losses)
+        auxiliary = replace(auxiliary, kept=(clips,) if len(clips) else ())
         result = train(
             candidate.module,
             training.data(context),
@@ -87,11 +91,13 @@ def fit(
             training.optimization(),
             auxiliary=auxiliary,
             distinct_epochs=training.views,
-            callbacks=_callbacks(candidate, distillation, objective, simulation, history),
+            callbacks=_callbacks(candidate, distillation, objective, simulation, history, clips),
             checkpointing=checkpointing,
             processes=context.processes,
         )
-    return replace(candidate, notes=(*candidate.notes, *_notes(result, training)))
+    numerics = candidate.numerics.with_clips(clips.values(), layers_with_formats(candidate.module))
+    notes = (*candidate.notes, *_notes(result, training))
+    return replace(candidate, numerics=numerics, notes=notes)
 
 
 @torch.no_grad()
@@ -176,15 +182,22 @@ def _callbacks(
     objective: WeightedSum,
     simulation: ExitStack,
     history: list[dict[str, Any]],
+    clips: LearnedClips,
 ) -> Callbacks:
     context, supervision = distillation.stage, distillation.supervision
     module, task, formats = candidate.module, context.task, formats_of(candidate)
+    restore_zeros = keep_zeros(module, candidate.invariants)
 
     def epoch_start(epoch: int) -> None:
         # Weights have changed, so ranges are taken anew: on the float module, as lowering does.
         objective.start_epoch(epoch)
         simulation.close()
-        simulation.enter_context(simulate(module, formats, ranges_of(module, formats, task)))
+        ranges = ranges_of(module, formats, task)
+        simulation.enter_context(simulate(module, formats, ranges, clips=clips))
+
+    def after_step() -> None:
+        restore_zeros()
+        clips.keep_within_bounds()
 
     def epoch_end(report: EpochReport) -> None:
         means = objective.means()
@@ -210,7 +223,7 @@ def _callbacks(
 
     return Callbacks(
         epoch_start=epoch_start,
-        after_step=keep_zeros(module, candidate.invariants),
+        after_step=after_step,
         validate=lambda: validation_loss(module, context, supervision),
         epoch_end=epoch_end,
         step=step,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compress.candidate import Candidate, count_parameters
 from compress.config.fields import LARGEST_RATE, Name, Number, Pattern, Whole
 from compress.config.references import CodeReferences
-from compress.config.selectors import select
+from compress.config.selectors import named, select
 from compress.distillation.losses import LabelLoss, LossSettings, teacher_loss
 from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.errors import AlreadySo
@@ -27,6 +27,7 @@ from compress.pruning.importance_settings import Importance, criterion_of, descr
 from compress.pruning.invariants import Invariant, KeepZeros
 from compress.pruning.sparsity import magnitude_masks, pattern_masks, zero_tensors
 from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
+from compress.quantization.numerics import LayerFormat
 from compress.stage import Context, Effect, Stage, Teacher, formats_of, ranges_of
 from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
@@ -175,9 +176,11 @@ class PruneStage(Stage):
             ignore=ignored,
             layer_ratios=self._ratios_of_original(module, context) or {},
         )
+        # Its weights are clipped already, and a share of what is left would clip them further.
+        unclipped = {name: format.with_clip(()) for name, format in formats.items()}
         with (
             isolated(context.seed),
-            simulate(ranked, formats, ranges_of(module, formats, context.task)),
+            simulate(ranked, unclipped, ranges_of(module, formats, context.task)),
         ):
             done = prune_channels(
                 module,
@@ -193,7 +196,8 @@ class PruneStage(Stage):
                 zero_tensors(module, pattern_masks(module, invariant.tensors, n, m))
         widths = [asdict(width) for width in done.widths]
         context.report(Widths(self.ratio, widths))
-        return replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(request)}"))
+        pruned = replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(request)}"))
+        return _without_lost_clips(pruned, formats)
 
     def _zero(self, pruned: Candidate) -> Candidate:
         module = pruned.module
@@ -216,11 +220,11 @@ class PruneStage(Stage):
 
     def _ignored(self, module: nn.Module) -> list[str]:
         # Any module may be named, a parent of layers too, and a parameter that is in none.
-        named: dict[str, str] = {
+        known: dict[str, str] = {
             name: type(layer).__name__ for name, layer in module.named_modules() if name
         }
-        named |= {name: "Parameter" for name, _ in module.named_parameters(recurse=False)}
-        return select(self.ignore, named, where="ignore") if self.ignore else []
+        known |= {name: "Parameter" for name, _ in module.named_parameters(recurse=False)}
+        return select(self.ignore, known, where="ignore") if self.ignore else []
 
     def _ratios_of_original(self, module: nn.Module, context: Context) -> dict[str, float] | None:
         if self.of == "current":
@@ -231,6 +235,17 @@ class PruneStage(Stage):
             width, original = _width(module.get_submodule(name)), _width(first.get_submodule(name))
             ratios[name] = max(0.0, 1 - (1 - self.ratio) * original / width)
         return ratios
+
+
+def _without_lost_clips(pruned: Candidate, before: Mapping[str, LayerFormat]) -> Candidate:
+    """The candidate without the clips of layers that have other channels than ``before``."""
+    after = formats_of(pruned)
+    lost = [name for name, format in after.items() if before[name].clip and not format.clip]
+    if not lost:
+        return pruned
+    note = f"learned clips of {named(lost)} end here: their channels are others"
+    numerics = pruned.numerics.without_clips(lost)
+    return replace(pruned, numerics=numerics, notes=(*pruned.notes, note))
 
 
 def _width(layer: nn.Module) -> int:

@@ -241,7 +241,7 @@ class _TrainingLoop:
         with state.ema_weights():
             validation_loss = self.callbacks.validate()
             if state.best is not None and validation_loss is not None:
-                state.best.update(epoch, validation_loss, state.module)
+                state.best.update(epoch, validation_loss, state.result_tensors())
         left_s = self._left_s((epoch + 1) * len(self.data))
         self.callbacks.epoch_end(
             EpochReport(epoch + 1, epochs, loss, samples_per_s, validation_loss, left_s)

@@ -47,10 +47,13 @@ class AuxiliaryModules:
         trained: modules that the same optimizer trains.
         self_updating: modules and optimizers that the objective updates itself, such as a
             discriminator; they are moved to the device and saved in checkpoints.
+        kept: modules that the same optimizer trains and that are a part of the result, such as
+            learned clips: what EMA and early stopping do with the weights they do with them.
     """
 
     trained: tuple[nn.Module, ...] = ()
     self_updating: tuple[Stateful, ...] = ()
+    kept: tuple[nn.Module, ...] = ()
 
 
 class TrainState:
@@ -81,19 +84,30 @@ class TrainState:
         module.to(self.device)
         self.layout = layout_of(module, to_device(example, self.device))
         arrange(module, self.layout)
-        for trained in auxiliary.trained:
+        for trained in (*auxiliary.kept, *auxiliary.trained):
             trained.to(self.device).train()
         for updating in auxiliary.self_updating:
             if isinstance(updating, nn.Module):
                 updating.to(self.device)
-        optimized = (module, *auxiliary.trained)
+        optimized = (module, *auxiliary.kept, *auxiliary.trained)
         self._parameters = [p for one in optimized for p in one.parameters()]
         self._optimizer = make_optimizer(self._parameters, optimization)
         processes.broadcast_tensors(self._replicated())
         if not processes.is_rank_zero:
             torch.manual_seed(torch.initial_seed() + processes.rank)  # each rank its own dropout
-        self.ema = MovingAverage(module, optimization.ema) if optimization.ema else None
+        averaged = self.result_tensors
+        self.ema = MovingAverage(averaged, optimization.ema) if optimization.ema else None
         self.best = BestWeights(optimization.patience) if optimization.patience else None
+
+    def result_tensors(self) -> dict[str, Tensor]:
+        """All that is the result of the training, by name; not copies.
+
+        Those of the module have its names; no name of a module begins with a dot.
+        """
+        tensors = tensors_of(self.module)
+        for number, kept in enumerate(self._auxiliary.kept):
+            tensors |= {f".kept-{number}.{name}": t for name, t in tensors_of(kept).items()}
+        return tensors
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -169,13 +183,14 @@ class TrainState:
     def finish(self) -> None:
         """Load the best or the averaged weights, and move the module to the CPU, in eval mode."""
         if self.best is not None and self.best.epoch >= 0:
-            put_back(self.best.tensors, tensors_of(self.module))
+            put_back(self.best.tensors, self.result_tensors())
         elif self.ema is not None:
-            put_back(self.ema.tensors, tensors_of(self.module))
+            put_back(self.ema.tensors, self.result_tensors())
         arrange(self.module.to("cpu"), torch.contiguous_format)
-        self.module.eval()
-        for parameter in self.module.parameters():
-            parameter.grad = None
+        for result in (self.module, *self._auxiliary.kept):
+            result.to("cpu").eval()
+            for parameter in result.parameters():
+                parameter.grad = None
 
     def checkpoint(self) -> CheckpointContent:
         """All of the state. Every process must call this; what rank 0 gets is to be saved."""
@@ -214,6 +229,8 @@ class TrainState:
         if self.ema is not None:
             ema = self.ema.tensors
             yield "ema.", lambda: ema, lambda tensors: put_back(tensors, ema)
+        for number, module in enumerate(self._auxiliary.kept):
+            yield _of_module(f"kept-{number}.", module)
         for number, module in enumerate(self._auxiliary.trained):
             yield _of_module(f"auxiliary-{number}.", module)
         for number, updating in enumerate(self._auxiliary.self_updating):
@@ -226,7 +243,7 @@ class TrainState:
     def _replicated(self) -> list[Tensor]:
         """Tensors that must be the same in every process."""
         updating = [one for one in self._auxiliary.self_updating if isinstance(one, nn.Module)]
-        modules = (self.module, *self._auxiliary.trained, *updating)
+        modules = (self.module, *self._auxiliary.kept, *self._auxiliary.trained, *updating)
         return [tensor for module in modules for tensor in tensors_of(module).values()]
 
     def _average_over_processes(self) -> None:

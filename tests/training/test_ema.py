@@ -16,7 +16,7 @@ def normed(width=3):
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])
 def test_the_average_is_that_of_numpy(decay):
     net = normed()
-    average = MovingAverage(net, decay)
+    average = MovingAverage(lambda: tensors_of(net), decay)
     expected = {k: v.numpy().astype(np.float64) for k, v in tensors_of(net).items()}
     for steps in range(1, 30):
         with torch.no_grad():
@@ -35,7 +35,7 @@ def test_the_average_is_that_of_numpy(decay):
 
 def test_whole_numbers_stay_whole():
     net = normed()
-    average = MovingAverage(net, 0.9)
+    average = MovingAverage(lambda: tensors_of(net), 0.9)
     for steps in range(1, 4):
         net(torch.randn(4, 2))
         average.update(steps)
@@ -45,7 +45,7 @@ def test_whole_numbers_stay_whole():
 
 def test_the_weights_are_back_once_the_average_is_taken_off_again():
     net = normed()
-    average = MovingAverage(net, 0.9)
+    average = MovingAverage(lambda: tensors_of(net), 0.9)
     with torch.no_grad():
         net[0].weight.add_(1)
     average.update(1)
@@ -60,7 +60,7 @@ def test_zeros_that_stay_are_zero_in_the_average():
     net = normed()
     with torch.no_grad():
         net[0].weight[0] = 0
-    average = MovingAverage(net, 0.9)
+    average = MovingAverage(lambda: tensors_of(net), 0.9)
     for steps in range(1, 9):
         with torch.no_grad():
             net[0].weight[1:].add_(1)
@@ -83,7 +83,7 @@ def test_the_best_is_the_first_of_the_lowest(losses, best, late):
     for epoch, loss in enumerate(losses):
         with torch.no_grad():
             net.weight.fill_(epoch)
-        keeper.update(epoch, loss, net)
+        keeper.update(epoch, loss, tensors_of(net))
         seen.append(keeper.should_stop(epoch))
     assert keeper.epoch == best
     assert keeper.tensors["weight"] == best

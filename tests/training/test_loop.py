@@ -9,7 +9,14 @@ from compress.errors import DataError, TrainingDiverged
 from compress.tasks.arrays import ArrayDataset
 from compress.training.checkpoint import Checkpoint, unpack
 from compress.training.data import SeededEpochs, head, is_labeled, read
-from compress.training.loop import Callbacks, CheckpointConfig, Optimization, isolated, train
+from compress.training.loop import (
+    AuxiliaryModules,
+    Callbacks,
+    CheckpointConfig,
+    Optimization,
+    isolated,
+    train,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -212,6 +219,85 @@ def test_what_is_validated_and_what_leaves_are_the_averaged_weights():
     np.testing.assert_allclose(module.weight.detach().numpy(), average, rtol=1e-5, atol=1e-6)
     assert torch.equal(module.weight, seen[-1])
     assert not np.allclose(average, raw[-1], atol=1e-4)
+
+
+class Factor(nn.Module):
+    """A part of the result beside the module, such as a learned clip."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(4))
+
+
+def with_factor(beside, optimization, callbacks, checkpoint=None):
+    """Train a layer whose outputs are multiplied with ``beside``, and return the layer."""
+
+    def scaled(module, batch):
+        outputs = module(batch.inputs) * beside.factor
+        return nn.functional.cross_entropy(outputs, batch.labels)
+
+    module = nn.Linear(1, 4)
+    train(
+        module,
+        SeededEpochs(dataset(), 8, 0),
+        scaled,
+        optimization,
+        auxiliary=AuxiliaryModules(kept=(beside,)),
+        callbacks=callbacks,
+        checkpointing=CheckpointConfig(checkpoint),
+    )
+    return module
+
+
+def test_what_is_kept_beside_the_module_is_averaged_with_it():
+    beside, raw, seen = Factor(), [], []
+    callbacks = Callbacks(
+        after_step=lambda: raw.append(beside.factor.detach().clone()),
+        validate=lambda: seen.append(beside.factor.detach().clone()),
+    )
+    with_factor(beside, Optimization(2, 0.05, ema=0.9), callbacks)
+    average = torch.ones(4)
+    for steps, factor in enumerate(raw, start=1):
+        average.lerp_(factor, 1 - min(0.9, (1 + steps) / (10 + steps)))
+    torch.testing.assert_close(beside.factor.detach(), average)
+    assert torch.equal(beside.factor, seen[-1])
+    assert not torch.allclose(average, raw[-1], atol=1e-4)
+    assert beside.factor.grad is None
+    assert not beside.training
+
+
+def test_what_is_kept_beside_the_module_is_of_the_epoch_of_its_weights():
+    losses, seen, beside = [3.0, 2.0, 2.5, 4.0], [], Factor()
+
+    def validate():
+        seen.append(beside.factor.detach().clone())
+        return losses[len(seen) - 1]
+
+    with_factor(beside, Optimization(4, 0.05, patience=3), Callbacks(validate=validate))
+    assert torch.equal(beside.factor, seen[1])
+    assert not torch.equal(seen[1], seen[3])
+
+
+def test_what_is_kept_beside_the_module_is_in_the_checkpoint(tmp_path):
+    def run(checkpoint, stop):
+        beside = Factor()
+
+        def epoch_end(report):
+            if report.epoch == stop:
+                raise KeyboardInterrupt
+
+        callbacks = Callbacks(epoch_end=epoch_end, validate=lambda: 1.0)
+        optimization = Optimization(3, 0.05, ema=0.9, patience=3)
+        with isolated(0):
+            module = with_factor(beside, optimization, callbacks, checkpoint)
+        return torch.cat([module.weight.flatten(), beside.factor])
+
+    expected = run(None, None)
+    place = Checkpoint(tmp_path / "checkpoint", "key")
+    with pytest.raises(KeyboardInterrupt):
+        run(place, 3)
+    assert place.path.exists()
+    assert torch.equal(run(place, None), expected)
 
 
 @pytest.mark.parametrize("count", [2, 3])

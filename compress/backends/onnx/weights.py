@@ -15,6 +15,7 @@ import torch
 from compress.backends.onnx.export import layer_of
 from compress.backends.onnx.graph import Array, array_of, is_storage_type
 from compress.errors import LoweringError
+from compress.quantization.clips import clip_weight
 from compress.quantization.formats.base import ScaledWeights
 from compress.quantization.numerics import LayerFormat
 
@@ -92,7 +93,7 @@ def quantized_rows(
     """
     quantizer = format.weight_quantizer
     assert isinstance(quantizer, ScaledWeights)
-    values = torch.from_numpy(weight.copy())
+    values = clip_weight(torch.from_numpy(weight.copy()), format.clip, axis)
     rounded = quantizer.fake_quantize(values, axis=axis, avoid_saturation=avoid_saturation)
     scale = quantizer.scale(values, axis=axis, avoid_saturation=avoid_saturation)
     shape = [1] * values.dim()

@@ -76,6 +76,9 @@ class WeightQuantizer(ABC):
 
     #: Whether weights are integers, which integer kernels can multiply.
     is_integer: ClassVar[bool] = False
+    #: Whether training learns how far weights are clipped; a format that declares it has
+    #: :meth:`initial_clip` and :meth:`fake_quantize_learned`.
+    learns_clip: ClassVar[bool] = False
 
     @abstractmethod
     def fake_quantize(self, weight: Tensor, *, axis: int, avoid_saturation: bool = False) -> Tensor:
@@ -86,6 +89,28 @@ class WeightQuantizer(ABC):
             axis: the axis that counts output channels.
             avoid_saturation: as in ``Lowering``.
         """
+
+    def initial_clip(self, weight: Tensor, *, axis: int) -> Tensor:
+        """Where learning begins: of each channel the share of its largest weight, ``(channels,)``.
+
+        Args:
+            weight: float32.
+            axis: the axis that counts output channels.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no clip that could be learned.")
+
+    def fake_quantize_learned(self, weight: Tensor, clip: Tensor, *, axis: int) -> Tensor:
+        """``weight`` clipped and rounded, same shape, with the gradients of weight and clip.
+
+        The values are those of :meth:`fake_quantize` for the clipped weight.
+
+        Args:
+            weight: float32.
+            clip: of each output channel, the share of its largest weight that is its range:
+                ``(channels,)``, above 0, at most 1.
+            axis: the axis that counts output channels.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no clip that could be learned.")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from compress.backends.onnx.encoding import encode
 from compress.backends.onnx.export import export
 from compress.backends.onnx.files import save
 from compress.backends.onnx.parity import check_parity, least_r_squared, simulated_outputs
-from compress.quantization.fakequant import observe_ranges, quantizable_layers
+from compress.quantization.fakequant import channel_axis, observe_ranges, quantizable_layers
 from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
 
@@ -57,6 +57,8 @@ BOUNDS = {
     "weight-only": (100, 1.0),
     "float8": (100, 1.0),
     "float16": (55, 1.0),
+    "clipped": (25, 0.95),
+    "clipped-int4": (100, 1.0),
     "excluded": (25, 0.95),
     "mixed": (25, 0.95),
 }
@@ -78,6 +80,14 @@ def rules_for(name, kind):
     if kind in FORMATS:
         return FORMATS[kind]
     layers = list(quantizable_layers(module))
+    if kind.startswith("clipped"):
+        whole = static() if kind == "clipped" else LayerFormat(weights="int4")
+        axes = {layer: channel_axis(module.get_submodule(layer)) for layer in layers}
+        widths = {n: module.get_submodule(n).weight.shape[axis] for n, axis in axes.items()}
+        clips = {name: tuple(np.linspace(0.8, 1, count)) for name, count in widths.items()}
+        return (
+            Numerics((QuantRule(format=whole),)).with_clips(clips, dict.fromkeys(layers, "")).rules
+        )
     rest = QuantRule(exclude=(layers[0], layers[-1]), format=static())
     if kind == "excluded":
         return (rest,)
