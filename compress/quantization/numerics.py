@@ -21,11 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from compress.config.fields import LARGEST_COUNT, Number, Whole
+from compress.config.fields import LARGEST_COUNT, Flag, Number, Whole
 from compress.config.selectors import matches, select
 from compress.quantization.formats import ACTIVATIONS, WEIGHTS, why_not_together
 from compress.quantization.formats.base import ActivationQuantizer, WeightQuantizer
-from compress.quantization.formats.uniform import StaticActivations
+from compress.quantization.formats.learned_steps import LearnedSteps
+from compress.quantization.formats.uniform import IntegerWeights, StaticActivations
 
 __all__ = [
     "FLOAT32",
@@ -67,7 +68,8 @@ class LayerFormat(BaseModel):
     ``clip`` has, of each output channel, the share of its largest weight that is its range; weights
     beyond it are clipped. A training may have learned it
     (:class:`compress.quantization.clips.LearnedClips`); without one the largest weight is the
-    range.
+    range. ``learn_steps``: training learns how far to clip, and so the step of integer weights
+    (:class:`compress.quantization.formats.learned_steps.LearnedSteps`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +78,7 @@ class LayerFormat(BaseModel):
     activations: ActivationFormat = "float32"
     calibration: Calibration = Calibration()
     clip: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    learn_steps: Flag = False
 
     @property
     def is_float32(self) -> bool:
@@ -85,7 +88,10 @@ class LayerFormat(BaseModel):
     @property
     def weight_quantizer(self) -> WeightQuantizer:
         """How weights are rounded and stored."""
-        return WEIGHTS[self.weights]
+        quantizer = WEIGHTS[self.weights]
+        if self.learn_steps and isinstance(quantizer, IntegerWeights):
+            return LearnedSteps.of(quantizer)
+        return quantizer
 
     @property
     def activation_quantizer(self) -> ActivationQuantizer:
@@ -112,7 +118,7 @@ class LayerFormat(BaseModel):
     def weights_only(self) -> LayerFormat:
         """What is left of this where activations stay as they are, as for an embedding."""
         if self.activation_quantizer.needs_integer_weights:
-            return LayerFormat(weights=self.weights, clip=self.clip)
+            return LayerFormat(weights=self.weights, clip=self.clip, learn_steps=self.learn_steps)
         return self
 
     @property
@@ -133,15 +139,21 @@ class LayerFormat(BaseModel):
         return self.model_copy(update={"clip": clip})
 
     @model_serializer(mode="wrap")
-    def _without_empty_clip(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Fingerprints of candidates that have none are what they were.
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Fingerprints of candidates that have neither are what they were.
         written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "clip" or value}
+        absent = {key for key in ("clip", "learn_steps") if not getattr(self, key)}
+        return {key: value for key, value in written.items() if key not in absent}
 
     @model_validator(mode="after")
     def _formats_go_together(self) -> LayerFormat:
         if (reason := why_not_together(self.weights, self.activations)) is not None:
             raise ValueError(reason)
+        if self.learn_steps and not self.weight_quantizer.is_integer:
+            integers = ", ".join(name for name, each in WEIGHTS.items() if each.is_integer)
+            raise ValueError(
+                f"learn_steps is for integer weights ({integers}); got weights: {self.weights}"
+            )
         return self
 
 

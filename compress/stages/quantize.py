@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from compress.candidate import Candidate
-from compress.config.fields import Pattern
+from compress.config.fields import Flag, Pattern
 from compress.config.selectors import named, select
 from compress.errors import AlreadySo, NoEffect
-from compress.quantization.fakequant import called_layers, layers_with_formats
+from compress.quantization.fakequant import called_layers, layers_with_formats, learned_clips
 from compress.quantization.formats import default_activations
 from compress.quantization.numerics import (
     ActivationFormat,
@@ -35,7 +35,8 @@ class QuantizeStage(Stage):
     for its weights only, as has a recurrent layer without an int8 kernel (GRU, RNN); an LSTM and
     any cell find their ranges at run time where static ones are asked for. A layer that the model
     never calls stays in float32. ``select`` and ``exclude`` are layer patterns; a later stage wins
-    where selectors overlap.
+    where selectors overlap. With ``learn_steps``, stages that train learn the steps of integer
+    weights too (Esser et al. 2020, "Learned step size quantization").
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.NUMERICS})
@@ -46,6 +47,17 @@ class QuantizeStage(Stage):
     select: tuple[Pattern, ...] = ("*",)
     exclude: tuple[Pattern, ...] = ()
     calibration: Calibration = Calibration()
+    learn_steps: Flag = Field(
+        default=False,
+        description="Whether training learns the steps of integer weights, too.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What identifies a stage that does not use it is what it was.
+        written: dict[str, Any] = handler(self)
+        absent = () if self.learn_steps else ("learn_steps",)
+        return {key: value for key, value in written.items() if key not in absent}
 
     @model_validator(mode="before")
     @classmethod
@@ -64,7 +76,10 @@ class QuantizeStage(Stage):
     def format(self) -> LayerFormat:
         """The format that the selected layers get."""
         return LayerFormat(
-            weights=self.weights, activations=self.activations, calibration=self.calibration
+            weights=self.weights,
+            activations=self.activations,
+            calibration=self.calibration,
+            learn_steps=self.learn_steps,
         )
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
@@ -77,7 +92,8 @@ class QuantizeStage(Stage):
                 f"quantize: every selected layer already has weights {self.weights} and "
                 f"activations {self.activations}."
             )
-        return replace(after, notes=_told(idle) if not self.format.is_float32 else ())
+        notes = (*_told(idle), *_told_of_fixed(after)) if not self.format.is_float32 else ()
+        return replace(after, notes=notes)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The same as a run: deciding costs nothing."""
@@ -87,8 +103,9 @@ class QuantizeStage(Stage):
         """What this stage will do."""
         left = f" except {', '.join(self.exclude)}" if self.exclude else ""
         how = f", ranges by {self.calibration.method}" if self.format.needs_range else ""
+        steps = " with learned steps" if self.learn_steps else ""
         return (
-            f"declare {', '.join(self.select)}{left} as weights {self.weights}, "
+            f"declare {', '.join(self.select)}{left} as weights {self.weights}{steps}, "
             f"activations {self.activations}{how}"
         )
 
@@ -108,6 +125,15 @@ class QuantizeStage(Stage):
                 "no format would change what it computes; select others."
             )
         return idle
+
+
+def _told_of_fixed(candidate: Candidate) -> tuple[str, ...]:
+    """A note of the layers whose steps should be learned and cannot be."""
+    declared = candidate.numerics.resolve(layers_with_formats(candidate.module))
+    formats = formats_of(candidate)
+    clips = learned_clips(candidate.module, formats)
+    fixed = [name for name in formats if declared[name].learns_clip and name not in clips]
+    return (f"steps of {named(fixed)} are not learned: recurrent layers",) if fixed else ()
 
 
 def _told(idle: Sequence[str]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ SETTINGS: dict[str, list[Stage]] = {
         QuantizeStage(),
         QuantizeStage(weights="float16"),
         QuantizeStage(activations="dynamic", select=("type:Linear",)),
+        QuantizeStage(weights="int4", learn_steps=True),
     ],
     "prune": [
         PruneStage(ratio=0.5, importance="taylor", round_to=4),

@@ -28,6 +28,7 @@ from compress.measure.remote.ssh import SshShell
 from compress.measure.summary import declared_quantities
 from compress.measure.target import Target
 from compress.pruning.importance import CRITERIA
+from compress.quantization.clips import clip_weight
 from compress.quantization.formats import WEIGHTS
 from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.report.csv import csv_text
@@ -35,6 +36,7 @@ from compress.report.page.page import page
 from compress.report.page.sections import TARGET_SECTIONS, Section
 from compress.report.page.target import target_report
 from compress.report.table import columns
+from compress.stage import formats_of
 from compress.stages import PruneStage
 from compress.tasks import TaskConfig, make_task
 from compress.testing.nets import NETS
@@ -187,36 +189,33 @@ def test_the_criterion_ranks_and_cuts(example, monkeypatch, tmp_path):
     assert cut.fingerprint == own.fingerprint != start.fingerprint
 
 
-def test_the_step_is_learned_and_found_again_in_the_file(example, monkeypatch, tmp_path):
+def test_the_clip_has_the_gradient_of_what_is_clipped(example):
     learned, fixed = example(5).FORMAT.weights, WEIGHTS["int4"]
     weight = inputs_of(5, 20).requires_grad_()
+    clip = torch.full((5,), 0.5, requires_grad=True)
     slopes = inputs_of(5, 20).flip(1)
-    rounded = learned.fake_quantize(weight, axis=0)
-    assert torch.equal(rounded, fixed.fake_quantize(weight, axis=0))
+    rounded = learned.fake_quantize_learned(weight, clip, axis=0)
+    clipped = clip_weight(weight.detach(), (0.5,) * 5, 0)
+    assert torch.equal(rounded, fixed.fake_quantize(clipped, axis=0))
     (rounded * slopes).sum().backward()
-    largest = weight.abs().argmax(1, keepdim=True)
-    scale = weight.detach().abs().amax(1, keepdim=True) / 7
-    of_step = ((rounded - weight).detach() / scale * slopes).sum(1, keepdim=True)
-    # The gradient of LSQ's step, through the weight that the step is a seventh of.
-    extra = of_step * weight.detach().gather(1, largest).sign() / 7 * (7 * 20) ** -0.5
-    expected = slopes.scatter_add(1, largest, extra)
-    assert torch.allclose(weight.grad, expected, atol=1e-6)
-    monkeypatch.setitem(WEIGHTS, "int4-lsq", learned)
-    module, inputs = nn.Linear(20, 5), inputs_of(32, 20)
-    made = lowered(module, inputs, tmp_path / "m.onnx", "int4-lsq")
-    assert made.parity.r_squared > 0.999999
+    inside = clipped == weight
+    assert torch.equal(weight.grad, slopes * inside)
+    beyond = (slopes * weight.detach().sign() * ~inside).sum(1)
+    assert torch.allclose(clip.grad, beyond * weight.detach().abs().amax(1), atol=1e-6)
 
 
-def test_a_training_moves_the_step_by_its_gradient(example, monkeypatch, tmp_path):
-    def trained(folder):
-        start = bench_candidate()
-        context = bench_context(start, tmp_path / folder)
-        declared = QuantizeStage(weights="int4", activations="float32").run(start, context)
-        return TrainStage(epochs=1, batch_size=64).run(declared, context).fingerprint
-
-    straight = trained("straight")
+def test_a_training_learns_the_clip_and_the_file_has_it(example, monkeypatch, tmp_path):
     monkeypatch.setitem(WEIGHTS, "int4", example(5).FORMAT.weights)
-    assert trained("learned") == trained("again") != straight
+    start = bench_candidate()
+    context = bench_context(start, tmp_path / "work")
+    declared = QuantizeStage(weights="int4", activations="float32").run(start, context)
+    trained = TrainStage(epochs=1, batch_size=64).run(declared, context)
+    clips = [format.clip for format in formats_of(trained).values()]
+    assert all(clips)
+    assert {round(one, 4) for clip in clips for one in clip} != {0.9}
+    path, inputs = tmp_path / "m.onnx", trained.example
+    made = lower(trained, Lowering(), calibration=[], check=inputs, path=path)
+    assert made.parity.r_squared > 0.9999
 
 
 def test_the_stage_keeps_what_the_target_runs_fastest(example, tmp_path):

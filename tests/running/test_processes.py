@@ -1,13 +1,22 @@
 """Messages and sums between processes, and what is said when one of them is gone."""
 
+import inspect
+import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from compress import Candidate, QuantizeStage, TrainStage
+from compress.stage import formats_of
+from compress.testing.nets import NETS
+from compress.testing.stage_contract import bench_context
 from compress.training.distributed import SINGLE_PROCESS, join
 
 PREFACE = """
@@ -127,6 +136,41 @@ print(record.status, [row.notes for row in record.rows])
 """)
     expected = "done [[], ['it learned enough; nothing changed'], []]"
     assert [(code, out) for code, out, _ in results] == [(0, expected)] * 2, results
+
+
+def learned_clips_of(processes):
+    """The clips that a training of one net leaves, in one of some processes."""
+    case = NETS["mlp"]
+    start = Candidate.of(case.build(), case.example())
+    with tempfile.TemporaryDirectory() as folder:
+        context = bench_context(start, Path(folder))
+        context = replace(context, task=case.make_task(), processes=processes)
+        stage = QuantizeStage(weights="int4", activations="float32", learn_steps=True)
+        train = TrainStage(epochs=2, batch_size=32, optimizer="sgd", learning_rate=0.1, ema=0.9)
+        after = train.run(stage.run(start, context), context)
+    return [clip for format in formats_of(after).values() for clip in format.clip]
+
+
+def test_learned_steps_are_one_in_all_processes_and_those_of_a_single_one():
+    source = inspect.getsource(learned_clips_of)
+    results = both(f"""
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from compress import Candidate, QuantizeStage, TrainStage
+from compress.stage import formats_of
+from compress.testing.nets import NETS
+from compress.testing.stage_contract import bench_context
+
+{source}
+print(learned_clips_of(us))
+""")
+    assert [code for code, _, _ in results] == [0, 0], results
+    first, other = (json.loads(said) for _, said, _ in results)
+    assert first == other
+    alone = learned_clips_of(SINGLE_PROCESS)
+    assert min(alone) < 0.97
+    assert first == pytest.approx(alone, abs=0.01)
 
 
 def test_a_process_alone_talks_to_itself():

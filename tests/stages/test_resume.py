@@ -86,6 +86,11 @@ CASES = {
         (QuantizeStage(),),
         PruneStage(ratio=0.3, importance="taylor", finetune={"ema": 0.9, **COMMON}),
     ),
+    "learned steps, average, best": (
+        "resnet",
+        (QuantizeStage(weights="int4", learn_steps=True),),
+        TrainStage(ema=0.9, patience=3, **COMMON),
+    ),
     "zeros of two kinds": (
         "mlp",
         (PruneStage(granularity="2:4"), QuantizeStage(weights="int4", activations="float32")),
