@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from compress import Candidate, Task
-from compress.distillation.losses import adversarial, contrastive, feature, image, relation
+from compress.distillation.losses import adversarial, contrastive, feature, image, logits, relation
 from compress.distillation.losses import response as responses
 from compress.distillation.losses import sequence as sequences
 from compress.tasks.arrays import ArrayDataset
@@ -357,7 +357,7 @@ CASES = {
     "binary-kl": Case(
         BINARY,
         {},
-        responses.binary_kl,
+        logits.binary_kl,
         binary_kl,
         arguments={"temperature": 2.0},
         on_outputs=True,
@@ -386,7 +386,7 @@ CASES = {
         reads_labels=True,
         in_float32=True,
     ),
-    "logits-mse": Case(CLASSES, {}, responses.logits_mse, mean_square, on_outputs=True),
+    "logits-mse": Case(CLASSES, {}, logits.logits_mse, mean_square, on_outputs=True),
     "perceptual": Case(
         IMAGES,
         {"layers": ["down1", "down2.norm?"]},

@@ -20,8 +20,9 @@ from compress.distillation.losses.base import LossBlock, WeightSchedule
 from compress.distillation.losses.built_in import BUILT_IN
 from compress.distillation.losses.image import L1Loss
 from compress.distillation.losses.label import LabelLoss
+from compress.distillation.losses.logits import BinaryKlLoss, LogitsLoss
 from compress.distillation.losses.own import CustomLoss
-from compress.distillation.losses.response import BinaryKlLoss, DistLoss, LogitsLoss, ResponseLoss
+from compress.distillation.losses.response import DistLoss, ResponseLoss
 from compress.outputs import CLASS_KINDS, OutputKind, Shape
 
 __all__ = [

@@ -15,6 +15,7 @@ from compress.distillation.losses import (
     feature,
     image,
     label,
+    logits,
     relation,
     response,
     sequence,
@@ -25,6 +26,7 @@ __all__ = ["BUILT_IN"]
 
 _FAMILIES = (
     response.LOSSES,
+    logits.LOSSES,
     image.LOSSES,
     adversarial.LOSSES,
     feature.LOSSES,

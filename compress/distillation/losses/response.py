@@ -17,24 +17,20 @@ from compress.config.fields import LARGEST_COUNT, LARGEST_FACTOR, Number, Whole
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import LossFunction, ModelOutputs
 from compress.distillation.losses.base import LossBlock, loss_on_outputs
-from compress.distillation.losses.checks import class_rows, same_outputs
+from compress.distillation.losses.checks import class_rows
 from compress.errors import DataError
 from compress.outputs import CLASS_KINDS, OutputKind
 
 __all__ = [
     "LOSSES",
-    "BinaryKlLoss",
     "DistLoss",
     "DkdLoss",
     "HardLoss",
-    "LogitsLoss",
     "ResponseLoss",
     "TopKLoss",
-    "binary_kl",
     "dist",
     "dkd",
     "hard",
-    "logits_mse",
     "response",
     "topk_kl",
 ]
@@ -77,64 +73,6 @@ class ResponseLoss(LossBlock):
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`response` on the outputs."""
         return loss_on_outputs(lambda s, t: response(s, t, self.temperature))
-
-
-def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL divergence of the Bernoulli distributions that logits ``(n, ...)`` stand for.
-
-    Yang et al. 2023, "Multi-label knowledge distillation": :func:`response` for outputs each of
-    which is a yes or no of its own. It is that loss for the two classes with the scores ``(0,
-    logit)``, averaged over outputs. Times the temperature squared.
-
-    Args:
-        student: logits ``(n, ...)``.
-        teacher: logits, same shape.
-        temperature: that both are divided by before the sigmoid.
-
-    Raises:
-        DataError: the shapes differ.
-    """
-    student, teacher = (logits / temperature for logits in same_outputs(student, teacher))
-    positive = teacher.sigmoid()
-    divergence = positive * (F.logsigmoid(teacher) - F.logsigmoid(student))
-    divergence = divergence + (1 - positive) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return divergence.mean() * temperature**2
-
-
-class BinaryKlLoss(LossBlock):
-    """Match the teacher's probability of a yes, for outputs that are each a logit of its own."""
-
-    implied_kind: ClassVar[OutputKind | None] = "independent-logits"
-    output_kinds: ClassVar[frozenset[OutputKind]] = frozenset({"independent-logits"})
-    kind: Literal["binary-kl"] = "binary-kl"
-    temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
-
-    def loss_function(self, context: DistillationContext) -> LossFunction:
-        """:func:`binary_kl` on the outputs."""
-        return loss_on_outputs(lambda s, t: binary_kl(s, t, self.temperature))
-
-
-def logits_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the raw outputs (Ba and Caruana 2014, "Do deep nets...").
-
-    Args:
-        student: outputs ``(n, ...)``.
-        teacher: outputs, same shape.
-
-    Raises:
-        DataError: the shapes differ.
-    """
-    return F.mse_loss(*same_outputs(student, teacher))
-
-
-class LogitsLoss(LossBlock):
-    """Match the teacher's raw outputs: logits, values or images, by mean squared difference."""
-
-    kind: Literal["logits-mse"] = "logits-mse"
-
-    def loss_function(self, context: DistillationContext) -> LossFunction:
-        """:func:`logits_mse` on the outputs."""
-        return loss_on_outputs(logits_mse)
 
 
 def hard(student: Tensor, teacher: Tensor) -> Tensor:
@@ -369,8 +307,6 @@ def _top_and_rest(logits: Tensor, top: Tensor) -> Tensor:
 
 LOSSES: tuple[type[LossBlock], ...] = (
     ResponseLoss,
-    BinaryKlLoss,
-    LogitsLoss,
     HardLoss,
     DkdLoss,
     DistLoss,
