@@ -62,7 +62,7 @@ class QuantizeStage(Stage):
     @model_validator(mode="before")
     @classmethod
     def _fill_activations(cls, data: Any) -> Any:
-        # `weights: float16` alone means what it says; the default for activations is for integers.
+        # `weights: float16` alone means what it says; the default below is for integers.
         if isinstance(data, dict) and (default := default_activations(data.get("weights"))):
             return {"activations": default, **data}
         return data

@@ -1,10 +1,13 @@
 """What holds of every number format, whatever it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
+from compress.quantization import formats
 from compress.quantization.formats import (
     ACTIVATIONS,
     FORMATS,
@@ -140,8 +143,17 @@ def test_a_stage_takes_exactly_the_pairs_that_go_together(weights, activations):
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_weights_alone_are_a_whole_decision(weights):
     stage = QuantizeStage(weights=weights)
-    expected = "int8" if WEIGHTS[weights].is_integer else default_activations(weights)
-    assert stage.activations == expected
+    assert stage.activations == (default_activations(weights) or "int8")
+    assert (stage.activations == "int8") <= WEIGHTS[weights].is_integer
+
+
+def test_a_format_may_say_which_activations_its_weights_have(monkeypatch):
+    [known] = [one for one in formats.FORMATS if one.name == "int4"]
+    alone = replace(known, default_activations="float32")
+    monkeypatch.setattr(formats, "FORMATS", (alone,))
+    assert default_activations("int4") == "float32"
+    assert QuantizeStage(weights="int4").activations == "float32"
+    assert QuantizeStage(weights="int4", activations="dynamic").activations == "dynamic"
 
 
 @pytest.mark.parametrize("weights", ["int9", None, ["float16"], {}])

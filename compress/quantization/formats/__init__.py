@@ -55,14 +55,19 @@ def why_not_together(weights: str, activations: str) -> str | None:
 
 
 def default_activations(weights: object) -> str | None:
-    """The format of activations that weights which are no integers have where none is named.
+    """The format of activations that weights have where none is named.
 
-    ``None`` for integers, and for what is no name of a format.
+    ``None`` for integers that leave it to the stage, and for what is no name of a format.
     """
-    quantizer = WEIGHTS.get(weights) if isinstance(weights, str) else None
-    if quantizer is None or quantizer.is_integer:
-        return None
-    return str(weights) if weights in ACTIVATIONS else "float32"
+    for format in FORMATS:
+        if format.weights and format.name == weights:
+            own = None if format.weights.is_integer else _beside_floats(format)
+            return format.default_activations or own
+    return None
+
+
+def _beside_floats(format: Format) -> str:
+    return format.name if format.activations else "float32"
 
 
 def _either(names: Sequence[str]) -> str:

@@ -180,9 +180,13 @@ class Format:
         weights: how weights are rounded in it; ``None`` if it is for activations alone.
         activations: how activations are; ``None`` if it is for weights alone.
         is_paired: whether weights and activations have it together or not at all.
+        default_activations: the format of the activations where a recipe gives layers these weights
+            and no more. ``None`` leaves integers to the stage's own default; others have themselves
+            for activations, or float32 where they are for weights alone.
     """
 
     name: str
     weights: WeightQuantizer | None = None
     activations: ActivationQuantizer | None = None
     is_paired: bool = False
+    default_activations: str | None = None

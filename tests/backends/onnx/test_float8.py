@@ -116,8 +116,6 @@ def test_what_stays_in_float_beside_it_is_said(tmp_path):
 
 @pytest.mark.parametrize("activations", ["int8", "dynamic", "int16"])
 def test_integer_activations_need_integer_weights(activations):
-    words = (
-        rf"activations: {activations} needs integer weights \(int8, int4 or int2\); got weights: "
-    )
+    words = rf"activations: {activations} needs integer weights \(int8, .* or int2\); got weights: "
     with pytest.raises(ValidationError, match=words + "float8"):
         LayerFormat(weights="float8", activations=activations)

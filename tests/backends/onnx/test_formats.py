@@ -21,6 +21,7 @@ from compress.backends.onnx.export import export
 from compress.backends.onnx.files import save
 from compress.backends.onnx.parity import check_parity, least_r_squared, simulated_outputs
 from compress.quantization.fakequant import channel_axis, observe_ranges, quantizable_layers
+from compress.quantization.formats import ACTIVATIONS, WEIGHTS
 from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
 
@@ -40,6 +41,7 @@ FORMATS = {
     "static-int16-mse": (QuantRule(format=static("mse", "int4", "int16")),),
     "dynamic": (QuantRule(format=LayerFormat(weights="int8", activations="dynamic")),),
     "weight-only": (QuantRule(format=LayerFormat(weights="int8")),),
+    "weight-only-int2": (QuantRule(format=LayerFormat(weights="int2")),),
     "float8": (QuantRule(format=LayerFormat(weights="float8")),),
     "float16": (QuantRule(format=LayerFormat(weights="float16", activations="float16")),),
 }
@@ -55,6 +57,7 @@ BOUNDS = {
     "static-int16-mse": (75, 1.0),
     "dynamic": (35, 0.95),
     "weight-only": (100, 1.0),
+    "weight-only-int2": (100, 1.0),
     "float8": (100, 1.0),
     "float16": (55, 1.0),
     "clipped": (25, 0.95),
@@ -62,6 +65,13 @@ BOUNDS = {
     "excluded": (25, 0.95),
     "mixed": (25, 0.95),
 }
+
+
+def test_every_format_is_tried():
+    tried = [rule.format for rules in FORMATS.values() for rule in rules]
+    assert {"float32", *(one.weights for one in tried)} == set(WEIGHTS)
+    assert {one.activations for one in tried} == set(ACTIVATIONS)
+    assert set(FORMATS) <= set(BOUNDS)
 
 
 @functools.cache
@@ -149,8 +159,8 @@ def test_declared_layers_have_no_float32_weight_left(name, kind, lowered):
             for other, f in formats.items()
             if tuple(module.get_submodule(other).weight.shape) in shapes
         }
-        stored = {"int4": "int8", "float8": "float8_e4m3fn"}
-        expected = {stored.get(f, f) for f in same_shape}
+        stored = {ir.DataType[WEIGHTS[f].onnx_type] for f in same_shape}
+        expected = {kind.numpy().name for kind in stored}
         assert kinds == expected, (layer, format.weights)
 
 
