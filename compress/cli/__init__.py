@@ -256,7 +256,9 @@ def _add_bench(commands: Commands) -> None:
         help="complete inputs of one run, by name (default: drawn at random)",
     )
     bench.add_argument(
-        "--runtime", metavar="NAME", help="onnxruntime (the default) or openvino, on this machine"
+        "--runtime",
+        metavar="NAME",
+        help="onnxruntime (the default), openvino or another that doctor lists, on this machine",
     )
     bench.add_argument(
         "--provider", metavar="NAME", help="of onnxruntime: cpu (the default), cuda, xnnpack, ..."
@@ -341,7 +343,7 @@ def _target_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         default="local",
         metavar="TARGET",
-        help="local (the default), ssh:HOST, ssh:USER@HOST, adb or adb:SERIAL",
+        help="local (the default), or a device, as in ssh:HOST, ssh:USER@HOST, adb or adb:SERIAL",
     )
     there = parser.add_argument_group("on another device")
     there.add_argument(

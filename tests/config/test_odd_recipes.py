@@ -22,8 +22,8 @@ from compress.config.recipe_file import parse, with_settings
 from compress.distillation.losses import BUILT_IN
 from compress.distillation.teachers import EnsembleMember
 from compress.errors import CompressError
+from compress.measure.kinds import KINDS
 from compress.quantization.numerics import Calibration
-from compress.recipe import LocalSettings
 from compress.stages import STAGES
 from compress.tasks import TASKS, TaskConfig
 from compress.zoo import ARCHITECTURES, _resolve
@@ -68,18 +68,17 @@ def recipe(**more: Any) -> dict[str, Any]:
 
 def places() -> dict[str, tuple[type[BaseModel], Any]]:
     """Every block of a recipe that has numbers, and a recipe around a block of that kind."""
-    ssh, adb = get_args(get_args(Recipe.model_fields["targets"].annotation)[0])[0].__args__[1:3]
-    ssh, adb = (get_args(one)[0] for one in (ssh, adb))
     found: dict[str, tuple[type[BaseModel], Any]] = {
         "recipe": (Recipe, lambda b: {**recipe(), **b}),
         "task": (TaskConfig, lambda b: recipe(task={"name": "digits", **b})),
         "budget": (Budget, lambda b: recipe(budget=b)),
-        "local": (LocalSettings, lambda b: recipe(targets=[b])),
-        "ssh": (ssh, lambda b: recipe(targets=[{"kind": "ssh", "host": "h", **b}])),
-        "adb": (adb, lambda b: recipe(targets=[{"kind": "adb", **b}])),
         "calibration": (Calibration, lambda b: staged("quantize", calibration=b)),
         "member": (EnsembleMember, lambda b: staged("distill", teacher=[{"onnx": "t.onnx", **b}])),
     }
+    for target in KINDS:
+        kind = target.kind_name()
+        least = {"kind": kind, **({target.place_key: "7"} if target.place_key else {})}
+        found[kind] = (target, lambda b, least=least: recipe(targets=[{**least, **b}]))
     for stage in STAGES:
         kind = stage.model_fields["kind"].default
         found[kind] = (stage, lambda b, kind=kind: staged(kind, **b))
@@ -248,7 +247,7 @@ TEXTS = {
     "a long kind": (f"stages: [{{kind: {'k' * 5000}}}]", "there is no stage"),
     "many stages": ("stages: [" + "{kind: quantize}," * 1500 + "]", "stages: .*at most 1000"),
     "targets by name": ("targets: local", "targets"),
-    "a target of another kind": ("targets: [{kind: usb}]", "kind is local, ssh or adb"),
+    "a target of another kind": ("targets: [{kind: usb}]", "kind is local, ssh.* or "),
     "two targets of one name": ("targets: [{}, {}]", "each target needs a name"),
     "a choice": ("seed: {choose: [1, 2]}", "this is a sweep value .* replace it by one of"),
     "a task of null options": ("task: {name: null}", "task.name"),

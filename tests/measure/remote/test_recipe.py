@@ -5,8 +5,12 @@ import pytest
 from compress import AdbTarget, LocalTarget, Recipe, SshTarget
 from compress.cli.schema import recipe_schema
 from compress.errors import RecipeError
+from compress.measure.kinds import KINDS, spelled
 
 pytestmark = pytest.mark.fast
+
+
+KNOWN = spelled([kind.kind_name() for kind in KINDS])
 
 
 def recipe(targets):
@@ -36,12 +40,25 @@ def test_a_recipe_with_targets_comes_back_from_what_it_dumps():
     assert Recipe.loads(made.dumps()).targets == made.targets
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind_name())
+def test_every_kind_is_the_same_in_a_recipe_and_on_the_command_line(kind):
+    name = kind.kind_name()
+    place, key = ("7", f", {kind.place_key}: '7'") if kind.place else ("", "")
+    [target] = targets_of(f"[{{kind: {name}{key}}}]")
+    assert target == kind.from_command_line(place, {})
+    assert isinstance(target, kind.target_type())
+    assert kind.spelling().startswith(name)
+    if kind.place and kind.is_place_needed:
+        with pytest.raises(RecipeError, match=f"the key '{kind.place_key}' is missing"):
+            targets_of(f"[{{kind: {name}}}]")
+
+
 @pytest.mark.parametrize(
     ("block", "said"),
     [
         ("{kind: ssh}", r"r?ecipe:2: targets\[0\]: the key 'host' is missing"),
-        ("{kind: serial}", r"targets\[0\].*: kind is local, ssh or adb"),
-        ("{kind: [ssh]}", r"targets\[0\].*: kind is local, ssh or adb"),
+        ("{kind: serial}", rf"targets\[0\].*: kind is {KNOWN}, or module:name"),
+        ("{kind: [ssh]}", rf"targets\[0\].*: kind is {KNOWN}, or module:name"),
         ("{kind: ssh, host: '-oProxyCommand=id'}", r"targets\[0\]\.host: .*pattern"),
         ("{kind: ssh, host: pi, config: evil}", r"targets\[0\]\.config: unknown key"),
         ("{kind: ssh, host: pi, options: [ProxyCommand=id]}", r"targets\[0\]\.options: unknown"),
@@ -65,6 +82,7 @@ def test_blocks_that_are_refused(block, said):
 def test_the_schema_knows_each_kind():
     branches = recipe_schema()["properties"]["targets"]["items"]["oneOf"]
     names = [branch["$ref"].rpartition("/")[2] for branch in branches]
-    assert names == ["LocalSettings", "SshSettings", "AdbSettings", "OwnTargetSettings"]
+    assert names == [*(kind.__name__ for kind in KINDS), "OwnTargetSettings"]
+    assert names[:3] == ["LocalSettings", "SshSettings", "AdbSettings"]
     for name in names[1:]:
         assert "kind" in recipe_schema()["$defs"][name]["required"]

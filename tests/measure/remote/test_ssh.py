@@ -13,6 +13,7 @@ import pytest
 
 from compress.cli import main
 from compress.errors import MeasurementError
+from compress.measure.kinds import KINDS, spelled
 from compress.measure.local import LocalTarget
 from compress.measure.remote.device import RemoteDevice
 from compress.measure.remote.shell import LinkDown
@@ -286,13 +287,21 @@ def test_doctor_says_what_the_device_lacks(arguments, capsys, tmp_path):
     assert f"-> {python} -m pip install onnxruntime, there" in capsys.readouterr().out
 
 
+FORMS = spelled([kind.spelling() for kind in KINDS])
+
+
+def test_the_forms_of_targets_are_spelled_with_their_places():
+    assert FORMS.startswith("local, ssh:HOST")
+    assert "adb[:SERIAL]" in FORMS
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("pi", r"--target is local, ssh:HOST or adb[:SERIAL]; got 'pi'."),
-        ("ssh:", r"--target is local, ssh:HOST or adb[:SERIAL]; got 'ssh:'."),
-        ("local:1", r"--target is local, ssh:HOST or adb[:SERIAL]; got 'local:1'."),
-        ("adb:", r"--target is local, ssh:HOST or adb[:SERIAL]; got 'adb:'."),
+        ("pi", f"--target is {FORMS}; got 'pi'."),
+        ("ssh:", f"--target is {FORMS}; got 'ssh:'."),
+        ("local:1", f"--target is {FORMS}; got 'local:1'."),
+        ("adb:", f"--target is {FORMS}; got 'adb:'."),
         ("ssh:-oProxyCommand=id", r"--target ssh:-oProxyCommand=id: host: "),
         ("adb:-x", r"--target adb:-x: serial: "),
     ],
@@ -304,8 +313,9 @@ def test_targets_of_no_known_form(target, said, one, capsys):
 
 def test_options_for_other_devices_are_refused_for_this_one(one, capsys):
     assert main(["bench", str(one), "--folder", "/tmp/x"]) == 2
-    said = "--folder is for targets of kind ssh and adb; got --target local."
-    assert said in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--folder is for targets of kind ssh and adb" in said
+    assert "; got --target local." in said
     assert main(["bench", str(one), "--target", "ssh:pi", "--provider", "cuda"]) == 2
     assert "--provider is for targets of kind local" in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ from compress.errors import MeasurementError
 from compress.measure.local import LocalTarget
 from compress.measure.ondevice import machine
 from compress.measure.ondevice.checks import sqnr_db
-from compress.measure.ondevice.runtimes import open_model, runtime_of
+from compress.measure.ondevice.runtimes import RUNTIMES, open_model, runtime_of
 from compress.measure.score import score
 from compress.measure.target import BenchmarkConfig, Timing
 from compress.testing.nets import NETS
@@ -153,7 +153,9 @@ def test_without_openvino_the_error_names_what_to_install(monkeypatch, model, wo
 
 def test_an_unknown_runtime_is_answered_with_the_known_ones(model, work):
     said = work("inspect", model, runtime="abacus")["error"]
-    assert said == "the runtime is 'abacus'; known are onnxruntime and openvino."
+    *most, last = RUNTIMES
+    assert said == f"the runtime is 'abacus'; known are {', '.join(most)} and {last}."
+    assert {"onnxruntime", "openvino"} <= {*most, last}
 
 
 def test_operators_are_timed_by_onnxruntime_only(model, work):

@@ -87,7 +87,7 @@ def test_bench_measures_with_the_runtime_it_is_given(model, capsys, hasty):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--runtime", "abacus"], r"runtime: should be 'onnxruntime' or 'openvino'"),
+        (["--runtime", "abacus"], r"runtime: should be 'onnxruntime'"),
         (["--provider", "rocket"], r"provider: should be 'cpu', 'cuda'"),
         (["--runtime", "openvino", "--provider", "cuda"], r"provider cuda, which onnxruntime has"),
     ],
