@@ -168,11 +168,11 @@ def test_the_runtime_opens_and_runs_a_file(example, monkeypatch, tmp_path):
     opset = [helper.make_opsetid("", 20)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
     x = np.ones((2, 4), np.float32)
-    job = {"runtime": "onnx", "model": path}
+    job = {"runtime": "reference", "model": path}
     [y] = open_model(job).run(None, {"x": x})
     np.testing.assert_allclose(y, x @ weight)
     assert inspect(job) == inspect({"model": path})
-    assert runtime.facts(job)["onnx"] == onnx.__version__
+    assert runtime.facts(job)["reference"] == onnx.__version__
     assert [found.state for found in runtime.findings()] == ["ok"]
 
 

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from compress.measure.ondevice.jobs import JobError
+from compress.measure.ondevice.model_file import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,8 +67,10 @@ def provider_of(job: WorkerJob) -> str:
 class Runtime:
     """A library that opens a model and runs it; its attributes are facts, its methods stateless."""
 
-    #: As recipes, jobs and facts have it, and the module that is imported.
+    #: As recipes, jobs and facts have it.
     name: str
+    #: The module that is imported; empty where that is called as the runtime.
+    imported: str = ""
     #: What ``pip`` installs it as, by itself and with this package.
     install: str
     #: Modules that a worker process may import of it: its own, and those that extend it.
@@ -93,7 +96,7 @@ class Runtime:
             JobError: it is not installed; names what to install.
         """
         try:
-            return importlib.import_module(self.name)
+            return importlib.import_module(self.imported or self.name)
         except ModuleNotFoundError as error:
             raise JobError(
                 f"the runtime {self.name} is not here ({error}); {self.install}."
@@ -107,9 +110,15 @@ class Runtime:
         """The job's model, loaded; reads ``model`` (a path, or the bytes of a file) and settings.
 
         Raises:
-            JobError: it cannot be opened as the job wants it.
+            JobError: there is no such file, or it cannot be opened as the job wants it.
             Exception: whatever the library raises for a file that it does not take.
         """
+        if isinstance(job["model"], str):
+            check_file(job["model"])
+        return self.load(job, variant)
+
+    def load(self, job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
+        """As :meth:`open`, of a file that is there: what a runtime of its own has to define."""
         raise NotImplementedError
 
     def open_traced(self, job: WorkerJob, folder: str) -> TracedSession:

@@ -130,7 +130,7 @@ class OnnxRuntime(Runtime):
     providers = tuple(PROVIDERS)
     settings = "all optimizations, sequential, spinning and arena as by default"
 
-    def open(self, job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
+    def load(self, job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
         """A session; see :meth:`.base.Runtime.open`."""
         options = self._options(job)
         entries = dict(job.get("session") or {})
@@ -140,6 +140,8 @@ class OnnxRuntime(Runtime):
 
     def open_traced(self, job: WorkerJob, folder: str) -> TracedSession:
         """A session with the profiler on; see :meth:`.base.Runtime.open_traced`."""
+        if isinstance(job["model"], str):
+            check_file(job["model"])
         options = self._options(job)
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "trace")
@@ -181,11 +183,7 @@ class OnnxRuntime(Runtime):
                 yield Finding("note", f"onnxruntime has no provider {key} here", provider.fix)
 
     def _options(self, job: WorkerJob) -> _Options:
-        model = job["model"]
-        module = self.module()
-        if isinstance(model, str):
-            check_file(model)
-        options = module.SessionOptions()
+        options = self.module().SessionOptions()
         options.intra_op_num_threads = int(job.get("threads", 1))
         options.inter_op_num_threads = 1
         options.log_severity_level = 3

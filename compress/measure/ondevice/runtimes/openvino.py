@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from compress.measure.ondevice.model_file import check_file
 from compress.measure.ondevice.runtimes.base import Finding, InferenceSession, Runtime, Variant
 
 if TYPE_CHECKING:
@@ -46,12 +45,9 @@ class OpenVino(Runtime):
     refused_formats = (("int16", "OpenVINO's CPU loads such a file and computes something else"),)
     rounding_db = 30.0  # of the float32 that it is compared with
 
-    def open(self, job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
+    def load(self, job: WorkerJob, variant: Variant = "usual") -> InferenceSession:
         """The model, compiled for the CPU; see :meth:`.base.Runtime.open`."""
-        module, model = self.module(), job["model"]
-        if isinstance(model, str):
-            check_file(model)
-        return _CompiledModel(module, job, _VARIANTS[variant])
+        return _CompiledModel(self.module(), job, _VARIANTS[variant])
 
     def ran(self, session: InferenceSession, job: WorkerJob) -> ExecutionFacts | None:
         """``int8_mac_fraction``: the share of multiply-accumulates that it computes in int8."""
