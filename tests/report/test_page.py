@@ -351,7 +351,7 @@ def test_a_page_of_ten_rows_and_long_trainings_is_small(make):
 def test_every_figure_has_a_table_below_it(chain):
     text = page(chain)
     figures = [found.start() for found in re.finditer("<figure class=|<div class=.curves", text)]
-    assert len(figures) == 5  # the plot, the stages, and the curves of three trained rows
+    assert len(figures) >= 5  # the plot, the stages, and the curves of three trained rows
     for start, end in zip(figures, [*figures[1:], len(text)], strict=True):
         assert "<table" in text[start:end]
 
