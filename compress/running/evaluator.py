@@ -22,13 +22,13 @@ from compress.io.scratch import scratch
 from compress.measure.score import accuracy_facts
 from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, backend_of
 from compress.record import ArtifactFacts, Measurement, ParityFacts
+from compress.running.candidate_measurements import StageEvaluator
 from compress.running.digests import ContentDigests
 from compress.running.encoding import encode
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, TargetFacts, of_measurement
 from compress.running.scoring import Scoring
 from compress.running.split_arrays import SplitArrays
-from compress.running.stage_evaluator import StageEvaluator
 from compress.task import Task
 
 __all__ = ["Evaluator", "RowInput"]
