@@ -38,8 +38,8 @@ from compress.config.references import CodeReferences
 from compress.errors import RecipeError
 from compress.events import EventCallback
 from compress.fingerprints import DataDigestCache, FileDigestCache
-from compress.measure.kinds import LocalSettings, TargetSettings
 from compress.measure.own_target import OwnTargetSettings
+from compress.measure.recipe_targets import LocalSettings, TargetSettings
 from compress.measure.target import Mode, Target
 from compress.models.build import build_module
 from compress.models.settings import StartSettings, build_model, is_onnx, uses_of_onnx

@@ -7,7 +7,7 @@ import argparse
 from pydantic import ValidationError
 
 from compress.errors import RecipeError
-from compress.measure.kinds import KINDS, spelled
+from compress.measure.recipe_targets import KINDS, spelled
 from compress.measure.target import Target
 from compress.measure.target_kind import TargetKind
 

@@ -22,7 +22,7 @@ from compress.config.recipe_file import parse, with_settings
 from compress.distillation.losses import BUILT_IN
 from compress.distillation.teachers import EnsembleMember
 from compress.errors import CompressError
-from compress.measure.kinds import KINDS
+from compress.measure.recipe_targets import KINDS
 from compress.quantization.numerics import Calibration
 from compress.stages import STAGES
 from compress.tasks import TASKS, TaskConfig

@@ -1,6 +1,7 @@
 """Remote targets: another device with onnxruntime on its CPU, by whichever shell leads to it.
 
-Each kind is a file with its shell, its settings and its target, and a line in :mod:`.kinds`.
+Each kind is a file with its shell, its settings and its target, and a line in
+:mod:`compress.measure.recipe_targets`.
 
 Nothing has to be installed there but Python, numpy and onnxruntime. A session is a folder for the
 program that devices run (:mod:`compress.measure.program`), which times on the device's own clock

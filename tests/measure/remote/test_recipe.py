@@ -5,7 +5,7 @@ import pytest
 from compress import AdbTarget, LocalTarget, Recipe, SshTarget
 from compress.cli.schema import recipe_schema
 from compress.errors import RecipeError
-from compress.measure.kinds import KINDS, spelled
+from compress.measure.recipe_targets import KINDS, spelled
 
 pytestmark = pytest.mark.fast
 

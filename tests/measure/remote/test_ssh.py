@@ -13,8 +13,8 @@ import pytest
 
 from compress.cli import main
 from compress.errors import MeasurementError
-from compress.measure.kinds import KINDS, spelled
 from compress.measure.local import LocalTarget
+from compress.measure.recipe_targets import KINDS, spelled
 from compress.measure.remote.device import RemoteDevice
 from compress.measure.remote.shell import LinkDown
 from compress.measure.remote.ssh import SshTarget
