@@ -8,17 +8,19 @@ when it lowers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from compress.artifact import Artifact, Census, Lowering
+from compress.errors import LoweringError
 
 if TYPE_CHECKING:
     from compress.candidate import Candidate
     from compress.modules.inputs import Inputs
+    from compress.quantization.numerics import LayerFormat
 
-__all__ = ["Backend", "files_beside"]
+__all__ = ["Backend", "check_formats", "files_beside"]
 
 
 @runtime_checkable
@@ -87,3 +89,23 @@ def files_beside(backend: Backend, path: Path) -> list[Path]:
     """A file and those that belong to it by their names, as far as they are there."""
     names = [path.name, *(path.name + end for end in backend.beside)]
     return [found for name in names if (found := path.with_name(name)).is_file()]
+
+
+def check_formats(formats: Mapping[str, LayerFormat], refused: Sequence[tuple[str, str]]) -> None:
+    """See that no layer has a format that a target refuses.
+
+    Args:
+        formats: the declared format of each layer.
+        refused: names of formats, each with what the runtime does instead, as in
+            :attr:`compress.artifact.Lowering.refused`.
+
+    Raises:
+        LoweringError: a layer has one of them.
+    """
+    for name, problem in refused:
+        for layer, format in formats.items():
+            if name in (format.weights, format.activations):
+                raise LoweringError(
+                    f"{layer or 'the model'} is declared {name}, and {problem}; quantize to "
+                    "another format, or leave this target out."
+                )

@@ -89,7 +89,12 @@ class LocalTarget(RuntimeSettings):
         avoid = runtime.int8_may_saturate and saturates(
             arch=platform.machine(), system=platform.system(), flags=machine.cpu_flags()
         )
-        return Lowering(batch=self.batch, avoid_saturation=avoid, refused=runtime.refused_formats)
+        return Lowering(batch=self.batch, avoid_saturation=avoid, refused=self.refused_formats)
+
+    @property
+    def refused_formats(self) -> tuple[tuple[str, str], ...]:
+        """The formats that the runtime does not compute, as it declares them itself."""
+        return RUNTIMES[self.runtime].refused_formats
 
     def environment(self) -> dict[str, Any]:
         """``device_id`` and ``state_id``, what they are made of, and the load right now.

@@ -15,6 +15,7 @@ import numpy as np
 
 from compress.artifact import Lowering
 from compress.backends import ONNX, Backend
+from compress.errors import RecipeError
 from compress.record import (
     Energy,
     Executed,
@@ -34,6 +35,7 @@ __all__ = [
     "Target",
     "Timing",
     "backend_of",
+    "refused_formats",
 ]
 
 #: Numbers of any type and shape.
@@ -135,7 +137,26 @@ class Target(Protocol):
 
 
 def backend_of(target: Target) -> Backend:
-    """What makes the files that a target runs: its own ``backend``; ONNX where it names none."""
+    """What makes the files that a target runs: its own ``backend``; ONNX where it names none.
+
+    Raises:
+        RecipeError: what it names is no backend.
+    """
     own = getattr(target, "backend", ONNX)
-    assert isinstance(own, Backend)
+    if isinstance(own, type) or not isinstance(own, Backend):
+        given = f"the class {own.__name__}" if isinstance(own, type) else type(own).__name__
+        raise RecipeError(
+            f"target {target.name!r}: its backend is an object with the attributes and methods of "
+            f"compress.backends.Backend, such as compress.backends.ONNX; got {given}."
+        )
     return own
+
+
+def refused_formats(target: Target) -> tuple[tuple[str, str], ...]:
+    """The formats that the target's runtime does not compute, each with what it does instead.
+
+    A target that knows them without its device has them as ``refused_formats``; of any other they
+    are those of its ``lowering()``.
+    """
+    known: tuple[tuple[str, str], ...] | None = getattr(target, "refused_formats", None)
+    return target.lowering().refused if known is None else known

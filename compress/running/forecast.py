@@ -6,18 +6,23 @@ Each model that the recipe will train is built, and trained on its first batch. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from compress.artifact import Lowering
+from compress.backends import check_formats
 from compress.candidate import Candidate, count_parameters
 from compress.distillation.teachers import frozen_teacher
 from compress.events import CacheSize, Event, Pace, StageWarning, parse_event
-from compress.measure.target import Mode
+from compress.io.scratch import scratch
+from compress.measure.target import Mode, backend_of, refused_formats
 from compress.modules.inputs import Inputs, batch_size_of
+from compress.quantization.numerics import Numerics
 from compress.running.job import CurrentModels, Job, context_of
 from compress.running.planned_rows import INPUT, PlannedRow, PlannedStage, located
 from compress.running.preflight import preflight
-from compress.stage import apply_stage
+from compress.stage import apply_stage, formats_of
 from compress.training.data import head
 from compress.training.distributed import SINGLE_PROCESS
 from compress.training.loop import isolated
@@ -25,6 +30,7 @@ from compress.training.loop import isolated
 __all__ = ["Forecast", "StageForecast", "dry_run", "forecast"]
 
 _PROBE_BATCH = 128
+_LOWERED_SAMPLES = 32
 # Seconds for one row: export and encoding, scoring, and the rounds of the mode.
 _MEASURE_S: dict[Mode, float] = {"quick": 12.0, "default": 32.0, "strict": 240.0}
 _BYTES_PER_PARAMETER = 4
@@ -75,7 +81,8 @@ def forecast(job: Job) -> Forecast:
     batch = head(job.task.train, min(_PROBE_BATCH, len(job.task.train))).inputs
     with located(INPUT):
         found = preflight(job)
-    job.candidate.validate()
+        job.candidate.validate()
+        _check_targets(job, job.candidate)
     lines = [_line(INPUT, "the model that comes in", job.candidate, [])]
     lines += dry_run(job, CurrentModels.at_the_start(job, SINGLE_PROCESS), job.planned[0])
     return Forecast(
@@ -89,6 +96,10 @@ def forecast(job: Job) -> Forecast:
 
 def dry_run(job: Job, models: CurrentModels, first: PlannedStage) -> list[StageForecast]:
     """Try the stage ``first`` and all after it, from ``models`` on, without training.
+
+    What each stage declares is held to what the targets take; no device is contacted for that,
+    since the targets of this package know it by their runtime. A new model is lowered as it is
+    before it learns: one that cannot be is found now, and not when it has been trained.
 
     Raises:
         CompressError: a stage that cannot work, with the message that a run would give.
@@ -106,12 +117,40 @@ def _tried(job: Job, models: CurrentModels, planned: PlannedStage) -> StageForec
     teacher = frozen_teacher(models.teacher.fork().module, models.teacher.example)
     context = context_of(job, teacher, models.origin, planned, reports.append)
     after = apply_stage(stage, before, context, dry_run=True)
+    _check_targets(job, after)
+    if after.architecture != before.architecture:
+        _check_lowering(job, after)
     models.advance(stage, after)
     # A stage that tries nothing gives what came in, with the notes of the one before.
     notes = after.notes if after is not before else ()
     events = [parse_event(report) for report in reports]
     warnings = [event.text for event in events if isinstance(event, StageWarning)]
     return _line(planned, "; ".join([stage.explain(), *notes, *warnings]), after, events)
+
+
+def _check_targets(job: Job, candidate: Candidate) -> None:
+    """See that every target takes the candidate's formats, as lowering will.
+
+    Raises:
+        LoweringError: one does not.
+    """
+    for target in job.targets:
+        if refused := refused_formats(target):
+            check_formats(formats_of(candidate), refused)
+
+
+def _check_lowering(job: Job, candidate: Candidate) -> None:
+    """See that a model which no row has had so far becomes a file.
+
+    Raises:
+        LoweringError: it does not.
+    """
+    backend = backend_of(job.targets[0])
+    check = head(job.task.validation, min(_LOWERED_SAMPLES, len(job.task.validation))).inputs
+    as_float = replace(candidate, numerics=Numerics())
+    with scratch() as folder:
+        path = Path(folder) / f"model{backend.suffix}"
+        backend.lower(as_float, Lowering(), calibration=(), check=check, path=path)
 
 
 def _line(

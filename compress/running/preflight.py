@@ -18,6 +18,7 @@ from torch import Tensor
 from compress.budget import check_budget
 from compress.distillation.probabilities import are_probabilities
 from compress.errors import DataError
+from compress.measure.target import backend_of
 from compress.modules.inputs import Inputs, batch_size_of, forward
 from compress.pruning.trace import record
 from compress.running.job import Job
@@ -62,11 +63,14 @@ def preflight(job: Job) -> Preflight:
     """Look at a job's data.
 
     Raises:
-        RecipeError: a budget that cannot have been meant for the metric.
+        RecipeError: a budget that cannot have been meant for the metric, or a target's backend that
+            is none.
         DataError: data, labels, outputs or a metric that do not go together; the message says what
             would do.
         CompressError: a named teacher that cannot be made.
     """
+    for target in job.targets:
+        backend_of(target)
     for name in _SPLITS:
         head(getattr(job.task, name), 1)  # an invalid sample is reported before what follows
     supervision = supervision_of_job(job)

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from compress.artifact import Artifact, Census, Lowering, file_sha256, model_files, modules_file
+from compress.backends.base import check_formats
 from compress.backends.onnx.census import census_notes, take_census
 from compress.backends.onnx.encoding import (
     EncodedGraph,
@@ -98,18 +99,8 @@ def lower(
     check_weights(module)
     _check_output(module, candidate.example)
     job = LoweringJob(module, candidate, lowering, tuple(calibration), check)
-    _check_formats(job)
+    check_formats(job.declared, lowering.refused)
     return _write(path, job)
-
-
-def _check_formats(job: LoweringJob) -> None:
-    for name, problem in job.lowering.refused:
-        for layer, format in job.declared.items():
-            if name in (format.weights, format.activations):
-                raise LoweringError(
-                    f"{layer or 'the model'} is declared {name}, and {problem}; quantize to "
-                    "another format, or leave this target out."
-                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ from compress.errors import MeasurementError
 from compress.io.scratch import scratch
 from compress.measure.local import LocalTarget
 from compress.measure.machine import saturates
+from compress.measure.ondevice.runtimes import RUNTIMES
 from compress.measure.program import PROGRAM, write_program
 from compress.measure.raw_samples import RawLog
 from compress.measure.remote.device import Line, Location, RemoteDevice, SessionFiles
@@ -90,7 +91,12 @@ class RemoteTarget(RemoteSettings):
         """
         device, state = self._known["device"], self._known["state"]
         avoid = saturates(arch=device["arch"], system=state["system"], flags=device["isa"])
-        return Lowering(batch=self.batch, avoid_saturation=avoid)
+        return Lowering(batch=self.batch, avoid_saturation=avoid, refused=self.refused_formats)
+
+    @property
+    def refused_formats(self) -> tuple[tuple[str, str], ...]:
+        """The formats that the runtime does not compute, whatever the device."""
+        return RUNTIMES[self.runtime].refused_formats
 
     def environment(self) -> dict[str, Any]:
         """``device_id`` and ``state_id``, what they are made of, and the load right now.
