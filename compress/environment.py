@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
@@ -39,10 +39,10 @@ def process_index() -> int:
     return _first_number(_INDICES, 0)
 
 
-def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that results depend on."""
+def package_versions(runtimes: Iterable[str] = ()) -> dict[str, str]:
+    """Installed versions of the packages that results depend on, those of ``runtimes`` too."""
     found = {}
-    for name in _PACKAGES:
+    for name in dict.fromkeys((*_PACKAGES, *runtimes)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -12,7 +12,7 @@ The tree::
     │   ├── NoEffect           a stage that changed nothing
     │   │   └── AlreadySo      since all that it was asked for is so already
     │   ├── ContractViolation  a stage that broke a clause of the stage contract
-    │   ├── InvariantBroken    a promise of an earlier stage that a later one broke
+    │   ├── InvariantBroken    an invariant of an earlier stage that a later one broke
     │   └── TrainingDiverged   a loss that is no longer finite
     ├── LoweringError          a model that cannot be exported or encoded
     │   └── ParityError        an artifact that does not compute what its module computes
@@ -99,7 +99,7 @@ class NoEffect(StageError):
 class AlreadySo(NoEffect):
     """A stage that changed nothing since all that it was asked for is so already.
 
-    A run goes on with the model as it is, and the row says this sentence.
+    A run continues with the model as it is, and the row has this sentence among its notes.
     """
 
 
@@ -108,7 +108,7 @@ class ContractViolation(StageError):
 
 
 class InvariantBroken(StageError):
-    """A promise made by an earlier stage that a later one did not keep."""
+    """An invariant of an earlier stage that a later one did not keep."""
 
 
 class TrainingDiverged(StageError):

@@ -1,14 +1,14 @@
-"""Events: all that a run tells of itself, in one list, with the fields of each.
+"""Events: all that a run reports, in one list, with the fields of each.
 
 A run hands every event to its callback (``Recipe.run(..., observer=...)``) as a plain ``dict``, and
 writes most of them to ``log.jsonl``, one a line. A stage reports its own with ``context.report``;
 its label is then added under ``stage``. A line of the log has two keys more: ``time_s``, seconds
 since 1970, and ``crc32``, of the line without it.
 
-An event is a frozen dataclass and at the same time the mapping that is told: ``event["event"]`` is
-its name, and every other key is a field. A stage may also report a mapping of its own, such as
-``{"event": "anything", "epoch": 1, "loss": 0.3}``: it is logged and told as it is, and numbers that
-come with an ``epoch`` are tracked. No torch.
+An event is a frozen dataclass and at the same time the mapping that callbacks get:
+``event["event"]`` is its name, and every other key is a field. A stage may also report a mapping of
+its own, such as ``{"event": "anything", "epoch": 1, "loss": 0.3}``: it is logged and handed on as
+it is, and numbers that come with an ``epoch`` are tracked. No torch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
     "parse_event",
 ]
 
-#: Is told what happens in a run: each event as a dict of its own.
+#: Called with what happens in a run: each event as a dict of its own.
 EventCallback = Callable[[Mapping[str, Any]], None]
 
 
@@ -54,25 +54,25 @@ class Event(Mapping[str, Any]):
     event: ClassVar[str]
 
     def __getitem__(self, key: str) -> Any:
-        return self._told()[key]
+        return self._present()[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._told())
+        return iter(self._present())
 
     def __len__(self) -> int:
-        return len(self._told())
+        return len(self._present())
 
-    def _told(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"event": self.event}
+    def _present(self) -> dict[str, Any]:
+        present: dict[str, Any] = {"event": self.event}
         for one in fields(self):
             value = getattr(self, one.name)
             # What may be left out has None as its default.
             if value is not None or one.default is MISSING:
-                told[one.name] = value
-        return told
+                present[one.name] = value
+        return present
 
 
-# What the loop tells of a run is first.
+# What the loop reports of a run is first.
 @dataclass(frozen=True, eq=False)
 class RunStart(Event):
     """A run begins. Not logged.
@@ -165,7 +165,7 @@ class MeasurementReused(Event):
 
 @dataclass(frozen=True, eq=False)
 class RowDone(Event):
-    """A row is whole: told once the baseline is measured, for earlier rows too. Not logged.
+    """A row is complete: reported once the baseline is measured, for earlier rows too. Not logged.
 
     Args:
         index: of the row.
@@ -329,7 +329,7 @@ class CandidateMeasured(Event):
     latency_s: float | None
 
 
-# What a stage reports of a dry run, which the forecast adds up, and nobody else is told.
+# What a stage reports of a dry run, which only the forecast reads, and adds up.
 @dataclass(frozen=True, eq=False)
 class Pace(Event):
     """About how long a training will take.
@@ -382,16 +382,16 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
 )
 
 
-def parse_event(told: Mapping[str, Any]) -> Event | None:
-    """The event that a mapping tells of, such as a callback's argument or a line of the log.
+def parse_event(event: Mapping[str, Any]) -> Event | None:
+    """The event that a mapping stands for, such as a callback's argument or a line of the log.
 
     Keys that are no field of it (``stage``, ``time_s``, ``crc32``, a stage's own) are left out.
     ``None`` where the name is not listed, or a field is missing.
     """
-    kind = EVENTS.get(str(told.get("event")))
+    kind = EVENTS.get(str(event.get("event")))
     if kind is None:
         return None
     wanted = fields(kind)
-    if any(one.default is MISSING and one.name not in told for one in wanted):
+    if any(one.default is MISSING and one.name not in event for one in wanted):
         return None
-    return kind(**{one.name: told[one.name] for one in wanted if one.name in told})
+    return kind(**{one.name: event[one.name] for one in wanted if one.name in event})

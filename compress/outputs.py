@@ -21,8 +21,8 @@ __all__ = [
     "check_class_range",
     "check_yes_or_no",
     "derive_kind",
-    "kind_not_told",
     "label_shape",
+    "unknown_output_kind",
 ]
 
 #: ``class-scores``: logits of one class for each sample or position, ``(n, classes, ...)``.
@@ -178,7 +178,7 @@ def derive_kind(
     return "image" if is_image else kind
 
 
-def kind_not_told(task: str, outputs: Shape, labels: LabelFacts | None) -> DataError:
+def unknown_output_kind(task: str, outputs: Shape, labels: LabelFacts | None) -> DataError:
     """The error that asks what the outputs are."""
     shape = None if labels is None else (outputs[0], *labels.shape[1:])
     if labels is not None and not labels.is_float and len(outputs) > 2 and shape == outputs[:-1]:

@@ -57,7 +57,7 @@ _NOTHING = re.compile(r"\.DS_Store|\.directory|Thumbs\.db|desktop\.ini|\.lock|\.
 
 @dataclass(frozen=True)
 class FileKind:
-    """One kind of file that this tool writes where it is told to.
+    """One kind of file that this tool writes on request.
 
     ``is_ours`` looks at a file that is there, and may raise what reading raises.
     """

@@ -174,7 +174,7 @@ class Recipe(BaseModel):
             mode: ``quick``, ``default`` or ``strict``.
             fresh: start over.
             imports: modules that references in the recipe may lead to.
-            observer: the callback that is told of every stage, epoch and measurement, each a dict
+            observer: called with every stage, epoch and measurement, each a dict
                 as ``compress.events`` lists them.
             cache: where results of all runs are kept by what they depend on: a folder, a URL that
                 fsspec opens, or ``none``; by default ``COMPRESSKIT_CACHE``, or the user's cache

@@ -191,7 +191,9 @@ class Store:
             return
         text = entry.dumps().encode()
         if len(text) > MOST_ENTRY_BYTES:
-            self._say("facts", f"the facts of a {entry.kind} are too many to be kept in the cache.")
+            self._warn_once(
+                "facts", f"the facts of a {entry.kind} are too many to be kept in the cache."
+            )
             return
         try:
             if not self._has_room(backend, entry.size_bytes + len(text)):
@@ -201,12 +203,12 @@ class Store:
             # Someone who made room meanwhile may have taken an object before its entry was there.
             _send(backend, entry, path_of, _is_there)
         except Unfit as problem:
-            self._say("source", f"a {entry.kind} is not kept in the cache: its {problem}.")
+            self._warn_once("source", f"a {entry.kind} is not kept in the cache: its {problem}.")
         except OSError as error:
-            self._say(
+            self._warn_once(
                 "write",
                 f"{self.place}: results cannot be kept for other runs ({reason(error)}); this run "
-                "goes on without.",
+                "continues without.",
             )
 
     def usage(self) -> Usage:
@@ -274,7 +276,7 @@ class Store:
         total = sum(file.bytes for file in held) - sweep(backend, held)
         limit = self._limit_bytes(total)
         if bytes_ > limit:
-            self._say(
+            self._warn_once(
                 "room",
                 f"{self.place}: a result of {size_words(bytes_)} is not kept, since all may take "
                 f"{size_words(limit)}; free some space, or raise {LIMIT}.",
@@ -312,13 +314,13 @@ class Store:
         self._notes.append(f"{self.place}: the kept result {name} is damaged ({why}) and {end}.")
 
     def _say_unread(self, why: str) -> None:
-        self._say(
+        self._warn_once(
             "read",
             f"{self.place}: kept results cannot be read ({why}); what is needed is worked out "
             "again.",
         )
 
-    def _say(self, topic: str, sentence: str) -> None:
+    def _warn_once(self, topic: str, sentence: str) -> None:
         if topic not in self._said:
             self._said.add(topic)
             self._notes.append(sentence)

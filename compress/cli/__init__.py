@@ -343,7 +343,7 @@ def _target_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         default="local",
         metavar="TARGET",
-        help="local (the default), or a device, as in ssh:HOST, ssh:USER@HOST, adb or adb:SERIAL",
+        help="local, ssh:HOST or adb[:SERIAL] (default: %(default)s); HOST may be USER@HOST",
     )
     there = parser.add_argument_group("on another device")
     there.add_argument(

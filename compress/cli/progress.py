@@ -97,7 +97,7 @@ class TerminalProgress:
             case MeasurementReused(index=index, label=label):
                 return f"{self._at(index, label)}: unchanged, measurements re-used"
             case CandidateMeasured() as tried:
-                return f"{self._stage}: measured a candidate, {_tried(tried)}"
+                return f"{self._stage}: measured a candidate, {_candidate_text(tried)}"
         return None
 
     def _at(self, index: int | None, label: str | None) -> str:
@@ -232,7 +232,7 @@ def _step(step: StepEnd) -> str:
     )
 
 
-def _tried(tried: CandidateMeasured) -> str:
+def _candidate_text(tried: CandidateMeasured) -> str:
     size = f"{tried.bytes / 1024:.1f} KiB, score {tried.score:.4f}"
     return size if tried.speedup is None else f"{size}, {tried.speedup:.2f}x as fast as before"
 

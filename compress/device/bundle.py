@@ -219,8 +219,8 @@ def _choose(test: Samples, samples: int | None) -> Samples:
 
 def _state(record: Record, target: str) -> dict[str, int]:
     """Threads and batch of the target, which are part of what was measured."""
-    told = record.environment.get("targets", {}).get(target, {}).get("state", {})
-    return {key: int(told.get(key) or 1) for key in ("threads", "batch")}
+    state = record.environment.get("targets", {}).get(target, {}).get("state", {})
+    return {key: int(state.get(key) or 1) for key in ("threads", "batch")}
 
 
 def _row_facts(row: Row, found: Measurement) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def _add_model(members: _Members, folder: Path, row: Row, found: Measurement) ->
 def _add_expected(
     members: _Members, models: Sequence[Path], test: Samples, predict: Predict
 ) -> list[str | None]:
-    """What the models say here. One that does not run here is left for the device to try."""
+    """What the models give here. One that does not run here is left for the device to try."""
     few = {name: array[:_EXPECTED_SAMPLES] for name, array in test.inputs.items()}
     paths: list[str | None] = []
     for place, model in enumerate(models):
@@ -257,7 +257,7 @@ def _add_expected(
 
 
 def _add_labels(members: _Members, baseline: Path, test: Samples, predict: Predict) -> str | None:
-    """Labels; of unlabeled data, what the baseline says here, with which others shall agree."""
+    """Labels; of unlabeled data, what the baseline gives here, which others are compared with."""
     if test.metric is None:
         return None
     labels = test.labels

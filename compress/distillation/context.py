@@ -20,7 +20,7 @@ from compress.distillation.loss_function import (
 from compress.distillation.net_layers import NetLayers
 from compress.distillation.teachers import ModuleTeacher
 from compress.errors import DataError, SelectorError, StageError
-from compress.modules.features import survey, uniform_map
+from compress.modules.features import module_outputs, uniform_map
 from compress.modules.inputs import forward
 from compress.outputs import OutputKind
 from compress.stage import Context, Teacher
@@ -69,7 +69,7 @@ class DistillationContext:
     def student_layers(self) -> NetLayers:
         """The student's layers."""
         inputs = self.example.inputs
-        return NetLayers("the student", self.student, survey(self.student, inputs), inputs)
+        return NetLayers("the student", self.student, module_outputs(self.student, inputs), inputs)
 
     @cached_property
     def teacher_layers(self) -> NetLayers:
@@ -77,7 +77,7 @@ class DistillationContext:
         module = self._teacher_module
         assert module is not None
         inputs = self.example.inputs
-        return NetLayers("the teacher", module, survey(module, inputs), inputs)
+        return NetLayers("the teacher", module, module_outputs(module, inputs), inputs)
 
     def teacher_module(self, kind: str) -> nn.Module:
         """The teacher as a module.

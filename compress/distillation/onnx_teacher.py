@@ -23,7 +23,7 @@ from compress.config.fields import LARGEST_BATCH
 from compress.config.recipe_file import located
 from compress.errors import DataError, LoweringError, RecipeError
 from compress.io.files import named, regular_file
-from compress.measure.runtime_errors import plain_complaint
+from compress.measure.runtime_errors import readable_error
 from compress.modules.inputs import Inputs, batch_size_of, to_device
 
 __all__ = ["OnnxTeacher", "open_teacher"]
@@ -97,7 +97,7 @@ class OnnxTeacher:
         try:
             [outputs] = run(self.session, [self.output], feed)
         except LoweringError as error:
-            words = plain_complaint(str(error.__cause__ or error)).rstrip(".")
+            words = readable_error(str(error.__cause__ or error)).rstrip(".")
             takes = _listed(self.session.get_inputs())
             raise _refusal(self.path, f"the file takes {takes}; {words}") from error
         if outputs.shape[:1] != (size,):
@@ -173,7 +173,7 @@ def _session(path: Path) -> Any:
             str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:  # onnxruntime raises its own classes, which share no base
-        words = named(plain_complaint(str(error)).rstrip("."))
+        words = named(readable_error(str(error)).rstrip("."))
         # Garbled names come back as words that cannot be decoded.
         if "protobuf" in words.lower() or isinstance(error, UnicodeDecodeError):
             words = f"{words}; the file is damaged, or no ONNX: export or copy it again"

@@ -1,7 +1,7 @@
 """A walk over a value: every part of it goes into one digest, in an order that no process changes.
 
 Owns what walks of all kinds share: tokens, cycles, things that are held several times, and the
-words for where something was found. What each kind of value consists of is told by *handlers*.
+words for where something was found. What each kind of value consists of is given by *handlers*.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ContentWalk:
         self._budget: _ContentBudget = (
             _ContentBudget(_MOST_VALUES) if outer is None else outer._budget
         )
-        # By id; what is in here is kept, since a new value might get the id of a gone one.
+        # By id; what is in here is kept, since a new value might get the id of one that is gone.
         self._numbers: dict[int, tuple[int, Any]] = {}
         self._open: dict[int, int] = {}
         self._trail: list[tuple[str, str]] = [] if outer is None else list(outer._trail)

@@ -18,8 +18,8 @@ from compress.errors import StorageError
 __all__ = [
     "is_gone",
     "is_stream",
-    "mark",
     "part_of",
+    "process_tag",
     "sweep",
     "sweep_beside",
     "write_atomically",
@@ -67,14 +67,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         ) from error
 
 
-def mark() -> str:
+def process_tag() -> str:
     """Names this process, and its machine; :func:`is_gone` tells whether it still is."""
     return f"{_machine()}-{os.getpid()}"
 
 
-def is_gone(mark: str) -> bool:
-    """Whether the process of a :func:`mark` was one of this machine, and has ended."""
-    machine, _, process = mark.partition("-")
+def is_gone(tag: str) -> bool:
+    """Whether the process of a :func:`process_tag` was one of this machine, and has ended."""
+    machine, _, process = tag.partition("-")
     return machine == _machine() and not _runs(int(process))
 
 
@@ -108,7 +108,7 @@ def part_of(path: Path) -> Path:
     name = path.name
     if len(os.fsencode(name)) > _MOST_NAME_BYTES:
         name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
-    return path.with_name(f".{name}.{mark()}.part")
+    return path.with_name(f".{name}.{process_tag()}.part")
 
 
 def sweep(folder: Path) -> list[Path]:
@@ -127,7 +127,7 @@ def sweep_beside(path: Path) -> list[Path]:
         names = os.listdir(path.parent)
     except OSError:
         return []
-    beginning = part_of(path).name.removesuffix(f"{mark()}.part")
+    beginning = part_of(path).name.removesuffix(f"{process_tag()}.part")
     own = re.compile(re.escape(beginning) + _OF)
     return _swept(path.with_name(name) for name in names if own.fullmatch(name))
 

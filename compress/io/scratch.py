@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compress.errors import StorageError
-from compress.io.atomic import is_gone, mark
+from compress.io.atomic import is_gone, process_tag
 
 __all__ = ["scratch", "sweep_scratch"]
 
@@ -32,7 +32,7 @@ def scratch(beside: Path | None = None) -> Iterator[str]:
     """
     try:
         made = tempfile.TemporaryDirectory(
-            prefix=f"{_PREFIX}{mark()}-", dir=beside, ignore_cleanup_errors=True
+            prefix=f"{_PREFIX}{process_tag()}-", dir=beside, ignore_cleanup_errors=True
         )
     except OSError as error:
         if beside is not None:

@@ -149,7 +149,7 @@ _HEAD = (
 def table(rows: Sequence[ComparedModel]) -> str:
     """Plain text: a line per model, then what went wrong and what to be careful with.
 
-    ``peak MiB`` is memory above the runtime's own. Energy has a column where a sensor told it.
+    ``peak MiB`` is memory above the runtime's own. Energy has a column where there was a sensor.
     """
     return _text(rows, _notes(rows, "all"))
 

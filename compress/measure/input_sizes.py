@@ -2,11 +2,11 @@
 
 ::
 
-    each file by itself      is run once, in a process of its own: with what is told of it, what it
-                             fixes, and the first of several guesses with which it runs
+    each file by itself      is run once, in a process of its own: with what is given for it, what
+                             it fixes, and the first of several guesses with which it runs
     where files differ       with the sizes of another one, until all have the same, if they can
 
-What was guessed is told, and files that ran with other sizes are not compared.
+What was guessed is printed, and files that ran with other sizes are not compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from compress.errors import MeasurementError, RecipeError
 from compress.formatting import sanitize
 from compress.measure.arrays import on_disk
-from compress.measure.runtime_errors import is_about_inputs, plain_complaint
+from compress.measure.runtime_errors import is_about_inputs, readable_error
 from compress.measure.target import Array, Shapes, Target
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _MOST_NAMED, _MOST_CHARACTERS = 3, 60
 
 @dataclass(frozen=True)
 class Given:
-    """What is told of inputs that are drawn.
+    """What is given for inputs that are drawn.
 
     Args:
         shapes: sizes by the name of an input, or a single one by that of an axis.
@@ -52,17 +52,17 @@ class Fits(Protocol):
         """The answer to the worker's ``fit`` job.
 
         Raises:
-            MeasurementError: the file cannot be opened, or what is told of it does not fit.
+            MeasurementError: the file cannot be opened, or what is given for it does not fit.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file runs: ``inputs`` are as the worker tells them.
+    """How a file runs: ``inputs`` are as the worker reports them.
 
-    ``guessed`` has the axes of inputs whose size nobody told; ``source`` is the file whose sizes it
-    has taken over. ``error`` says why it does not run.
+    ``guessed`` has the axes of inputs whose size was not given; ``source`` is the file whose
+    sizes it has taken over. ``error`` says why it does not run.
     """
 
     model: Path
@@ -80,8 +80,8 @@ class Fit:
         error = None
         # Of anything else, whoever measures it knows as much, or more.
         if failed and is_about_inputs(failed):
-            does = plain_complaint(failed).rstrip(".")
-            error = f"{does}; {_tried(answer['inputs'], shapes, len(answer['tried']))}"
+            does = readable_error(failed).rstrip(".")
+            error = f"{does}; {_attempts_text(answer['inputs'], shapes, len(answer['tried']))}"
         return cls(model, answer["inputs"], shapes, guessed, error)
 
     @property
@@ -112,13 +112,13 @@ class Fit:
         return found
 
 
-def _tried(inputs: Sequence[TensorFacts], shapes: Shapes, count: int) -> str:
+def _attempts_text(inputs: Sequence[TensorFacts], shapes: Shapes, count: int) -> str:
     if not shapes:
         return "it was given no inputs."
     more = f", and then {count - 1} other guess{'es'[: 2 * (count > 2)]}" if count > 1 else ""
     open_ = {port["name"]: _declared(port) for port in inputs if None in port["shape"]}
     which = _listed([f"{name} {shape}" for name, shape in open_.items()])
-    by_size = f" tell the sizes of {which} with {_options(open_)}, or" if open_ else ""
+    by_size = f" give the sizes of {which} with {_options(open_)}, or" if open_ else ""
     return f"it was given {words(shapes)}{more}:{by_size} give it inputs with --inputs FILE.npz."
 
 
@@ -175,11 +175,11 @@ def _plain(sizes: Sequence[int]) -> tuple[int, ...]:
 def fits(models: Sequence[Path], target: Target, given: Given) -> dict[Path, Fit]:
     """How each file runs, with the same sizes for all where that can be.
 
-    Those are left out that cannot be opened, or of which something is told that does not fit: who
+    Those are left out that cannot be opened, or for which something is given that does not fit: who
     measures them hears of it. So are all of a target that cannot say.
 
     Raises:
-        RecipeError: something is told of inputs that none of the files has.
+        RecipeError: something is given for inputs that none of the files has.
     """
     if not isinstance(target, Fits):
         return {}
@@ -241,9 +241,9 @@ def _taken_over(own: Fit, source: Fit, given: Given) -> Shapes:
 def _fits(port: TensorFacts, sizes: Sequence[int], given: Given) -> bool:
     if len(sizes) != len(port["shape"]):
         return False
-    told = [given.shapes.get(name, (None,))[0] for name in port["axes"]]
+    known = [given.shapes.get(name, (None,))[0] for name in port["axes"]]
     wanted = [
-        told if fixed is None else fixed for fixed, told in zip(port["shape"], told, strict=True)
+        size if fixed is None else fixed for fixed, size in zip(port["shape"], known, strict=True)
     ]
     return all(want in (None, size) for want, size in zip(wanted, sizes, strict=True))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.errors import MeasurementError
 from compress.measure.ondevice import process
-from compress.measure.runtime_errors import plain_complaint
+from compress.measure.runtime_errors import readable_error
 
 if TYPE_CHECKING:
     from compress.measure.ondevice.answers import Answer
@@ -53,4 +53,4 @@ def run_interleaved(
 
 
 def _explained(job: Mapping[str, object], error: str) -> str:
-    return f"{job.get('model', 'the measuring process')}: {plain_complaint(error)}"
+    return f"{job.get('model', 'the measuring process')}: {readable_error(error)}"

@@ -112,7 +112,7 @@ class Quantity:
         logarithmic: compared as ratios; otherwise as differences.
         gains: what a better and a worse value are: ``faster``, ``slower``.
         objective: whether rows are compared in it. Objectives are axes of the page as well.
-        on_front: whether the front is made of it unless told otherwise.
+        on_front: whether the front is made of it by default.
         exact: whether it has no noise, so that any difference counts.
         margin: a ratio less 1 that still counts as no worse where intervals leave it open.
         resolution: a ratio less 1 below which two values cannot be told apart.

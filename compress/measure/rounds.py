@@ -18,7 +18,7 @@ from compress.measure.ondevice import loop
 from compress.measure.ondevice.process import JobFailed
 from compress.measure.ondevice.session_log import SessionLog
 from compress.measure.raw_samples import RawLog
-from compress.measure.runtime_errors import plain_complaint
+from compress.measure.runtime_errors import readable_error
 from compress.measure.summary import ModelPreflight, energy_facts, memory_facts, summarize
 from compress.measure.target import BenchmarkConfig, Failure, Timing
 from compress.measure.warnings import about_checks, about_machine
@@ -102,7 +102,7 @@ def timings_of(
 
     ``cores`` are those that the session could use.
     """
-    failures = {index: Failure(plain_complaint(error)) for index, error in outcome.failures.items()}
+    failures = {index: Failure(readable_error(error)) for index, error in outcome.failures.items()}
     if not outcome.timed:
         return [failures[index] for index in range(len(names))]
     preflights = {index: _preflight(found) for index, found in outcome.preflights.items()}

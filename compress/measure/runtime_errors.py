@@ -1,4 +1,4 @@
-"""Complaints: what onnxruntime says of a model it cannot take, as one sentence for people.
+"""Runtime errors: why onnxruntime does not take a model, as one sentence for people.
 
 onnxruntime's words name its own source files and functions and often leave out what to do. Here
 they become a sentence; words that are not known are passed on, less the places in its source.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from compress.formatting import size
 from compress.quoting import on_one_line
 
-__all__ = ["is_about_inputs", "plain_complaint"]
+__all__ = ["is_about_inputs", "readable_error"]
 
 # An error class of Python, onnxruntime's own code, a place in its source with the function's
 # signature, a condition that did not hold: all of it before or between the parts of the message.
@@ -37,7 +37,7 @@ _NODE = re.compile(
 _MOST = 300  # characters of words that are passed on
 
 
-def plain_complaint(text: str) -> str:
+def readable_error(text: str) -> str:
     """One sentence for an error of the worker; other text comes back as it is, on one line."""
     return on_one_line(_sentence(text))
 

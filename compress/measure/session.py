@@ -94,7 +94,7 @@ def write_session(
         inputs_for_predict: with them, every model's outputs for them are kept; then they are what
             is timed with, too.
         timeout_s: of one process.
-        job: what else every job of the worker is told, such as the runtime.
+        job: further keys of every job of the worker, such as the runtime.
 
     Raises:
         MeasurementError: a model is missing.

@@ -56,7 +56,7 @@ def memory_facts(result: MemoryAnswer) -> Memory:
 
 
 def energy_facts(result: EnergyAnswer | Unavailable) -> Energy | None:
-    """The record's energy facts from one ``energy`` result; ``None`` where no sensor told them."""
+    """The record's energy facts from one ``energy`` result; ``None`` where there was no sensor."""
     if "unavailable" in result:
         return None
     idle, windows = result["idle"], result["windows"]
@@ -136,10 +136,10 @@ def declared_quantities(
     found = {}
     for quantity in quantities:
         asked = quantity.answers
-        told = [] if asked is None else [answer.get(asked.key) for answer in answers[asked.job]]
+        read = [] if asked is None else [answer.get(asked.key) for answer in answers[asked.job]]
         # Answers of an older worker, as on a device, may lack what was added since.
-        values = [value * asked.unit for value in told if asked and value is not None]
-        if values and len(values) == len(told):
+        values = [value * asked.unit for value in read if asked and value is not None]
+        if values and len(values) == len(read):
             found[quantity.name] = _median_of(values)
     return found
 
@@ -153,8 +153,8 @@ def _median_of(values: Sequence[float]) -> MeasuredQuantity:
 
 
 def _shapes(config: TimedModel) -> Shapes:
-    told = config.results[0].get("shapes", {})
-    return {str(name): tuple(map(int, sizes)) for name, sizes in told.items()}
+    shapes = config.results[0].get("shapes", {})
+    return {str(name): tuple(map(int, sizes)) for name, sizes in shapes.items()}
 
 
 def _latency(config: TimedModel) -> Latency:

@@ -40,11 +40,11 @@ _FLAGS = ("too low a voltage", "a capped clock", "throttling", "too much heat")
 
 def about_machine(results: Sequence[TimeAnswer], *, threads: int, cores: int) -> list[str]:
     """Warnings about the machine during a session, from all its ``time`` results."""
-    told = [result for result in results if "state" in result]
+    stated = [result for result in results if "state" in result]
     changes: list[str] = []
-    if told:
-        first = min(told, key=lambda result: result["at_ns"][0])
-        later = sorted(told, key=lambda result: result["at_ns"][1])
+    if stated:
+        first = min(stated, key=lambda result: result["at_ns"][0])
+        later = sorted(stated, key=lambda result: result["at_ns"][1])
         changes = about_change([first["state"][0], *(result["state"][1] for result in later)])
     busy = [*_load(results, threads, cores), *_share(results, threads)]
     return [*busy, *_speed(results), *changes]

@@ -32,13 +32,13 @@ def build_module(architecture: Architecture, references: CodeReferences) -> nn.M
         CodeReferenceError: code that was not allowed, or is not there.
         MissingExtra: a model from a folder, without transformers.
     """
-    module = _whole(architecture, references)
+    module = _uncut(architecture, references)
     if architecture.blocks is not None:
         keep_blocks(module, architecture.blocks)
     return module
 
 
-def _whole(architecture: Architecture, references: CodeReferences) -> nn.Module:
+def _uncut(architecture: Architecture, references: CodeReferences) -> nn.Module:
     if architecture.arch == HUGGING_FACE:
         return build_encoder(architecture.options)
     if not is_reference(architecture.arch):

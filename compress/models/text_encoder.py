@@ -68,13 +68,13 @@ class Encoder(nn.Module):
         if token_type_ids is not None:
             batch[_TYPES] = token_type_ids
         self._check(batch)
-        answer = self._answer(batch)
+        answer = self._output(batch)
         if self.pooling is None:
             return answer
         pooled = _pooled(answer, mask, self.pooling)
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
-    def _answer(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def _output(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The tensor of the model's outputs that is needed."""
         try:
             answer = self.model(**batch)

@@ -1,7 +1,7 @@
 """Features: what modules inside a net give, caught in passing and brought into one form.
 
-Hooks live only while :func:`capture` or :func:`survey` is open. They see what a module gives as it
-computes, with fake quantization where that is on. Knows nothing of losses or stages.
+Hooks live only while :func:`capture` or :func:`module_outputs` is open. They see what a module
+gives as it computes, with fake quantization where that is on. Knows nothing of losses or stages.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = [
     "channels_first",
     "first_tensor",
     "matching",
+    "module_outputs",
     "norm_axis",
     "own_axis",
     "pooled",
-    "survey",
     "uniform_map",
 ]
 
@@ -46,7 +46,7 @@ _CHANNELS_LAST: _Kinds = (nn.Linear, nn.Bilinear, nn.Embedding, nn.MultiheadAtte
 _CHANNELS_LAST += (nn.RNN, nn.LSTM, nn.GRU)
 _CHANNELS_LAST += (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _NORMS: _Kinds = (nn.LayerNorm, nn.RMSNorm)
-_Tell = Callable[[str, Tensor], None]
+_OnOutput = Callable[[str, Tensor], None]
 
 _POOLS: tuple[Callable[..., Tensor], ...] = (
     F.adaptive_avg_pool1d,
@@ -69,7 +69,7 @@ class Feature:
 
 
 @torch.no_grad()
-def survey(module: nn.Module, inputs: Inputs) -> dict[str, Feature]:
+def module_outputs(module: nn.Module, inputs: Inputs) -> dict[str, Feature]:
     """Every module below ``module`` that gives a tensor per sample, by path, in the net's order.
 
     Where a module gives a tuple or a mapping, its first tensor counts. The net is run a second time
@@ -226,12 +226,14 @@ class Adapter(nn.Module):
 
 
 @contextmanager
-def _hooked(module: nn.Module, modules: Mapping[str, nn.Module], tell: _Tell) -> Iterator[None]:
+def _hooked(
+    module: nn.Module, modules: Mapping[str, nn.Module], on_output: _OnOutput
+) -> Iterator[None]:
     def hook(name: str) -> Callable[..., None]:
         def after(_: nn.Module, __: object, output: object) -> None:
             tensor = first_tensor(output)
             if tensor is not None:
-                tell(name, tensor)
+                on_output(name, tensor)
 
         return after
 

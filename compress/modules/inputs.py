@@ -59,7 +59,7 @@ def _check_names(module: nn.Module, inputs: dict[str, Tensor]) -> None:
     if problems := [*unknown, *missing]:
         raise DataError(
             f"the batch {problems[0]}, and the model ({type(module).__name__}) takes "
-            f"{', '.join(parameters)}; let the task's data give these names."
+            f"{', '.join(parameters)}; give the task's data these names."
         )
 
 

@@ -47,8 +47,8 @@ def duplicate(module: nn.Module) -> nn.Module:
 def masked_tensors(module: nn.Module) -> tuple[str, ...]:
     """Paths of the parameters that ``torch.nn.utils.prune`` masks, while it does.
 
-    Once a mask is folded its zeros are weights like others, and stay zero only if somebody
-    promises it.
+    Once a mask is folded its zeros are weights like others, and stay zero only under an
+    invariant.
     """
     return tuple(
         _path(name, tensor)

@@ -36,7 +36,7 @@ __all__ = [
     "unbeaten",
 ]
 
-#: What a front is made of unless told otherwise.
+#: What a front is made of by default.
 FRONT_OBJECTIVES = ("accuracy", *(quantity.name for quantity in QUANTITIES if quantity.on_front))
 
 

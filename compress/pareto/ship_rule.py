@@ -87,10 +87,10 @@ class ShipRule:
 
     # -- limits -----------------------------------------------------------------------------------
 
-    def told(self, row: int, quantity: Quantity | None) -> tuple[str, bool]:
-        """What is said of a row that misses the limit of a quantity, or that of the metric.
+    def value_text(self, row: int, quantity: Quantity | None) -> tuple[str, bool]:
+        """A row's value of a quantity, or its drop of the metric, as text beside a limit.
 
-        Also whether it has a value, which the budget is told after.
+        Also whether it has a value, which the text of the limit is appended to.
         """
         metric = sanitize(self._record.task.metric, 40)
         if quantity is None:
@@ -129,8 +129,8 @@ class ShipRule:
         for quantity, allowed, words in whole:
             penalty = self.penalty(row, quantity, allowed)
             if penalty is not None:
-                told, has_value = self.told(row, quantity)
-                missed.append(Miss(f"{told}, budget {words}" if has_value else told, penalty))
+                text, has_value = self.value_text(row, quantity)
+                missed.append(Miss(f"{text}, budget {words}" if has_value else text, penalty))
         return missed
 
     # -- choosing ---------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def prove(
         trace: of the original, with the ids of ``flow``.
         flow: which ids arrive where.
         removed: the classes that the cut removes.
-        unscaled: let the cut net multiply by the original's numbers where its own differ because
+        unscaled: make the cut net multiply by the original's numbers where its own differ because
             they follow from a width; what they were is returned.
         skipped: numbers of operators whose values are not compared.
 

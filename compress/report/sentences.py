@@ -49,10 +49,10 @@ def status_words(record: Record) -> Iterator[str]:
     """Nothing for a run that is done; otherwise what became of it."""
     if record.status == "done":
         return
-    told = f": {sanitize(record.error, 400)}" if record.error else ""
+    reason = f": {sanitize(record.error, 400)}" if record.error else ""
     words = {"failed": "The run failed", "interrupted": "The run was interrupted"}
     still = words.get(record.status, "The run is still going")
-    yield f"{still}{told.rstrip('.')}. What was measured before that is below."
+    yield f"{still}{reason.rstrip('.')}. What was measured before that is below."
 
 
 def budget_words(record: Record, target: str) -> Iterator[str]:
@@ -126,11 +126,11 @@ def warning_words(record: Record, target: str) -> Iterator[str]:
         for kind, text in [*said, *(("Note", text) for text in row.notes)]:
             key = kind, _NUMBER.sub("#", text)
             alike.setdefault(key, []).append((row.index, sanitize(text, 400)))
-    for (kind, _), told in alike.items():
-        rows = list(dict.fromkeys(row for row, _ in told))
-        of_first = len({text for _, text in told}) > 1
+    for (kind, _), texts in alike.items():
+        rows = list(dict.fromkeys(row for row, _ in texts))
+        of_first = len({text for _, text in texts}) > 1
         numbers = f" (numbers of row {rows[0]})" if of_first else ""
-        yield f"{kind}, {rows_words(rows)}{numbers}: {told[0][1]}"
+        yield f"{kind}, {rows_words(rows)}{numbers}: {texts[0][1]}"
 
 
 def rows_words(rows: Sequence[int]) -> str:

@@ -22,6 +22,7 @@ from compress.fingerprints import (
     data_fingerprint,
     module_definition,
 )
+from compress.measure.ondevice.runtimes import RUNTIMES
 from compress.task import Task
 
 __all__ = ["ContentDigests", "PartDigest"]
@@ -84,7 +85,7 @@ class ContentDigests:
     @cached_property
     def versions(self) -> dict[str, str]:
         """Of the packages that results depend on; looked up once."""
-        return package_versions()
+        return package_versions(RUNTIMES)
 
     def _digest(self, name: str) -> str:
         if name in _SPLITS:

@@ -103,7 +103,7 @@ class EarlierResults:
         store: results of all runs, by key.
         source: what entries say of where they are from, such as the recipe's name.
         fresh: whether nothing that is there is used.
-        tell: takes sentences that the user should read.
+        notify: takes sentences that the user should read.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class EarlierResults:
         source: Mapping[str, Any],
         *,
         fresh: bool,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self._folder, self._store, self._source = folder, store, source
-        self._fresh, self._tell = fresh, tell
+        self._fresh, self._notify = fresh, notify
 
     def stage(self, planned: PlannedRow, depends: Dependencies) -> FoundResult:
         """The result of a stage, its candidate whole in the run folder."""
@@ -191,7 +191,7 @@ class EarlierResults:
         stored = self._restored(files, kind, depends.key)
         if stored is not None:
             if problem:
-                self._tell(f"{problem}; it was taken from the cache again")
+                self._notify(f"{problem}; it was taken from the cache again")
             return FoundResult(stored)
         if problem or entry is None:
             return FoundResult(None, problem)
@@ -252,4 +252,4 @@ class EarlierResults:
 
     def _pass_on_notes(self) -> None:
         for note in self._store.take_notes():
-            self._tell(note)
+            self._notify(note)

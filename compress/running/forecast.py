@@ -107,11 +107,11 @@ def dry_run(job: Job, models: CurrentModels, first: PlannedStage) -> list[StageF
     lines = []
     for planned in job.planned[first.position :]:
         with located(planned), isolated(job.seed):
-            lines.append(_tried(job, models, planned))
+            lines.append(_dry_run_of(job, models, planned))
     return lines
 
 
-def _tried(job: Job, models: CurrentModels, planned: PlannedStage) -> StageForecast:
+def _dry_run_of(job: Job, models: CurrentModels, planned: PlannedStage) -> StageForecast:
     stage, before = planned.stage, models.candidate
     reports: list[Mapping[str, Any]] = []
     teacher = frozen_teacher(models.teacher.fork().module, models.teacher.example)

@@ -97,18 +97,18 @@ class Job:
         """Where the files of a row lie."""
         return self.folder.stage(row.index, row.label)
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Hand an event of the run to the callback."""
         self.callback(dict(event))
 
-    def tell_and_log(self, event: Event) -> None:
+    def emit_and_log(self, event: Event) -> None:
         """Hand an event of the run to the callback, once it is in the log."""
         self.folder.log(event)
-        self.tell(event)
+        self.emit(event)
 
     def digests(self) -> ContentDigests:
         """Of the task and of the model that comes in."""
-        return ContentDigests(self.task, self.candidate.module, self.data, self.files, self.tell)
+        return ContentDigests(self.task, self.candidate.module, self.data, self.files, self.emit)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from compress.fingerprints import (
     named_files,
     package_source,
 )
+from compress.measure.ondevice.runtimes import RUNTIMES
 from compress.measure.target import Target
 from compress.running.digests import ContentDigests
 from compress.stage import Stage
@@ -38,7 +39,9 @@ from compress.stages.own import FunctionStage
 __all__ = ["Dependencies", "StageModels", "TargetFacts", "of_measurement", "of_stage", "seed_of"]
 
 # Packages whose versions change what is measured and nothing that a stage does.
-_ONLY_MEASURES = frozenset({"openvino"})
+_ONLY_MEASURES = frozenset(
+    name for runtime in RUNTIMES.values() if runtime.only_measures for name in runtime.libraries
+)
 _OWN = "compress."
 # Targets that are known by their device and settings alone.
 _DEVICES = ("compress.measure.local", "compress.measure.remote.")

@@ -31,14 +31,14 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 @contextlib.contextmanager
-def held(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def held(folder: Path, notify: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Hold a run folder, which is made if need be, against other processes that would write to it.
 
     Of several processes that were launched together only the first holds it, for all of them.
 
     Args:
         folder: of the run. It must not be held by this process already.
-        tell: called with a sentence where the file system has no locks; then nothing is held.
+        notify: called with a sentence where the file system has no locks; then nothing is held.
 
     Raises:
         RecordError: another process holds it, says who; or it is a file.
@@ -48,7 +48,7 @@ def held(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator
         yield
         return
     path = folder / LOCK_NAME
-    handle = _taken(path, tell)
+    handle = _taken(path, notify)
     try:
         yield
     finally:
@@ -58,11 +58,11 @@ def held(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator
         os.close(handle)
 
 
-def _taken(path: Path, tell: Callable[[str], None]) -> int:
+def _taken(path: Path, notify: Callable[[str], None]) -> int:
     while True:
         handle = _opened(path)
         try:
-            if not _locked(handle, path, tell) or _is_still(handle, path):
+            if not _locked(handle, path, notify) or _is_still(handle, path):
                 _write(handle)
                 return handle
         except BaseException:
@@ -86,7 +86,7 @@ def _opened(path: Path) -> int:
         ) from error
 
 
-def _locked(handle: int, path: Path, tell: Callable[[str], None]) -> bool:
+def _locked(handle: int, path: Path, notify: Callable[[str], None]) -> bool:
     """Lock the file; whether the file system can.
 
     Raises:
@@ -97,7 +97,7 @@ def _locked(handle: int, path: Path, tell: Callable[[str], None]) -> bool:
     except OSError as error:
         if error.errno in _TAKEN:
             raise RecordError(f"{path.parent}: {_holder(handle)}.") from None
-        tell(
+        notify(
             f"{path.parent} is on a file system without locks ({error.strerror}): see that no "
             "other process runs there at the same time"
         )

@@ -65,15 +65,15 @@ def _run_rank_zero(job: Job, processes: Processes, fresh: bool) -> Record:
     with located(INPUT):
         found = preflight(job)
 
-    def tell(text: str) -> None:
-        job.tell_and_log(Notice(text))
+    def notify(text: str) -> None:
+        job.emit_and_log(Notice(text))
 
-    with held(job.folder.root, tell):
-        return _carried_out(job, processes, found, tell, fresh=fresh)
+    with held(job.folder.root, notify):
+        return _carried_out(job, processes, found, notify, fresh=fresh)
 
 
 def _carried_out(
-    job: Job, processes: Processes, found: Preflight, tell: Callable[[str], None], *, fresh: bool
+    job: Job, processes: Processes, found: Preflight, notify: Callable[[str], None], *, fresh: bool
 ) -> Record:
     left = job.folder.prepare(job.name, fresh=fresh)
     earlier = left.record
@@ -84,16 +84,18 @@ def _carried_out(
         job=job,
         models=CurrentModels.at_the_start(job, processes),
         digests=job.digests(),
-        results=EarlierResults(job.folder, job.store, {"recipe": job.name}, fresh=fresh, tell=tell),
+        results=EarlierResults(
+            job.folder, job.store, {"recipe": job.name}, fresh=fresh, notify=notify
+        ),
         evaluator=evaluator,
         record=_new_record(job, earlier, found, evaluator),
         earlier=earlier,
     )
     facts = run.record.model_dump(mode="json")
-    job.tell(RunStart(job.labels, str(job.folder.root), facts))
+    job.emit(RunStart(job.labels, str(job.folder.root), facts))
     for note in (*left.notes, job.store.note, *job.store.take_notes()):
         if note:
-            tell(note)
+            notify(note)
     record = run.record
     try:
         _take_all(run, found)
@@ -110,7 +112,7 @@ def _carried_out(
         raise
     finally:
         job.folder.save(record, earlier)
-        job.tell(RunEnd(record.status))
+        job.emit(RunEnd(record.status))
     return record
 
 
@@ -134,7 +136,7 @@ def _take_all(run: RunState, found: Preflight) -> None:
             _fill_in_before_baseline(run)
         job.folder.save(record, run.earlier)
         for complete in _rows_now_complete(run, planned):
-            job.tell(RowDone(complete.index, complete.model_dump(mode="json")))
+            job.emit(RowDone(complete.index, complete.model_dump(mode="json")))
 
 
 def _fill_in_before_baseline(run: RunState) -> None:

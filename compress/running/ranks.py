@@ -31,7 +31,7 @@ _LONGEST_MESSAGE = 1000
 
 
 def broadcast_stage(processes: Processes, planned: PlannedStage, keys: ResumeKeys) -> None:
-    """Let the other ranks run a stage, too."""
+    """Have the other ranks run a stage, too."""
     message = {"do": "stage", "position": planned.position, "keys": asdict(keys)}
     _broadcast(processes, message)
 
@@ -51,7 +51,7 @@ def broadcast_candidate(processes: Processes, position: int, folder: Path) -> No
 
 
 def broadcast_end(processes: Processes, record: Record | None, error: str) -> None:
-    """Let the other ranks go, with the record or else what went wrong."""
+    """End the other ranks, with the record or else what went wrong."""
     # Who is in the middle of a training reads nothing: an error must fit in what the socket holds.
     text = record.dumps() if record else None
     _broadcast(processes, {"do": "end", "record": text, "error": error[:_LONGEST_MESSAGE]})

@@ -41,13 +41,13 @@ def _measured(
         measurement, macs = stored
         # What could not be timed then is tried again now.
         if measurement.latency is not None or not evaluator.has_baseline:
-            run.job.tell(MeasurementReused(row.index, row.stage))
+            run.job.emit(MeasurementReused(row.index, row.stage))
             measurement.target = target.name
             measurement.artifact.path = run.job.folder.named(model.path)
             return measurement, macs, kept.key
     if why:
-        run.job.tell_and_log(Redone(row.index, row.stage, why, "measured"))
-    run.job.tell(MeasureStart(row.index, row.stage))
+        run.job.emit_and_log(Redone(row.index, row.stage, why, "measured"))
+    run.job.emit(MeasureStart(row.index, row.stage))
     measurement, macs = evaluator.measure(row_input, target), evaluator.macs(row_input, target)
     measured = {"measurement": measurement.model_dump(mode="json"), "macs": macs}
     run.results.keep_measurement(model, depends, measured)

@@ -215,7 +215,7 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
     has_labels = is_labeled(task.test)
     metric: MetricName | Metric
     if task.metric is None or (task.metric == "accuracy" and kind == "independent-logits"):
-        metric = _METRICS[supervision.told_kind()]
+        metric = _METRICS[supervision.output_kind()]
     else:
         metric = task.metric
     name = metric if isinstance(metric, str) else str(task.metric_name)

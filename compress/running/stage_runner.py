@@ -44,7 +44,7 @@ def advance(run: RunState, planned: PlannedRow) -> Row:
     """Run one stage, or find its result; the row has no measurement yet."""
     job, models = run.job, run.models
     parent = models.candidate.fingerprint
-    job.tell(StageStart(planned.index, planned.label, len(job.stages)))
+    job.emit(StageStart(planned.index, planned.label, len(job.stages)))
     if isinstance(planned, PlannedStage):
         result, cached, why = _take(run, planned)
     else:
@@ -87,7 +87,7 @@ def _take(run: RunState, planned: PlannedStage) -> tuple[StageResult, bool, str]
     if known is None:
         try_remaining(run, planned)
         if found.why:
-            job.tell_and_log(Redone(planned.index, planned.label, found.why))
+            job.emit_and_log(Redone(planned.index, planned.label, found.why))
     result, after = known or _run_stage(run, planned, depends)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     broadcast_candidate(models.processes, planned.position, folder / "candidate")

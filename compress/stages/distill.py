@@ -94,7 +94,7 @@ class DistillStage(Training, Stage):
         if self.losses is not None:
             return student, self.losses
         supervision = supervision_of(student, context)
-        kind = supervision.told_kind()
+        kind = supervision.output_kind()
         labeled = has_a_label(context.task.train, supervision)
         losses = default_losses(kind, supervision.outputs, labeled=labeled)
         words = " and ".join(loss.description for loss in losses)

@@ -265,7 +265,7 @@ def _losses_and_teacher(
     if not losses:
         supervision = supervision_of(pruned, context)
         labeled = has_a_label(context.task.train, supervision)
-        losses = (LabelLoss(),) if labeled else (teacher_loss(supervision.told_kind()),)
+        losses = (LabelLoss(),) if labeled else (teacher_loss(supervision.output_kind()),)
     return losses, build_teacher(finetune.teacher, context)
 
 

@@ -69,7 +69,7 @@ class QuantizeStage(Stage):
 
     @model_validator(mode="after")
     def _formats_go_together(self) -> QuantizeStage:
-        self.format  # noqa: B018 - its validator speaks
+        self.format  # noqa: B018 - its validator raises
         return self
 
     @property
@@ -92,7 +92,9 @@ class QuantizeStage(Stage):
                 f"quantize: every selected layer already has weights {self.weights} and "
                 f"activations {self.activations}."
             )
-        notes = (*_told(idle), *_told_of_fixed(after)) if not self.format.is_float32 else ()
+        notes = (
+            (*_idle_notes(idle), *_fixed_step_notes(after)) if not self.format.is_float32 else ()
+        )
         return replace(after, notes=notes)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
@@ -127,7 +129,7 @@ class QuantizeStage(Stage):
         return idle
 
 
-def _told_of_fixed(candidate: Candidate) -> tuple[str, ...]:
+def _fixed_step_notes(candidate: Candidate) -> tuple[str, ...]:
     """A note of the layers whose steps should be learned and cannot be."""
     declared = candidate.numerics.resolve(layers_with_formats(candidate.module))
     formats = formats_of(candidate)
@@ -136,7 +138,7 @@ def _told_of_fixed(candidate: Candidate) -> tuple[str, ...]:
     return (f"steps of {named(fixed)} are not learned: recurrent layers",) if fixed else ()
 
 
-def _told(idle: Sequence[str]) -> tuple[str, ...]:
+def _idle_notes(idle: Sequence[str]) -> tuple[str, ...]:
     if not idle:
         return ()
     are, stay = ("is", "stays") if len(idle) == 1 else ("are", "stay")

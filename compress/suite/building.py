@@ -121,7 +121,7 @@ def _encoder(net: Net) -> SuiteModel:
 
 
 def _settle(module: nn.Module, inputs: Tensor) -> None:
-    """Let the norms see data, as a trained net's have.
+    """Run data through the norms, as a trained net's have.
 
     Fresh ones pass on what random weights make of an input, which is less in every layer: at the
     end of a deep net the biases would be all that is left, and parity would compare nothing.

@@ -1,4 +1,4 @@
-"""The task ``language``: to foretell the next character of a text.
+"""The task ``language``: to predict the next character of a text.
 
 Texts are the epigrams of Debian's package ``fortunes``, 2.6 million characters in 15,000 entries,
 or any text files in UTF-8. They are never downloaded. A file with lines that are ``%`` is divided

@@ -1,6 +1,6 @@
-"""Tracking: a run's numbers, told to experiment trackers while the run goes on.
+"""Tracking: a run's numbers, sent to experiment trackers while it runs.
 
-One seam: :class:`Tracker`, of three calls. What is told, and by which names, is decided once, by
+One seam: :class:`Tracker`, of three calls. What is sent, and under which names, is decided once, by
 :class:`Tracking`, which is a callback of the loop. Each library has a file of its own and is
 imported when it is asked for. Knows nothing of stages, and reads events alone.
 """

@@ -8,8 +8,8 @@ series              steps       numbers
 ``targets/NAME``    rows        accuracy, latency, speed-up with their intervals, memory, bytes
 =================== =========== ===============================================================
 
-A row's numbers are told once they are whole: those before the baseline come with it. What an
-earlier run of the recipe had trained is told again, so that every run's series are whole.
+A row's numbers are sent once they are complete: those before the baseline come with it. What an
+earlier run of the recipe had trained is sent again, so that every run's series are complete.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ def _print_error(sentence: str) -> None:
 
 
 class Tracking:
-    """A callback that tells trackers of a run: ``recipe.run(..., observer=Tracking.of([...]))``.
+    """A callback that sends a run to trackers: ``recipe.run(..., observer=Tracking.of([...]))``.
 
-    A tracker that fails is dropped with one sentence to ``tell``; the run continues.
+    A tracker that fails is dropped with one sentence to ``notify``; the run continues.
     """
 
     def __init__(
-        self, trackers: Iterable[Tracker], tell: Callable[[str], None] = _print_error
+        self, trackers: Iterable[Tracker], notify: Callable[[str], None] = _print_error
     ) -> None:
         self._trackers = list(trackers)
-        self._tell = tell
+        self._notify = notify
 
     @classmethod
-    def of(cls, names: Sequence[str], tell: Callable[[str], None] = _print_error) -> Tracking:
+    def of(cls, names: Sequence[str], notify: Callable[[str], None] = _print_error) -> Tracking:
         """With the trackers of these names, such as ``mlflow`` or ``tensorboard:DIR``.
 
         Raises:
             RecipeError: a name that is none.
             MissingExtra: a tracker's library is not installed.
         """
-        return cls([tracker_of(name) for name in names], tell)
+        return cls([tracker_of(name) for name in names], notify)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Pass one event of a run on (``compress.events``)."""
@@ -77,7 +77,9 @@ class Tracking:
             except Exception as error:
                 self._trackers.remove(tracker)
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                self._tell(f"tracking with {tracker.name} ends here ({reason}); the run continues.")
+                self._notify(
+                    f"tracking with {tracker.name} ends here ({reason}); the run continues."
+                )
 
 
 def _pass_on(tracker: Tracker, event: Mapping[str, Any]) -> None:

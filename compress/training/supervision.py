@@ -22,7 +22,7 @@ from compress.outputs import (
     OutputKind,
     Shape,
     derive_kind,
-    kind_not_told,
+    unknown_output_kind,
 )
 from compress.task import Dataset, Task
 from compress.training.data import Batch, is_labeled, read
@@ -106,14 +106,14 @@ class Supervision:
         )
         return cls(task, kind, tuple(outputs.shape), facts)
 
-    def told_kind(self) -> OutputKind:
+    def output_kind(self) -> OutputKind:
         """The kind of the outputs.
 
         Raises:
             DataError: it cannot be derived; the message says how to give it.
         """
         if self.kind is None:
-            raise kind_not_told(self.task.name, self.outputs, self.facts)
+            raise unknown_output_kind(self.task.name, self.outputs, self.facts)
         return self.kind
 
     def labeled(self, labels: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class Supervision:
         if not bool(known.all()):
             outputs, labels = outputs[known], labels[known]
         if self.task.loss is None:
-            return _LOSSES[self.told_kind()](outputs.float(), self.fitted(outputs, labels))
+            return _LOSSES[self.output_kind()](outputs.float(), self.fitted(outputs, labels))
         value = self.task.loss(outputs, self.fitted(outputs, labels))
         if (problem := not_a_mean(value)) is not None:
             raise DataError(f"task {self.task.name!r}: its loss must give {problem}.")
@@ -187,7 +187,7 @@ class Supervision:
             DataError: the task has none of its own, and the kind of its outputs is not known.
         """
         if self.task.loss is None:
-            self.told_kind()
+            self.output_kind()
 
 
 def not_a_mean(value: Any) -> str | None:

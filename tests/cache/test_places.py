@@ -257,7 +257,7 @@ def test_whatever_a_file_system_raises_stops_no_run(flaky, results, tmp_path):
     assert not store.fetch(entry, (tmp_path / "there").joinpath)
     end = "(NoCredentials: no credentials in sight)"
     assert store.take_notes() == [
-        f"flaky://there: results cannot be kept for other runs {end}; this run goes on without.",
+        f"flaky://there: results cannot be kept for other runs {end}; this run continues without.",
         f"flaky://there: kept results cannot be read {end}; what is needed is worked out again.",
     ]
     later = Store.open("flaky://there")

@@ -92,7 +92,7 @@ def test_what_is_told_and_does_not_run_says_so(sound, capsys):
     assert code == 1
     assert re.fullmatch(
         r"its operator MatMul \('low'\) fails on these inputs: .*; it was given sound 1x512, rate "
-        r"scalar: tell the sizes of sound \[batch, samples\] with --shape sound=SIZES, or give it "
+        r"scalar: give the sizes of sound \[batch, samples\] with --shape sound=SIZES, or give it "
         r"inputs with --inputs FILE\.npz\.",
         row["error"],
     )
@@ -190,7 +190,7 @@ def test_a_profile_takes_sizes_and_inputs(sound, capsys):
     code, text, _ = say(capsys, "bench", "--profile", "--quick", sound, "--shape", "sound=2x5")
     assert code == 1
     assert "fails on these inputs" in text
-    assert "it was given sound 2x5, rate scalar: tell the sizes of sound [batch, samples]" in text
+    assert "it was given sound 2x5, rate scalar: give the sizes of sound [batch, samples]" in text
 
 
 def test_a_sustained_run_takes_sizes_and_inputs(sound, capsys):
@@ -205,4 +205,4 @@ def test_a_sustained_run_takes_sizes_and_inputs(sound, capsys):
     assert own["notes"] == []
     code, text, _ = say(capsys, "bench", "--sustained", "5", sound, "--shape", "sound=2x5")
     assert code == 1
-    assert "it was given sound 2x5, rate scalar: tell the sizes of sound [batch, samples]" in text
+    assert "it was given sound 2x5, rate scalar: give the sizes of sound [batch, samples]" in text

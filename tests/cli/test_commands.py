@@ -9,8 +9,12 @@ from onnx import TensorProto, helper
 
 from compress.cli import main
 from compress.cli.doctor import CHECKS
+from compress.measure.ondevice.runtimes import RUNTIMES
+from compress.measure.recipe_targets import KINDS, spelled
 from compress.record import Record
+from compress.suite import SUITES
 from compress.testing.stage_contract import CHECKS as CONTRACT
+from compress.tracking import TRACKERS
 
 
 def say(capsys, *arguments):
@@ -183,6 +187,25 @@ def test_doctor_looks_at_everything_and_gives_a_fix_for_what_is_not_right(capsys
         assert words in text
     findings = [finding for check in CHECKS for finding in check()]
     assert all(finding.fix for finding in findings if finding.state != "ok")
+
+
+LISTED = {
+    "target": ("bench", [spelled([kind.spelling() for kind in KINDS])]),
+    "target of doctor": ("doctor", [spelled([kind.spelling() for kind in KINDS])]),
+    "runtime": ("bench", RUNTIMES),
+    "suite": ("bench", SUITES),
+    "tracker": ("run", TRACKERS),
+}
+
+
+@pytest.mark.parametrize("listed", LISTED)
+def test_help_lists_what_there_is(listed, capsys):
+    # Written out there, since importing the lists would make every command slow to start.
+    command, names = LISTED[listed]
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert [name for name in names if name not in shown] == []
 
 
 @pytest.mark.parametrize(

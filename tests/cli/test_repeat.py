@@ -164,8 +164,8 @@ def test_a_report_of_too_few_seeds_says_how_to_go_on(repeated):
     code, _, said = repeated("out", command=("report",))
     assert code == 2
     assert last_line(said) == (
-        "out: a repeated run needs 2 finished seeds, and here is 1; repeat the command that began "
-        "it, and it goes on."
+        "out: a repeated run needs 2 finished seeds, and here is 1; repeat the command that "
+        "started it, and it resumes."
     )
 
 

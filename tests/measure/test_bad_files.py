@@ -16,7 +16,7 @@ from compress.measure import process
 from compress.measure.compare import compare, model_bytes, table
 from compress.measure.local import LocalTarget
 from compress.measure.ondevice import machine, worker
-from compress.measure.runtime_errors import plain_complaint
+from compress.measure.runtime_errors import readable_error
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
@@ -337,7 +337,7 @@ SENTENCES = [
 def complaint(path):
     """What is said of a file, without a process for each: loading and running are as in one."""
     answer = worker.answer(json.dumps({"kind": "memory", "model": str(path)}))
-    return plain_complaint(answer["error"])
+    return readable_error(answer["error"])
 
 
 @pytest.mark.parametrize(("make", "sentence"), SENTENCES, ids=lambda v: getattr(v, "__name__", ""))
@@ -504,9 +504,9 @@ def test_container_limits_of_memory_are_read_in_both_versions(tmp_path, files, f
     ],
 )
 def test_words_that_are_not_known_are_passed_on_without_places(words, said):
-    found = plain_complaint(words)
+    found = readable_error(words)
     assert found == said if said else len(found) < 400
-    assert plain_complaint(found) == found
+    assert readable_error(found) == found
 
 
 def test_a_native_thread_that_finds_no_memory_is_no_mystery(tmp_path, monkeypatch):

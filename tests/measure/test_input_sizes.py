@@ -158,7 +158,7 @@ def test_what_does_not_run_says_what_was_tried_and_what_would_do():
     _, found = sizes_of({A: ([None, None], only(5)), B: ([1, 64], only(5))})
     assert found[A].error == (
         "its operator MatMul ('head') fails on these inputs: dimension mismatch; it was given x "
-        "16x16, and then 6 other guesses: tell the sizes of x [n, ?] with --shape x=SIZES, or give "
+        "16x16, and then 6 other guesses: give the sizes of x [n, ?] with --shape x=SIZES, or give "
         "it inputs with --inputs FILE.npz."
     )
     _, found = sizes_of({B: ([1, 64], only(5))}, Given({"x": (1, 64)}))
@@ -220,7 +220,7 @@ def test_one_other_guess_is_one():
     files = {A: ([None, None], only(5))}
     target = Fitting(files)
     answer = {**target.fit(A, {"shapes": {}}), "tried": [{}, {}]}
-    assert ", and then 1 other guess: tell" in Fit.of(A, answer).error
+    assert ", and then 1 other guess: give" in Fit.of(A, answer).error
 
 
 def test_a_scalar_text_was_not_one():
@@ -311,7 +311,7 @@ def test_a_size_that_cannot_be_guessed_says_what_would_do(at_once, product):
     assert row.error.startswith("its operator MatMul ('head') fails on these inputs: ")
     assert "it was given x 1x16, and then " in row.error
     assert row.error.endswith(
-        "other guesses: tell the sizes of x [n, k] with --shape x=SIZES, or give it inputs with "
+        "other guesses: give the sizes of x [n, k] with --shape x=SIZES, or give it inputs with "
         "--inputs FILE.npz."
     )
     assert row.error.count(". ") == 0

@@ -13,10 +13,10 @@ from compress.modules.features import (
     capture,
     channels_first,
     matching,
+    module_outputs,
     norm_axis,
     own_axis,
     pooled,
-    survey,
     uniform_map,
 )
 from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
@@ -62,7 +62,7 @@ class Nothing(nn.Module):
 
 def test_a_survey_lists_what_gives_a_tensor_for_each_sample():
     net = Shared().train()
-    found = survey(net, torch.randn(2, 4))
+    found = module_outputs(net, torch.randn(2, 4))
     assert {name: feature.shape for name, feature in found.items()} == {
         "first": (4,),
         "second": (3,),
@@ -79,7 +79,7 @@ def test_a_survey_lists_what_gives_a_tensor_for_each_sample():
 def test_every_net_has_features_and_computes_the_same_while_they_are_caught(name):
     case = NETS[name]
     net, example = case.build(), case.example()
-    found = survey(net, example)
+    found = module_outputs(net, example)
     names = [n for n, feature in found.items() if feature.calls == 1]
     expected = net(example)
     with capture(net, names) as seen:
@@ -205,7 +205,7 @@ class StepsFirst(nn.Module):
 
 @pytest.mark.parametrize("steps", [2, 5])
 def test_steps_in_time_are_no_samples_even_where_there_are_as_many(steps):
-    assert list(survey(StepsFirst(), torch.randn(2, steps, 3))) == ["head"]
+    assert list(module_outputs(StepsFirst(), torch.randn(2, steps, 3))) == ["head"]
 
 
 class Skips(nn.Module):
@@ -339,7 +339,7 @@ class Attention(nn.Module):
 )
 def test_scores_from_queries_and_keys_are_those_that_the_net_works_with(names, heads):
     net, x = nn.Sequential(Attention(names, heads)), torch.randn(3, 5, 8)
-    found = survey(net, x)
+    found = module_outputs(net, x)
     source = attention_source(net, "0", found)
     own = attention_source(net, "0.softmax", found)
     assert source.has_scores
@@ -355,7 +355,7 @@ def test_scores_from_queries_and_keys_are_those_that_the_net_works_with(names, h
 def test_the_zoos_attention_gives_its_scores():
     case = NETS["attention"]
     net = case.build()
-    source = attention_source(net, "blocks.1.attention", survey(net, case.example()))
+    source = attention_source(net, "blocks.1.attention", module_outputs(net, case.example()))
     assert source.layers == ("blocks.1.attention.query", "blocks.1.attention.key")
     assert source.heads == 2
     assert source.scale == pytest.approx(net.blocks[1].attention.scale)
@@ -363,7 +363,7 @@ def test_the_zoos_attention_gives_its_scores():
 
 def test_scores_of_half_precision_are_worked_out_in_float32():
     net, x = nn.Sequential(Attention(("q", "k"), "heads")), torch.randn(3, 5, 8)
-    source = attention_source(net, "0", survey(net, x))
+    source = attention_source(net, "0", module_outputs(net, x))
     with capture(net, source.layers) as seen:
         net(x)
     half = {name: (100 * feature).half() for name, feature in seen.items()}
@@ -376,4 +376,4 @@ def test_scores_of_half_precision_are_worked_out_in_float32():
 def test_a_layer_without_attention_has_no_source(name):
     case = NETS["attention"]
     net = case.build()
-    assert attention_source(net, name, survey(net, case.example())) is None
+    assert attention_source(net, name, module_outputs(net, case.example())) is None

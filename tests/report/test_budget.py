@@ -109,8 +109,11 @@ def test_a_row_that_misses_fewer_limits_is_nearer_whatever_it_misses_them_by(fai
     # What was not measured is further off than all that was.
     assert far < ShipRule(failed, "laptop").penalty(2, latency, 1.0) < 2 * near
     assert rule.penalty(4, None, 0.0215) is None
-    assert rule.told(4, None) == ("accuracy −2.15 pt against the baseline", True)
-    assert ShipRule(failed, "laptop").told(2, latency) == ("p50 latency was not measured", False)
+    assert rule.value_text(4, None) == ("accuracy −2.15 pt against the baseline", True)
+    assert ShipRule(failed, "laptop").value_text(2, latency) == (
+        "p50 latency was not measured",
+        False,
+    )
 
 
 def test_too_many_answers_are_none(chain):
@@ -132,7 +135,7 @@ def test_the_data_is_json_and_places_limits_on_their_axes(chain):
     assert drop["stops"][drop["start"]][1] == pytest.approx(axes["accuracy"].at(0.9152), abs=1e-4)
     assert latency["stops"][0][1] is None or 0 <= latency["stops"][0][1] <= 1
     assert latency["stops"][-1] == ["no limit", None, None]
-    assert latency["told"][0] == "p50 latency 392 µs, budget "
+    assert latency["texts"][0] == "p50 latency 392 µs, budget "
     assert data["after"][0][0] == "."
     assert "6.12x faster" in data["after"][0][1]
 

@@ -169,7 +169,9 @@ def test_the_file_alone_will_do(three, tmp_path):
 def test_too_few_finished_seeds_say_what_to_do(three, tmp_path):
     three[1].status = "interrupted"
     keep(tmp_path, three[:2])
-    message = "needs 2 finished seeds, and here is 1; repeat the command that began it"
+    message = (
+        "needs 2 finished seeds, and here is 1; repeat the command that started it, and it resumes"
+    )
     with pytest.raises(RecordError, match=message):
         gather(tmp_path)
 

@@ -190,7 +190,7 @@ def test_another_seed_is_noticed(run):
 def test_another_version_of_a_library_is_noticed(name, run, monkeypatch):
     run()
     versions = {**package_versions(), name: "0.1"}
-    monkeypatch.setattr("compress.running.digests.package_versions", lambda: versions)
+    monkeypatch.setattr("compress.running.digests.package_versions", lambda *_: versions)
     _, events = run()
     assert any(f"{name} is 0.1 and was " in why for _, why in again(events))
 

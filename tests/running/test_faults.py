@@ -10,7 +10,7 @@ import pytest
 
 from compress import QuantizeStage, Recipe, Record
 from compress.cache import CacheEntry
-from compress.io.atomic import mark
+from compress.io.atomic import process_tag
 from compress.stages import TrainStage
 
 STAGES = (TrainStage(epochs=1, batch_size=64), QuantizeStage())
@@ -162,7 +162,7 @@ def test_a_manifest_that_somebody_else_wrote_is_not_used(
 def test_what_a_killed_lowering_left_is_removed(finished, candidate, task, target, tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    machine = mark().rpartition("-")[0]
+    machine = process_tag().rpartition("-")[0]
     name = f"compresskit-{machine}-{gone.pid}-draft"
 
     def edit(folder):

@@ -207,7 +207,7 @@ def test_another_version_of_what_stages_compute_with_makes_them_again(
 ):
     recipe().run(candidate, task, targets=[target], workdir=tmp_path)
     versions = {**package_versions(), package: "0.0"}
-    monkeypatch.setattr("compress.running.digests.package_versions", lambda: versions)
+    monkeypatch.setattr("compress.running.digests.package_versions", lambda *_: versions)
     record = recipe().run(candidate, task, targets=[target], workdir=tmp_path)
     assert [row.cached for row in record.rows[1:]] == [not again] * 3
 

@@ -149,8 +149,8 @@ class LoweringJob:
     def formats(self, graph: ir.Graph) -> dict[str, LayerFormat]:
         """The declared formats of what is in the graph, and of products that are not.
 
-        What a layer makes of constants is a constant itself and stays float, which is told of
-        products. An embedding is often read at fixed places (positions, say): nothing to tell.
+        What a layer makes of constants is a constant itself and stays float, which is noted of
+        products. An embedding is often read at fixed places (positions, say): no note.
         """
         there = {layer_of(node) for node in graph} | quantizable_layers(self.module).keys()
         return {name: format for name, format in self.declared.items() if name in there}

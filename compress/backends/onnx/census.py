@@ -2,7 +2,7 @@
 
 Works on any ONNX file and needs no torch. Counts come from the file; which products run on int8
 kernels, and which float operators stand between them, come from the graph that onnxruntime makes
-of it, since a QuantizeLinear in a file promises nothing.
+of it, since a QuantizeLinear in a file guarantees nothing.
 """
 
 from __future__ import annotations
@@ -109,11 +109,13 @@ def uncounted_note(
     narrow = any(_NARROW.match(kind) for kind in census.weight_bytes)
     if kept and (narrow or narrow_weights):
         shares.append((kept / census.weights, "weights", census.float_weights))
-    told = [(share, what, _largest(parts)) for share, what, parts in shares if share >= _LEAST]
-    if not told:
+    large = [(share, what, _largest(parts)) for share, what, parts in shares if share >= _LEAST]
+    if not large:
         return None
-    words = [f"{_percent(share)} of the {what} ({', '.join(names)})" for share, what, names in told]
-    outside = _NO_LAYER.issuperset(name for _, _, names in told for name in names)
+    words = [
+        f"{_percent(share)} of the {what} ({', '.join(names)})" for share, what, names in large
+    ]
+    outside = _NO_LAYER.issuperset(name for _, _, names in large for name in names)
     reason = ": no layer with a format has them" if outside else ""
     return f"{' and '.join(words)} stay in float{reason}."
 

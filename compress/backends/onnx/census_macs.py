@@ -91,7 +91,7 @@ class _Counting:
     """One walk over a graph and its bodies."""
 
     def __init__(self, ran: TracedRun) -> None:
-        self._ran = ran if _told(ran) else replace(ran, shapes=_completed(ran))
+        self._ran = ran if _has_all_shapes(ran) else replace(ran, shapes=_completed(ran))
         self._constants = {
             tensor.name: tensor
             for graph in every_graph(ran.model.graph)
@@ -210,7 +210,7 @@ class _Counting:
         return any(node.name in self._ran.nodes for node in body.node)
 
 
-def _told(ran: TracedRun) -> bool:
+def _has_all_shapes(ran: TracedRun) -> bool:
     """Whether the shapes of all products are known from the run."""
     products = (n for n in every_node(ran.model.graph.node) if n.op_type in PRODUCTS)
     return bool(ran.failure) or all(node.name in ran.calls for node in products)

@@ -1,4 +1,4 @@
-"""Shapes of tensors that no run has told: what onnxruntime and onnx infer of them."""
+"""Shapes of tensors that no run has shown: what onnxruntime and onnx infer of them."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ def in_bodies(
     model: onnx.ModelProto, shapes: Mapping[str, Shape], types: Mapping[str, str]
 ) -> dict[str, Shape]:
     """``shapes``, and what follows from them for other tensors, those in bodies first of all."""
-    told = onnx.ModelProto()
-    told.CopyFrom(model)
-    del told.graph.value_info[:]
-    told.graph.value_info.extend(
+    with_shapes = onnx.ModelProto()
+    with_shapes.CopyFrom(model)
+    del with_shapes.graph.value_info[:]
+    with_shapes.graph.value_info.extend(
         helper.make_tensor_value_info(name, _number(types[name]), shape)
         for name, shape in shapes.items()
         if _number(types.get(name, "")) != TensorProto.UNDEFINED
     )
-    for node in every_node(told.graph.node):
-        _tell_body(node, shapes)
+    for node in every_node(with_shapes.graph.node):
+        _add_body_shapes(node, shapes)
     try:
-        found = onnx.shape_inference.infer_shapes(told, data_prop=True)
+        found = onnx.shape_inference.infer_shapes(with_shapes, data_prop=True)
     except (RuntimeError, ValueError, DecodeError):  # its own rules broken, or more than 2 GiB
-        found = told
+        found = with_shapes
     return {**dict(_shapes_in(found)), **shapes}
 
 
@@ -101,7 +101,7 @@ def _by_onnxruntime(
     return shapes, types
 
 
-def _tell_body(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> None:
+def _add_body_shapes(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> None:
     """Give the inputs of a loop's body the shapes of the first pass, as onnx does not."""
     attributes = {attribute.name: attribute.g for attribute in node.attribute}
     body = attributes.get("body")

@@ -168,17 +168,17 @@ def _warnings(
     graph: ir.Graph, formats: Mapping[str, LayerFormat], copied: Sequence[str]
 ) -> tuple[str, ...]:
     operators = {name: node.op_type for name, node in layers_with(graph, formats, lambda _: True)}
-    told: dict[str, list[str]] = {}
+    noted: dict[str, list[str]] = {}
     for name, format in formats.items():
         if name in operators:
             for note in _notes(format, operators[name]):
-                told.setdefault(note, []).append(name)
+                noted.setdefault(note, []).append(name)
     absent = [n for n, f in formats.items() if not f.is_float32 and n not in operators]
     others = {
         "a weight that is shared with other formats was copied": copied,
         "its product is computed outside of the layer, so it stays float32": absent,
     }
-    return tuple(f"{named(names)}: {note}." for note, names in {**told, **others}.items() if names)
+    return tuple(f"{named(names)}: {note}." for note, names in {**noted, **others}.items() if names)
 
 
 def _notes(format: LayerFormat, operator: str) -> Iterator[str]:

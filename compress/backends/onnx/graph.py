@@ -82,7 +82,7 @@ def consumers(value: ir.Value) -> list[ir.Node]:
 def rewire(
     old: ir.Value, new: ir.Value, *, only: Callable[[ir.Node], bool] = lambda _: True
 ) -> None:
-    """Let the readers of ``old`` read ``new``, those for which ``only`` holds."""
+    """Make the readers of ``old`` read ``new``, those for which ``only`` holds."""
     for node, index in tuple(old.uses()):
         if only(node):
             node.replace_input_with(index, new)
@@ -216,7 +216,7 @@ def _share_transposed(graph: ir.Graph) -> None:
 
 
 def _read_transposed(graph: ir.Graph, value: ir.Value, source: ir.Value) -> None:
-    """Let the readers of ``value`` read the transpose of ``source``."""
+    """Make the readers of ``value`` read the transpose of ``source``."""
     if source.dtype is None or not is_storage_type(source.dtype):
         transpose = ir.node("Transpose", [source], {"perm": [1, 0]})
         rewire(value, insert(graph, graph[0], transpose))

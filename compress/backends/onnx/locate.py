@@ -120,7 +120,7 @@ def noisiest(graph: ir.Graph, expected: Tensors, actual: Tensors) -> ir.Node | N
 def describe_operator(node: ir.Node, *, torch_name: str | None = None) -> str:
     """An operator as messages name it: type, attributes, module, and the line that called it.
 
-    ``torch_name`` is what it was exported from; by default its own type and attributes are told.
+    ``torch_name`` is what it was exported from; by default its own type and attributes are named.
     """
     return f"{torch_name or _kind(node)} {location_of(node)}"
 

@@ -145,7 +145,7 @@ def _absorb_activations(
 
 @dataclass(frozen=True)
 class _QuantizerPlan:
-    """What onnxruntime's quantizer is told of one part, by the names of nodes and tensors."""
+    """What onnxruntime's quantizer is given for one part, by the names of nodes and tensors."""
 
     nodes: frozenset[str]
     operators: frozenset[str]

@@ -19,7 +19,7 @@ from compress.distillation.losses.checks import in_float32, same_outputs
 from compress.distillation.net_layers import NetLayers
 from compress.errors import DataError, SelectorError
 from compress.models.settings import ModelSettings, build_model
-from compress.modules.features import capture, survey
+from compress.modules.features import capture, module_outputs
 from compress.modules.inputs import forward
 from compress.outputs import OutputKind
 
@@ -139,7 +139,7 @@ class PerceptualLoss(LossBlock):
         """:func:`perceptual` on the frozen net's features of the outputs."""
         judge, example = self._judge(context), context.example_outputs
         try:
-            layers = NetLayers("the network that judges", judge, survey(judge, example))
+            layers = NetLayers("the network that judges", judge, module_outputs(judge, example))
         except RuntimeError as error:
             raise DataError(
                 f"perceptual: the network that judges cannot take outputs of "

@@ -12,7 +12,7 @@ From the inside out::
                             the worker's jobs; machine and sensors are what they read
     start_worker worker parent
                             the process: one job in, one answer out, and its end
-    process                 starts worker processes and speaks with them
+    process                 starts worker processes and exchanges lines with them
     plan intervals loop     how hard to try, the statistics that stop it, and the rounds
     session session_log scoring lock
                             a whole session in a folder: what it does, and its lines

@@ -44,7 +44,7 @@ class Unavailable(TypedDict):
 
 
 class MachineState(TypedDict):
-    """How the machine is set, and how it was at a moment; what is not told is empty.
+    """How the machine is set, and how it was at a moment; what is not known is empty.
 
     ``throttled`` has the flags of a Raspberry Pi's firmware, in hexadecimal. ``throttle_count`` is
     how often Intel's CPUs were slowed down since they started, and ``cooling`` how many of the
@@ -259,8 +259,9 @@ class TensorFacts(TensorSignature):
 class FitAnswer(TypedDict):
     """Of ``fit``: with which sizes a model runs, if it does.
 
-    ``shapes`` are those it runs with, ``guessed`` the axes among them that nobody told, ``tried``
-    all shapes. ``failed`` is what the runtime said to the first; ``None`` if the model runs.
+    ``shapes`` are those it runs with, ``guessed`` the axes among them whose size was not given,
+    ``tried`` all shapes. ``failed`` is the runtime's error for the first; ``None`` if the model
+    runs.
     """
 
     inputs: list[TensorFacts]

@@ -31,25 +31,27 @@ _SHORT_VECTOR = 8
 class DrawnInputs:
     """Inputs drawn for a model of which no more is known than its signature.
 
-    A size is what the job tells of it, by ``values`` or ``shapes``; else what the file fixes; else
+    A size is what the job gives for it, by ``values`` or ``shapes``; else what the file fixes; else
     that of an axis of the same name, or what a name such as ``past + 1`` comes to; else the job's
     ``batch`` where :func:`_batch_axes` sees one; else ``guess``, or the usual guess if that is 0.
     ``shapes`` are by name, and so are ``guessed``, which are axes. Optional inputs are left out
-    unless something is told of them.
+    unless the job gives something for them.
     """
 
     def __init__(self, session: InferenceSession, job: WorkerJob, guess: int = 0) -> None:
-        told, values = dict(job.get("shapes") or {}), job.get("values") or {}
+        given, values = dict(job.get("shapes") or {}), job.get("values") or {}
         self.specs = [
             spec
             for spec in specs_of(session.get_inputs())
-            if not spec.type.startswith("optional(") or spec.name in {**told, **values}
+            if not spec.type.startswith("optional(") or spec.name in {**given, **values}
         ]
-        self.values = {p.name: _whole(p, values[p.name]) for p in self.specs if p.name in values}
-        told.update((name, list(array.shape)) for name, array in self.values.items())
+        self.values = {
+            p.name: _complete_input(p, values[p.name]) for p in self.specs if p.name in values
+        }
+        given.update((name, list(array.shape)) for name, array in self.values.items())
         self.guessed: dict[str, list[int]] = {}
-        axes = {name: sizes[0] for name, sizes in told.items() if len(sizes) == 1}
-        shapes = {spec.name: _told(spec, told.get(spec.name)) for spec in self.specs}
+        axes = {name: sizes[0] for name, sizes in given.items() if len(sizes) == 1}
+        shapes = {spec.name: _given_shape(spec, given.get(spec.name)) for spec in self.specs}
         batch_axes = _batch_axes(self.specs)
         self.shapes = self._settled(shapes, axes, batch_axes, int(job.get("batch", 1)), guess)
         self.batch = _batch_of(self.shapes, batch_axes)
@@ -99,11 +101,11 @@ class DrawnInputs:
         ]
 
 
-def _whole(spec: TensorSpec, path: str) -> Array:
+def _complete_input(spec: TensorSpec, path: str) -> Array:
     return np.array(spec.taken(np.load(path, allow_pickle=False)), spec.dtype, order="C")
 
 
-def _told(spec: TensorSpec, sizes: Sequence[int] | None) -> list[int | None]:
+def _given_shape(spec: TensorSpec, sizes: Sequence[int] | None) -> list[int | None]:
     """A new shape: the file's, or one that fits it."""
     if sizes is None:
         return list(spec.shape)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from compress.measure.ondevice.plan import Plan
     from compress.measure.ondevice.session_log import Line, SessionLog
 
-    #: What a job is told beside its kind and its model: keys of :class:`.jobs.WorkerJob`.
+    #: What a job has beside its kind and its model: keys of :class:`.jobs.WorkerJob`.
     Settings = Mapping[str, object]
     #: Runs one job of the worker on the model with an index: (kind, index, settings) -> answer.
     RunJob = Callable[[str, int, Settings], Answer]
@@ -235,6 +235,6 @@ def peak_bytes(result: MemoryAnswer) -> int:
 def _fit_together(preflights: Iterable[PreflightAnswers]) -> bool:
     """Whether models fit into memory together, as far as their systems tell."""
     peaks = [each.memory[-1] for each in preflights if each.memory]
-    told = [peak.get("free_bytes") for peak in peaks]
-    free = [each for each in told if each is not None]
+    free_bytes = [peak.get("free_bytes") for peak in peaks]
+    free = [each for each in free_bytes if each is not None]
     return not free or sum(map(peak_bytes, peaks)) <= _MEMORY_SHARE * min(free)

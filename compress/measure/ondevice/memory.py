@@ -93,7 +93,7 @@ def bound_memory(job: WorkerJob) -> float:
 
     ``RLIMIT_DATA`` is looked at when memory is asked for, not when it is used, so that no number
     here depends on it; unlike ``RLIMIT_AS`` it leaves out the files and libraries that are only
-    mapped. Should the machine run short all the same, the kernel is told to end this process
+    mapped. Should the machine run short all the same, the kernel is set to end this process
     before any other. Systems without ``/proc`` are left alone.
     """
     allowed = float(job.get("memory_bytes") or _MEMORY_SHARE * free_memory_bytes())

@@ -144,7 +144,7 @@ def _alternate(running: list[WorkerProcess], timing: TimingSettings, chance: ran
     begin_s = time.monotonic()
     for turns in itertools.count(1):
         for process in chance.sample(running, len(running)):
-            process.tell("")
+            process.send("")
             if not process.hears_ready():
                 running.remove(process)
         took_s = (time.monotonic() - begin_s) / max(1, len(running))
@@ -202,9 +202,9 @@ class WorkerProcess:
 
     def give(self, job: AnyJob) -> None:
         """Tell the process its job, and with whom to end."""
-        self.tell(json.dumps({**job, "parent": os.getpid()}))
+        self.send(json.dumps({**job, "parent": os.getpid()}))
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
         """Send a line; if the process has ended, :meth:`answer` says why."""
         self._asked_s = time.monotonic()
         with contextlib.suppress(OSError):

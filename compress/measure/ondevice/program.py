@@ -87,8 +87,8 @@ def measure_bundle(
         _check_threads(session.get("threads"))
         (folder / "session.json").write_text(json.dumps(session), encoding="utf-8")
         with _worker_on_disk(Path(name)) as worker:
-            outcome = run_folder(folder, lines=part, worker=worker, tell=_tell)
-    _tell("")
+            outcome = run_folder(folder, lines=part, worker=worker, notify=_notify)
+    _notify("")
     lines, _ = read_lines(part)
     result: DeviceResult = {
         "schema": _SCHEMA,
@@ -142,7 +142,7 @@ def _write(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def _tell(words: str) -> None:
+def _notify(words: str) -> None:
     if sys.stderr.isatty():
         end = "" if words else "\r"
         print(f"\r{printable(words)[:78]:<78}", end=end, file=sys.stderr, flush=True)

@@ -37,8 +37,8 @@ class EnergyMeter:
     def read(self) -> float:
         """Microjoules so far; between two calls, a sensor of power is taken to have moved evenly.
 
-        A counter that begins again from 0 has gone on by its range. Of a sensor that stops telling
-        numbers, nothing is told from then on: it is no ``source`` any more.
+        A counter that starts again from 0 has its range added. A sensor that stops giving numbers
+        is no ``source`` any more: nothing is reported from then on.
         """
         try:
             for zone in self._zones:

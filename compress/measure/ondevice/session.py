@@ -1,4 +1,4 @@
-"""A session: what the folder of one says is done in it, whether it begins or goes on.
+"""A session: what its folder describes, measured from the start or resumed.
 
 FOLDER/session.json says what to do. Paths are relative to FOLDER and stay inside it::
 
@@ -14,13 +14,13 @@ FOLDER/session.json says what to do. Paths are relative to FOLDER and stay insid
      "metric": "accuracy",               one of scoring.METRICS, or null
      "expected": ["expected/0.npy"],     null, or for each model null or its outputs elsewhere for
                                          the first samples: the difference is reported
-     "job": {"runtime": "onnxruntime"},  what else every job of the worker is told
+     "job": {"runtime": "onnxruntime"},  further keys of every job of the worker
      "timeout_s": 600}                   of one process; a thousand samples to predict may take it
 
 ``labels``, ``metric``, ``expected``, ``job``, ``timeout_s``, ``values`` and a model's ``shapes``
 (what its inputs are drawn with) may be left out. ``sha256`` is over a model's file and, if there is
 one, its external data beside it (``model.onnx.data``). The first model is what the others are
-compared with. Without models the environment alone is told.
+compared with. Without models only the environment is reported.
 
 FOLDER/session.jsonl gets a line for each thing done, and is only ever appended to::
 
@@ -34,7 +34,7 @@ FOLDER/session.jsonl gets a line for each thing done, and is only ever appended 
      "scores": [...], "host": {...}}                      with labels; with expected
     {"kind": "end"}
 
-A line with ``error`` (a sentence) stands for a job that could not be done; the session goes on
+A line with ``error`` (a sentence) stands for a job that could not be done; the session continues
 without that model. ``index`` counts models. Doing it again resumes where it was stopped, however it
 was; a torn last line is dropped, and so is a round that is not whole.
 """
@@ -119,7 +119,7 @@ def run_folder(
     *,
     lines: Path | None = None,
     worker: Path = WORKER,
-    tell: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> SessionOutcome:
     """Do what ``FOLDER/session.json`` says, or resume it, and return what was measured.
 
@@ -127,7 +127,7 @@ def run_folder(
         folder: with session.json, models and inputs.
         lines: in place of ``FOLDER/session.jsonl``.
         worker: the file that a worker process executes.
-        tell: is told in a few words what is about to be done.
+        notify: called with a few words on what is about to be done.
 
     Raises:
         DeviceBusy: another session is timing on this device.
@@ -137,7 +137,7 @@ def run_folder(
     settings, plan = _load(folder)
     for model in settings["models"]:
         _verify(folder, model)
-    session = _FolderJobs(folder, settings, worker, tell)
+    session = _FolderJobs(folder, settings, worker, notify)
     path = folder / "session.jsonl" if lines is None else lines
     with device_lock(), open_log(path) as log:
         header = {"schema": _SCHEMA, "session": settings}
@@ -171,7 +171,7 @@ class _FolderJobs:
     folder: Path
     settings: SessionSettings
     worker: Path
-    tell: Callable[[str], None]
+    notify: Callable[[str], None]
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def environment(self) -> Answer:
@@ -181,7 +181,7 @@ class _FolderJobs:
     def run_job(self, kind: str, index: int, settings: Settings) -> Answer:
         """One job on the model with that index; raises :class:`.process.JobFailed`."""
         name, samples = self._name(index), settings.get("samples")
-        self.tell(f"{kind} {name}" + (f" ({next(self.numbers)})" if kind == "time" else ""))
+        self.notify(f"{kind} {name}" + (f" ({next(self.numbers)})" if kind == "time" else ""))
         scale = samples / 1000 if isinstance(samples, int) else 0.0
         try:
             return self._run(self._job(index, {"kind": kind, **settings}), max(1.0, scale))
@@ -190,7 +190,7 @@ class _FolderJobs:
 
     def interleaved(self, jobs: Sequence[tuple[int, Settings]], seed: int) -> list[Answer]:
         """Times models side by side; see :func:`.process.run_interleaved`."""
-        self.tell(f"time {len(jobs)} processes side by side ({next(self.numbers)})")
+        self.notify(f"time {len(jobs)} processes side by side ({next(self.numbers)})")
         whole = [self._job(index, settings) for index, settings in jobs]
         limit_s = self.settings["timeout_s"]
         answers = run_interleaved(whole, seed=seed, timeout_s=limit_s, worker=self.worker)

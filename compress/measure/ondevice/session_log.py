@@ -25,8 +25,8 @@ class SessionError(Exception):
 class SessionLog:
     """The lines of a session: those that are there are taken in turn, later ones are made.
 
-    A session decides by nothing but its seed and its lines. So going on with a half-written one,
-    or reading a finished one, is going through the same steps with the same lines.
+    A session decides by nothing but its seed and its lines. So resuming a half-written one,
+    or reading a finished one, goes through the same steps with the same lines.
     """
 
     def __init__(self, lines: Iterable[Line] = (), write: Callable[[Line], None] | None = None):
@@ -95,7 +95,7 @@ def read_lines(path: Path) -> tuple[list[Line], int]:
 
 @contextlib.contextmanager
 def open_log(path: Path) -> Iterator[SessionLog]:
-    """The lines in a file, to go on with: what is not whole at its end is cut off."""
+    """The lines in a file, to resume from: what is not whole at its end is cut off."""
     lines, whole = read_lines(path)
     # What a round timed side by side belongs together: half of a round is done again.
     half = 0

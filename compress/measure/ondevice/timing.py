@@ -207,7 +207,7 @@ def time_model(job: WorkerJob) -> TimeAnswer:
 
 
 def take_turns(job: WorkerJob, ask: Ask) -> TimeAnswer:
-    """Load and warm up a model, then time it a little whenever told to.
+    """Load and warm up a model, then time it a little on each request.
 
     So that models which are compared are timed within milliseconds of each other: the speed of a
     machine, most of all of a virtual one, may change within a second.

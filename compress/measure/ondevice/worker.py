@@ -7,7 +7,7 @@ executes::
 
     python3 -I start_worker.py [job.json]
 
-One kind of job is a conversation. ``turns`` does what ``time`` does, when it is told to: the worker
+One kind of job is a conversation. ``turns`` does what ``time`` does, on request: the worker
 says ``ready``, takes a turn for each line that it gets, and says ``ready`` again; the answer comes
 at the end of its input.
 """

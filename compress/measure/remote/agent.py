@@ -168,12 +168,12 @@ def _make(session: Path, files: Path, links: dict[str, str]) -> None:
 def _spawn(session: Path, program: str) -> subprocess.Popen[bytes]:
     """Start the program so that it outlives this process, its shell, and the link."""
     command = [sys.executable, "-I", str(session / program), str(session)]
-    with (session / "program.err").open("ab") as complaints:
+    with (session / "program.err").open("ab") as stderr:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=complaints,
+            stderr=stderr,
             cwd=str(session),
             start_new_session=True,
         )

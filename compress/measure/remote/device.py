@@ -190,7 +190,7 @@ class RemoteDevice:
         return fetched
 
     def settle(self, session: SessionFiles) -> None:
-        """Say that the results are here: the same session begins anew next time."""
+        """Report that the results are here: the same session starts anew next time."""
         job = {"kind": "settle", "session": self._session_folder(session)}
         # Not worth failing for: at worst the next one is answered with these results again.
         with contextlib.suppress(LinkDown):
@@ -289,13 +289,13 @@ class RemoteDevice:
             raise MeasurementError(f"{self.shell.where}: {result['error']}.")
         return result
 
-    def _no_answer(self, code: int, complaint: str) -> str:
+    def _no_answer(self, code: int, stderr: str) -> str:
         if code in (126, 127):
             return (
                 f"{self.shell.where}: there is no {self.location.python} there; install Python 3.9 "
                 "or newer with numpy and onnxruntime, or give `python` the path of one."
             )
-        last = (complaint.strip().splitlines() or ["it left no message"])[-1]
+        last = (stderr.strip().splitlines() or ["it left no message"])[-1]
         return f"{self.shell.where}: {self.location.python} there ended with status {code}: {last}."
 
     def _again(self, action: Callable[[], _Result], patience_s: float | None = None) -> _Result:
@@ -310,8 +310,8 @@ class RemoteDevice:
                 down_s = time.monotonic() - begin
                 if down_s > limit_s:
                     raise LinkDown(
-                        f"{error} Given up after {down_s:.0f} s; what runs there goes on, and the "
-                        "same command picks it up."
+                        f"{error} Given up after {down_s:.0f} s; what runs there continues, and "
+                        "the same command resumes from it."
                     ) from error
             self.shell.reset()
             self.sleep(pause_s)

@@ -36,7 +36,7 @@ __all__ = [
     "transfer_s",
 ]
 
-LINK_BROKE = 255  # the status with which ssh speaks for itself
+LINK_BROKE = 255  # the status of an error of ssh itself
 
 _LEAST_BYTES_PER_S = 20_000  # a slower transfer counts as stuck
 _TRANSFER_S = 60

@@ -2,7 +2,7 @@
 
 Plain data and arithmetic. Formats load without torch and ONNX, since recipes and records name them
 where neither is installed: torch is imported in the functions that compute with tensors, and what a
-graph is made of is told in words (:class:`Pattern`, names of ONNX types and operators) that a
+graph is made of is named in words (:class:`Pattern`, names of ONNX types and operators) that a
 backend interprets. A format that fits a pattern needs nothing new in a backend.
 """
 

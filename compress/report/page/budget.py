@@ -193,11 +193,11 @@ def _slider_data(
         at = _place(record, rule, slider, stop, axis)
         place = None if at is None else round(at, 4)
         stops.append([stop.words, place, _penalties(rule, slider, stop)])
-    told = [rule.told(row, slider.quantity) for row in rule.table]
+    texts = [rule.value_text(row, slider.quantity) for row in rule.table]
     return {
         "objective": slider.objective,
-        "told": [f"{words}, budget " if has_value else words for words, has_value in told],
-        "known": [has_value for _, has_value in told],
+        "texts": [f"{words}, budget " if has_value else words for words, has_value in texts],
+        "known": [has_value for _, has_value in texts],
         "stops": stops,
         "start": slider.start,
     }

@@ -73,8 +73,8 @@ def _measured_facts(record: Record, found: Measurement, paired: Reading | None) 
     metric = record.task.metric
     if found.accuracy is not None:
         against = f", {scored}" if (scored := scored_against(record)) else ""
-        told = _accuracy_words(metric, found.accuracy)
-        yield sanitize(metric, 40).capitalize(), f"{told}{against}"
+        value = _accuracy_words(metric, found.accuracy)
+        yield sanitize(metric, 40).capitalize(), f"{value}{against}"
         if found.accuracy.versus_baseline:
             yield "Against the baseline", _paired_words(metric, found.accuracy)
     if found.latency is not None:
@@ -109,10 +109,10 @@ def _declared_facts(found: Measurement) -> Iterator[Fact]:
 
 def _accuracy_words(metric: str, accuracy: Accuracy) -> str:
     low, high = (score(metric, end) for end in accuracy.ci95)
-    told = f"{score(metric, accuracy.value)}, 95 % interval {low} to {high}"
+    text = f"{score(metric, accuracy.value)}, 95 % interval {low} to {high}"
     if metric == bits_per_token.__name__:
-        told += f" (perplexity {perplexity(accuracy.value):.4g})"
-    return f"{told}, {accuracy.n:,} samples"
+        text += f" (perplexity {perplexity(accuracy.value):.4g})"
+    return f"{text}, {accuracy.n:,} samples"
 
 
 def _paired_words(metric: str, accuracy: Accuracy) -> str:

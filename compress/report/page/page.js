@@ -32,14 +32,14 @@
     const met = digits.includes("1");
     const penalty = (i) => missed[i].reduce((sum, k) => sum + stops[k][2][i], 0);
     const [chosen, why] = met ? choice.answers[digits + asked] : [least(all, penalty), null];
-    const told = ({ told, known }, i, words) => (known[i] ? told[i] + words : told[i]);
+    const missOf = ({ texts, known }, i, limit) => (known[i] ? texts[i] + limit : texts[i]);
     return {
       row: choice.rows[chosen],
       chosen,
       meetsBudget: met,
       reasons: choice.before[chosen] + (met ? choice.reasons[why] : choice.nearest) +
         choice.after[dropAsked ? 1 : 0][chosen],
-      missed: missed[chosen].map((k) => told(choice.sliders[k], chosen, stops[k][0])),
+      missed: missed[chosen].map((k) => missOf(choice.sliders[k], chosen, stops[k][0])),
       outside: choice.rows.filter((_, i) => missed[i].length),
     };
   }

@@ -291,8 +291,8 @@ def gather(folder: Path) -> Repeat:
     if len(done) < FEWEST_SEEDS:
         raise RecordError(
             f"{folder}: a repeated run needs {FEWEST_SEEDS} finished seeds, and here "
-            f"{'is' if len(done) == 1 else 'are'} {len(done)}; repeat the command that began it, "
-            "and it goes on."
+            f"{'is' if len(done) == 1 else 'are'} {len(done)}; repeat the command that started "
+            "it, and it resumes."
         )
     for seed, record in records.items():
         failed.pop(seed, None)

@@ -74,7 +74,7 @@ def test_a_repeated_command_picks_the_session_up(device, there, one, meanwhile, 
     monkeypatch.setattr("compress.measure.remote.device._LONGEST_PAUSE_S", 0.5)
     target = device.target(there, timeout_s=6)
     meanwhile(lambda: len(there.lines()) > 1, device.link.cut)
-    with pytest.raises(LinkDown, match=r"Given up after .* the same command picks it up"):
+    with pytest.raises(LinkDown, match=r"Given up after .* the same command resumes from it"):
         target.measure([one], QUICK)
     until(lambda: there.lines()[-1]["kind"] == "end")
     device.link.mend()

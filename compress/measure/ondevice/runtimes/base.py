@@ -82,6 +82,8 @@ class Runtime:
     #: Whether its int8 kernels overflow on CPUs where sums of pairs are in 16 bits, so that files
     #: for it should avoid that.
     int8_may_saturate: bool = True
+    #: Whether nothing but measuring uses it: results of stages do not depend on its version then.
+    only_measures: bool = True
     #: Number formats that it does not compute as they are meant, with what it does instead: files
     #: in them are not made for it.
     refused_formats: tuple[tuple[str, str], ...] = ()

@@ -125,6 +125,7 @@ class OnnxRuntime(Runtime):
     """onnxruntime, as an application would use it."""
 
     name = "onnxruntime"
+    only_measures = False  # lowering and teachers run it too
     install = "pip install onnxruntime"
     libraries = ("onnxruntime", *(p.plugin for p in PROVIDERS.values() if p.plugin))
     providers = tuple(PROVIDERS)
