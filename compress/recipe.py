@@ -186,7 +186,15 @@ class Recipe(BaseModel):
         """
         if not isinstance(candidate, Candidate):
             raise RecipeError(_no_candidate(candidate))
-        job = self._job(candidate, task, Path(workdir), targets, mode, imports, observer)
+        job = self.job(
+            candidate,
+            task,
+            workdir=workdir,
+            targets=targets,
+            mode=mode,
+            imports=imports,
+            observer=observer,
+        )
         store = Store.open(None if cache is None else str(cache))
         files = FileDigestCache(store.folder / "files.json" if store.folder else None)
         return run(replace(job, store=store, files=files), fresh=fresh)
@@ -225,10 +233,7 @@ class Recipe(BaseModel):
             CompressError: what a run would fail with.
         """
         task = self.make_task()
-        job = self._job(
-            self.make_candidate(task), task, Path(workdir), None, mode, (), lambda _: None
-        )
-        return forecast(job)
+        return forecast(self.job(self.make_candidate(task), task, workdir=workdir, mode=mode))
 
     def scoring(self, task: Task) -> Scoring:
         """How the rows of a run of this recipe are scored on ``task``.
@@ -237,8 +242,7 @@ class Recipe(BaseModel):
             DataError: nothing says what the outputs are, and the metric depends on it.
             CompressError: a model or a teacher that cannot be made.
         """
-        candidate = self.make_candidate(task)
-        job = self._job(candidate, task, Path(), None, "default", (), lambda _: None)
+        job = self.job(self.make_candidate(task), task, workdir=Path())
         return scoring_of(job, supervision_of_job(job))
 
     def make_task(self) -> Task:
@@ -274,16 +278,23 @@ class Recipe(BaseModel):
         example = head(task.validation, min(_EXAMPLE_SAMPLES, len(task.validation))).inputs
         return replace(Candidate.of(module, example), architecture=settings.architecture)
 
-    def _job(
+    def job(
         self,
         candidate: Candidate,
         task: Task,
-        workdir: Path,
-        targets: Sequence[Target] | None,
-        mode: Mode,
-        imports: Iterable[str],
-        callback: EventCallback,
+        *,
+        workdir: str | Path,
+        targets: Sequence[Target] | None = None,
+        mode: Mode = "default",
+        imports: Iterable[str] = (),
+        observer: EventCallback = lambda _: None,
     ) -> Job:
+        """The recipe with everything that :meth:`run` runs it on, whose arguments these are.
+
+        Raises:
+            RecipeError: two targets of one name.
+            CodeReferenceError: a target of one's own that was not allowed, or failed.
+        """
         references = CodeReferences(self._references.allowed | frozenset(imports))
         return Job(
             name=self.name,
@@ -293,11 +304,11 @@ class Recipe(BaseModel):
             candidate=candidate,
             task=task,
             targets=self._targets(references) if targets is None else list(targets),
-            folder=RunFolder(workdir.absolute()),
+            folder=RunFolder(Path(workdir).absolute()),
             build=lambda architecture: build_module(architecture, references),
             references=references,
             mode=mode,
-            callback=callback,
+            callback=observer,
             budget=self.budget,
             data=self._data,
         )

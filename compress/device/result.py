@@ -83,13 +83,13 @@ class Result:
         return self.content.rows
 
 
-def load_result(path: Path) -> Result:
-    """Read a result.
+def load_result(path: Path, *, most_bytes: int = _MOST_BYTES) -> Result:
+    """Read a result, of at most ``most_bytes``.
 
     Raises:
         RecordError: no such file, too large, not JSON, or not the result of a whole session.
     """
-    content = _content(path)
+    content = _content(path, most_bytes)
     names = [f"row {row.index} ({row.stage})" for row in content.rows]
     try:
         session = read_session(content.lines, names)
@@ -127,8 +127,8 @@ def _text(path: Path, facts: Sequence[Mapping[str, Any]]) -> str:
         raise RecordError(f"{named(path)}: it is nested too deeply.") from error
 
 
-def _content(path: Path) -> _Content:
-    given = read_json(path, _MOST_BYTES, RecordError, most_values=_MOST_VALUES)
+def _content(path: Path, most_bytes: int) -> _Content:
+    given = read_json(path, most_bytes, RecordError, most_values=_MOST_VALUES)
     try:
         return _Content.model_validate(given)
     except ValidationError as error:

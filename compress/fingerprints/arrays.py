@@ -88,6 +88,11 @@ class DataDigestCache:
         )
         return digest
 
+    @property
+    def arrays(self) -> int:
+        """How many arrays are known; one that is gone is forgotten."""
+        return len(self._known)
+
     def recalled(self, key: str, make: Callable[[], str]) -> str:
         """What ``make`` gave for ``key`` before, or gives now; it must follow from the key."""
         if key not in self._made:

@@ -40,10 +40,8 @@ class _FileState:
     def of(cls, found: os.stat_result) -> _FileState:
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
-    @property
-    def are_settled(self) -> bool:
-        now = time.time_ns()
-        return max(self.modified, self.changed) < now - _SETTLED_NS
+    def is_older(self, age_ns: int) -> bool:
+        return max(self.modified, self.changed) < time.time_ns() - age_ns
 
 
 class FileDigestCache:
@@ -54,10 +52,19 @@ class FileDigestCache:
 
     Args:
         place: the file they are kept in between runs; ``None`` keeps them in memory.
+        most_files: how many are kept between runs; the newest.
+        settled_ns: the age from which on a file's checksum is remembered.
     """
 
-    def __init__(self, place: Path | None = None) -> None:
+    def __init__(
+        self,
+        place: Path | None = None,
+        *,
+        most_files: int = _MOST_FILES,
+        settled_ns: int = _SETTLED_NS,
+    ) -> None:
         self._place = place
+        self._most_files, self._settled_ns = most_files, settled_ns
         self._known: dict[str, tuple[_FileState, str]] = {}
         self._is_read = place is None
         self._is_new = False
@@ -75,7 +82,7 @@ class FileDigestCache:
             with suppress(OSError):
                 if _FileState.of(os.stat(key)) == known[0]:
                     return known[1]
-        facts, checksum = _hashed(path)
+        facts, checksum = _hashed(path, self._settled_ns)
         if facts is not None:
             self._known.pop(key, None)  # the newest stand last
             self._known[key] = (facts, checksum)
@@ -97,7 +104,7 @@ class FileDigestCache:
             return
         others = _read(self._place)
         merged = {**{k: v for k, v in others.items() if k not in self._known}, **self._known}
-        kept = dict(list(merged.items())[-_MOST_FILES:])
+        kept = dict(list(merged.items())[-self._most_files :])
         rows = {key: [*vars(facts).values(), checksum] for key, (facts, checksum) in kept.items()}
         content = {"schema": _SCHEMA, "sum": _sum(rows), "files": rows}
         # Without it files are read again, which is all that is lost.
@@ -122,7 +129,7 @@ def file_fingerprint(path: Path, memory: FileDigestCache) -> str:
     return checksum
 
 
-def _hashed(path: Path) -> tuple[_FileState | None, str]:
+def _hashed(path: Path, settled_ns: int) -> tuple[_FileState | None, str]:
     """The checksum, and the facts where nothing was written meanwhile nor just before."""
     digest = hashlib.sha256()
     with opened(path, DataError) as stream:
@@ -130,7 +137,7 @@ def _hashed(path: Path) -> tuple[_FileState | None, str]:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
         after = _FileState.of(os.fstat(stream.fileno()))
-    return (before if before == after and before.are_settled else None), digest.hexdigest()
+    return (before if before == after and before.is_older(settled_ns) else None), digest.hexdigest()
 
 
 def _read(place: Path) -> dict[str, tuple[_FileState, str]]:

@@ -21,19 +21,26 @@ _ONNX_BEGINS = b"\x08"
 _MOST_ONNX_BYTES = 2 << 30
 
 
-def named_files(settings: Any, memory: FileDigestCache | None = None) -> list[str]:
+def named_files(
+    settings: Any, memory: FileDigestCache | None = None, *, most_files: int = _MOST_FILES
+) -> list[str]:
     """The checksums of the files that settings name, in order.
 
     Of a folder, of all files below it with their places in it, but for hidden folders; of an ONNX
     file, of its external data too. Links count by what they lead to. What is not there is left to
     whoever needs it.
 
+    Args:
+        settings: mappings, lists and values, at any depth.
+        memory: checksums of files that did not change since they were read.
+        most_files: how many files and folders a folder may have.
+
     Raises:
         RecipeError: a folder with more files than a model has.
         DataError: a file that cannot be read, or an ONNX file whose data lie outside its folder.
     """
     memory = FileDigestCache() if memory is None else memory
-    found = list(_named(settings, memory))
+    found = list(_named(settings, memory, most_files))
     memory.save()
     return found
 
@@ -49,12 +56,12 @@ def leaves(settings: Any) -> Iterator[Any]:
         yield from leaves(value)
 
 
-def _named(settings: Any, memory: FileDigestCache) -> Iterator[str]:
+def _named(settings: Any, memory: FileDigestCache, most: int) -> Iterator[str]:
     for path in leaves(settings):
         if isinstance(path, Path):
             place = located(path)
             is_folder = stat.S_ISDIR(_mode(place))
-            yield from _of_folder(place, memory) if is_folder else _of_file(place, memory)
+            yield from _of_folder(place, memory, most) if is_folder else _of_file(place, memory)
 
 
 def _of_file(path: Path, memory: FileDigestCache) -> Iterator[str]:
@@ -65,8 +72,8 @@ def _of_file(path: Path, memory: FileDigestCache) -> Iterator[str]:
         yield f"{location} {memory.sha256(data) if stat.S_ISREG(_mode(data)) else 'is not there'}"
 
 
-def _of_folder(folder: Path, memory: FileDigestCache) -> Iterator[str]:
-    for path in sorted(_below(folder)):
+def _of_folder(folder: Path, memory: FileDigestCache, most: int) -> Iterator[str]:
+    for path in sorted(_below(folder, most)):
         inside = path.relative_to(folder).as_posix()
         if stat.S_ISREG(_mode(path)):
             yield f"{inside} {memory.sha256(path)}"
@@ -74,7 +81,7 @@ def _of_folder(folder: Path, memory: FileDigestCache) -> Iterator[str]:
             yield f"{inside} leads to nothing"
 
 
-def _below(folder: Path) -> list[Path]:
+def _below(folder: Path, most: int) -> list[Path]:
     """Every file below a folder; folders that links lead to are gone through once on each way."""
     found: list[Path] = []
     pending = [(folder, frozenset[str]())]
@@ -83,14 +90,14 @@ def _below(folder: Path) -> list[Path]:
         real = os.path.realpath(place)
         if real in above:
             continue
-        for entry in _entries(place):
+        for entry in _entries(place, most):
             if not _is_folder(entry):
                 found.append(Path(entry.path))
             elif not entry.name.startswith("."):
                 pending.append((Path(entry.path), above | {real}))
-            if len(found) + len(pending) > _MOST_FILES:
+            if len(found) + len(pending) > most:
                 raise RecipeError(
-                    f"{named(folder)}: there are over {_MOST_FILES:,} files and folders in it, "
+                    f"{named(folder)}: there are over {most:,} files and folders in it, "
                     "more than a model has; give the folder of the model itself."
                 )
     return found
@@ -111,10 +118,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry, _ in zip(entries, range(_MOST_FILES + 1), strict=False)]
+            return [entry for entry, _ in zip(entries, range(most + 1), strict=False)]
     except OSError as error:
         raise DataError(
             f"{named(folder)}: this folder cannot be read ({error.strerror or error})."

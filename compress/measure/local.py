@@ -114,7 +114,7 @@ class LocalTarget(RuntimeSettings):
         """
         self._check_threads()
         samples = max((len(array) for array in inputs.values()), default=0)
-        cuts = _cuts(samples, self.batch, self._processes(model))
+        cuts = _cuts(samples, self.batch, self.scoring_processes(model))
         parts = [{n: a[start:end] for n, a in inputs.items()} for start, end in cuts]
         longest = max(end - start for start, end in cuts)
         with ExitStack() as stack:
@@ -130,7 +130,7 @@ class LocalTarget(RuntimeSettings):
             ]
         return [np.concatenate(whole) for whole in zip(*outputs, strict=True)]
 
-    def _processes(self, model: Path) -> int:
+    def scoring_processes(self, model: Path) -> int:
         """How many processes may score at once: one a core, if there is memory for so many."""
         if self.provider != "cpu" or not os.path.isfile(model):
             return 1

@@ -20,40 +20,47 @@ _MOST_OTHERS = 2048
 _CHUNK = 256
 
 
-def similarity_spearman(outputs: Array, reference: Array) -> Array:
+def similarity_spearman(outputs: Array, reference: Array, most_others: int = _MOST_OTHERS) -> Array:
     """For each sample, the rank correlation of its similarities to the other samples, ``(n,)``.
 
     Similarity is the cosine. 1: both order the others alike; 0: without relation. What is not
-    finite scores 0. Beyond 2,048 samples, the first 2,048 are what all are compared with.
+    finite scores 0.
 
     Args:
         outputs: ``(n, ...)``, flattened to vectors.
         reference: ``(n, ...)`` of the same samples.
+        most_others: beyond so many samples, the first ones are what all are compared with.
     """
-    scores = [_rank_correlation(a, b) for a, b in _similarities(outputs, reference)]
+    pairs = _similarities(outputs, reference, most_others)
+    scores = [_rank_correlation(a, b) for a, b in pairs]
     return _finite_only(np.concatenate(scores), outputs)
 
 
-def neighbor_overlap(outputs: Array, reference: Array, count: int = 10) -> Array:
+def neighbor_overlap(
+    outputs: Array, reference: Array, count: int = 10, most_others: int = _MOST_OTHERS
+) -> Array:
     """For each sample, the share of its ``count`` nearest others that the two have in common.
 
     Args:
         outputs: ``(n, ...)``, flattened to vectors.
         reference: ``(n, ...)`` of the same samples.
         count: how many neighbors; all others, where there are fewer.
+        most_others: beyond so many samples, the first ones are what all are compared with.
     """
     scores = []
-    for a, b in _similarities(outputs, reference):
+    for a, b in _similarities(outputs, reference, most_others):
         near = [np.argsort(-part, axis=1, kind="stable")[:, :count] for part in (a, b)]
         common = (near[0][:, :, None] == near[1][:, None, :]).any(2)
         scores.append(common.mean(1) if common.shape[1] else np.ones(len(common)))
     return _finite_only(np.concatenate(scores), outputs)
 
 
-def _similarities(outputs: Array, reference: Array) -> Iterator[tuple[Array, Array]]:
+def _similarities(
+    outputs: Array, reference: Array, most_others: int
+) -> Iterator[tuple[Array, Array]]:
     """Cosines of a chunk of samples with all others but themselves, by both, side by side."""
     units = [_unit(part) for part in (outputs, reference)]
-    others = min(len(outputs), _MOST_OTHERS)
+    others = min(len(outputs), most_others)
     for start in range(0, len(outputs), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(outputs)))
         # Without the sample itself; one that is not among the others goes without the last.

@@ -42,7 +42,7 @@ _ATTENTIONS = {"_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_produ
 _ATTENTIONS |= {"_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"}
 _ATTENTIONS |= {"_scaled_dot_product_cudnn_attention", "scaled_dot_product_attention"}
 
-_HANDLERS: dict[str, Callable[[Walk, Node], None]] = {
+HANDLERS: dict[str, Callable[[Walk, Node], None]] = {
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "mv", "dot", "linear"), products.products),
     **dict.fromkeys(_ATTENTIONS, products.attention),
     **dict.fromkeys(("convolution", "convolution_overrideable"), products.convolution),
@@ -109,7 +109,7 @@ def _step(walk: Walk, node: Node) -> None:
         walk.give_plain(node, is_uniform=kind in _UNIFORM)
     elif kind in SAME or (kind == "as_strided" and _keeps_shape(walk, node)):
         walk.give(node, walk.layout(node.refs[0]))
-    elif handler := _HANDLERS.get(kind):
+    elif handler := HANDLERS.get(kind):
         handler(walk, node)
     elif torch.Tag.pointwise in node.op.tags or kind in POINTWISE:
         walk.pointwise(node)

@@ -22,7 +22,7 @@ from pathlib import Path
 from compress.environment import process_index
 from compress.errors import RecordError, StorageError
 
-__all__ = ["LOCK_NAME", "held"]
+__all__ = ["LOCK_NAME", "held", "lock_file"]
 
 LOCK_NAME = ".lock"
 
@@ -31,7 +31,11 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 @contextlib.contextmanager
-def held(folder: Path, notify: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def held(
+    folder: Path,
+    notify: Callable[[str], None] = lambda _: None,
+    lock: Callable[[int], None] | None = None,
+) -> Iterator[None]:
     """Hold a run folder, which is made if need be, against other processes that would write to it.
 
     Of several processes that were launched together only the first holds it, for all of them.
@@ -39,6 +43,8 @@ def held(folder: Path, notify: Callable[[str], None] = lambda _: None) -> Iterat
     Args:
         folder: of the run. It must not be held by this process already.
         notify: called with a sentence where the file system has no locks; then nothing is held.
+        lock: locks an open file against other processes, or raises ``OSError``; by default with
+            what the system has.
 
     Raises:
         RecordError: another process holds it, says who; or it is a file.
@@ -48,7 +54,7 @@ def held(folder: Path, notify: Callable[[str], None] = lambda _: None) -> Iterat
         yield
         return
     path = folder / LOCK_NAME
-    handle = _taken(path, notify)
+    handle = _taken(path, notify, lock or lock_file)
     try:
         yield
     finally:
@@ -58,11 +64,11 @@ def held(folder: Path, notify: Callable[[str], None] = lambda _: None) -> Iterat
         os.close(handle)
 
 
-def _taken(path: Path, notify: Callable[[str], None]) -> int:
+def _taken(path: Path, notify: Callable[[str], None], lock: Callable[[int], None]) -> int:
     while True:
         handle = _opened(path)
         try:
-            if not _locked(handle, path, notify) or _is_still(handle, path):
+            if not _locked(handle, path, notify, lock) or _is_still(handle, path):
                 _write(handle)
                 return handle
         except BaseException:
@@ -86,14 +92,16 @@ def _opened(path: Path) -> int:
         ) from error
 
 
-def _locked(handle: int, path: Path, notify: Callable[[str], None]) -> bool:
+def _locked(
+    handle: int, path: Path, notify: Callable[[str], None], lock: Callable[[int], None]
+) -> bool:
     """Lock the file; whether the file system can.
 
     Raises:
         RecordError: another process has locked it.
     """
     try:
-        _lock(handle)
+        lock(handle)
     except OSError as error:
         if error.errno in _TAKEN:
             raise RecordError(f"{path.parent}: {_holder(handle)}.") from None
@@ -105,7 +113,12 @@ def _locked(handle: int, path: Path, notify: Callable[[str], None]) -> bool:
     return True
 
 
-def _lock(handle: int) -> None:
+def lock_file(handle: int) -> None:
+    """Lock an open file against other processes.
+
+    Raises:
+        OSError: another process has locked it, or the file system has no locks.
+    """
     if sys.platform == "win32":
         import msvcrt
 

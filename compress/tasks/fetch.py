@@ -26,10 +26,18 @@ _BLOCK_BYTES = 1 << 16
 _OVERHEAD_BYTES = 1 << 16
 
 
-def download(files: Sequence[IdxFile], address: str, folder: Path) -> None:
+def download(
+    files: Sequence[IdxFile], address: str, folder: Path, *, overhead_bytes: int = _OVERHEAD_BYTES
+) -> None:
     """Fetch ``address`` + name of each file into ``folder``; one that is there and right is kept.
 
     A file is written beside its place, checked, and renamed: a reader sees a whole file or none.
+
+    Args:
+        files: what is published.
+        address: of the folder that they are published in, with its last slash.
+        folder: where they go.
+        overhead_bytes: by how much what is served may be larger than a file unpacked.
 
     Raises:
         DataError: the address cannot be reached, or what it serves is not the published file.
@@ -38,7 +46,7 @@ def download(files: Sequence[IdxFile], address: str, folder: Path) -> None:
     for file in files:
         path = folder / file.name
         if not _is_right(path, file):
-            _fetch(address + file.name, path, file)
+            _fetch(address + file.name, path, file, overhead_bytes)
 
 
 def _is_right(path: Path, file: IdxFile) -> bool:
@@ -49,9 +57,9 @@ def _is_right(path: Path, file: IdxFile) -> bool:
     return True
 
 
-def _fetch(url: str, path: Path, file: IdxFile) -> None:
+def _fetch(url: str, path: Path, file: IdxFile, overhead_bytes: int) -> None:
     beside = part_of(path)
-    contents = _served(url, file.size_bytes + _OVERHEAD_BYTES)
+    contents = _served(url, file.size_bytes + overhead_bytes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(contents)

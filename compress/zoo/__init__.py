@@ -20,7 +20,14 @@ from compress.quoting import clipped, shown
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ARCHITECTURES", "build", "check_options", "fitting_options"]
+__all__ = [
+    "ARCHITECTURES",
+    "LARGEST_OPTIONS",
+    "architecture_class",
+    "build",
+    "check_options",
+    "fitting_options",
+]
 
 #: Name -> ``module:Class``.
 ARCHITECTURES: Mapping[str, str] = MappingProxyType(
@@ -42,8 +49,9 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Far beyond what these nets are for; within it, the memory that weights take is the bound.
-_LARGEST: Mapping[str, int] = MappingProxyType(
+#: The largest value of each option: far beyond what these nets are for; within it, the memory that
+#: weights take is the bound.
+LARGEST_OPTIONS: Mapping[str, int] = MappingProxyType(
     {
         "depth": 128,
         "blocks": 64,
@@ -76,13 +84,20 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
 
     given, what = dict(options or {}), f"the architecture {name!r}"
     check_options(name, given)
-    architecture = _resolve(ARCHITECTURES[name])
+    architecture = architecture_class(name)
     try:
         check_buildable(lambda: architecture(**given), what)
         with within_memory(what):
             return architecture(**given)
     except ValueError as error:
         raise RecipeError(f"{what}: {error}.") from error
+
+
+def architecture_class(name: str) -> type[nn.Module]:
+    """The class of a built-in architecture; ``name`` is a key of ``ARCHITECTURES``."""
+    module, _, found = ARCHITECTURES[name].partition(":")
+    architecture: type[nn.Module] = getattr(importlib.import_module(module), found)
+    return architecture
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -96,7 +111,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             f"there is no built-in architecture {shown(name)}; {_meant(name, ARCHITECTURES)}built "
             f"in are {', '.join(ARCHITECTURES)}, and one of your own is written module:Class."
         )
-    _check(name, _resolve(ARCHITECTURES[name]), options)
+    _check(name, architecture_class(name), options)
 
 
 def fitting_options(
@@ -111,7 +126,7 @@ def fitting_options(
         given: what a recipe says.
         wanted: what would fit the task, such as ``in_channels`` and ``classes``.
     """
-    known = inspect.signature(_resolve(ARCHITECTURES[name])).parameters
+    known = inspect.signature(architecture_class(name)).parameters
     fitting = {
         option: value
         for option, value in wanted.items()
@@ -135,7 +150,7 @@ def _check(name: str, architecture: type[nn.Module], given: Mapping[str, Any]) -
                 f"the architecture {name!r}: {option} must be a whole number of at least 1; got "
                 f"{shown(value)}."
             )
-        if hints[option] is int and value > (most := _LARGEST[option]):
+        if hints[option] is int and value > (most := LARGEST_OPTIONS[option]):
             raise RecipeError(
                 f"the architecture {name!r}: {option} must be at most {most:,}; got {shown(value)}."
             )
@@ -144,9 +159,3 @@ def _check(name: str, architecture: type[nn.Module], given: Mapping[str, Any]) -
 def _meant(given: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(clipped(given), known, n=1)
     return f"did you mean {near[0]!r}? " if near else ""
-
-
-def _resolve(reference: str) -> type[nn.Module]:
-    module, _, name = reference.partition(":")
-    found: type[nn.Module] = getattr(importlib.import_module(module), name)
-    return found

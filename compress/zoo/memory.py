@@ -55,7 +55,10 @@ class _TooLarge(Exception):
 
 
 def check_buildable(
-    make: Callable[[], nn.Module], what: str, free_bytes: float | None = None
+    make: Callable[[], nn.Module],
+    what: str,
+    free_bytes: float | None = None,
+    most_modules: int = _MOST_MODULES,
 ) -> None:
     """See that a net would fit into memory; its shapes are made, and no weight.
 
@@ -65,13 +68,14 @@ def check_buildable(
         make: builds the net, as often as it is called; without side effects.
         what: the net in words, which begin the sentence.
         free_bytes: what may be taken; the machine's free memory where not given.
+        most_modules: how many modules the net may have.
 
     Raises:
         RecipeError: the weights would take more, or there would be no end of modules.
     """
     free = free_memory_bytes() if free_bytes is None else free_bytes
     try:
-        with torch.device("meta"), _WithoutValues(), _counted(free):
+        with torch.device("meta"), _WithoutValues(), _counted(free, most_modules):
             make()
     except _TooLarge as error:
         raise RecipeError(f"{what}: {error}; give smaller options.") from None
@@ -101,15 +105,15 @@ def within_memory(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _counted(free: float) -> Iterator[None]:
+def _counted(free: float, most_modules: int) -> Iterator[None]:
     """Ends what is built within as soon as it has too many modules or parameters."""
     sizes: dict[int, tuple[nn.Parameter, int]] = {}
     seen = [0, 0]  # modules, bytes
 
     def count_module(*_: object) -> None:
         seen[0] += 1
-        if seen[0] > _MOST_MODULES:
-            raise _TooLarge(f"it would have over {_MOST_MODULES:,} layers")
+        if seen[0] > most_modules:
+            raise _TooLarge(f"it would have over {most_modules:,} layers")
 
     def count_parameter(_: nn.Module, __: str, parameter: nn.Parameter | None) -> None:
         if parameter is None or id(parameter) in sizes:

@@ -26,7 +26,7 @@ from compress.measure.recipe_targets import KINDS
 from compress.quantization.numerics import Calibration
 from compress.stages import STAGES
 from compress.tasks import TASKS, TaskConfig
-from compress.zoo import ARCHITECTURES, _resolve
+from compress.zoo import ARCHITECTURES, architecture_class
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -162,7 +162,7 @@ def block_of(cls: type[BaseModel], key: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_no_size_of_a_built_in_net_takes_what_is_none(arch):
-    options = _resolve(ARCHITECTURES[arch]).__init__.__kwdefaults__
+    options = architecture_class(arch).__init__.__kwdefaults__
     for option in options:
         for raw in [*NO_NUMBER, *TOO_LARGE, "-1", "0", "1.5", "null"]:
             refused(fill(recipe(model={"arch": arch, option: HERE}), raw), option)

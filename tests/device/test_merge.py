@@ -210,15 +210,14 @@ def test_a_file_that_is_no_result_is_refused(tmp_path, text, said):
         load_result(path)
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(RecordError, match="there is no such file"):
         load_result(tmp_path / "gone.json")
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecordError, match=r"not readable as JSON .the byte at 0 is not UTF-8"):
         load_result(tmp_path / "b.json")
-    monkeypatch.setattr("compress.device.result._MOST_BYTES", 2)
     with pytest.raises(RecordError, match=r"and at most .* are taken"):
-        load_result(tmp_path / "b.json")
+        load_result(tmp_path / "b.json", most_bytes=2)
 
 
 def test_what_a_device_could_not_do_is_said_with_its_numbers(place):

@@ -178,7 +178,7 @@ def test_external_data_travels_with_its_model(run, tmp_path):
     write_session(tmp_path / "session", [model], None, threads=1, batch=1)
     assert (tmp_path / "session/models/0/big.onnx.data").read_bytes() == b"weights"
     entry = json.loads((tmp_path / "session/session.json").read_text())["models"][0]
-    session._verify(tmp_path / "session", entry)
+    session.check_model(tmp_path / "session", entry)
 
 
 def test_a_model_that_is_missing_is_refused(tmp_path):

@@ -220,13 +220,13 @@ def test_a_discriminator_learns_beside_the_student(tmp_path, monkeypatch):
 
     def remember(self, *arguments):
         whole(self, *arguments)
-        made.append((self, {k: v.clone() for k, v in self._net.state_dict().items()}))
+        made.append((self, {k: v.clone() for k, v in self.discriminator.state_dict().items()}))
 
     monkeypatch.setattr(Adversary, "__init__", remember)
     start, context = prepared(IMAGES, tmp_path)
     distill(IMAGES, block("adversarial")).run(start, context)
     ((adversary, before),) = made
-    after = adversary._net.state_dict()
+    after = adversary.discriminator.state_dict()
     assert all(not torch.equal(after[k], before[k]) for k in after if k.endswith("original"))
 
 

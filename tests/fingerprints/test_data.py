@@ -451,9 +451,9 @@ def test_memory_ends_with_the_arrays():
     memory = DataDigestCache()
     array = np.zeros(100_000)
     memory.of(array)
-    assert len(memory._known) == 1
+    assert memory.arrays == 1
     del array
-    assert not memory._known
+    assert memory.arrays == 0
 
 
 def test_what_is_not_plainly_in_memory_is_read():

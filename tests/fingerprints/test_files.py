@@ -27,19 +27,22 @@ def old(tmp_path):
     return make
 
 
-@pytest.fixture(autouse=True)
-def _settled(monkeypatch):
+def cache(place=None, **settings):
     # Files of a test are young, and would not be remembered at all.
-    monkeypatch.setattr(files, "_SETTLED_NS", -(10**12))
+    return FileDigestCache(place, **{"settled_ns": -(10**12), **settings})
 
 
 @pytest.fixture
 def read(monkeypatch):
     """The paths that were read to their end."""
     seen = []
-    real = files._hashed
-    monkeypatch.setattr(files, "_hashed", lambda path: seen.append(path.name) or real(path))
+    real = files.opened
+    monkeypatch.setattr(files, "opened", lambda path, e: seen.append(path.name) or real(path, e))
     return seen
+
+
+def checksum_of(rows):
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(content):
@@ -49,13 +52,13 @@ def sha256(content):
 def test_a_file_is_read_once(old, read, tmp_path):
     path, place = old("a", b"content"), tmp_path / "memory" / "files.json"
     for _ in range(2):
-        memory = FileDigestCache(place)
+        memory = cache(place)
         assert [file_fingerprint(path, memory) for _ in range(2)] == [sha256(b"content")] * 2
     assert read == ["a"]
 
 
 def test_without_a_place_it_is_in_memory(old, read, tmp_path):
-    path, memory = old("a", b"content"), FileDigestCache()
+    path, memory = old("a", b"content"), cache()
     assert [file_fingerprint(path, memory) for _ in range(2)] == [sha256(b"content")] * 2
     assert read == ["a"]
     assert os.listdir(tmp_path) == ["a"]
@@ -86,14 +89,13 @@ def _replaced(path):
 @pytest.mark.parametrize("edit", [_append, _same_size, _same_size_and_time, _replaced])
 def test_every_edit_of_a_file_is_noticed(edit, old, tmp_path):
     path, place = old("a", b"content"), tmp_path / "files.json"
-    before = file_fingerprint(path, FileDigestCache(place))
+    before = file_fingerprint(path, cache(place))
     time.sleep(0.02)  # a tick of the file system's clock
     edit(path)
-    assert file_fingerprint(path, FileDigestCache(place)) == sha256(path.read_bytes()) != before
+    assert file_fingerprint(path, cache(place)) == sha256(path.read_bytes()) != before
 
 
-def test_a_file_that_was_written_just_now_is_not_remembered(old, read, monkeypatch):
-    monkeypatch.setattr(files, "_SETTLED_NS", 2 * 10**9)
+def test_a_file_that_was_written_just_now_is_not_remembered(old, read):
     path, memory = old("a", b"content"), FileDigestCache()
     assert [file_fingerprint(path, memory) for _ in range(2)] == [sha256(b"content")] * 2
     assert read == ["a", "a"]
@@ -117,35 +119,34 @@ def test_a_file_that_was_written_just_now_is_not_remembered(old, read, monkeypat
 def test_a_damaged_memory_is_begun_again(damage, old, read, tmp_path):
     path, place = old("a", b"content"), tmp_path / "files.json"
     place.write_bytes(damage)
-    assert file_fingerprint(path, FileDigestCache(place)) == sha256(b"content")
-    assert file_fingerprint(path, FileDigestCache(place)) == sha256(b"content")
+    assert file_fingerprint(path, cache(place)) == sha256(b"content")
+    assert file_fingerprint(path, cache(place)) == sha256(b"content")
     assert read == ["a"]
 
 
 def test_a_flipped_bit_in_the_memory_never_gives_another_checksum(old, tmp_path):
     path, place = old("a", b"content"), tmp_path / "files.json"
-    file_fingerprint(path, FileDigestCache(place))
+    file_fingerprint(path, cache(place))
     whole = place.read_bytes()
     for position in range(0, len(whole), 7):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << position % 8
         place.write_bytes(bytes(damaged))
-        assert file_fingerprint(path, FileDigestCache(place)) == sha256(b"content")
+        assert file_fingerprint(path, cache(place)) == sha256(b"content")
 
 
 def test_rows_that_are_none_are_not_taken(old, tmp_path):
     path, place = old("a", b"content"), tmp_path / "files.json"
     for row in ([1, 2, 3, "x"], [1, 2, 3, 4, "short"], [1, 2, 3, 4.0, "0" * 64], 7):
         rows = {str(path): row}
-        place.write_text(json.dumps({"schema": 1, "files": rows, "sum": files._sum(rows)}))
-        assert file_fingerprint(path, FileDigestCache(place)) == sha256(b"content")
+        place.write_text(json.dumps({"schema": 1, "files": rows, "sum": checksum_of(rows)}))
+        assert file_fingerprint(path, cache(place)) == sha256(b"content")
 
 
-def test_it_keeps_the_newest_files_alone(old, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_MOST_FILES", 3)
+def test_it_keeps_the_newest_files_alone(old, tmp_path):
     place = tmp_path / "files.json"
     for number in range(5):
-        file_fingerprint(old(f"f{number}", b"x"), FileDigestCache(place))
+        file_fingerprint(old(f"f{number}", b"x"), cache(place, most_files=3))
     kept = json.loads(place.read_text())["files"]
     assert [os.path.basename(name) for name in kept] == ["f2", "f3", "f4"]
 
@@ -155,7 +156,7 @@ def test_several_writers_leave_a_whole_file(old, tmp_path):
     paths = [old(f"f{number}", b"x" * number) for number in range(24)]
 
     def write(part):
-        memory = FileDigestCache(place)
+        memory = cache(place)
         for path in part:
             file_fingerprint(path, memory)
 
@@ -165,17 +166,17 @@ def test_several_writers_leave_a_whole_file(old, tmp_path):
     for thread in threads:
         thread.join()
     content = json.loads(place.read_text())
-    assert content["sum"] == files._sum(content["files"])
+    assert content["sum"] == checksum_of(content["files"])
     assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
 
 
 def test_where_it_cannot_be_kept_the_checksum_is_right(old, tmp_path):
     place = old("file", b"") / "files.json"  # below a file there is no place
-    assert file_fingerprint(old("a", b"content"), FileDigestCache(place)) == sha256(b"content")
+    assert file_fingerprint(old("a", b"content"), cache(place)) == sha256(b"content")
 
 
 def test_what_is_no_file_is_refused(tmp_path):
-    memory = FileDigestCache()
+    memory = cache()
     os.mkfifo(tmp_path / "pipe")
     for name, words in (
         ("gone", "there is no such file"),
@@ -187,7 +188,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 
 def test_content_of_a_path_never_fails(old, tmp_path):
-    memory = FileDigestCache()
+    memory = cache()
     assert memory.content_of(old("a", b"content")) == sha256(b"content")
     assert memory.content_of(tmp_path) == "not a file"
     assert memory.content_of(tmp_path / "gone") == "not there"

@@ -86,23 +86,21 @@ def test_pipes_in_a_folder_are_not_waited_for(tmp_path):
     assert named_files([tmp_path]) == [f"file {sha256(b'x')}"]
 
 
-def test_a_huge_folder_is_refused_in_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(named, "_MOST_FILES", 50)
+def test_a_huge_folder_is_refused_in_a_sentence(tmp_path):
     for number in range(60):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "file").touch()
     with pytest.raises(RecipeError) as raised:
-        named_files({"folder": tmp_path})
+        named_files({"folder": tmp_path}, most_files=50)
     assert str(raised.value) == (
         f"{tmp_path}: there are over 50 files and folders in it, more than a model has; give the "
         "folder of the model itself."
     )
 
 
-def test_the_whole_machine_is_refused_at_once(monkeypatch):
-    monkeypatch.setattr(named, "_MOST_FILES", 500)
+def test_the_whole_machine_is_refused_at_once():
     with pytest.raises(RecipeError, match=r"^/: there are over 500 files and folders in it"):
-        named_files([named.Path("/")])
+        named_files([named.Path("/")], most_files=500)
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):

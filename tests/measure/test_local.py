@@ -62,9 +62,9 @@ def test_no_more_processes_score_than_there_is_memory_for(any_batch, monkeypatch
         monkeypatch.setattr(
             "compress.measure.ondevice.machine.free_memory_bytes", lambda free=free: free
         )
-        assert LocalTarget()._processes(any_batch) == most
-    assert LocalTarget(threads=3)._processes(any_batch) == 1
-    assert LocalTarget(provider="cuda")._processes(any_batch) == 1
+        assert LocalTarget().scoring_processes(any_batch) == most
+    assert LocalTarget(threads=3).scoring_processes(any_batch) == 1
+    assert LocalTarget(provider="cuda").scoring_processes(any_batch) == 1
 
 
 def test_predict_says_what_is_wrong_with_the_file(truncated):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from compress.measure import similarity
 from compress.measure.similarity import neighbor_overlap, similarity_spearman
 
 pytestmark = pytest.mark.fast
@@ -73,9 +72,8 @@ def test_too_few_samples_to_differ_score_one(metric, count):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_many_samples_are_compared_with_the_first_ones(metric, monkeypatch):
-    monkeypatch.setattr(similarity, "_MOST_OTHERS", 20)
+def test_many_samples_are_compared_with_the_first_ones(metric):
     a, b = embeddings(50), embeddings(50) + 0.3 * embeddings(50, seed=4)
-    scores = metric(a, b)
+    scores = metric(a, b, most_others=20)
     assert scores.shape == (50,)
     assert np.allclose(scores[:20], metric(a[:20], b[:20]))

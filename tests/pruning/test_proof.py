@@ -31,7 +31,7 @@ def test_a_rule_that_takes_a_shuffle_for_nothing_is_found_out(monkeypatch):
         walk.give(node, walk.layout(node.refs[0]))
 
     net = distinct(shuffled_net())
-    monkeypatch.setitem(flow._HANDLERS, "channel_shuffle", unmoved)
+    monkeypatch.setitem(flow.HANDLERS, "channel_shuffle", unmoved)
     _, found, _ = found_of(net)
     first = {width.layer: width for width in found.widths}["0"]
     assert (first.before, first.after) == (16, 16)

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import RecordError, StorageError
-from compress.running import lock
-from compress.running.lock import LOCK_NAME, held
+from compress.running.lock import LOCK_NAME, held, lock_file
 
 pytestmark = pytest.mark.fast
 
@@ -77,28 +76,26 @@ def test_the_second_process_says_who_holds_it(tmp_path, holder):
     assert not (tmp_path / "run" / LOCK_NAME).exists()
 
 
-def test_a_lock_that_its_holder_removed_meanwhile_is_made_anew(tmp_path, monkeypatch):
-    earlier, calls = lock._lock, []
+def test_a_lock_that_its_holder_removed_meanwhile_is_made_anew(tmp_path):
+    calls = []
 
     def late(handle):
         if not calls:
             (tmp_path / LOCK_NAME).unlink()
         calls.append(handle)
-        earlier(handle)
+        lock_file(handle)
 
-    monkeypatch.setattr(lock, "_lock", late)
-    with held(tmp_path):
+    with held(tmp_path, lock=late):
         assert (tmp_path / LOCK_NAME).exists()
     assert len(calls) == 2
 
 
-def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_told_of(tmp_path):
     def without(_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock, "_lock", without)
     said = []
-    with held(tmp_path, said.append):
+    with held(tmp_path, said.append, without):
         pass
     (sentence,) = said
     assert "on a file system without locks (No locks available): see that no other" in sentence

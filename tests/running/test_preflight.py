@@ -77,9 +77,7 @@ def plan(given, module=None, example=None, stage=None, tmp_path=Path()):
     block = {"kind": "train", "epochs": 1} if stage is None else stage
     recipe = Recipe.loads(f"name: r\nstages: [{block}]\n")
     inputs = X[:4] if example is None else example
-    job = recipe._job(
-        Candidate.of(module.eval(), inputs), given, tmp_path, None, "quick", (), lambda _: None
-    )
+    job = recipe.job(Candidate.of(module.eval(), inputs), given, workdir=tmp_path, mode="quick")
     return preflight(job)
 
 

@@ -2,6 +2,7 @@
 "fits."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,9 +72,7 @@ def recipe(teacher="negative:teacher", losses="[{kind: l1}]", epochs=100):
 def scoring(recipe, task, module):
     torch.manual_seed(0)
     start = Candidate.of(module.eval(), IMAGES[:2].clone())
-    from pathlib import Path
-
-    job = recipe._job(start, task, Path(), None, "quick", ["negative"], lambda _: None)
+    job = recipe.job(start, task, workdir=Path(), mode="quick", imports=["negative"])
     return scoring_of(job, supervision_of_job(job))
 
 

@@ -6,7 +6,6 @@ import os
 import pytest
 
 from compress.errors import DataError, StorageError
-from compress.tasks import fetch
 from compress.tasks.fetch import download
 from compress.tasks.idx import read_idx
 
@@ -41,15 +40,12 @@ def test_an_altered_file_never_gets_its_name(tmp_path, served, write_idx):
     assert os.listdir(tmp_path / "out") == []
 
 
-def test_a_file_that_is_far_too_long_is_not_read_to_its_end(
-    tmp_path, served, write_idx, monkeypatch
-):
+def test_a_file_that_is_far_too_long_is_not_read_to_its_end(tmp_path, served, write_idx):
     source, address = served
     file = write_idx(source)
-    monkeypatch.setattr(fetch, "_OVERHEAD_BYTES", 0)
     (source / file.name).write_bytes(bytes(file.size_bytes + 1))
     with pytest.raises(DataError, match="serves more than 112 bytes"):
-        download([file], address, tmp_path / "out")
+        download([file], address, tmp_path / "out", overhead_bytes=0)
     assert not (tmp_path / "out").exists()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.errors import RecipeError
-from compress.zoo import _LARGEST, ARCHITECTURES, _resolve, build
+from compress.zoo import ARCHITECTURES, LARGEST_OPTIONS, architecture_class, build
 from compress.zoo.memory import check_buildable, within_memory
 
 pytestmark = pytest.mark.fast
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.fast
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_option_of_a_built_in_net_has_a_largest_value(arch):
-    for option in _resolve(ARCHITECTURES[arch]).__init__.__kwdefaults__:
-        most = _LARGEST[option]
+    for option in architecture_class(arch).__init__.__kwdefaults__:
+        most = LARGEST_OPTIONS[option]
         with pytest.raises(RecipeError, match=f"{option} must be at most {most:,}; got {most + 1}"):
             build(arch, {option: most + 1})
 
@@ -57,22 +57,20 @@ def test_random_numbers_stay_what_they_were():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.fixture
-def few(monkeypatch):
-    monkeypatch.setattr("compress.zoo.memory._MOST_MODULES", 500)
+def test_blocks_without_end_are_ended():
+    def make():
+        return nn.ModuleList(nn.ReLU() for _ in range(10**9)).append(None)
 
-
-def test_blocks_without_end_are_ended(few):
     with pytest.raises(RecipeError, match=r"net: it would have over 500 layers; give smaller"):
-        check_buildable(lambda: nn.ModuleList(nn.ReLU() for _ in range(10**9)).append(None), "net")
+        check_buildable(make, "net", most_modules=500)
 
 
-def test_a_list_without_end_of_layers_with_weights_is_ended(few):
+def test_a_list_without_end_of_layers_with_weights_is_ended():
     def make():
         return [nn.Sequential(nn.Linear(1, 1)) for _ in range(10**9)]
 
     with pytest.raises(RecipeError, match="over 500 layers"):
-        check_buildable(make, "net")
+        check_buildable(make, "net", most_modules=500)
 
 
 @pytest.mark.parametrize("sizes", [(2**40, 2**40), (2**62, 8), (10**30, 1)])

@@ -86,13 +86,13 @@ class Adversary:
     """
 
     def __init__(self, shape: tuple[int, ...], learning_rate: float, width: int = 32) -> None:
-        self._net = _discriminator(shape, width)
-        self._optimizer = torch.optim.Adam(self._net.parameters(), learning_rate, _BETAS)
+        self.discriminator = _discriminator(shape, width)
+        self._optimizer = torch.optim.Adam(self.discriminator.parameters(), learning_rate, _BETAS)
 
     @property
     def updated(self) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The discriminator and its optimizer, which each call updates."""
-        return self._net, self._optimizer
+        return self.discriminator, self._optimizer
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """One step of the discriminator on this batch, then the student's loss, a scalar.
@@ -105,14 +105,14 @@ class Adversary:
             DataError: the shapes differ.
         """
         student, teacher = same_outputs(student, teacher)
-        self._net.to(student.device).requires_grad_(True)
+        self.discriminator.to(student.device).requires_grad_(True)
         fake, real = student.contiguous(), teacher.contiguous()
-        scores = self._net(torch.cat([real, fake.detach()]))
+        scores = self.discriminator(torch.cat([real, fake.detach()]))
         self._optimizer.zero_grad()
         hinge_discriminator(scores[: len(real)], scores[len(real) :]).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        self._net.requires_grad_(False)
-        return hinge_generator(self._net(fake))
+        self.discriminator.requires_grad_(False)
+        return hinge_generator(self.discriminator(fake))
 
 
 def _discriminator(shape: tuple[int, ...], width: int) -> nn.Module:

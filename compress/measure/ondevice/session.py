@@ -136,7 +136,7 @@ def run_folder(
     """
     settings, plan = _load(folder)
     for model in settings["models"]:
-        _verify(folder, model)
+        check_model(folder, model)
     session = _FolderJobs(folder, settings, worker, notify)
     path = folder / "session.jsonl" if lines is None else lines
     with device_lock(), open_log(path) as log:
@@ -335,7 +335,12 @@ def stays_inside(path: object) -> bool:
     return not {"", ".", ".."} & set(path.split("/"))
 
 
-def _verify(folder: Path, model: ModelEntry) -> None:
+def check_model(folder: Path, model: ModelEntry) -> None:
+    """See that a model is the one that session.json names, by its checksum.
+
+    Raises:
+        SessionError: it is missing, or another one.
+    """
     path = folder / model["path"]
     if not path.is_file():
         raise SessionError(f"{path}: there is no such file, yet session.json names it as a model.")
