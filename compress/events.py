@@ -223,7 +223,7 @@ class StepEnd(Event):
         epochs: how many there will be at most.
         step: from 1, within the epoch.
         steps: of an epoch.
-        loss: of this step.
+        loss: mean over this epoch so far.
         samples_per_s: of this epoch so far.
         left_s: until the end of the last epoch, in seconds.
     """
@@ -246,7 +246,8 @@ class EpochEnd(Event):
         epoch: from 1.
         epochs: how many there will be at most.
         loss: mean over the epoch, weighted.
-        losses: mean over the epoch of each loss by its name, unweighted.
+        losses: mean over the epoch of each loss by its name, unweighted; empty from the training
+            loop, which knows their sum alone.
         validation_loss: of the weights that would leave the training now; ``None`` without labels.
         samples_per_s: of training alone.
         left_s: until the end of the last epoch, in seconds.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from compress.distillation.context import DistillationContext
 from compress.distillation.losses import LossSettings
 from compress.distillation.objective import WeightedSum, weighted_losses
 from compress.distillation.teacher_cache import cached_teacher
-from compress.events import EpochEnd, Resumed, StageWarning, StepEnd
+from compress.events import EpochEnd, Resumed, StageWarning
 from compress.modules.inputs import forward, to_device
 from compress.outputs import OutputKind
 from compress.pruning.sparsity import keep_zeros
@@ -35,8 +35,6 @@ from compress.training.loop import (
     AuxiliaryModules,
     Callbacks,
     CheckpointConfig,
-    EpochReport,
-    StepReport,
     TrainResult,
     isolated,
     train,
@@ -199,24 +197,14 @@ def _callbacks(
         restore_zeros()
         clips.keep_within_bounds()
 
-    def epoch_end(report: EpochReport) -> None:
+    def epoch_end(of_loop: EpochEnd) -> None:
         means = objective.means()
         mean = context.processes.gather(torch.tensor(list(means.values()))).mean(0).tolist()
-        entry: dict[str, Any] = {
-            "epoch": report.epoch,
-            "epochs": report.epochs,
-            "loss": report.loss,
-            "losses": dict(zip(means, mean, strict=True)),
-            "validation_loss": report.validation_loss,
-            "samples_per_s": report.samples_per_s,
-        }
-        if report.epoch == 1:
+        event = replace(of_loop, losses=dict(zip(means, mean, strict=True)))
+        if event.epoch == 1:
             check_losses_change(objective, context)
-        history.append(entry)
-        context.report(EpochEnd(**entry, left_s=report.left_s))
-
-    def step(report: StepReport) -> None:
-        context.report(StepEnd(**asdict(report)))
+        history.append({k: v for k, v in event.items() if k not in ("event", "left_s")})
+        context.report(event)
 
     def resumed(epochs: int, seconds: float) -> None:
         context.report(Resumed(epochs, seconds, list(history)))
@@ -226,7 +214,7 @@ def _callbacks(
         after_step=after_step,
         validate=lambda: validation_loss(module, context, supervision),
         epoch_end=epoch_end,
-        step=step,
+        step=context.report,
         resumed=resumed,
         warn=lambda text: context.report(StageWarning(text)),
     )

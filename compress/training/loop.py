@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import CheckpointError, StorageError, TrainingDiverged
+from compress.events import EpochEnd, StepEnd
 from compress.io.atomic import write_atomically
 from compress.modules.inputs import to_device
 from compress.modules.memory_format import laid_out
@@ -46,10 +47,8 @@ __all__ = [
     "AuxiliaryModules",
     "Callbacks",
     "CheckpointConfig",
-    "EpochReport",
     "Objective",
     "Optimization",
-    "StepReport",
     "TrainResult",
     "isolated",
     "train",
@@ -59,50 +58,6 @@ __all__ = [
 Objective = Callable[[nn.Module, Batch], Tensor]
 
 _REPORT_EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Progress within an epoch.
-
-    Args:
-        epoch: counted from 1.
-        epochs: of the training.
-        step: counted from 1, within the epoch.
-        steps: of an epoch.
-        loss: mean over this epoch so far.
-        samples_per_s: of this epoch so far.
-        left_s: seconds until the end of the last epoch.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    samples_per_s: float
-    left_s: float
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What an epoch came to.
-
-    Args:
-        epoch: counted from 1.
-        epochs: of the training.
-        loss: mean over the epoch.
-        samples_per_s: of training, without validation.
-        validation_loss: with the averaged weights; ``None`` where there is none.
-        left_s: seconds until the end of the last epoch.
-    """
-
-    epoch: int
-    epochs: int
-    loss: float
-    samples_per_s: float
-    validation_loss: float | None = None
-    left_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -136,8 +91,8 @@ class Callbacks:
     epoch_start: Callable[[int], None] = lambda _: None
     after_step: Callable[[], None] = lambda: None
     validate: Callable[[], float | None] = lambda: None
-    epoch_end: Callable[[EpochReport], None] = lambda _: None
-    step: Callable[[StepReport], None] = lambda _: None
+    epoch_end: Callable[[EpochEnd], None] = lambda _: None
+    step: Callable[[StepEnd], None] = lambda _: None
     resumed: Callable[[int, float], None] = lambda _, __: None
     warn: Callable[[str], None] = lambda _: None
 
@@ -244,7 +199,7 @@ class _TrainingLoop:
                 state.best.update(epoch, validation_loss, state.result_tensors())
         left_s = self._left_s((epoch + 1) * len(self.data))
         self.callbacks.epoch_end(
-            EpochReport(epoch + 1, epochs, loss, samples_per_s, validation_loss, left_s)
+            EpochEnd(epoch + 1, epochs, loss, {}, validation_loss, samples_per_s, left_s)
         )
         self._write_checkpoint(epoch + 1)
 
@@ -265,7 +220,7 @@ class _TrainingLoop:
             if now_s - reported_s > _REPORT_EVERY_S:
                 reported_s, left_s = now_s, self._left_s(epoch * steps + step + 1)
                 self.callbacks.step(
-                    StepReport(
+                    StepEnd(
                         epoch=epoch + 1,
                         epochs=state.optimization.epochs,
                         step=step + 1,

@@ -283,7 +283,7 @@ def test_given_sizes_and_values_reach_every_process(at_once, summing):
     given = Given({"x": (3, 7)}, {"s": np.array(2.5)})
     (row,) = compare([model], LocalTarget(), "quick", given=given)
     assert row.shapes == {"x": (3, 7), "s": ()}
-    assert row.warnings[0].startswith("it runs 3 samples per inference")
+    assert any(text.startswith("it runs 3 samples per inference") for text in row.warnings)
     (row,) = compare([model], LocalTarget(), "quick", given=Given(values={"x": np.zeros((2, 2))}))
     assert row.shapes["x"] == (2, 2)
 
