@@ -21,8 +21,6 @@ from compress.measure.remote.ssh import SshTarget
 from compress.measure.session import read_session
 from compress.measure.target import BenchmarkConfig, Failure, Target, Timing
 
-FORMS = spelled([kind.spelling() for kind in KINDS])
-
 X = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
 QUICK = BenchmarkConfig({"": X}, "quick")
 
