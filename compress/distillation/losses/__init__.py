@@ -17,7 +17,7 @@ from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag
 from pydantic_core import CoreSchema
 
 from compress.distillation.losses.base import LossBlock, WeightSchedule
-from compress.distillation.losses.built_in import BUILT_IN
+from compress.distillation.losses.families import BUILT_IN
 from compress.distillation.losses.image import L1Loss
 from compress.distillation.losses.label import LabelLoss
 from compress.distillation.losses.logits import BinaryKlLoss, LogitsLoss

@@ -15,7 +15,7 @@ from compress.config.references import CodeReferences, is_reference
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import LossFunction, ModelOutputs
 from compress.distillation.losses.base import LossBlock
-from compress.distillation.losses.built_in import BUILT_IN
+from compress.distillation.losses.families import BUILT_IN
 from compress.errors import StageError
 from compress.quoting import shown
 from compress.training.supervision import not_a_mean
