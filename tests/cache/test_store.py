@@ -285,8 +285,8 @@ def test_links_inside_a_store_are_not_followed(results, store, place, tmp_path):
     store.put(entry, path_of)
     (note,) = store.take_notes()
     assert note == (
-        f"{place}: results cannot be kept for other runs (a folder in it is a link); this run goes "
-        "on without."
+        f"{place}: results cannot be kept for other runs (a folder in it is a link); this run "
+        "continues without."
     )
     assert store.verify().results == 0
 
@@ -309,8 +309,8 @@ def test_a_full_disk_is_a_note_once(results, store, place, monkeypatch):
         assert store.find(entry.key, "stage") is None
     (note,) = store.take_notes()
     assert note == (
-        f"{place}: results cannot be kept for other runs (No space left on device); this run goes "
-        "on without."
+        f"{place}: results cannot be kept for other runs (No space left on device); this run "
+        "continues without."
     )
     assert files_of(place) == [MARKER]
 
