@@ -10,7 +10,7 @@ __all__ = ["allowance", "has_absolute_drop", "is_rate", "most"]
 # Shares of samples or outputs, shown in percent.
 _RATES = frozenset({"accuracy", "agreement", "binary-accuracy", "binary-agreement"})
 # Not rates, but as much at home between 0 and 1: shown with four decimals.
-_FRACTIONS = frozenset({"r2"})
+_FRACTIONS = frozenset({"r2", "f1", "mean-iou", "auroc", "spearman"})
 
 _ALLOWED = 0.01
 
@@ -33,7 +33,7 @@ def most(metric: str) -> float | None:
 def allowance(metric: str, baseline: float) -> float:
     """How much worse still counts as no worse where nobody says.
 
-    One point of a rate, 0.01 of R², and of any other metric 1 % of the baseline's value, which is
-    nothing where that is 0.
+    One point of a rate, 0.01 of R² and other fractions, and of any other metric 1 % of the
+    baseline's value, which is nothing where that is 0.
     """
     return _ALLOWED if has_absolute_drop(metric) else _ALLOWED * abs(baseline)

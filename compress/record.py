@@ -56,6 +56,14 @@ class _RecordFacts(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+def _dumped(
+    facts: _RecordFacts, dump: SerializerFunctionWrapHandler, *optional: str
+) -> dict[str, Any]:
+    """The content of facts, without those keys of ``optional`` that hold nothing."""
+    content: dict[str, Any] = dump(facts)
+    return {key: value for key, value in content.items() if value or key not in optional}
+
+
 class ArtifactFacts(_RecordFacts):
     """``path`` is relative to the run folder.
 
@@ -76,16 +84,23 @@ class ArtifactFacts(_RecordFacts):
 
 
 class Accuracy(_RecordFacts):
-    """The task's metric on the test split, computed from the artifact's outputs on the target.
+    """A metric on the test split, computed from the artifact's outputs on the target.
 
     ``versus_baseline`` compares the same samples (exact McNemar for right-or-wrong metrics):
-    ``lost`` were right in the baseline only, ``gained`` in this row only.
+    ``lost`` were right in the baseline only, ``gained`` in this row only. Metrics over a data set
+    have neither, and ``resamples`` is how many bootstrap resamples their intervals are from; the
+    key is absent for others.
     """
 
     value: float
     ci95: tuple[float, float]
     n: int
     versus_baseline: dict[str, float] | None = None
+    resamples: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _dumped(self, dump, "resamples")
 
 
 class Latency(_RecordFacts):
@@ -180,7 +195,8 @@ class Executed(_RecordFacts):
 class Measurement(_RecordFacts):
     """One artifact on one target. ``latency`` etc. are ``None`` where they were not measured.
 
-    ``quantities`` has what was measured beyond these, by name; the key is absent without any.
+    ``metrics`` has the task's further metrics by name, and ``quantities`` what was measured beyond
+    these; the keys are absent without any.
     """
 
     target: str
@@ -194,14 +210,12 @@ class Measurement(_RecordFacts):
     executed: Executed | None = None
     parity: ParityFacts | None = None
     warnings: list[str] = []
+    metrics: dict[str, Accuracy] = {}
     quantities: dict[str, MeasuredQuantity] = {}
 
     @model_serializer(mode="wrap")
-    def _without_empty_quantities(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = dump(self)
-        if not self.quantities:
-            del content["quantities"]
-        return content
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _dumped(self, dump, "metrics", "quantities")
 
 
 class LayerWidth(_RecordFacts):
@@ -252,7 +266,9 @@ class Row(_RecordFacts):
 class TaskFacts(_RecordFacts):
     """What the numbers in the record are about.
 
-    ``reference``: whose answers stand for labels, where the test split has none.
+    ``reference``: whose answers stand for labels, where the test split has none. ``metric`` is the
+    leading metric; ``metrics`` are further ones in the order given, by name with whether more is
+    better, and the key is absent without any.
     """
 
     name: str
@@ -260,6 +276,11 @@ class TaskFacts(_RecordFacts):
     higher_is_better: bool
     test_samples: int
     reference: str | None = None
+    metrics: dict[str, bool] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _dumped(self, dump, "metrics")
 
 
 class FrontFacts(_RecordFacts):

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["METRICS", "Augment", "Dataset", "Loss", "Metric", "MetricName", "Task"]
+__all__ = [
+    "METRICS",
+    "Augment",
+    "Dataset",
+    "Loss",
+    "Metric",
+    "MetricName",
+    "Task",
+    "metric_direction",
+    "metric_name",
+]
 
 
 class Dataset(Protocol):
@@ -38,11 +48,15 @@ class Dataset(Protocol):
 Augment = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 #: ``(outputs, labels) -> scalar``.
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-#: ``(outputs, labels) -> score of each sample``, in numpy, shape ``(n,)``.
-Metric = Callable[["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
+#: ``(outputs, labels) -> score of each sample``, in numpy, shape ``(n,)``, or one number for all of
+#: them, which then gets its interval by resampling. A ``torchmetrics.Metric`` is taken as it is.
+Metric = Callable[["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"], Any]
 
-#: The built-in metrics: of classes, of values twice, and of a yes or no for each output.
-MetricName = Literal["accuracy", "mse", "r2", "binary-accuracy"]
+#: The built-in metrics. The first four are means over samples; the others are worked out over a
+#: data set.
+MetricName = Literal[
+    "accuracy", "mse", "r2", "binary-accuracy", "f1", "mean-iou", "auroc", "spearman"
+]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
 _KINDS_OF: Mapping[str, frozenset[OutputKind]] = MappingProxyType(
@@ -51,8 +65,27 @@ _KINDS_OF: Mapping[str, frozenset[OutputKind]] = MappingProxyType(
         "binary-accuracy": frozenset({"independent-logits"}),
         "mse": frozenset({"values", "image"}),
         "r2": frozenset({"values", "image"}),
+        "f1": CLASS_KINDS | {"independent-logits"},
+        "mean-iou": CLASS_KINDS | {"independent-logits"},
+        "auroc": CLASS_KINDS | {"independent-logits"},
+        "spearman": frozenset({"values", "image"}),
     }
 )
+
+
+def metric_name(metric: MetricName | Metric) -> str:
+    """The name of a built-in metric, or of a function or class of one's own."""
+    if isinstance(metric, str):
+        return metric
+    return str(getattr(metric, "__name__", type(metric).__name__))
+
+
+def metric_direction(metric: MetricName | Metric) -> bool | None:
+    """Whether more of a metric is better; ``None`` where one of one's own does not say."""
+    if isinstance(metric, str):
+        return metric != "mse"
+    given = getattr(metric, "higher_is_better", None)
+    return given if isinstance(given, bool) else None
 
 
 @dataclass(frozen=True)
@@ -66,10 +99,14 @@ class Task:
         validation: what every choice looks at (early stopping, calibration checks, sweeps).
         test: what the record's accuracy is computed on, and nothing else.
         metric: ``accuracy`` (top-1; outputs ``(n, classes, ...)``, labels ``(n, ...)``), ``mse``,
-            ``r2``, ``binary-accuracy`` (the share of outputs on the right side of 0), or a callable
-            of outputs and labels; ``None`` takes the one that fits the outputs.
+            ``r2``, ``binary-accuracy`` (the share of outputs on the right side of 0), ``f1``,
+            ``mean-iou`` or ``auroc`` (means over classes, or over the outputs of independent
+            logits), ``spearman`` (mean rank correlation over outputs), a callable of outputs and
+            labels, or a ``torchmetrics.Metric``; ``None`` takes the one that fits the outputs.
         higher_is_better: of a callable metric it must be said, here or by an attribute of that name
             on the callable; the built-in ones know it.
+        further_metrics: are recorded beside the leading ``metric``, which alone decides what is
+            better. Callables say their direction by an attribute ``higher_is_better``.
         loss: on labels; ``None`` derives it from the outputs: cross-entropy for class scores and
             tokens, mean squared error for values and images, binary cross-entropy for independent
             logits.
@@ -100,33 +137,58 @@ class Task:
     tokenizer: str | None = None
     outputs: OutputKind | None = None
     ignore_index: int | None = None
+    further_metrics: tuple[MetricName | Metric, ...] = ()
 
     def __post_init__(self) -> None:
         for split in ("train", "validation", "test"):
             self._check_split(split, getattr(self, split))
         if self.calibration is not None:
             self._check_split("calibration", self.calibration)
-        if isinstance(self.metric, str) and self.metric not in METRICS:
-            raise DataError(
-                f"task {self.name!r}: there is no metric {self.metric!r}; built in are "
-                f"{', '.join(METRICS)}, and one of your own is a function of outputs and labels."
-            )
         if self.outputs is not None and self.outputs not in OUTPUT_KINDS:
             raise DataError(
                 f"task {self.name!r}: outputs is one of {', '.join(OUTPUT_KINDS)}; got "
                 f"{self.outputs!r}."
             )
-        fits = _KINDS_OF.get(str(self.metric))
+        chosen = [*([] if self.metric is None else [self.metric]), *self.further_metrics]
+        for metric in chosen:
+            self._check_metric(metric, self.direction if metric is self.metric else None)
+        names = [metric_name(metric) for metric in chosen]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(
+                f"task {self.name!r}: the metric {twice[0]} is there twice; leave one out, or give "
+                "a function of another name."
+            )
+        if self.further_metrics and self.metric is None:
+            raise DataError(
+                f"task {self.name!r}: further metrics are there and no leading one; give the "
+                "leading one as metric."
+            )
+
+    def _check_metric(self, metric: MetricName | Metric, direction: bool | None) -> None:
+        if isinstance(metric, str) and metric not in METRICS:
+            raise DataError(
+                f"task {self.name!r}: there is no metric {metric!r}; built in are "
+                f"{', '.join(METRICS)}, and one of your own is a function of outputs and labels."
+            )
+        fits = _KINDS_OF[metric] if isinstance(metric, str) else None
         if fits is not None and self.outputs is not None and self.outputs not in fits:
             raise DataError(
-                f"task {self.name!r}: the metric {self.metric} is for outputs that are "
+                f"task {self.name!r}: the metric {metric} is for outputs that are "
                 f"{' or '.join(sorted(fits))}, and they are said to be {self.outputs}; leave the "
                 "metric out for the one that fits."
             )
-        if callable(self.metric) and self.direction is None:
+        if not isinstance(metric, str) and not callable(metric):
             raise DataError(
-                f"task {self.name!r}: whether more of the metric {self.metric_name} is better is "
-                "not said; add higher_is_better=True or higher_is_better=False."
+                f"task {self.name!r}: a metric is a name or a function of outputs and labels; got "
+                f"a {type(metric).__name__}."
+            )
+        if direction is None and metric_direction(metric) is None:
+            where = "higher_is_better=True or higher_is_better=False"
+            if metric is not self.metric:
+                where = f"an attribute higher_is_better to {metric_name(metric)}, True or False"
+            raise DataError(
+                f"task {self.name!r}: whether more of the metric {metric_name(metric)} is better "
+                f"is not said; add {where}."
             )
 
     def _check_split(self, split: str, data: Any) -> None:
@@ -154,17 +216,12 @@ class Task:
 
     @property
     def metric_name(self) -> str | None:
-        """The metric's name, where one was chosen."""
-        if self.metric is None or isinstance(self.metric, str):
-            return self.metric
-        return str(getattr(self.metric, "__name__", type(self.metric).__name__))
+        """The leading metric's name, where one was chosen."""
+        return None if self.metric is None else metric_name(self.metric)
 
     @property
     def direction(self) -> bool | None:
-        """Whether more of the metric is better, where that is known."""
-        if self.higher_is_better is not None:
-            return self.higher_is_better
-        if self.metric is None or isinstance(self.metric, str):
-            return self.metric != "mse"
-        said = getattr(self.metric, "higher_is_better", None)
-        return said if isinstance(said, bool) else None
+        """Whether more of the leading metric is better, where that is known."""
+        if self.higher_is_better is not None or self.metric is None:
+            return self.higher_is_better is not False
+        return metric_direction(self.metric)

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         record,
         folder if os.path.isdir(folder) else folder.parent,
         out,
-        Samples(test.inputs, scoring.labels(test), scoring.rule),
+        Samples(test.inputs, scoring.labels(test), scoring.rule, scoring.as_labels),
         target=arguments.target,
         samples=arguments.samples,
     )

@@ -19,7 +19,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,14 @@ class Samples:
     """The test split. ``labels`` is ``None`` where there are none.
 
     ``metric`` is ``None`` where it is code of the recipe's, which a device does not have: then
-    scores are left out.
+    scores are left out. ``as_labels`` makes labels of the outputs of what all are compared with,
+    where there are none.
     """
 
     inputs: Mapping[str, Array]
     labels: Array | None
     metric: str | None
+    as_labels: Callable[[Array], Array]
 
     def __len__(self) -> int:
         return min((len(array) for array in self.inputs.values()), default=0)
@@ -214,7 +216,8 @@ def _choose(test: Samples, samples: int | None) -> Samples:
         return test
     chosen = np.sort(np.random.default_rng(0).choice(len(test), count, replace=False))
     labels = None if test.labels is None else test.labels[chosen]
-    return Samples({k: v[chosen] for k, v in test.inputs.items()}, labels, test.metric)
+    inputs = {name: array[chosen] for name, array in test.inputs.items()}
+    return replace(test, inputs=inputs, labels=labels)
 
 
 def _state(record: Record, target: str) -> dict[str, int]:
@@ -263,14 +266,8 @@ def _add_labels(members: _Members, baseline: Path, test: Samples, predict: Predi
     labels = test.labels
     if labels is None:
         outputs = predict(baseline, test.inputs)[0]
-        labels = _as_labels(outputs, test.metric)
+        labels = test.as_labels(outputs)
     return members.add_array("labels.npy", labels)
-
-
-def _as_labels(outputs: Array, metric: str) -> Array:
-    if metric == "accuracy":
-        return np.asarray(outputs.argmax(axis=1))
-    return (outputs > 0).astype(np.float64) if metric == "binary-accuracy" else outputs
 
 
 # -- the archive ------------------------------------------------------------------------------

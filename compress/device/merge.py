@@ -10,8 +10,6 @@ import re
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
-
 from compress.device.result import Result, ResultRow, load_result
 from compress.errors import DataError, RecordError
 from compress.io.atomic import write_atomically
@@ -159,8 +157,8 @@ def _accuracy(record: Record, result: Result, place: int) -> Accuracy | None:
         return None
     try:
         return accuracy_facts(
-            np.array(scores),
-            None if place == 0 or baseline is None else np.array(baseline),
+            scores,
+            None if place == 0 else baseline,
             higher_is_better=record.task.higher_is_better,
         )
     except DataError as error:

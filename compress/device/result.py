@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import MeasurementError, RecordError
 from compress.io.files import named, read_json
+from compress.measure.score import count_of, largest_of
 from compress.measure.session import SessionResult, read_session
 
 __all__ = ["Result", "ResultRow", "load_result"]
@@ -106,11 +107,12 @@ def load_result(path: Path, *, most_bytes: int = _MOST_BYTES) -> Result:
 
 def _check_numbers(path: Path, content: _Content, session: SessionResult) -> None:
     for outputs in session.outputs:
-        if outputs.scores is not None and len(outputs.scores) != content.samples.count:
+        if outputs.scores is not None and count_of(outputs.scores) != content.samples.count:
             raise RecordError(
-                f"{path}: it has {len(outputs.scores)} scores for {content.samples.count} samples."
+                f"{path}: it has {count_of(outputs.scores)} scores for {content.samples.count} "
+                "samples."
             )
-        if any(abs(score) > _LARGEST_SCORE for score in outputs.scores or ()):
+        if outputs.scores is not None and largest_of(outputs.scores) > _LARGEST_SCORE:
             raise RecordError(f"{path}: a score in it is beyond {_LARGEST_SCORE:g}.")
     for line in content.lines:
         error = line.get("error", "")

@@ -11,7 +11,9 @@ The metric of a task is a quantity too: :func:`quantities_of` puts it before the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 from compress.formatting import count, duration, energy, sanitize, score, size
@@ -233,24 +235,53 @@ class Scored(Protocol):
     def higher_is_better(self) -> bool: ...  # noqa: D102
 
 
-def quantities_of(task: Scored) -> tuple[Quantity, ...]:
-    """The metric of ``task`` as the quantity ``accuracy``, and all others."""
-    metric = sanitize(task.metric, 40)
-    return (
-        Quantity(
-            "accuracy",
-            metric,
-            Unit("", partial(score, task.metric)),
-            measured=_accuracy,
-            higher_is_better=task.higher_is_better,
-            logarithmic=False,
-            gains=("better", "worse"),
-            on_front=True,
-            paired=_paired_accuracy,
-            csv="score",
-            short=metric,
-            column=TableColumn(metric, place=0, always=True),
-            panel=metric.capitalize(),
-        ),
-        *QUANTITIES,
+def quantities_of(
+    task: Scored, further: Mapping[str, bool] = MappingProxyType({})
+) -> tuple[Quantity, ...]:
+    """The metric of ``task`` as the quantity ``accuracy``, further metrics, and all others.
+
+    Args:
+        task: has the leading metric.
+        further: the names of others that are recorded, with whether more is better.
+    """
+    leading = _of_metric(task.metric, task.higher_is_better)
+    return (leading, *(_further(*metric) for metric in further.items()), *QUANTITIES)
+
+
+def _of_metric(name: str, higher_is_better: bool) -> Quantity:
+    metric = sanitize(name, 40)
+    return Quantity(
+        "accuracy",
+        metric,
+        Unit("", partial(score, name)),
+        measured=_accuracy,
+        higher_is_better=higher_is_better,
+        logarithmic=False,
+        gains=("better", "worse"),
+        on_front=True,
+        paired=_paired_accuracy,
+        csv="score",
+        short=metric,
+        column=TableColumn(metric, place=0, always=True),
+        panel=metric.capitalize(),
+    )
+
+
+def _further(name: str, higher_is_better: bool) -> Quantity:
+    def measured(found: Measurement) -> Estimate | None:
+        accuracy = found.metrics.get(name)
+        return Estimate(accuracy.value, *accuracy.ci95) if accuracy else None
+
+    metric = sanitize(name, 40)
+    return Quantity(
+        f"metric_{name}",
+        metric,
+        Unit("", partial(score, name)),
+        measured=measured,
+        higher_is_better=higher_is_better,
+        logarithmic=False,
+        objective=False,
+        gains=("better", "worse"),
+        short=metric,
+        column=TableColumn(metric, cell=partial(score, name), place=0, spare=3),
     )

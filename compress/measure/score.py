@@ -1,6 +1,8 @@
 """Score: from outputs and labels to the accuracy facts of a record.
 
-Numpy only, so that it works on what a target returned, wherever it ran.
+A metric either scores each sample, and its value is their mean, or gives one number for all of
+them (:mod:`.ondevice.dataset_metrics`). Numpy only, so that it works on what a target returned,
+wherever it ran.
 """
 
 from __future__ import annotations
@@ -12,6 +14,13 @@ import numpy as np
 from compress.errors import DataError
 from compress.measure import stats
 from compress.measure.ondevice import scoring
+from compress.measure.ondevice.dataset_metrics import (
+    DATASET_METRICS,
+    DatasetScore,
+    dataset_score,
+    evaluate,
+    resampled,
+)
 from compress.outputs import (
     CLASS_KINDS,
     OutputKind,
@@ -21,13 +30,28 @@ from compress.outputs import (
     label_shape,
 )
 from compress.record import Accuracy
-from compress.task import Metric, MetricName
+from compress.task import Metric, MetricName, metric_name
 
-__all__ = ["accuracy_facts", "fitted_labels", "score"]
+__all__ = [
+    "Scores",
+    "UndefinedMetric",
+    "accuracy_facts",
+    "count_of",
+    "fitted_labels",
+    "largest_of",
+    "score",
+]
 
 Array = np.ndarray[Any, Any]
+#: The score of each sample, ``(n,)``, or that of all.
+Scores = Array | DatasetScore
 
 _NONE = -1
+_MOST_UNDEFINED = 0.05  # of the resamples; leaving out more would bias the interval
+
+
+class UndefinedMetric(DataError):
+    """A metric over a data set has no value on the samples given, and may have one on others."""
 
 
 def score(
@@ -36,20 +60,22 @@ def score(
     metric: MetricName | Metric,
     kind: OutputKind | None = None,
     ignore_index: int | None = None,
-) -> Array:
-    """The score of each sample, shape ``(n,)``.
+) -> Scores:
+    """The score of each sample, shape ``(n,)``, or of all, where the metric gives one number.
 
     Args:
-        outputs: ``(n, classes, ...)`` for ``accuracy``; anything with samples first otherwise.
-        labels: ``(n, ...)`` class indices for ``accuracy``; the outputs' shape for the others.
-        metric: as :func:`.ondevice.scoring.scores` has it, or a callable, which gets outputs and
-            labels.
+        outputs: ``(n, classes, ...)`` for metrics of classes; anything with samples first
+            otherwise.
+        labels: ``(n, ...)`` class indices for metrics of classes; the outputs' shape for others.
+        metric: as :func:`.ondevice.scoring.scores` has it, one over a data set, or a callable,
+            which gets outputs and labels, and returns a number for each sample or one for all.
         kind: what the outputs are: labels are then brought into its type and shape first.
         ignore_index: a label that says that there is none.
 
     Raises:
         DataError: shapes that do not go together, labels that are no class, or a callable that
-            does not return one finite number per sample.
+            returns something else than finite numbers.
+        UndefinedMetric: a metric that has no value here.
     """
     if len(outputs) != len(labels):
         raise DataError(
@@ -60,14 +86,28 @@ def score(
         labels = fitted_labels(outputs.shape, labels, kind, ignore_index)
     if isinstance(metric, str):
         return _built_in(outputs, labels, metric)
-    scores = np.asarray(metric(outputs, labels), dtype=np.float64)
-    if scores.shape != (len(labels),) or not np.isfinite(scores).all():
-        name = getattr(metric, "__name__", type(metric).__name__)
+    name = metric_name(metric)
+    found = np.asarray(metric(outputs, labels), dtype=np.float64)
+    if found.shape == () and np.isfinite(found):
+        return _with_a_value(name, resampled(evaluate(metric, outputs, labels), len(labels)))
+    if found.shape != (len(labels),) or not np.isfinite(found).all():
         raise DataError(
-            f"scoring: the metric {name} must return {len(labels)} finite scores, one "
-            f"per sample; got shape {scores.shape}, {int((~np.isfinite(scores)).sum())} not finite."
+            f"scoring: the metric {name} must return one finite number, or {len(labels)} of them, "
+            f"one for each sample; got shape {found.shape}, {int((~np.isfinite(found)).sum())} not "
+            "finite."
         )
-    return scores
+    return found
+
+
+def _with_a_value(name: str, score: DatasetScore) -> DatasetScore:
+    undefined = int(np.isnan(score.draws).sum())
+    if np.isnan(score.value) or undefined >= max(1, _MOST_UNDEFINED * len(score.draws)):
+        raise UndefinedMetric(
+            f"scoring: the metric {name} has no value on these {score.samples} samples, or not on "
+            f"enough resamples of them ({undefined} of {len(score.draws)} have none); give more "
+            "samples, with and without each label and with values that vary, or another metric."
+        )
+    return score
 
 
 def fitted_labels(
@@ -99,8 +139,10 @@ def fitted_labels(
     return classes
 
 
-def _built_in(outputs: Array, labels: Array, metric: str) -> Array:
+def _built_in(outputs: Array, labels: Array, metric: str) -> Scores:
     try:
+        if metric in DATASET_METRICS:
+            return _with_a_value(metric, dataset_score(outputs, labels, metric))
         scores: Array = scoring.scores(outputs, labels, metric)
     except ValueError as error:
         raise DataError(f"scoring: {error}") from None
@@ -108,32 +150,76 @@ def _built_in(outputs: Array, labels: Array, metric: str) -> Array:
 
 
 def accuracy_facts(
-    scores: Array,
-    baseline_scores: Array | None = None,
+    scores: Scores,
+    baseline_scores: Scores | None = None,
     *,
     higher_is_better: bool = True,
     seed: int = 0,
 ) -> Accuracy:
-    """Mean score with its 95 % interval, and the comparison with the baseline's scores.
+    """The score with its 95 % interval, and the comparison with the baseline's.
 
-    Scores of only 0 and 1 get Wilson's interval and an exact McNemar test; others a bootstrap
-    interval and a sign-flip test, both from ``seed``. ``versus_baseline`` has ``lost`` and
-    ``gained`` (samples that became worse or better), ``p_value``, and ``delta`` (this mean less
-    the baseline's) with ``delta_ci_lo`` and ``delta_ci_hi``.
+    Scores of only 0 and 1 get Wilson's interval and an exact McNemar test; those of each sample
+    else a bootstrap interval and a sign-flip test, both from ``seed``. A score of all samples has
+    its own resamples, and a difference that of the same ones. ``versus_baseline`` has ``p_value``,
+    ``delta`` (this score less the baseline's) with ``delta_ci_lo`` and ``delta_ci_hi``, and, of
+    scores of each sample, ``lost`` and ``gained`` (samples that became worse or better).
 
     Raises:
         DataError: no scores, or a baseline of other samples.
     """
-    if len(scores) == 0:
+    count = count_of(scores)
+    if count == 0:
         raise DataError("scoring: there are no samples to score.")
+    if baseline_scores is not None and count_of(baseline_scores) != count:
+        raise DataError(
+            f"scoring: a paired comparison needs the same samples; got {count} scores and "
+            f"{count_of(baseline_scores)} of the baseline."
+        )
+    if isinstance(scores, DatasetScore):
+        base = baseline_scores if isinstance(baseline_scores, DatasetScore) else None
+        return _dataset_facts(_with_a_value("over all", scores), base)
     if _binary(scores):
         ci95 = stats.wilson(int(scores.sum()), len(scores))
     else:
         ci95 = stats.bootstrap_mean(scores, seed=seed)
     versus = None
-    if baseline_scores is not None:
+    if isinstance(baseline_scores, np.ndarray):
         versus = _versus(scores, baseline_scores, higher_is_better=higher_is_better, seed=seed)
     return Accuracy(value=float(scores.mean()), ci95=ci95, n=len(scores), versus_baseline=versus)
+
+
+def count_of(scores: Scores) -> int:
+    """How many samples were scored."""
+    return scores.samples if isinstance(scores, DatasetScore) else len(scores)
+
+
+def largest_of(scores: Scores) -> float:
+    """The largest absolute score among samples, or among resamples."""
+    each = scores.draws if isinstance(scores, DatasetScore) else scores
+    return float(np.abs(each[~np.isnan(each)]).max(initial=0.0))
+
+
+def _dataset_facts(score: DatasetScore, baseline: DatasetScore | None) -> Accuracy:
+    versus = None
+    if baseline is not None:
+        # The draws are of the same samples; where one metric was slower it has fewer.
+        both = min(len(score.draws), len(baseline.draws))
+        changes = score.draws[:both] - baseline.draws[:both]
+        delta = score.value - baseline.value
+        lo, hi = stats.resampled_interval(delta, changes)
+        versus = {
+            "p_value": stats.resampled_p_value(delta, changes),
+            "delta": delta,
+            "delta_ci_lo": lo,
+            "delta_ci_hi": hi,
+        }
+    return Accuracy(
+        value=score.value,
+        ci95=stats.resampled_interval(score.value, score.draws),
+        n=score.samples,
+        versus_baseline=versus,
+        resamples=len(score.draws),
+    )
 
 
 def _binary(scores: Array) -> bool:
@@ -143,11 +229,6 @@ def _binary(scores: Array) -> bool:
 def _versus(
     scores: Array, baseline: Array, *, higher_is_better: bool, seed: int
 ) -> dict[str, float]:
-    if scores.shape != baseline.shape:
-        raise DataError(
-            f"scoring: a paired comparison needs the same samples; got {len(scores)} scores and "
-            f"{len(baseline)} of the baseline."
-        )
     change = scores - baseline
     up, down = int((change > 0).sum()), int((change < 0).sum())
     if _binary(scores) and _binary(baseline):

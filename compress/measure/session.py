@@ -22,9 +22,11 @@ from compress.io.files import named
 from compress.measure.machine import describe
 from compress.measure.modes import PLANS
 from compress.measure.ondevice import loop
+from compress.measure.ondevice.dataset_metrics import DatasetScore
 from compress.measure.ondevice.session import checked_session, stays_inside
 from compress.measure.ondevice.session_log import SessionError, SessionLog, read_lines
 from compress.measure.rounds import timings_of
+from compress.measure.score import Scores
 from compress.measure.target import Array, BenchmarkConfig, Failure, Timing
 
 if TYPE_CHECKING:
@@ -48,12 +50,12 @@ _NONSENSE = (
 class PredictedOutputs:
     """One model on every sample: ``files`` has the ``.npy`` of each output.
 
-    ``scores`` (one for each sample) and ``host`` (the difference from the host's outputs) are there
-    where the session asked for them; ``error`` says why something is missing.
+    ``scores`` (one for each sample, or of all) and ``host`` (the difference from the host's
+    outputs) are there where the session asked for them; ``error`` says why something is missing.
     """
 
     files: tuple[Path, ...] = ()
-    scores: tuple[float, ...] | None = None
+    scores: Scores | None = None
     host: Difference | None = None
     error: str | None = None
 
@@ -221,15 +223,26 @@ def _usable_cores(facts: Line) -> int:
     return max(1, cores if limit is None else min(cores, math.ceil(limit)))
 
 
+def _scores(line: Line) -> Scores | None:
+    scores, of_all = line.get("scores"), line.get("dataset_score")
+    if scores is not None:
+        return np.array([float(score) for score in scores])
+    if of_all is None:
+        return None
+    value, *draws = (
+        math.nan if each is None else float(each) for each in (of_all["value"], *of_all["draws"])
+    )
+    return DatasetScore(value, np.array(draws), int(line["samples"]))
+
+
 def _outputs(line: Line, folder: Path) -> PredictedOutputs:
     files = [entry["path"] for entry in line.get("files", ())]
     if not all(stays_inside(path) for path in files):
         raise ValueError("an output's path leads out of the folder")
-    scores = line.get("scores")
     host = line.get("host")
     return PredictedOutputs(
         files=tuple(folder / path for path in files),
-        scores=None if scores is None else tuple(float(score) for score in scores),
+        scores=_scores(line),
         host=None if host is None else cast("Difference", dict(host)),
         error=None if line.get("error") is None else str(line["error"])[:500],
     )

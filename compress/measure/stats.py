@@ -34,6 +34,8 @@ __all__ = [
     "paired_ratio",
     "percentile",
     "ratio_of",
+    "resampled_interval",
+    "resampled_p_value",
     "sign_flip",
     "student_cdf",
     "student_quantile",
@@ -49,6 +51,7 @@ FEWEST_SAMPLES = {0.90: 29, 0.99: 299}
 SMALLEST_EFFECT = 0.01
 
 _NORMAL_975 = 1.959963984540054
+_PERCENTILE_RESAMPLES = 1000
 
 
 class Interval(NamedTuple):
@@ -213,8 +216,40 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0, resamples: int = 2000) -
     means = _resample(
         data, lambda rng, size: data[rng.integers(0, n, (size, n))].mean(1), seed, resamples
     )
-    lo, hi = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return _percentiles(means)
+
+
+def _percentiles(draws: Array) -> Interval:
+    """The 95 % interval of a statistic from its values over resamples; NaN are left out."""
+    lo, hi = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(lo), float(hi))
+
+
+def resampled_interval(value: float, draws: Array) -> Interval:
+    """The 95 % interval of a statistic that is ``value``, from its values over resamples.
+
+    From 1,000 resamples on their percentiles. Of fewer the percentiles are a matter of chance, and
+    the standard deviation is not: then it is the normal interval with it (Efron & Tibshirani 1993,
+    chapters 6 and 13). NaN are left out.
+    """
+    if len(draws) >= _PERCENTILE_RESAMPLES:
+        return _percentiles(draws)
+    half = _NORMAL_975 * float(np.nanstd(draws, ddof=1))
+    return Interval(value - half, value + half)
+
+
+def resampled_p_value(change: float, draws: Array) -> float:
+    """Two-sided p-value of ``change`` being 0, from its values over resamples; NaN are left out.
+
+    Twice the share of resamples on the rarer side of 0, with one more counted there (Davison &
+    Hinkley 1997, section 4.4); of fewer than 1,000 that of the normal distribution.
+    """
+    known = draws[~np.isnan(draws)]
+    if len(draws) >= _PERCENTILE_RESAMPLES:
+        rarer = min(int((known <= 0).sum()), int((known >= 0).sum()))
+        return min(1.0, 2 * (1 + rarer) / (1 + len(known)))
+    deviation = float(known.std(ddof=1))
+    return math.erfc(abs(change) / deviation / math.sqrt(2)) if deviation else float(change == 0)
 
 
 def sign_flip(differences: ArrayLike, *, seed: int = 0, resamples: int = 2000) -> float:

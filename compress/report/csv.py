@@ -41,7 +41,7 @@ def csv_text(runs: Sequence[tuple[str, Record]]) -> str:
     declared = _declared(lines)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *(name for each in declared for name in _names(each))])
+    writer.writerow([*_COLUMNS, *(_safe(name) for each in declared for name in _names(each))])
     for line in lines:
         values = [read(line) for read in _COLUMNS.values()]
         values += [value for each in declared for value in _values(each, line)]
@@ -66,7 +66,10 @@ def _quantity(name: str, end: int = 0) -> Callable[[_Line], object]:
     """The value of a quantity as it was measured, or the low or high end of its interval."""
 
     def read(line: _Line) -> object:
-        known = {quantity.name: quantity for quantity in quantities_of(line.record.task)}
+        known = {
+            quantity.name: quantity
+            for quantity in quantities_of(line.record.task, line.record.task.metrics)
+        }
         found = known[name].read(line.row, line.found)
         return None if found is None else (found.value, found.lo, found.hi)[end]
 
@@ -127,7 +130,9 @@ def _declared(lines: Sequence[_Line]) -> list[Quantity]:
     """The quantities without a column above that some line has a value of."""
     return [
         quantity
-        for quantity in (quantities_of(lines[0].record.task) if lines else ())
+        for quantity in (
+            quantities_of(lines[0].record.task, lines[0].record.task.metrics) if lines else ()
+        )
         if quantity.csv_names[0] not in _COLUMNS
         and any(quantity.read(line.row, line.found) is not None for line in lines)
     ]

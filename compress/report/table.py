@@ -81,7 +81,7 @@ def measured_names(record: Record, target: str) -> set[str]:
     """The names of the quantities that some row has a value of on ``target``."""
     return {
         quantity.name
-        for quantity in quantities_of(record.task)
+        for quantity in quantities_of(record.task, record.task.metrics)
         if any(quantity.read(row, row.on(target)) is not None for row in record.rows)
     }
 
@@ -105,7 +105,7 @@ def columns(
         Column("row", "", tuple(f"{r.row.index}{r.mark}" for r in rows), left=True),
         Column("stage", "", tuple(sanitize(r.row.stage, 60) for r in rows), left=True),
     ]
-    for quantity in _in_order(quantities_of(record.task), measured):
+    for quantity in _in_order(quantities_of(record.task, record.task.metrics), measured):
         if quantity.name == "accuracy":
             shown += _score_columns(record, rows)
             continue

@@ -95,7 +95,10 @@ class ContentDigests:
             self._report(ReadingData(_SPLITS[name]))
             return data_fingerprint(dataset, _SPLITS[name], self._memory)
         if name in _FUNCTIONS:
-            return code_fingerprint(getattr(self._task, name), _FUNCTIONS[name], self.files)
+            function = getattr(self._task, name)
+            if name == "metric" and self._task.further_metrics:
+                function = (function, *self._task.further_metrics)
+            return code_fingerprint(function, _FUNCTIONS[name], self.files)
         if name == "model code":
             return module_definition(self._module, "the model", self.files)
         if name == "classes":

@@ -19,7 +19,7 @@ from compress.candidate import Candidate
 from compress.config.references import CodeReferences
 from compress.events import EventCallback
 from compress.io.scratch import scratch
-from compress.measure.score import accuracy_facts
+from compress.measure.score import Scores, accuracy_facts
 from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, backend_of
 from compress.record import ArtifactFacts, Measurement, ParityFacts
 from compress.running.candidate_measurements import StageEvaluator
@@ -51,10 +51,11 @@ class RowInput:
 
 @dataclass(frozen=True)
 class _ScoredRow:
-    """An artifact, its per-sample scores on the test split, and its outputs as labels."""
+    """An artifact, its scores on the test split by each metric, and its outputs as labels."""
 
     artifact: Artifact
-    scores: Array
+    scores: Scores
+    further: dict[str, Scores]
     as_labels: Array
 
 
@@ -188,6 +189,7 @@ class Evaluator:
     ) -> Measurement:
         artifact = own.artifact
         path = self._folder.named(artifact.path)
+        directions = self._scoring.directions
         return Measurement(
             target=target.name,
             runtime=target.runtime,
@@ -199,6 +201,14 @@ class Evaluator:
             ),
             parity=_parity_facts(artifact.parity) if artifact.parity else None,
             warnings=list(artifact.warnings),
+            metrics={
+                name: accuracy_facts(
+                    scores,
+                    base.further[name] if base else None,
+                    higher_is_better=directions[name],
+                )
+                for name, scores in own.further.items()
+            },
         )
 
     def _score(self, row: RowInput, target: Target) -> _ScoredRow:
@@ -213,8 +223,13 @@ class Evaluator:
         artifact = replace(encode(row.candidate, self._task, target, path), path=path)
         outputs = target.predict(artifact.path, self._test.inputs)[0]
         as_labels = self._scoring.as_labels(outputs)
-        scores = self._scoring.of(outputs, self._labels(row, target, as_labels))
-        return _ScoredRow(artifact, scores, as_labels)
+        labels = self._labels(row, target, as_labels)
+        return _ScoredRow(
+            artifact,
+            self._scoring.of(outputs, labels),
+            self._scoring.further_of(outputs, labels),
+            as_labels,
+        )
 
     def _labels(self, row: RowInput, target: Target, own: Array) -> Array:
         """Labels; of unlabeled data the outputs of the reference, or else of the baseline."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from compress.budget import check_budget
 from compress.distillation.probabilities import are_probabilities
 from compress.errors import DataError
+from compress.measure.score import UndefinedMetric
 from compress.measure.target import backend_of
 from compress.modules.inputs import Inputs, batch_size_of, forward
 from compress.pruning.trace import record
@@ -174,9 +176,12 @@ def _try_metric(job: Job, scoring: Scoring) -> list[str]:
         labels = scoring.as_labels(scoring.reference.outputs(batch.inputs))
     else:
         labels = scoring.as_labels(outputs)
-    if scoring.metric == "r2" and bool((labels == labels[:1]).all()):
-        return notes  # of these few: nothing is known of all
-    scoring.of(outputs, labels)
+    # Of these few: nothing is known of all, where a metric has a value for other samples only.
+    if scoring.metric != "r2" or not bool((labels == labels[:1]).all()):
+        with suppress(UndefinedMetric):
+            scoring.of(outputs, labels)
+    with suppress(UndefinedMetric):
+        scoring.further_of(outputs, labels)
     return notes
 
 

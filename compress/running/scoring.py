@@ -7,7 +7,7 @@ with what the named teacher says about the test split, or with row 0 where none 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -23,15 +23,16 @@ from compress.distillation.teachers import (
     identity_of,
 )
 from compress.errors import CompressError, DataError, StageError, in_words
-from compress.measure.score import fitted_labels, score
+from compress.measure.score import Scores, fitted_labels, score
 from compress.modules.inputs import Inputs, forward
 from compress.outputs import CLASS_KINDS, OutputKind, Shape
 from compress.record import TaskFacts
 from compress.running.job import Job, context_of
 from compress.running.planned_rows import located
 from compress.running.split_arrays import SplitArrays
+from compress.running.torch_metric import as_function
 from compress.stage import Teacher
-from compress.task import Dataset, Metric, MetricName, Task
+from compress.task import Dataset, Metric, MetricName, Task, metric_direction, metric_name
 from compress.training.data import is_labeled, read
 from compress.training.supervision import Supervision
 
@@ -88,7 +89,7 @@ class Scoring:
     """How the rows of a run are scored.
 
     Args:
-        metric: what works the score out.
+        metric: what works the score out: the leading metric.
         name: of the metric, as the record has it.
         higher_is_better: its direction.
         kind: what the outputs are, where that is known.
@@ -96,6 +97,7 @@ class Scoring:
         ignore_index: a label that says that there is none.
         reference: whose outputs stand for labels; ``None`` with labels, or for row 0's.
         has_labels: whether the test split has labels.
+        further: metrics that are recorded beside the leading one, by name.
     """
 
     metric: MetricName | Metric
@@ -106,12 +108,19 @@ class Scoring:
     ignore_index: int | None
     reference: ReferenceTeacher | None
     has_labels: bool
+    further: Mapping[str, MetricName | Metric] = field(default_factory=dict)
 
     @property
     def facts(self) -> list[Any]:
         """All that distinguishes it from another scoring, for keys."""
         of = self.reference.identity if self.reference is not None else None
-        return [self.name, self.higher_is_better, self.kind, self.ignore_index, of]
+        further = [list(self.further)] if self.further else []
+        return [self.name, self.higher_is_better, self.kind, self.ignore_index, of, *further]
+
+    @property
+    def directions(self) -> dict[str, bool]:
+        """Whether more is better, by the name of each further metric."""
+        return {name: bool(metric_direction(metric)) for name, metric in self.further.items()}
 
     @property
     def named_reference(self) -> Any:
@@ -129,16 +138,27 @@ class Scoring:
         better = "more" if self.higher_is_better else "less"
         return f"{kind}rows are scored by {self.name} {against} ({better} is better)"
 
-    def of(self, outputs: Array, labels: Array) -> Array:
-        """The score of each sample.
+    def of(self, outputs: Array, labels: Array) -> Scores:
+        """The score of each sample, or of all, by the leading metric.
 
         Raises:
             DataError: outputs and labels that do not go together.
         """
+        return self._of(self.metric, outputs, labels)
+
+    def further_of(self, outputs: Array, labels: Array) -> dict[str, Scores]:
+        """The scores by each further metric.
+
+        Raises:
+            DataError: outputs and labels that do not go together.
+        """
+        return {name: self._of(metric, outputs, labels) for name, metric in self.further.items()}
+
+    def _of(self, metric: MetricName | Metric, outputs: Array, labels: Array) -> Scores:
         # A metric of one's own may compare outputs of different widths with a reference's.
-        is_fitted = self.has_labels or isinstance(self.metric, str)
+        is_fitted = self.has_labels or isinstance(metric, str)
         kind = self.kind if is_fitted else None
-        return score(outputs, labels, self.metric, kind, self.ignore_index)
+        return score(outputs, labels, metric, kind, self.ignore_index)
 
     @property
     def rule(self) -> MetricName | None:
@@ -179,6 +199,7 @@ class Scoring:
             higher_is_better=self.higher_is_better,
             test_samples=len(task.test),
             reference=against,
+            metrics=self.directions,
         )
 
 
@@ -218,17 +239,25 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
         metric = _METRICS[supervision.output_kind()]
     else:
         metric = task.metric
-    name = metric if isinstance(metric, str) else str(task.metric_name)
     return Scoring(
-        metric=metric,
-        name=name if has_labels else _WITHOUT_LABELS.get(name, name),
+        metric=as_function(metric, task.ignore_index),
+        name=_recorded_name(metric, has_labels),
         higher_is_better=bool(task.direction),
         kind=kind,
         outputs=supervision.outputs,
         ignore_index=task.ignore_index,
         reference=None if has_labels else _reference(job),
         has_labels=has_labels,
+        further={
+            _recorded_name(metric, has_labels): as_function(metric, task.ignore_index)
+            for metric in task.further_metrics
+        },
     )
+
+
+def _recorded_name(metric: MetricName | Metric, has_labels: bool) -> str:
+    name = metric_name(metric)
+    return name if has_labels else _WITHOUT_LABELS.get(name, name)
 
 
 def _reference(job: Job) -> ReferenceTeacher | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     Field,
@@ -70,8 +70,9 @@ class TaskConfig(OwnSettings):
     ``name`` is built in, or ``module:name``. With ``limit`` training sees the first ``limit``
     samples only: for smoke runs, and for experiments with little data. With ``inputs_only`` no
     split has labels, as in distillation on unlabeled data. ``outputs`` and ``metric`` are what the
-    model's outputs are and how they are scored, where the task does not define them. The other
-    options are arguments of the task's function or class.
+    model's outputs are and how they are scored, where the task does not define them; of several
+    metrics the first one leads, and the others are recorded beside it. The other options are
+    arguments of the task's function or class.
     """
 
     role: ClassVar[Role] = Role("task", reserved=("name", *_OF_EVERY_TASK), makes=True)
@@ -81,7 +82,7 @@ class TaskConfig(OwnSettings):
     limit: Whole | None = Field(default=None, ge=1, le=_LARGEST_LIMIT)
     inputs_only: Flag = False
     outputs: OutputKind | None = None
-    metric: MetricName | None = None
+    metric: MetricName | Annotated[tuple[MetricName, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -161,10 +162,11 @@ def make_own_task(config: TaskConfig, references: CodeReferences) -> Task:
 
 def adjusted(task: Task, config: TaskConfig) -> Task:
     """``task`` with those options of ``config`` that every task takes."""
-    given: dict[str, Any] = {"outputs": config.outputs, "metric": config.metric}
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes: dict[str, Any] = {} if config.outputs is None else {"outputs": config.outputs}
     if config.metric is not None:
-        changes["higher_is_better"] = None  # a built-in metric has its own direction
+        names = (config.metric,) if isinstance(config.metric, str) else config.metric
+        # A built-in metric has its own direction.
+        changes |= {"metric": names[0], "further_metrics": names[1:], "higher_is_better": None}
     task = limited(replace(task, **changes), config.limit)
     return without_labels(task) if config.inputs_only else task
 

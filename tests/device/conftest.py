@@ -20,6 +20,8 @@ from compress.measure.modes import PLANS
 from compress.measure.program import PROGRAM, program_bytes
 from compress.record import ArtifactFacts, Measurement, Record, Row, TaskFacts
 
+from .rebuilding import classes_of
+
 # Answers at once, from its job and the files beside the model. Counts what it did.
 PRETENDING = """
 import json, os, sys, time
@@ -184,7 +186,10 @@ def make_run():
         record.save(root)
         labels = (x @ weights[0]).argmax(1)
         return SimpleNamespace(
-            root=root, record=record, test=Samples({"": x}, labels, "accuracy"), weights=weights
+            root=root,
+            record=record,
+            test=Samples({"": x}, labels, "accuracy", classes_of),
+            weights=weights,
         )
 
     return make

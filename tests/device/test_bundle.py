@@ -14,7 +14,7 @@ from compress.device.bundle import Samples, write_bundle
 from compress.errors import DataError, MeasurementError, RecordError, StorageError
 from compress.measure.ondevice.bundle import BundleError, unpack
 
-from .rebuilding import rebuilt
+from .rebuilding import classes_of, rebuilt
 
 
 def manifest_of(path):
@@ -61,7 +61,7 @@ def test_the_baseline_comes_first_whichever_row_it_is(run, tmp_path):
 
 def test_samples_are_drawn_over_the_whole_split_with_their_labels(run, tmp_path):
     x = np.repeat(np.arange(5000, dtype=np.float32)[:, None], 4, axis=1)
-    test = Samples({"": x}, np.arange(5000), "accuracy")
+    test = Samples({"": x}, np.arange(5000), "accuracy", classes_of)
     for samples, count in ((None, 2000), (7, 7)):
         path, there = tmp_path / f"{count}.zip", tmp_path / f"there-{count}"
         contents = write_bundle(
@@ -83,14 +83,14 @@ def test_large_samples_are_fewer(run, tmp_path, monkeypatch):
 
 
 def test_unlabeled_samples_are_labeled_by_the_baseline(run, tmp_path):
-    test = Samples(run.test.inputs, None, "accuracy")
+    test = Samples(run.test.inputs, None, "accuracy", classes_of)
     write_bundle(run.record, run.root, tmp_path / "b.zip", test)
     unpack(tmp_path / "b.zip", tmp_path / "there")
     np.testing.assert_array_equal(np.load(tmp_path / "there/labels.npy"), run.test.labels)
 
 
 def test_a_metric_of_the_users_own_leaves_scores_out(run, tmp_path):
-    test = Samples(run.test.inputs, run.test.labels, None)
+    test = Samples(run.test.inputs, run.test.labels, None, classes_of)
     write_bundle(run.record, run.root, tmp_path / "b.zip", test)
     session = manifest_of(tmp_path / "b.zip")["session"]
     assert (session["labels"], session["metric"]) == (None, None)
@@ -113,7 +113,7 @@ def test_what_cannot_be_bundled_is_refused(run, tmp_path):
 
     refused(RecordError, "no row was measured on 'pi'; known are laptop", target="pi")
     refused(DataError, "samples must be at least 1; got 0", samples=0)
-    refused(DataError, "there are no test samples", test=Samples({}, None, None))
+    refused(DataError, "there are no test samples", test=Samples({}, None, None, classes_of))
     model = run.root / "stages/01-prune/model.onnx"
     model.write_bytes(model.read_bytes() + b"\0")
     refused(RecordError, r"row 1 \(prune\) is not the one that was measured")

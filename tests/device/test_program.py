@@ -13,6 +13,7 @@ import pytest
 
 from compress.device.bundle import Samples, write_bundle
 from compress.device.merge import merge
+from compress.device.result import load_result
 from compress.measure import ondevice
 from compress.measure.ondevice.bundle import BundleError
 from compress.measure.ondevice.loop import SessionOutcome
@@ -20,10 +21,11 @@ from compress.measure.ondevice.program import measure_bundle
 from compress.measure.ondevice.session_log import SessionError
 from compress.measure.ondevice.table import table
 from compress.measure.program import PROGRAM, program_bytes, write_program
+from compress.measure.score import accuracy_facts
 from compress.record import Record
 from compress.task import METRICS
 
-from .rebuilding import rebuilt
+from .rebuilding import classes_of, rebuilt
 
 ROOT = Path(__file__).parents[2]
 
@@ -231,12 +233,18 @@ def test_every_metric_of_a_task_is_scored_on_the_device(
     plans = dict.fromkeys(("quick", "default", "strict"), tiny_plan)
     monkeypatch.setattr("compress.device.bundle.PLANS", plans)
     expected = run.test.inputs[""] @ run.weights[0]
-    labels = {"accuracy": expected.argmax(1), "binary-accuracy": (expected > 0).astype(float)}
-    test = Samples(run.test.inputs, labels.get(metric, expected), metric)
+    classes = dict.fromkeys(("accuracy", "f1", "mean-iou", "auroc"), expected.argmax(1))
+    labels = {**classes, "binary-accuracy": (expected > 0).astype(float)}.get(metric, expected)
+    test = Samples(run.test.inputs, labels, metric, classes_of)
     write_bundle(run.record, run.root, tmp_path / "b.zip", test)
     result, _ = measure_bundle(tmp_path / "b.zip", tmp_path / "r.json", "quick", None)
-    first, _ = (line["scores"] for line in result["lines"] if line["kind"] == "outputs")
-    assert np.mean(first) == pytest.approx(0 if metric == "mse" else 1, abs=1e-3)
+    first, _ = (line for line in result["lines"] if line["kind"] == "outputs")
+    value = np.mean(first["scores"]) if "scores" in first else first["dataset_score"]["value"]
+    # A softmax ranks each class by what the others are too.
+    exact = {"mse": pytest.approx(0, abs=1e-3), "auroc": pytest.approx(1, abs=0.1)}
+    assert value == exact.get(metric, pytest.approx(1, abs=1e-3))
+    scored = load_result(tmp_path / "r.json").session.outputs[0].scores
+    assert accuracy_facts(scored).value == pytest.approx(value)
 
 
 def test_names_cannot_steer_the_terminal():

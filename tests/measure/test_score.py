@@ -44,8 +44,8 @@ def test_a_metric_of_ones_own_gets_outputs_and_labels():
     assert score(np.array([[1.1], [2.0]]), np.array([1, 4]), close).tolist() == [1, 0]
 
 
-def total(outputs, labels):
-    return np.sum(outputs)
+def pair(outputs, labels):
+    return np.zeros(2)
 
 
 def invalid(outputs, labels):
@@ -68,7 +68,7 @@ def invalid(outputs, labels):
         (np.zeros((3, 2)), np.array([0.0, 1, 1]), "accuracy", "class indices 0 to 1; got float64"),
         (np.zeros((3, 2)), np.zeros((3, 4)), "mse", "outputs and labels of one shape"),
         (np.zeros((4, 9)), np.zeros((4, 3, 3)), "mse", "outputs and labels of one shape"),
-        (np.zeros((3, 2)), np.zeros(3), total, r"metric total must return 3 .* got shape \(\)"),
+        (np.zeros((3, 2)), np.zeros(3), pair, r"must return one .*, or 3 .*got shape \(2,\), 0"),
         (np.zeros((3, 2)), np.zeros(3), invalid, "metric invalid .* 3 not finite"),
     ],
 )

@@ -89,8 +89,8 @@ def error(outputs, labels):
     return np.abs(outputs - labels).mean(1)
 
 
-def one_number(outputs, labels):
-    return np.abs(outputs - labels).mean()
+def two_numbers(outputs, labels):
+    return np.abs(outputs - labels).mean(1)[:2]
 
 
 def with_nan():
@@ -154,9 +154,9 @@ MISTAKES = {
         lambda: labeled(X[:, :3], metric=error),
         r"more of the metric error is better is not said; add higher_is_better=",
     ),
-    "one number for all": (
-        lambda: plan(labeled(X[:, :3], metric=one_number, higher_is_better=False)),
-        r"one_number must return 64 finite scores, one per sample; got shape \(\)",
+    "two numbers for all": (
+        lambda: plan(labeled(X[:, :3], metric=two_numbers, higher_is_better=False)),
+        r"two_numbers must return one finite number, or 64 of them, .*; got shape \(2,\)",
     ),
     "no such metric": (lambda: labeled(Y, metric="acuracy"), r"no metric 'acuracy'; built in are"),
     "a metric for other outputs": (

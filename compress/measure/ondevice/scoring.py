@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from compress.measure.ondevice.tensor_spec import Array
 
-__all__ = ["METRICS", "Difference", "difference", "scores"]
+__all__ = ["METRICS", "OVER_DATA_SETS", "Difference", "difference", "scores"]
 
 
 def scores(outputs: Array, labels: Array, metric: str) -> Array:
@@ -102,8 +102,9 @@ def _binary(values: Array, labels: Array) -> Array:
 
 
 _OF_VALUES = {"mse": _mse, "r2": _r2, "binary-accuracy": _binary}
-#: What :func:`scores` computes.
+#: What :func:`scores` computes, and what :mod:`.dataset_metrics` does.
 METRICS = ("accuracy", *_OF_VALUES)
+OVER_DATA_SETS = ("f1", "mean-iou", "auroc", "spearman")
 
 
 class Difference(TypedDict):

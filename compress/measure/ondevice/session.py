@@ -11,7 +11,7 @@ FOLDER/session.json says what to do. Paths are relative to FOLDER and stay insid
      "seed": 0, "threads": 1, "batch": 1,
      "predict": true,                    keep each model's outputs for every sample
      "labels": "labels.npy",             null, or with a metric: each sample is scored
-     "metric": "accuracy",               one of scoring.METRICS, or null
+     "metric": "accuracy",               one of scoring.METRICS and OVER_DATA_SETS, or null
      "expected": ["expected/0.npy"],     null, or for each model null or its outputs elsewhere for
                                          the first samples: the difference is reported
      "job": {"runtime": "onnxruntime"},  further keys of every job of the worker
@@ -32,6 +32,7 @@ FOLDER/session.jsonl gets a line for each thing done, and is only ever appended 
     {"kind": "outputs", "index", "model", "samples", "names",
      "files": [{"path": "outputs/0.npy", "sha256"}],      a second output: outputs/0-1.npy
      "scores": [...], "host": {...}}                      with labels; with expected
+                     "dataset_score": {"value", "draws"}  in place of scores, by a metric over all
     {"kind": "end"}
 
 A line with ``error`` (a sentence) stands for a job that could not be done; the session continues
@@ -62,7 +63,7 @@ from compress.measure.ondevice.process import (
     run_interleaved,
     run_worker,
 )
-from compress.measure.ondevice.scoring import METRICS, difference, scores
+from compress.measure.ondevice.scoring import METRICS, OVER_DATA_SETS, difference, scores
 from compress.measure.ondevice.session_log import SessionError, open_log
 
 if TYPE_CHECKING:
@@ -231,8 +232,7 @@ class _FolderJobs:
         found: Line = {}
         outputs, labels = self._array(path), self.settings["labels"]
         if labels is not None and self.settings["metric"] is not None:
-            each = scores(outputs, self._array(labels), self.settings["metric"])
-            found["scores"] = each.tolist()
+            found.update(_scored(outputs, self._array(labels), self.settings["metric"]))
         expected = self.settings["expected"][index] if self.settings["expected"] else None
         if expected is not None:
             found["host"] = difference(outputs, self._array(expected))
@@ -292,6 +292,18 @@ def _load(folder: Path) -> tuple[SessionSettings, Plan | None]:
         raise SessionError(f"{path}: wrong or missing: {error}.") from error
 
 
+def _scored(outputs: Array, labels: Array, metric: str) -> Line:
+    if metric in METRICS:
+        return {"scores": scores(outputs, labels, metric).tolist()}
+    from compress.measure.ondevice.dataset_metrics import dataset_score
+
+    score = dataset_score(outputs, labels, metric)
+    # JSON has no NaN, which a resample without a value has.
+    draws = [None if draw != draw else draw for draw in score.draws.tolist()]
+    value = None if score.value != score.value else score.value
+    return {"dataset_score": {"value": value, "draws": draws}}
+
+
 def checked_session(given: Mapping[str, Any]) -> tuple[SessionSettings, Plan | None]:
     """A session from plain data with its defaults filled in, and its plan.
 
@@ -304,8 +316,8 @@ def checked_session(given: Mapping[str, Any]) -> tuple[SessionSettings, Plan | N
     for key in ("threads", "batch"):
         if not isinstance(session[key], int) or session[key] < 1:
             raise ValueError(f"{key} must be a whole number from 1; got {session[key]!r:.40}")
-    if session["metric"] not in (None, *METRICS):
-        known = ", ".join(METRICS)
+    if session["metric"] not in (None, *METRICS, *OVER_DATA_SETS):
+        known = ", ".join((*METRICS, *OVER_DATA_SETS))
         raise ValueError(f"metric must be {known} or null; got {session['metric']!r:.40}")
     if not isinstance(session["job"], dict) or not session["timeout_s"] > 0:
         raise ValueError("job must be a mapping, and timeout_s above 0")

@@ -77,6 +77,11 @@ def _measured_facts(record: Record, found: Measurement, paired: Reading | None) 
         yield sanitize(metric, 40).capitalize(), f"{value}{against}"
         if found.accuracy.versus_baseline:
             yield "Against the baseline", _paired_words(metric, found.accuracy)
+    for name, accuracy in found.metrics.items():
+        words = [_accuracy_words(name, accuracy)]
+        if accuracy.versus_baseline:
+            words.append(f"against the baseline {_paired_words(name, accuracy)}")
+        yield sanitize(name, 40).capitalize(), "; ".join(words)
     if found.latency is not None:
         yield "Latency", _latency_words(found.latency, paired)
     if found.speedup is not None:
