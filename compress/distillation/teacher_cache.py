@@ -38,6 +38,7 @@ from compress.events import StageWarning, TeacherPass
 from compress.modules.inputs import Inputs, device_of, to_device
 from compress.modules.memory_format import laid_out
 from compress.training.data import Batch, SeededEpochs
+from compress.training.lengths import cut_inputs, padded_length
 
 __all__ = ["CacheSettings", "TeacherCache", "TeacherForward", "cached_teacher"]
 
@@ -128,6 +129,7 @@ class TeacherCache:
             name: ArraySpec(tuple(tensor.shape[1:]), self._dtype_on_disk(tensor))
             for name, tensor in self._named(example)
         }
+        self._axes = self._axes_of_length()
         self._root = _root_of(context.stage.workdir, data)
         key = self._key(example)
         self._folder = self._root / key
@@ -190,7 +192,7 @@ class TeacherCache:
             arrays = self._read_back(batch, checksum)
         device = device_of(batch.inputs)
         tensors = {
-            name: torch.from_numpy(array).to(device, self._dtypes[name])
+            name: torch.from_numpy(self._cut(name, array, batch)).to(device, self._dtypes[name])
             for name, array in arrays.items()
         }
         no_outputs = torch.empty(len(next(iter(arrays.values()))), 0, device=device)
@@ -234,11 +236,46 @@ class TeacherCache:
                 )
             yield f"feature-{number}", outputs.features[name]
 
+    def _axes_of_length(self) -> Mapping[str, int]:
+        """The axis of each array, without that of samples, that is as long as the inputs are.
+
+        Only where batches are cut to their longest text: then shorter ones are filled up on disk.
+        """
+        example = self._context.example
+        padded = padded_length(example.inputs) if self._data.by_length else None
+        if padded is None or padded < 2:
+            return {}
+        cut_example = replace(example, inputs=cut_inputs(example.inputs, padded, padded - 1))
+        shorter = teacher_forward(self._teacher, cut_example, self._required)
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in self._named(shorter)}
+        return {
+            name: axis
+            for name, shape in shapes.items()
+            for axis, sizes in enumerate(zip(shape, self._specs[name].shape, strict=True))
+            if sizes == (padded - 1, padded)
+        }
+
+    def _cut(self, name: str, array: Array, batch: Batch) -> Array:
+        length = padded_length(batch.inputs)
+        if name not in self._axes or length is None:
+            return array
+        return np.ascontiguousarray(
+            array[(slice(None),) * (1 + self._axes[name]) + (slice(length),)]
+        )
+
+    def _filled(self, name: str, tensor: Tensor) -> Tensor:
+        if name not in self._axes:
+            return tensor
+        axis, size = self._axes[name], self._specs[name].shape[self._axes[name]]
+        missing = [0, 0] * (tensor.dim() - 2 - axis) + [0, size - tensor.shape[1 + axis]]
+        return torch.nn.functional.pad(tensor, missing)
+
     def _dtype_on_disk(self, tensor: Tensor) -> str:
         # Integers, such as tokens, must not be rounded.
         return self._settings.dtype if tensor.is_floating_point() else _INTEGER
 
     def _array(self, name: str, tensor: Tensor) -> Array:
+        tensor = self._filled(name, tensor)
         if tuple(tensor.shape[1:]) != self._specs[name].shape:
             raise StageError(
                 f"the teacher's {name} are {self._specs[name].shape} for one sample and "
@@ -269,6 +306,7 @@ class TeacherCache:
             "batch_sizes": data.batch_sizes(),
             "seed": data.seed,
             "augment": data.augment is not None,
+            **({"by_length": True} if data.by_length else {}),
             "mix": None if data.mix is None else [data.mix.kind, data.mix.alpha],
             "torch": torch.__version__,
         }

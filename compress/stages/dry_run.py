@@ -19,10 +19,12 @@ from compress.events import CacheSize, Pace, StageWarning
 from compress.modules.memory_format import arrange, laid_out, layout_of
 from compress.quantization.fakequant import learned_clips, simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
+from compress.stages.by_length import training_data
 from compress.stages.fit import distillation_context
 from compress.stages.loss_checks import check_losses
 from compress.stages.training_settings import Training
 from compress.training.data import SeededEpochs
+from compress.training.lengths import padded_length
 from compress.training.optim import make_optimizer
 from compress.training.rng import isolated
 
@@ -57,7 +59,8 @@ def dry_run_losses(
     with isolated(context.seed):
         weighted = weighted_losses(losses, distillation, training.epochs)
         functions = [distillation.dry_run(one.name, one.function) for one in weighted]
-        data, distinct = training.data(context), training.repeated_epochs
+        planned, distinct = training_data(distillation, training), training.repeated_epochs
+        data = planned.epochs
         if distinct is not None and any(loss.needs_teacher for loss in losses):
             cache = TeacherCache(distillation, functions, data, distinct, training.cache)
             cache.check_room()
@@ -111,6 +114,10 @@ def _seconds(
     with simulate(student, formats, ranges, clips=learned_clips(student, formats)):
         _, step_s = _timed(step)
     teacher_epochs = training.repeated_epochs or training.epochs
+    if (length := padded_length(first.inputs)) is not None and data.by_length:
+        # The first batch may be of short texts or of long ones.
+        share = data.positions(0) / (len(data.dataset) * length)
+        step_s, teacher_s = step_s * share, teacher_s * share
     return len(data) * (training.epochs * step_s + teacher_epochs * teacher_s)
 
 

@@ -28,9 +28,10 @@ from compress.pruning.sparsity import keep_zeros
 from compress.quantization.clips import LearnedClips
 from compress.quantization.fakequant import layers_with_formats, learned_clips, simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
+from compress.stages.by_length import training_data
 from compress.stages.loss_checks import check_losses, check_losses_change
 from compress.stages.training_settings import Training
-from compress.training.data import is_labeled, read
+from compress.training.data import SeededEpochs, is_labeled, read
 from compress.training.loop import (
     AuxiliaryModules,
     Callbacks,
@@ -78,13 +79,14 @@ def fit(
     checkpointing = _checkpointing(candidate, context, training, losses)
     simulation, history = ExitStack(), checkpointing.history
     clips = learned_clips(candidate.module, formats_of(candidate))
+    data = training_data(distillation, training)
 
     with isolated(context.seed), simulation:
-        objective, auxiliary = _objective(distillation, training, losses)
+        objective, auxiliary = _objective(distillation, training, losses, data.epochs)
         auxiliary = replace(auxiliary, kept=(clips,) if len(clips) else ())
         result = train(
             candidate.module,
-            training.data(context),
+            data.epochs,
             objective,
             training.optimization(),
             auxiliary=auxiliary,
@@ -94,8 +96,8 @@ def fit(
             processes=context.processes,
         )
     numerics = candidate.numerics.with_clips(clips.values(), layers_with_formats(candidate.module))
-    notes = (*candidate.notes, *_notes(result, training))
-    return replace(candidate, numerics=numerics, notes=notes)
+    notes = [*([data.note] if data.note else []), *_notes(result, training)]
+    return replace(candidate, numerics=numerics, notes=(*candidate.notes, *notes))
 
 
 @torch.no_grad()
@@ -228,14 +230,18 @@ def _notes(result: TrainResult, training: Training) -> list[str]:
 
 
 def _objective(
-    distillation: DistillationContext, training: Training, losses: Sequence[LossSettings]
+    distillation: DistillationContext,
+    training: Training,
+    losses: Sequence[LossSettings],
+    data: SeededEpochs,
 ) -> tuple[WeightedSum, AuxiliaryModules]:
     weighted = weighted_losses(losses, distillation, training.epochs)
     functions = [one.function for one in weighted]
     teacher = None
     if any(loss.needs_teacher for loss in losses):
-        data, distinct = training.data(distillation.stage), training.repeated_epochs
-        teacher = cached_teacher(distillation, functions, data, distinct, training.cache)
+        teacher = cached_teacher(
+            distillation, functions, data, training.repeated_epochs, training.cache
+        )
     auxiliary = AuxiliaryModules(
         trained=tuple(one.auxiliary for one in functions if one.auxiliary is not None),
         self_updating=tuple(updating for one in functions for updating in one.self_updating),

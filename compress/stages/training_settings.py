@@ -83,6 +83,11 @@ class Training(BaseModel):
     views: Whole | None = Field(default=None, ge=1, le=LARGEST_COUNT)
     cache: CacheSettings | None = None
     mix: MixSettings | None = None
+    by_length: Flag | None = Field(
+        default=None,
+        description="Batches of texts of similar lengths, cut to the longest of them. null: where "
+        "the data have lengths and no net's outputs depend on the padding; true: or else an error.",
+    )
 
     @model_validator(mode="after")
     def _cache_needs_views(self) -> Training:

@@ -10,6 +10,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,11 @@ class TokenDataset(ArrayDataset):
     def __init__(self, ids: Tensor, pad_id: int, labels: Tensor | None = None) -> None:
         super().__init__(ids, labels)
         self.pad_id = pad_id
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Tokens of each text, ``(n,)``."""
+        return (self.inputs != _PADDING).sum(1)
 
     def __getitem__(self, index: int, /) -> Any:
         """One sample: its tokens, or ``(tokens, label)``."""

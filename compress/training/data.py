@@ -23,9 +23,17 @@ from torch.utils.data import Dataset as TorchDataset
 from compress.errors import CompressError, DataError, in_words
 from compress.modules.inputs import Inputs
 from compress.task import Augment, Dataset
+from compress.training.lengths import (
+    cut,
+    cut_inputs,
+    lengths_of,
+    longest_of,
+    padded_length,
+    similar_lengths,
+)
 from compress.training.mixup import Mix
 
-__all__ = ["Batch", "SeededEpochs", "head", "is_labeled", "read", "spread"]
+__all__ = ["Batch", "SeededEpochs", "head", "is_labeled", "read", "samples_at", "spread"]
 
 _SAMPLE = (
     "a sample is an input or (input, label), where an input is a tensor or a dictionary of tensors "
@@ -34,6 +42,7 @@ _SAMPLE = (
 _LABEL_KEYS = frozenset({"label", "labels", "target", "targets"})
 # Keeps the draws of mixing apart from those of augmenting.
 _MIXING = 1
+_POOLING = 2  # and those of the order of batches in a pool of similar lengths
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ class SeededEpochs:
         rank: whose part to give.
         world_size: number of ranks.
         mix: mixes the samples of a batch; ``None`` leaves them.
+        by_length: whether samples of similar lengths share batches, which are cut to the longest of
+            them; the data set then has ``lengths`` (:mod:`.lengths`).
     """
 
     dataset: Dataset
@@ -88,6 +99,7 @@ class SeededEpochs:
     rank: int = 0
     world_size: int = 1
     mix: Mix | None = None
+    by_length: bool = False
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -108,8 +120,7 @@ class SeededEpochs:
         Raises:
             DataError: inputs that cannot be augmented or mixed, or samples that make no batch.
         """
-        shuffled = torch.randperm(len(self.dataset), generator=_generator(self.seed, epoch_seed))
-        chunks = torch.tensor_split(shuffled, len(self))
+        chunks, lengths = self._chunks(epoch_seed), self._lengths
         order = list(range(len(chunks)))
         if order_seed is not None:
             generator = _generator(self.seed, order_seed + 1_000_003)
@@ -118,6 +129,8 @@ class SeededEpochs:
         loader = _loader(self.dataset, [samples.tolist() for samples in local])
         for index, samples, (inputs, labels) in zip(order, local, loader, strict=True):
             global_size = len(chunks[index])
+            if lengths is not None:  # all ranks cut to the longest of the global batch
+                inputs, labels = _cut_to(inputs, labels, longest_of(lengths, chunks[index]))
             is_part = len(samples) < global_size
             seeds = (index, self.rank) if is_part else (index,)
             if self.augment is not None:
@@ -126,6 +139,31 @@ class SeededEpochs:
             weight = len(samples) / global_size if is_part else 1 / self.world_size
             batch = Batch(epoch_seed, index, inputs, labels, weight, global_size)
             yield batch if self.mix is None else self._mixed(batch, self.mix, seeds)
+
+    def positions(self, epoch_seed: int) -> int:
+        """How long all batches of an epoch are together, in samples times their length."""
+        padded = padded_length(head(self.dataset, 1).inputs) or 1
+        lengths = self._lengths
+        return sum(
+            len(chunk) * (padded if lengths is None else longest_of(lengths, chunk))
+            for chunk in self._chunks(epoch_seed)
+        )
+
+    @property
+    def _lengths(self) -> Tensor | None:
+        return lengths_of(self.dataset) if self.by_length else None
+
+    def _chunks(self, epoch_seed: int) -> Sequence[Tensor]:
+        """The samples of each global batch, by its index."""
+        shuffled = torch.randperm(len(self.dataset), generator=_generator(self.seed, epoch_seed))
+        chunks, lengths = torch.tensor_split(shuffled, len(self)), self._lengths
+        if lengths is None:
+            return chunks
+
+        def generator(pool: int) -> torch.Generator:
+            return _generator(self.seed, epoch_seed, pool, _POOLING)
+
+        return list(similar_lengths(chunks, lengths, generator))
 
     def _mixed(self, batch: Batch, mix: Mix, seeds: tuple[int, ...]) -> Batch:
         generator = _generator(self.seed, batch.epoch_seed, *seeds, _MIXING)
@@ -182,6 +220,20 @@ def spread(dataset: Dataset, samples: int) -> Batch:
     places = torch.linspace(0, len(dataset) - 1, count).long().tolist()
     inputs, labels = next(iter(_loader(dataset, [places])))
     return Batch(0, 0, inputs, labels)
+
+
+def _cut_to(inputs: Inputs, labels: Tensor | None, length: int) -> tuple[Inputs, Tensor | None]:
+    padded = padded_length(inputs)
+    if padded is None:
+        return inputs, labels
+    kept = None if labels is None else cut(labels, padded, length)
+    return cut_inputs(inputs, padded, length), kept
+
+
+def samples_at(dataset: Dataset, places: Sequence[int]) -> Inputs:
+    """The inputs of the samples at some places, as one batch."""
+    inputs: Inputs = next(iter(_loader(dataset, [places])))[0]
+    return inputs
 
 
 def is_labeled(dataset: Dataset) -> bool:
