@@ -24,8 +24,7 @@ from compress.errors import CompressError, DataError, in_words
 from compress.modules.inputs import Inputs
 from compress.task import Augment, Dataset
 from compress.training.lengths import (
-    cut,
-    cut_inputs,
+    cut_batch,
     lengths_of,
     longest_of,
     padded_length,
@@ -130,7 +129,7 @@ class SeededEpochs:
         for index, samples, (inputs, labels) in zip(order, local, loader, strict=True):
             global_size = len(chunks[index])
             if lengths is not None:  # all ranks cut to the longest of the global batch
-                inputs, labels = _cut_to(inputs, labels, longest_of(lengths, chunks[index]))
+                inputs, labels = cut_batch(inputs, labels, longest_of(lengths, chunks[index]))
             is_part = len(samples) < global_size
             seeds = (index, self.rank) if is_part else (index,)
             if self.augment is not None:
@@ -220,14 +219,6 @@ def spread(dataset: Dataset, samples: int) -> Batch:
     places = torch.linspace(0, len(dataset) - 1, count).long().tolist()
     inputs, labels = next(iter(_loader(dataset, [places])))
     return Batch(0, 0, inputs, labels)
-
-
-def _cut_to(inputs: Inputs, labels: Tensor | None, length: int) -> tuple[Inputs, Tensor | None]:
-    padded = padded_length(inputs)
-    if padded is None:
-        return inputs, labels
-    kept = None if labels is None else cut(labels, padded, length)
-    return cut_inputs(inputs, padded, length), kept
 
 
 def samples_at(dataset: Dataset, places: Sequence[int]) -> Inputs:

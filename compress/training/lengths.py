@@ -19,6 +19,7 @@ from compress.task import Dataset
 
 __all__ = [
     "cut",
+    "cut_batch",
     "cut_inputs",
     "lengths_of",
     "longest_of",
@@ -59,6 +60,15 @@ def cut_inputs(inputs: Inputs, padded: int, length: int) -> Inputs:
     if isinstance(inputs, dict):
         return {name: cut(tensor, padded, length) for name, tensor in inputs.items()}
     return cut(inputs, padded, length)
+
+
+def cut_batch(inputs: Inputs, labels: Tensor | None, length: int) -> tuple[Inputs, Tensor | None]:
+    """Inputs, and labels of places, without what is behind ``length``."""
+    padded = padded_length(inputs)
+    if padded is None:
+        return inputs, labels
+    kept = None if labels is None else cut(labels, padded, length)
+    return cut_inputs(inputs, padded, length), kept
 
 
 def similar_lengths(
