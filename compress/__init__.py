@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from compress.budget import Budget
     from compress.candidate import Architecture, Candidate
+    from compress.data.fields import Fields
     from compress.errors import CompressError
     from compress.measure.local import LocalTarget
     from compress.measure.remote.adb import AdbTarget
@@ -43,6 +44,7 @@ _HOMES = {
     "Context": "compress.stages",
     "DistillStage": "compress.stages",
     "Effect": "compress.stages",
+    "Fields": "compress.data.fields",
     "LocalTarget": "compress.measure.local",
     "PruneStage": "compress.stages",
     "QuantizeStage": "compress.stages",
@@ -65,6 +67,7 @@ __all__ = [
     "Context",
     "DistillStage",
     "Effect",
+    "Fields",
     "LocalTarget",
     "PruneStage",
     "QuantizeStage",

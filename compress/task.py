@@ -1,13 +1,13 @@
 """Task: what a model is for: its data, loss and metric.
 
-Data sets are torch map-style: ``len(d)`` and ``d[i]`` giving ``(input, label)`` or ``input`` alone,
-where an input is a tensor or a dictionary of tensors. Torch is imported for typing only.
+Data sets are torch map-style: ``len(d)`` and ``d[i]``; splits of other kinds are brought into that
+form when a task is made (:mod:`compress.data`). Importing this imports no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -17,6 +17,8 @@ from compress.outputs import CLASS_KINDS, OUTPUT_KINDS, OutputKind
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+    from compress.data.fields import Fields
 
 __all__ = [
     "METRICS",
@@ -92,6 +94,12 @@ def metric_direction(metric: MetricName | Metric) -> bool | None:
 class Task:
     """What the model is for.
 
+    A split is a data set that is read by index, such as a list, a ``TensorDataset``, a ``Subset``
+    or a ``datasets.Dataset``; a ``DataLoader``, of which the data set is used; or what can only be
+    gone through, which is read once into memory. A sample is an input, ``(input, label)`` or a
+    dictionary with its label under ``label``, ``labels``, ``target`` or ``targets``, or of any form
+    with ``fields``.
+
     Args:
         name: shown in records and plots.
         train: what training stages see; may be unlabeled for distillation, or partly labeled: a
@@ -118,10 +126,12 @@ class Task:
         outputs: what the model's outputs are (:data:`compress.outputs.OutputKind`); ``None``
             derives it from metric and labels where these leave no doubt.
         ignore_index: a label that says that there is none, such as 255 in masks.
+        fields: which parts of a sample are inputs and label, and what is padded; the splits that
+            the task then has are in the form that this says.
 
     Raises:
-        DataError: a split that is empty or cannot be read by index, or a metric of one's own that
-            does not say which direction is better.
+        DataError: a split that is empty, or is none, or a metric of one's own that does not say
+            which direction is better.
     """
 
     name: str
@@ -138,12 +148,18 @@ class Task:
     outputs: OutputKind | None = None
     ignore_index: int | None = None
     further_metrics: tuple[MetricName | Metric, ...] = ()
+    fields: InitVar[Fields | None] = None
 
-    def __post_init__(self) -> None:
-        for split in ("train", "validation", "test"):
-            self._check_split(split, getattr(self, split))
-        if self.calibration is not None:
-            self._check_split("calibration", self.calibration)
+    def __post_init__(self, fields: Fields | None) -> None:
+        from compress.data.splits import adapted
+
+        names = ("train", "validation", "test", "calibration")
+        given = {name: split for name in names if (split := getattr(self, name)) is not None}
+        for name, dataset in adapted(given, fields, f"task {self.name!r}").items():
+            object.__setattr__(self, name, dataset)
+        self._check_outputs_and_metrics()
+
+    def _check_outputs_and_metrics(self) -> None:
         if self.outputs is not None and self.outputs not in OUTPUT_KINDS:
             raise DataError(
                 f"task {self.name!r}: outputs is one of {', '.join(OUTPUT_KINDS)}; got "
@@ -190,29 +206,6 @@ class Task:
                 f"task {self.name!r}: whether more of the metric {metric_name(metric)} is better "
                 f"is not said; add {where}."
             )
-
-    def _check_split(self, split: str, data: Any) -> None:
-        where = f"task {self.name!r}: the {split} split"
-        if hasattr(data, "dataset") and hasattr(data, "collate_fn"):
-            raise DataError(
-                f"{where} is a DataLoader, which has an order and batches of its own; give its "
-                "data set, such as loader.dataset."
-            )
-        if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-            raise DataError(
-                f"{where} is a {type(data).__name__}, which cannot be read by index; give a data "
-                "set with len(d) and d[i], such as list(d), where each d[i] is an input or "
-                "(input, label)."
-            )
-        try:
-            count = len(data)
-        except TypeError:  # what IterableDataset inherits refuses to be called
-            raise DataError(
-                f"{where} is a {type(data).__name__}, which has no length; give a data set with "
-                "len(d) and d[i], such as list(d)."
-            ) from None
-        if count == 0:
-            raise DataError(f"task {self.name!r}: the {split} split is empty.")
 
     @property
     def metric_name(self) -> str | None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, StackDataset, Subset, TensorDataset
 
+from compress.data.named_fields import FieldsDataset
+from compress.data.splits import CollatedDataset
+from compress.data.views import FirstSamples, InputsOnly
 from compress.errors import CompressError, DataError, in_words
 from compress.fingerprints.arrays import DataDigestCache
 from compress.fingerprints.code import begin, code_fingerprint
@@ -27,8 +31,8 @@ __all__ = ["data_fingerprint"]
 
 # Classes of which nothing but the attributes decides what the samples are.
 _OF_TORCH = (ConcatDataset, StackDataset, Subset, TensorDataset)
-_OWN = "compress.tasks."
-_VIEWS = frozenset({("compress.tasks.arrays", "_First"), ("compress.tasks.arrays", "_Inputs")})
+_OWN = ("compress.tasks.", "compress.data.")
+_VIEWS = (Subset, FirstSamples, InputsOnly)
 _OFFER = "fingerprint"
 _READ_TWICE = 16
 _CHUNK = 256
@@ -81,7 +85,7 @@ class _Data:
             walk.visit(dataset)
         elif _is_known(own):
             walk.put("data set", f"{own.__module__}.{own.__qualname__}")
-            self._put_attributes(walk, vars(dataset))
+            self._put_attributes(walk, _content(dataset), own is FieldsDataset)
         elif (read := attributes_read(dataset)) is not None:
             walk.put("data set in memory", str(len(dataset)))
             for name in READERS:
@@ -92,7 +96,11 @@ class _Data:
             return self._read(dataset)
         return walk.finish()
 
-    def _put_attributes(self, walk: ContentWalk, attributes: dict[str, Any]) -> None:
+    def _put_attributes(
+        self, walk: ContentWalk, attributes: dict[str, Any], is_form: bool = False
+    ) -> None:
+        # What gives the samples of another data set in another form depends on these alone.
+        digest = self.digest if is_form else self._whole
         for name, value in sorted(attributes.items()):
             walk.put("attribute", name)
             parts = _parts(value)
@@ -101,7 +109,7 @@ class _Data:
                 continue
             walk.put("data sets", f"{type(value).__name__} {len(parts)}")
             for key, part in parts:
-                walk.put(key, self._whole(part))
+                walk.put(key, digest(part))
 
     def _read(self, dataset: Any) -> str:
         """By reading all samples."""
@@ -120,15 +128,26 @@ class _Data:
         return walk.finish()
 
 
+def _content(dataset: Any) -> dict[str, Any]:
+    """The attributes, less those that are worked out of the others when they are asked for."""
+    own = type(dataset)
+    return {
+        name: value
+        for name, value in vars(dataset).items()
+        if not isinstance(inspect.getattr_static(own, name, None), cached_property)
+    }
+
+
 def _is_known(cls: type) -> bool:
     """Whether nothing but the attributes of a data set decides what its samples are."""
+    if cls is CollatedDataset:  # its function may draw random numbers
+        return False
     return cls in _OF_TORCH or cls.__module__.startswith(_OWN)
 
 
 def _is_view(dataset: Any) -> bool:
     """Whether it gives some of the samples of another data set, or some of each sample."""
-    own = type(dataset)
-    return own is Subset or (own.__module__, own.__name__) in _VIEWS
+    return type(dataset) in _VIEWS
 
 
 def _base_of(view: Any) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from compress.budget import check_budget
+from compress.data.named_fields import unused_fields
 from compress.distillation.probabilities import are_probabilities
 from compress.errors import DataError
 from compress.measure.score import UndefinedMetric
@@ -80,7 +81,7 @@ def preflight(job: Job) -> Preflight:
     supervision.check_classes("the model that comes in")
     check_budget(job.budget, scoring.name)
     splits = {name: _looked_at(job, supervision, name) for name in _SPLITS}
-    notes = [*_shared(splits), *_classes(job, supervision, splits)]
+    notes = [*_unused(job), *_shared(splits), *_classes(job, supervision, splits)]
     notes += _try_metric(job, scoring)
     return Preflight(scoring, tuple(notes))
 
@@ -100,7 +101,7 @@ def _check_batch(job: Job, supervision: Supervision, split: _Split, batch: Batch
     where = f"task {job.task.name!r}, {split.name} split"
     for tensor in _tensors(batch.inputs):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            rows = (~torch.isfinite(tensor).flatten(1).all(1)).nonzero()
+            rows = (~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)).nonzero()
             raise DataError(
                 f"{where}: the input of sample {split.seen + int(rows[0])} holds values that are "
                 "not finite; mend it or leave it out."
@@ -125,12 +126,20 @@ def _check_batch(job: Job, supervision: Supervision, split: _Split, batch: Batch
 
 
 def _digests(inputs: Inputs) -> list[bytes]:
-    parts = [t.detach().cpu().contiguous().flatten(1) for t in _tensors(inputs)]
+    parts = [t.detach().cpu().contiguous().reshape(len(t), -1) for t in _tensors(inputs)]
     rows = zip(*(part.numpy() for part in parts), strict=True)
     return [
         hashlib.blake2b(b"".join(one.tobytes() for one in row), digest_size=12).digest()
         for row in rows
     ]
+
+
+def _unused(job: Job) -> Iterator[str]:
+    """The fields that the task's data have, and that nothing uses."""
+    of = {name: unused_fields(getattr(job.task, name)) for name in _SPLITS}
+    for names in dict.fromkeys(tuple(each) for each in of.values() if each):
+        where = " and ".join(name for name, each in of.items() if tuple(each) == names)
+        yield f"fields of the {where} data that are not used: {', '.join(names)}"
 
 
 def _shared(splits: dict[str, _Split]) -> Iterator[str]:

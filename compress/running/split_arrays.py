@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from compress.errors import DataError
 from compress.modules.inputs import Inputs
 from compress.task import Dataset
 from compress.training.data import is_labeled, read
@@ -36,13 +37,17 @@ class SplitArrays:
 
     @classmethod
     def of(cls, dataset: Dataset) -> SplitArrays:
-        """Read the whole split once."""
+        """Read the whole split once.
+
+        Raises:
+            DataError: its batches differ in shape.
+        """
         batches = list(read(dataset, _READ_BATCH))
         inputs = _joined([batch.inputs for batch in batches])
         if not is_labeled(dataset):
             return cls(dataset, inputs, None)
         labels = [batch.labels.numpy() for batch in batches if batch.labels is not None]
-        return cls(dataset, inputs, np.concatenate(labels))
+        return cls(dataset, inputs, _concatenated(labels, "the labels"))
 
     def without_labels(self) -> SplitArrays:
         """The same, as if there were no labels."""
@@ -57,6 +62,21 @@ def _joined(inputs: Sequence[Inputs]) -> dict[str, Array]:
     # A single tensor goes under the empty name: a target feeds it to the only input there is.
     first = inputs[0]
     if isinstance(first, Tensor):
-        return {"": np.concatenate([part.numpy() for part in inputs if isinstance(part, Tensor)])}
-    parts = [part for part in inputs if isinstance(part, dict)]
-    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in first}
+        parts = [part.numpy() for part in inputs if isinstance(part, Tensor)]
+        return {"": _concatenated(parts, "the inputs")}
+    named = [part for part in inputs if isinstance(part, dict)]
+    return {
+        name: _concatenated([part[name].numpy() for part in named], f"the input {name!r}")
+        for name in first
+    }
+
+
+def _concatenated(parts: Sequence[Array], what: str) -> Array:
+    shapes = dict.fromkeys(part.shape[1:] for part in parts)
+    if len(shapes) > 1:
+        one, other = (", ".join(map(str, ("n", *shape))) for shape in list(shapes)[:2])
+        raise DataError(
+            f"{what} of some batches have the shape ({one}), and of others ({other}): a model is "
+            "deployed for one shape; pad sequences to one length (fields: {padding: 0}), or resize."
+        )
+    return np.concatenate(parts)

@@ -30,6 +30,7 @@ from compress.config.own_parts import OwnPart, Role
 from compress.config.own_settings import OwnSettings, refused
 from compress.config.recipe_file import beside_recipe
 from compress.config.references import CodeReferences, is_reference
+from compress.data.fields import Fields
 from compress.errors import RecipeError
 from compress.outputs import OutputKind
 from compress.quoting import clipped, shown
@@ -59,7 +60,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
 
 _LARGEST_LIMIT = 1_000_000_000
 #: Options that every task takes.
-_OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric")
+_OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric", "fields")
 #: Options of one's own task that are paths from the recipe's folder, whatever is annotated.
 _PATHS = ("folder", "path", "tokenizer")
 
@@ -71,8 +72,9 @@ class TaskConfig(OwnSettings):
     samples only: for smoke runs, and for experiments with little data. With ``inputs_only`` no
     split has labels, as in distillation on unlabeled data. ``outputs`` and ``metric`` are what the
     model's outputs are and how they are scored, where the task does not define them; of several
-    metrics the first one leads, and the others are recorded beside it. The other options are
-    arguments of the task's function or class.
+    metrics the first one leads, and the others are recorded beside it. ``fields`` says which parts
+    of a sample are inputs and label. The other options are arguments of the task's function or
+    class.
     """
 
     role: ClassVar[Role] = Role("task", reserved=("name", *_OF_EVERY_TASK), makes=True)
@@ -83,6 +85,7 @@ class TaskConfig(OwnSettings):
     inputs_only: Flag = False
     outputs: OutputKind | None = None
     metric: MetricName | Annotated[tuple[MetricName, ...], Field(min_length=1)] | None = None
+    fields: Fields | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -163,6 +166,8 @@ def make_own_task(config: TaskConfig, references: CodeReferences) -> Task:
 def adjusted(task: Task, config: TaskConfig) -> Task:
     """``task`` with those options of ``config`` that every task takes."""
     changes: dict[str, Any] = {} if config.outputs is None else {"outputs": config.outputs}
+    if config.fields is not None:
+        changes["fields"] = config.fields
     if config.metric is not None:
         names = (config.metric,) if isinstance(config.metric, str) else config.metric
         # A built-in metric has its own direction.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compress.data.views import FirstSamples, InputsOnly
 from compress.errors import DataError
 from compress.task import Dataset
 
@@ -63,38 +64,10 @@ class ArrayDataset:
         return ArrayDataset(self.inputs)
 
 
-class _First:
-    # For data sets of any kind; ``torch.utils.data.Subset`` batches in a way of its own.
-    def __init__(self, dataset: Dataset, count: int) -> None:
-        self._dataset = dataset
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int, /) -> object:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return self._dataset[index]
-
-
-class _Inputs:
-    # For data sets that have no way of their own.
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int, /) -> object:
-        sample = self._dataset[index]
-        return sample[0] if isinstance(sample, (tuple, list)) else sample
-
-
 def inputs_of(dataset: Dataset) -> Dataset:
     """The data set without its labels; by its own ``without_labels`` where it has one."""
     own = getattr(dataset, "without_labels", None)
-    inputs: Dataset = _Inputs(dataset) if own is None else own()
+    inputs: Dataset = InputsOnly(dataset) if own is None else own()
     return inputs
 
 
@@ -104,7 +77,9 @@ def first(dataset: Dataset, count: int) -> Dataset:
         return dataset
     if isinstance(dataset, ArrayDataset):
         return dataset.subset(range(count))
-    return _First(dataset, count)
+    own = getattr(dataset, "first", None)
+    part: Dataset = own(count) if callable(own) else FirstSamples(dataset, count)
+    return part
 
 
 def split(

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from compress.errors import CompressError, DataError, in_words
+from compress.data.samples import collated, holds_label, in_float32, label_tensor, parted, reading
+from compress.errors import DataError
 from compress.modules.inputs import Inputs
 from compress.task import Augment, Dataset
 from compress.training.lengths import (
@@ -34,11 +33,6 @@ from compress.training.mixup import Mix
 
 __all__ = ["Batch", "SeededEpochs", "head", "is_labeled", "read", "samples_at", "spread"]
 
-_SAMPLE = (
-    "a sample is an input or (input, label), where an input is a tensor or a dictionary of tensors "
-    "and a label a number or a tensor"
-)
-_LABEL_KEYS = frozenset({"label", "labels", "target", "targets"})
 # Keeps the draws of mixing apart from those of augmenting.
 _MIXING = 1
 _POOLING = 2  # and those of the order of batches in a pool of similar lengths
@@ -228,8 +222,9 @@ def samples_at(dataset: Dataset, places: Sequence[int]) -> Inputs:
 
 
 def is_labeled(dataset: Dataset) -> bool:
-    """Whether the samples are ``(input, label)`` pairs; some may have no label all the same."""
-    return isinstance(dataset[0], (tuple, list))
+    """Whether the samples have a place for a label; some may have none all the same."""
+    with reading("sample 0", dataset):
+        return holds_label(dataset[0])
 
 
 class _Collated(TorchDataset[Any]):
@@ -238,136 +233,22 @@ class _Collated(TorchDataset[Any]):
         self._dataset = dataset
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor | None]:
-        batch: Any = None
+        name, batch = type(self._dataset).__name__, None
         if hasattr(self._dataset, "__getitems__"):
-            with self._reading(f"samples {indices[0]} to {indices[-1]}"):
+            with reading(f"samples {indices[0]} to {indices[-1]}", self._dataset):
                 batch = self._dataset.__getitems__(list(indices))
         # torch's own Subset has it too, and returns a list of single samples.
         if batch is None or isinstance(batch, list):
             samples = batch or [self._sample(place) for place in indices]
-            for place, sample in zip(indices, samples, strict=True):
-                _check_sample(sample, f"sample {place} of the {type(self._dataset).__name__}")
-            batch = _collate(_with_every_label(samples))
-        where = f"a batch of the {type(self._dataset).__name__}"
-        _check_sample(batch, where)
-        inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
-        return _in_float32(inputs), None if labels is None else _tensor_of(labels, where)
+            inputs, labels = collated(samples, indices, name)
+        else:
+            inputs, labels = parted(batch, f"a batch of the {name}")
+        known = None if labels is None else label_tensor(labels, f"a batch of the {name}")
+        return in_float32(inputs), known
 
     def _sample(self, place: int) -> Any:
-        with self._reading(f"sample {place}"):
+        with reading(f"sample {place}", self._dataset):
             return self._dataset[place]
-
-    @contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
-        # Raised by the user's code: an OSError of it is none of what a command writes.
-        try:
-            yield
-        except CompressError:
-            raise
-        except Exception as error:
-            kind = type(self._dataset).__name__
-            raise DataError(f"{what} of the {kind} cannot be read ({in_words(error)}).") from error
-
-
-def _check_sample(sample: Any, where: str) -> None:
-    """Refuse what is no sample, or no batch of them.
-
-    Raises:
-        DataError: in one sentence, with what a sample is.
-    """
-    inputs = sample
-    if isinstance(sample, (tuple, list)):
-        if len(sample) != 2:
-            raise DataError(f"{where} has {len(sample)} parts, and {_SAMPLE}.")
-        inputs, label = sample
-        if isinstance(label, str):
-            raise DataError(
-                f"{where} has the label {label!r}; {_SAMPLE}: number the classes, and name them in "
-                "the task's classes."
-            )
-        if isinstance(label, (dict, tuple, list)):
-            raise DataError(f"{where} has a {type(label).__name__} for its label, and {_SAMPLE}.")
-    named = sorted(_LABEL_KEYS & inputs.keys()) if isinstance(inputs, dict) else []
-    if named:
-        raise DataError(
-            f"{where} is a dictionary that holds its label under {named[0]!r}, and {_SAMPLE}: give "
-            f"(inputs, label), with {named[0]!r} taken out of the inputs."
-        )
-    parts = inputs.values() if isinstance(inputs, dict) else [inputs]
-    wrong = next((part for part in parts if not _is_number_like(part)), None)
-    if wrong is not None:
-        raise DataError(f"{where} has a {type(wrong).__name__} for its input, and {_SAMPLE}.")
-
-
-def _is_number_like(value: Any) -> bool:
-    return isinstance(value, (Tensor, np.ndarray, np.number, int, float))
-
-
-def _collate(samples: list[Any]) -> Any:
-    try:
-        return torch.utils.data.default_collate([_as_torch_reads(sample) for sample in samples])
-    except (RuntimeError, TypeError, KeyError) as error:
-        raise DataError(
-            f"samples that do not make a batch ({str(error).splitlines()[0].rstrip('.')}); all "
-            "inputs need one shape and one type, and so do all labels: resize, cut or pad them."
-        ) from error
-
-
-def _as_torch_reads(value: Any) -> Any:
-    """A sample, or a part of one, whose arrays torch takes without an error or a warning.
-
-    Arrays of another byte order, with an axis reversed (``image[:, ::-1]``), or that may not be
-    written (``np.load(..., mmap_mode="r")``) are copied; all else stays as it is.
-    """
-    if isinstance(value, (tuple, list)):
-        return tuple(_as_torch_reads(part) for part in value)
-    if isinstance(value, dict):
-        return {name: _as_torch_reads(part) for name, part in value.items()}
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.dtype.isnative and value.flags.writeable and min(value.strides, default=0) >= 0:
-        return value
-    return np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
-
-
-def _in_float32(inputs: Inputs) -> Inputs:
-    """The inputs with every floating-point tensor in float32, which is what models compute in."""
-    if isinstance(inputs, dict):
-        return {name: _float32(tensor) for name, tensor in inputs.items()}
-    return _float32(inputs)
-
-
-def _float32(tensor: Tensor) -> Tensor:
-    tensor = torch.as_tensor(_as_torch_reads(tensor))
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _tensor_of(labels: Any, where: str) -> Tensor:
-    try:
-        return torch.as_tensor(_as_torch_reads(labels))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{where} has labels of the type {type(labels).__name__}, and {_SAMPLE}."
-        ) from error
-
-
-def _with_every_label(samples: list[Any]) -> list[Any]:
-    """The samples with a label of no class, or of NaN, in the place of ``None``."""
-    if not isinstance(samples[0], (tuple, list)) or all(label is not None for _, label in samples):
-        return samples
-    samples = [_as_torch_reads(sample) for sample in samples]
-    known = [torch.as_tensor(label) for _, label in samples if label is not None]
-    missing = torch.tensor(math.nan)
-    if known and known[0].is_floating_point():
-        missing = torch.full_like(known[0], math.nan)
-    elif known:
-        # Of bytes, -1 would be 255.
-        known = [label.long() for label in known]
-        missing = torch.full_like(known[0], -1)
-    return [
-        (one, missing if label is None else torch.as_tensor(label).to(missing.dtype))
-        for one, label in samples
-    ]
 
 
 def _one_tensor(inputs: Inputs, what: str) -> Tensor:

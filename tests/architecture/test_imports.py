@@ -22,7 +22,7 @@ LEVELS: list[set[str]] = [
     {"errors", "quoting"},
     {"io"},
     {"config", "events", "outputs", "metrics"},
-    {"budget", "formatting", "text_table"},
+    {"budget", "formatting", "text_table", "data"},
     {"environment", "artifact", "task"},
     {"record"},
     {"overwriting"},

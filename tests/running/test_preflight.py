@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from compress import Candidate, Recipe, Task
 from compress.errors import CompressError
@@ -48,11 +48,6 @@ class Samples:
         if index >= 24:
             raise IndexError(index)
         return self.sample(index)
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        yield X[0], Y[0]
 
 
 class Together(Samples):
@@ -100,16 +95,7 @@ def with_nan():
 
 
 MISTAKES = {
-    "iterable": (lambda: task(Stream()), r"the train split is a Stream, .* len\(d\) and d\[i\]"),
-    "loader": (
-        lambda: task(DataLoader(TensorDataset(X, Y))),
-        r"train split is a DataLoader.* such as loader\.dataset",
-    ),
     "three parts": (lambda: plan(task(TensorDataset(X, Y, Y))), r"has 3 parts, and a sample is"),
-    "label in a dictionary": (
-        lambda: plan(task(Samples(lambda i: {"x": X[i], "labels": Y[i]}))),
-        r"holds its label under 'labels', .* give \(inputs, label\)",
-    ),
     "text labels": (
         lambda: plan(task(Samples(lambda i: (X[i], "cat")))),
         r"has the label 'cat'; .* number the classes",
