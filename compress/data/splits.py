@@ -161,8 +161,8 @@ def _is_plain(loader: DataLoader[Any]) -> bool:
 def _iterated(split: Any, where: str) -> Iterator[Any]:
     if isinstance(split, (str, bytes, Path)):
         raise DataError(
-            f"{where} is a path, {str(split)!r}; {_INDEXED}, or name a task that reads files, "
-            "such as image-folder."
+            f"{where} is a path, {str(split)!r}; {_INDEXED}, or name a task that reads files: npz, "
+            "parquet, datasets-folder or image-folder."
         )
     if not isinstance(split, Iterable):
         raise DataError(

@@ -49,10 +49,13 @@ __all__ = [
 #: Name -> ``module:function``; the function's keyword arguments are the task's options.
 TASKS: Mapping[str, str] = MappingProxyType(
     {
+        "datasets-folder": "compress.tasks.datasets_folder:make_task",
         "digits": "compress.tasks.digits:make_task",
         "fashion-mnist": "compress.tasks.fashion_mnist:make_task",
         "image-folder": "compress.tasks.image_folder:make_task",
         "language": "compress.tasks.language:make_task",
+        "npz": "compress.tasks.npz:make_task",
+        "parquet": "compress.tasks.parquet:make_task",
         "text": "compress.tasks.text:make_task",
         "wordnet": "compress.tasks.wordnet:make_task",
     }

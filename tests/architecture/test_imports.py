@@ -63,6 +63,8 @@ HOMES = {
     "torch.utils.tensorboard": ["tracking/tensorboard.py"],
     "wandb": ["tracking/wandb.py"],
     "fsspec": ["cache/remote.py"],
+    "datasets": ["tasks/datasets_folder.py"],
+    "pyarrow": ["tasks/parquet.py"],
     "PIL": ["tasks/image_folder.py"],
     "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py"],
     "rich": ["cli/progress.py", "text_table.py"],

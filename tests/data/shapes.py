@@ -1,5 +1,6 @@
 """The shapes of data that people have: 64 samples of each, which a small net learns."""
 
+import numpy as np
 import torch
 from torch.utils.data import (
     ConcatDataset,
@@ -63,10 +64,44 @@ def text(index):
     return {"input_ids": ids, "label": int(Y[index])}
 
 
+def saved_npz(folder):
+    np.savez(folder / "d.npz", x=X.numpy(), y=Y.numpy())
+    return {"name": "npz", "path": str(folder / "d.npz")}
+
+
+def saved_parquet(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"pixel_values": X.tolist(), "label": Y.tolist()}
+    pq.write_table(pa.table(columns), folder / "d.parquet")
+    return {"name": "parquet", "path": str(folder / "d.parquet")}
+
+
+def saved_features(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = [f"f{place}" for place in range(6)]
+    columns = {name: X[:, place].tolist() for place, name in enumerate(names)}
+    columns |= {"species": Y.tolist(), "note": ["a"] * COUNT}
+    pq.write_table(pa.table(columns), folder / "d.parquet")
+    path = str(folder / "d.parquet")
+    return {"name": "parquet", "path": path, "features": names, "label": "species"}
+
+
 def hugging_face():
     import datasets
 
     return datasets.Dataset.from_dict({"pixel_values": X.tolist(), "labels": Y.tolist()})
+
+
+def saved_datasets(folder):
+    import datasets
+
+    parts = {"train": hugging_face(), "test": hugging_face()}
+    datasets.DatasetDict(parts).save_to_disk(folder / "d")
+    return {"name": "datasets-folder", "folder": str(folder / "d")}
 
 
 TWO = {"image": 0, "depth": 1}
@@ -127,6 +162,13 @@ SHAPES = {
         lambda: task(lambda: hugging_face().with_format("torch")),
         "named",
     ),
+}
+#: On disk: what writes it and gives the task as a recipe has it, and the net.
+FILES = {
+    "npz": (saved_npz, "plain"),
+    "parquet": (saved_parquet, "named"),
+    "parquet features": (saved_features, "plain"),
+    "datasets folder": (saved_datasets, "named"),
 }
 
 

@@ -70,7 +70,7 @@ WRONG = {
     ),
     "a path": (
         lambda: task(lambda: "photos/train"),
-        r"train split is a path, 'photos/train'; .* or name a task that reads files, such as",
+        r"train split is a path, 'photos/train'; .* or name a task that reads files: npz, parquet",
     ),
     "a path as such": (lambda: task(lambda: Path("photos")), r"train split is a path, 'photos'"),
     "a number": (

@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from compress import Fields, Task
 from compress.fingerprints import Unstable, data_fingerprint
+from compress.tasks.columns import Columns
 from compress.training.lengths import lengths_of
 
 pytestmark = pytest.mark.fast
@@ -76,6 +77,8 @@ SHAPES = {
     "dictionaries": (Rows, None),
     "fields": (Rows, FORM),
     "padded": (ragged, Fields(inputs=("x",), padding=0, mask="m")),
+    "columns": (lambda x, y: Columns({"x": x, "label": y, "t": ["a"] * 10}), FORM),
+    "columns of numbers": (lambda x, y: Columns({"x": x, "label": y}), None),
 }
 
 
