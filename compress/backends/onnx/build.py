@@ -27,7 +27,15 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from compress.artifact import Artifact, Census, Lowering, file_sha256, model_files, modules_file
+from compress.artifact import (
+    Artifact,
+    Census,
+    Lowering,
+    Parity,
+    file_sha256,
+    model_files,
+    modules_file,
+)
 from compress.backends.base import check_formats
 from compress.backends.onnx.census import census_notes, take_census
 from compress.backends.onnx.encoding import (
@@ -36,7 +44,7 @@ from compress.backends.onnx.encoding import (
     encode_canonical,
     module_of,
 )
-from compress.backends.onnx.export import check_weights, layer_of
+from compress.backends.onnx.export import STATIC, OpenShapes, check_weights, layer_of
 from compress.backends.onnx.feeds import check_inputs, cut, head
 from compress.backends.onnx.files import save
 from compress.backends.onnx.float_graph import FloatGraph, float_graph
@@ -58,7 +66,7 @@ from compress.quantization.fakequant import (
 )
 from compress.quantization.numerics import LayerFormat
 
-__all__ = ["lower"]
+__all__ = ["LoweringJob", "check_output", "checked_file", "lower"]
 
 #: Samples that the float graph is compared on, that kernels are, and that these are in pieces.
 _FLOAT_SAMPLES = 6
@@ -97,7 +105,7 @@ def lower(
             check_inputs(batch, f"calibration[{number}]")
     module = copy.deepcopy(candidate.module).eval()
     check_weights(module)
-    _check_output(module, candidate.example)
+    check_output(module, candidate.example)
     job = LoweringJob(module, candidate, lowering, tuple(calibration), check)
     check_formats(job.declared, lowering.refused)
     return _write(path, job)
@@ -105,16 +113,18 @@ def lower(
 
 @dataclass(frozen=True, eq=False)
 class LoweringJob:
-    """What one call of :func:`lower` knows."""
+    """What one call of :func:`lower` knows: the module, its inputs, and what the file is to be."""
 
     module: nn.Module
     candidate: Candidate
     lowering: Lowering
     calibration: tuple[Inputs, ...]
     check: Inputs
+    shapes: OpenShapes = STATIC
 
     @cached_property
     def declared(self) -> dict[str, LayerFormat]:
+        """The format of each layer that has one."""
         return declared_formats(self.module, self.candidate.numerics, self.candidate.example)
 
     @cached_property
@@ -142,6 +152,7 @@ class LoweringJob:
     def simulated(
         self, inputs: Inputs, formats: Mapping[str, LayerFormat], ranges: Mapping[str, Range]
     ) -> Array:
+        """Outputs of the module for ``inputs`` under ``formats``."""
         return simulated_outputs(
             self.module, inputs, formats, ranges, avoid_saturation=self.lowering.avoid_saturation
         )
@@ -156,6 +167,7 @@ class LoweringJob:
         return {name: format for name, format in self.declared.items() if name in there}
 
     def float_graph(self) -> FloatGraph:
+        """The float graph, compared with the module."""
         return float_graph(
             self.module,
             self.candidate.example,
@@ -163,9 +175,11 @@ class LoweringJob:
             self.formats,
             head(self.check, _FLOAT_SAMPLES),
             self.reference,
+            self.shapes,
         )
 
     def encode(self, made: FloatGraph, fallbacks: KernelFallbacks) -> EncodedGraph:
+        """The float graph, which is used up, in its formats."""
         encoded = encode_canonical(
             made.model,
             self.formats(made.model.graph),
@@ -178,6 +192,7 @@ class LoweringJob:
         return encoded._replace(warnings=(*made.notes, *encoded.warnings, *replaced))
 
     def feeds(self, graph: ir.Graph, samples: int) -> list[dict[str, Array]]:
+        """The first samples of ``check`` in batches of the lowering's size."""
         names = [str(value.name) for value in graph.inputs]
         few = head(self.check, max(samples, self.lowering.batch))
         return [feed for feed, _ in cut(few, names, self.lowering.batch)]
@@ -223,27 +238,38 @@ class LoweringJob:
         return "an operator" if node is None else describe_operator(node)
 
 
-def _write(path: Path, job: LoweringJob) -> Artifact:
+def checked_file(job: LoweringJob, path: Path) -> tuple[EncodedGraph, Parity]:
+    """Write the file to ``path`` in its formats, and compare what it computes with the module.
+
+    Raises:
+        LoweringError: a module that cannot be exported or encoded.
+        ParityError: a file that computes something else, which is left at ``path``.
+        StorageError: the disk refused.
+    """
     encoded, fallbacks = job.checked()
     finish(encoded.model)
+    save(ir.to_proto(encoded.model), path)
     expected = job.expected(encoded)
     few = len(job.reference)
-    formats = encoded.formats.values()
+    parity = check_parity(
+        path,
+        job.check,
+        expected,
+        least=least_r_squared(encoded.formats.values(), job.reference, expected[:few]),
+        is_float=encoded.is_float,
+        where=lambda: job.noisiest(fallbacks),
+    )
+    return encoded, parity
+
+
+def _write(path: Path, job: LoweringJob) -> Artifact:
     path = path.resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Checked in a folder of its own and then moved: a bad file never stands at ``path``.
         with scratch(path.parent) as folder:
             draft = Path(folder) / path.name
-            save(ir.to_proto(encoded.model), draft)
-            parity = check_parity(
-                draft,
-                job.check,
-                expected,
-                least=least_r_squared(formats, job.reference, expected[:few]),
-                is_float=encoded.is_float,
-                where=lambda: job.noisiest(fallbacks),
-            )
+            encoded, parity = checked_file(job, draft)
             for stale in model_files(path):
                 stale.unlink(missing_ok=True)
             for part in reversed(model_files(draft)):
@@ -278,7 +304,13 @@ def _census_notes(census: Census, job: LoweringJob) -> tuple[str, ...]:
     )
 
 
-def _check_output(module: nn.Module, example: Inputs) -> None:
+def check_output(module: nn.Module, example: Inputs) -> None:
+    """See that a module gives one output, samples first, and the same each time.
+
+    Raises:
+        LoweringError: no single tensor, or one without samples on axis 0.
+        ParityError: other outputs for the same inputs.
+    """
     try:
         with torch.no_grad():
             first, again = (forward(module, copied(example)) for _ in range(2))

@@ -1,4 +1,6 @@
-"""Export: a float32 module as an ONNX graph at one static batch, with its layers marked.
+"""Export: a float32 module as an ONNX graph with its layers marked.
+
+Its shapes are those of one static batch, less the axes that are asked to stay open.
 
 Owns the call of torch's exporter and the translation of its failures. Knows nothing of number
 formats. Each node carries the module that it came from (:func:`scopes`), and the product of each
@@ -14,7 +16,8 @@ import itertools
 import linecache
 import re
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ from compress.quantization.recurrent import RECURRENT, is_stepwise
 
 __all__ = [
     "OUTPUT",
+    "STATIC",
+    "OpenShapes",
     "check_weights",
     "export",
     "layer_of",
@@ -42,8 +47,27 @@ __all__ = [
     "trace",
 ]
 
-#: The name of the only output of every file, unless an input has it.
+#: The name of the only output of a file, unless an input has it or another is asked for.
 OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class OpenShapes:
+    """What a file leaves open, and what it calls its output.
+
+    ``axes`` names the open axes of each input, as in ``{"input_ids": {0: "batch_size"}}``: axes of
+    one name have one size. Without any, all shapes are those of the batch.
+    """
+
+    axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    output: str = OUTPUT
+
+
+#: All shapes are fixed.
+STATIC = OpenShapes()
+
+# By the names of forward's arguments, or by their places.
+_Axes = dict[str, dict[int, str]] | tuple[dict[int, str], ...] | None
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _STACK = "pkg.torch.onnx.stack_trace"
@@ -56,11 +80,18 @@ _USER_CODE = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)')
 _OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 # What the exporter says of clamp(x, -1, 0.5): it has no overload for an integer beside a float.
 _MIXED_NUMBERS = "Cannot find a compatible OpOverload"
+# And of an axis that was to stay open, where forward has its size as a number.
+_SPECIALIZED = ("conflicts between user-specified", "but your code specialized")
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'")
 
 
 def export(
-    module: nn.Module, example: Inputs, lowering: Lowering, *, careful: bool = False
+    module: nn.Module,
+    example: Inputs,
+    lowering: Lowering,
+    *,
+    careful: bool = False,
+    shapes: OpenShapes = STATIC,
 ) -> ir.Model:
     """``module`` as float32 ONNX with batch norms folded and constants computed.
 
@@ -69,6 +100,7 @@ def export(
         example: a batch of any size; repeated or cut to ``lowering.batch`` samples.
         lowering: its batch and opset are used.
         careful: use only those rewrites of the exporter's optimizer that lowering builds on.
+        shapes: the axes that stay open.
 
     Raises:
         LoweringError: weights that are not finite, an opset that is too old, or code that torch
@@ -80,7 +112,7 @@ def export(
             f"got {lowering.opset}."
         )
     check_weights(module)
-    program = trace(module, example, lowering)
+    program = trace(module, example, lowering, shapes)
     # Folding a batch norm leaves a node with the batch norm's scope and equal weights are
     # merged, so the layers are marked while each product still has its own module.
     _mark_layers(program.model.graph, module)
@@ -96,21 +128,23 @@ def export(
             f"opset {lowering.opset} is not one that this torch can export; "
             f"opset {model.opset_imports.get('')} would do."
         )
-    _name_output(model.graph, names)
+    _name_output(model.graph, names, shapes.output)
     # Of a net that returns its input, the optimizer gives the input's name to the output.
     for value, name in zip(model.graph.inputs, names, strict=True):
         value.name = name
     return model
 
 
-def trace(module: nn.Module, example: Inputs, lowering: Lowering) -> torch.onnx.ONNXProgram:
+def trace(
+    module: nn.Module, example: Inputs, lowering: Lowering, shapes: OpenShapes = STATIC
+) -> torch.onnx.ONNXProgram:
     """What the exporter makes of ``module``, not yet optimized, beside the program that it traced.
 
     Raises:
         LoweringError: code that torch cannot trace or ONNX cannot express.
     """
     batch = at_batch(example, lowering.batch)
-    return _run_exporter(module, batch, lowering.opset)
+    return _run_exporter(module, batch, lowering.opset, shapes)
 
 
 def scopes(node: ir.Node) -> list[str]:
@@ -157,19 +191,24 @@ def check_weights(module: nn.Module) -> None:
             )
 
 
-def _run_exporter(module: nn.Module, batch: Inputs, opset: int) -> torch.onnx.ONNXProgram:
+def _run_exporter(
+    module: nn.Module, batch: Inputs, opset: int, shapes: OpenShapes
+) -> torch.onnx.ONNXProgram:
     arguments = () if isinstance(batch, dict) else (batch,)
     named = batch if isinstance(batch, dict) else {}
+    axes = _axes_of(batch, shapes)
     try:
-        return _translated(module, arguments, named, opset)
+        return _translated(module, arguments, named, opset, axes)
     except torch.onnx.OnnxExporterError as error:
         if _MIXED_NUMBERS not in str(_causes(error)[-1]):
             raise LoweringError(_explain(error, module)) from error
     try:
         with quiet(), torch.no_grad(), projections_in_steps():
-            traced = torch.export.export(module, arguments, named, strict=False)
+            traced = torch.export.export(
+                module, arguments, named, dynamic_shapes=_as_dimensions(axes), strict=False
+            )
         _unify_numbers(traced.graph)
-        return _translated(traced, arguments, named, opset)
+        return _translated(traced, arguments, named, opset, axes)
     except torch.onnx.OnnxExporterError as error:
         raise LoweringError(_explain(error, module)) from error
 
@@ -179,6 +218,7 @@ def _translated(
     arguments: tuple[Tensor, ...],
     named: dict[str, Tensor],
     opset: int,
+    axes: _Axes,
 ) -> torch.onnx.ONNXProgram:
     with quiet(), torch.no_grad(), projections_in_steps():
         program = torch.onnx.export(
@@ -188,11 +228,34 @@ def _translated(
             dynamo=True,
             optimize=False,
             opset_version=opset,
+            dynamic_shapes=axes,
             custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
     assert program is not None
     return program
+
+
+def _axes_of(batch: Inputs, shapes: OpenShapes) -> _Axes:
+    """The open axes in the form of a batch; ``None`` where all are fixed."""
+    if not shapes.axes:
+        return None
+    if isinstance(batch, dict):
+        return {name: dict(shapes.axes.get(name, {})) for name in batch}
+    (axes,) = shapes.axes.values()
+    return (dict(axes),)
+
+
+def _as_dimensions(axes: _Axes) -> Any:
+    """The same as torch.export has it, which takes no names."""
+    if axes is None:
+        return None
+    open_axes = [dict.fromkeys(names, torch.export.Dim.DYNAMIC) for names in _mappings(axes)]
+    return dict(zip(axes, open_axes, strict=True)) if isinstance(axes, dict) else tuple(open_axes)
+
+
+def _mappings(axes: dict[str, dict[int, str]] | tuple[dict[int, str], ...]) -> list[dict[int, str]]:
+    return list(axes.values() if isinstance(axes, dict) else axes)
 
 
 def _unify_numbers(graph: torch.fx.Graph) -> None:
@@ -232,7 +295,7 @@ def _optimize_carefully(model: ir.Model) -> None:
     passes.NameFixPass()(model)
 
 
-def _name_output(graph: ir.Graph, taken: Collection[str | None]) -> None:
+def _name_output(graph: ir.Graph, taken: Collection[str | None], wanted: str) -> None:
     (output,) = graph.outputs
     if output.is_graph_input() or output.producer() is None:
         # A net that returns its input, or a constant, as it is.
@@ -241,7 +304,7 @@ def _name_output(graph: ir.Graph, taken: Collection[str | None]) -> None:
         (result,) = through.outputs
         result.shape, result.type = output.shape, output.type
         graph.outputs[0] = output = result
-    names = itertools.chain([OUTPUT], (f"{OUTPUT}_{number}" for number in itertools.count(2)))
+    names = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
     output.name = next(name for name in names if name not in taken)
 
 
@@ -270,6 +333,11 @@ def _explain(error: Exception, module: nn.Module) -> str:
         return (
             f"the operator {found[1]!r} has no ONNX form; replace it in the model's forward by "
             "operators that have one."
+        )
+    if any(mark in text for mark in _SPECIALIZED):
+        return (
+            "the model works for one size alone of an axis that is to stay open: its forward has "
+            "that size as a number; take it from the shape of an input instead."
         )
     places = [place for place in _USER_CODE.findall(text) if "/torch/" not in place[0]]
     if "data-dependent" in text and places:

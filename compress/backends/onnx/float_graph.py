@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compress.artifact import Lowering
 from compress.backends.onnx.canonicalize import canonicalize
-from compress.backends.onnx.export import export, trace
+from compress.backends.onnx.export import STATIC, OpenShapes, export, trace
 from compress.backends.onnx.feeds import cut
 from compress.backends.onnx.graph import Array
 from compress.backends.onnx.leaf_outputs import leaf_outputs
@@ -54,6 +54,7 @@ def float_graph(
     formats: Callable[[ir.Graph], Mapping[str, LayerFormat]],
     check: Inputs,
     expected: Array,
+    shapes: OpenShapes = STATIC,
 ) -> FloatGraph:
     """Export ``module``, canonicalize the graph, and check that it computes the module.
 
@@ -64,15 +65,22 @@ def float_graph(
         formats: the declared format of every layer, given the exported graph.
         check: real inputs, samples on axis 0.
         expected: the module's outputs for them.
+        shapes: the axes that stay open.
 
     Raises:
         LoweringError: a module that cannot be exported.
         ParityError: a graph that computes something else; names the operator.
     """
-    made, actual = _attempt(module, example, lowering, formats, check, careful=False)
+
+    def attempt(*, careful: bool) -> tuple[FloatGraph, Array]:
+        model = export(module, example, lowering, careful=careful, shapes=shapes)
+        made = FloatGraph(model, tuple(canonicalize(model, formats(model.graph))))
+        return made, _outputs(model, check, lowering.batch)
+
+    made, actual = attempt(careful=False)
     if _is_same(expected, actual):
         return made
-    careful, actual = _attempt(module, example, lowering, formats, check, careful=True)
+    careful, actual = attempt(careful=True)
     if _is_same(expected, actual):
         note = (
             "the exporter's optimizer changes what the model computes, so that only batch norms "
@@ -81,20 +89,6 @@ def float_graph(
         return FloatGraph(careful.model, careful.copied, (note,))
     check_shape(expected, actual)
     raise ParityError(_why(module, careful.model, example, lowering, check, expected))
-
-
-def _attempt(
-    module: nn.Module,
-    example: Inputs,
-    lowering: Lowering,
-    formats: Callable[[ir.Graph], Mapping[str, LayerFormat]],
-    check: Inputs,
-    *,
-    careful: bool,
-) -> tuple[FloatGraph, Array]:
-    model = export(module, example, lowering, careful=careful)
-    made = FloatGraph(model, tuple(canonicalize(model, formats(model.graph))))
-    return made, _outputs(model, check, lowering.batch)
 
 
 def _is_same(expected: Array, actual: Array) -> bool:

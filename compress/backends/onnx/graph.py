@@ -143,9 +143,9 @@ def reaches(
 
 
 def dims(value: ir.Value) -> tuple[int, ...]:
-    """The shape of ``value``, which a static export always knows."""
+    """The shape of ``value``, which the export always knows; -1 for an axis that it left open."""
     assert value.shape is not None
-    return tuple(value.shape.numpy())
+    return tuple(size if isinstance(size, int) else -1 for size in value.shape)
 
 
 def integers(node: ir.Node, name: str, default: list[int]) -> list[int]:
