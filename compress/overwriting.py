@@ -24,10 +24,13 @@ __all__ = [
     "BUNDLE",
     "COMPARISON_MARK",
     "COMPARISON_NAME",
+    "HUB_EXPORT",
+    "HUB_EXPORT_NAME",
     "PROGRAM",
     "RAW",
     "RESULT",
     "FileKind",
+    "check_hub_folder",
     "check_models",
     "check_output",
     "check_report",
@@ -39,6 +42,9 @@ REPEAT_NAME = "repeat.json"
 COMPARISON_NAME = "comparison.md"
 #: Invisible where Markdown is shown.
 COMPARISON_MARK = "<!-- compresskit: runs over seeds, compared -->"
+
+#: What an exported folder says of itself, and which file says it.
+HUB_EXPORT, HUB_EXPORT_NAME = "compresskit-hf-export", "compresskit.json"
 
 _MOST_RESULT_BYTES = 1 << 30
 _MOST_MANIFEST_BYTES = 1 << 26
@@ -153,6 +159,33 @@ def check_models(folder: Path, names: Iterable[str], option: str) -> None:
                 f"{option} {folder}: there is a {name} that compresskit did not write, and it "
                 "stays as it is; give another folder."
             )
+
+
+def check_hub_folder(folder: Path, option: str) -> None:
+    """See that a folder in the form of the Hugging Face hub may be written at ``folder``.
+
+    Raises:
+        RecipeError: it holds what is not an earlier export, whole and alone.
+    """
+    there = {name for name in _names_in(folder, option) if not _NOTHING.fullmatch(name)}
+    if folder.is_symlink():
+        raise RecipeError(f"{option} {folder}: this is a link; give the folder itself.")
+    others = sorted(there - _exported(folder / HUB_EXPORT_NAME))
+    if others:
+        raise RecipeError(
+            f"{option} {folder}: it holds something that no export of compresskit wrote (such as "
+            f"{others[0]}), and it stays as it is; give a new or an empty folder."
+        )
+
+
+def _exported(facts: Path) -> set[str]:
+    """The names in the folder that an export wrote, by what it noted."""
+    kind = FileKind("", (), lambda path: _json(path).get("kind") == HUB_EXPORT)
+    if not _recognized(facts, kind):
+        return set()
+    files = _json(facts).get("files")
+    names = files if isinstance(files, list) else []
+    return {facts.name, *(str(name).partition("/")[0] for name in names)}
 
 
 def check_run_folder(folder: Path) -> None:

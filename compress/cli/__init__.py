@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 
+from compress.cli.finished_runs import add_commands, debug_argument
 from compress.cli.numbers import number, whole
 from compress.cli.signals import Interrupted, SignalHandler, signals_raised
 from compress.cli.streams import discard, open_closed_streams, printable_streams
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FAILED = 1
-_WRITES = ("run", "report", "bench", "bundle", "merge", "new")
+_WRITES = ("run", "report", "bench", "bundle", "merge", "export", "new")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -152,24 +153,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_plan(commands)
-    _add_report(commands)
+    add_commands(commands)
     _add_bench(commands)
-    _add_bundle(commands)
-    _add_merge(commands)
     _add_cache(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
-    _common(schema)
+    debug_argument(schema)
     new = commands.add_parser("new", help="write a commented starter recipe")
     new.add_argument(
         "path", nargs="?", default="recipe.yaml", help="where to (default: %(default)s)"
     )
-    _common(new)
+    debug_argument(new)
     doctor = commands.add_parser(
         "doctor", help="say what this machine can do, with a fix for what it cannot"
     )
     doctor.set_defaults(threads=1, batch=1, runtime=None, provider=None)
     _target_arguments(doctor)
-    _common(doctor)
+    debug_argument(doctor)
     return parser
 
 
@@ -213,15 +212,6 @@ def _add_plan(commands: Commands) -> None:
         "plan", help="check a recipe and forecast time, memory and disk; runs no stage"
     )
     _recipe_arguments(plan)
-
-
-def _add_report(commands: Commands) -> None:
-    report = commands.add_parser("report", help="rebuild the report of a run, or overlay several")
-    report.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders, or folders of `run --repeat`"
-    )
-    report.add_argument("--out", metavar="DIR", help="where an overlay goes (default: overlay)")
-    _common(report)
 
 
 def _add_bench(commands: Commands) -> None:
@@ -279,41 +269,7 @@ def _add_bench(commands: Commands) -> None:
     )
     bench.add_argument("--json", metavar="FILE", help="write the result here, too")
     _target_arguments(bench)
-    _common(bench)
-
-
-def _add_bundle(commands: Commands) -> None:
-    bundle = commands.add_parser(
-        "bundle", help="put everything that a device needs to measure a run into one file"
-    )
-    bundle.add_argument("run", metavar="RUN", help="the run folder")
-    bundle.add_argument("-o", "--out", metavar="FILE", help="default: NAME.zip, after the recipe")
-    bundle.add_argument("--target", metavar="NAME", help="whose models (default: the first one)")
-    bundle.add_argument(
-        "--samples", type=whole, metavar="N", help="test samples (default: 2000, or 64 MiB of them)"
-    )
-    bundle.add_argument(
-        "--import",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        dest="imports",
-        help="allow the recipe to refer to code in this module; may be repeated",
-    )
-    _common(bundle)
-
-
-def _add_merge(commands: Commands) -> None:
-    merge = commands.add_parser(
-        "merge", help="take what a device measured into a run's record and report"
-    )
-    merge.add_argument("run", metavar="RUN", help="the run folder")
-    merge.add_argument("results", nargs="+", metavar="RESULT.json")
-    merge.add_argument("--name", metavar="NAME", help="of the target (default: the board or CPU)")
-    merge.add_argument(
-        "--replace", action="store_true", help="replace a target that has the name already"
-    )
-    _common(merge)
+    debug_argument(bench)
 
 
 def _add_cache(commands: Commands) -> None:
@@ -335,7 +291,7 @@ def _add_cache(commands: Commands) -> None:
             help="a folder or an fsspec address (default: COMPRESSKIT_CACHE, else a folder below "
             "~/.cache)",
         )
-        _common(action)
+        debug_argument(action)
 
 
 def _target_arguments(parser: argparse.ArgumentParser) -> None:
@@ -371,14 +327,7 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
         dest="imports",
         help="allow the recipe to refer to code in this module; may be repeated",
     )
-    _common(parser)
-
-
-def _common(parser: argparse.ArgumentParser) -> None:
-    # Also after the command, where people type it; the default must not undo the one before it.
-    parser.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-    )
+    debug_argument(parser)
 
 
 class _Version(argparse.Action):

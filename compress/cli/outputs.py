@@ -19,6 +19,7 @@ from compress.overwriting import (
     RAW,
     RESULT,
     FileKind,
+    check_hub_folder,
     check_models,
     check_output,
     check_report,
@@ -119,6 +120,10 @@ def _merge(arguments: argparse.Namespace) -> None:
         check_report(folder, "RUN")
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    check_hub_folder(Path(arguments.out), "--out")
+
+
 def _new(arguments: argparse.Namespace) -> None:
     path = Path(arguments.path)
     if path.suffix and path.suffix.lower() not in (".yaml", ".yml"):
@@ -133,5 +138,6 @@ _CHECKS = {
     "bench": _bench,
     "bundle": _bundle,
     "merge": _merge,
+    "export": _export,
     "new": _new,
 }

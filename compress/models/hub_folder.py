@@ -20,7 +20,14 @@ from compress.errors import CheckpointError, RecipeError
 from compress.io.files import named, read_json
 from compress.io.weights import read_safetensors
 
-__all__ = ["check_dtypes", "has_weights", "out_of_bounds", "read_settings", "read_tensors"]
+__all__ = [
+    "check_dtypes",
+    "has_weights",
+    "inside",
+    "out_of_bounds",
+    "read_settings",
+    "read_tensors",
+]
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MOST_JSON_BYTES = 64 << 20
@@ -87,11 +94,11 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         CheckpointError: a file is missing, damaged, or one that the folder may not name.
     """
     if os.path.lexists(folder / _WEIGHTS) or not os.path.lexists(folder / _INDEX):
-        return read_safetensors(_inside(folder, _WEIGHTS))
+        return read_safetensors(inside(folder, _WEIGHTS))
     places = _weight_map(folder)
     found: dict[str, Tensor] = {}
     for shard in dict.fromkeys(places.values()):
-        path = _inside(folder, shard)
+        path = inside(folder, shard)
         tensors = read_safetensors(path)
         for name in (name for name, file in places.items() if file == shard):
             if name not in tensors:
@@ -155,8 +162,12 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return places
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The path of a file that lies in the folder, or in the cache that a link of it leads to."""
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file that lies in the folder, or in the cache that a link of it leads to.
+
+    Raises:
+        CheckpointError: it lies elsewhere.
+    """
     path = folder / name
     if Path(name).name != name or "\\" in name or "\0" in name:
         raise CheckpointError(

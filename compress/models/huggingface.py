@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -32,6 +32,8 @@ from compress.models.hub_folder import (
     read_settings,
     read_tensors,
 )
+from compress.models.hub_tasks import HUB_TASKS, HubTask
+from compress.models.sentence_modules import pooling_of
 from compress.models.text_encoder import Encoder, Pooling
 from compress.zoo.memory import check_buildable
 
@@ -48,9 +50,6 @@ __all__ = [
 
 #: What ``Architecture.arch`` says of these models.
 ARCHITECTURE = "huggingface"
-
-#: What a model is used for, in the hub's words.
-HubTask = Literal["feature-extraction", "text-classification"]
 
 # Keys of a configuration that say where it came from, or what other programs should do.
 _NOT_STRUCTURE = {"architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
@@ -101,7 +100,7 @@ def read_architecture(
     _settings_of(kept, task, f"{folder}: ", has_code="auto_map" in config)
     options: dict[str, Any] = {"config": kept, "task": task}
     if task == "feature-extraction":
-        found, unit = _head_of(folder) if pooling is None else (pooling, False)
+        found, unit = pooling_of(folder) if pooling is None else (pooling, False)
         options |= {"pooling": found, "normalize": unit if normalize is None else normalize}
     elif pooling is not None or normalize is not None:
         raise RecipeError("pooling and normalize are for task feature-extraction.")
@@ -126,11 +125,10 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
     settings = _settings_of(config, task)
     if hasattr(settings, "use_cache"):
         settings.use_cache = False  # what a decoder keeps for tokens to come; none do
-    kind = "AutoModel" if task == "feature-extraction" else "AutoModelForSequenceClassification"
 
     def make() -> Any:
         # The plain form of attention: every operator of it can be exported, traced and cut.
-        return getattr(_library(), kind).from_config(
+        return getattr(_library(), HUB_TASKS[task].auto_class).from_config(
             settings, trust_remote_code=False, attn_implementation="eager"
         )
 
@@ -220,7 +218,7 @@ def tokenizer_digest(folder: Path) -> str | None:
 
 
 def _settings_of(
-    config: Mapping[str, Any], task: str, where: str = "", *, has_code: bool = False
+    config: Mapping[str, Any], task: HubTask, where: str = "", *, has_code: bool = False
 ) -> Any:
     """The library's form of a configuration; ``where`` begins sentences.
 
@@ -277,12 +275,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
         )
 
 
-def _why_not(settings: Any, task: str) -> str | None:
+def _why_not(settings: Any, task: HubTask) -> str | None:
     """Why a family is not taken, if it is not; token ids and their mask must be all it needs."""
     transformers = _library()
-    of_logits = task == "text-classification"
-    name = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING" if of_logits else "MODEL_MAPPING"
-    classes = getattr(transformers, name)
+    classes = getattr(transformers, HUB_TASKS[task].mapping)
     if type(settings) not in classes:
         return f"has no class for {task} in transformers"
     found = classes[type(settings)]
@@ -305,54 +301,6 @@ def _why_not(settings: Any, task: str) -> str | None:
 def _not_built(config: Mapping[str, Any], task: str, error: Exception) -> str:
     reason = _first_line(error)
     return f"the model type {config['model_type']!r} cannot be built for {task}: {reason}."
-
-
-def _head_of(folder: Path) -> tuple[Pooling, bool]:
-    """How sentence-transformers pools and whether it normalizes, as ``modules.json`` says."""
-    path = folder / "modules.json"
-    if not os.path.lexists(path):
-        return "mean", False
-    modules = read_settings(path)
-    pooling: Pooling = "mean"
-    normalize = False
-    for entry in modules if isinstance(modules, list) else []:
-        if not isinstance(entry, dict):
-            raise RecipeError(f"{path}: it is no list of modules; say `pooling` and `normalize`.")
-        kind = str(entry.get("type", "")).rpartition(".")[2]
-        if kind == "Pooling":
-            pooling = _pooling_of(_within(folder, str(entry.get("path", ""))) / "config.json")
-        elif kind == "Normalize":
-            normalize = True
-        elif kind != "Transformer":
-            raise RecipeError(
-                f"{path}: it has a module {named(kind)}, which is not known here; say what the "
-                "model is with `pooling` and `normalize`."
-            )
-    return pooling, normalize
-
-
-def _within(folder: Path, name: str) -> Path:
-    if ".." in Path(name).parts or Path(name).is_absolute() or "\0" in name:
-        raise RecipeError(
-            f"{folder / 'modules.json'}: it names {named(name)!r}, which is outside of the folder."
-        )
-    return folder / name
-
-
-def _pooling_of(path: Path) -> Pooling:
-    stored = read_settings(path, "modules.json names it")
-    given = stored if isinstance(stored, dict) else {}
-    chosen = [k for k, v in given.items() if k.startswith("pooling_mode_") and v is True]
-    modes: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean"}
-    modes |= {"cls": "cls", "cls_token": "cls"}
-    names = chosen or [given.get("pooling_mode")]
-    mode = str(names[0]).removeprefix("pooling_mode_")
-    if len(names) != 1 or mode not in modes:
-        raise RecipeError(
-            f"{path}: only pooling by the mean or the first token is known here; say which with "
-            "`pooling`."
-        )
-    return modes[mode]
 
 
 def _library() -> Any:

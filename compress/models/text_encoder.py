@@ -46,6 +46,18 @@ class Encoder(nn.Module):
         self.pooling = pooling
         self.normalize = normalize
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What a batch for the model may hold, in the order of transformers."""
+        kinds = self._setting("type_vocab_size")
+        in_pairs = isinstance(kinds, int) and kinds > 1 and self._takes(_TYPES)
+        return ("input_ids", _MASK, _TYPES) if in_pairs else ("input_ids", _MASK)
+
+    @property
+    def output_name(self) -> str:
+        """What transformers calls the output that is needed of the model."""
+        return "logits" if self.pooling is None else "last_hidden_state"
+
     def forward(
         self,
         input_ids: Tensor,
@@ -84,7 +96,7 @@ class Encoder(nn.Module):
             if problem is None:
                 raise
             raise DataError(problem) from error
-        wanted = "logits" if self.pooling is None else "last_hidden_state"
+        wanted = self.output_name
         tensor = getattr(answer, wanted, None)
         if not isinstance(tensor, Tensor):
             raise DataError(
@@ -100,6 +112,9 @@ class Encoder(nn.Module):
     def _setting(self, key: str) -> Any:
         return getattr(getattr(self.model, "config", None), key, None)
 
+    def _takes(self, name: str) -> bool:
+        return name in inspect.signature(self.model.forward).parameters
+
     def _check(self, batch: Mapping[str, Tensor]) -> None:
         """See that the batch is one of tokens, and that the model takes what comes with them."""
         ids = batch["input_ids"]
@@ -109,7 +124,7 @@ class Encoder(nn.Module):
                 f"{tuple(ids.shape)}; {self._name} takes ids of tokens, whole numbers of shape "
                 "(samples, tokens)."
             )
-        if _TYPES in batch and _TYPES not in inspect.signature(self.model.forward).parameters:
+        if _TYPES in batch and not self._takes(_TYPES):
             raise DataError(
                 f"the batch holds {_TYPES}, of which {self._name} knows nothing; it takes "
                 f"input_ids and {_MASK}."

@@ -1,0 +1,100 @@
+"""``compresskit export``: a row of a run as a folder in the form of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.candidate import Architecture, Candidate
+from compress.config.recipe_file import located
+from compress.config.references import CodeReferences
+from compress.errors import RecipeError, RecordError
+from compress.models.build import build_module
+from compress.models.hub_export import ExportedRow, HubExport, write_hub_folder
+from compress.recipe import Recipe
+from compress.record import Record, Row
+from compress.running.folder import RunFolder
+from compress.training.data import head
+
+_FORMATS = ("hf",)
+_CHECKED_SAMPLES = 5
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command.
+
+    Raises:
+        RecipeError: no such format, or a model that came from no Hugging Face folder.
+        RecordError: no such row, or one whose candidate is gone or was changed.
+    """
+    if arguments.format not in _FORMATS:
+        raise RecipeError(f"--format {arguments.format}: there is only {', '.join(_FORMATS)}.")
+    given = Path(arguments.run)
+    record = Record.load(given)
+    folder = RunFolder(given if os.path.isdir(given) else given.parent)
+    row = _row_of(record, arguments.row)
+    references = CodeReferences.of(arguments.imports).imported()
+    source = _source_of(record.recipe, row)
+    # JSON is YAML: the recipe as it was resolved for the run.
+    task = Recipe.loads(json.dumps(record.recipe), imports=arguments.imports).make_task()
+    inputs = head(task.validation, min(_CHECKED_SAMPLES, len(task.validation))).inputs
+
+    def build(architecture: Architecture | None) -> nn.Module:
+        if architecture is None:
+            raise RecipeError(f"row {row.index} ({row.stage}): its model was given as an object.")
+        return build_module(architecture, references)
+
+    stage = folder.stage(row.index, row.stage)
+    candidate = Candidate.load(stage / "candidate", inputs, build)
+    if candidate.fingerprint != row.fingerprint:
+        raise RecordError(
+            f"{stage / 'candidate'}: it is not the candidate that the record describes; run the "
+            "recipe again."
+        )
+    timed = row.measurements[0].artifact.path if row.measurements else "not measured"
+    facts = ExportedRow(record.name, row.index, row.stage, row.fingerprint, timed)
+    print(describe(write_hub_folder(candidate, source, inputs, Path(arguments.out), facts), facts))
+    return 0
+
+
+def describe(made: HubExport, row: ExportedRow) -> str:
+    """What was written, how far it is from its module, and that it is not what was timed."""
+    error = max(parity.max_error for parity in made.parities.values())
+    least = min(parity.r_squared for parity in made.parities.values())
+    size = f"{made.bytes / 2**20:.1f} MiB"
+    sizes = ", ".join("x".join(map(str, sizes)) for sizes in made.parities)
+    lines = [
+        f"wrote {made.folder}: row {row.row} ({row.stage}), {size}, any batch and length",
+        f"as its module at {sizes}: largest error {error:.2g}, R² {least:.6f} or more",
+        f"this file was not timed: the record is about {row.timed}, of one batch and length",
+        f"open it by: optimum.onnxruntime.{made.opened_by}.from_pretrained({str(made.folder)!r})",
+    ]
+    return "\n".join([*lines, *(f"note: {warning}" for warning in made.warnings)])
+
+
+def _row_of(record: Record, number: int) -> Row:
+    found = next((row for row in record.rows if row.index == number), None)
+    if found is None:
+        raise RecordError(
+            f"--row {number}: the run {record.name!r} has rows 0 to {len(record.rows) - 1}."
+        )
+    return found
+
+
+def _source_of(recipe: Mapping[str, Any], row: Row) -> Path:
+    """The folder that the row's model came from: the last student's of the stages so far."""
+    blocks = [recipe.get("model") or {}]
+    blocks += [stage.get("student") for stage in recipe.get("stages", [])[: row.index]]
+    folders = [block["hf"] for block in blocks if isinstance(block, dict) and "hf" in block]
+    if not folders:
+        raise RecipeError(
+            f"row {row.index} ({row.stage}): its model came from no Hugging Face folder, whose "
+            "configuration and tokenizer such a folder needs; deploy the row's own file."
+        )
+    return located(Path(folders[-1]))

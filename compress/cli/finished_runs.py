@@ -1,0 +1,98 @@
+"""The command lines of what is done with finished runs: report, bundle, merge and export."""
+
+from __future__ import annotations
+
+import argparse
+
+from compress.cli.numbers import whole
+
+TYPE_CHECKING = False  # see the package: starting up is to be cheap
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+__all__ = ["add_commands", "debug_argument"]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands, in the order of help."""
+    _add_report(commands)
+    _add_bundle(commands)
+    _add_merge(commands)
+    _add_export(commands)
+
+
+def _add_report(commands: Commands) -> None:
+    report = commands.add_parser("report", help="rebuild the report of a run, or overlay several")
+    report.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders, or folders of `run --repeat`"
+    )
+    report.add_argument("--out", metavar="DIR", help="where an overlay goes (default: overlay)")
+    debug_argument(report)
+
+
+def _add_bundle(commands: Commands) -> None:
+    bundle = commands.add_parser(
+        "bundle", help="put everything that a device needs to measure a run into one file"
+    )
+    bundle.add_argument("run", metavar="RUN", help="the run folder")
+    bundle.add_argument("-o", "--out", metavar="FILE", help="default: NAME.zip, after the recipe")
+    bundle.add_argument("--target", metavar="NAME", help="whose models (default: the first one)")
+    bundle.add_argument(
+        "--samples", type=whole, metavar="N", help="test samples (default: 2000, or 64 MiB of them)"
+    )
+    bundle.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        dest="imports",
+        help="allow the recipe to refer to code in this module; may be repeated",
+    )
+    debug_argument(bundle)
+
+
+def _add_merge(commands: Commands) -> None:
+    merge = commands.add_parser(
+        "merge", help="take what a device measured into a run's record and report"
+    )
+    merge.add_argument("run", metavar="RUN", help="the run folder")
+    merge.add_argument("results", nargs="+", metavar="RESULT.json")
+    merge.add_argument("--name", metavar="NAME", help="of the target (default: the board or CPU)")
+    merge.add_argument(
+        "--replace", action="store_true", help="replace a target that has the name already"
+    )
+    debug_argument(merge)
+
+
+def _add_export(commands: Commands) -> None:
+    export = commands.add_parser(
+        "export", help="write a row of a run in another form, with open batch and length"
+    )
+    export.add_argument("run", metavar="RUN", help="the run folder")
+    export.add_argument(
+        "--row", type=whole, required=True, metavar="N", help="its number in the table, from 0"
+    )
+    export.add_argument(
+        "--format",
+        default="hf",
+        metavar="FORMAT",
+        help="hf (the default): a folder that optimum.onnxruntime opens",
+    )
+    export.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to")
+    export.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        dest="imports",
+        help="allow the recipe to refer to code in this module; may be repeated",
+    )
+    debug_argument(export)
+
+
+def debug_argument(parser: argparse.ArgumentParser) -> None:
+    """Add what every command takes."""
+    # Also after the command, where people type it; the default must not undo the one before it.
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
