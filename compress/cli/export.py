@@ -67,12 +67,13 @@ def describe(made: HubExport, row: ExportedRow) -> str:
     """What was written, how far it is from its module, and that it is not what was timed."""
     error = max(parity.max_error for parity in made.parities.values())
     least = min(parity.r_squared for parity in made.parities.values())
+    axes = " and ".join(("batch", "length")[: len(next(iter(made.parities)))])
     size = f"{made.bytes / 2**20:.1f} MiB"
     sizes = ", ".join("x".join(map(str, sizes)) for sizes in made.parities)
     lines = [
-        f"wrote {made.folder}: row {row.row} ({row.stage}), {size}, any batch and length",
+        f"wrote {made.folder}: row {row.row} ({row.stage}), {size}, with open {axes}",
         f"as its module at {sizes}: largest error {error:.2g}, R² {least:.6f} or more",
-        f"this file was not timed: the record is about {row.timed}, of one batch and length",
+        f"this file was not timed: the record is about {row.timed}, whose shapes are fixed",
         f"open it by: optimum.onnxruntime.{made.opened_by}.from_pretrained({str(made.folder)!r})",
     ]
     return "\n".join([*lines, *(f"note: {warning}" for warning in made.warnings)])

@@ -12,7 +12,7 @@ from compress.config.own_parts import OwnPart
 from compress.config.references import CodeReferences, is_reference
 from compress.errors import RecipeError
 from compress.models.huggingface import ARCHITECTURE as HUGGING_FACE
-from compress.models.huggingface import build_encoder
+from compress.models.huggingface import build_hub_model
 from compress.models.settings import ModelSettings
 from compress.pruning.depth import keep_blocks
 from compress.zoo import build
@@ -40,7 +40,7 @@ def build_module(architecture: Architecture, references: CodeReferences) -> nn.M
 
 def _uncut(architecture: Architecture, references: CodeReferences) -> nn.Module:
     if architecture.arch == HUGGING_FACE:
-        return build_encoder(architecture.options)
+        return build_hub_model(architecture.options)
     if not is_reference(architecture.arch):
         return build(architecture.arch, architecture.options)
     where = f"arch {architecture.arch!r}"

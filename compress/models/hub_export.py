@@ -29,7 +29,7 @@ from compress.io.files import named
 from compress.io.scratch import scratch
 from compress.models.hub_folder import inside
 from compress.models.hub_tasks import HUB_TASKS
-from compress.models.huggingface import ARCHITECTURE, Encoder, build_encoder
+from compress.models.huggingface import ARCHITECTURE, Encoder, HubModel, build_hub_model
 from compress.models.sentence_modules import pooling_of
 from compress.modules.inputs import Inputs, at_batch
 from compress.overwriting import HUB_EXPORT, HUB_EXPORT_NAME
@@ -38,6 +38,7 @@ __all__ = ["ExportedRow", "HubExport", "write_hub_folder"]
 
 MODEL = "model.onnx"
 _BATCHES = (5, 1)
+_OF_A_SEQUENCE = 2  # axes of what has a length: tokens, or samples of sound
 _AXES = {0: "batch_size", 1: "sequence_length"}
 # What is copied as it is, where the folder has it.
 _COPIED = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
@@ -63,7 +64,7 @@ class ExportedRow:
 
 @dataclass(frozen=True)
 class HubExport:
-    """What was written: the folder, its parity by (batch, length), and what to note.
+    """What was written: the folder, its parity by batch and length, and what to note.
 
     ``opened_by`` is the class of ``optimum.onnxruntime`` for it.
     """
@@ -102,8 +103,9 @@ def write_hub_folder(
             f"row {row.row} ({row.stage}): its model ({named(kind)}) came from no Hugging Face "
             f"folder, whose configuration such a folder needs; deploy {row.timed}."
         )
-    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, HubModel)
     checks = dict(_checks(inputs, encoder))
+    axes = dict(list(_AXES.items())[: len(next(iter(checks)))])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with scratch(out.parent) as folder:
@@ -111,7 +113,7 @@ def write_hub_folder(
             draft.mkdir()
             made = lower_open(
                 _tokenwise(candidate, next(iter(checks.values()))),
-                OpenShapes(dict.fromkeys(encoder.input_names, _AXES), encoder.output_name),
+                OpenShapes(dict.fromkeys(encoder.input_names, axes), encoder.output_name),
                 list(checks.values()),
                 draft / MODEL,
             )
@@ -137,25 +139,37 @@ def write_hub_folder(
 def _tokenwise(candidate: Candidate, example: Inputs) -> Candidate:
     """The candidate with outputs as transformers has them: a vector for each token, not pooled."""
     module = copy.deepcopy(candidate.module)
-    assert isinstance(module, Encoder)
-    if module.pooling is not None:
+    if isinstance(module, Encoder) and module.pooling is not None:
         module.pooling, module.normalize = "none", False
     return replace(candidate, module=module, example=example)
 
 
-def _checks(inputs: Inputs, encoder: Encoder) -> Iterator[tuple[tuple[int, int], Inputs]]:
-    """Batches of the model's inputs, by their sizes: two batches and two lengths."""
-    whole = inputs if isinstance(inputs, dict) else {encoder.input_names[0]: inputs}
-    ids = whole["input_ids"]
-    full = {"attention_mask": torch.ones_like(ids), **whole}
-    # The second half of each text, as if it were the other one of a pair.
-    kinds = torch.arange(ids.shape[1]).expand_as(ids) >= ids.shape[1] // 2
-    full["token_type_ids"] = full.get("token_type_ids", kinds.to(ids.dtype))
-    lengths = dict.fromkeys((ids.shape[1], max(1, ids.shape[1] // 2)))
+def _checks(
+    inputs: Inputs, model: HubModel
+) -> Iterator[tuple[tuple[int, ...], dict[str, torch.Tensor]]]:
+    """Batches of the model's inputs, by their open sizes: two batches and, of those, two lengths.
+
+    Images have one size, and so have spectrograms.
+    """
+    first = model.input_names[0]
+    whole = inputs if isinstance(inputs, dict) else {first: inputs}
+    full = _with_all_inputs(whole) if isinstance(model, Encoder) else whole
+    has_length = full[first].dim() == _OF_A_SEQUENCE
+    length = full[first].shape[1]
+    lengths = dict.fromkeys((length, max(1, length // 2))) if has_length else [length]
     for batch, length in product(_BATCHES, lengths):
-        fitted = at_batch({name: full[name] for name in encoder.input_names}, batch)
+        fitted = at_batch({name: full[name] for name in model.input_names}, batch)
         assert isinstance(fitted, dict)
-        yield (batch, length), {n: tensor[:, :length].contiguous() for n, tensor in fitted.items()}
+        sizes = (batch, length) if has_length else (batch,)
+        yield sizes, {n: tensor[:, :length].contiguous() for n, tensor in fitted.items()}
+
+
+def _with_all_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch of tokens with a mask, and the second half of each text as if it were another one."""
+    ids = batch["input_ids"]
+    kinds = torch.arange(ids.shape[1]).expand_as(ids) >= ids.shape[1] // 2
+    mask = torch.ones_like(ids)
+    return {"attention_mask": mask, "token_type_ids": kinds.to(ids.dtype), **batch}
 
 
 def _write_beside(
@@ -172,8 +186,8 @@ def _write_beside(
     names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
     facts = {"schema": 1, "kind": HUB_EXPORT, **asdict(row), "files": names}
     facts["parity"] = [
-        {"batch_size": batch, "sequence_length": length, **_finite(asdict(parity))}
-        for (batch, length), parity in result.parities.items()
+        {**dict(zip(_AXES.values(), sizes, strict=False)), **_finite(asdict(parity))}
+        for sizes, parity in result.parities.items()
     ]
     facts["attention_heads"] = _heads_left(candidate.module)
     (folder / HUB_EXPORT_NAME).write_text(json.dumps(facts, indent=1) + "\n")
@@ -192,10 +206,10 @@ def pruned_config(candidate: Candidate) -> dict[str, Any]:
     """
     architecture, encoder = candidate.architecture, candidate.module
     assert architecture is not None
-    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, HubModel)
     settings: Any = encoder.model.config
     config = {"architectures": [type(encoder.model).__name__], **architecture.options["config"]}
-    whole = settings.num_hidden_layers
+    whole = getattr(settings, "num_hidden_layers", None)
     if architecture.blocks is not None:
         config[_own_key(settings, "num_hidden_layers")] = len(architecture.blocks)
         for key, value in config.items():
@@ -214,7 +228,7 @@ def _own_key(settings: Any, key: str) -> str:
 def _common_width(candidate: Candidate, before: object) -> int | None:
     """The width that all layers of this one width were cut to; ``None`` if they differ."""
     assert candidate.architecture is not None
-    whole = build_encoder(candidate.architecture.options)
+    whole = build_hub_model(candidate.architecture.options)
     kept = dict(candidate.module.named_modules())
     found = {
         left.out_features
@@ -227,13 +241,19 @@ def _common_width(candidate: Candidate, before: object) -> int | None:
 
 
 def _heads_left(module: nn.Module) -> dict[str, int]:
-    """Heads of each layer of attention that says how many it has."""
+    """Heads of each layer of attention, which are modules with projections that say how many."""
     return {
         name: count
         for name, layer in module.named_modules()
         for key in _HEADS
-        if isinstance(count := getattr(layer, key, None), int)
+        if isinstance(count := getattr(layer, key, None), int) and _projects(layer)
     }
+
+
+def _projects(layer: nn.Module) -> bool:
+    """Whether matrices lie directly in a module; tables of embeddings are none."""
+    weights = (getattr(c, "weight", None) for c in layer.children() if type(c) is not nn.Embedding)
+    return any(isinstance(weight, torch.Tensor) and weight.dim() == 2 for weight in weights)
 
 
 def _to_copy(source: Path, options: Mapping[str, Any]) -> Sequence[str]:
@@ -262,14 +282,17 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _readme(row: ExportedRow, options: Mapping[str, Any], result: HubExport) -> str:
     lines = "\n".join(
-        f"| {batch} | {length} | {parity.max_error:.2g} | {parity.r_squared:.6f} |"
-        for (batch, length), parity in result.parities.items()
+        f"| {' x '.join(map(str, sizes))} | {parity.max_error:.2g} | {parity.r_squared:.6f} |"
+        for sizes, parity in result.parities.items()
     )
+    names = list(_AXES.values())[: len(next(iter(result.parities)))]
+    sizes = " x ".join(names)
+    shapes = " ".join(f"--shape {name}=1" for name in names)
     return f"""# {row.recipe}, row {row.row} ({row.stage})
 
-`model.onnx` takes any number of samples and any length. It was not timed: what the run measured is
-`{row.timed}`, whose batch and length are fixed. Measure this one by
-`compresskit bench model.onnx --shape batch_size=1 --shape sequence_length=64`, say.
+`model.onnx` leaves {" and ".join(names)} open. It was not timed: what the run measured is
+`{row.timed}`, whose shapes are fixed. Measure this one by
+`compresskit bench model.onnx {shapes}`, with the sizes that you have.
 
 ```python
 from optimum.onnxruntime import {result.opened_by}
@@ -281,8 +304,8 @@ model = {result.opened_by}.from_pretrained("{result.folder.name}")
 
 Compared with the module that it was made from:
 
-| batch | length | largest error | R² |
-|---|---|---|---|
+| {sizes} | largest error | R² |
+|---|---|---|
 {lines}
 """
 

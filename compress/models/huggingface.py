@@ -1,4 +1,4 @@
-"""Models of texts from Hugging Face folders, as modules that give one tensor.
+"""Models from Hugging Face folders, as modules that give one tensor.
 
 Owns what a folder's files mean (configuration, weights, how tokens are pooled, which tokenizer it
 was made for) and which families of models are taken; :mod:`.hub_folder` reads them. Folders are
@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -32,21 +32,26 @@ from compress.models.hub_folder import (
     read_settings,
     read_tensors,
 )
-from compress.models.hub_tasks import HUB_TASKS, HubTask
+from compress.models.hub_tasks import HUB_TASKS, HubTask, task_of
 from compress.models.sentence_modules import pooling_of
+from compress.models.signal_classifier import AudioClassifier, ImageClassifier
 from compress.models.text_encoder import Encoder, Pooling
 from compress.zoo.memory import check_buildable
 
 __all__ = [
     "ARCHITECTURE",
     "Encoder",
+    "HubModel",
     "HubTask",
     "Pooling",
-    "build_encoder",
+    "build_hub_model",
     "load_folder",
     "read_architecture",
     "tokenizer_digest",
 ]
+
+#: The model of a folder, whose output is one tensor.
+HubModel = Encoder | ImageClassifier | AudioClassifier
 
 #: What ``Architecture.arch`` says of these models.
 ARCHITECTURE = "huggingface"
@@ -56,6 +61,8 @@ _NOT_STRUCTURE = {"architectures", "auto_map", "dtype", "torch_dtype", "transfor
 _NOT_STRUCTURE |= {"attn_implementation", "experts_implementation", "return_dict"}
 _NOT_STRUCTURE |= {"output_attentions", "output_hidden_states"}
 _MOST_NAMED = 3
+_TAKEN = {"text": "an encoder or a decoder of texts", "image": "a classifier of images"}
+_TAKEN |= {"audio": "a classifier of audio"}
 _INSTEAD = "give another kind of model as `arch: module:name`"
 # What of a tokenizer decides about ids; how it pads and truncates is the task's choice.
 _DECIDES = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
@@ -63,7 +70,7 @@ _DECIDES = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "mo
 
 def read_architecture(
     folder: Path,
-    task: HubTask = "feature-extraction",
+    task: HubTask | Literal["auto"] = "feature-extraction",
     *,
     changes: Mapping[str, Any] | None = None,
     pooling: Pooling | None = None,
@@ -73,14 +80,14 @@ def read_architecture(
 
     Args:
         folder: has ``config.json``.
-        task: what the model is used for.
+        task: what the model is used for; ``auto`` for what its class is for, as optimum has it.
         changes: keys of the configuration with other values.
         pooling: where not given, what ``modules.json`` of sentence-transformers says, or the mean.
         normalize: where not given, what ``modules.json`` says, or not.
 
     Raises:
-        RecipeError: no such folder, or one that holds no model of texts that can be used.
-        MissingExtra: transformers is not installed.
+        RecipeError: no such folder, or one that holds no model that can be used.
+        MissingExtra: transformers is not installed, or optimum, where it is asked for the task.
     """
     config = read_settings(folder / "config.json", "a folder of a model has one")
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
@@ -96,6 +103,8 @@ def read_architecture(
     unknown = [key for key in changes or {} if key not in config]
     if unknown:
         raise RecipeError(f"{folder / 'config.json'}: it has no key {unknown[0]!r} to change.")
+    if task == "auto":
+        task = task_of(config.get("architectures"), _library(), f"{folder}: ")
     kept = _structural(config) | dict(changes or {})
     _settings_of(kept, task, f"{folder}: ", has_code="auto_map" in config)
     options: dict[str, Any] = {"config": kept, "task": task}
@@ -107,7 +116,7 @@ def read_architecture(
     return Architecture(arch=ARCHITECTURE, options=options)
 
 
-def build_encoder(options: Mapping[str, Any]) -> Encoder:
+def build_hub_model(options: Mapping[str, Any]) -> HubModel:
     """The model of :func:`read_architecture`'s options with fresh weights, in eval mode.
 
     Raises:
@@ -125,6 +134,8 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
     settings = _settings_of(config, task)
     if hasattr(settings, "use_cache"):
         settings.use_cache = False  # what a decoder keeps for tokens to come; none do
+    if hasattr(settings, "apply_spec_augment"):
+        settings.apply_spec_augment = False  # drawn from a generator that no seed of a run reaches
 
     def make() -> Any:
         # The plain form of attention: every operator of it can be exported, traced and cut.
@@ -140,6 +151,10 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
         raise
     except Exception as error:  # whatever a class thinks of values that do not go together
         raise RecipeError(_not_built(config, task, error)) from error
+    modality = HUB_TASKS[task].modality
+    if modality != "text":
+        kind = ImageClassifier if modality == "image" else AudioClassifier
+        return kind(model).float().eval()
     if task != "feature-extraction":
         return Encoder(model, None, normalize=False).float().eval()
     if getattr(model, "pooler", None) is not None:
@@ -150,7 +165,7 @@ def build_encoder(options: Mapping[str, Any]) -> Encoder:
     return Encoder(model, options["pooling"], normalize=options["normalize"]).float().eval()
 
 
-def load_folder(encoder: Encoder, folder: Path) -> None:
+def load_folder(encoder: HubModel, folder: Path) -> None:
     """Load the weights of a folder, all that the model has; more in the folder is left alone.
 
     Raises:
@@ -245,10 +260,23 @@ def _settings_of(
         raise RecipeError(where + _not_built(config, task, error)) from error
     if problem is not None:
         raise RecipeError(
-            f"{where}the model type {kind!r} {problem}, and only an encoder or a decoder of texts "
-            f"is taken from a folder; {_INSTEAD}."
+            f"{where}the model type {kind!r} {problem}, and only {_TAKEN[HUB_TASKS[task].modality]}"
+            f" is taken from a folder{_for(task)}; {_other_task(settings, task)}{_INSTEAD}."
         )
     return settings
+
+
+def _for(task: HubTask) -> str:
+    return "" if task == "feature-extraction" else f" for {task}"
+
+
+def _other_task(settings: Any, task: HubTask) -> str:
+    """Which task of another modality the family would be taken for, in words."""
+    modality = HUB_TASKS[task].modality
+    for other, facts in HUB_TASKS.items():
+        if facts.modality != modality and _why_not(settings, other) is None:
+            return f"say `task: {other}`, or "
+    return ""
 
 
 def _structural(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,26 +304,36 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 
 def _why_not(settings: Any, task: HubTask) -> str | None:
-    """Why a family is not taken, if it is not; token ids and their mask must be all it needs."""
+    """Why a family is not taken, if it is not; a task's input and its mask must be all it needs."""
     transformers = _library()
-    classes = getattr(transformers, HUB_TASKS[task].mapping)
+    facts = HUB_TASKS[task]
+    classes = getattr(transformers, facts.mapping)
     if type(settings) not in classes:
         return f"has no class for {task} in transformers"
     found = classes[type(settings)]
     found = found[0] if isinstance(found, (tuple, list)) else found
     taken, main = inspect.signature(found.forward).parameters, found.main_input_name
     kinds = found.input_modalities
-    others = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "text"]
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    others = [kind for kind in kinds if kind != facts.modality]
     if settings.is_encoder_decoder:
         return "has an encoder and a decoder"
-    if "input_ids" not in taken:
+    expected = "token ids" if facts.modality == "text" else facts.takes
+    if facts.takes not in taken:
         named = [name for name in ([main] if isinstance(main, str) else main) if name in taken]
-        return f"takes {(named or ['other inputs'])[0]} in place of token ids"
+        return f"takes {(named or ['other inputs'])[0]} in place of {expected}"
     if others:
-        return f"takes {' and '.join(others)} input beside token ids"
-    if "attention_mask" not in taken:
+        return f"takes {' and '.join(others)} input beside {expected}"
+    if facts.modality == "text" and "attention_mask" not in taken:
         return "takes no attention_mask"
+    if task == "text-generation" and getattr(settings, "is_decoder", None) is False:
+        return "looks at later tokens too (is_decoder is false)" if _masked(settings) else None
     return None
+
+
+def _masked(settings: Any) -> bool:
+    """Whether a family is one of encoders, which fill in words that are left out."""
+    return type(settings) in _library().MODEL_FOR_MASKED_LM_MAPPING
 
 
 def _not_built(config: Mapping[str, Any], task: str, error: Exception) -> str:

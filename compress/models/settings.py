@@ -33,7 +33,7 @@ from compress.config.references import is_reference
 from compress.errors import RecipeError
 from compress.models.huggingface import ARCHITECTURE as HUGGING_FACE
 from compress.models.huggingface import (
-    Encoder,
+    HubModel,
     HubTask,
     Pooling,
     load_folder,
@@ -147,7 +147,8 @@ class ModelSettings(OwnSettings):
 class HubSettings(BaseModel):
     """``hf`` is a folder in the form of the Hugging Face hub: a path, or ``package:NAME/...``.
 
-    ``task`` is what the model is used for: sentence embeddings, or the logits of its classifier.
+    ``task`` is what the model is used for: sentence embeddings, or the logits of its classifier or
+    language model; ``auto`` is what the class that its configuration names is for.
     ``config`` changes keys of its configuration; what then no longer fits its weights starts from
     ``pretrained: false``. ``pooling`` and ``normalize`` are those of the folder where not given.
     """
@@ -155,7 +156,7 @@ class HubSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hf: RecipePath
-    task: HubTask = "feature-extraction"
+    task: HubTask | Literal["auto"] = "feature-extraction"
     config: dict[str, Any] = {}
     pretrained: Flag = True
     pooling: Pooling | None = None
@@ -184,7 +185,7 @@ class HubSettings(BaseModel):
     def fill(self, module: nn.Module) -> None:
         """Load the folder's weights, unless it starts from nothing."""
         if self.pretrained:
-            assert isinstance(module, Encoder)
+            assert isinstance(module, HubModel)
             load_folder(module, located(self.hf))
 
     def for_task(self, task: Task) -> HubSettings:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compress.candidate import Candidate, load_weights
 from compress.config.recipe_file import located
 from compress.errors import RecipeError
-from compress.models.huggingface import build_encoder, load_folder, read_architecture
+from compress.models.huggingface import build_hub_model, load_folder, read_architecture
 from compress.modules.inputs import Inputs, at_batch, forward
 from compress.suite.nets import Net
 from compress.zoo import build
@@ -100,7 +100,7 @@ def _encoder(net: Net) -> SuiteModel:
     """An encoder with its weights, and texts of random tokens that fill their length."""
     named = str(net.options["folder"])
     folder = located(Path(named))
-    encoder = build_encoder(read_architecture(folder).options)
+    encoder = build_hub_model(read_architecture(folder).options)
     load_folder(encoder, folder)
     model: Any = encoder.model
     tokens = torch.randint(model.get_input_embeddings().num_embeddings, (_SAMPLES, *net.shape))

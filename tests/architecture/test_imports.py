@@ -68,7 +68,8 @@ HOMES = {
     "PIL": ["tasks/image_folder.py"],
     "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py"],
     "rich": ["cli/progress.py", "text_table.py"],
-    "transformers": ["models/huggingface.py", "testing/tiny_bert.py"],
+    "transformers": ["models/huggingface.py", "testing/tiny_bert.py", "testing/tiny_hub.py"],
+    "optimum": ["models/hub_tasks.py"],
 }
 
 # Parts that must work where there is no torch: on devices, and where reports are made.

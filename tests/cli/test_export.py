@@ -11,7 +11,7 @@ import torch
 
 from compress import Recipe, ReplayTarget
 from compress.cli import main
-from compress.models.huggingface import build_encoder, load_folder, read_architecture
+from compress.models.huggingface import build_hub_model, load_folder, read_architecture
 from compress.testing.tiny_bert import write_lines, write_model
 
 pytest.importorskip("transformers")
@@ -107,7 +107,7 @@ def test_the_folder_says_which_row_it_is_and_that_it_was_not_timed(exported):
 
 @pytest.mark.parametrize(("batch", "length"), [(3, 7), (1, 24), (8, 1)])
 def test_it_gives_what_transformers_makes_of_the_folder_at_other_sizes(exported, batch, length):
-    encoder = build_encoder(read_architecture(exported / "bert", pooling="none").options)
+    encoder = build_hub_model(read_architecture(exported / "bert", pooling="none").options)
     load_folder(encoder, exported / "bert")
     ids = torch.randint(4, 30, (batch, length), generator=torch.Generator().manual_seed(0))
     mask, kinds = torch.ones_like(ids), torch.zeros_like(ids)
@@ -125,6 +125,7 @@ def test_what_is_printed(exported, capsys):
     assert code == 0  # an export in the place of an earlier one
     assert "row 0 (input)" in out
     assert "as its module at 5x12, 5x6, 1x12, 1x6: largest error" in out
+    assert "with open batch and length" in out
     assert "this file was not timed: the record is about stages/00-input/model.onnx" in out
     assert f"ORTModelForFeatureExtraction.from_pretrained('{exported / 'zero'}')" in out
     assert [path.name for path in exported.glob("compresskit-*")] == []

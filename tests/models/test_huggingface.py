@@ -13,7 +13,7 @@ from compress.config.references import CodeReferences
 from compress.errors import CheckpointError, MissingExtra, RecipeError
 from compress.models.build import build_module
 from compress.models.huggingface import (
-    build_encoder,
+    build_hub_model,
     load_folder,
     read_architecture,
     tokenizer_digest,
@@ -25,7 +25,7 @@ def edit(path, **changes):
 
 
 def encoder_of(folder, **settings):
-    encoder = build_encoder(read_architecture(folder, **settings).options)
+    encoder = build_hub_model(read_architecture(folder, **settings).options)
     load_folder(encoder, folder)
     return encoder
 
@@ -202,7 +202,7 @@ def test_without_transformers_the_extra_is_named(bert, monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "transformers" else found(name)
     )
     with pytest.raises(MissingExtra, match=r"pip install 'compresskit\[transformers\]'"):
-        build_encoder(options)
+        build_hub_model(options)
 
 
 def test_tokenizers_are_told_apart_by_what_decides_about_ids(bert, other_words, tmp_path):

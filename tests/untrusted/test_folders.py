@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from compress.errors import CheckpointError, DataError, RecipeError
 from compress.models.huggingface import (
-    build_encoder,
+    build_hub_model,
     load_folder,
     read_architecture,
     tokenizer_digest,
@@ -75,7 +75,7 @@ def test_a_forged_configuration_is_one_sentence(change, words, tmp_path, refused
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | change))
 
     def build():
-        return build_encoder(read_architecture(tmp_path).options)
+        return build_hub_model(read_architecture(tmp_path).options)
 
     refused(build, RecipeError, words)
 
@@ -98,7 +98,7 @@ def test_what_is_no_structure_is_left_out(change, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | change))
     options = read_architecture(tmp_path).options
     for given in (options, options | {"config": CONFIG | change}):
-        encoder = build_encoder(given)
+        encoder = build_hub_model(given)
         assert encoder(input_ids=torch.tensor([[1, 2]])).shape == (1, 16)
 
 
@@ -117,7 +117,7 @@ def test_forged_options_of_a_saved_candidate_are_one_sentence(change, refused):
     pytest.importorskip("transformers")
     options = {"config": CONFIG, "task": "feature-extraction", "pooling": "mean"}
     options |= {"normalize": False} | change
-    refused(lambda: build_encoder(options), RecipeError, "no quantized weights; got")
+    refused(lambda: build_hub_model(options), RecipeError, "no quantized weights; got")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def copy(hub, tmp_path):
 
 
 def load(folder):
-    encoder = build_encoder(read_architecture(folder).options)
+    encoder = build_hub_model(read_architecture(folder).options)
     load_folder(encoder, folder)
     return encoder
 

@@ -24,7 +24,7 @@ from compress.distillation.cache_files import ArraySpec, EpochArrays
 from compress.distillation.onnx_teacher import open_teacher
 from compress.errors import CompressError
 from compress.measure.arrays import read_arrays
-from compress.models.huggingface import build_encoder, read_architecture
+from compress.models.huggingface import build_hub_model, read_architecture
 from compress.tasks.idx import IdxFile, read_idx
 
 from .results import RESULT
@@ -254,7 +254,7 @@ def test_configurations(place):
     @given(st.integers(0, 99), VALUES)
     def check(number, value):
         (folder / "config.json").write_text(json.dumps(changed(CONFIG, number, value)))
-        encoder = read(lambda: build_encoder(read_architecture(folder).options))
+        encoder = read(lambda: build_hub_model(read_architecture(folder).options))
         assert encoder is None or isinstance(encoder, nn.Module)
 
     check()

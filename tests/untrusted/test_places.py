@@ -21,7 +21,7 @@ from compress.distillation.onnx_teacher import open_teacher
 from compress.errors import CheckpointError, CompressError, DataError, RecipeError, RecordError
 from compress.measure.arrays import read_arrays
 from compress.models.huggingface import (
-    build_encoder,
+    build_hub_model,
     load_folder,
     read_architecture,
     tokenizer_digest,
@@ -116,7 +116,7 @@ def load_candidate(place: Path) -> object:
 
 
 def load_hub(place: Path) -> object:
-    encoder = build_encoder(read_architecture(place).options)
+    encoder = build_hub_model(read_architecture(place).options)
     load_folder(encoder, place)
     return encoder
 
