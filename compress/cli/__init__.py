@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 
-from compress.cli.finished_runs import add_commands, debug_argument
+from compress.cli.finished_runs import add_commands, debug_argument, import_argument
 from compress.cli.numbers import number, whole
 from compress.cli.signals import Interrupted, SignalHandler, signals_raised
 from compress.cli.streams import discard, open_closed_streams, printable_streams
@@ -319,14 +319,7 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="change a value, as in stages.1.epochs=3; may be repeated",
     )
-    parser.add_argument(
-        "--import",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        dest="imports",
-        help="allow the recipe to refer to code in this module; may be repeated",
-    )
+    import_argument(parser)
     debug_argument(parser)
 
 

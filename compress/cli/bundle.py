@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from pathlib import Path
 
+from compress.cli.outputs import run_folder_of
 from compress.config.references import CodeReferences
 from compress.device.bundle import Contents, Samples, write_bundle
 from compress.metrics import is_rate
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out or f"{record.name}.zip")
     contents = write_bundle(
         record,
-        folder if os.path.isdir(folder) else folder.parent,
+        run_folder_of(folder),
         out,
         Samples(test.inputs, scoring.labels(test), scoring.rule, scoring.as_labels),
         target=arguments.target,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from compress.candidate import Architecture, Candidate
+from compress.cli.outputs import run_folder_of
 from compress.config.recipe_file import located
 from compress.config.references import CodeReferences
 from compress.errors import RecipeError, RecordError
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise RecipeError(f"--format {arguments.format}: there is only {', '.join(_FORMATS)}.")
     given = Path(arguments.run)
     record = Record.load(given)
-    folder = RunFolder(given if os.path.isdir(given) else given.parent)
+    folder = RunFolder(run_folder_of(given))
     row = _row_of(record, arguments.row)
     references = CodeReferences.of(arguments.imports).imported()
     source = _source_of(record.recipe, row)

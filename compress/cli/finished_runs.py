@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # see the package: starting up is to be cheap
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["add_commands", "debug_argument"]
+__all__ = ["add_commands", "debug_argument", "import_argument"]
 
 
 def add_commands(commands: Commands) -> None:
@@ -40,14 +40,7 @@ def _add_bundle(commands: Commands) -> None:
     bundle.add_argument(
         "--samples", type=whole, metavar="N", help="test samples (default: 2000, or 64 MiB of them)"
     )
-    bundle.add_argument(
-        "--import",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        dest="imports",
-        help="allow the recipe to refer to code in this module; may be repeated",
-    )
+    import_argument(bundle)
     debug_argument(bundle)
 
 
@@ -79,7 +72,13 @@ def _add_export(commands: Commands) -> None:
         help="hf (the default): a folder that optimum.onnxruntime opens",
     )
     export.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to")
-    export.add_argument(
+    import_argument(export)
+    debug_argument(export)
+
+
+def import_argument(parser: argparse.ArgumentParser) -> None:
+    """Add what every command takes that reads a recipe."""
+    parser.add_argument(
         "--import",
         action="append",
         default=[],
@@ -87,7 +86,6 @@ def _add_export(commands: Commands) -> None:
         dest="imports",
         help="allow the recipe to refer to code in this module; may be repeated",
     )
-    debug_argument(export)
 
 
 def debug_argument(parser: argparse.ArgumentParser) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from compress.cli.outputs import run_folder_of
 from compress.device.merge import merge
 from compress.errors import RecipeError
 from compress.record import Record
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
             "one."
         )
     given = Path(arguments.run)
-    folder = given if os.path.isdir(given) else given.parent
+    folder = run_folder_of(given)
     Record.load(given)  # what is no run is not held, which would make its folder
     with held(folder):
         record = Record.load(given)

@@ -27,7 +27,7 @@ from compress.overwriting import (
 )
 from compress.record import RECORD_NAME, Record
 
-__all__ = ["check_outputs", "check_run"]
+__all__ = ["check_outputs", "check_run", "run_folder_of"]
 
 
 def check_outputs(arguments: argparse.Namespace) -> None:
@@ -66,10 +66,11 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.out is not None or len(runs) > 1:
         check_report(Path(arguments.out or "overlay"), of_several=len(runs) > 1)
     else:
-        check_report(_folder_of(runs[0]))
+        check_report(run_folder_of(runs[0]))
 
 
-def _folder_of(given: Path) -> Path:
+def run_folder_of(given: Path) -> Path:
+    """The run folder that a command line names, by itself or by its record."""
     return given if os.path.isdir(given) else given.parent
 
 
@@ -115,7 +116,7 @@ def _bundle(arguments: argparse.Namespace) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    folder = _folder_of(Path(arguments.run))
+    folder = run_folder_of(Path(arguments.run))
     if os.path.exists(folder / RECORD_NAME):
         check_report(folder, "RUN")
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.cli.outputs import run_folder_of
 from compress.errors import RecordError
 from compress.io.atomic import write_atomically
 from compress.overwriting import COMPARISON_MARK, COMPARISON_NAME
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     records = [Record.load(folder) for folder in folders]
     if len(records) == 1 and arguments.out is None:
-        written = write_report(records[0], _folder_of(folders[0]))
+        written = write_report(records[0], run_folder_of(folders[0]))
         print(render_table(records[0]))
     else:
         written = overlay(records, Path(arguments.out or "overlay"))
@@ -50,9 +51,9 @@ def _report_repeats(folders: Sequence[Path], repeated: Sequence[bool], out: str 
             f"{single}: this is no repeated run, and {folders[list(repeated).index(True)]} is one; "
             "give runs of one kind."
         )
-    repeats = [gather(_folder_of(folder)) for folder in folders]
+    repeats = [gather(run_folder_of(folder)) for folder in folders]
     if len(repeats) == 1:
-        written = write_repeat(repeats[0], Path(out or _folder_of(folders[0])))
+        written = write_repeat(repeats[0], Path(out or run_folder_of(folders[0])))
     else:
         sentences = comparison(repeats)
         written = [Path(out or "overlay") / COMPARISON_NAME]
@@ -62,7 +63,3 @@ def _report_repeats(folders: Sequence[Path], repeated: Sequence[bool], out: str 
     if len(repeats) > 1:
         print("\n".join(sentences))
     print("\n" + "\n".join(str(path) for path in written))
-
-
-def _folder_of(given: Path) -> Path:
-    return given if os.path.isdir(given) else given.parent

@@ -2,10 +2,9 @@
 
 F1, AUROC, intersection over union and rank correlations are no means over samples. Their intervals
 come from the percentile bootstrap over samples (Efron 1979): in each resample a sample counts as
-often as it was drawn. The built-in metrics are worked out from these counts, and so are some
-hundred resamples at a time; a function of one's own gets the drawn samples themselves. Draws depend
-on the seed and the number of samples alone, so that two models are compared on the same ones.
-Numpy only.
+often as it was drawn. The built-in metrics are worked out from these counts, some fifty resamples
+at a time; a function of one's own gets the drawn samples themselves. Draws depend on the seed and
+the number of samples alone, so that two models are compared on the same ones. Numpy only.
 """
 
 from __future__ import annotations
