@@ -42,6 +42,7 @@ from compress.io.weights import (
     without_prefix,
 )
 from compress.modules.inputs import Inputs, forward
+from compress.modules.outputs import by_name
 from compress.modules.parametrizations import duplicate, fold_parametrizations, masked_tensors
 from compress.modules.tied import (
     buffers_of,
@@ -133,7 +134,7 @@ class Candidate:
                 )
         with torch.no_grad():
             outputs = forward(self.module, self.example)
-        if not bool(torch.isfinite(outputs).all()):
+        if not all(bool(torch.isfinite(one).all()) for one in by_name(outputs).values()):
             raise ContractViolation("the model's outputs on the example are not finite.")
 
     def save(self, folder: Path) -> None:

@@ -94,9 +94,9 @@ def _parametrized():
     return nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)).eval()
 
 
-class Pair(nn.Linear):
+class Named(nn.Linear):
     def forward(self, x):
-        return x, x
+        return x, "x"
 
 
 def _infinite():
@@ -113,7 +113,7 @@ def _infinite():
         (nn.Linear(2, 2), "is in training mode"),
         (nn.Linear(2, 2).eval().requires_grad_(False), "'weight' is frozen"),
         (nn.Linear(2, 2).eval().half(), r"'weight' is torch\.float16"),
-        (Pair(2, 2).eval(), "the model returns a tuple; wrap it to return one tensor"),
+        (Named(2, 2).eval(), r"the model returns a str \(1\); return a tensor, or a tuple"),
         (_infinite(), "outputs on the example are not finite"),
     ],
 )

@@ -22,6 +22,7 @@ from compress.distillation.teachers import ModuleTeacher
 from compress.errors import DataError, SelectorError, StageError
 from compress.modules.features import module_outputs, uniform_map
 from compress.modules.inputs import forward
+from compress.modules.outputs import one_output
 from compress.outputs import OutputKind
 from compress.stage import Context, Teacher
 from compress.training.data import Batch, head
@@ -57,7 +58,7 @@ class DistillationContext:
     def example_outputs(self) -> Tensor:
         """The student's outputs for the example, ``(n, ...)``, without gradients."""
         with torch.no_grad():
-            return forward(self.student, self.example.inputs)
+            return one_output(forward(self.student, self.example.inputs))
 
     @cached_property
     def supervision(self) -> Supervision:

@@ -24,6 +24,7 @@ from compress.modules.inputs import (
     forward,
     own_tokens,
 )
+from compress.modules.outputs import one_output
 from compress.stage import Teacher
 from compress.training.data import Batch
 from compress.training.state import Stateful
@@ -148,7 +149,7 @@ def student_forward(
         layers: whose features to return.
     """
     with capture(student, layers) as features:
-        outputs = forward(wrapped, batch.inputs)
+        outputs = one_output(forward(wrapped, batch.inputs))
     return ModelOutputs(outputs, dict(features), own_tokens(batch.inputs))
 
 

@@ -36,6 +36,7 @@ from compress.errors import DataError, RecipeError, StageError
 from compress.models.settings import HubSettings, ModelSettings, build_model, is_onnx
 from compress.modules.inputs import Inputs, batch_size_of, copied, device_of, forward
 from compress.modules.memory_format import arrange, laid_out, layout_of
+from compress.modules.outputs import one_output
 from compress.modules.parametrizations import fold_parametrizations
 from compress.quoting import shown
 from compress.stage import Context, Teacher
@@ -180,7 +181,7 @@ class ModuleTeacher:
         if first is not None and first.device != device:
             self.module.to(device)
         # A student's batch may lie as this module cannot take it.
-        outputs = forward(self.module, laid_out(inputs, self.layout))
+        outputs = one_output(forward(self.module, laid_out(inputs, self.layout)))
         return _logits(outputs, "") if self.from_probabilities else outputs
 
     @property

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from compress.errors import DataError
 from compress.modules.inputs import Inputs, forward
+from compress.modules.outputs import by_name
 
 __all__ = [
     "Adapter",
@@ -268,7 +269,7 @@ def _given(module: nn.Module, inputs: Inputs) -> tuple[dict[str, list[Tensor]], 
         found.setdefault(name, []).append(tensor)
 
     with _hooked(module, dict(module.named_modules()), remember):
-        samples = len(forward(module, inputs))
+        samples = len(next(iter(by_name(forward(module, inputs)).values())))
     return found, samples
 
 

@@ -7,7 +7,8 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from compress.errors import ContractViolation, DataError
+from compress.errors import DataError
+from compress.modules.outputs import Outputs, as_outputs
 
 __all__ = [
     "Inputs",
@@ -25,23 +26,18 @@ __all__ = [
 Inputs = Tensor | dict[str, Tensor]
 
 
-def forward(module: nn.Module, inputs: Inputs) -> Tensor:
-    """The module's output for one batch, which stays as it is whatever the module does to it.
+def forward(module: nn.Module, inputs: Inputs) -> Outputs:
+    """The module's outputs for one batch, which stays as it is whatever the module does to it.
 
     Raises:
-        ContractViolation: the output is not one tensor.
+        ContractViolation: the outputs are no tensors.
         DataError: the batch holds what the module does not take, or lacks what it needs.
     """
     if isinstance(inputs, dict):
         _check_names(module, inputs)
     # A layer that works in place would change what others are shown of the same batch.
     own = copied(inputs)
-    outputs = module(**own) if isinstance(own, dict) else module(own)
-    if not isinstance(outputs, Tensor):
-        raise ContractViolation(
-            f"the model returns a {type(outputs).__name__}; wrap it to return one tensor."
-        )
-    return outputs
+    return as_outputs(module(**own) if isinstance(own, dict) else module(own))
 
 
 def _check_names(module: nn.Module, inputs: dict[str, Tensor]) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from compress.config.selectors import named
 from compress.errors import AlreadySo, NoEffect, StageError
 from compress.modules.inputs import Inputs, forward
+from compress.modules.outputs import one_output
 from compress.pruning.importance import CRITERIA, Criterion, accumulate_gradients
 from compress.pruning.widths import Width, pools_of
 
@@ -183,4 +184,4 @@ def _nothing(request: ChannelPruning, found: Found) -> str:
 
 def _output_shape(module: nn.Module, example: Inputs) -> tuple[int, ...]:
     with torch.no_grad():
-        return tuple(forward(module, example).shape)
+        return tuple(one_output(forward(module, example)).shape)

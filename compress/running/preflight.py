@@ -23,6 +23,7 @@ from compress.errors import DataError
 from compress.measure.score import UndefinedMetric
 from compress.measure.target import backend_of
 from compress.modules.inputs import Inputs, batch_size_of, forward
+from compress.modules.outputs import one_output
 from compress.pruning.trace import record
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
@@ -177,7 +178,7 @@ def _try_metric(job: Job, scoring: Scoring) -> list[str]:
     count = _METRIC_SAMPLES if scoring.reference is None else _REFERENCE_SAMPLES
     batch = spread(job.task.test, count)
     with torch.no_grad():
-        given = forward(job.candidate.module, batch.inputs).float()
+        given = one_output(forward(job.candidate.module, batch.inputs)).float()
     notes, outputs = _activated(job, scoring, given), given.numpy()
     if batch.labels is not None:
         labels = batch.labels.numpy()

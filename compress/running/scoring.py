@@ -25,6 +25,7 @@ from compress.distillation.teachers import (
 from compress.errors import CompressError, DataError, StageError, in_words
 from compress.measure.score import Scores, fitted_labels, score
 from compress.modules.inputs import Inputs, forward
+from compress.modules.outputs import one_output
 from compress.outputs import CLASS_KINDS, OutputKind, Shape
 from compress.record import TaskFacts
 from compress.running.job import Job, context_of
@@ -212,7 +213,7 @@ def supervision_of_job(job: Job) -> Supervision:
     example = job.candidate.example
     try:
         with torch.no_grad():
-            outputs = forward(job.candidate.module, example)
+            outputs = one_output(forward(job.candidate.module, example))
     except CompressError:
         raise
     except Exception as error:  # whatever a module raises on what it was not made for

@@ -11,6 +11,7 @@ from torch import Tensor
 from compress.distillation.context import DistillationContext
 from compress.errors import StageError
 from compress.modules.inputs import Inputs, forward
+from compress.modules.outputs import one_output
 from compress.stages.training_settings import Training
 from compress.training.data import SeededEpochs, samples_at
 from compress.training.lengths import cut_inputs, lengths_of, longest_of, padded_length
@@ -65,7 +66,7 @@ def _problem(distillation: DistillationContext, epochs: SeededEpochs) -> str:
     if padded is None or longest >= padded:
         return "no sample is shorter than the inputs are"
     nets: dict[str, Callable[[Inputs], Tensor]] = {
-        "the student": lambda x: forward(distillation.student, x)
+        "the student": lambda x: one_output(forward(distillation.student, x))
     }
     if distillation.teacher is not None:
         nets["the teacher"] = distillation.teacher

@@ -23,6 +23,7 @@ from compress.distillation.objective import WeightedSum, weighted_losses
 from compress.distillation.teacher_cache import cached_teacher
 from compress.events import EpochEnd, Resumed, StageWarning
 from compress.modules.inputs import forward, to_device
+from compress.modules.outputs import one_output
 from compress.outputs import OutputKind
 from compress.pruning.sparsity import keep_zeros
 from compress.quantization.clips import LearnedClips
@@ -129,7 +130,7 @@ def validation_loss(
     batches = read(context.task.validation, _VALIDATION_BATCH, rank=rank, world_size=world_size)
     for batch in batches:
         assert batch.labels is not None
-        outputs = forward(module, to_device(batch.inputs, device))
+        outputs = one_output(forward(module, to_device(batch.inputs, device)))
         if known is None:
             known = Supervision.of(context.task, outputs)
         if known.kind is None and context.task.loss is None:

@@ -20,6 +20,7 @@ from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.errors import AlreadySo
 from compress.events import Widths
 from compress.modules.inputs import forward
+from compress.modules.outputs import one_output
 from compress.outputs import OutputKind
 from compress.pruning.channels import ChannelPruning, Unit, prune_channels
 from compress.pruning.importance import CRITERIA, Criterion
@@ -273,7 +274,7 @@ def _losses(module: nn.Module, context: Context) -> Iterator[Tensor]:
     """The loss of a part of the training data; against the teacher where there are no labels."""
     supervision = None
     for batch in read(context.task.train, _TAYLOR_BATCH, _TAYLOR_SAMPLES):
-        outputs = forward(module, batch.inputs)
+        outputs = one_output(forward(module, batch.inputs))
         if batch.labels is not None:
             supervision = supervision or Supervision.of(context.task, outputs)
             yield supervision.loss(outputs, batch.labels)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.modules.inputs import Inputs, forward
+from compress.modules.outputs import one_output
 from compress.pruning.ids import Axis
 from compress.pruning.search import Found
 
@@ -51,7 +52,7 @@ def agrees(whole: nn.Module, cut: nn.Module, inputs: Inputs) -> bool:
             if tensor.is_floating_point() and tensor.dim() and tensor.shape != left[name].shape:
                 tensor.mul_(_mask(tensor, kept_places(tensor, left[name])))
     with _norms_place_by_place(), torch.no_grad():
-        expected, actual = forward(zeroed, inputs), forward(cut, inputs)
+        expected, actual = (one_output(forward(net, inputs)) for net in (zeroed, cut))
     scale = float(expected.abs().max())
     return torch.allclose(expected, actual, rtol=_TOLERANCE, atol=_TOLERANCE * scale)
 

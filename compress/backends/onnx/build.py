@@ -56,9 +56,10 @@ from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.recurrent import substitutions
 from compress.backends.onnx.weights import has_scaled_weights
 from compress.candidate import Candidate
-from compress.errors import ContractViolation, LoweringError, ParityError, StorageError
+from compress.errors import ContractViolation, DataError, LoweringError, ParityError, StorageError
 from compress.io.scratch import scratch
 from compress.modules.inputs import Inputs, batch_size_of, copied, forward
+from compress.modules.outputs import one_output
 from compress.quantization.fakequant import (
     declared_formats,
     layers_with_formats,
@@ -313,8 +314,8 @@ def check_output(module: nn.Module, example: Inputs) -> None:
     """
     try:
         with torch.no_grad():
-            first, again = (forward(module, copied(example)) for _ in range(2))
-    except ContractViolation as error:
+            first, again = (one_output(forward(module, copied(example))) for _ in range(2))
+    except (ContractViolation, DataError) as error:
         raise LoweringError(f"cannot lower: {error}") from error
     samples = batch_size_of(example)
     if not first.dim() or len(first) != samples:

@@ -33,6 +33,7 @@ from compress.backends.onnx.parity import FLOAT_NOISE, check_shape, compare, is_
 from compress.backends.onnx.quiet import quiet
 from compress.errors import ParityError
 from compress.modules.inputs import Inputs, at_batch, batch_size_of, copied, forward
+from compress.modules.outputs import one_output
 from compress.quantization.numerics import LayerFormat
 
 __all__ = ["FloatGraph", "float_graph"]
@@ -195,7 +196,7 @@ def _torch_operator(program: torch.onnx.ONNXProgram, node: ir.Node) -> str | Non
 def _mixes_samples(module: nn.Module, check: Inputs, batch: Inputs, expected: Array) -> str | None:
     """What makes the outputs of a sample depend on the rest of its batch, if they do."""
     size = batch_size_of(batch)
-    alone = forward(module, copied(batch)).detach().numpy()
+    alone = one_output(forward(module, copied(batch))).detach().numpy()
     whole = expected[np.arange(size) % len(expected)]
     if alone.shape == whole.shape and noise(whole, alone) <= FLOAT_NOISE:
         return None

@@ -25,6 +25,7 @@ from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.session import open_session, run
 from compress.errors import LoweringError, ParityError
 from compress.modules.inputs import Inputs, batch_size_of, copied, forward
+from compress.modules.outputs import one_output
 from compress.quantization.fakequant import simulate
 from compress.quantization.numerics import LayerFormat
 
@@ -128,7 +129,7 @@ def simulated_outputs(
         # A net may work in place, and would change what it is compared on.
         starts = range(0, batch_size_of(check), _CHUNK)
         chunks = (part(check, slice(start, start + _CHUNK)) for start in starts)
-        rows = [forward(own, copied(chunk)) for chunk in chunks]
+        rows = [one_output(forward(own, copied(chunk))) for chunk in chunks]
         outputs = torch.cat(rows).detach().numpy()
         if not np.isfinite(outputs).all():
             raise LoweringError(

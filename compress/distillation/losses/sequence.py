@@ -34,6 +34,7 @@ from compress.distillation.losses.checks import class_rows, same_outputs
 from compress.distillation.teachers import ModuleTeacher
 from compress.errors import DataError
 from compress.modules.inputs import Inputs, forward
+from compress.modules.outputs import one_output
 from compress.outputs import CLASS_KINDS, OutputKind
 from compress.stage import Teacher
 from compress.training.data import Batch
@@ -291,7 +292,7 @@ def _in_eval_mode(student: nn.Module) -> Iterator[None]:
 
 
 def _next_token(net: nn.Module) -> NextToken:
-    return lambda windows: forward(net, windows)
+    return lambda windows: one_output(forward(net, windows))
 
 
 @torch.no_grad()

@@ -111,7 +111,7 @@ def test_what_the_graph_weighs_is_a_few_kilobytes(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.LSTM(3, 3, batch_first=True), "cannot lower: the model returns a tuple; wrap"),
+        (lambda: nn.LSTM(3, 3, batch_first=True), "gives 3 outputs"),
         (lambda: _nan(), "the weight 'weight' holds values that are not finite"),
         (lambda: _Huge(), "outputs on the check inputs are not finite"),
     ],
