@@ -25,7 +25,11 @@ by `python benchmarks/evidence.py`.
 
 def page(results: Path) -> str:
     """The page, of all results in the folder."""
-    kept = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    own = {path.stem: path for path in sorted(results.glob("*.json"))}
+    # A folder with a record is a run of a recipe; any other has the results beside one peer.
+    beside = [path for path in sorted(results.glob("*/*.json")) if not _is_of_a_run(path)]
+    peers = {f"peers/{path.parent.name}/{path.stem}": path for path in beside}
+    kept = {name: json.loads(path.read_text()) for name, path in (own | peers).items()}
     records = [Record.load(path) for path in sorted(results.glob("*/record.json"))]
     lines = [line for name in kept for line in section(name, kept[name])]
     return "\n".join([HEAD, *lines, *(line for record in records for line in run(record))])
@@ -35,9 +39,10 @@ def section(name: str, result: Mapping[str, Any]) -> Iterator[str]:
     """The lines about one script's result."""
     docstring = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or name
     yield f"## {docstring.splitlines()[0].rstrip('.').replace('``', '`')}\n"
-    yield f"`python benchmarks/{name}.py`, {_where(result['environment'])}.\n"
+    yield f"`{_command(name, result)}`, {_where(result['environment'])}.\n"
     if "table" in result:
-        yield f"```\n{result['table']}\n```\n"
+        is_markdown = result["table"].startswith("|")
+        yield f"{result['table']}\n" if is_markdown else f"```\n{result['table']}\n```\n"
     yield "| what | value | 95 % interval | bound | holds |"
     yield "|---|---:|---:|---:|---|"
     for claim in result["claims"]:
@@ -56,6 +61,14 @@ def run(record: Record) -> Iterator[str]:
     yield f"`compresskit run recipes/{record.name}.yaml`, {_where(record.environment)}.\n"
     for target in record.targets:
         yield markdown(record, target).rstrip() + "\n"
+
+
+def _is_of_a_run(path: Path) -> bool:
+    return (path.parent / "record.json").is_file()
+
+
+def _command(name: str, result: Mapping[str, Any]) -> str:
+    return str(result["command"]) if name.startswith("peers/") else f"python benchmarks/{name}.py"
 
 
 def _where(environment: Mapping[str, Any]) -> str:
