@@ -15,6 +15,7 @@ from compress.errors import DataError
 __all__ = [
     "CLASS_KINDS",
     "OUTPUT_KINDS",
+    "Implied",
     "LabelFacts",
     "OutputKind",
     "Shape",
@@ -34,6 +35,10 @@ OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 
 #: Kinds of which a softmax over axis 1 makes probabilities.
 CLASS_KINDS: frozenset[OutputKind] = frozenset({"class-scores", "tokens"})
+
+#: What a loss implies: the kind of a model's outputs; or of the output of a name, where a loss says
+#: which it is about; and with ``None`` for the kind, that labels of one tensor are for that output.
+Implied = OutputKind | tuple[str, OutputKind | None]
 
 Shape = tuple[int, ...]
 
@@ -178,8 +183,10 @@ def derive_kind(
     return "image" if is_image else kind
 
 
-def unknown_output_kind(task: str, outputs: Shape, labels: LabelFacts | None) -> DataError:
-    """The error that asks what the outputs are."""
+def unknown_output_kind(
+    task: str, outputs: Shape, labels: LabelFacts | None, name: str | None = None
+) -> DataError:
+    """The error that asks what the outputs are; with a name, that of several which is meant."""
     shape = None if labels is None else (outputs[0], *labels.shape[1:])
     if labels is not None and not labels.is_float and len(outputs) > 2 and shape == outputs[:-1]:
         return DataError(f"task {task!r}: {_misfit('class-scores', outputs, outputs[:-1])}")
@@ -189,6 +196,12 @@ def unknown_output_kind(task: str, outputs: Shape, labels: LabelFacts | None) ->
         why = (
             f"labels {_of_any(labels.shape)} of {type_} from {labels.lowest:g} to "
             f"{labels.highest:g} do not tell"
+        )
+    if name is not None:
+        return DataError(
+            f"task {task!r}: what the model's output {name!r}, {_of_any(outputs)}, is is not "
+            f"known, and {why}; say it in the task: outputs: {{{name}: KIND}}, where KIND is "
+            f"{', '.join(OUTPUT_KINDS[:-1])} or {OUTPUT_KINDS[-1]}."
         )
     return DataError(
         f"task {task!r}: what the model's outputs {_of_any(outputs)} are is not known, and {why}; "

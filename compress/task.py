@@ -48,8 +48,9 @@ class Dataset(Protocol):
 
 #: ``(batch_of_inputs, generator) -> batch_of_inputs``; all randomness must come from the generator.
 Augment = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
-#: ``(outputs, labels) -> scalar``.
-Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+#: ``(outputs, labels) -> scalar``: tensors, or dictionaries of them by name: outputs where a model
+#: has several, labels where the data have them so.
+Loss = Callable[[Any, Any], "torch.Tensor"]
 #: ``(outputs, labels) -> score of each sample``, in numpy, shape ``(n,)``, or one number for all of
 #: them, which then gets its interval by resampling. A ``torchmetrics.Metric`` is taken as it is.
 Metric = Callable[["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"], Any]
@@ -123,8 +124,9 @@ class Task:
         classes: class names, for error messages and reports.
         tokenizer: identifies what made the inputs, where they are ids of tokens
             (:func:`compress.models.huggingface.tokenizer_digest`); models of another are refused.
-        outputs: what the model's outputs are (:data:`compress.outputs.OutputKind`); ``None``
-            derives it from metric and labels where these leave no doubt.
+        outputs: what the model's outputs are (:data:`compress.outputs.OutputKind`), or, by name,
+            what each of several is, which then are the ones that ship; ``None`` derives it from
+            metric and labels where these leave no doubt.
         ignore_index: a label that says that there is none, such as 255 in masks.
         fields: which parts of a sample are inputs and label, and what is padded; the splits that
             the task then has are in the form that this says.
@@ -145,7 +147,7 @@ class Task:
     calibration: Dataset | None = None
     classes: tuple[str, ...] = field(default=())
     tokenizer: str | None = None
-    outputs: OutputKind | None = None
+    outputs: OutputKind | Mapping[str, OutputKind] | None = None
     ignore_index: int | None = None
     further_metrics: tuple[MetricName | Metric, ...] = ()
     fields: InitVar[Fields | None] = None
@@ -160,10 +162,13 @@ class Task:
         self._check_outputs_and_metrics()
 
     def _check_outputs_and_metrics(self) -> None:
-        if self.outputs is not None and self.outputs not in OUTPUT_KINDS:
+        is_mapping = isinstance(self.outputs, Mapping)
+        kinds = list(self.outputs.values()) if isinstance(self.outputs, Mapping) else [self.outputs]
+        wrong = [kind for kind in kinds if kind is not None and kind not in OUTPUT_KINDS]
+        if wrong or (is_mapping and not kinds) or (is_mapping and None in kinds):
             raise DataError(
-                f"task {self.name!r}: outputs is one of {', '.join(OUTPUT_KINDS)}; got "
-                f"{self.outputs!r}."
+                f"task {self.name!r}: outputs is one of {', '.join(OUTPUT_KINDS)}"
+                f"{', or one for each name' * is_mapping}; got {self.outputs!r}."
             )
         chosen = [*([] if self.metric is None else [self.metric]), *self.further_metrics]
         for metric in chosen:
@@ -187,7 +192,7 @@ class Task:
                 f"{', '.join(METRICS)}, and one of your own is a function of outputs and labels."
             )
         fits = _KINDS_OF[metric] if isinstance(metric, str) else None
-        if fits is not None and self.outputs is not None and self.outputs not in fits:
+        if fits is not None and isinstance(self.outputs, str) and self.outputs not in fits:
             raise DataError(
                 f"task {self.name!r}: the metric {metric} is for outputs that are "
                 f"{' or '.join(sorted(fits))}, and they are said to be {self.outputs}; leave the "

@@ -38,8 +38,9 @@ class Fields(BaseModel):
         inputs: by the names of the parameters of the model's ``forward``: ``{"image": 0, "depth":
             1}``. A list names each by its last key: ``["pixel_values"]``. One key or place alone is
             an input without a name. ``None`` leaves the inputs that the sample has by itself.
-        label: ``None`` takes that of a plain key (``label``, ``labels``, ``target``, ``targets``),
-            where the sample has one.
+        label: one part, or one for each output by its name: ``{"boxes": 1, "scores": 2}``; a sample
+            may lack some of these. ``None`` takes that of a plain key (``label``, ``labels``,
+            ``target``, ``targets``), where the sample has one.
         padding: pads sequences of different lengths at their end, by a number for all inputs
             (``attention_mask`` and ``token_type_ids`` are padded by 0), or by a number for each
             that is padded: ``{"input_ids": 0}``. Labels along the same axis are padded with no
@@ -52,7 +53,7 @@ class Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     inputs: KeyPath | tuple[KeyPath, ...] | dict[Name, KeyPath] | None = None
-    label: KeyPath | None = None
+    label: KeyPath | dict[Name, KeyPath] | None = None
     padding: Number | dict[Name, Number] | None = None
     length: Annotated[Whole, Field(ge=1, le=65_536)] | None = None
     mask: Name | None = None
@@ -77,8 +78,11 @@ class Fields(BaseModel):
     @field_validator("label", mode="before")
     @classmethod
     def _label_is_a_path(cls, given: Any) -> Any:
-        if given is not None:
-            _check_path(given)
+        if isinstance(given, Mapping) and not given:
+            raise ValueError("label names no output; give a part for each: label: {OUTPUT: KEY}")
+        for path in given.values() if isinstance(given, Mapping) else [given]:
+            if path is not None or isinstance(given, Mapping):
+                _check_path(path)
         return given
 
     @model_validator(mode="after")
@@ -114,7 +118,8 @@ class Fields(BaseModel):
         """All parts that are named."""
         paths = self.paths
         named = list(paths.values()) if isinstance(paths, dict) else [paths]
-        return [path for path in (*named, self.label) if path is not None]
+        labels = self.label.values() if isinstance(self.label, dict) else [self.label]
+        return [path for path in (*named, *labels) if path is not None]
 
     @property
     def pads(self) -> bool:

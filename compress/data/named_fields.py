@@ -65,7 +65,8 @@ class FieldsDataset:
             samples = [self[index] for index in indices] if batch is None else self._each(batch)
             inputs, labels = collated(samples, indices, name)
             return inputs if labels is None else (inputs, labels)
-        inputs, labels, has_label = self._parts(batch, f"a batch of the {name}")
+        where = f"a batch of the {name}"
+        inputs, labels, has_label = self._parts(batch, where, is_batch=True)
         return (inputs, labels) if has_label else inputs
 
     @cached_property
@@ -99,7 +100,8 @@ class FieldsDataset:
             return []
         sample = self._dataset[0]
         label = self._label_path(sample, "sample 0")
-        used = [steps_of(path) for path in (*self._fields.used, label) if path is not None]
+        plain = [] if label is None or isinstance(label, dict) else [label]
+        used = [steps_of(path) for path in (*self._fields.used, *plain)]
         return [
             name
             for name in leaves(sample)
@@ -111,36 +113,48 @@ class FieldsDataset:
         found = [self._parts(sample, where) for sample in samples]
         return [(inputs, label) if has_label else inputs for inputs, label, has_label in found]
 
-    def _parts(self, sample: Any, where: str) -> tuple[Any, Any, bool]:
+    def _parts(self, sample: Any, where: str, *, is_batch: bool = False) -> tuple[Any, Any, bool]:
         """The inputs, the label, and whether there is a place for one that is wanted."""
         paths = self._fields.paths
         if paths is None:
             pair = self._relabeled(sample, where)
-            return (*parted(pair, where), self._is_labeled and holds_label(pair))
+            found = parted(pair, where, is_batch=is_batch)
+            return (*found, self._is_labeled and holds_label(pair))
         inputs: Any
         if isinstance(paths, dict):
             inputs = {name: self._found(sample, path, where) for name, path in paths.items()}
         else:
             inputs = self._found(sample, paths, where)
         path = self._label_path(sample, where)
-        label = None if path is None else self._found(sample, path, where)
+        label = None if path is None else self._label_at(sample, path, where)
         has_label = self._is_labeled and path is not None
-        return (*parted((_listed(inputs), label), where), has_label)
+        return (*parted((_listed(inputs), label), where, is_batch=is_batch), has_label)
 
     def _relabeled(self, sample: Any, where: str) -> Any:
         """A sample of which at most the label is said to be elsewhere."""
         path = self._fields.label
         if path is None:
             return sample
-        label = self._found(sample, path, where)
+        label = self._label_at(sample, path, where)
         if not isinstance(sample, Mapping):
             raise DataError(
                 f"{where} is no dictionary, and its fields say no inputs; say which part is what: "
-                f"fields: {{inputs: {{NAME: 0}}, label: {path}}}."
+                f"fields: {{inputs: {{NAME: 0}}, label: {_written(path)}}}."
             )
-        return {name: part for name, part in sample.items() if name != path}, label
+        taken = list(path.values()) if isinstance(path, dict) else [path]
+        return {name: part for name, part in sample.items() if name not in taken}, label
 
-    def _label_path(self, sample: Any, where: str) -> KeyPath | None:
+    def _label_at(self, sample: Any, path: KeyPath | dict[str, KeyPath], where: str) -> Any:
+        """The label at a path, or by name those that a sample has of several."""
+        if not isinstance(path, dict):
+            return self._found(sample, path, where)
+        parts = {name: at_path(sample, one) for name, one in path.items()}
+        found = {name: None if part is ABSENT else part for name, part in parts.items()}
+        if all(part is ABSENT for part in parts.values()):
+            self._found(sample, next(iter(path.values())), where)
+        return found
+
+    def _label_path(self, sample: Any, where: str) -> KeyPath | dict[str, KeyPath] | None:
         """Where the label is: as the fields say, or under a plain key; ``None`` where it is not."""
         if self._fields.label is not None or not isinstance(sample, Mapping):
             return self._fields.label
@@ -191,6 +205,12 @@ def unused_fields(dataset: Any) -> list[str]:
         if dataset is None:
             return []
     return dataset.unused()
+
+
+def _written(path: KeyPath | dict[str, KeyPath]) -> str:
+    if not isinstance(path, dict):
+        return str(path)
+    return f"{{{', '.join(f'{name}: {one}' for name, one in path.items())}}}"
 
 
 def _listed(inputs: Any) -> Any:

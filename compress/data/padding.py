@@ -92,6 +92,8 @@ def _named(inputs: Any) -> dict[str, Any]:
 
 
 def _label(label: Any, own: int, length: int) -> Any:
+    if isinstance(label, dict):
+        return {name: _label(part, own, length) for name, part in label.items()}
     tensor = None if label is None else torch.as_tensor(label)
     if tensor is None or tensor.dim() == 0 or len(tensor) != own:
         return label

@@ -18,12 +18,21 @@ from torch import Tensor
 from compress.data.fields import LABEL_KEYS
 from compress.errors import CompressError, DataError, in_words
 
-__all__ = ["SAMPLE", "collated", "holds_label", "in_float32", "label_tensor", "parted", "reading"]
+__all__ = [
+    "SAMPLE",
+    "as_labels",
+    "collated",
+    "holds_label",
+    "in_float32",
+    "label_tensors",
+    "parted",
+    "reading",
+]
 
 SAMPLE = (
     "a sample is an input, (input, label) or a dictionary, where an input is a tensor or a "
-    "dictionary of tensors, a label a number or a tensor, and the label of a dictionary has the "
-    "key label, labels, target or targets"
+    "dictionary of tensors, a label a number or a tensor (or one for each output, in a dictionary "
+    "by its name), and the label of a dictionary has the key label, labels, target or targets"
 )
 _NUMBERS = (Tensor, np.ndarray, np.number, np.bool_, int, float)
 _FIELDS = "fields"
@@ -54,12 +63,16 @@ def holds_label(sample: Any) -> bool:
     return isinstance(sample, (tuple, list)) and len(sample) > 1
 
 
-def parted(sample: Any, where: str) -> tuple[Any, Any]:
+def parted(sample: Any, where: str, *, is_batch: bool = False) -> tuple[Any, Any]:
     """The inputs of a sample, or of a batch, and its label; the latter ``None`` where it has none.
+
+    Labels for several outputs are a dictionary; those of a tuple whose parts differ in shape are by
+    their place.
 
     Args:
         sample: of any of the forms that a sample may have.
         where: it is, for sentences.
+        is_batch: whether it is a batch, whose tensors have samples on axis 0.
 
     Raises:
         DataError: it is no sample; in one sentence, with what one is.
@@ -71,8 +84,23 @@ def parted(sample: Any, where: str) -> tuple[Any, Any]:
     else:
         inputs, label = sample, None
     if type(label) not in (Tensor, int, float):
-        label = _as_label(label, where)
+        label = as_labels(label, where, is_batch=is_batch)
     return _as_inputs(inputs, where), label
+
+
+def as_labels(label: Any, where: str, *, is_batch: bool = False) -> Any:
+    """The label of a sample or a batch: a number, a tensor, ``None``, or these by name.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if isinstance(label, Mapping):
+        return {str(name): _as_label(part, where, name) for name, part in label.items()}
+    if isinstance(label, (tuple, list)) and _is_by_place(label, is_batch=is_batch):
+        return {str(place): _as_label(part, where, place) for place, part in enumerate(label)}
+    if is_batch and isinstance(label, (tuple, list)) and all(isinstance(x, Tensor) for x in label):
+        return torch.stack(tuple(label), dim=1)  # as those of its samples are
+    return _as_label(label, where)
 
 
 def collated(samples: Sequence[Any], places: Sequence[int], name: str) -> tuple[Any, Any]:
@@ -102,7 +130,7 @@ def collated(samples: Sequence[Any], places: Sequence[int], name: str) -> tuple[
     inputs = _stacked([one for one, _ in pairs])
     if not any(labeled):
         return inputs, None
-    return inputs, _stacked(_with_every_label([label for _, label in pairs]))
+    return inputs, _collated_labels([label for _, label in pairs], places, name)
 
 
 def in_float32(inputs: Any) -> Any:
@@ -112,12 +140,18 @@ def in_float32(inputs: Any) -> Any:
     return _float32(inputs)
 
 
-def label_tensor(labels: Any, where: str) -> Tensor:
-    """The labels of a batch as a tensor.
+def label_tensors(labels: Any, where: str) -> Tensor | dict[str, Tensor]:
+    """The labels of a batch as a tensor, or as tensors by name.
 
     Raises:
-        DataError: they cannot be one.
+        DataError: they cannot be that.
     """
+    if isinstance(labels, dict):
+        return {name: _label_tensor(one, where) for name, one in labels.items() if one is not None}
+    return _label_tensor(labels, where)
+
+
+def _label_tensor(labels: Any, where: str) -> Tensor:
     try:
         return torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -187,18 +221,29 @@ def _as_input(part: Any, where: str, name: Any = None) -> Any:
     raise DataError(f"{where} has a {type(part).__name__} for its input{of}, and {SAMPLE}{more}.")
 
 
-def _as_label(label: Any, where: str) -> Any:
+def _as_label(label: Any, where: str, name: Any = None) -> Any:
+    of = "" if name is None else f" for {name!r}"
     if label is None or isinstance(label, _NUMBERS):
         return _as_torch_reads(label)
     if isinstance(label, str):
         raise DataError(
-            f"{where} has the label {label!r}; {SAMPLE}: number the classes, and name them in the "
-            "task's classes."
+            f"{where} has the label {label!r}{of}; {SAMPLE}: number the classes, and name them in "
+            "the task's classes."
         )
     found = _numbers(label) if isinstance(label, (list, tuple)) else None
     if found is None:
-        raise DataError(f"{where} has a {type(label).__name__} for its label, and {SAMPLE}.")
+        raise DataError(f"{where} has a {type(label).__name__} for its label{of}, and {SAMPLE}.")
     return found
+
+
+def _is_by_place(label: Sequence[Any], *, is_batch: bool) -> bool:
+    """Whether labels in a tuple are of different shapes, so that they are for several outputs."""
+    if not any(isinstance(part, (Tensor, np.ndarray)) for part in label):
+        return False
+    if any(not (part is None or isinstance(part, _NUMBERS)) for part in label):
+        return False
+    shapes = [np.shape(part)[is_batch:] for part in label if part is not None]
+    return len(shapes) < len(label) or len(set(shapes)) > 1
 
 
 def _as_torch_reads(value: Any) -> Any:
@@ -236,6 +281,21 @@ def _stacked(values: list[Any]) -> Any:
 def _float32(value: Any) -> Tensor:
     tensor: Tensor = torch.as_tensor(value)
     return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _collated_labels(labels: list[Any], places: Sequence[int], name: str) -> Any:
+    """The labels of a batch: one tensor, or one by name where samples have them so."""
+    kinds = [isinstance(label, dict) for label in labels if label is not None]
+    if not any(kinds):
+        return _stacked(_with_every_label(labels))
+    if not all(kinds):
+        one = places[next(i for i, x in enumerate(labels) if x is not None and type(x) is not dict)]
+        raise DataError(
+            f"sample {one} of the {name} has one label and others have them by name; {SAMPLE}."
+        )
+    names = dict.fromkeys(one for label in labels if label is not None for one in label)
+    columns = {one: [None if x is None else x.get(one) for x in labels] for one in names}
+    return {one: _stacked(_with_every_label(column)) for one, column in columns.items()}
 
 
 def _with_every_label(labels: list[Any]) -> list[Any]:

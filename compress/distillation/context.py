@@ -26,6 +26,7 @@ from compress.modules.outputs import one_output
 from compress.outputs import OutputKind
 from compress.stage import Context, Teacher
 from compress.training.data import Batch, head
+from compress.training.output_supervision import OutputSupervision
 from compress.training.supervision import Supervision
 
 __all__ = ["DistillationContext"]
@@ -61,10 +62,15 @@ class DistillationContext:
             return one_output(forward(self.student, self.example.inputs))
 
     @cached_property
-    def supervision(self) -> Supervision:
-        """What the outputs are, and what labels they can be compared with."""
+    def task_supervision(self) -> Supervision:
+        """What all outputs are, and what labels they can be compared with."""
         inputs = self.example.inputs
         return Supervision.of(self.stage.task, self.example_outputs, self.implied, inputs)
+
+    @property
+    def supervision(self) -> OutputSupervision:
+        """What the output is that a loss is about, and what labels it can be compared with."""
+        return self.task_supervision.on(None)
 
     @cached_property
     def student_layers(self) -> NetLayers:

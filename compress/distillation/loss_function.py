@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,13 +93,13 @@ class LossFunction:
             first. It draws from torch's global generator. On-policy losses generate by the student.
     """
 
-    compute: Callable[[ModelOutputs, ModelOutputs, Tensor | None], Tensor]
+    compute: Callable[[ModelOutputs, ModelOutputs, Any], Tensor]
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
     auxiliary: nn.Module | None = None
     self_updating: tuple[Stateful, ...] = ()
     reads_labels: bool = False
-    sample_mask: Callable[[Tensor], Tensor] | None = None
+    sample_mask: Callable[[Any], Tensor] | None = None
     reads_teacher_outputs: bool = True
     extra_outputs: tuple[ExtraOutput, ...] = ()
     generated_batch: (

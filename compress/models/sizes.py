@@ -46,7 +46,8 @@ def _of_labels(task: Task) -> int:
     if not is_labeled(task.train):
         return 0
     labels = spread(task.train, _SAMPLES).labels
-    facts = None if labels is None else facts_of(labels, task.ignore_index)
+    # Labels by name are for several outputs, none of which is all that the model has.
+    facts = facts_of(labels, task.ignore_index) if isinstance(labels, Tensor) else None
     if facts is None:
         return 0
     several = len(facts.shape) == 2 and facts.is_binary and task.outputs is None

@@ -28,6 +28,7 @@ from compress.pruning.trace import record
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.training.data import Batch, head, read, spread
+from compress.training.labels import one_label
 from compress.training.supervision import Supervision
 
 __all__ = ["Preflight", "preflight"]
@@ -110,17 +111,18 @@ def _check_batch(job: Job, supervision: Supervision, split: _Split, batch: Batch
     split.digests.extend(_digests(batch.inputs))
     if batch.labels is None:
         return
-    outputs = torch.empty(len(batch.labels), *supervision.outputs[1:], device="meta")
-    known = supervision.labeled(batch.labels)
+    output, labels = supervision.on(None), one_label(batch.labels)
+    outputs = torch.empty(len(labels), *output.outputs[1:], device="meta")
+    known = output.labeled(labels)
     if not bool(known.any()):
         return
     try:
-        supervision.fitted(outputs[: int(known.sum())], batch.labels[known])
+        output.fitted(outputs[: int(known.sum())], labels[known])
     except DataError as error:
         text = str(error).removeprefix(f"task {job.task.name!r}: ")
         raise DataError(f"{where}: {text}") from error
-    if not batch.labels.is_floating_point():
-        kept = batch.labels[known]
+    if not labels.is_floating_point():
+        kept = labels[known]
         if job.task.ignore_index is not None:
             kept = kept[kept != job.task.ignore_index]
         split.highest = max(split.highest, float(kept.max()) if len(kept) else -1.0)
@@ -160,9 +162,10 @@ def _shared(splits: dict[str, _Split]) -> Iterator[str]:
 
 def _classes(job: Job, supervision: Supervision, splits: dict[str, _Split]) -> Iterator[str]:
     """What there is to say of a number of outputs that is not that of the classes."""
-    if supervision.kind != "class-scores":
+    output = supervision.on(None)
+    if output.kind != "class-scores":
         return
-    outputs = supervision.outputs[1]
+    outputs = output.outputs[1]
     highest = int(max(split.highest for split in splits.values()))
     complete = all(split.seen == split.samples for split in splits.values())
     if not job.task.classes and complete and 0 <= highest < outputs - 1:
@@ -181,7 +184,7 @@ def _try_metric(job: Job, scoring: Scoring) -> list[str]:
         given = one_output(forward(job.candidate.module, batch.inputs)).float()
     notes, outputs = _activated(job, scoring, given), given.numpy()
     if batch.labels is not None:
-        labels = batch.labels.numpy()
+        labels = one_label(batch.labels).numpy()
     elif scoring.reference is not None:
         labels = scoring.as_labels(scoring.reference.outputs(batch.inputs))
     else:

@@ -233,11 +233,12 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
         DataError: nothing says what the outputs are, and the metric depends on it.
         CompressError: a named teacher that cannot be made.
     """
-    task, kind = job.task, supervision.kind
+    task, output = job.task, supervision.on(None)
+    kind = output.kind
     has_labels = is_labeled(task.test)
     metric: MetricName | Metric
     if task.metric is None or (task.metric == "accuracy" and kind == "independent-logits"):
-        metric = _METRICS[supervision.output_kind()]
+        metric = _METRICS[output.output_kind()]
     else:
         metric = task.metric
     return Scoring(
@@ -245,7 +246,7 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
         name=_recorded_name(metric, has_labels),
         higher_is_better=bool(task.direction),
         kind=kind,
-        outputs=supervision.outputs,
+        outputs=output.outputs,
         ignore_index=task.ignore_index,
         reference=None if has_labels else _reference(job),
         has_labels=has_labels,

@@ -13,6 +13,7 @@ from compress.errors import DataError
 from compress.modules.inputs import Inputs
 from compress.task import Dataset
 from compress.training.data import is_labeled, read
+from compress.training.labels import one_label
 
 __all__ = ["SplitArrays"]
 
@@ -46,7 +47,7 @@ class SplitArrays:
         inputs = _joined([batch.inputs for batch in batches])
         if not is_labeled(dataset):
             return cls(dataset, inputs, None)
-        labels = [batch.labels.numpy() for batch in batches if batch.labels is not None]
+        labels = [one_label(batch.labels).numpy() for batch in batches if batch.labels is not None]
         return cls(dataset, inputs, _concatenated(labels, "the labels"))
 
     def without_labels(self) -> SplitArrays:

@@ -94,9 +94,9 @@ class DistillStage(Training, Stage):
         if self.losses is not None:
             return student, self.losses
         supervision = supervision_of(student, context)
-        kind = supervision.output_kind()
+        kind = supervision.on(None).output_kind()
         labeled = has_a_label(context.task.train, supervision)
-        losses = default_losses(kind, supervision.outputs, labeled=labeled)
+        losses = default_losses(kind, supervision.on(None).outputs, labeled=labeled)
         words = " and ".join(loss.description for loss in losses)
         note = f"losses by default, for outputs that are {kind}: {words}"
         return replace(student, notes=(*student.notes, note)), losses

@@ -104,7 +104,7 @@ def fit(
 @torch.no_grad()
 def supervision_of(candidate: Candidate, context: Context) -> Supervision:
     """What the outputs of a candidate are, and what labels they can be compared with."""
-    return DistillationContext(candidate.module, None, context).supervision
+    return DistillationContext(candidate.module, None, context).task_supervision
 
 
 @torch.no_grad()
@@ -133,9 +133,9 @@ def validation_loss(
         outputs = one_output(forward(module, to_device(batch.inputs, device)))
         if known is None:
             known = Supervision.of(context.task, outputs)
-        if known.kind is None and context.task.loss is None:
+        if known.on(None).kind is None and context.task.loss is None:
             break  # nothing says what the loss on labels would be
-        value = known.loss(outputs, batch.labels.to(device))
+        value = known.loss(outputs, to_device(batch.labels, device))
         count = int(known.labeled(batch.labels).sum())
         total, seen = total + float(value) * count, seen + count
     module.train(was_training)
@@ -185,7 +185,7 @@ def _callbacks(
     history: list[dict[str, Any]],
     clips: LearnedClips,
 ) -> Callbacks:
-    context, supervision = distillation.stage, distillation.supervision
+    context, supervision = distillation.stage, distillation.task_supervision
     module, task, formats = candidate.module, context.task, formats_of(candidate)
     restore_zeros = keep_zeros(module, candidate.invariants)
 

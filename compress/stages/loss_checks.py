@@ -33,7 +33,7 @@ def check_losses(
             other outputs than the task has classes.
         StageError: a loss needs a teacher and there is none.
     """
-    task, supervision = context.stage.task, context.supervision
+    task, supervision = context.stage.task, context.task_supervision
     supervision.check_classes("the model that learns")
     for loss in losses:
         if loss.kind == "label" and not has_a_label(task.train, supervision):

@@ -266,7 +266,7 @@ def _losses_and_teacher(
     if not losses:
         supervision = supervision_of(pruned, context)
         labeled = has_a_label(context.task.train, supervision)
-        losses = (LabelLoss(),) if labeled else (teacher_loss(supervision.output_kind()),)
+        losses = (LabelLoss(),) if labeled else (teacher_loss(supervision.on(None).output_kind()),)
     return losses, build_teacher(finetune.teacher, context)
 
 

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from compress.data.samples import collated, holds_label, in_float32, label_tensor, parted, reading
+from compress.data.samples import collated, holds_label, in_float32, label_tensors, parted, reading
 from compress.errors import DataError
 from compress.modules.inputs import Inputs
 from compress.task import Augment, Dataset
+from compress.training.labels import Labels
 from compress.training.lengths import (
     cut_batch,
     lengths_of,
@@ -46,7 +47,8 @@ class Batch:
         epoch_seed: with ``index`` it identifies the content, for one rank.
         index: place of the batch in its seeded epoch.
         inputs: one tensor, or tensors by name, with samples on axis 0.
-        labels: ``(n, ...)``; ``None`` where the data set has none.
+        labels: ``(n, ...)``, or by the names of the outputs that they are for; ``None`` where the
+            data set has none.
         weight: of this part in the mean over the global batch.
         global_size: samples of the global batch, over all ranks.
         mixed_targets: labels of the samples that were mixed in, like ``labels``; ``None`` where
@@ -57,10 +59,10 @@ class Batch:
     epoch_seed: int
     index: int
     inputs: Inputs
-    labels: Tensor | None
+    labels: Labels | None
     weight: float = 1.0
     global_size: int = 0
-    mixed_targets: Tensor | None = None
+    mixed_targets: Labels | None = None
     lam: float = 1.0
 
 
@@ -232,7 +234,7 @@ class _Collated(TorchDataset[Any]):
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor | None]:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Inputs, Labels | None]:
         name, batch = type(self._dataset).__name__, None
         if hasattr(self._dataset, "__getitems__"):
             with reading(f"samples {indices[0]} to {indices[-1]}", self._dataset):
@@ -242,8 +244,8 @@ class _Collated(TorchDataset[Any]):
             samples = batch or [self._sample(place) for place in indices]
             inputs, labels = collated(samples, indices, name)
         else:
-            inputs, labels = parted(batch, f"a batch of the {name}")
-        known = None if labels is None else label_tensor(labels, f"a batch of the {name}")
+            inputs, labels = parted(batch, f"a batch of the {name}", is_batch=True)
+        known = None if labels is None else label_tensors(labels, f"a batch of the {name}")
         return in_float32(inputs), known
 
     def _sample(self, place: int) -> Any:

@@ -5,9 +5,12 @@ The rules are those of :mod:`compress.outputs`; this file applies them to tensor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from compress.errors import DataError
 from compress.outputs import (
     CLASS_KINDS,
     LabelFacts,
@@ -17,10 +20,43 @@ from compress.outputs import (
     label_shape,
 )
 
-__all__ = ["IGNORED", "facts_of", "fit_labels", "known_labels", "labeled_samples"]
+__all__ = [
+    "IGNORED",
+    "Labels",
+    "each_label",
+    "facts_of",
+    "fit_labels",
+    "known_labels",
+    "labeled_samples",
+    "one_label",
+]
+
+#: The labels of a batch, ``(n, ...)``: a tensor, or tensors by the name of the output that they are
+#: for. Samples are on axis 0.
+Labels = Tensor | dict[str, Tensor]
 
 #: The class of samples without a label, which cross-entropy ignores.
 IGNORED = -100
+
+
+def each_label(labels: Labels, function: Callable[[Tensor], Tensor]) -> Labels:
+    """Labels of the same names, each of which went through a function."""
+    if isinstance(labels, dict):
+        return {name: function(tensor) for name, tensor in labels.items()}
+    return function(labels)
+
+
+def one_label(labels: Labels) -> Tensor:
+    """The labels as one tensor, for what works with one.
+
+    Raises:
+        DataError: there are several, by name.
+    """
+    if not isinstance(labels, dict):
+        return labels
+    if len(labels) == 1:
+        return next(iter(labels.values()))
+    raise DataError(f"labels are for several outputs ({', '.join(labels)}); say which is meant.")
 
 
 def known_labels(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from compress.modules.inputs import Inputs
 from compress.task import Dataset
+from compress.training.labels import Labels, each_label
 
 __all__ = [
     "cut",
@@ -62,12 +63,12 @@ def cut_inputs(inputs: Inputs, padded: int, length: int) -> Inputs:
     return cut(inputs, padded, length)
 
 
-def cut_batch(inputs: Inputs, labels: Tensor | None, length: int) -> tuple[Inputs, Tensor | None]:
+def cut_batch(inputs: Inputs, labels: Labels | None, length: int) -> tuple[Inputs, Labels | None]:
     """Inputs, and labels of places, without what is behind ``length``."""
     padded = padded_length(inputs)
     if padded is None:
         return inputs, labels
-    kept = None if labels is None else cut(labels, padded, length)
+    kept = None if labels is None else each_label(labels, lambda one: cut(one, padded, length))
     return cut_inputs(inputs, padded, length), kept
 
 

@@ -259,8 +259,10 @@ class _TrainingLoop:
             return False
         inputs = batch.inputs if isinstance(batch.inputs, dict) else {"": batch.inputs}
         tensors = {f"inputs.{k}" if k else "inputs": tensor for k, tensor in inputs.items()}
-        labels = {"labels": batch.labels, "mixed_targets": batch.mixed_targets}
-        tensors |= {name: tensor for name, tensor in labels.items() if tensor is not None}
+        for what, labels in {"labels": batch.labels, "mixed_targets": batch.mixed_targets}.items():
+            named = labels if isinstance(labels, dict) else {"": labels}
+            found = {f"{what}.{k}" if k else what: one for k, one in named.items()}
+            tensors |= {name: one for name, one in found.items() if one is not None}
         facts = {"epoch": epoch + 1, "step": step + 1}
         facts |= {"view": batch.epoch_seed, "index": batch.index}
         try:
@@ -300,6 +302,8 @@ class _TrainingLoop:
 
 def _to_device(batch: Batch, state: TrainState) -> Batch:
     inputs = laid_out(to_device(batch.inputs, state.device), state.layout)
-    labels = None if batch.labels is None else batch.labels.to(state.device)
-    mixed_targets = None if batch.mixed_targets is None else batch.mixed_targets.to(state.device)
+    labels, mixed_targets = (
+        None if given is None else to_device(given, state.device)
+        for given in (batch.labels, batch.mixed_targets)
+    )
     return replace(batch, inputs=inputs, labels=labels, mixed_targets=mixed_targets)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError
+from compress.training.labels import Labels, each_label
 
 __all__ = ["Mix", "Mixture"]
 
@@ -29,15 +30,15 @@ class Mixture:
 
     Args:
         inputs: ``(n, ...)``, mixed.
-        labels: ``(n, ...)``; ``None`` where there are none.
+        labels: ``(n, ...)``, perhaps by name; ``None`` where there are none.
         mixed_targets: labels of the samples that were mixed in; ``None`` where the labels were
             mixed themselves, and where there are none.
         lam: weight of ``labels``, from 0 to 1.
     """
 
     inputs: Tensor
-    labels: Tensor | None
-    mixed_targets: Tensor | None
+    labels: Labels | None
+    mixed_targets: Labels | None
     lam: float
 
 
@@ -58,13 +59,13 @@ class Mix:
     alpha: float
 
     def __call__(
-        self, inputs: Tensor, labels: Tensor | None, generator: torch.Generator
+        self, inputs: Tensor, labels: Labels | None, generator: torch.Generator
     ) -> Mixture:
         """A mixed copy of a batch; what is given is not changed.
 
         Args:
             inputs: ``(n, ...)``, floating point; for ``cutmix``, ``(n, channels, ...)``.
-            labels: ``(n, ...)``, or ``None``.
+            labels: ``(n, ...)``, perhaps by name, or ``None``.
             generator: the only source of randomness.
 
         Raises:
@@ -74,7 +75,9 @@ class Mix:
             raise DataError(f"mix needs inputs of floating-point numbers; got {inputs.dtype}.")
         order = torch.randperm(len(inputs), generator=generator)
         lam = self._lambda(generator)
-        mixed_targets = None if labels is None else labels[order.to(labels.device)]
+        mixed_targets = (
+            None if labels is None else each_label(labels, lambda one: one[order.to(one.device)])
+        )
         mixed_in = inputs[order.to(inputs.device)]
         if self.kind == "mixup":
             return Mixture(torch.lerp(mixed_in, inputs, lam), labels, mixed_targets, lam)
@@ -87,15 +90,11 @@ class Mix:
         sides = [side.stop - side.start for side in box]
         covered = math.prod(sides) / math.prod(inputs.shape[2:])
         mixed = _pasted(inputs, mixed_in, box)
-        if labels is None or labels.dim() <= len(box):
+        if labels is None or mixed_targets is None:
             return Mixture(mixed, labels, mixed_targets, 1 - covered)
-        if labels.shape[-len(box) :] != inputs.shape[2:]:
-            raise DataError(
-                f"cutmix cuts labels with their inputs, and cannot tell where labels of "
-                f"{tuple(labels.shape[1:])} lie in inputs of {tuple(inputs.shape[1:])}: use mixup."
-            )
-        assert mixed_targets is not None
-        return Mixture(mixed, _pasted(labels, mixed_targets, box), None, 1.0)
+        if not _has_positions(labels, inputs.shape):
+            return Mixture(mixed, labels, mixed_targets, 1 - covered)
+        return Mixture(mixed, _pasted_labels(labels, mixed_targets, box), None, 1.0)
 
     def _lambda(self, generator: torch.Generator) -> float:
         # The legacy generator: its stream is frozen for good (NumPy Enhancement Proposal 19).
@@ -112,6 +111,38 @@ def _box(sizes: torch.Size, lam: float, generator: torch.Generator) -> tuple[sli
         center, half = int(place * size), int(side * size) // 2
         box.append(slice(max(0, center - half), min(size, center + half)))
     return tuple(box)
+
+
+def _has_positions(labels: Labels, inputs: torch.Size) -> bool:
+    """Whether labels are of positions as those of inputs ``(n, channels, ...)``.
+
+    Raises:
+        DataError: they are of other positions, or only some of several are.
+    """
+    axes = len(inputs) - 2
+    named = labels if isinstance(labels, dict) else {"": labels}
+    with_positions = [name for name, one in named.items() if one.dim() > axes]
+    for name in with_positions:
+        if named[name].shape[-axes:] != inputs[2:]:
+            raise DataError(
+                f"cutmix cuts labels with their inputs, and cannot tell where labels of "
+                f"{tuple(named[name].shape[1:])} lie in inputs of {tuple(inputs[1:])}: use mixup."
+            )
+    if with_positions and len(with_positions) < len(named):
+        others = [name for name in named if name not in with_positions]
+        raise DataError(
+            f"cutmix cuts labels of positions ({', '.join(with_positions)}) and mixes others "
+            f"({', '.join(others)}), and cannot do both in one batch: use mixup."
+        )
+    return bool(with_positions)
+
+
+def _pasted_labels(labels: Labels, others: Labels, box: tuple[slice, ...]) -> Labels:
+    if isinstance(labels, dict) and isinstance(others, dict):
+        return {name: _pasted(one, others[name], box) for name, one in labels.items()}
+    assert isinstance(labels, Tensor)
+    assert isinstance(others, Tensor)
+    return _pasted(labels, others, box)
 
 
 def _pasted(base: Tensor, patch: Tensor, box: tuple[slice, ...]) -> Tensor:

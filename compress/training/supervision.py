@@ -1,166 +1,213 @@
 """Supervision: what a model's outputs are, and the loss on labels that fits them.
 
-Derived once for outputs of one shape, and used by the loss on labels, by validation and by the
-default losses: none of them looks at shapes and types by itself.
+Derived once for outputs of some names and shapes, and used by the loss on labels, by validation and
+by the default losses: none of them looks at shapes and types by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compress.errors import DataError
 from compress.modules.inputs import Inputs
+from compress.modules.outputs import Outputs, by_name, each_output
 from compress.outputs import (
+    Implied,
     LabelFacts,
     OutputKind,
-    Shape,
     derive_kind,
-    unknown_output_kind,
 )
-from compress.task import Dataset, Task
+from compress.task import Dataset, Loss, Task
 from compress.training.data import Batch, is_labeled, read
-from compress.training.labels import IGNORED, facts_of, fit_labels, labeled_samples
+from compress.training.labels import Labels, each_label, facts_of, labeled_samples
+from compress.training.output_supervision import OutputSupervision, checked_mean
 
-__all__ = ["Supervision", "has_a_label", "not_a_mean"]
+__all__ = ["OutputSupervision", "Supervision", "has_a_label"]
 
 # Enough to derive what labels are; before a run all are checked (running/preflight.py).
 _SAMPLES = 64
-_MOST_NAMED = 6
-
-
-def _mean_over_known(each: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss ``each`` over the values that have a label, which is not NaN."""
-
-    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        known = ~labels.isnan()
-        if bool(known.all()):
-            return each(outputs, labels)
-        return each(outputs[known], labels[known])
-
-    return loss
-
-
-def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(outputs, labels, ignore_index=IGNORED)
-
-
-_LOSSES: Mapping[OutputKind, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {
-        "class-scores": _cross_entropy,
-        "tokens": _cross_entropy,
-        "values": _mean_over_known(F.mse_loss),
-        "image": _mean_over_known(F.mse_loss),
-        "independent-logits": _mean_over_known(F.binary_cross_entropy_with_logits),
-    }
-)
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """What is known of a task's labels, for outputs of one shape.
+    """What is known of a task's labels, for all outputs of a model that ship.
+
+    Those are the ones that it gives in eval mode, or of these the ones that the task names.
 
     Args:
         task: has the labels.
-        kind: of the outputs; ``None`` where it cannot be derived.
-        outputs: their shape, ``(n, ...)``.
-        facts: about the first labels; ``None`` where there are none.
+        by_output: what is known of each, by name, in the model's order; a model that returns one
+            tensor has an ``output``.
+        labels_on: the outputs that labels of one tensor are for, where there are several outputs.
     """
 
     task: Task
-    kind: OutputKind | None
-    outputs: Shape
-    facts: LabelFacts | None
+    by_output: Mapping[str, OutputSupervision]
+    labels_on: frozenset[str] = frozenset()
 
     @classmethod
     def of(
         cls,
         task: Task,
-        outputs: Tensor,
-        implied: Collection[OutputKind] = (),
+        outputs: Outputs,
+        implied: Collection[Implied] = (),
         inputs: Inputs | None = None,
     ) -> Supervision:
         """Derive it from the task, its first labels, and the losses.
 
         Args:
             task: has the labels.
-            outputs: of a model of the task; only their shape counts.
-            implied: kinds of outputs that the chosen losses are for.
+            outputs: of a model of the task in eval mode; only names and shapes count.
+            implied: what the chosen losses imply of the outputs.
             inputs: of the model; ``None`` where they are not known.
-        """
-        facts = _label_facts(task)
-        metric = task.metric if isinstance(task.metric, str) else None
-        given = inputs if isinstance(inputs, Tensor) and inputs.is_floating_point() else None
-        kind = task.outputs or derive_kind(
-            tuple(outputs.shape),
-            facts,
-            metric=metric,
-            implied=implied,
-            inputs=None if given is None else tuple(given.shape),
-        )
-        return cls(task, kind, tuple(outputs.shape), facts)
-
-    def output_kind(self) -> OutputKind:
-        """The kind of the outputs.
 
         Raises:
-            DataError: it cannot be derived; the message says how to give it.
+            DataError: the task names outputs that the model does not have.
         """
-        if self.kind is None:
-            raise unknown_output_kind(self.task.name, self.outputs, self.facts)
-        return self.kind
+        shipping = _shipping(task, outputs)
+        about = [one for one in implied if isinstance(one, tuple)]
+        labels_on = frozenset(name for name, kind in about if kind is None) & shipping.keys()
+        is_only = len(shipping) == 1
+        by_output = {}
+        for name, tensor in shipping.items():
+            named = name if isinstance(outputs, dict) else None
+            picked = partial(_label_of, name, is_only or name in labels_on, is_only)
+            kinds = [kind for one, kind in about if kind is not None and one == name]
+            if is_only:
+                kinds += [one for one in implied if not isinstance(one, tuple)]
+            facts = _label_facts(task, picked)
+            kind = _kind_of(task, name, tensor, facts, kinds, inputs, is_only=is_only)
+            by_output[name] = OutputSupervision(
+                task, kind, tuple(tensor.shape), facts, named, is_only
+            )
+        return cls(task, MappingProxyType(by_output), labels_on)
 
-    def labeled(self, labels: Tensor) -> Tensor:
-        """Which samples of a batch have a label, ``(n,)``."""
-        return labeled_samples(labels, self.kind, self.task.ignore_index)
-
-    def fitted(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The labels of a batch in the type and shape that a loss on its outputs takes.
+    def on(self, name: str | None) -> OutputSupervision:
+        """What is known of one output.
 
         Args:
-            outputs: of a model, ``(n, ...)``.
-            labels: as the data has them, ``(n, ...)``.
+            name: of the output; ``None`` for the only one.
 
         Raises:
-            DataError: labels that do not fit; the message names the task.
+            DataError: there is none of this name, or there are several and none is named.
         """
-        if self.kind is None:
-            return labels
-        try:
-            return fit_labels(outputs, labels, self.kind, self.task.ignore_index)
-        except DataError as error:
-            raise DataError(f"task {self.task.name!r}: {error}") from error
+        if name is None and len(self.by_output) == 1:
+            return next(iter(self.by_output.values()))
+        listed = ", ".join(self.by_output)
+        if name is None:
+            raise DataError(
+                f"task {self.task.name!r}: the model gives {len(self.by_output)} outputs "
+                f"({listed}); say which is meant."
+            )
+        if name not in self.by_output:
+            raise DataError(
+                f"task {self.task.name!r}: the model has no output {name!r}; its outputs are "
+                f"{listed}."
+            )
+        return self.by_output[name]
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The task's loss, or that of its kind of outputs: the mean over samples with a label.
+    def of_training(
+        self, name: str, tensor: Tensor, implied: Collection[Implied] = ()
+    ) -> OutputSupervision:
+        """What is known of an output that a model gives in training mode only.
+
+        Labels of its own name are for it, and those of the only output are for it, too.
 
         Args:
-            outputs: of a model, ``(n, ...)``.
-            labels: as the data has them, ``(n, ...)``.
+            name: of the output.
+            tensor: that output; only its shape counts.
+            implied: what the chosen losses imply of the outputs.
+        """
+        is_only = len(self.by_output) == 1
+        kinds = [one[1] for one in implied if isinstance(one, tuple) and one[0] == name]
+        known = [kind for kind in kinds if kind is not None]
+        facts = _label_facts(self.task, partial(_label_of, name, True, is_only))
+        kind = _kind_of(self.task, name, tensor, facts, known, None, is_only=is_only)
+        if kind is None and is_only:
+            kind = self.on(None).kind
+        return OutputSupervision(self.task, kind, tuple(tensor.shape), facts, name, is_only)
+
+    def shipped(self, outputs: Outputs) -> Outputs:
+        """What of a model's outputs ships: one tensor, or several by name.
+
+        In training mode a model may give more than in eval mode, and by other names: of a model
+        that ships one output, that is the one of the same name, or else the first.
+
+        Raises:
+            DataError: some of several outputs are missing.
+        """
+        given = by_name(outputs)
+        if len(self.by_output) == 1:
+            return given[self.shipped_name(outputs)]
+        if missing := [name for name in self.by_output if name not in given]:
+            raise DataError(
+                f"task {self.task.name!r}: the model gives {', '.join(given)} in training mode and "
+                f"lacks {', '.join(missing)}, which it gives in eval mode; return the same names."
+            )
+        return {name: given[name] for name in self.by_output}
+
+    def shipped_name(self, outputs: Outputs) -> str:
+        """The name in ``outputs`` of the only output that ships; see :meth:`shipped`."""
+        given, [name] = by_name(outputs), self.by_output
+        return name if name in given else next(iter(given))
+
+    def labels_for(self, name: str | None, labels: Labels) -> Tensor | None:
+        """The labels of one output, which may be one of training mode only.
+
+        Args:
+            name: of the output; ``None`` for the only one.
+            labels: as the data has them.
 
         Returns:
-            A scalar; where no sample has a label, zero, with a gradient of zero.
+            ``None`` where none are for it. Labels of one tensor are for any output that is named.
+        """
+        is_only = len(self.by_output) == 1
+        wanted = next(iter(self.by_output)) if name is None and is_only else name
+        return _label_of(wanted or "", True, is_only, labels)
+
+    def labeled(self, labels: Labels) -> Tensor:
+        """Which samples of a batch have a label for one output at least, ``(n,)``."""
+        pairs = self._pairs(labels)
+        if pairs:
+            known = [self.by_output[name].labeled(given) for name, given in pairs.items()]
+        else:
+            tensors = list(labels.values()) if isinstance(labels, dict) else [labels]
+            known = [labeled_samples(one, None, self.task.ignore_index) for one in tensors]
+        return torch.stack(known).any(0)
+
+    def loss(self, outputs: Outputs, labels: Labels) -> Tensor:
+        """The task's loss, or the sum over outputs with labels of the loss of their kind.
+
+        Args:
+            outputs: of a model, ``(n, ...)`` each; those that do not ship are left out.
+            labels: as the data has them, ``(n, ...)`` each.
+
+        Returns:
+            A scalar, the mean over samples with a label; where no sample has one, zero, with a
+            gradient of zero.
 
         Raises:
-            DataError: labels that do not fit, or a loss of the task's own that gives no scalar.
+            DataError: labels that do not fit, that are for no output, or of which nothing says
+                which output they are for; or a loss of the task's own that gives no scalar.
         """
-        known = self.labeled(labels)
-        if not bool(known.any()):
-            return 0.0 * outputs.sum()
-        if not bool(known.all()):
-            outputs, labels = outputs[known], labels[known]
-        if self.task.loss is None:
-            return _LOSSES[self.output_kind()](outputs.float(), self.fitted(outputs, labels))
-        value = self.task.loss(outputs, self.fitted(outputs, labels))
-        if (problem := not_a_mean(value)) is not None:
-            raise DataError(f"task {self.task.name!r}: its loss must give {problem}.")
-        return value
+        shipped = self.shipped(outputs)
+        if self.task.loss is not None and (isinstance(shipped, dict) or isinstance(labels, dict)):
+            return self._loss_of_task(self.task.loss, shipped, labels)
+        pairs = self._pairs(labels)
+        if not pairs and bool(self.labeled(labels).any()):
+            raise self._unnamed(labels)
+        if not pairs:
+            return _zero_of(shipped)
+        tensors = shipped if isinstance(shipped, dict) else dict.fromkeys(self.by_output, shipped)
+        parts = [self.by_output[name].loss(tensors[name], given) for name, given in pairs.items()]
+        return reduce(add, parts)
 
     def check_classes(self, who: str) -> None:
         """Check that a model has an output for each class that the task names.
@@ -169,33 +216,57 @@ class Supervision:
             who: which model, for the message.
 
         Raises:
-            DataError: it has more or fewer.
+            DataError: none of its outputs that are class scores is for so many.
         """
-        names = self.task.classes
-        if self.kind != "class-scores" or not names or self.outputs[1] == len(names):
-            return
-        listed = ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
-        raise DataError(
-            f"task {self.task.name!r}: {who} has outputs for {self.outputs[1]} classes and the "
-            f"task has {len(names)} ({listed}); build it with classes: {len(names)}."
-        )
+        scored = [one for one in self.by_output.values() if one.kind == "class-scores"]
+        if scored and all(one.outputs[1] != len(self.task.classes) for one in scored):
+            scored[0].check_classes(who)
 
     def check_loss(self) -> None:
         """Check that there is a loss on labels.
 
         Raises:
-            DataError: the task has none of its own, and the kind of its outputs is not known.
+            DataError: the task has none of its own, and the kind of an output with labels is not
+                known.
         """
-        if self.task.loss is None:
-            self.output_kind()
+        if self.task.loss is not None:
+            return
+        outputs = [one for one in self.by_output.values() if one.facts is not None]
+        for one in outputs or self.by_output.values():
+            one.output_kind()
 
+    def _pairs(self, labels: Labels) -> dict[str, Tensor]:
+        """The labels of each output that has some, by its name, in the model's order."""
+        is_only = len(self.by_output) == 1
+        found = {
+            name: _label_of(name, is_only or name in self.labels_on, is_only, labels)
+            for name in self.by_output
+        }
+        return {name: given for name, given in found.items() if given is not None}
 
-def not_a_mean(value: Any) -> str | None:
-    """A clause that says that ``value`` is not the scalar that a loss gives; ``None`` if it is."""
-    if isinstance(value, Tensor) and value.shape == ():
-        return None
-    given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    return f"a tensor of one number, the mean over the batch; got {given}"
+    def _loss_of_task(self, loss: Loss, outputs: Outputs, labels: Labels) -> Tensor:
+        known = self.labeled(labels)
+        if not bool(known.any()):
+            return _zero_of(outputs)
+        if not bool(known.all()):
+            outputs = each_output(outputs, lambda one: one[known])
+            labels = each_label(labels, lambda one: one[known])
+        return checked_mean(self.task, loss(outputs, labels))
+
+    def _unnamed(self, labels: Labels) -> DataError:
+        task, listed = f"task {self.task.name!r}", ", ".join(self.by_output)
+        first = next(iter(self.by_output))
+        if isinstance(labels, dict):
+            return DataError(
+                f"{task}: its labels are for {', '.join(labels)} and the model's outputs are "
+                f"{listed}; give labels the names of outputs, as with fields: {{label: {{{first}: "
+                "KEY}}."
+            )
+        return DataError(
+            f"{task}: its labels are one tensor and the model's outputs are {listed}; say which "
+            f"they are for, as in losses: [{{kind: label, on: {first}}}], give them names, as in "
+            f"fields: {{label: {{{first}: KEY}}}}, or give the task a loss of its own."
+        )
 
 
 def has_a_label(dataset: Dataset, supervision: Supervision) -> bool:
@@ -206,13 +277,76 @@ def has_a_label(dataset: Dataset, supervision: Supervision) -> bool:
     )
 
 
-def _label_facts(task: Task) -> LabelFacts | None:
-    """Facts about the first labels of the first split that has any."""
+def _zero_of(outputs: Outputs) -> Tensor:
+    return reduce(add, (0.0 * one.sum() for one in by_name(outputs).values()))
+
+
+def _shipping(task: Task, outputs: Outputs) -> dict[str, Tensor]:
+    """The outputs of eval mode that ship, by name."""
+    given = by_name(outputs)
+    if not isinstance(task.outputs, Mapping):
+        return given
+    if unknown := [name for name in task.outputs if name not in given]:
+        raise DataError(
+            f"task {task.name!r}: the model has no output {unknown[0]!r}, which the task names in "
+            f"outputs; its outputs are {', '.join(given)}."
+        )
+    return {name: tensor for name, tensor in given.items() if name in task.outputs}
+
+
+def _kind_of(
+    task: Task,
+    name: str,
+    tensor: Tensor,
+    facts: LabelFacts | None,
+    implied: Collection[OutputKind],
+    inputs: Inputs | None,
+    *,
+    is_only: bool,
+) -> OutputKind | None:
+    """The kind of an output, as the task says it or as it can be derived."""
+    said = task.outputs.get(name) if isinstance(task.outputs, Mapping) else task.outputs
+    metric = task.metric if isinstance(task.metric, str) and is_only else None
+    given = inputs if isinstance(inputs, Tensor) and inputs.is_floating_point() else None
+    return said or derive_kind(
+        tuple(tensor.shape),
+        facts,
+        metric=metric,
+        implied=implied,
+        inputs=None if given is None or not is_only else tuple(given.shape),
+    )
+
+
+def _label_of(name: str, takes_one: bool, is_only: bool, labels: Labels) -> Tensor | None:
+    """The labels of an output; ``None`` where none are for it.
+
+    Args:
+        name: of the output.
+        takes_one: whether labels of one tensor are for it.
+        is_only: whether the model ships one output, so that labels of one name are for it too.
+        labels: as the data has them.
+    """
+    if not isinstance(labels, dict):
+        return labels if takes_one else None
+    if name in labels:
+        return labels[name]
+    return next(iter(labels.values())) if is_only and len(labels) == 1 else None
+
+
+def _label_facts(task: Task, picked: Callable[[Labels], Tensor | None]) -> LabelFacts | None:
+    """Facts about the first labels of the first split that has any.
+
+    Args:
+        task: has the splits.
+        picked: takes the labels of one output out of those of a batch.
+    """
     for split in (task.train, task.validation, task.test):
         if is_labeled(split):
-            labels = [labels for batch in _first(split) if (labels := batch.labels) is not None]
-            if labels and (facts := facts_of(labels[0], task.ignore_index)) is not None:
-                return facts
+            for batch in _first(split):
+                given = None if batch.labels is None else picked(batch.labels)
+                facts = None if given is None else facts_of(given, task.ignore_index)
+                if facts is not None:
+                    return facts
     return None
 
 

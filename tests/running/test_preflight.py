@@ -101,8 +101,8 @@ MISTAKES = {
         r"has the label 'cat'; .* number the classes",
     ),
     "boxes for labels": (
-        lambda: plan(task(Samples(lambda i: (X[i], {"boxes": X[i]})))),
-        r"has a dict for its label, and a sample is",
+        lambda: plan(task(Samples(lambda i: (X[i], {"boxes": object()})))),
+        r"has a object for its label for 'boxes', and a sample is",
     ),
     "an object for an input": (
         lambda: plan(task(Samples(lambda i: (object(), Y[i])))),

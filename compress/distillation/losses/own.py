@@ -18,7 +18,7 @@ from compress.distillation.losses.base import LossBlock
 from compress.distillation.losses.families import BUILT_IN
 from compress.errors import StageError
 from compress.quoting import shown
-from compress.training.supervision import not_a_mean
+from compress.training.output_supervision import not_a_mean
 
 __all__ = ["CustomLoss"]
 
