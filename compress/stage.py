@@ -32,12 +32,13 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
 from compress.candidate import Architecture, Candidate, Inputs
 from compress.config.references import CodeReferences
 from compress.errors import AlreadySo, ContractViolation, StageError
-from compress.outputs import OutputKind
+from compress.modules.outputs import Outputs
+from compress.outputs import Implied
 from compress.quantization.fakequant import declared_formats, observe_ranges
 from compress.quantization.numerics import LayerFormat
 from compress.task import Task
@@ -62,8 +63,8 @@ __all__ = [
 
 _CALIBRATION_BATCH = 64
 
-#: What a teacher says about a batch; runs without gradients.
-Teacher = Callable[[Inputs], Tensor]
+#: A teacher's outputs for a batch, a tensor or tensors by name; runs without gradients.
+Teacher = Callable[[Inputs], Outputs]
 
 
 class Effect(str, Enum):
@@ -233,8 +234,10 @@ class Stage(BaseModel, ABC):
         """
         return None
 
-    def implied_outputs(self, references: CodeReferences) -> Sequence[OutputKind]:
+    def implied_outputs(self, references: CodeReferences) -> Sequence[Implied]:
         """What its losses imply that the model's outputs are, such as ``class-scores``.
+
+        A loss on one of several outputs implies it of that one: ``("boxes", "values")``.
 
         Args:
             references: the user's code that may be followed, for losses of one's own.

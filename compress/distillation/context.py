@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,21 +13,24 @@ from torch import Tensor, nn
 from compress.distillation.loss_function import (
     EXAMPLE,
     LossFunction,
+    ModelOutputs,
     RequiredOutputs,
     compared_outputs,
     student_forward,
     teacher_forward,
 )
 from compress.distillation.net_layers import NetLayers
+from compress.distillation.selection import Selection
 from compress.distillation.teachers import ModuleTeacher
 from compress.errors import DataError, SelectorError, StageError
 from compress.modules.features import module_outputs, uniform_map
 from compress.modules.inputs import forward
-from compress.modules.outputs import one_output
-from compress.outputs import OutputKind
+from compress.modules.outputs import Outputs, by_name
+from compress.outputs import Implied
 from compress.stage import Context, Teacher
 from compress.training.data import Batch, head
 from compress.training.output_supervision import OutputSupervision
+from compress.training.rng import isolated
 from compress.training.supervision import Supervision
 
 __all__ = ["DistillationContext"]
@@ -43,12 +47,46 @@ class DistillationContext:
         teacher: ``None`` where no loss needs one.
         stage: what the stage that trains was given.
         implied: what the outputs are according to the losses, where the task does not say.
+        selection: the output that a loss is about; ``None`` for the only one.
+        root: the same for all losses, where this is for one.
     """
 
     student: nn.Module
     teacher: Teacher | None
     stage: Context
-    implied: tuple[OutputKind, ...] = ()
+    implied: tuple[Implied, ...] = ()
+    selection: Selection | None = None
+    root: DistillationContext | None = None
+
+    def about(self, loss: str, on: str | None, *, takes_every_output: bool) -> DistillationContext:
+        """The same, for a loss on one output.
+
+        Args:
+            loss: its kind, for messages.
+            on: the student's output; ``None`` for the only one.
+            takes_every_output: whether the loss is about all of them without ``on``.
+
+        Raises:
+            DataError: the student has no such output.
+        """
+        selection = Selection(loss, on, self.task_supervision, takes_every_output)
+        view = replace(self, selection=selection, root=self.root or self)
+        shared = ("example", "all_outputs", "task_supervision", "training_outputs")
+        vars(view).update({name: vars(self)[name] for name in shared if name in vars(self)})
+        if on is not None and on not in self.task_supervision.by_output:
+            self._check_there(loss, on)
+        return view
+
+    def _check_there(self, loss: str, on: str) -> None:
+        known = by_name(self.all_outputs)
+        every = {**known, **by_name(self.training_outputs)}
+        if on not in every:
+            more = [name for name in every if name not in known]
+            also = f", and in training mode also {', '.join(more)}" if more else ""
+            raise DataError(
+                f"the loss {loss!r} is on {on!r}, and the student has no such output; its outputs "
+                f"are {', '.join(known)}{also}."
+            )
 
     @cached_property
     def example(self) -> Batch:
@@ -56,31 +94,91 @@ class DistillationContext:
         return replace(head(self.stage.task.train, _EXAMPLE_SAMPLES), epoch_seed=EXAMPLE)
 
     @cached_property
-    def example_outputs(self) -> Tensor:
-        """The student's outputs for the example, ``(n, ...)``, without gradients."""
+    def all_outputs(self) -> Outputs:
+        """The student's outputs for the example in eval mode, without gradients."""
         with torch.no_grad():
-            return one_output(forward(self.student, self.example.inputs))
+            return forward(self.student, self.example.inputs)
+
+    @cached_property
+    def training_outputs(self) -> Outputs:
+        """The student's outputs for the example in training mode, which may be more."""
+        with torch.no_grad(), isolated(self.stage.seed):
+            return forward(self.in_training(), self.example.inputs)
+
+    def in_training(self) -> nn.Module:
+        """A copy of the student in training mode, which changes nothing of the student."""
+        return copy.deepcopy(self.student).train()
+
+    @property
+    def example_outputs(self) -> Tensor:
+        """The student's output for the example that the loss is about, without gradients."""
+        return self.of_student(self._outputs_with(self._selection.output))
+
+    @property
+    def taught_outputs(self) -> Tensor:
+        """The teacher's output for the example that the loss is about."""
+        assert self.teacher is not None
+        given = teacher_forward(self.teacher, self.example, RequiredOutputs())
+        return self._selection.of_teacher(given).outputs
 
     @cached_property
     def task_supervision(self) -> Supervision:
-        """What all outputs are, and what labels they can be compared with."""
+        """What all outputs that ship are, and what labels they can be compared with."""
         inputs = self.example.inputs
-        return Supervision.of(self.stage.task, self.example_outputs, self.implied, inputs)
+        return Supervision.of(self.stage.task, self.all_outputs, self.implied, inputs)
 
     @property
     def supervision(self) -> OutputSupervision:
         """What the output is that a loss is about, and what labels it can be compared with."""
-        return self.task_supervision.on(None)
+        self._selection.check_named()
+        name = self._selection.output
+        assert name is not None
+        if name in self.task_supervision.by_output:
+            return self.task_supervision.on(name)
+        given = by_name(self._outputs_with(name))[name]
+        return self.task_supervision.of_training(name, given, self.implied)
 
-    @cached_property
+    def of_student(self, outputs: Outputs) -> Tensor:
+        """Of the student's outputs, the one that the loss is about."""
+        self._selection.check_named()
+        return self._selection.of_student(ModelOutputs(outputs)).outputs
+
+    def of_teacher(self, outputs: Outputs) -> Tensor:
+        """Of the teacher's outputs, the one that the loss is about."""
+        self._selection.check_named()
+        return self._selection.of_teacher(ModelOutputs(outputs)).outputs
+
+    def taught_name(self, outputs: Outputs) -> str | None:
+        """Which of the teacher's outputs that is."""
+        return self._selection.of_teacher(ModelOutputs(outputs)).on
+
+    @property
+    def _selection(self) -> Selection:
+        return self.selection or Selection("loss", None, self.task_supervision)
+
+    def _outputs_with(self, name: str | None) -> Outputs:
+        """The student's outputs in eval mode, or in training mode where only these have a name."""
+        if name is None or name in by_name(self.all_outputs):
+            return self.all_outputs
+        return self.training_outputs
+
+    @property
     def student_layers(self) -> NetLayers:
         """The student's layers."""
+        return (self.root or self)._student_layers
+
+    @property
+    def teacher_layers(self) -> NetLayers:
+        """The layers of a teacher that is a module."""
+        return (self.root or self)._teacher_layers
+
+    @cached_property
+    def _student_layers(self) -> NetLayers:
         inputs = self.example.inputs
         return NetLayers("the student", self.student, module_outputs(self.student, inputs), inputs)
 
     @cached_property
-    def teacher_layers(self) -> NetLayers:
-        """The layers of a teacher that is a module."""
+    def _teacher_layers(self) -> NetLayers:
         module = self._teacher_module
         assert module is not None
         inputs = self.example.inputs
@@ -152,14 +250,14 @@ class DistillationContext:
             DataError: outputs that do not fit together.
             StageError: the value does not depend on the student's outputs.
         """
-        student = student_forward(self.student, self.student, self.example, loss.student_layers)
+        in_eval = loss.on is None or loss.on <= by_name(self.all_outputs).keys()
+        net = self.student if in_eval else self.in_training()
+        student = student_forward(net, net, self.example, loss.student_layers)
         teacher = student
         if self.teacher is not None:
             teacher = teacher_forward(self.teacher, self.example, RequiredOutputs.of([loss]))
         try:
-            compared = compared_outputs(
-                loss, self.student, self.student, self.example, teacher, lambda: student
-            )
+            compared = compared_outputs(loss, net, net, self.example, teacher, lambda: student)
             value = loss.compute(*compared, self.example.labels)
         except DataError as error:
             if not loss.teacher_layers:

@@ -6,15 +6,15 @@ nothing from them, and no number of the run would say why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import RequiredOutputs, teacher_forward
-from compress.distillation.losses.base import LossBlock
 from compress.distillation.probabilities import are_probabilities
-from compress.distillation.teachers import Ensemble, OutputTeacher
+from compress.distillation.teachers import Ensemble, ModuleTeacher, OutputTeacher
 from compress.errors import RecipeError
 from compress.events import StageWarning
 from compress.stage import Teacher
@@ -22,22 +22,21 @@ from compress.stage import Teacher
 __all__ = ["check_logits"]
 
 
-def check_logits(losses: Sequence[LossBlock], context: DistillationContext) -> None:
-    """Check that student and teacher both return logits where a loss takes a softmax of them.
+def check_logits(kind: str, context: DistillationContext) -> None:
+    """Check that student and teacher both return logits, for a loss that takes a softmax of them.
 
     Where both return probabilities, the minimum of the loss is still right and only its gradients
     are small: that is reported as a warning.
 
     Args:
-        losses: of the training.
-        context: student, teacher and samples of the data.
+        kind: of the loss.
+        context: student, teacher and samples of the data, for the output that the loss is about.
 
     Raises:
         RecipeError: one of the two returns probabilities.
         CompressError: the teacher fails on the samples.
     """
-    kind = next((loss.kind for loss in losses if loss.takes_logits), None)
-    if kind is None or context.teacher is None:
+    if context.teacher is None:
         return
     teachers = list(_one_by_one(context.teacher))
     wrong = [(name, one) for name, one in teachers if _returns_probabilities(one, context)]
@@ -71,22 +70,37 @@ def _named(who: str, teacher: Teacher) -> str:
 
 def _returns_probabilities(teacher: Teacher, context: DistillationContext) -> bool:
     with torch.no_grad():
-        outputs = teacher_forward(teacher, context.example, RequiredOutputs()).outputs
+        given = teacher_forward(teacher, context.example, RequiredOutputs())
+        outputs = context.of_teacher(given.every)
     if are_probabilities(outputs):
         return True
-    return are_probabilities(outputs, coarse=True) and _softmax_of(teacher) is not None
+    return are_probabilities(outputs, coarse=True) and _softmax_of(teacher, context) is not None
 
 
 def _remedy(teacher: Teacher, context: DistillationContext) -> str:
-    fact = _softmax_of(teacher)
+    fact = _softmax_of(teacher, context)
     what = "probabilities" if fact is None else f"probabilities ({fact})"
     if teacher is context.stage.teacher:
         return f"{what}; leave the softmax at the end of the model out"
+    own = _own_name(teacher, context)
+    which = "true" if own is None else f"[{own}]"
     return (
-        f"{what}; add `from_probabilities: true` to its block, to learn from their logarithm, or "
-        "leave its softmax out"
+        f"{what}; add `from_probabilities: {which}` to its block, to learn from their logarithm, "
+        "or leave its softmax out"
     )
 
 
-def _softmax_of(teacher: Teacher) -> str | None:
-    return teacher.softmax() if isinstance(teacher, OutputTeacher) else None
+def _softmax_of(teacher: Teacher, context: DistillationContext) -> str | None:
+    if not isinstance(teacher, OutputTeacher):
+        return None
+    return teacher.softmax(_own_name(teacher, context))
+
+
+def _own_name(teacher: Teacher, context: DistillationContext) -> str | None:
+    """The teacher's name of the output that a loss is about; ``None`` where it gives one tensor."""
+    with torch.no_grad():
+        given = teacher(context.example.inputs)
+    if isinstance(given, Tensor) or not isinstance(teacher, (ModuleTeacher, OutputTeacher)):
+        return None
+    name = context.taught_name(given)
+    return teacher.reading.of_teacher(name)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.distillation.teachers import ModuleTeacher
-from compress.errors import StageError
+from compress.errors import DataError, StageError
 from compress.modules.features import capture
 from compress.modules.inputs import (
     Inputs,
@@ -25,7 +25,7 @@ from compress.modules.inputs import (
     forward,
     own_tokens,
 )
-from compress.modules.outputs import one_output
+from compress.modules.outputs import Outputs, by_name, each_output, selected
 from compress.stage import Teacher
 from compress.training.data import Batch
 from compress.training.state import Stateful
@@ -50,14 +50,37 @@ class ModelOutputs:
     """What one net gives for a batch.
 
     Args:
-        outputs: ``(n, ...)``; ``(n, 0)`` where a teacher's outputs were not required.
+        every: all of its outputs, ``(n, ...)`` each; ``(n, 0)`` where a teacher's outputs were not
+            required.
         features: by the name of a layer or of an extra output, ``(n, ...)``.
         own_tokens: of a student on padded texts, which tokens are no padding, ``(n, tokens)``.
+        on: the output that a loss is about; ``None`` for the only one.
+        who: gives them, for messages.
+        missing: a sentence for where the output is not there; nothing for the usual one.
     """
 
-    outputs: Tensor
+    every: Outputs
     features: Mapping[str, Tensor] = field(default_factory=dict)
     own_tokens: Tensor | None = None
+    on: str | None = None
+    who: str = "the model"
+    missing: str = ""
+
+    @property
+    def outputs(self) -> Tensor:
+        """The output that the loss is about, ``(n, ...)``.
+
+        Raises:
+            DataError: it is not there, or there are several and none is named.
+        """
+        if self.missing and self.on not in self.named:
+            raise DataError(self.missing)
+        return selected(self.every, self.on, self.who)
+
+    @property
+    def named(self) -> Mapping[str, Tensor]:
+        """All outputs by name, for a loss that looks at several."""
+        return by_name(self.every)
 
 
 @dataclass(frozen=True)
@@ -88,6 +111,7 @@ class LossFunction:
         sample_mask: from the labels, which samples take part, ``(n,)``; ``None`` for all.
         reads_teacher_outputs: whether the value depends on the teacher's outputs for the batch.
         extra_outputs: what else the teacher's outputs must hold.
+        on: the outputs that it is about, by the student's names; ``None`` for all.
         generated_batch: from the student, a batch and the teacher's outputs for it: another batch
             to compute the loss on, with the teacher's outputs for that; ``None`` to stay with the
             first. It draws from torch's global generator. On-policy losses generate by the student.
@@ -105,6 +129,7 @@ class LossFunction:
     generated_batch: (
         Callable[[nn.Module, Batch, ModelOutputs], tuple[Batch, ModelOutputs] | None] | None
     ) = None
+    on: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,11 +140,19 @@ class RequiredOutputs:
         outputs: whether they need its outputs.
         layers: whose features they need.
         extra_outputs: what else they need.
+        on: which of several outputs they need; ``None`` for all.
     """
 
     outputs: bool = True
     layers: tuple[str, ...] = ()
     extra_outputs: tuple[ExtraOutput, ...] = ()
+    on: frozenset[str] | None = None
+
+    def picked(self, outputs: Outputs) -> Outputs:
+        """Those of a teacher's outputs that are needed; all where some of them are not there."""
+        if self.on is None or not isinstance(outputs, dict) or not self.on <= outputs.keys():
+            return outputs
+        return {name: tensor for name, tensor in outputs.items() if name in self.on}
 
     @property
     def is_empty(self) -> bool:
@@ -131,8 +164,11 @@ class RequiredOutputs:
         """All that some losses need; layers and extra outputs are sorted by name."""
         given = list(losses)
         extra = {one.name: one for loss in given for one in loss.extra_outputs}
+        reading = [loss.on for loss in given if loss.reads_teacher_outputs]
+        named = frozenset(name for some in reading if some is not None for name in some)
         return cls(
-            outputs=any(loss.reads_teacher_outputs for loss in given),
+            outputs=bool(reading),
+            on=None if None in reading else named,
             layers=tuple(sorted({name for loss in given for name in loss.teacher_layers})),
             extra_outputs=tuple(one for _, one in sorted(extra.items())),
         )
@@ -150,7 +186,7 @@ def student_forward(
         layers: whose features to return.
     """
     with capture(student, layers) as features:
-        outputs = one_output(forward(wrapped, batch.inputs))
+        outputs = forward(wrapped, batch.inputs)
     return ModelOutputs(outputs, dict(features), own_tokens(batch.inputs))
 
 
@@ -167,7 +203,7 @@ def teacher_forward(teacher: Teacher, batch: Batch, required: RequiredOutputs) -
         StageError: outputs for another number of samples, or values that are not finite.
     """
     expected, features = batch_size_of(batch.inputs), dict[str, Tensor]()
-    outputs = torch.empty(expected, 0, device=device_of(batch.inputs))
+    outputs: Outputs = torch.empty(expected, 0, device=device_of(batch.inputs))
     if required.layers:
         assert isinstance(teacher, ModuleTeacher)
         with capture(teacher.module, required.layers) as features:
@@ -176,12 +212,16 @@ def teacher_forward(teacher: Teacher, batch: Batch, required: RequiredOutputs) -
         outputs = teacher(batch.inputs)
     extra = {one.name: one.compute(teacher, batch.inputs) for one in required.extra_outputs}
     found = ModelOutputs(
-        at_least_float32(outputs),
+        each_output(required.picked(outputs), at_least_float32),
         {name: at_least_float32(tensor) for name, tensor in {**features, **extra}.items()},
     )
-    if found.outputs.shape[:1] != (expected,):
-        given = len(found.outputs) if found.outputs.dim() else "no separate"
-        raise StageError(f"the teacher gives {given} outputs for a batch of {expected} samples.")
+    for name, tensor in found.named.items():
+        if tensor.shape[:1] != (expected,):
+            given = len(tensor) if tensor.dim() else "no separate"
+            of = f" ({name})" if isinstance(found.every, dict) else ""
+            raise StageError(
+                f"the teacher gives {given} outputs{of} for a batch of {expected} samples."
+            )
     _check_finite(found, batch)
     return found
 
@@ -214,7 +254,8 @@ def compared_outputs(
 
 
 def _check_finite(found: ModelOutputs, batch: Batch) -> None:
-    for what, tensor in {"outputs": found.outputs, **found.features}.items():
+    one = {"outputs": found.every} if isinstance(found.every, Tensor) else found.every
+    for what, tensor in {**one, **found.features}.items():
         if not bool(torch.isfinite(tensor).all()):
             where = f"batch {batch.index + 1} of view {batch.epoch_seed + 1}"
             raise StageError(

@@ -19,8 +19,10 @@ from compress.distillation.loss_function import (
 )
 from compress.distillation.losses import LossSettings, teacher_loss
 from compress.distillation.teacher_cache import TeacherForward
-from compress.errors import StageError
+from compress.distillation.teachers import mapped_outputs
+from compress.errors import RecipeError, StageError
 from compress.modules.inputs import batch_size_of
+from compress.modules.outputs import Outputs, by_name, each_output
 from compress.stage import unique_name
 from compress.training.data import Batch
 
@@ -34,7 +36,7 @@ class WeightedLoss:
     Args:
         name: its kind, made unique among the losses of the objective.
         weight: by epoch, counted from 0.
-        function: computes it.
+        function: computes it, from the outputs and labels that it is about.
     """
 
     name: str
@@ -55,34 +57,67 @@ def weighted_losses(
     Raises:
         CompressError: student and teacher do not fit them.
     """
+    check_mapping(context)
     made: list[WeightedLoss] = []
+    taking_logits: dict[str | None, tuple[LossSettings, DistillationContext]] = {}
     for loss in losses:
-        _check_kind(loss, context)
-        name = unique_name(loss.kind, [other.name for other in made])
+        takes_all = loss.takes_every_output
+        view = context.about(loss.kind, loss.on, takes_every_output=takes_all)
+        _check_kind(loss, view)
+        of = loss.kind if loss.on is None else f"{loss.kind}({loss.on})"
+        name = unique_name(of, [other.name for other in made])
         weight = partial(loss.weight_at, epochs=epochs)
-        made.append(WeightedLoss(name, weight, _function_of(loss, context)))
-    check_logits(losses, context)
+        made.append(WeightedLoss(name, weight, _function_of(loss, view)))
+        if loss.takes_logits:
+            taking_logits.setdefault(loss.on, (loss, view))
+    for loss, view in taking_logits.values():
+        check_logits(loss.kind, view)
     return made
 
 
-def _function_of(loss: LossSettings, context: DistillationContext) -> LossFunction:
-    made: object = loss.loss_function(context)
+def check_mapping(context: DistillationContext) -> None:
+    """Check that a teacher whose outputs are mapped has them mapped to the student's.
+
+    Raises:
+        RecipeError: one is mapped to an output that the student does not have.
+    """
+    mapped = mapped_outputs(context.teacher)
+    if not mapped.keys() - by_name(context.all_outputs).keys():
+        return
+    known = {**by_name(context.all_outputs), **by_name(context.training_outputs)}
+    if unknown := [name for name in mapped if name not in known]:
+        raise RecipeError(
+            f"teacher.outputs: the student has no output {unknown[0]!r}, which is to learn from "
+            f"the teacher's {mapped[unknown[0]]!r}; the student's outputs are {', '.join(known)}."
+        )
+
+
+def _function_of(loss: LossSettings, view: DistillationContext) -> LossFunction:
+    made: object = loss.loss_function(view)
     if not isinstance(made, LossFunction):
         raise StageError(
             f"the loss {loss.kind!r}: its loss_function must return a LossFunction; "
             f"got {type(made).__name__}."
         )
-    return made
+    assert view.selection is not None
+    if not (loss.takes_every_output or made.student_layers):
+        view.selection.check_named()
+    return view.selection.applied(made)
 
 
-def _check_kind(loss: LossSettings, context: DistillationContext) -> None:
-    kind = context.supervision.kind
-    if kind is None or kind in loss.output_kinds:
+def _check_kind(loss: LossSettings, view: DistillationContext) -> None:
+    assert view.selection is not None
+    if view.selection.output is None:
         return
+    known = view.supervision
+    if known.kind is None or known.kind in loss.output_kinds:
+        return
+    of = "those" if known.is_only else f"the output {known.name!r}"
+    are, they = ("are", "they are") if known.is_only else ("is", "it is")
     raise StageError(
         f"the loss {loss.kind!r} is for outputs that are {' or '.join(sorted(loss.output_kinds))}, "
-        f"and those of task {context.stage.task.name!r}, {context.supervision.outputs}, are "
-        f"{kind}: use {teacher_loss(kind).kind}, or say what they are in the task (outputs: ...)."
+        f"and {of} of task {view.stage.task.name!r}, {known.outputs}, {are} {known.kind}: use "
+        f"{teacher_loss(known.kind).kind}, or say what {they} in the task (outputs: ...)."
     )
 
 
@@ -138,7 +173,7 @@ class WeightedSum:
         """The weighted sum for one batch, a scalar; ``module`` is the student, perhaps wrapped."""
         student = cache(lambda: student_forward(module, self._student, batch, self._layers))
         if self._teacher is None:
-            teacher = ModelOutputs(student().outputs.detach())
+            teacher = ModelOutputs(each_output(student().every, Tensor.detach))
         else:
             teacher = self._teacher(batch)
         parts = []
@@ -151,10 +186,8 @@ class WeightedSum:
             self._record(one, value.detach(), batch)
         self._steps += 1
         if self._epoch == 0 and not self._outputs_differ:
-            ours = student().outputs.detach()
             # Without a teacher there are no outputs that the student could match already.
-            differ = ours.shape != teacher.outputs.shape or not ours.equal(teacher.outputs)
-            self._outputs_differ = self._teacher is None or differ
+            self._outputs_differ = self._teacher is None or _differ(student().every, teacher.every)
         return reduce(add, parts)
 
     def _record(self, loss: WeightedLoss, value: Tensor, batch: Batch) -> None:
@@ -164,6 +197,16 @@ class WeightedSum:
             self._range[name] = (min(low, float(value)), max(high, float(value)))
         self._totals[name] = self._totals.get(name, 0.0) + value * count
         self._samples[name] = self._samples.get(name, 0) + count
+
+
+def _differ(ours: Outputs, theirs: Outputs) -> bool:
+    """Whether an output of the student's differs from the teacher's of the same name."""
+    student, teacher = by_name(ours), by_name(theirs)
+    if len(student) == 1 and len(teacher) == 1:
+        pairs = list(zip(student.values(), teacher.values(), strict=True))
+    else:
+        pairs = [(student[name], teacher[name]) for name in student if name in teacher]
+    return not pairs or any(a.shape != b.shape or not a.detach().equal(b) for a, b in pairs)
 
 
 def _mixed_value(

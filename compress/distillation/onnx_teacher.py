@@ -25,6 +25,7 @@ from compress.errors import DataError, LoweringError, RecipeError
 from compress.io.files import named, regular_file
 from compress.measure.runtime_errors import readable_error
 from compress.modules.inputs import Inputs, batch_size_of, to_device
+from compress.modules.outputs import Outputs
 
 __all__ = ["OnnxTeacher", "open_teacher"]
 
@@ -54,15 +55,19 @@ class OnnxTeacher:
     Args:
         path: of the file.
         session: of onnxruntime.
-        output: the name of the output that teaches.
+        outputs: the names of the outputs that teach.
+        is_named: whether one output comes by its name, as several do, and not as a tensor.
     """
 
     path: Path
     session: Any
-    output: str
+    outputs: tuple[str, ...]
+    is_named: bool = False
 
-    def __call__(self, inputs: Inputs) -> Tensor:
+    def __call__(self, inputs: Inputs) -> Outputs:
         """The file's outputs ``(n, ...)`` for a batch, in float32, in parts of its fixed batch.
+
+        Several are by name.
 
         Raises:
             DataError: it takes other inputs than the task's, or gives no row for each sample.
@@ -72,40 +77,50 @@ class OnnxTeacher:
         if not self.session.get_inputs()[0].shape:  # it does not say what axes it takes
             whole = {name: tensor.numpy() for name, tensor in feeds.items()}
             parts = iter([(whole, batch_size_of(inputs))])
-        rows = [self._run(feed)[-new:] for feed, new in parts]
-        return torch.from_numpy(np.concatenate(rows)).float()
+        rows = [[array[-new:] for array in self._run(feed)] for feed, new in parts]
+        columns = zip(*rows, strict=True)
+        given = [torch.from_numpy(np.concatenate(column)).float() for column in columns]
+        if len(given) == 1 and not self.is_named:
+            return given[0]
+        return dict(zip(self.outputs, given, strict=True))
 
     @property
     def identity(self) -> str:
-        """Checksums of the file and of its external data, and the name of the output."""
+        """Checksums of the file and of its external data, and the names of the outputs."""
         known = {part.resolve() for part in model_files(self.path)}
         parts = {part.resolve() for part in external_files(self.path)} - known
         sums = [file_sha256(self.path), *(file_sha256(part) for part in sorted(parts))]
-        return f"{' '.join(sums)} {self.output}"
+        return f"{' '.join(sums)} {' '.join(self.outputs)}"
 
-    def softmax(self) -> str | None:
-        """A clause that says that the output is a softmax; ``None`` where it is none."""
-        before = _before_softmax(self.path, self.output)
+    def softmax(self, output: str | None) -> str | None:
+        """A clause that says that an output is a softmax; ``None`` where it is none.
+
+        Args:
+            output: its name; ``None`` for the only one.
+        """
+        name = output if output in self.outputs else self.outputs[0]
+        before = _before_softmax(self.path, name)
         if before is None:
             return None
         is_output = any(port.name == before for port in self.session.get_outputs())
         of = f"the softmax of its output {before!r}" if is_output else "made by a Softmax"
-        return f"its output {self.output!r} is {of}"
+        return f"its output {name!r} is {of}"
 
-    def _run(self, feed: dict[str, Array]) -> Array:
+    def _run(self, feed: dict[str, Array]) -> list[Array]:
         size = len(next(iter(feed.values())))
         try:
-            [outputs] = run(self.session, [self.output], feed)
+            outputs = run(self.session, list(self.outputs), feed)
         except LoweringError as error:
             words = readable_error(str(error.__cause__ or error)).rstrip(".")
             takes = _listed(self.session.get_inputs())
             raise _refusal(self.path, f"the file takes {takes}; {words}") from error
-        if outputs.shape[:1] != (size,):
-            raise _refusal(
-                self.path,
-                f"its output {self.output!r} is {outputs.shape} for a batch of {size}, and a "
-                f"teacher gives a row for each sample; name another output, {_OR_WRAP_IT}",
-            )
+        for name, array in zip(self.outputs, outputs, strict=True):
+            if array.shape[:1] != (size,):
+                raise _refusal(
+                    self.path,
+                    f"its output {name!r} is {array.shape} for a batch of {size}, and a teacher "
+                    f"gives a row for each sample; name another output, {_OR_WRAP_IT}",
+                )
         return outputs
 
     def _feeds(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -136,15 +151,15 @@ class OnnxTeacher:
         return tensor.to(wanted)
 
 
-def open_teacher(given: Path, output: str | None) -> OnnxTeacher:
+def open_teacher(given: Path, wanted: Sequence[str] = ()) -> OnnxTeacher:
     """The file as a teacher.
 
     Args:
         given: the file, as a recipe names it.
-        output: which output teaches; a file that has one needs no name.
+        wanted: which outputs teach; empty for all that are floats.
 
     Raises:
-        RecipeError: no such file or output, none chosen of several, or one of no floats.
+        RecipeError: no such file or output, or one of no floats.
         DataError: a file that onnxruntime cannot load, or that has no inputs.
     """
     path = located(given)
@@ -160,7 +175,7 @@ def open_teacher(given: Path, output: str | None) -> OnnxTeacher:
     if max(sizes, default=1) > LARGEST_BATCH:
         problem = f"the file takes a batch of {max(sizes):,}, and {LARGEST_BATCH:,} is the largest"
         raise _refusal(path, f"{problem}; export it with a batch of 1 or a free one")
-    return OnnxTeacher(path, session, _chosen(path, session.get_outputs(), output))
+    return OnnxTeacher(path, session, _chosen(path, session.get_outputs(), wanted))
 
 
 def _session(path: Path) -> Any:
@@ -195,28 +210,24 @@ def _before_softmax(path: Path, output: str) -> str | None:
     return str(node.input[0]) if node is not None and node.op_type == "Softmax" else None
 
 
-def _chosen(path: Path, outputs: Sequence[Any], wanted: str | None) -> str:
-    """The name of the output that teaches."""
+def _chosen(path: Path, outputs: Sequence[Any], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The names of the outputs that teach: those that are wanted, or all floats."""
     if not outputs:
         raise _refusal(path, "the file has no output; export it with its scores as one")
-    chosen = [port for port in outputs if wanted in (None, port.name)]
-    has = f"the file has {_listed(outputs)}"
-    if not chosen:
-        raise RecipeError(f"teacher.output: {path}: there is no {wanted!r}; {has}.")
+    ports = {port.name: port for port in outputs}
+    if unknown := [name for name in wanted if name not in ports]:
+        has = f"the file has {_listed(outputs)}"
+        raise RecipeError(f"teacher.output: {path}: there is no {unknown[0]!r}; {has}.")
     can_teach = [port.name for port in outputs if _is_float(port)]
-    if not can_teach or (len(chosen) == 1 and not _is_float(chosen[0])):
+    wrong = [ports[name] for name in wanted if name not in can_teach]
+    if wrong or not can_teach:
+        first = wrong[0] if wrong else outputs[0]
         cure = f"set `output: {can_teach[0]}`" if can_teach else _OR_WRAP_IT.removeprefix("or ")
         raise RecipeError(
-            f"teacher.onnx: {path}: the output {chosen[0].name!r} is {_described(chosen[0])}, and "
+            f"teacher.onnx: {path}: the output {first.name!r} is {_described(first)}, and "
             f"a teacher returns float32, float16 or float64; {cure}."
         )
-    if len(chosen) > 1:
-        likely = sorted(can_teach, key=lambda name: _before_softmax(path, name) is not None)
-        raise RecipeError(
-            f"teacher.onnx: {path}: {has}; say beside onnx which one teaches, as in `output: "
-            f"{likely[0]}`."
-        )
-    return str(chosen[0].name)
+    return tuple(dict.fromkeys(wanted)) or tuple(can_teach)
 
 
 def _refusal(path: Path, problem: str) -> DataError:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from compress.config.fields import Whole
+from compress.distillation.batch_checksum import batch_checksum
 from compress.distillation.cache_files import Array, ArraySpec, EpochArrays
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import (
@@ -35,8 +34,9 @@ from compress.distillation.loss_function import (
 from compress.distillation.teachers import identity_of
 from compress.errors import DataError, StageError, StorageError
 from compress.events import StageWarning, TeacherPass
-from compress.modules.inputs import Inputs, device_of, to_device
+from compress.modules.inputs import device_of, to_device
 from compress.modules.memory_format import laid_out
+from compress.modules.outputs import Outputs
 from compress.training.data import Batch, SeededEpochs
 from compress.training.lengths import cut_inputs, padded_length
 
@@ -46,7 +46,6 @@ __all__ = ["CacheSettings", "TeacherCache", "TeacherForward", "cached_teacher"]
 TeacherForward = Callable[[Batch], ModelOutputs]
 
 _OUTPUTS = "outputs"
-_CHECKED_VALUES = 32
 _LARGEST_FLOAT16 = 65504.0
 _LARGEST_MIB = 2**30  # 1 PiB
 _INTEGER = "int32"
@@ -124,6 +123,7 @@ class TeacherCache:
         self._features = (*self._required.layers, *extra)
         self._settings = settings or CacheSettings()
         example = teacher_forward(self._teacher, context.example, self._required)
+        self._outputs = tuple(example.named) if self._required.outputs else ()
         self._dtypes = {name: tensor.dtype for name, tensor in self._named(example)}
         self._specs = {
             name: ArraySpec(tuple(tensor.shape[1:]), self._dtype_on_disk(tensor))
@@ -178,7 +178,7 @@ class TeacherCache:
             StageError: outputs that cannot be cached.
             StorageError: they could not be written.
         """
-        checksum, report = _batch_checksum(batch.inputs), self._context.stage.report
+        checksum, report = batch_checksum(batch.inputs), self._context.stage.report
         arrays: Mapping[str, Array] | None = None
         try:
             arrays = self._arrays.read(batch.epoch_seed, batch.index, checksum)
@@ -195,9 +195,12 @@ class TeacherCache:
             name: torch.from_numpy(self._cut(name, array, batch)).to(device, self._dtypes[name])
             for name, array in arrays.items()
         }
-        no_outputs = torch.empty(len(next(iter(arrays.values()))), 0, device=device)
-        outputs = tensors.pop(_OUTPUTS, no_outputs)
-        return ModelOutputs(outputs, dict(zip(self._features, tensors.values(), strict=True)))
+        rows = len(next(iter(arrays.values())))
+        every: Outputs = torch.empty(rows, 0, device=device)
+        if self._outputs:
+            named = {name: tensors.pop(self._array_name(name)) for name in self._outputs}
+            every = named if len(named) > 1 else next(iter(named.values()))
+        return ModelOutputs(every, dict(zip(self._features, tensors.values(), strict=True)))
 
     def _read_back(self, batch: Batch, checksum: str) -> Mapping[str, Array]:
         try:
@@ -222,11 +225,20 @@ class TeacherCache:
             shown = _laid_out(batch, like)
             outputs = teacher_forward(self._teacher, shown, self._required)
             arrays = {name: self._array(name, tensor) for name, tensor in self._named(outputs)}
-            yield _batch_checksum(shown.inputs), arrays
+            yield batch_checksum(shown.inputs), arrays
 
     def _named(self, outputs: ModelOutputs) -> Iterator[tuple[str, Tensor]]:
-        if self._required.outputs:
-            yield _OUTPUTS, outputs.outputs
+        named = outputs.named
+        for name in self._outputs:
+            # The only one may have any name.
+            given = next(iter(named.values())) if len(named) == 1 else named.get(name)
+            if given is None or len(named) != len(self._outputs):
+                raise StageError(
+                    f"the teacher gives {', '.join(self._outputs)} for one batch and "
+                    f"{', '.join(named)} for another, which cannot be cached; set views: null to "
+                    "run the teacher in every epoch."
+                )
+            yield self._array_name(name), given
         # Features are numbered: their names may hold what a file's may not.
         for number, name in enumerate(self._features):
             if name not in outputs.features:
@@ -235,6 +247,17 @@ class TeacherCache:
                     "features cannot be cached; set views: null to run the teacher in every epoch."
                 )
             yield f"feature-{number}", outputs.features[name]
+
+    def _array_name(self, output: str) -> str:
+        """Of an output; numbered where there are several, as features are."""
+        if len(self._outputs) == 1:
+            return _OUTPUTS
+        return f"output-{self._outputs.index(output)}"
+
+    def _words(self, array: str) -> str:
+        """An array, for a sentence."""
+        names = {self._array_name(name): f"outputs {name!r}" for name in self._outputs}
+        return array if len(names) < 2 else names.get(array, array)
 
     def _axes_of_length(self) -> Mapping[str, int]:
         """The axis of each array, without that of samples, that is as long as the inputs are.
@@ -278,9 +301,9 @@ class TeacherCache:
         tensor = self._filled(name, tensor)
         if tuple(tensor.shape[1:]) != self._specs[name].shape:
             raise StageError(
-                f"the teacher's {name} are {self._specs[name].shape} for one sample and "
-                f"{tuple(tensor.shape[1:])} for another, which cannot be cached; set views: null "
-                "to run the teacher in every epoch."
+                f"the teacher's {self._words(name)} are {self._specs[name].shape} for one sample "
+                f"and {tuple(tensor.shape[1:])} for another, which cannot be cached; set views: "
+                "null to run the teacher in every epoch."
             )
         if self._specs[name].dtype == _INTEGER:
             return tensor.detach().cpu().numpy().astype(_INTEGER)
@@ -289,7 +312,7 @@ class TeacherCache:
             largest = float(values.abs().max())
             if largest > _LARGEST_FLOAT16:
                 raise StageError(
-                    f"the teacher's {name} reach {largest:.3g}, and float16 ends at "
+                    f"the teacher's {self._words(name)} reach {largest:.3g}, and float16 ends at "
                     f"{_LARGEST_FLOAT16:g}; set cache: {{dtype: float32}}."
                 )
         return values.numpy().astype(self._settings.dtype)
@@ -307,6 +330,7 @@ class TeacherCache:
             "seed": data.seed,
             "augment": data.augment is not None,
             **({"by_length": True} if data.by_length else {}),
+            **({"outputs": list(self._outputs)} if len(self._outputs) > 1 else {}),
             "mix": None if data.mix is None else [data.mix.kind, data.mix.alpha],
             "torch": torch.__version__,
         }
@@ -325,28 +349,6 @@ def _laid_out(batch: Batch, like: Batch) -> Batch:
         is_last = wanted.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if is_last else layout
     return replace(batch, inputs=laid_out(inputs, layout))
-
-
-def _batch_checksum(inputs: Inputs) -> str:
-    """16 hex digits of a few values of every sample, as both nets are given them."""
-    digest = hashlib.blake2b(digest_size=8)
-    tensors = inputs if isinstance(inputs, dict) else {"": inputs}
-    for name, tensor in sorted(tensors.items()):
-        values: Any = tensor
-        if tensor.dim() > 1:
-            values = tensor[_checked_places(tensor.shape[1:])]
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _checked_places(sample: tuple[int, ...]) -> tuple[Any, ...]:
-    """An index of a few values of every sample of that shape."""
-    places = np.linspace(0, math.prod(sample) - 1, _CHECKED_VALUES).astype(np.int64)
-    # By coordinates: flattening would copy a batch whose channels are last.
-    coordinates = np.unravel_index(np.unique(places), sample)
-    return (slice(None), *(torch.from_numpy(one) for one in coordinates))
 
 
 def _root_of(workdir: Path, data: SeededEpochs) -> Path:

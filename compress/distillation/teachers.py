@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -18,8 +18,10 @@ from pydantic import (
     BaseModel,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import to_jsonable_python
@@ -31,12 +33,12 @@ from compress.config.own_parts import Role
 from compress.config.own_settings import OwnSettings
 from compress.config.recipe_file import RecipePath
 from compress.config.references import is_reference
-from compress.distillation.probabilities import logits_of
-from compress.errors import DataError, RecipeError, StageError
+from compress.distillation.taught import AS_IT_IS, Reading
+from compress.errors import ContractViolation, DataError, StageError
 from compress.models.settings import HubSettings, ModelSettings, build_model, is_onnx
 from compress.modules.inputs import Inputs, batch_size_of, copied, device_of, forward
 from compress.modules.memory_format import arrange, laid_out, layout_of
-from compress.modules.outputs import one_output
+from compress.modules.outputs import Outputs, as_outputs, by_name, each_output
 from compress.modules.parametrizations import fold_parametrizations
 from compress.quoting import shown
 from compress.stage import Context, Teacher
@@ -51,10 +53,12 @@ __all__ = [
     "build_teacher",
     "frozen_teacher",
     "identity_of",
+    "mapped_outputs",
 ]
 
 
-_KEYS = ("onnx", "output", "callable", "arch", "weights", "hf", "from_probabilities", "weight")
+_NAMED = ("onnx", "output", "outputs", "callable", "arch", "weights", "hf")
+_KEYS = (*_NAMED, "from_probabilities", "weight")
 
 
 class TeacherSettings(OwnSettings):
@@ -62,9 +66,11 @@ class TeacherSettings(OwnSettings):
 
     ``callable`` is a function of a batch of inputs, which gets the further keys as keyword
     arguments, or a class that is made of them and whose object is called with the batch. ``hf`` is
-    a folder, with the keys that a model from a folder has. ``output`` names the output of an ONNX
-    file that teaches. ``from_probabilities`` takes the logarithm of outputs that are probabilities:
-    those are logits.
+    a folder, with the keys that a model from a folder has. ``output`` names the one output of an
+    ONNX file that teaches. ``outputs`` names the teacher's outputs that teach, each by the output
+    of the student that learns from it, where the two have other names. ``from_probabilities`` takes
+    the logarithm of outputs that are probabilities: those are logits; of several outputs it is a
+    list of those that are.
     """
 
     role: ClassVar[Role] = Role("teacher", ("inputs",), _KEYS)
@@ -72,11 +78,24 @@ class TeacherSettings(OwnSettings):
 
     onnx: RecipePath | None = None
     output: Name | None = None
+    outputs: dict[Name, Name] | None = Field(
+        default=None,
+        min_length=1,
+        description="The teacher's output that teaches, by the student's that learns from it.",
+    )
     callable: Name | None = None
     arch: Name | None = None
     weights: RecipePath | None = None
     hf: RecipePath | None = None
-    from_probabilities: Flag = False
+    from_probabilities: Flag | tuple[Name, ...] = False
+
+    @model_serializer(mode="wrap")
+    def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        nulls = [option for option, value in self.options.items() if value is None]
+        # What identifies a teacher whose outputs are not mapped is what it was.
+        absent = () if self.outputs else ("outputs",)
+        written = {key: value for key, value in handler(self).items() if key not in absent}
+        return {**dict.fromkeys(nulls), **written}
 
     @model_validator(mode="before")
     @classmethod
@@ -103,6 +122,10 @@ class TeacherSettings(OwnSettings):
             )
         if self.output is not None and self.onnx is None:
             raise ValueError(f"output goes with onnx, and the teacher is {given[0]}")
+        if self.output is not None and self.outputs is not None:
+            raise ValueError(
+                "output takes one output of the file and outputs maps several; give one of the two"
+            )
         if self.arch is not None and self.weights is None:
             raise ValueError("a teacher of its own architecture needs weights")
         takes_more = self.hf is not None or self.callable is not None
@@ -126,6 +149,11 @@ class TeacherSettings(OwnSettings):
         if self.arch is not None and is_reference(self.arch):
             return "arch", ModelSettings.role
         return super().own
+
+    @property
+    def reading(self) -> Reading:
+        """How its outputs are read."""
+        return Reading(self.outputs or {}, self.from_probabilities)
 
     @property
     def model(self) -> ModelSettings | HubSettings:
@@ -162,34 +190,33 @@ class ModuleTeacher:
     Args:
         module: in eval mode; it is moved to the device of its inputs.
         layout: memory format that its inputs are brought to.
-        from_probabilities: whether to return the logarithm of its outputs.
+        reading: how its outputs are read.
     """
 
     module: nn.Module
     layout: torch.memory_format = torch.contiguous_format
-    from_probabilities: bool = False
+    reading: Reading = AS_IT_IS
 
     @torch.no_grad()
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """The module's outputs ``(n, ...)`` for a batch, without gradients.
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """The module's outputs, ``(n, ...)`` each, for a batch, without gradients.
 
         Raises:
-            RecipeError: they should be probabilities, and are not.
+            RecipeError: one is not there, or they should be probabilities, and are not.
         """
         device = device_of(inputs)
         first = next(self.module.parameters(), None)
         if first is not None and first.device != device:
             self.module.to(device)
         # A student's batch may lie as this module cannot take it.
-        outputs = one_output(forward(self.module, laid_out(inputs, self.layout)))
-        return _logits(outputs, "") if self.from_probabilities else outputs
+        return self.reading.read(forward(self.module, laid_out(inputs, self.layout)), "")
 
     @property
     def identity(self) -> str:
         """A digest of its weights and structure."""
         content = Candidate(self.module, torch.empty(0)).fingerprint
         digest = hashlib.blake2b(f"{content}{self.module}".encode(), digest_size=16).hexdigest()
-        return _identity(digest, self.from_probabilities)
+        return f"{digest}{self.reading.suffix}"
 
 
 @dataclass(frozen=True)
@@ -200,39 +227,47 @@ class OutputTeacher:
         compute: its outputs for a batch.
         name: of the file or the callable.
         content: identifies it: a digest of the file's bytes, or the callable's name and options.
-        from_probabilities: whether to return the logarithm of its outputs.
-        softmax: returns a clause that says that its output is a softmax, where that is known.
+        reading: how its outputs are read.
+        softmax: returns, of an output by the teacher's name, a clause that says that it is a
+            softmax, where that is known.
     """
 
     compute: Callable[[Inputs], Any]
     name: str
     content: str
-    from_probabilities: bool = False
-    softmax: Callable[[], str | None] = lambda: None
+    reading: Reading = AS_IT_IS
+    softmax: Callable[[str | None], str | None] = lambda _: None
 
     @torch.no_grad()
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """Its outputs ``(n, ...)`` for a batch, without gradients.
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """Its outputs, ``(n, ...)`` each, for a batch, without gradients.
 
         Raises:
-            StageError: they are not one tensor with a row for each sample.
-            RecipeError: they should be probabilities, and are not.
+            StageError: they are no tensors with a row for each sample.
+            RecipeError: one is not there, or they should be probabilities, and are not.
         """
-        outputs = self.compute(inputs)
-        expected = batch_size_of(inputs)
-        if not isinstance(outputs, Tensor) or outputs.shape[:1] != (expected,):
-            given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise StageError(
-                f"the teacher {self.name} must return one tensor with {expected} rows, one for "
-                f"each sample; got {given}."
-            )
-        outputs = outputs.detach().to(device_of(inputs))
-        return _logits(outputs, f" {self.name}") if self.from_probabilities else outputs
+        given, expected, device = self.compute(inputs), batch_size_of(inputs), device_of(inputs)
+        try:
+            outputs = as_outputs(given)
+        except ContractViolation:
+            raise self._without_rows(expected, type(given).__name__) from None
+        for name, one in by_name(outputs).items():
+            if one.shape[:1] != (expected,):
+                of = f" for {name!r}" if isinstance(outputs, dict) else ""
+                raise self._without_rows(expected, f"{tuple(one.shape)}{of}")
+        outputs = each_output(outputs, lambda one: one.detach().to(device))
+        return self.reading.read(outputs, f" {self.name}")
+
+    def _without_rows(self, expected: int, given: str) -> StageError:
+        return StageError(
+            f"the teacher {self.name} must return one tensor with {expected} rows, one for each "
+            f"sample, or several by name; got {given}."
+        )
 
     @property
     def identity(self) -> str:
         """A digest of the file's bytes, or the callable's name and options."""
-        return _identity(self.content, self.from_probabilities)
+        return f"{self.content}{self.reading.suffix}"
 
 
 @dataclass(frozen=True)
@@ -252,17 +287,32 @@ class Ensemble:
     members: tuple[Teacher, ...]
     weights: tuple[float, ...]
 
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """The weighted mean of the members' outputs for a batch, ``(n, ...)``.
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """The weighted mean of the members' outputs for a batch, by name, ``(n, ...)`` each.
 
         Raises:
-            DataError: their outputs differ in shape.
+            DataError: their outputs differ in name or shape.
         """
-        outputs = [member(inputs) for member in self.members]
+        given = [member(inputs) for member in self.members]
+        if all(len(by_name(one)) == 1 for one in given):
+            return self._mean([next(iter(by_name(one).values())) for one in given], "outputs")
+        named = [by_name(one) for one in given]
+        for number, one in enumerate(named[1:], start=1):
+            if one.keys() != named[0].keys():
+                raise DataError(
+                    f"teacher[0] gives {', '.join(named[0])} and teacher[{number}] gives "
+                    f"{', '.join(one)}; teachers that are averaged must have outputs of the same "
+                    "names: map them in their blocks, with outputs: {STUDENT'S: TEACHER'S}."
+                )
+        return {
+            name: self._mean([one[name] for one in named], f"outputs {name!r}") for name in named[0]
+        }
+
+    def _mean(self, outputs: Sequence[Tensor], what: str) -> Tensor:
         for number, one in enumerate(outputs[1:], start=1):
             if one.shape != outputs[0].shape:
                 raise DataError(
-                    f"the outputs of teacher[0] are {tuple(outputs[0].shape)} and those of "
+                    f"the {what} of teacher[0] are {tuple(outputs[0].shape)} and those of "
                     f"teacher[{number}] are {tuple(one.shape)}; teachers that are averaged must "
                     "have outputs of one shape: give them the same number of classes."
                 )
@@ -277,17 +327,12 @@ class Ensemble:
         return str([*map(identity_of, self.members), *self.weights])
 
 
-def _identity(content: str, from_probabilities: bool) -> str:
-    return f"{content} as logits" if from_probabilities else content
-
-
-def _logits(outputs: Tensor, name: str) -> Tensor:
-    try:
-        return logits_of(outputs)
-    except DataError as error:
-        raise RecipeError(
-            f"teacher.from_probabilities: the teacher{name} gives none: {error}; leave the key out."
-        ) from error
+def mapped_outputs(teacher: Teacher | None) -> Mapping[str, str]:
+    """The outputs that a teacher's block maps: the teacher's names by the student's."""
+    if isinstance(teacher, (ModuleTeacher, OutputTeacher)):
+        return teacher.reading.outputs
+    members = teacher.members if isinstance(teacher, Ensemble) else ()
+    return {ours: name for one in members for ours, name in mapped_outputs(one).items()}
 
 
 def identity_of(teacher: Teacher) -> str:
@@ -332,12 +377,14 @@ def build_teacher(
     if not isinstance(settings, TeacherSettings):
         members = tuple(build_teacher(member, context) for member in settings)
         return Ensemble(members, tuple(member.weight for member in settings))
-    as_logits = settings.from_probabilities
     if settings.onnx is not None:
         from compress.distillation.onnx_teacher import open_teacher  # which loads onnxruntime
 
-        file = open_teacher(settings.onnx, settings.output)
-        return OutputTeacher(file, str(file.path), file.identity, as_logits, file.softmax)
+        wanted = () if settings.output is None else (settings.output,)
+        file = open_teacher(settings.onnx, tuple((settings.outputs or {}).values()) or wanted)
+        reading = settings.reading
+        compute = replace(file, is_named=reading.needs_names)
+        return OutputTeacher(compute, str(file.path), file.identity, reading, file.softmax)
     if settings.callable is not None:
         name, where = settings.callable, "teacher.callable"
         own = settings.part(context.references, where).bound(settings.options, where)
@@ -345,7 +392,7 @@ def build_teacher(
         if settings.options:
             content += json.dumps(to_jsonable_python(settings.options), sort_keys=True)
         # A copy: the callable may write to its batch, which the student is given as well.
-        return OutputTeacher(lambda inputs: own(copied(inputs)), name, content, as_logits)
+        return OutputTeacher(lambda inputs: own(copied(inputs)), name, content, settings.reading)
     module = build_model(settings.model.for_task(context.task), context.build, context.seed)
     fold_parametrizations(module)
-    return replace(frozen_teacher(module, context.origin.example), from_probabilities=as_logits)
+    return replace(frozen_teacher(module, context.origin.example), reading=settings.reading)

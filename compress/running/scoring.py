@@ -82,7 +82,7 @@ class ReferenceTeacher:
     @torch.no_grad()
     def outputs(self, inputs: Inputs) -> Array:
         """Its outputs for one batch, in float32."""
-        return self.teacher(inputs).float().cpu().numpy()
+        return one_output(self.teacher(inputs)).float().cpu().numpy()
 
 
 @dataclass(frozen=True)

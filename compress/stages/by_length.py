@@ -11,7 +11,7 @@ from torch import Tensor
 from compress.distillation.context import DistillationContext
 from compress.errors import StageError
 from compress.modules.inputs import Inputs, forward
-from compress.modules.outputs import one_output
+from compress.modules.outputs import Outputs, by_name
 from compress.stages.training_settings import Training
 from compress.training.data import SeededEpochs, samples_at
 from compress.training.lengths import cut_inputs, lengths_of, longest_of, padded_length
@@ -65,8 +65,8 @@ def _problem(distillation: DistillationContext, epochs: SeededEpochs) -> str:
     padded = padded_length(inputs)
     if padded is None or longest >= padded:
         return "no sample is shorter than the inputs are"
-    nets: dict[str, Callable[[Inputs], Tensor]] = {
-        "the student": lambda x: one_output(forward(distillation.student, x))
+    nets: dict[str, Callable[[Inputs], Outputs]] = {
+        "the student": lambda x: forward(distillation.student, x)
     }
     if distillation.teacher is not None:
         nets["the teacher"] = distillation.teacher
@@ -75,12 +75,18 @@ def _problem(distillation: DistillationContext, epochs: SeededEpochs) -> str:
 
 
 @torch.no_grad()
-def _same(net: Callable[[Inputs], Tensor], inputs: Inputs, padded: int, longest: int) -> bool:
+def _same(net: Callable[[Inputs], Outputs], inputs: Inputs, padded: int, longest: int) -> bool:
     """Whether a net's outputs are the same for inputs that are cut to the longest of them."""
     try:
-        whole, found = net(inputs), net(cut_inputs(inputs, padded, longest))
+        whole, found = by_name(net(inputs)), by_name(net(cut_inputs(inputs, padded, longest)))
     except Exception:  # whatever a net raises on lengths that it was not made for
         return False
+    return whole.keys() == found.keys() and all(
+        _same_output(whole[name], found[name]) for name in whole
+    )
+
+
+def _same_output(whole: Tensor, found: Tensor) -> bool:
     places = [slice(size) for size in found.shape]
     if found.dim() != whole.dim() or whole[tuple(places)].shape != found.shape:
         return False

@@ -6,22 +6,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from compress.candidate import Candidate
 from compress.config.references import CodeReferences
-from compress.distillation.losses import LossSettings, default_losses
+from compress.distillation.default_losses import losses_by_default
+from compress.distillation.losses import LossSettings
 from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.models.settings import BlocksSettings, StudentSettings, build_model
 from compress.modules.parametrizations import fold_parametrizations
-from compress.outputs import OutputKind
+from compress.outputs import Implied
 from compress.pruning.depth import keep_blocks
 from compress.quantization.fakequant import layers_with_formats
-from compress.stage import Context, Effect, Stage
+from compress.stage import Context, Effect, Stage, Teacher
 from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
 from compress.stages.training_settings import Training
-from compress.training.supervision import has_a_label
+from compress.training.data import head
 
 __all__ = ["DistillStage"]
 
@@ -58,13 +60,15 @@ class DistillStage(Training, Stage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The trained student, with a note that names the losses where they are the default."""
-        student, losses = self._with_losses(self._student_of(candidate, context), context)
-        return fit(student, context, self, losses, build_teacher(self.teacher, context))
+        teacher = build_teacher(self.teacher, context)
+        student, losses = self._with_losses(self._student_of(candidate, context), context, teacher)
+        return fit(student, context, self, losses, teacher)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The untrained student, after a dry run of all losses."""
-        student, losses = self._with_losses(self._student_of(candidate, context), context)
-        dry_run_losses(student, context, self, losses, build_teacher(self.teacher, context))
+        teacher = build_teacher(self.teacher, context)
+        student, losses = self._with_losses(self._student_of(candidate, context), context, teacher)
+        dry_run_losses(student, context, self, losses, teacher)
         return student
 
     def explain(self) -> str:
@@ -83,22 +87,25 @@ class DistillStage(Training, Stage):
         """The teacher that it learns from, where that is not the run's."""
         return self.teacher
 
-    def implied_outputs(self, references: CodeReferences) -> Sequence[OutputKind]:
+    def implied_outputs(self, references: CodeReferences) -> Sequence[Implied]:
         """What its losses imply that the outputs are."""
         return implied_outputs(self.losses or (), references)
 
     def _with_losses(
-        self, student: Candidate, context: Context
+        self, student: Candidate, context: Context, teacher: Teacher
     ) -> tuple[Candidate, Sequence[LossSettings]]:
         """The student and its losses; it has a note that names them where they are the default."""
         if self.losses is not None:
             return student, self.losses
         supervision = supervision_of(student, context)
-        kind = supervision.on(None).output_kind()
-        labeled = has_a_label(context.task.train, supervision)
-        losses = default_losses(kind, supervision.on(None).outputs, labeled=labeled)
+        outputs = supervision.by_output
+        taught = teacher(head(context.task.train, 1).inputs) if len(outputs) > 1 else torch.empty(0)
+        losses = losses_by_default(supervision, taught)
         words = " and ".join(loss.description for loss in losses)
-        note = f"losses by default, for outputs that are {kind}: {words}"
+        kinds = ", ".join(f"{name} ({one.kind})" for name, one in outputs.items())
+        if len(outputs) == 1:
+            kinds = f"outputs that are {supervision.on(None).kind}"
+        note = f"losses by default, for {kinds}: {words}"
         return replace(student, notes=(*student.notes, note)), losses
 
     def _student_of(self, candidate: Candidate, context: Context) -> Candidate:

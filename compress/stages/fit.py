@@ -23,8 +23,7 @@ from compress.distillation.objective import WeightedSum, weighted_losses
 from compress.distillation.teacher_cache import cached_teacher
 from compress.events import EpochEnd, Resumed, StageWarning
 from compress.modules.inputs import forward, to_device
-from compress.modules.outputs import one_output
-from compress.outputs import OutputKind
+from compress.outputs import Implied
 from compress.pruning.sparsity import keep_zeros
 from compress.quantization.clips import LearnedClips
 from compress.quantization.fakequant import layers_with_formats, learned_clips, simulate
@@ -130,10 +129,10 @@ def validation_loss(
     batches = read(context.task.validation, _VALIDATION_BATCH, rank=rank, world_size=world_size)
     for batch in batches:
         assert batch.labels is not None
-        outputs = one_output(forward(module, to_device(batch.inputs, device)))
+        outputs = forward(module, to_device(batch.inputs, device))
         if known is None:
             known = Supervision.of(context.task, outputs)
-        if known.on(None).kind is None and context.task.loss is None:
+        if not known.has_loss(batch.labels):
             break  # nothing says what the loss on labels would be
         value = known.loss(outputs, to_device(batch.labels, device))
         count = int(known.labeled(batch.labels).sum())
@@ -156,10 +155,19 @@ def distillation_context(
 
 def implied_outputs(
     losses: Sequence[LossSettings], references: CodeReferences
-) -> tuple[OutputKind, ...]:
-    """What losses imply that the outputs of a model are, each kind once."""
-    kinds = [loss.resolved(references).implied_kind for loss in losses]
-    return tuple(dict.fromkeys(kind for kind in kinds if kind is not None))
+) -> tuple[Implied, ...]:
+    """What losses imply that the outputs of a model are, each once.
+
+    A loss on one of several outputs implies it of that output, and one on labels that labels of one
+    tensor are for it.
+    """
+    found: list[Implied] = []
+    for loss in (given.resolved(references) for given in losses):
+        if loss.on is not None and (loss.kind == "label" or loss.implied_kind is not None):
+            found.append((loss.on, loss.implied_kind))
+        elif loss.implied_kind is not None:
+            found.append(loss.implied_kind)
+    return tuple(dict.fromkeys(found))
 
 
 def _checkpointing(

@@ -11,6 +11,7 @@ from compress.distillation.losses import LossSettings
 from compress.distillation.objective import WeightedSum
 from compress.errors import DataError, StageError
 from compress.events import StageWarning
+from compress.modules.outputs import by_name
 from compress.stage import Context
 from compress.stages.training_settings import Training
 from compress.training.supervision import has_a_label
@@ -35,11 +36,13 @@ def check_losses(
     """
     task, supervision = context.stage.task, context.task_supervision
     supervision.check_classes("the model that learns")
+    _check_names_of_labels(context)
     for loss in losses:
-        if loss.kind == "label" and not has_a_label(task.train, supervision):
+        if loss.kind == "label" and not has_a_label(task.train, supervision, loss.on):
+            of = "" if loss.on is None else f" for {loss.on!r}"
             raise DataError(
-                f"the loss `label` needs labels and the training data of task {task.name!r} has "
-                "none; leave it out and learn from the teacher alone."
+                f"the loss `label` needs labels{of} and the training data of task {task.name!r} "
+                "has none; leave it out and learn from the teacher alone."
             )
         if loss.needs_teacher and context.teacher is None:
             raise StageError(f"the loss {loss.kind!r} needs a teacher and there is none.")
@@ -47,6 +50,27 @@ def check_losses(
         raise DataError(
             f"patience needs labels in the validation data, and that of task {task.name!r} has "
             "none; leave it out."
+        )
+
+
+def _check_names_of_labels(context: DistillationContext) -> None:
+    """Check that labels by name are for outputs; a loss of the task's own takes any names.
+
+    Raises:
+        DataError: some are for no output of several.
+    """
+    task, labels = context.stage.task, context.example.labels
+    is_several = len(context.task_supervision.by_output) > 1
+    if not isinstance(labels, dict) or task.loss is not None or not is_several:
+        return
+    outputs = by_name(context.all_outputs)
+    if labels.keys() - outputs.keys():
+        outputs = {**outputs, **by_name(context.training_outputs)}
+    if unknown := [name for name in labels if name not in outputs]:
+        raise DataError(
+            f"task {task.name!r}: its labels {', '.join(unknown)} are for no output of the model, "
+            f"which gives {', '.join(outputs)}; give labels the names of outputs, as in fields: "
+            f"{{label: {{{next(iter(outputs))}: KEY}}}}."
         )
 
 

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import reduce
+from operator import add
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,13 +17,14 @@ from compress.candidate import Candidate, count_parameters
 from compress.config.fields import LARGEST_RATE, Name, Number, Pattern, Whole
 from compress.config.references import CodeReferences
 from compress.config.selectors import named, select
-from compress.distillation.losses import LabelLoss, LossSettings, teacher_loss
+from compress.distillation.default_losses import teacher_losses
+from compress.distillation.losses import LabelLoss, LossSettings
 from compress.distillation.teachers import TeacherBlock, build_teacher
-from compress.errors import AlreadySo
+from compress.errors import AlreadySo, StageError
 from compress.events import Widths
 from compress.modules.inputs import forward
-from compress.modules.outputs import one_output
-from compress.outputs import OutputKind
+from compress.modules.outputs import Outputs, by_name
+from compress.outputs import Implied
 from compress.pruning.channels import ChannelPruning, Unit, prune_channels
 from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.importance_settings import Importance, criterion_of, described
@@ -146,7 +149,7 @@ class PruneStage(Stage):
         """The teacher of the training after the cut, where that is not the run's."""
         return self.finetune.teacher if self.finetune else None
 
-    def implied_outputs(self, references: CodeReferences) -> Sequence[OutputKind]:
+    def implied_outputs(self, references: CodeReferences) -> Sequence[Implied]:
         """What the losses of the training after the cut imply that the outputs are."""
         return implied_outputs(self.finetune.losses, references) if self.finetune else ()
 
@@ -188,7 +191,7 @@ class PruneStage(Stage):
                 pruned.example,
                 request,
                 ranked=ranked,
-                losses=_losses(ranked, context) if criterion.reads_gradients else (),
+                losses=self._losses(ranked, context) if criterion.reads_gradients else (),
             )
         for invariant in pruned.invariants:
             # A cut moves the groups of an N:M pattern; the pattern is projected anew.
@@ -218,6 +221,18 @@ class PruneStage(Stage):
         if count_parameters(module)[1] == before and invariant in pruned.invariants:
             raise AlreadySo("prune: every weight that would be removed is already zero.")
         return replace(pruned, invariants=tuple(dict.fromkeys((*pruned.invariants, invariant))))
+
+    def _losses(self, module: nn.Module, context: Context) -> Iterator[Tensor]:
+        """The loss of a part of the training data; against the teacher where it has no labels."""
+        supervision, implied = None, self.implied_outputs(context.references)
+        for batch in read(context.task.train, _TAYLOR_BATCH, _TAYLOR_SAMPLES):
+            outputs = forward(module, batch.inputs)
+            supervision = supervision or Supervision.of(context.task, outputs, implied)
+            if batch.labels is not None:
+                yield supervision.loss(outputs, batch.labels)
+            else:
+                taught = context.teacher(batch.inputs)
+                yield _difference(supervision.shipped(outputs), taught)
 
     def _ignored(self, module: nn.Module) -> list[str]:
         # Any module may be named, a parent of layers too, and a parameter that is in none.
@@ -266,17 +281,21 @@ def _losses_and_teacher(
     if not losses:
         supervision = supervision_of(pruned, context)
         labeled = has_a_label(context.task.train, supervision)
-        losses = (LabelLoss(),) if labeled else (teacher_loss(supervision.on(None).output_kind()),)
+        losses = (LabelLoss(),) if labeled else teacher_losses(supervision)
     return losses, build_teacher(finetune.teacher, context)
 
 
-def _losses(module: nn.Module, context: Context) -> Iterator[Tensor]:
-    """The loss of a part of the training data; against the teacher where there are no labels."""
-    supervision = None
-    for batch in read(context.task.train, _TAYLOR_BATCH, _TAYLOR_SAMPLES):
-        outputs = one_output(forward(module, batch.inputs))
-        if batch.labels is not None:
-            supervision = supervision or Supervision.of(context.task, outputs)
-            yield supervision.loss(outputs, batch.labels)
-        else:
-            yield nn.functional.mse_loss(outputs, context.teacher(batch.inputs))
+def _difference(outputs: Outputs, taught: Outputs) -> Tensor:
+    """The mean squared difference to a teacher, summed over the outputs that both have."""
+    ours, theirs = by_name(outputs), by_name(taught)
+    if len(ours) == 1 and len(theirs) == 1:
+        theirs = dict(zip(ours, theirs.values(), strict=True))
+    shared = [name for name in ours if name in theirs and ours[name].is_floating_point()]
+    if not shared:
+        raise StageError(
+            f"prune: the model gives {', '.join(ours)} and the teacher {', '.join(theirs)}, and "
+            "there are no labels; importance by gradients needs labels, or a teacher with outputs "
+            "of the same names."
+        )
+    parts = [nn.functional.mse_loss(ours[name], theirs[name]) for name in shared]
+    return reduce(add, parts)

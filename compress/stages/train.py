@@ -2,38 +2,84 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from compress.candidate import Candidate
-from compress.distillation.losses import LabelLoss
+from compress.config.references import CodeReferences
+from compress.distillation.losses import LabelLoss, LossSettings
+from compress.outputs import Implied
 from compress.stage import Context, Effect, Stage
 from compress.stages.dry_run import dry_run_losses
-from compress.stages.fit import fit
+from compress.stages.fit import fit, implied_outputs
 from compress.stages.training_settings import Training
 
 __all__ = ["TrainStage"]
 
 
 class TrainStage(Training, Stage):
-    """Train the model on the task's labels, as it computes: after a quantize stage this is QAT."""
+    """Train the model on the task's labels, as it computes: after a quantize stage this is QAT.
+
+    ``losses``: where not given, the loss ``label``. Several are for several outputs, such as
+    auxiliary heads, which a net has in training mode only.
+    """
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.WEIGHTS})
     makes_teacher: ClassVar[bool] = True
 
     kind: Literal["train"] = "train"
+    losses: tuple[LossSettings, ...] | None = Field(
+        default=None, min_length=1, description="Where not given: label."
+    )
+
+    @field_validator("losses")
+    @classmethod
+    def _needs_no_teacher(
+        cls, losses: tuple[LossSettings, ...] | None, info: ValidationInfo
+    ) -> tuple[LossSettings, ...] | None:
+        for loss in (given.known(info) for given in losses or ()):
+            if loss.needs_teacher:
+                raise ValueError(f"the loss {loss.kind} needs a teacher; use distill")
+        return losses
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What identifies a stage that does not use it is what it was.
+        written: dict[str, Any] = handler(self)
+        absent = () if self.losses else ("losses",)
+        return {key: value for key, value in written.items() if key not in absent}
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with trained weights."""
-        return fit(candidate.fork(), context, self, [LabelLoss()], teacher=None)
+        return fit(candidate.fork(), context, self, self._losses, teacher=None)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate as it is, once its labels and its loss are seen to fit."""
-        dry_run_losses(candidate, context, self, [LabelLoss()], teacher=None)
+        dry_run_losses(candidate, context, self, self._losses, teacher=None)
         return candidate
 
     def explain(self) -> str:
         """What this stage will do."""
-        return f"train on the labels for {self.epochs} epochs"
+        how = ""
+        if self.losses is not None:
+            how = f" with {', '.join(loss.description for loss in self.losses)}"
+        return f"train on the labels for {self.epochs} epochs{how}"
+
+    def implied_outputs(self, references: CodeReferences) -> Sequence[Implied]:
+        """What its losses imply that the outputs are."""
+        return implied_outputs(self.losses or (), references)
+
+    @property
+    def _losses(self) -> tuple[LossSettings, ...]:
+        return self.losses or (LabelLoss(),)
 
     def epochs_of_training(self) -> int:
         """Passes over the training data."""

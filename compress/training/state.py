@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compress.modules.inputs import Inputs, at_least_float32, to_device
 from compress.modules.memory_format import arrange, layout_of
+from compress.modules.outputs import Outputs, as_outputs, each_output
 from compress.modules.tensors import (
     optimizer_tensors,
     put_back,
@@ -273,5 +274,5 @@ def _of_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[str, _
     )
 
 
-def _in_float32(outputs: Any) -> Any:
-    return at_least_float32(outputs) if isinstance(outputs, Tensor) else outputs
+def _in_float32(outputs: Any) -> Outputs:
+    return each_output(as_outputs(outputs), at_least_float32)

@@ -209,6 +209,13 @@ class Supervision:
         parts = [self.by_output[name].loss(tensors[name], given) for name, given in pairs.items()]
         return reduce(add, parts)
 
+    def has_loss(self, labels: Labels) -> bool:
+        """Whether something says what the loss on labels is: the task, or the kind of outputs."""
+        if self.task.loss is not None:
+            return True
+        pairs = self._pairs(labels)
+        return bool(pairs) and all(self.by_output[name].kind is not None for name in pairs)
+
     def check_classes(self, who: str) -> None:
         """Check that a model has an output for each class that the task names.
 
@@ -269,12 +276,29 @@ class Supervision:
         )
 
 
-def has_a_label(dataset: Dataset, supervision: Supervision) -> bool:
-    """Whether any sample of a data set has a label; reads until one has, mostly the first batch."""
+def has_a_label(dataset: Dataset, supervision: Supervision, on: str | None = None) -> bool:
+    """Whether any sample of a data set has a label; reads until one has, mostly the first batch.
+
+    Args:
+        dataset: what is read.
+        supervision: of the outputs.
+        on: the output that the label is to be for; ``None`` for any.
+    """
     return is_labeled(dataset) and any(
-        batch.labels is not None and bool(supervision.labeled(batch.labels).any())
-        for batch in read(dataset, 64)
+        batch.labels is not None and bool(_known(supervision, on, batch.labels).any())
+        for batch in read(dataset, _SAMPLES)
     )
+
+
+def _known(supervision: Supervision, on: str | None, labels: Labels) -> Tensor:
+    """Which samples of a batch have a label for an output, or for any."""
+    if on is None:
+        return supervision.labeled(labels)
+    given = supervision.labels_for(on, labels)
+    if given is None:
+        return torch.zeros(1, dtype=torch.bool)
+    kind = supervision.by_output[on].kind if on in supervision.by_output else None
+    return labeled_samples(given, kind, supervision.task.ignore_index)
 
 
 def _zero_of(outputs: Outputs) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
+from pydantic import ValidationError
 
 from compress import DistillStage, Recipe
 from compress.distillation.teachers import TeacherSettings, build_teacher
@@ -255,14 +256,31 @@ def test_inputs_go_by_their_names(context, path):
 SEVERAL = {"nodes": [PRODUCT, SOFTMAX, CLASSES], "outputs": [LABEL, PROBS, LOGITS]}
 
 
-def test_a_file_of_several_outputs_asks_which_one_teaches(context, path):
+def test_a_file_of_several_outputs_gives_all_that_are_floats(context, path):
     write(path, **SEVERAL)
-    message = (
-        r"^teacher\.onnx: .*t\.onnx: the file has label int64 \(n\) and probs float32 \(n, 4\) and "
-        r"logits float32 \(n, 4\); say beside onnx which one teaches, as in `output: logits`\.$"
-    )
-    with pytest.raises(RecipeError, match=message):
-        teacher(context, path)
+    inputs = CASE.example(5)
+    given = teacher(context, path)(inputs)
+    assert list(given) == ["probs", "logits"]
+    assert torch.allclose(given["logits"], inputs[:, :4], atol=1e-6)
+    assert torch.allclose(given["probs"], inputs[:, :4].softmax(1), atol=1e-6)
+
+
+def test_outputs_are_mapped_and_the_others_are_not_computed(context, path):
+    write(path, **SEVERAL)
+    inputs = CASE.example(5)
+    mapped = teacher(context, path, outputs={"scores": "probs"}, from_probabilities=["probs"])
+    assert mapped.compute.outputs == ("probs",)
+    given = mapped(inputs)
+    assert list(given) == ["scores"]
+    assert torch.allclose(given["scores"], inputs[:, :4].log_softmax(1), atol=1e-5)
+    plain = teacher(context, path, output="probs")
+    assert mapped.identity != plain.identity
+
+
+def test_an_output_and_a_mapping_are_not_both_given(path):
+    message = r"output takes one output of the file and outputs maps several; give one of the two"
+    with pytest.raises(ValidationError, match=message):
+        DistillStage(teacher={"onnx": path, "output": "a", "outputs": {"x": "a"}})
 
 
 @pytest.mark.parametrize("name", ["logits", "probs"])
@@ -320,5 +338,9 @@ def test_a_file_of_an_installed_package_teaches(context, tmp_path, monkeypatch):
 def test_plan_and_run_give_the_teacher_the_same(attempt, context, start, path):
     write(path, **SEVERAL)
     stage = DistillStage(teacher={"onnx": path})
-    with pytest.raises(RecipeError, match=r"say beside onnx which one teaches"):
+    message = (
+        r"^the loss 'dist' is about the student's only output, and the teacher gives probs, "
+        r"logits; say in the teacher's block which one teaches it: outputs: \{output: probs\}\.$"
+    )
+    with pytest.raises(DataError, match=message):
         getattr(stage, attempt)(start, replace(context))

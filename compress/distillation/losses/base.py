@@ -13,20 +13,22 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationInfo,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 from torch import Tensor
 
-from compress.config.fields import LARGEST_FACTOR, Number, Pattern
+from compress.config.fields import LARGEST_FACTOR, Name, Number, Pattern
 from compress.config.references import CodeReferences
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import LossFunction
 from compress.outputs import OUTPUT_KINDS, OutputKind
 
-__all__ = ["LossBlock", "Paths", "WeightSchedule", "loss_on_outputs"]
+__all__ = ["LossBlock", "Paths", "WeightSchedule", "loss_on_outputs", "without_on"]
 
 
 def _listed(value: Any) -> Any:
@@ -97,8 +99,20 @@ class LossBlock(BaseModel, ABC):
     #: The kinds of outputs that it is defined for.
     output_kinds: ClassVar[frozenset[OutputKind]] = frozenset(OUTPUT_KINDS)
 
+    #: Whether without ``on`` it is about all outputs of a student that has several.
+    takes_every_output: ClassVar[bool] = False
+
     weight: Weight = 1.0
     kind: str
+    on: Name | None = Field(
+        default=None,
+        description="Which of several outputs of the student it is about.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What identifies a loss that names no output is what it was.
+        return without_on(handler(self))
 
     def known(self, info: ValidationInfo) -> LossBlock:
         """The loss as far as a validator can know it; see :meth:`resolved`."""
@@ -130,14 +144,20 @@ class LossBlock(BaseModel, ABC):
 
     @property
     def description(self) -> str:
-        """Weight and kind, for a sentence."""
+        """Weight, kind and output, for a sentence."""
+        about = "" if self.on is None else f" on {self.on}"
         if isinstance(self.weight, float):
-            return f"{self.weight:g} x {self.kind}"
-        return f"{self.weight.start:g} to {self.weight.end:g} x {self.kind}"
+            return f"{self.weight:g} x {self.kind}{about}"
+        return f"{self.weight.start:g} to {self.weight.end:g} x {self.kind}{about}"
+
+
+def without_on(written: dict[str, Any]) -> dict[str, Any]:
+    """A written loss without the key ``on`` where that says nothing."""
+    return {key: value for key, value in written.items() if key != "on" or value is not None}
 
 
 def loss_on_outputs(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
-    """A loss on the outputs of both nets.
+    """A loss on one output of both nets.
 
     Args:
         function: computes a scalar from the student's outputs and the teacher's, both ``(n, ...)``.

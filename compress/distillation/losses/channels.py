@@ -150,5 +150,10 @@ def mean_over_layers(
     """
     # Gradients of 0 rather than none: several processes average what each has.
     zeros = [(weight * 0).sum() for module in idle for weight in module.parameters()]
-    value = torch.stack(list(parts)).mean() if parts else (student.outputs * 0).sum()
+    value = torch.stack(list(parts)).mean() if parts else _zero_of(student)
     return sum(zeros, value)
+
+
+def _zero_of(student: ModelOutputs) -> Tensor:
+    floating = [one for one in student.named.values() if one.is_floating_point()]
+    return torch.stack([(one * 0).sum() for one in floating]).sum()

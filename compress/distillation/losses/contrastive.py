@@ -12,12 +12,7 @@ from torch.nn import functional as F
 
 from compress.config.fields import LARGEST_FACTOR, Number, Whole
 from compress.distillation.context import DistillationContext
-from compress.distillation.loss_function import (
-    LossFunction,
-    ModelOutputs,
-    RequiredOutputs,
-    teacher_forward,
-)
+from compress.distillation.loss_function import LossFunction, ModelOutputs
 from compress.distillation.losses.base import LossBlock, loss_on_outputs
 from compress.distillation.losses.channels import (
     AxisSetting,
@@ -121,9 +116,8 @@ class CrdLoss(RelationBlock):
         return crd(ours, theirs, self.temperature)
 
     def _widths_of_outputs(self, context: DistillationContext) -> tuple[int, int]:
-        assert context.teacher is not None
-        taught = teacher_forward(context.teacher, context.example, RequiredOutputs()).outputs
-        shapes = [tuple(outputs.shape) for outputs in (context.example_outputs, taught)]
+        both = (context.example_outputs, context.taught_outputs)
+        shapes = [tuple(outputs.shape) for outputs in both]
         if min(map(len, shapes)) < 2:
             raise DataError(
                 f"crd embeds vectors, (n, width, ...); outputs here are {shapes[0]} and "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -10,14 +11,20 @@ from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import LossFunction, ModelOutputs
 from compress.distillation.losses.base import LossBlock
 from compress.errors import DataError
+from compress.training.labels import Labels
 
 __all__ = ["LOSSES", "LabelLoss"]
 
 
 class LabelLoss(LossBlock):
-    """The task's own loss on its labels."""
+    """The task's own loss on its labels; with ``on``, the one that fits that output.
+
+    Without ``on``, of a model with several outputs and a task without a loss of its own, it is the
+    sum over the outputs that have labels.
+    """
 
     needs_teacher: ClassVar[bool] = False
+    takes_every_output: ClassVar[bool] = True
     kind: Literal["label"] = "label"
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
@@ -26,20 +33,26 @@ class LabelLoss(LossBlock):
         Raises:
             DataError: the task has no loss of its own, and the kind of its outputs is not known.
         """
-        supervision = context.supervision
-        supervision.check_loss()
+        if self.on is None:
+            every = context.task_supervision
+            every.check_loss()
+            return _on_labels(lambda given, labels: every.loss(given.every, labels), every.labeled)
+        one = context.supervision
+        one.check_loss()
+        return _on_labels(lambda given, labels: one.loss(given.outputs, labels), one.labeled)
 
-        def compute(student: ModelOutputs, _: ModelOutputs, labels: Tensor | None) -> Tensor:
-            if labels is None:
-                raise DataError("a batch of the training data came without labels.")
-            return supervision.loss(student.outputs, labels)
 
-        return LossFunction(
-            compute,
-            reads_labels=True,
-            sample_mask=supervision.labeled,
-            reads_teacher_outputs=False,
-        )
+def _on_labels(
+    loss: Callable[[ModelOutputs, Any], Tensor], sample_mask: Callable[[Any], Tensor]
+) -> LossFunction:
+    def compute(student: ModelOutputs, _: ModelOutputs, labels: Labels | None) -> Tensor:
+        if labels is None:
+            raise DataError("a batch of the training data came without labels.")
+        return loss(student, labels)
+
+    return LossFunction(
+        compute, reads_labels=True, sample_mask=sample_mask, reads_teacher_outputs=False
+    )
 
 
 LOSSES: tuple[type[LossBlock], ...] = (LabelLoss,)

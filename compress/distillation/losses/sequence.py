@@ -34,7 +34,6 @@ from compress.distillation.losses.checks import class_rows, same_outputs
 from compress.distillation.teachers import ModuleTeacher
 from compress.errors import DataError
 from compress.modules.inputs import Inputs, forward
-from compress.modules.outputs import one_output
 from compress.outputs import CLASS_KINDS, OutputKind
 from compress.stage import Teacher
 from compress.training.data import Batch
@@ -104,12 +103,11 @@ class ContinuationBlock(LossBlock):
                 f"fit in texts of {length}; set a smaller prompt or tokens."
             )
         assert context.teacher is not None
-        same_outputs(
-            outputs, teacher_forward(context.teacher, context.example, RequiredOutputs()).outputs
-        )
-        student, teacher = _next_token(context.student), context.teacher
+        same_outputs(outputs, context.taught_outputs)
+        student = _next_token(context.student, context)
+        teacher = _taught_token(context.teacher, context)
         # A file has one length, and its rounding may depend on the whole window.
-        is_module = isinstance(teacher, ModuleTeacher)
+        is_module = isinstance(context.teacher, ModuleTeacher)
         self._check_causal("the student", student, windows)
         if is_module:
             self._check_causal("the teacher", teacher, windows)
@@ -185,10 +183,12 @@ class SequenceLoss(ContinuationBlock):
         span, beams = self.span(context), self.beams
 
         def decode(teacher: Teacher, inputs: Inputs) -> Tensor:
-            net = teacher if span.teacher_takes_prefixes else padded(teacher, span.length)
+            net = _taught_token(teacher, context)
+            net = net if span.teacher_takes_prefixes else padded(net, span.length)
             return beam_search(net, _tokens(inputs), span.start, span.count, beams)
 
-        decoded = ExtraOutput(f"{span.count} tokens after {span.start} by {beams} beams", decode)
+        by_what = f"{beams} beams" if self.on is None else f"{beams} beams on {self.on}"
+        decoded = ExtraOutput(f"{span.count} tokens after {span.start} by {by_what}", decode)
 
         def decoded_batch(
             _: nn.Module, batch: Batch, teacher: ModelOutputs
@@ -260,7 +260,7 @@ class GkdLoss(ContinuationBlock):
             if float(torch.rand(())) >= self.on_policy:
                 return None
             with _in_eval_mode(student):
-                net = _next_token(student)
+                net = _next_token(student, context)
                 net = net if span.student_takes_prefixes else padded(net, span.length)
                 tokens = sample(net, _tokens(batch.inputs), span.start, span.count)
             continued = span.continued(batch, tokens)
@@ -291,8 +291,12 @@ def _in_eval_mode(student: nn.Module) -> Iterator[None]:
         student.train(was_training)
 
 
-def _next_token(net: nn.Module) -> NextToken:
-    return lambda windows: one_output(forward(net, windows))
+def _next_token(net: nn.Module, context: DistillationContext) -> NextToken:
+    return lambda windows: context.of_student(forward(net, windows))
+
+
+def _taught_token(teacher: Teacher, context: DistillationContext) -> NextToken:
+    return lambda windows: context.of_teacher(teacher(windows))
 
 
 @torch.no_grad()
