@@ -199,8 +199,8 @@ def unknown_output_kind(
         )
     if name is not None:
         return DataError(
-            f"task {task!r}: what the model's output {name!r}, {_of_any(outputs)}, is is not "
-            f"known, and {why}; say it in the task: outputs: {{{name}: KIND}}, where KIND is "
+            f"task {task!r}: what kind the model's output {name!r}, {_of_any(outputs)}, is of is "
+            f"not known, and {why}; say it in the task: outputs: {{{name}: KIND}}, where KIND is "
             f"{', '.join(OUTPUT_KINDS[:-1])} or {OUTPUT_KINDS[-1]}."
         )
     return DataError(

@@ -102,7 +102,7 @@ class DistillationContext:
     @cached_property
     def training_outputs(self) -> Outputs:
         """The student's outputs for the example in training mode, which may be more."""
-        with torch.no_grad(), isolated(self.stage.seed):
+        with isolated(self.stage.seed), torch.no_grad():
             return forward(self.in_training(), self.example.inputs)
 
     def in_training(self) -> nn.Module:

@@ -229,15 +229,21 @@ class Supervision:
         if scored and all(one.outputs[1] != len(self.task.classes) for one in scored):
             scored[0].check_classes(who)
 
-    def check_loss(self) -> None:
+    def check_loss(self, labels: Labels | None = None) -> None:
         """Check that there is a loss on labels.
 
+        Args:
+            labels: of a few samples, to see that they are for some output; ``None`` where they are
+                not known.
+
         Raises:
-            DataError: the task has none of its own, and the kind of an output with labels is not
-                known.
+            DataError: the task has none of its own, and nothing says which output labels are for,
+                or the kind of an output with labels.
         """
         if self.task.loss is not None:
             return
+        if labels is not None and not self._pairs(labels):
+            raise self._unnamed(labels)
         outputs = [one for one in self.by_output.values() if one.facts is not None]
         for one in outputs or self.by_output.values():
             one.output_kind()

@@ -35,7 +35,7 @@ class LabelLoss(LossBlock):
         """
         if self.on is None:
             every = context.task_supervision
-            every.check_loss()
+            every.check_loss(context.example.labels)
             return _on_labels(lambda given, labels: every.loss(given.every, labels), every.labeled)
         one = context.supervision
         one.check_loss()
