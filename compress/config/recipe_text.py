@@ -58,6 +58,8 @@ _OF_TWO_MEANINGS = (
     (re.compile(r"[-+]?0x[0-9a-fA-F_]+"), "write it in base 10"),
     (re.compile(r"(?=.*_)[-+]?\.?[0-9][0-9_]*\.?[0-9_]*([eE][-+]?[0-9]+)?"), "write it without _"),
 )
+# Keys of recipes among them: as a key, none of them can be anything but a word.
+_WORDS_AS_KEYS = frozenset({"on"})
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _REFUSED = "not valid YAML for a recipe"
@@ -257,6 +259,8 @@ class _YamlReader:
     def _key(self, node: yaml.Node, path: Path) -> str:
         key = node
         if isinstance(node, yaml.ScalarNode) and node.tag in _TAKEN_TAGS:
+            if node.value in _WORDS_AS_KEYS:
+                return str(node.value)
             if len(node.value) > _MOST_OF_ONE_KEY:
                 raise self._error(node, path, f"a key of over {_MOST_OF_ONE_KEY} characters")
             key = self._scalar(node, path)

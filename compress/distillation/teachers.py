@@ -87,7 +87,7 @@ class TeacherSettings(OwnSettings):
     arch: Name | None = None
     weights: RecipePath | None = None
     hf: RecipePath | None = None
-    from_probabilities: Flag | tuple[Name, ...] = False
+    from_probabilities: Flag | Annotated[tuple[Name, ...], Field(min_length=1)] = False
 
     @model_serializer(mode="wrap")
     def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

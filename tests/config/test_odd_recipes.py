@@ -222,6 +222,8 @@ TEXTS = {
     "underscores": ("seed: 1_000", "'1_000' means .*without _"),
     "yes": ("description: yes", "'yes' means one thing .*write true or false, or put it in quotes"),
     "off": ("description: Off", "'Off' means"),
+    "on": ("description: on", "'on' means"),
+    "yes for a key": ("yes: 1", "'yes' means"),
     "beyond floats": ("seed: 1e999", "1e999 is beyond"),
     "below floats": ("seed: 1e-999", "1e-999 is beyond"),
     "a seed beyond": ("seed: 18446744073709551616", "seed: should be less than or equal to"),

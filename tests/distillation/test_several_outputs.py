@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from compress import DistillStage, TrainStage
 from compress.distillation.losses import BUILT_IN
@@ -18,6 +17,7 @@ from .loss_cases import CASES
 from .test_losses import Stack
 from .two_heads import (
     Heads,
+    Plain,
     by_name,
     losses_of,
     net,
@@ -194,9 +194,9 @@ WRONG_LABELS = {
     "one tensor": (
         lambda boxes, scores: scores,
         (
-            r"its labels are one tensor and the model's outputs are boxes, scores; say which "
-            r"they are for, as in losses: \[\{kind: label, on: boxes\}\], give them names, as in fields: "
-            r"\{label: \{boxes: KEY\}\}, or give the task a loss of its own\.$"
+            r"its labels are one tensor and the model's outputs are boxes, scores; say which they "
+            r"are for, as in losses: \[\{kind: label, on: boxes\}\], give them names, as in "
+            r"fields: \{label: \{boxes: KEY\}\}, or give the task a loss of its own\.$"
         ),
     ),
     "other names": (
@@ -217,8 +217,9 @@ WRONG_LABELS = {
     "another shape": (
         lambda boxes, scores: {"boxes": boxes[:3], "scores": scores},
         (
-            r"what kind the model's output 'boxes', \(n, 4\), is of is not known, and labels "
-            r"\(n, 3\) of floating-point numbers .* say it in the task: outputs: \{boxes: KIND\}, where KIND is"
+            r"what kind the model's output 'boxes', \(n, 4\), is of is not known, and labels \(n, "
+            r"3\) of floating-point numbers .* say it in the task: outputs: \{boxes: KIND\}, where "
+            r"KIND is"
         ),
     ),
 }
@@ -330,17 +331,6 @@ def test_probabilities_are_found_by_output(tmp_path):
     with pytest.raises(Exception, match=r"the loss 'response' takes logits, and the teacher ret"):
         DistillStage(losses=losses).rehearse(start, context)
     DistillStage(losses=losses[:1]).rehearse(start, context)
-
-
-class Plain(nn.Module):
-    """Two outputs without norms, which are the same in both modes."""
-
-    def __init__(self):
-        super().__init__()
-        self.boxes, self.scores = nn.Linear(6, 4), nn.Linear(6, 3)
-
-    def forward(self, x):
-        return {"boxes": self.boxes(x), "scores": self.scores(x)}
 
 
 @pytest.mark.parametrize("differing", [None, "boxes", "scores"])

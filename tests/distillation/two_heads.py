@@ -44,6 +44,18 @@ class Heads(nn.Module):
         return given
 
 
+class Plain(nn.Module):
+    """Boxes and scores of two linear layers, which are the same in both modes."""
+
+    def __init__(self, names=("boxes", "scores")):
+        super().__init__()
+        self.names = names
+        self.boxes, self.scores = nn.Linear(INPUTS, 4), nn.Linear(INPUTS, 3)
+
+    def forward(self, x):
+        return dict(zip(self.names, (self.boxes(x), self.scores(x)), strict=True))
+
+
 class Aux(nn.Module):
     """Scores, and in training mode those of an auxiliary head beside them.
 
