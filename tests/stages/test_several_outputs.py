@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage, QuantizeStage, TrainStage
 from compress.config.references import CodeReferences
 from compress.distillation.teachers import frozen_teacher
-from compress.errors import DataError, StageError
+from compress.errors import DataError, StageError, TrainingDiverged
 from compress.stages.fit import supervision_of, validation_loss
 from compress.task import Task
 from compress.testing.stage_contract import bench_context
@@ -266,3 +267,70 @@ def test_an_output_that_depends_on_padding_keeps_it(tmp_path):
     message = r"by_length: .*: the outputs of the student and the teacher depend on it\.$"
     with pytest.raises(StageError, match=message):
         DistillStage(epochs=1, by_length=True).rehearse(start, context)
+
+
+# One output, in forms that several have.
+
+
+class Single(nn.Module):
+    """One output, as a tensor or in a dictionary."""
+
+    def __init__(self, named=False):
+        super().__init__()
+        self.head, self.named = nn.Linear(6, 3), named
+
+    def forward(self, x):
+        return {"logits": self.head(x)} if self.named else self.head(x)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    "labels", [lambda b, s: s, lambda b, s: {"kind": s}], ids=["a tensor", "by name"]
+)
+def test_one_output_learns_from_the_only_label_whatever_its_name(labels, named, tmp_path):
+    start, context, events = placed(net(Single, named=named), tmp_path, task_of(labels))
+    name = "logits" if named else "output"
+    for losses in (None, [{"kind": "label", "on": name}]):
+        TrainStage(epochs=1, batch_size=48, losses=losses).run(start, context)
+    inputs, _, scores = samples()
+    expected = float(F.cross_entropy(start.module.head(inputs), scores).detach())
+    values = [value for one in losses_of(events) for value in one.values()]
+    assert values == pytest.approx([expected, expected], rel=1e-5)
+
+
+def test_the_tasks_own_loss_gets_labels_by_name_of_one_output_too(tmp_path):
+    def loss(outputs, labels):
+        return F.cross_entropy(outputs, labels["scores"]) + 0.0 * labels["boxes"].mean()
+
+    start, context, events = placed(net(Single), tmp_path, task_of(loss=loss))
+    TrainStage(epochs=1, batch_size=48).run(start, context)
+    inputs, _, scores = samples()
+    expected = float(F.cross_entropy(start.module.head(inputs), scores).detach())
+    assert losses_of(events)[0]["label"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_decoupled_distillation_takes_the_labels_of_its_output_where_there_are_some(tmp_path):
+    def some(boxes, scores):
+        return {"scores": None if scores == 0 else scores}
+
+    found = []
+    for labels in (some, lambda b, s: {"boxes": b}, None):
+        task = task_of(labels, outputs={"boxes": "values", "scores": "class-scores"})
+        start, context, events = placed(net(), tmp_path, task, net(seed=1))
+        losses = [{"kind": "dkd", "on": "scores"}]
+        DistillStage(epochs=1, batch_size=48, losses=losses).run(start, context)
+        found.append(losses_of(events)[0]["dkd(scores)"])
+    assert found[0] != found[2]
+    assert found[1] == found[2]  # labels of another output are none of this one
+
+
+def test_a_batch_that_diverges_is_saved_with_its_labels_by_name(tmp_path):
+    def labels(boxes, scores):
+        return {"boxes": boxes * float("inf"), "scores": scores}
+
+    task = task_of(labels, outputs={"boxes": "values", "scores": "class-scores"})
+    start, context, _ = placed(net(), tmp_path, task)
+    with pytest.raises(TrainingDiverged, match=r"the training loss became (inf|nan) in epoch 1"):
+        TrainStage(epochs=1, batch_size=16).run(start, context)
+    saved = load_file(context.workdir / "diverged-batch.safetensors")
+    assert set(saved) == {"inputs", "labels.boxes", "labels.scores"}
