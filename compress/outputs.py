@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from compress.errors import DataError
+from compress.quoting import in_yaml
 
 __all__ = [
     "CLASS_KINDS",
@@ -200,8 +201,8 @@ def unknown_output_kind(
     if name is not None:
         return DataError(
             f"task {task!r}: what kind the model's output {name!r}, {_of_any(outputs)}, is of is "
-            f"not known, and {why}; say it in the task: outputs: {{{name}: KIND}}, where KIND is "
-            f"{', '.join(OUTPUT_KINDS[:-1])} or {OUTPUT_KINDS[-1]}."
+            f"not known, and {why}; say it in the task: outputs: {{{in_yaml(name)}: KIND}}, where "
+            f"KIND is {', '.join(OUTPUT_KINDS[:-1])} or {OUTPUT_KINDS[-1]}."
         )
     return DataError(
         f"task {task!r}: what the model's outputs {_of_any(outputs)} are is not known, and {why}; "

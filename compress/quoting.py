@@ -6,9 +6,11 @@ TYPE_CHECKING = False  # the command line begins here too, and typing takes long
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["clipped", "on_one_line", "shown"]
+__all__ = ["clipped", "in_yaml", "on_one_line", "shown"]
 
 _MOST_CHARACTERS = 80
+# What YAML takes for something else than a word.
+_OTHER_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 
 
 def shown(value: Any, most: int = _MOST_CHARACTERS) -> str:
@@ -23,6 +25,12 @@ def shown(value: Any, most: int = _MOST_CHARACTERS) -> str:
     if isinstance(value, dict) and len(value) > most:
         return f"a mapping of {len(value):,} keys"
     return clipped(repr(value), most)
+
+
+def in_yaml(name: str) -> str:
+    """A name as a recipe has it: in quotes where it is no word, as places in a tuple are none."""
+    is_word = name[:1].isalpha() and name.replace(".", "_").replace("-", "_").isidentifier()
+    return name if is_word and name.lower() not in _OTHER_WORDS else repr(name)
 
 
 def clipped(text: str, most: int = _MOST_CHARACTERS) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from compress.distillation.losses import LabelLoss, LossSettings, default_losses, teacher_loss
 from compress.errors import StageError
 from compress.modules.outputs import Outputs, by_name
+from compress.quoting import in_yaml
 from compress.training.supervision import Supervision, has_a_label
 
 __all__ = ["losses_by_default", "teacher_losses"]
@@ -69,7 +70,7 @@ def _on(loss: LossSettings, name: str | None) -> LossSettings:
 
 
 def _nothing_shared(names: Collection[str], taught: Collection[str]) -> StageError:
-    first, other = next(iter(names)), next(iter(taught))
+    first, other = in_yaml(next(iter(names))), in_yaml(next(iter(taught)))
     return StageError(
         f"the student gives {', '.join(names)} and the teacher {', '.join(taught)}, which have no "
         "name in common; say in the teacher's block which teaches which, as in outputs: "

@@ -17,6 +17,7 @@ from compress.distillation.probabilities import are_probabilities
 from compress.distillation.teachers import Ensemble, ModuleTeacher, OutputTeacher
 from compress.errors import RecipeError
 from compress.events import StageWarning
+from compress.quoting import in_yaml
 from compress.stage import Teacher
 
 __all__ = ["check_logits"]
@@ -83,7 +84,7 @@ def _remedy(teacher: Teacher, context: DistillationContext) -> str:
     if teacher is context.stage.teacher:
         return f"{what}; leave the softmax at the end of the model out"
     own = _own_name(teacher, context)
-    which = "true" if own is None else f"[{own}]"
+    which = "true" if own is None else f"[{in_yaml(own)}]"
     return (
         f"{what}; add `from_probabilities: {which}` to its block, to learn from their logarithm, "
         "or leave its softmax out"

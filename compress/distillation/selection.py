@@ -10,6 +10,7 @@ from torch import Tensor
 from compress.distillation.loss_function import LossFunction, ModelOutputs
 from compress.errors import StageError
 from compress.modules.outputs import by_name
+from compress.quoting import in_yaml
 from compress.training.labels import Labels
 from compress.training.supervision import Supervision
 
@@ -49,7 +50,7 @@ class Selection:
             names = list(self.supervision.by_output)
             raise StageError(
                 f"the loss {self.kind!r} is about one output, and the student gives "
-                f"{', '.join(names)}; say which: on: {names[0]}."
+                f"{', '.join(names)}; say which: on: {in_yaml(names[0])}."
             )
 
     def of_student(self, given: ModelOutputs) -> ModelOutputs:
@@ -71,8 +72,8 @@ class Selection:
         about = "the student's only output" if is_only else f"the student's output {self.output!r}"
         missing = (
             f"the loss {self.kind!r} is about {about}, and the teacher gives {', '.join(names)}; "
-            f"say in the teacher's block which one teaches it: outputs: {{{self.output}: "
-            f"{names[0]}}}."
+            f"say in the teacher's block which one teaches it: outputs: "
+            f"{{{in_yaml(self.output)}: {in_yaml(names[0])}}}."
         )
         return replace(given, on=self.output, missing=missing)
 

@@ -12,6 +12,7 @@ from compress.distillation.objective import WeightedSum
 from compress.errors import DataError, StageError
 from compress.events import StageWarning
 from compress.modules.outputs import by_name
+from compress.quoting import in_yaml
 from compress.stage import Context
 from compress.stages.training_settings import Training
 from compress.training.supervision import has_a_label
@@ -70,7 +71,7 @@ def _check_names_of_labels(context: DistillationContext) -> None:
         raise DataError(
             f"task {task.name!r}: its labels {', '.join(unknown)} are for no output of the model, "
             f"which gives {', '.join(outputs)}; give labels the names of outputs, as in fields: "
-            f"{{label: {{{next(iter(outputs))}: KEY}}}}."
+            f"{{label: {{{in_yaml(next(iter(outputs)))}: KEY}}}}."
         )
 
 

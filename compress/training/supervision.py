@@ -24,6 +24,7 @@ from compress.outputs import (
     OutputKind,
     derive_kind,
 )
+from compress.quoting import in_yaml
 from compress.task import Dataset, Loss, Task
 from compress.training.data import Batch, is_labeled, read
 from compress.training.labels import Labels, each_label, facts_of, labeled_samples
@@ -268,7 +269,7 @@ class Supervision:
 
     def _unnamed(self, labels: Labels) -> DataError:
         task, listed = f"task {self.task.name!r}", ", ".join(self.by_output)
-        first = next(iter(self.by_output))
+        first = in_yaml(next(iter(self.by_output)))
         if isinstance(labels, dict):
             return DataError(
                 f"{task}: its labels are for {', '.join(labels)} and the model's outputs are "

@@ -73,6 +73,23 @@ def test_a_loss_on_outputs_asks_which_of_two_it_is_about(kind, tmp_path):
         trained(case.pair, block, tmp_path, with_another)
 
 
+class Tuple(Plain):
+    """Its outputs have places for names."""
+
+    def forward(self, x):
+        return tuple(super().forward(x).values())
+
+
+def test_places_are_written_in_quotes(tmp_path):
+    start, context, _ = placed(net(Tuple), tmp_path, task_of(lambda b, s: (b, s)), net(seed=1))
+    TrainStage(epochs=1, batch_size=16).run(start, context)
+    with pytest.raises(StageError, match=r"the student gives 0, 1; say which: on: '0'\.$"):
+        DistillStage(losses=[{"kind": "l1"}]).rehearse(start, context)
+    message = r"the teacher boxes, scores, .* as in outputs: \{'0': boxes\}, .* with on: '0'\.$"
+    with pytest.raises(StageError, match=message):
+        DistillStage().rehearse(start, context)
+
+
 @pytest.mark.parametrize("kind", ["response", "hint", "label"])
 def test_an_output_that_is_not_there_lists_those_that_are(kind, tmp_path):
     case = CASES[kind]
