@@ -151,12 +151,12 @@ class OnnxTeacher:
         return tensor.to(wanted)
 
 
-def open_teacher(given: Path, wanted: Sequence[str] = ()) -> OnnxTeacher:
+def open_teacher(given: Path, wanted: Sequence[str] | None = None) -> OnnxTeacher:
     """The file as a teacher.
 
     Args:
         given: the file, as a recipe names it.
-        wanted: which outputs teach; empty for all that are floats.
+        wanted: which outputs teach; ``None`` for all that are floats.
 
     Raises:
         RecipeError: no such file or output, or one of no floats.
@@ -175,7 +175,7 @@ def open_teacher(given: Path, wanted: Sequence[str] = ()) -> OnnxTeacher:
     if max(sizes, default=1) > LARGEST_BATCH:
         problem = f"the file takes a batch of {max(sizes):,}, and {LARGEST_BATCH:,} is the largest"
         raise _refusal(path, f"{problem}; export it with a batch of 1 or a free one")
-    return OnnxTeacher(path, session, _chosen(path, session.get_outputs(), wanted))
+    return OnnxTeacher(path, session, _chosen(path, session.get_outputs(), wanted or ()))
 
 
 def _session(path: Path) -> Any:

@@ -36,16 +36,14 @@ class TrainStage(Training, Stage):
     makes_teacher: ClassVar[bool] = True
 
     kind: Literal["train"] = "train"
-    losses: tuple[LossSettings, ...] | None = Field(
-        default=None, min_length=1, description="Where not given: label."
-    )
+    losses: tuple[LossSettings, ...] = Field(default=(), description="Where not given: label.")
 
     @field_validator("losses")
     @classmethod
     def _needs_no_teacher(
-        cls, losses: tuple[LossSettings, ...] | None, info: ValidationInfo
-    ) -> tuple[LossSettings, ...] | None:
-        for loss in (given.known(info) for given in losses or ()):
+        cls, losses: tuple[LossSettings, ...], info: ValidationInfo
+    ) -> tuple[LossSettings, ...]:
+        for loss in (given.known(info) for given in losses):
             if loss.needs_teacher:
                 raise ValueError(f"the loss {loss.kind} needs a teacher; use distill")
         return losses
@@ -69,13 +67,13 @@ class TrainStage(Training, Stage):
     def explain(self) -> str:
         """What this stage will do."""
         how = ""
-        if self.losses is not None:
+        if self.losses:
             how = f" with {', '.join(loss.description for loss in self.losses)}"
         return f"train on the labels for {self.epochs} epochs{how}"
 
     def implied_outputs(self, references: CodeReferences) -> Sequence[Implied]:
         """What its losses imply that the outputs are."""
-        return implied_outputs(self.losses or (), references)
+        return implied_outputs(self.losses, references)
 
     @property
     def _losses(self) -> tuple[LossSettings, ...]:

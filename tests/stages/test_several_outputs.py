@@ -117,7 +117,7 @@ def test_cutmix_does_not_do_both():
         mixed("cutmix", lambda i: {"kind": i, "mask": torch.full((8, 8), i)})
 
 
-@pytest.mark.parametrize("losses", [None, [{"kind": "label", "on": "scores"}]])
+@pytest.mark.parametrize("losses", [[], [{"kind": "label", "on": "scores"}]])
 def test_mixed_samples_have_the_loss_of_both_labels(losses, tmp_path):
     start, context, events = placed(net(), tmp_path, task_of())
     settings = {"epochs": 1, "batch_size": 48, "mix": {"kind": "mixup"}}
@@ -290,7 +290,7 @@ class Single(nn.Module):
 def test_one_output_learns_from_the_only_label_whatever_its_name(labels, named, tmp_path):
     start, context, events = placed(net(Single, named=named), tmp_path, task_of(labels))
     name = "logits" if named else "output"
-    for losses in (None, [{"kind": "label", "on": name}]):
+    for losses in ([], [{"kind": "label", "on": name}]):
         TrainStage(epochs=1, batch_size=48, losses=losses).run(start, context)
     inputs, _, scores = samples()
     expected = float(F.cross_entropy(start.module.head(inputs), scores).detach())
