@@ -42,7 +42,7 @@ from compress.io.weights import (
     without_prefix,
 )
 from compress.modules.inputs import Inputs, forward
-from compress.modules.outputs import by_name
+from compress.modules.outputs import Outputs, by_name, only
 from compress.modules.parametrizations import duplicate, fold_parametrizations, masked_tensors
 from compress.modules.tied import (
     buffers_of,
@@ -77,6 +77,8 @@ class Candidate:
         invariants: what later stages keep, such as zeros.
         lineage: fingerprints of its ancestors, oldest first.
         notes: sentences that the record should show beside the row.
+        outputs: names of the outputs that ship, of those that the module gives in eval mode; empty
+            for all of them.
     """
 
     module: nn.Module
@@ -86,6 +88,7 @@ class Candidate:
     invariants: tuple[Invariant, ...] = ()
     lineage: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, module: nn.Module, example: Inputs) -> Candidate:
@@ -100,9 +103,17 @@ class Candidate:
         """A copy whose module may be edited."""
         return replace(self, module=duplicate(self.module), notes=())
 
+    def shipped(self, outputs: Outputs) -> Outputs:
+        """Of what the module gave in eval mode, the outputs that ship, in the module's order.
+
+        Raises:
+            DataError: the module gave none of a name that is to ship.
+        """
+        return only(outputs, self.outputs)
+
     @property
     def fingerprint(self) -> str:
-        """BLAKE2 over sorted tensors, structure, ties, numerics and invariants; 32 hex digits."""
+        """BLAKE2 over tensors, structure, ties, numerics, invariants, outputs; 32 hex digits."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -118,7 +129,8 @@ class Candidate:
 
         Raises:
             ContractViolation: the module is not plain, not float32, frozen, in training mode, or
-                gives outputs that are not finite.
+                ships outputs that are not finite.
+            DataError: the module gives none of a name that is to ship.
         """
         for name, layer in self.module.named_modules():
             if problem := _not_plain(layer):
@@ -133,9 +145,10 @@ class Candidate:
                     "and trainable."
                 )
         with torch.no_grad():
-            outputs = forward(self.module, self.example)
-        if not all(bool(torch.isfinite(one).all()) for one in by_name(outputs).values()):
-            raise ContractViolation("the model's outputs on the example are not finite.")
+            outputs = self.shipped(forward(self.module, self.example))
+        if wrong := [name for name, one in by_name(outputs).items() if not _is_finite(one)]:
+            which = f" {', '.join(map(repr, wrong))}" if isinstance(outputs, dict) else ""
+            raise ContractViolation(f"the model's outputs{which} on the example are not finite.")
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``candidate.json`` to ``folder``; the JSON last.
@@ -194,7 +207,7 @@ class Candidate:
         check_invariants(saved.invariants, module, source)
         module.eval().requires_grad_(True)
         numerics, invariants = Numerics(saved.numerics), saved.invariants
-        described = (numerics, invariants, saved.lineage, saved.notes)
+        described = (numerics, invariants, saved.lineage, saved.notes, saved.outputs)
         return cls(module, example, saved.architecture, *described)
 
     def _describe(self) -> dict[str, Any]:
@@ -204,6 +217,8 @@ class Candidate:
             "structure": structure_of(self.module),
             "numerics": [rule.model_dump(mode="json") for rule in self.numerics.rules],
             "invariants": [invariant.model_dump(mode="json") for invariant in self.invariants],
+            # Their order says nothing, and fingerprints of before have no such key.
+            **({"outputs": sorted(self.outputs)} if self.outputs else {}),
         }
 
 
@@ -257,6 +272,10 @@ def _once(
             "model; leave the wrong one out, or build the model untied."
         )
     return {name: tensors[there[0]] for name in names if there and name in own}
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def _not_plain(layer: nn.Module) -> str:

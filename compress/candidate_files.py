@@ -75,6 +75,7 @@ class SavedCandidate(BaseModel):
     lists: Lists = {}
     ties: Ties | None = None
     temporary: frozenset[str] = frozenset()
+    outputs: tuple[str, ...] = ()
 
 
 def read_saved(source: Path) -> SavedCandidate:

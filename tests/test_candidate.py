@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress.candidate import Architecture, Candidate, count_parameters, load_weights
-from compress.errors import CheckpointError, ContractViolation, StorageError
+from compress.errors import CheckpointError, ContractViolation, DataError, StorageError
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.pruning.invariants import KeepZeros
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
@@ -284,3 +284,52 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(StorageError, match=r"No space left on device.*earlier stages are"):
         candidate("mlp").save(tmp_path)
+
+
+class Heads(nn.Module):
+    """Two outputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.boxes, self.scores = nn.Linear(4, 8), nn.Linear(8, 4), nn.Linear(8, 3)
+
+    def forward(self, x):
+        trunk = self.body(x).relu()
+        return {"boxes": self.boxes(trunk), "scores": self.scores(trunk)}
+
+
+def heads(*outputs):
+    torch.manual_seed(0)
+    return replace(Candidate.of(Heads(), torch.randn(3, 4)), outputs=outputs)
+
+
+def test_the_outputs_that_ship_are_saved_and_part_of_the_fingerprint(tmp_path):
+    start = heads("scores")
+    start.validate()
+    start.save(tmp_path)
+    loaded = Candidate.load(tmp_path, start.example, lambda _: Heads())
+    assert loaded.outputs == start.fork().outputs == ("scores",)
+    assert loaded.fingerprint == start.fingerprint != heads().fingerprint
+    assert heads("boxes", "scores").fingerprint == heads("scores", "boxes").fingerprint
+    given = start.module(start.example)
+    assert list(loaded.shipped(given)) == ["scores"]
+    assert list(heads("scores", "boxes").shipped(given)) == ["boxes", "scores"]
+    assert list(heads().shipped(given)) == ["boxes", "scores"]
+
+
+def test_a_candidate_that_ships_all_is_saved_as_before(tmp_path):
+    heads().save(tmp_path)
+    assert "outputs" not in json.loads((tmp_path / "candidate.json").read_text())
+
+
+def test_only_outputs_of_the_model_can_ship():
+    with pytest.raises(DataError, match=r"has no output 'boxs'; its outputs are boxes, scores\."):
+        heads("boxs").validate()
+
+
+def test_outputs_that_ship_are_finite():
+    start = heads()
+    start.module.boxes.bias.data.fill_(float("inf"))
+    with pytest.raises(ContractViolation, match="outputs 'boxes' on the example are not finite"):
+        start.validate()
+    replace(start, outputs=("scores",)).validate()

@@ -8,7 +8,7 @@ order of names is that in which the model returns them, and a file's outputs hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from compress.errors import ContractViolation, DataError
 
-__all__ = ["OUTPUT", "Outputs", "as_outputs", "by_name", "each_output", "one_output", "selected"]
+__all__ = ["OUTPUT", "Outputs", "as_outputs", "by_name", "each_output", "one_output", "only"]
+__all__ += ["selected"]
 
 #: What an output is called that has no name of its own: that of a model which returns one tensor.
 OUTPUT = "output"
@@ -85,6 +86,19 @@ def selected(outputs: Outputs, name: str | None, who: str = "the model") -> Tens
     if name not in named:
         raise DataError(f"{who} has no output {name!r}; its outputs are {', '.join(named)}.")
     return named[name]
+
+
+def only(outputs: Outputs, names: Collection[str], who: str = "the model") -> Outputs:
+    """Some of the outputs by their names, in the order of the model; all if none is named.
+
+    Raises:
+        DataError: there is none of such a name.
+    """
+    for name in names:
+        selected(outputs, name, who)
+    if not names or not isinstance(outputs, dict):
+        return outputs
+    return {name: tensor for name, tensor in outputs.items() if name in names}
 
 
 def one_output(outputs: Outputs) -> Tensor:
