@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import DataError
-from compress.modules.inputs import Inputs, forward
+from compress.modules.inputs import Inputs, batch_size_of, forward
 from compress.modules.outputs import by_name
 
 __all__ = [
@@ -73,7 +73,7 @@ class Feature:
 def module_outputs(module: nn.Module, inputs: Inputs) -> dict[str, Feature]:
     """Every module below ``module`` that gives a tensor per sample, by path, in the net's order.
 
-    Where a module gives a tuple or a mapping, its first tensor counts. The net is run a second time
+    Where a module gives several, its first tensor counts. The net is run a second time
     on twice the samples, which tells axes of samples from others of the same size.
     """
     was_training = module.training
@@ -256,6 +256,8 @@ def first_tensor(output: object) -> Tensor | None:
         return output
     if isinstance(output, Mapping):
         output = tuple(output.values())
+    if is_dataclass(output) and not isinstance(output, type):
+        output = tuple(getattr(output, field.name) for field in fields(output))
     if isinstance(output, (tuple, list)):
         return next((part for part in output if isinstance(part, Tensor)), None)
     return None
@@ -269,8 +271,11 @@ def _given(module: nn.Module, inputs: Inputs) -> tuple[dict[str, list[Tensor]], 
         found.setdefault(name, []).append(tensor)
 
     with _hooked(module, dict(module.named_modules()), remember):
-        samples = len(next(iter(by_name(forward(module, inputs)).values())))
-    return found, samples
+        outputs = by_name(forward(module, inputs)).values()
+    # What comes out may be other samples than went in; of several outputs, one may have none.
+    rows = [len(output) for output in outputs if output.dim()]
+    given = batch_size_of(inputs)
+    return found, given if given in rows else rows[0]
 
 
 def _doubled(inputs: Inputs) -> Inputs:

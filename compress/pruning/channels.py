@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from compress.config.selectors import named
 from compress.errors import AlreadySo, NoEffect, StageError
 from compress.modules.inputs import Inputs, forward
-from compress.modules.outputs import one_output
+from compress.modules.outputs import OUTPUT, by_name
 from compress.pruning.importance import CRITERIA, Criterion, accumulate_gradients
 from compress.pruning.widths import Width, pools_of
 
@@ -135,14 +135,16 @@ def prune_channels(
         if _is_met(request, found.widths):
             raise AlreadySo("prune: every layer is as near to its width as can be.")
         raise NoEffect(_nothing(request, found))
-    expected = _output_shape(module, example)
+    expected = _output_shapes(module, example)
     found.apply(module)
-    shape = _output_shape(module, example)
-    if shape != expected:
-        raise StageError(
-            f"prune: cutting channels changed the output from {expected} to {shape}; name the "
-            "layers that make the output in `ignore`."
-        )
+    shapes = _output_shapes(module, example)
+    for name, shape in expected.items():
+        if shapes.get(name) != shape:
+            which = "the output" if name == OUTPUT else f"the output {name!r}"
+            raise StageError(
+                f"prune: cutting channels changed {which} from {shape} to {shapes.get(name)}; name "
+                "the layers that make the output in `ignore`."
+            )
     return Pruned(found.widths, len(found.settings.rescalings))
 
 
@@ -182,6 +184,7 @@ def _nothing(request: ChannelPruning, found: Found) -> str:
     return f"prune: no channel of any layer can be removed{uncut}; {advice}."
 
 
-def _output_shape(module: nn.Module, example: Inputs) -> tuple[int, ...]:
+def _output_shapes(module: nn.Module, example: Inputs) -> dict[str, tuple[int, ...]]:
     with torch.no_grad():
-        return tuple(one_output(forward(module, example)).shape)
+        outputs = by_name(forward(module, example))
+    return {name: tuple(tensor.shape) for name, tensor in outputs.items()}

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from compress.modules.inputs import Inputs
+from compress.modules.outputs import as_outputs, by_name
 
 __all__ = ["Compute", "Node", "Observe", "Ref", "Trace", "TraceFailed", "Value", "in_float64"]
 __all__ += ["record"]
@@ -140,8 +141,10 @@ def record(
     for leaf in tree_flatten(inputs)[0]:
         recorder.add_input(leaf)
 
-    def run(batch: Inputs) -> Any:
-        return module(**batch) if isinstance(batch, dict) else module(batch)
+    def run(batch: Inputs) -> tuple[Tensor, ...]:
+        given = module(**batch) if isinstance(batch, dict) else module(batch)
+        # Of whatever holds them: what torch was not told of would keep tensors of its own.
+        return tuple(by_name(as_outputs(given)).values())
 
     with _followed(module, path), _plain_operators():
         try:
@@ -149,8 +152,7 @@ def record(
                 outputs = torch.func.functionalize(run)(inputs)
         except Exception as error:
             raise TraceFailed(error, trace, path[-1]) from error
-    leaves = [leaf for leaf in tree_flatten(outputs)[0] if isinstance(leaf, Tensor)]
-    trace.outputs = tuple(recorder.number_of(leaf) for leaf in leaves)
+    trace.outputs = tuple(recorder.number_of(output) for output in outputs)
     return trace
 
 

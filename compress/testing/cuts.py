@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.modules.inputs import Inputs, forward
-from compress.modules.outputs import one_output
+from compress.modules.outputs import by_name
 from compress.pruning.ids import Axis
 from compress.pruning.search import Found
 
@@ -52,7 +52,15 @@ def agrees(whole: nn.Module, cut: nn.Module, inputs: Inputs) -> bool:
             if tensor.is_floating_point() and tensor.dim() and tensor.shape != left[name].shape:
                 tensor.mul_(_mask(tensor, kept_places(tensor, left[name])))
     with _norms_place_by_place(), torch.no_grad():
-        expected, actual = (one_output(forward(net, inputs)) for net in (zeroed, cut))
+        expected, actual = (by_name(forward(net, inputs)) for net in (zeroed, cut))
+    return expected.keys() == actual.keys() and all(
+        _are_close(output, actual[name]) for name, output in expected.items()
+    )
+
+
+def _are_close(expected: Tensor, actual: Tensor) -> bool:
+    if expected.shape != actual.shape or not expected.is_floating_point():
+        return torch.equal(expected, actual)
     scale = float(expected.abs().max())
     return torch.allclose(expected, actual, rtol=_TOLERANCE, atol=_TOLERANCE * scale)
 

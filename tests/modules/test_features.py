@@ -12,6 +12,7 @@ from compress.modules.features import (
     aligned,
     capture,
     channels_first,
+    first_tensor,
     matching,
     module_outputs,
     norm_axis,
@@ -22,6 +23,7 @@ from compress.modules.features import (
 from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
 from compress.quantization.numerics import LayerFormat
 from compress.testing.nets import NETS
+from compress.testing.several_outputs import SEVERAL, Heads, Prediction
 
 pytestmark = pytest.mark.fast
 
@@ -377,3 +379,23 @@ def test_a_layer_without_attention_has_no_source(name):
     case = NETS["attention"]
     net = case.build()
     assert attention_source(net, name, module_outputs(net, case.example())) is None
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_nets_with_several_outputs_show_what_their_layers_give(name):
+    case = SEVERAL[name]
+    found = module_outputs(case.build(), case.inputs(3))
+    assert len(found) >= 3
+    heads = {"boxes": (4,), "box": (4,), "score": (3,)} if "first" in found else {}
+    assert all(found[head].shape == shape for head, shape in heads.items() if head in found)
+
+
+def test_an_output_without_samples_does_not_say_how_many_there_are():
+    net = Heads(lambda m: {"prior": m.prior, "scale": m.prior.sum(), "scores": m.scores})
+    assert {"first", "second", "box", "score"} <= module_outputs(net, torch.randn(3, 6)).keys()
+
+
+def test_the_first_tensor_of_a_data_class_is_what_counts():
+    assert first_tensor(Prediction(None, (), None)) is None
+    tensor = torch.ones(2)
+    assert first_tensor(Prediction(tensor, ())) is tensor
