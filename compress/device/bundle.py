@@ -7,7 +7,8 @@ It holds no program: that is :mod:`compress.measure.program`, which goes beside 
     MANIFEST.json                 what the bundle is; bytes and sha256 of every other member
     models/02-distill/model.onnx  one for each row, the baseline first in the manifest
     inputs/0.npy  labels.npy      test samples
-    expected/0.npy                what each model says here, for a few samples
+    expected/0.npy                what each model says here, for a few samples; a second output
+                                  is 0-1.npy
     __main__.py                   a sentence, for whoever runs ``python3 FILE``
 """
 
@@ -151,7 +152,10 @@ def write_bundle(
         **state,
     }
     models = [folder / found.artifact.path for _, found in rows]
-    session["expected"] = _add_expected(members, models, chosen, run)
+    expected = _add_expected(members, models, chosen, run)
+    session["expected"] = [first for first, *_ in expected]
+    if any(further for _, *further in expected):
+        session["further"] = [further for _, *further in expected]
     session["labels"] = _add_labels(members, models[0], chosen, run)
     members.add("__main__.py", _MAIN.encode())
     manifest = {
@@ -244,18 +248,22 @@ def _add_model(members: _Members, folder: Path, row: Row, found: Measurement) ->
 
 def _add_expected(
     members: _Members, models: Sequence[Path], test: Samples, predict: Predict
-) -> list[str | None]:
-    """What the models give here. One that does not run here is left for the device to try."""
+) -> list[list[str | None]]:
+    """What each model gives here, output by output. One that does not run here has one ``None``."""
     few = {name: array[:_EXPECTED_SAMPLES] for name, array in test.inputs.items()}
-    paths: list[str | None] = []
+    paths: list[list[str | None]] = []
     for place, model in enumerate(models):
         try:
-            outputs = predict(model, few)[0]
+            outputs = predict(model, few)
         except MeasurementError:
-            paths.append(None)
+            paths.append([None])  # it is left for the device to try
             continue
-        count = max(1, _MOST_EXPECTED_BYTES // max(1, outputs[:1].nbytes))
-        paths.append(members.add_array(f"expected/{place}.npy", outputs[:count]))
+        own: list[str | None] = []
+        for number, output in enumerate(outputs):
+            name = f"expected/{place}-{number}.npy" if number else f"expected/{place}.npy"
+            count = max(1, _MOST_EXPECTED_BYTES // max(1, output[:1].nbytes))
+            own.append(members.add_array(name, output[:count]))
+        paths.append(own)
     return paths
 
 

@@ -13,6 +13,7 @@ import pytest
 from compress.device.bundle import Samples, write_bundle
 from compress.errors import DataError, MeasurementError, RecordError, StorageError
 from compress.measure.ondevice.bundle import BundleError, unpack
+from compress.measure.ondevice.session import checked_session
 
 from .rebuilding import classes_of, rebuilt
 
@@ -46,6 +47,20 @@ def test_a_bundle_declares_all_that_is_in_it(bundle, run, tmp_path):
     assert (manifest["record"], manifest["target"]) == ("tiny", "laptop")
     expected = np.load(tmp_path / "there/expected/1.npy")
     np.testing.assert_allclose(expected, run.test.inputs[""] @ run.weights[1], rtol=1e-4, atol=1e-5)
+
+
+def test_of_several_outputs_all_are_in_it(run, tmp_path):
+    def predict(model, inputs):
+        samples = len(inputs[""])
+        return [np.zeros((samples, 3), np.float32), np.ones((samples, 2), np.int64)]
+
+    write_bundle(run.record, run.root, tmp_path / "b.zip", run.test, predict=predict)
+    manifest, _ = unpack(tmp_path / "b.zip", tmp_path / "there")
+    session = manifest["session"]
+    assert session["expected"] == ["expected/0.npy", "expected/1.npy"]
+    assert session["further"] == [["expected/0-1.npy"], ["expected/1-1.npy"]]
+    assert np.load(tmp_path / "there/expected/1-1.npy").dtype == np.int64
+    checked_session(session | {"plan": None})
 
 
 def test_the_same_run_gives_the_same_bytes(bundle, run, tmp_path):

@@ -7,8 +7,11 @@ import subprocess
 import time
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
+from compress.artifact import file_sha256
 from compress.measure.ondevice.lock import device_lock
 from compress.measure.ondevice.plan import checked_plan
 from compress.measure.ondevice.program import main
@@ -177,6 +180,9 @@ def test_a_session_without_models_tells_the_environment(pretend):
         ({"labels": "C:labels.npy"}, "the path 'C:labels.npy' leads out of the folder"),
         ({"plan": {"bound": 1}}, "missing 6 required positional arguments"),
         ({"expected": [None, None]}, "expected must have an entry for each model"),
+        ({"further": [["a.npy"], []]}, "further must have a list for each entry of expected"),
+        ({"expected": ["x.npy"], "further": ["a.npy"]}, "further must have a list for each"),
+        ({"expected": ["x.npy"], "further": [["/a.npy"]]}, "'/a.npy' leads out of the folder"),
         ({"models": [{"path": "m.onnx"}]}, "wrong or missing: 'name'"),
         ({"timeout_s": 0}, "job must be a mapping, and timeout_s above 0"),
     ],
@@ -284,6 +290,44 @@ def test_outputs_are_kept_scored_and_compared(run, tmp_path):
     assert found.host["agreement"] == 1.0
     assert found.host["max_error"] == pytest.approx(0.25, rel=1e-3)
     assert sorted(os.listdir(folder / "outputs")) == ["0.npy"]
+
+
+def test_all_outputs_are_compared_and_the_worst_counts(run, tmp_path):
+    folder = tmp_path / "session"
+    folder.mkdir()
+    x, ids = np.eye(4, dtype=np.float32), np.arange(4)[::-1].copy()
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("ArgMin", ["x"], ["ids"], axis=1)],
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4]),
+            helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 1]),
+        ],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), folder / "m.onnx"
+    )
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", -x)
+    np.save(folder / "ids.npy", x.argmin(1)[:, None] + (ids[:, None] == 0))
+    session = {
+        "schema": 1,
+        "plan": None,
+        "seed": 0,
+        "threads": 1,
+        "batch": 1,
+        "predict": True,
+        "models": [{"path": "m.onnx", "sha256": file_sha256(folder / "m.onnx"), "name": "two"}],
+        "inputs": {"x": "x.npy"},
+        "expected": ["y.npy"],
+        "further": [["ids.npy"]],
+    }
+    (folder / "session.json").write_text(json.dumps(session))
+    run_folder(folder)
+    (found,) = read_session(folder / "session.jsonl").outputs
+    assert found.host == {"samples": 4, "agreement": 0.75, "max_error": 1.0}
+    assert sorted(os.listdir(folder / "outputs")) == ["0-1.npy", "0.npy"]
 
 
 def test_outputs_that_cannot_be_scored_say_why(run, tmp_path):

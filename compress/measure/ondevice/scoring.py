@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compress.measure.ondevice.tensor_spec import Array
 
 __all__ = ["METRICS", "OVER_DATA_SETS", "Difference", "difference", "scores"]
@@ -118,8 +120,9 @@ class Difference(TypedDict):
 def difference(outputs: Array, expected: Array) -> Difference:
     """How far outputs are from those of another machine, on the samples that both have.
 
-    ``agreement`` is the share of equal largest outputs (``None`` without classes), ``max_error``
-    the largest absolute difference (``None`` if that is not finite).
+    ``agreement`` is the share of equal largest outputs (``None`` without classes), of whole numbers
+    that of equal ones, ``max_error`` the largest absolute difference (``None`` if that is not
+    finite).
 
     Raises:
         ValueError: shapes that do not go together.
@@ -133,10 +136,24 @@ def difference(outputs: Array, expected: Array) -> Difference:
         )
     error = float(np.abs(own.astype(np.float64) - expected).max())
     agreement = None
-    if own.ndim > 1 and own.shape[1] > 1:
+    if own.dtype.kind != "f":
+        agreement = float((own == expected).mean())
+    elif own.ndim > 1 and own.shape[1] > 1:
         agreement = float((own.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return {
         "samples": len(expected),
         "agreement": agreement,
         "max_error": error if math.isfinite(error) else None,
+    }
+
+
+def largest_of(differences: Sequence[Difference]) -> Difference:
+    """That of several outputs: the least agreement of any, and the largest error."""
+    agreements = [d["agreement"] for d in differences if d["agreement"] is not None]
+    errors = [d["max_error"] for d in differences]
+    known = [error for error in errors if error is not None]
+    return {
+        "samples": min(d["samples"] for d in differences),
+        "agreement": min(agreements) if agreements else None,
+        "max_error": max(known) if len(known) == len(errors) else None,
     }

@@ -14,13 +14,14 @@ FOLDER/session.json says what to do. Paths are relative to FOLDER and stay insid
      "metric": "accuracy",               one of scoring.METRICS and OVER_DATA_SETS, or null
      "expected": ["expected/0.npy"],     null, or for each model null or its outputs elsewhere for
                                          the first samples: the difference is reported
+     "further": [["expected/0-1.npy"]],  the same of its second output and those after it
      "job": {"runtime": "onnxruntime"},  further keys of every job of the worker
      "timeout_s": 600}                   of one process; a thousand samples to predict may take it
 
-``labels``, ``metric``, ``expected``, ``job``, ``timeout_s``, ``values`` and a model's ``shapes``
-(what its inputs are drawn with) may be left out. ``sha256`` is over a model's file and, if there is
-one, its external data beside it (``model.onnx.data``). The first model is what the others are
-compared with. Without models only the environment is reported.
+``labels``, ``metric``, ``expected``, ``further``, ``job``, ``timeout_s``, ``values`` and a model's
+``shapes`` (what its inputs are drawn with) may be left out. ``sha256`` is over a model's file and,
+if there is one, its external data beside it (``model.onnx.data``). The first model is what the
+others are compared with. Without models only the environment is reported.
 
 FOLDER/session.jsonl gets a line for each thing done, and is only ever appended to::
 
@@ -63,7 +64,13 @@ from compress.measure.ondevice.process import (
     run_interleaved,
     run_worker,
 )
-from compress.measure.ondevice.scoring import METRICS, OVER_DATA_SETS, difference, scores
+from compress.measure.ondevice.scoring import (
+    METRICS,
+    OVER_DATA_SETS,
+    difference,
+    largest_of,
+    scores,
+)
 from compress.measure.ondevice.session_log import SessionError, open_log
 
 if TYPE_CHECKING:
@@ -93,11 +100,12 @@ class ModelEntry(_ModelShapes):
     name: str
 
 
-class _WholeInputs(TypedDict, total=False):
+class _MayBeAbsent(TypedDict, total=False):
     values: dict[str, str]
+    further: list[list[str]]
 
 
-class SessionSettings(_WholeInputs):
+class SessionSettings(_MayBeAbsent):
     """What session.json says, with its defaults filled in."""
 
     schema: int
@@ -211,7 +219,7 @@ class _FolderJobs:
         except JobFailed as error:
             return {"error": str(error)}
         try:
-            return {**found, **self._judged(index, found["files"][0]["path"])}
+            return {**found, **self._judged(index, [file["path"] for file in found["files"]])}
         except ValueError as error:
             return {**found, "error": f"{self._name(index)}: {error}"}
 
@@ -227,15 +235,18 @@ class _FolderJobs:
                 files.append({"path": name, "sha256": _sha256([self.folder / name])})
         return {"samples": answer["samples"], "names": answer["names"], "files": files}
 
-    def _judged(self, index: int, path: str) -> Line:
+    def _judged(self, index: int, paths: Sequence[str]) -> Line:
         """Scores and the difference from the host, where the session asks for them."""
         found: Line = {}
-        outputs, labels = self._array(path), self.settings["labels"]
+        outputs, labels = self._array(paths[0]), self.settings["labels"]
         if labels is not None and self.settings["metric"] is not None:
             found.update(_scored(outputs, self._array(labels), self.settings["metric"]))
         expected = self.settings["expected"][index] if self.settings["expected"] else None
         if expected is not None:
-            found["host"] = difference(outputs, self._array(expected))
+            further = self.settings.get("further", [])
+            wanted = [expected, *(further[index] if further else [])]
+            pairs = zip(paths, wanted, strict=len(wanted) > 1)
+            found["host"] = largest_of([difference(*map(self._array, pair)) for pair in pairs])
         return found
 
     def _array(self, path: str) -> Array:
@@ -324,6 +335,9 @@ def checked_session(given: Mapping[str, Any]) -> tuple[SessionSettings, Plan | N
     expected = session["expected"] or []
     if expected and len(expected) != len(session["models"]):
         raise ValueError("expected must have an entry for each model")
+    further = session.get("further", [])
+    if further and (len(further) != len(expected) or not all(isinstance(f, list) for f in further)):
+        raise ValueError("further must have a list for each entry of expected")
     for model in session["models"]:
         if not isinstance(model["name"], str) or not isinstance(model["sha256"], str):
             raise TypeError("each model's name and sha256 must be text")
@@ -332,7 +346,7 @@ def checked_session(given: Mapping[str, Any]) -> tuple[SessionSettings, Plan | N
             raise ValueError("each model's shapes must be lists of whole numbers")
     paths = [model["path"] for model in session["models"]]
     paths += [*session["inputs"].values(), session["labels"], *expected]
-    paths += session.get("values", {}).values()
+    paths += [*session.get("values", {}).values(), *itertools.chain.from_iterable(further)]
     for path in paths:
         if path is not None and not stays_inside(path):
             raise ValueError(f"the path {path!r:.80} leads out of the folder")
