@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,12 @@ class Parity:
     classes), ``max_error`` the largest absolute difference of an output, ``sqnr_db`` the
     signal-to-noise ratio in decibel (``None`` where the outputs are bitwise equal), ``samples`` how
     many inputs were compared, ``r_squared`` the share of the variance of the outputs that the
-    artifact explains (the coefficient of determination).
+    artifact explains (the coefficient of determination). Of outputs that are no floats,
+    ``agreement`` is the share of equal values, and ``r_squared`` 1 less the share that differs over
+    that which differs between samples.
+
+    Of several outputs these are the numbers of the one that is nearest to its bound; ``outputs``
+    has those of each, by name.
     """
 
     agreement: float
@@ -93,11 +99,17 @@ class Parity:
     sqnr_db: float | None
     samples: int
     r_squared: float = 1.0
+    outputs: Mapping[str, Parity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One lowered file. ``path`` is absolute; ``bytes`` includes external data files."""
+    """One lowered file. ``path`` is absolute; ``bytes`` includes external data files.
+
+    ``outputs`` are the names that the model has for what the file gives, in the file's order; the
+    file may call one otherwise whose name an input has. Of a model that returns one tensor it is
+    ``output``.
+    """
 
     path: Path
     sha256: str
@@ -106,6 +118,7 @@ class Artifact:
     census: Census
     parity: Parity | None = None
     warnings: tuple[str, ...] = field(default=())
+    outputs: tuple[str, ...] = ("output",)
 
     def to_json(self) -> dict[str, Any]:
         """The ``artifact`` block of ``record.json``; the record adds the path."""
@@ -119,6 +132,7 @@ class Artifact:
             "nonzero_weights": self.census.nonzero_weights,
             "float_islands": list(self.census.float_islands),
             "float_macs": self.census.float_macs,
+            **({"outputs": list(self.outputs)} if len(self.outputs) > 1 else {}),
         }
 
 

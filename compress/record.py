@@ -68,7 +68,7 @@ class ArtifactFacts(_RecordFacts):
     """``path`` is relative to the run folder.
 
     ``float_macs`` are the multiply-accumulates of one sample that are not computed in int8, by
-    operator.
+    operator. ``outputs`` names several outputs in the file's order; absent of a file with one.
     """
 
     path: str
@@ -81,6 +81,11 @@ class ArtifactFacts(_RecordFacts):
     nonzero_weights: int = 0
     float_islands: list[str] = []
     float_macs: dict[str, int] = {}
+    outputs: list[str] = []
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _dumped(self, dump, "outputs")
 
 
 class Accuracy(_RecordFacts):
@@ -171,13 +176,21 @@ class MeasuredQuantity(_RecordFacts):
 
 
 class ParityFacts(_RecordFacts):
-    """Artifact against the (simulated) module it was made from."""
+    """Artifact against the (simulated) module it was made from.
+
+    Of several outputs that of the one nearest to its bound; ``outputs`` then has those of each.
+    """
 
     agreement: float | None = None
     max_error: float
     sqnr_db: float | None = None
     samples: int = 0
     r_squared: float | None = None
+    outputs: dict[str, ParityFacts] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _dumped(self, dump, "outputs")
 
 
 class Executed(_RecordFacts):

@@ -186,16 +186,19 @@ def _write_beside(
     names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
     facts = {"schema": 1, "kind": HUB_EXPORT, **asdict(row), "files": names}
     facts["parity"] = [
-        {**dict(zip(_AXES.values(), sizes, strict=False)), **_finite(asdict(parity))}
+        {**dict(zip(_AXES.values(), sizes, strict=False)), **_facts(parity)}
         for sizes, parity in result.parities.items()
     ]
     facts["attention_heads"] = _heads_left(candidate.module)
     (folder / HUB_EXPORT_NAME).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _finite(facts: Mapping[str, float | None]) -> dict[str, float | None]:
+def _facts(parity: Parity) -> dict[str, Any]:
     """Numbers as JSON has them: ``None`` for one that there is not."""
-    return {k: None if v is None or not math.isfinite(v) else v for k, v in facts.items()}
+    outputs = {name: _facts(one) for name, one in parity.outputs.items()}
+    numbers = {key: value for key, value in vars(parity).items() if key != "outputs"}
+    facts = {k: None if v is None or not math.isfinite(v) else v for k, v in numbers.items()}
+    return {**facts, "outputs": outputs} if outputs else facts
 
 
 def pruned_config(candidate: Candidate) -> dict[str, Any]:

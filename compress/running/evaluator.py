@@ -242,7 +242,8 @@ class Evaluator:
 
 def _parity_facts(parity: Parity) -> ParityFacts:
     agreement = None if math.isnan(parity.agreement) else parity.agreement
-    return ParityFacts(**{**vars(parity), "agreement": agreement})
+    outputs = {name: _parity_facts(one) for name, one in parity.outputs.items()}
+    return ParityFacts(**{**vars(parity), "agreement": agreement, "outputs": outputs})
 
 
 def _lost_int8(measurement: Measurement) -> list[str]:

@@ -41,6 +41,7 @@ from compress.backends.onnx.census import census_notes, take_census
 from compress.backends.onnx.encoding import (
     EncodedGraph,
     KernelFallbacks,
+    are_float,
     encode_canonical,
     module_of,
 )
@@ -51,7 +52,7 @@ from compress.backends.onnx.float_graph import FloatGraph, float_graph
 from compress.backends.onnx.graph import Array, finish
 from compress.backends.onnx.kernels import differ, wrong_kernels
 from compress.backends.onnx.locate import describe_operator, evaluate, noisiest
-from compress.backends.onnx.parity import check_parity, least_r_squared, simulated_outputs
+from compress.backends.onnx.parity import Bound, check_parity, least_r_squared, simulated_outputs
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.recurrent import substitutions
 from compress.backends.onnx.weights import has_scaled_weights
@@ -59,7 +60,7 @@ from compress.candidate import Candidate
 from compress.errors import ContractViolation, DataError, LoweringError, ParityError, StorageError
 from compress.io.scratch import scratch
 from compress.modules.inputs import Inputs, batch_size_of, copied, forward
-from compress.modules.outputs import one_output
+from compress.modules.outputs import Outputs, by_name
 from compress.quantization.fakequant import (
     declared_formats,
     layers_with_formats,
@@ -106,8 +107,9 @@ def lower(
             check_inputs(batch, f"calibration[{number}]")
     module = copy.deepcopy(candidate.module).eval()
     check_weights(module)
-    check_output(module, candidate.example)
-    job = LoweringJob(module, candidate, lowering, tuple(calibration), check)
+    check_output(module, candidate)
+    shapes = OpenShapes(ships=candidate.outputs)
+    job = LoweringJob(module, candidate, lowering, tuple(calibration), check, shapes)
     check_formats(job.declared, lowering.refused)
     return _write(path, job)
 
@@ -129,22 +131,22 @@ class LoweringJob:
         return declared_formats(self.module, self.candidate.numerics, self.candidate.example)
 
     @cached_property
-    def reference(self) -> Array:
+    def reference(self) -> dict[str, Array]:
         """Outputs of the float module for the first samples of ``check``."""
         if all(format.is_float32 for format in self.declared.values()):
-            return self.expected_float[:_FLOAT_SAMPLES]
+            return {name: array[:_FLOAT_SAMPLES] for name, array in self.expected_float.items()}
         return self.float_outputs()
 
     @cached_property
-    def expected_float(self) -> Array:
+    def expected_float(self) -> dict[str, Array]:
         """Outputs of the float module for ``check``."""
         return self.simulated(self.check, {}, {})
 
-    def float_outputs(self) -> Array:
+    def float_outputs(self) -> dict[str, Array]:
         """Outputs of the float module for the first samples, where nothing else needs them."""
         return self.simulated(head(self.check, _FLOAT_SAMPLES), {}, {})
 
-    def expected(self, encoded: EncodedGraph) -> Array:
+    def expected(self, encoded: EncodedGraph) -> dict[str, Array]:
         """Outputs of the module for ``check``, under the formats of ``encoded``."""
         if all(format.is_float32 for format in encoded.formats.values()):
             return self.expected_float
@@ -152,11 +154,27 @@ class LoweringJob:
 
     def simulated(
         self, inputs: Inputs, formats: Mapping[str, LayerFormat], ranges: Mapping[str, Range]
-    ) -> Array:
-        """Outputs of the module for ``inputs`` under ``formats``."""
+    ) -> dict[str, Array]:
+        """Outputs of the module that ship, for ``inputs`` under ``formats``, by name."""
         return simulated_outputs(
-            self.module, inputs, formats, ranges, avoid_saturation=self.lowering.avoid_saturation
+            self.module,
+            inputs,
+            formats,
+            ranges,
+            avoid_saturation=self.lowering.avoid_saturation,
+            ships=self.shapes.ships,
         )
+
+    def bounds(
+        self, encoded: EncodedGraph, reference: Mapping[str, Array], expected: Mapping[str, Array]
+    ) -> dict[str, Bound]:
+        """What each output is held to, given those of the float module and the simulated ones."""
+        found = {}
+        for place, (name, floats) in enumerate(reference.items()):
+            behind = encoded.formats_of(place)
+            least = least_r_squared(behind, floats, expected[name][: len(floats)])
+            found[name] = Bound(least, are_float(behind))
+        return found
 
     def formats(self, graph: ir.Graph) -> dict[str, LayerFormat]:
         """The declared formats of what is in the graph, and of products that are not.
@@ -251,13 +269,11 @@ def checked_file(job: LoweringJob, path: Path) -> tuple[EncodedGraph, Parity]:
     finish(encoded.model)
     save(ir.to_proto(encoded.model), path)
     expected = job.expected(encoded)
-    few = len(job.reference)
     parity = check_parity(
         path,
         job.check,
         expected,
-        least=least_r_squared(encoded.formats.values(), job.reference, expected[:few]),
-        is_float=encoded.is_float,
+        job.bounds(encoded, job.reference, expected),
         where=lambda: job.noisiest(fallbacks),
     )
     return encoded, parity
@@ -292,6 +308,7 @@ def _write(path: Path, job: LoweringJob) -> Artifact:
         lowering=job.lowering,
         census=census,
         parity=parity,
+        outputs=tuple(job.reference),
         warnings=(*encoded.warnings, *_census_notes(census, job)),
     )
 
@@ -305,26 +322,51 @@ def _census_notes(census: Census, job: LoweringJob) -> tuple[str, ...]:
     )
 
 
-def check_output(module: nn.Module, example: Inputs) -> None:
-    """See that a module gives one output, samples first, and the same each time.
+def check_output(module: nn.Module, candidate: Candidate) -> None:
+    """See that a module's outputs are tensors, samples first, and the same each time.
+
+    Args:
+        module: the candidate's, or a copy.
+        candidate: says which outputs ship.
 
     Raises:
-        LoweringError: no single tensor, or one without samples on axis 0.
+        LoweringError: something that is no tensor, an output that there is not, or one without
+            samples on axis 0.
         ParityError: other outputs for the same inputs.
     """
+    example = candidate.example
     try:
         with torch.no_grad():
-            first, again = (one_output(forward(module, copied(example))) for _ in range(2))
+            first, again = (candidate.shipped(forward(module, copied(example))) for _ in range(2))
     except (ContractViolation, DataError) as error:
         raise LoweringError(f"cannot lower: {error}") from error
     samples = batch_size_of(example)
-    if not first.dim() or len(first) != samples:
-        raise LoweringError(
-            f"the model gives outputs of shape {tuple(first.shape)} for a batch of {samples}; "
-            "their first axis has to be the samples."
-        )
-    if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+    for name, tensor in by_name(first).items():
+        if not tensor.dim() or len(tensor) != samples:
+            raise LoweringError(_without_samples(first, name, samples))
+    if not _are_equal(first, again):
         raise ParityError(
             "the model gives other outputs each time that it is run on the same inputs, which a "
             "file cannot; take what is random, or kept from one call to the next, out of forward."
         )
+
+
+def _without_samples(outputs: Outputs, name: str, samples: int) -> str:
+    shape = tuple(by_name(outputs)[name].shape)
+    if not isinstance(outputs, dict):
+        return (
+            f"the model gives outputs of shape {shape} for a batch of {samples}; their first axis "
+            "has to be the samples."
+        )
+    return (
+        f"the model gives an output {name!r} of shape {shape} for a batch of {samples}; its first "
+        "axis has to be the samples: repeat it for each, or name the outputs that ship without it "
+        "in the task's `outputs`."
+    )
+
+
+def _are_equal(first: Outputs, again: Outputs) -> bool:
+    own, other = by_name(first), by_name(again)
+    return own.keys() == other.keys() and all(
+        torch.equal(tensor.nan_to_num(), other[name].nan_to_num()) for name, tensor in own.items()
+    )

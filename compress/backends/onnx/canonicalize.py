@@ -94,7 +94,7 @@ def _only_function(value: ir.Value) -> ir.Value | None:
 
 
 def _bias_add(product: ir.Node) -> tuple[ir.Node, ir.Value | None]:
-    uses = tuple(product.outputs[0].uses())
+    uses = () if product.outputs[0].is_graph_output() else tuple(product.outputs[0].uses())
     if len(uses) == 1 and uses[0][0].op_type == "Add":
         add = uses[0][0]
         bias = add.inputs[1 - uses[0][1]]

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from compress.backends.onnx.canonicalize import canonicalize
 from compress.backends.onnx.export import layer_of, scopes
-from compress.backends.onnx.graph import finish
+from compress.backends.onnx.graph import finish, reaches
 from compress.backends.onnx.kernels import guard
 from compress.backends.onnx.layers import (
     encode_casts,
@@ -31,7 +31,8 @@ from compress.config.selectors import named
 from compress.modules.inputs import Inputs
 from compress.quantization.numerics import LayerFormat
 
-__all__ = ["EncodedGraph", "KernelFallbacks", "encode", "encode_canonical", "module_of"]
+__all__ = ["EncodedGraph", "KernelFallbacks", "are_float", "encode", "encode_canonical"]
+__all__ += ["module_of"]
 
 _IN_BYTES = "stored one value per byte, since onnxruntime has no smaller kernels for them"
 
@@ -44,18 +45,31 @@ class EncodedGraph(NamedTuple):
     """A graph in its formats.
 
     ``ranges`` has the input range of every layer with static activations, ``warnings`` what
-    the reader of a record should know, ``formats`` what each layer is encoded in.
+    the reader of a record should know, ``formats`` what each layer is encoded in. ``behind`` has
+    for each output the layers that it rests on.
     """
 
     model: ir.Model
     ranges: dict[str, Range]
     warnings: tuple[str, ...]
     formats: dict[str, LayerFormat]
+    behind: tuple[frozenset[str], ...] = ()
 
     @property
     def is_float(self) -> bool:
         """Whether all arithmetic is float32."""
-        return all(f.activation_quantizer.tolerance is None for f in self.formats.values())
+        return are_float(self.formats.values())
+
+    def formats_of(self, place: int) -> list[LayerFormat]:
+        """The formats that an output, counted from 0, rests on; all, if it is the only one."""
+        if len(self.behind) < 2:
+            return list(self.formats.values())
+        return [f for name, f in self.formats.items() if name in self.behind[place]]
+
+
+def are_float(formats: Iterable[LayerFormat]) -> bool:
+    """Whether the arithmetic of all of them is float32."""
+    return all(format.activation_quantizer.tolerance is None for format in formats)
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,7 @@ def encode_canonical(
     fallbacks = fallbacks or KernelFallbacks()
     warnings = (*_warnings(model.graph, formats, copied), *fallbacks.notes)
     computed = computed_formats(model.graph, fallbacks.formats(formats))
+    behind = tuple(_layers_behind(model.graph))
     static = quantize(
         model, computed, calibration, avoid_saturation=avoid_saturation, fallbacks=fallbacks.forms
     )
@@ -144,13 +159,23 @@ def encode_canonical(
     guard_float(static.model)
     guard(static.model, fallbacks.forms)
     _note_origins(static.model.graph)
-    return EncodedGraph(static.model, dict(static.ranges), warnings, computed)
+    return EncodedGraph(static.model, dict(static.ranges), warnings, computed, behind)
 
 
 def module_of(node: ir.Node) -> str | None:
     """The module that a node of an encoded graph came from; ``None`` for what encoding inserted."""
     module = node.meta.get(_MODULE)
     return None if module is None else str(module)
+
+
+def _layers_behind(graph: ir.Graph) -> Iterator[frozenset[str]]:
+    """For each output the layers that it rests on."""
+    nodes = {*graph}
+    for output in graph.outputs:
+        last = output.producer()
+        assert last is not None
+        above = {last, *reaches([last], nodes, forward=False)}
+        yield frozenset(name for node in above if (name := layer_of(node)) is not None)
 
 
 def _note_origins(graph: ir.Graph) -> None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import ast
 import inspect
-import itertools
 import linecache
 import re
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,16 @@ from onnx_ir.passes import common as passes
 from torch import Tensor, nn
 
 from compress.artifact import Lowering
+from compress.backends.onnx.outputs import name_outputs, returning_a_tuple
 from compress.backends.onnx.quiet import quiet
 from compress.backends.onnx.translate import TRANSLATIONS, projections_in_steps
 from compress.errors import LoweringError
 from compress.modules.inputs import Inputs, at_batch
+from compress.modules.outputs import OUTPUT
 from compress.quantization.fakequant import layers_with_formats
 from compress.quantization.recurrent import RECURRENT, is_stepwise
 
 __all__ = [
-    "OUTPUT",
     "STATIC",
     "OpenShapes",
     "check_weights",
@@ -47,20 +47,19 @@ __all__ = [
     "trace",
 ]
 
-#: The name of the only output of a file, unless an input has it or another is asked for.
-OUTPUT = "output"
-
 
 @dataclass(frozen=True)
 class OpenShapes:
-    """What a file leaves open, and what it calls its output.
+    """What a file leaves open, and which outputs it has.
 
     ``axes`` names the open axes of each input, as in ``{"input_ids": {0: "batch_size"}}``: axes of
-    one name have one size. Without any, all shapes are those of the batch.
+    one name have one size. Without any, all shapes are those of the batch. ``output`` is what an
+    output is called that has no name, and ``ships`` which of several the file has: all if empty.
     """
 
     axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     output: str = OUTPUT
+    ships: tuple[str, ...] = ()
 
 
 #: All shapes are fixed.
@@ -100,7 +99,7 @@ def export(
         example: a batch of any size; repeated or cut to ``lowering.batch`` samples.
         lowering: its batch and opset are used.
         careful: use only those rewrites of the exporter's optimizer that lowering builds on.
-        shapes: the axes that stay open.
+        shapes: the axes that stay open, and the outputs.
 
     Raises:
         LoweringError: weights that are not finite, an opset that is too old, or code that torch
@@ -112,7 +111,8 @@ def export(
             f"got {lowering.opset}."
         )
     check_weights(module)
-    program = trace(module, example, lowering, shapes)
+    with returning_a_tuple(module, shapes.ships, shapes.output) as outputs:
+        program = _run_exporter(module, at_batch(example, lowering.batch), lowering.opset, shapes)
     # Folding a batch norm leaves a node with the batch norm's scope and equal weights are
     # merged, so the layers are marked while each product still has its own module.
     _mark_layers(program.model.graph, module)
@@ -128,7 +128,7 @@ def export(
             f"opset {lowering.opset} is not one that this torch can export; "
             f"opset {model.opset_imports.get('')} would do."
         )
-    _name_output(model.graph, names, shapes.output)
+    name_outputs(model.graph, outputs, names)
     # Of a net that returns its input, the optimizer gives the input's name to the output.
     for value, name in zip(model.graph.inputs, names, strict=True):
         value.name = name
@@ -143,8 +143,8 @@ def trace(
     Raises:
         LoweringError: code that torch cannot trace or ONNX cannot express.
     """
-    batch = at_batch(example, lowering.batch)
-    return _run_exporter(module, batch, lowering.opset, shapes)
+    with returning_a_tuple(module, shapes.ships, shapes.output):
+        return _run_exporter(module, at_batch(example, lowering.batch), lowering.opset, shapes)
 
 
 def scopes(node: ir.Node) -> list[str]:
@@ -293,19 +293,6 @@ def _optimize_carefully(model: ir.Model) -> None:
     passes.DeduplicateInitializersPass()(model)
     passes.CommonSubexpressionEliminationPass()(model)
     passes.NameFixPass()(model)
-
-
-def _name_output(graph: ir.Graph, taken: Collection[str | None], wanted: str) -> None:
-    (output,) = graph.outputs
-    if output.is_graph_input() or output.producer() is None:
-        # A net that returns its input, or a constant, as it is.
-        through = ir.node("Identity", [output])
-        graph.append(through)
-        (result,) = through.outputs
-        result.shape, result.type = output.shape, output.type
-        graph.outputs[0] = output = result
-    names = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
-    output.name = next(name for name in names if name not in taken)
 
 
 def _mark_layers(graph: ir.Graph, module: nn.Module) -> None:

@@ -29,11 +29,19 @@ from compress.backends.onnx.locate import (
     noise,
     run_graph,
 )
-from compress.backends.onnx.parity import FLOAT_NOISE, check_shape, compare, is_right
+from compress.backends.onnx.parity import (
+    FLOAT_NOISE,
+    Outputs,
+    check_same_outputs,
+    check_shape,
+    compare,
+    is_right,
+    of_output,
+)
 from compress.backends.onnx.quiet import quiet
 from compress.errors import ParityError
 from compress.modules.inputs import Inputs, at_batch, batch_size_of, copied, forward
-from compress.modules.outputs import one_output
+from compress.modules.outputs import by_name, only
 from compress.quantization.numerics import LayerFormat
 
 __all__ = ["FloatGraph", "float_graph"]
@@ -54,7 +62,7 @@ def float_graph(
     lowering: Lowering,
     formats: Callable[[ir.Graph], Mapping[str, LayerFormat]],
     check: Inputs,
-    expected: Array,
+    expected: Outputs,
     shapes: OpenShapes = STATIC,
 ) -> FloatGraph:
     """Export ``module``, canonicalize the graph, and check that it computes the module.
@@ -65,18 +73,18 @@ def float_graph(
         lowering: its batch and opset are used.
         formats: the declared format of every layer, given the exported graph.
         check: real inputs, samples on axis 0.
-        expected: the module's outputs for them.
-        shapes: the axes that stay open.
+        expected: the module's outputs for them, of those that ship.
+        shapes: the axes that stay open, and the outputs that ship.
 
     Raises:
         LoweringError: a module that cannot be exported.
         ParityError: a graph that computes something else; names the operator.
     """
 
-    def attempt(*, careful: bool) -> tuple[FloatGraph, Array]:
+    def attempt(*, careful: bool) -> tuple[FloatGraph, dict[str, Array]]:
         model = export(module, example, lowering, careful=careful, shapes=shapes)
         made = FloatGraph(model, tuple(canonicalize(model, formats(model.graph))))
-        return made, _outputs(model, check, lowering.batch)
+        return made, _outputs(model, check, lowering.batch, expected)
 
     made, actual = attempt(careful=False)
     if _is_same(expected, actual):
@@ -88,27 +96,40 @@ def float_graph(
             "were folded."
         )
         return FloatGraph(careful.model, careful.copied, (note,))
-    check_shape(expected, actual)
-    raise ParityError(_why(module, careful.model, example, lowering, check, expected))
+    for name, array in expected.items():
+        check_shape(array, actual[name], of_output(name, expected))
+    raise ParityError(_why(module, careful.model, example, lowering, check, expected, shapes))
 
 
-def _is_same(expected: Array, actual: Array) -> bool:
+def _is_same(expected: Outputs, actual: Outputs) -> bool:
+    return all(_is_same_array(array, actual[name]) for name, array in expected.items())
+
+
+def _is_same_array(expected: Array, actual: Array) -> bool:
     if actual.shape != expected.shape or not np.isfinite(actual).all():
         return False
     least = 1 - FLOAT_NOISE
     return is_right(compare(expected, actual), expected, least=least, is_float=True)
 
 
-def _outputs(model: ir.Model, check: Inputs, size: int) -> Array:
+def _outputs(model: ir.Model, check: Inputs, size: int, expected: Outputs) -> dict[str, Array]:
+    """What the graph gives, by the names that the module has for its outputs."""
+    check_same_outputs(expected, len(model.graph.outputs))
     feeds = list(cut(check, [str(value.name) for value in model.graph.inputs], size))
-    name = str(model.graph.outputs[0].name)
-    rows = [row for (row,) in run_graph(ir.to_proto(model), [name], [feed for feed, _ in feeds])]
-    if wrong := [row.shape for row in rows if row.shape[:1] != (size,)]:
-        raise ParityError(
-            f"the exported model gives outputs of shape {wrong[0]} for a batch of {size}; an "
-            "output whose size depends on values has no static form."
-        )
-    return np.concatenate([row[-new:] for row, (_, new) in zip(rows, feeds, strict=True)])
+    own = [str(value.name) for value in model.graph.outputs]
+    ran = run_graph(ir.to_proto(model), own, [feed for feed, _ in feeds])
+    found: dict[str, Array] = {}
+    for place, name in enumerate(expected):
+        rows = [arrays[place] for arrays in ran]
+        if wrong := [row.shape for row in rows if row.shape[:1] != (size,)]:
+            raise ParityError(
+                f"the exported model gives outputs{of_output(name, expected)} of shape {wrong[0]} "
+                f"for a batch of {size}; an output whose size depends on values has no static "
+                "form."
+            )
+        parts = [row[-new:] for row, (_, new) in zip(rows, feeds, strict=True)]
+        found[name] = np.concatenate(parts)
+    return found
 
 
 def _why(
@@ -117,7 +138,8 @@ def _why(
     example: Inputs,
     lowering: Lowering,
     check: Inputs,
-    expected: Array,
+    expected: Outputs,
+    shapes: OpenShapes,
 ) -> str:
     batch = at_batch(check, lowering.batch)
     if found := _mixes_samples(module, check, batch, expected):
@@ -126,17 +148,24 @@ def _why(
             f"in, and a file with a batch of {lowering.batch} computes something else; use "
             "statistics that are learned, or of each sample by itself."
         )
+    operator = _first_wrong(module, made, example, lowering, batch, shapes)
     return (
         "the exported float32 graph does not compute what the module computes, from "
-        f"{_first_wrong(module, made, example, lowering, batch)} on; write it with other operators."
+        f"{operator} on; write it with other operators."
     )
 
 
 def _first_wrong(
-    module: nn.Module, made: ir.Model, example: Inputs, lowering: Lowering, batch: Inputs
+    module: nn.Module,
+    made: ir.Model,
+    example: Inputs,
+    lowering: Lowering,
+    batch: Inputs,
+    shapes: OpenShapes,
 ) -> str:
     """The operator that the exporter gets wrong, or that goes wrong later, in words."""
-    program = trace(module, example, lowering)
+    # At fixed sizes, of which one is traced.
+    program = trace(module, example, lowering, OpenShapes(ships=shapes.ships))
     graph = program.model.graph
     assert program.exported_program is not None
     traced = _traced(program.exported_program, batch)
@@ -193,12 +222,13 @@ def _torch_operator(program: torch.onnx.ONNXProgram, node: ir.Node) -> str | Non
 
 
 @torch.no_grad()
-def _mixes_samples(module: nn.Module, check: Inputs, batch: Inputs, expected: Array) -> str | None:
+def _mixes_samples(
+    module: nn.Module, check: Inputs, batch: Inputs, expected: Outputs
+) -> str | None:
     """What makes the outputs of a sample depend on the rest of its batch, if they do."""
     size = batch_size_of(batch)
-    alone = one_output(forward(module, copied(batch))).detach().numpy()
-    whole = expected[np.arange(size) % len(expected)]
-    if alone.shape == whole.shape and noise(whole, alone) <= FLOAT_NOISE:
+    alone = by_name(only(forward(module, copied(batch)), expected))
+    if all(_is_alone(array, alone[name].numpy()) for name, array in expected.items()):
         return None
     apart, together = leaf_outputs(module, batch), leaf_outputs(module, check)
     for name, (kind, values) in apart.items():
@@ -207,3 +237,9 @@ def _mixes_samples(module: nn.Module, check: Inputs, batch: Inputs, expected: Ar
         if same_kind and noise(other[:size], values[:size]) > FLOAT_NOISE:
             return f"the module {name!r} ({kind}) mixes the samples of a batch"
     return "the model's forward mixes the samples of a batch"
+
+
+def _is_alone(expected: Array, alone: Array) -> bool:
+    """Whether the first samples have the same outputs in a batch of their own."""
+    whole = expected[np.arange(len(alone)) % len(expected)]
+    return alone.shape == whole.shape and noise(whole, alone) <= FLOAT_NOISE

@@ -28,6 +28,7 @@ __all__ = [
     "replace",
     "rewire",
     "shield",
+    "stand_in",
     "sweep",
 ]
 
@@ -94,7 +95,7 @@ def replace(graph: ir.Graph, node: ir.Node, result: ir.Value) -> None:
     if result.name is None:
         result.name, old.name = old.name, f"{old.name}.replaced"
     result.shape, result.type = old.shape, old.type
-    _stand_in(graph, old, result, only=lambda user: user is not result.producer())
+    stand_in(graph, old, result, only=lambda user: user is not result.producer())
     graph.remove(node, safe=True)
 
 
@@ -113,17 +114,22 @@ def follow(
     assert producer is not None
     graph.insert_after(producer, node)
     (result,) = node.outputs
-    _stand_in(graph, value, result, only=lambda user: user is not node and only(user))
+    stand_in(graph, value, result, only=lambda user: user is not node and only(user))
     return result
 
 
-def _stand_in(
+def stand_in(
     graph: ir.Graph, old: ir.Value, new: ir.Value, *, only: Callable[[ir.Node], bool]
 ) -> None:
+    """Make ``new`` an output of the graph in place of ``old``, and what is read in its place.
+
+    Readers for which ``only`` does not hold read ``old`` as before.
+    """
     rewire(old, new, only=only)
     for index, output in enumerate(graph.outputs):
         if output is old:
             new.name, old.name = old.name, f"{old.name}.inner"
+            new.shape, new.type = new.shape or old.shape, new.type or old.type
             graph.outputs[index] = new
 
 

@@ -232,7 +232,7 @@ def _back_to_float(
     graph: ir.Graph, node: ir.Node, value: ir.Value, kind: ir.DataType, chosen: set[ir.Node]
 ) -> None:
     outside = [user for user, _ in value.uses() if user not in chosen]
-    value.dtype = kind
+    value.type = ir.TensorType(kind)  # a type of its own: values may share one
     if not outside and not value.is_graph_output():
         return
     cast = mark_like(ir.node("Cast", [value], {"to": ir.DataType.FLOAT}), node)

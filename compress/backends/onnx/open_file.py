@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from compress.backends.onnx.build import LoweringJob, check_output, checked_file
 from compress.backends.onnx.encoding import EncodedGraph
 from compress.backends.onnx.export import OpenShapes, check_weights
 from compress.backends.onnx.feeds import check_inputs, head
-from compress.backends.onnx.parity import check_parity, least_r_squared
+from compress.backends.onnx.parity import check_parity
 from compress.candidate import Candidate
 from compress.errors import LoweringError
 from compress.modules.inputs import Inputs, copied, forward
@@ -65,10 +65,11 @@ def lower_open(
         check_inputs(batch, f"check[{number}]")
     module = copy.deepcopy(candidate.module).eval()
     check_weights(module)
-    check_output(module, candidate.example)
+    check_output(module, candidate)
     for batch in checks:
         _check_runs(module, batch)
     lowering = Lowering(batch=_TRACED_BATCH, avoid_saturation=True)
+    shapes = replace(shapes, ships=candidate.outputs)
     job = LoweringJob(module, candidate, lowering, (), checks[0], shapes)
     _check_formats(job)
     encoded, parity = checked_file(job, path)
@@ -103,13 +104,5 @@ def _check_formats(job: LoweringJob) -> None:
 
 def _parity(job: LoweringJob, encoded: EncodedGraph, batch: Inputs, path: Path) -> Parity:
     expected = job.simulated(batch, encoded.formats, encoded.ranges)
-    few = head(batch, len(job.reference))
-    return check_parity(
-        path,
-        batch,
-        expected,
-        least=least_r_squared(
-            encoded.formats.values(), job.simulated(few, {}, {}), expected[: len(job.reference)]
-        ),
-        is_float=encoded.is_float,
-    )
+    floats = job.simulated(head(batch, len(next(iter(job.reference.values())))), {}, {})
+    return check_parity(path, batch, expected, job.bounds(encoded, floats, expected))

@@ -3,14 +3,17 @@
 What is left of the outputs once their mean over the samples is taken away depends on the inputs,
 and is what an artifact is held to: of the variance of the outputs, the share that it explains (R²)
 has a bound for every format. Outputs at random with the right mean and variance have -1, the mean
-has 0. Float artifacts are also held to a largest error.
+has 0. Float artifacts are also held to a largest error. Of outputs that are no floats (classes,
+masks), the share that differs takes the place of the error. Each of several outputs is held to a
+bound of its own.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ import torch
 from torch import nn
 
 from compress.artifact import Parity
+from compress.backends.onnx.discrete import explained, is_discrete, least_explained, same
 from compress.backends.onnx.feeds import batches, part
 from compress.backends.onnx.graph import Array
 from compress.backends.onnx.leaf_outputs import first_not_finite
@@ -25,17 +29,21 @@ from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.session import open_session, run
 from compress.errors import LoweringError, ParityError
 from compress.modules.inputs import Inputs, batch_size_of, copied, forward
-from compress.modules.outputs import one_output
+from compress.modules.outputs import by_name, only
 from compress.quantization.fakequant import simulate
 from compress.quantization.numerics import LayerFormat
 
 __all__ = [
+    "Bound",
+    "Outputs",
     "check_parity",
+    "check_same_outputs",
     "check_shape",
     "compare",
     "found",
     "is_right",
     "least_r_squared",
+    "of_output",
     "r_squared",
     "simulated_outputs",
 ]
@@ -53,14 +61,24 @@ _STILL = 1e-8
 
 _CHUNK = 64
 
+#: What a model gives for some samples, by the names of its outputs and in its order.
+Outputs = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What one output is held to: its least R², and whether all arithmetic behind it is float32."""
+
+    least: float
+    is_float: bool
+
 
 def check_parity(
     path: Path,
     check: Inputs,
-    expected: Array,
+    expected: Outputs,
+    bounds: Mapping[str, Bound],
     *,
-    least: float,
-    is_float: bool,
     where: Callable[[], str] = lambda: "an operator",
 ) -> Parity:
     """Run the file on ``check`` and compare with ``expected``, sample by sample.
@@ -69,36 +87,78 @@ def check_parity(
         path: the artifact.
         check: real inputs, samples on axis 0.
         expected: the module's outputs for them, simulated if anything is quantized.
-        least: R² (:func:`least_r_squared`).
-        is_float: whether all arithmetic is float32.
+        bounds: of each output (:func:`least_r_squared`).
         where: says for an error which operator is at fault; asked only then.
+
+    Returns:
+        That of the only output, or of the one that is nearest to its bound, with all by name.
 
     Raises:
         LoweringError: onnxruntime cannot load the file.
         ParityError: outputs that are not finite, or too far from what was expected.
     """
     session = open_session(path)
-    rows = [run(session, None, feeds)[0][-new:] for feeds, new in batches([check], session)]
-    actual = np.concatenate(rows)
-    check_shape(expected, actual)
+    ran = [(run(session, None, feeds), new) for feeds, new in batches([check], session)]
+    check_same_outputs(expected, len(ran[0][0]))
+    compared: dict[str, Parity] = {}
+    for place, name in enumerate(expected):
+        actual = np.concatenate([rows[place][-new:] for rows, new in ran])
+        which = of_output(name, expected)
+        compared[name] = _parity(expected[name], actual, bounds[name], which, where)
+    if len(compared) == 1:
+        return next(iter(compared.values()))
+    nearest = min(compared, key=lambda name: _room(compared[name], bounds[name]))
+    return replace(compared[nearest], outputs=compared)
+
+
+def _parity(
+    expected: Array, actual: Array, bound: Bound, which: str, where: Callable[[], str]
+) -> Parity:
+    check_shape(expected, actual, which)
     if not np.isfinite(actual).all():
         raise ParityError(
-            "the lowered model gives outputs that are not finite where its module's are, from "
-            f"{where()} on; exclude the layers around it from float16 or int8."
+            f"the lowered model gives outputs{which} that are not finite where its module's are, "
+            f"from {where()} on; exclude the layers around it from float16 or int8."
         )
     parity = compare(expected, actual)
-    if not is_right(parity, expected, least=least, is_float=is_float):
-        kind, what = ("float32", "module") if is_float else ("quantized", "simulated module")
-        cure = "write it with other" if is_float else "exclude the layers around it, or use more"
+    if not is_right(parity, expected, least=bound.least, is_float=bound.is_float):
+        kind, what = ("float32", "module") if bound.is_float else ("quantized", "simulated module")
+        cure = (
+            "write it with other" if bound.is_float else "exclude the layers around it, or use more"
+        )
         raise ParityError(
-            f"the {kind} artifact does not compute what its {what} computes: "
-            f"{found(parity, expected)}, where R² must be {least:.4g}; most of the error comes "
-            f"from {where()}: {cure} {'operators' if is_float else 'calibration data'}."
+            f"the {kind} artifact does not compute what its {what} computes{which}: "
+            f"{found(parity, expected)}, where R² must be {bound.least:.4g}; most of the error "
+            f"comes from {where()}: {cure} {'operators' if bound.is_float else 'calibration data'}."
         )
     return parity
 
 
-def check_shape(expected: Array, actual: Array) -> None:
+def _room(parity: Parity, bound: Bound) -> float:
+    """How far an output is from its bound, in shares of what it may be off by."""
+    return (parity.r_squared - bound.least) / max(1 - bound.least, FLOAT_NOISE)
+
+
+def of_output(name: str, outputs: Collection[str]) -> str:
+    """Which of several outputs a message is about; nothing of the only one."""
+    return f" of {name!r}" if len(outputs) > 1 else ""
+
+
+def check_same_outputs(expected: Outputs, count: int) -> None:
+    """Refuse another number of outputs.
+
+    Raises:
+        ParityError: says both.
+    """
+    if count != len(expected):
+        raise ParityError(
+            f"the lowered model gives {count} outputs where its module gives {len(expected)} "
+            f"({', '.join(expected)}); return the same ones whatever the inputs, and while torch "
+            "traces."
+        )
+
+
+def check_shape(expected: Array, actual: Array, which: str = "") -> None:
     """Refuse outputs of another shape.
 
     Raises:
@@ -106,8 +166,8 @@ def check_shape(expected: Array, actual: Array) -> None:
     """
     if actual.shape != expected.shape:
         raise ParityError(
-            f"the lowered model gives outputs of shape {actual.shape} where its module gives "
-            f"{expected.shape}; an output whose size depends on values has no static form."
+            f"the lowered model gives outputs{which} of shape {actual.shape} where its module "
+            f"gives {expected.shape}; an output whose size depends on values has no static form."
         )
 
 
@@ -118,8 +178,17 @@ def simulated_outputs(
     ranges: Mapping[str, Range],
     *,
     avoid_saturation: bool,
-) -> Array:
-    """The module's outputs for ``check`` under ``formats``, samples on axis 0.
+    ships: Collection[str] = (),
+) -> dict[str, Array]:
+    """The module's outputs for ``check`` under ``formats``, by name, samples on axis 0.
+
+    Args:
+        module: left as it was.
+        check: a batch of any size.
+        formats: of its layers.
+        ranges: of the inputs of its static layers.
+        avoid_saturation: as in ``Lowering``.
+        ships: names of the outputs that are wanted; empty for all.
 
     Raises:
         LoweringError: outputs that are not finite; names the first module that makes such.
@@ -129,30 +198,37 @@ def simulated_outputs(
         # A net may work in place, and would change what it is compared on.
         starts = range(0, batch_size_of(check), _CHUNK)
         chunks = (part(check, slice(start, start + _CHUNK)) for start in starts)
-        rows = [one_output(forward(own, copied(chunk))) for chunk in chunks]
-        outputs = torch.cat(rows).detach().numpy()
-        if not np.isfinite(outputs).all():
+        rows = [by_name(only(forward(own, copied(chunk)), ships)) for chunk in chunks]
+        outputs = {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
+        if wrong := [name for name, array in outputs.items() if not np.isfinite(array).all()]:
             raise LoweringError(
-                "the module's outputs on the check inputs are not finite, from "
-                f"{first_not_finite(own, check)} on, so that an artifact has nothing to agree "
-                "with; check the weights, and exclude the layer from float16."
+                f"the module's outputs{of_output(wrong[0], outputs)} on the check inputs are not "
+                f"finite, from {first_not_finite(own, check)} on, so that an artifact has nothing "
+                "to agree with; check the weights, and exclude the layer from float16."
             )
     return outputs
 
 
 def compare(expected: Array, actual: Array) -> Parity:
-    """Agreement of classes (axis 1), largest error, signal-to-noise ratio and R² of two outputs."""
+    """How far two outputs are apart.
+
+    Of floats: agreement of classes (axis 1), largest error, signal-to-noise ratio and R². Of others
+    the agreement is the share of equal values, and R² what :func:`explained` gives.
+    """
     error = actual.astype(np.float64) - expected
     signal, noise = float((expected.astype(np.float64) ** 2).sum()), float((error**2).sum())
     if noise == 0:
         sqnr = None
     else:
         sqnr = 10 * float(np.log10(max(signal, np.finfo(np.float64).tiny) / noise))
-    same = math.nan
-    if expected.ndim > 1 and expected.shape[1] > 1:
-        same = float((expected.argmax(1) == actual.argmax(1)).mean())
     largest = float(np.abs(error).max(initial=0.0))
-    return Parity(same, largest, sqnr, len(expected), r_squared(expected, actual))
+    if is_discrete(expected):
+        share = explained(expected, actual)
+        return Parity(same(expected, actual), largest, sqnr, len(expected), share)
+    classes = math.nan
+    if expected.ndim > 1 and expected.shape[1] > 1:
+        classes = float((expected.argmax(1) == actual.argmax(1)).mean())
+    return Parity(classes, largest, sqnr, len(expected), r_squared(expected, actual))
 
 
 def r_squared(expected: Array, actual: Array) -> float:
@@ -192,6 +268,9 @@ def least_r_squared(formats: Iterable[LayerFormat], expected: Array, simulated: 
         return 1 - FLOAT_NOISE
     coarsest = max(rounding, key=lambda tolerance: tolerance.step)
     least, most, step = coarsest.least, coarsest.most, coarsest.step
+    if is_discrete(expected):
+        factors = _OTHER_ROUNDING, _CHAOS
+        return least_explained(expected, simulated, least=least, most=most, factors=factors)
     cost = 1 - r_squared(expected, simulated)
     rounded = 1 - r_squared(expected, expected + step * np.abs(expected).max(initial=0.0))
     return 1 - min(1.0, max(least, min(_OTHER_ROUNDING * cost, most), _CHAOS * cost, rounded))
@@ -200,17 +279,19 @@ def least_r_squared(formats: Iterable[LayerFormat], expected: Array, simulated: 
 def is_right(parity: Parity, expected: Array, *, least: float, is_float: bool) -> bool:
     """Whether outputs that compare like this are those of one function."""
     largest = float(np.abs(expected).max(initial=0.0))
-    close = not is_float or parity.max_error <= FLOAT_TOLERANCE * largest
+    close = not is_float or is_discrete(expected) or parity.max_error <= FLOAT_TOLERANCE * largest
     return close and parity.r_squared >= least
 
 
 def found(parity: Parity, expected: Array) -> str:
     """What a comparison found, in words."""
     scale = float(np.abs(expected).max(initial=0.0))
-    same = ""
-    if not math.isnan(parity.agreement):
-        same = f", the same class for {parity.agreement:.0%}"
+    agreed = ""
+    if is_discrete(expected):
+        agreed = f", {parity.agreement:.2%} of the values equal"
+    elif not math.isnan(parity.agreement):
+        agreed = f", the same class for {parity.agreement:.0%}"
     return (
         f"largest error {parity.max_error:.3g} of outputs up to {scale:.3g}, "
-        f"R² {parity.r_squared:.5g}{same} over {parity.samples} samples"
+        f"R² {parity.r_squared:.5g}{agreed} over {parity.samples} samples"
     )

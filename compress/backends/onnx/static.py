@@ -25,7 +25,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from compress.backends.onnx.calibration import calibrate, layer_ranges, scale_owner
 from compress.backends.onnx.export import layer_of
-from compress.backends.onnx.graph import Array, array_of, consumers, replace, rewire
+from compress.backends.onnx.graph import Array, array_of, consumers, replace, stand_in
 from compress.backends.onnx.partition import absorbs, format_of, layers_with, static_nodes
 from compress.backends.onnx.quiet import quiet
 from compress.backends.onnx.ranges import Range
@@ -276,7 +276,8 @@ def _spare_other_readers(
 ) -> None:
     """Let what is not quantized read what is not quantized.
 
-    The quantizer lets every reader of a tensor read its rounded form. Where a node of another part
+    The quantizer lets every reader of a tensor read its rounded form, and the caller of the file,
+    if the tensor is an output. Where a node of another part
     or none makes the tensor, such nodes can read it as it was made.
 
     Args:
@@ -291,4 +292,4 @@ def _spare_other_readers(
         if source is None or made_here or node.name in known:
             continue
         for back in consumers(node.outputs[0]):
-            rewire(back.outputs[0], source, only=lambda user: user.name not in own)
+            stand_in(graph, back.outputs[0], source, only=lambda user: user.name not in own)

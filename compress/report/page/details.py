@@ -19,7 +19,7 @@ from compress.measure.perplexity import bits_per_token, perplexity
 from compress.measure.quantities import QUANTITIES
 from compress.measure.stats import FEWEST_SAMPLES
 from compress.pareto import Reading, readings
-from compress.record import Accuracy, Energy, Latency, Measurement, Record, Row
+from compress.record import Accuracy, Energy, Latency, Measurement, ParityFacts, Record, Row
 from compress.report.page.target import TargetReport
 from compress.report.provenance import runs_each, scored_against
 
@@ -212,13 +212,17 @@ def _artifact_facts(found: Measurement) -> Iterator[Fact]:
     if artifact.operators:
         yield "Operators", _operator_words(artifact.operators)
     if parity is not None:
-        sqnr = f", {parity.sqnr_db:.1f} dB" if parity.sqnr_db is not None else ", bitwise equal"
-        error = f"largest error {parity.max_error:.3g}{sqnr}"
-        same = "" if parity.agreement is None else f"{100 * parity.agreement:.2f} % same answer, "
-        explained = "" if parity.r_squared is None else f", R² {parity.r_squared:.4g}"
-        of = f"{parity.samples:,} samples"
-        yield "Parity with its module", f"{same}{error}{explained}, {of}"
+        yield "Parity with its module", f"{_parity(parity)}, {parity.samples:,} samples"
+        for name, one in parity.outputs.items():
+            yield f"Parity of {sanitize(name, 40)}", _parity(one)
     yield "SHA-256", sanitize(artifact.sha256, 64)
+
+
+def _parity(found: ParityFacts) -> str:
+    sqnr = f", {found.sqnr_db:.1f} dB" if found.sqnr_db is not None else ", bitwise equal"
+    same = "" if found.agreement is None else f"{100 * found.agreement:.2f} % same answer, "
+    explained = "" if found.r_squared is None else f", R² {found.r_squared:.4g}"
+    return f"{same}largest error {found.max_error:.3g}{sqnr}{explained}"
 
 
 def _executed_facts(found: Measurement) -> Iterator[Fact]:

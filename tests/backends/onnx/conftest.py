@@ -246,7 +246,7 @@ def encoded(
 ) -> Callable[..., Encoded]:
     def make(name: str, *rules: QuantRule, avoid_saturation: bool = True) -> Encoded:
         data = [net(name).inputs(8, seed) for seed in (1, 2)]
-        model, ranges, warnings, _ = encode(
+        model, ranges, warnings, *_ = encode(
             exported(name), net(name).formats(*rules), data, avoid_saturation=avoid_saturation
         )
         path = tmp_path / f"{name}.onnx"

@@ -111,7 +111,10 @@ def test_what_the_graph_weighs_is_a_few_kilobytes(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.LSTM(3, 3, batch_first=True), "gives 3 outputs"),
+        (
+            lambda: nn.LSTM(3, 3, batch_first=True),
+            r"an output '1.0' of shape \(1, 2, 3\) for a batch of 2; its first axis has",
+        ),
         (lambda: _nan(), "the weight 'weight' holds values that are not finite"),
         (lambda: _Huge(), "outputs on the check inputs are not finite"),
     ],

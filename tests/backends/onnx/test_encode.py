@@ -120,7 +120,7 @@ def test_a_layer_that_is_never_called_is_reported(rule):
     format = LayerFormat(weights="int8", activations="int8")
     model = export(Spare().eval(), torch.zeros(1, 3), Lowering())
     formats = {"used": format, "spare": format}
-    _, ranges, warnings, _ = encode(model, formats, [torch.ones(2, 3)], avoid_saturation=False)
+    _, ranges, warnings, *_ = encode(model, formats, [torch.ones(2, 3)], avoid_saturation=False)
     assert warnings == (
         "'spare': its product is computed outside of the layer, so it stays float32.",
     )

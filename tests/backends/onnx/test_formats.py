@@ -19,7 +19,12 @@ from compress.artifact import Lowering
 from compress.backends.onnx.encoding import encode
 from compress.backends.onnx.export import export
 from compress.backends.onnx.files import save
-from compress.backends.onnx.parity import check_parity, least_r_squared, simulated_outputs
+from compress.backends.onnx.parity import (
+    Bound,
+    check_parity,
+    least_r_squared,
+    simulated_outputs,
+)
 from compress.quantization.fakequant import channel_axis, observe_ranges, quantizable_layers
 from compress.quantization.formats import ACTIVATIONS, WEIGHTS
 from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
@@ -133,8 +138,9 @@ def test_an_artifact_computes_what_its_module_computes(name, kind, lowered):
     check = NETS[name].example(48)
     expected = simulated_outputs(module, check, made.formats, made.ranges, avoid_saturation=True)
     reference = simulated_outputs(module, check, {}, {}, avoid_saturation=True)
-    least = least_r_squared(made.formats.values(), reference, expected)
-    parity = check_parity(path, check, expected, least=least, is_float=kind == "float")
+    least = least_r_squared(made.formats.values(), reference["output"], expected["output"])
+    bounds = {"output": Bound(least, is_float=kind == "float")}
+    parity = check_parity(path, check, expected, bounds)
     least_sqnr, least_agreement = BOUNDS[kind]
     assert parity.sqnr_db is None or parity.sqnr_db >= least_sqnr
     assert not parity.agreement < least_agreement
@@ -180,8 +186,8 @@ def test_rounding_to_int8_keeps_the_classes_of_the_float_net(name, lowered):
     module, _ = trained(name)
     check = NETS[name].example(48)
     with torch.no_grad():
-        expected = module(check).numpy()
-    parity = check_parity(path, check, expected, least=-np.inf, is_float=False)
+        expected = {"output": module(check).numpy()}
+    parity = check_parity(path, check, expected, {"output": Bound(-np.inf, is_float=False)})
     assert not parity.agreement < 0.9
     assert parity.sqnr_db >= 20
     assert np.isfinite(parity.max_error)

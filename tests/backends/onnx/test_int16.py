@@ -11,7 +11,7 @@ from compress.artifact import Lowering
 from compress.backends.onnx import lower
 from compress.backends.onnx.encoding import encode
 from compress.backends.onnx.export import export
-from compress.backends.onnx.parity import check_parity, simulated_outputs
+from compress.backends.onnx.parity import Bound, check_parity, simulated_outputs
 from compress.candidate import Candidate
 from compress.errors import LoweringError
 from compress.measure.local import LocalTarget
@@ -72,7 +72,8 @@ def test_two_static_formats_live_in_one_graph(name, order, net, encoded, rule):
     expected = simulated_outputs(
         net(name).module, check, formats, made.ranges, avoid_saturation=True
     )
-    parity = check_parity(made.path, check, expected, least=0.99, is_float=False)
+    bounds = {"output": Bound(0.99, is_float=False)}
+    parity = check_parity(made.path, check, expected, bounds)
     assert parity.sqnr_db > 25
 
 

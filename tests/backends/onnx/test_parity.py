@@ -10,6 +10,7 @@ from compress.artifact import Lowering
 from compress.backends.onnx.export import export
 from compress.backends.onnx.files import save
 from compress.backends.onnx.parity import (
+    Bound,
     check_parity,
     compare,
     is_right,
@@ -112,7 +113,7 @@ def linear(tmp_path_factory):
 
 def expected_outputs(linear):
     _, check, module = linear
-    return simulated_outputs(module, check, {}, {}, avoid_saturation=False)
+    return simulated_outputs(module, check, {}, {}, avoid_saturation=False)["output"]
 
 
 @pytest.mark.parametrize(
@@ -122,30 +123,32 @@ def expected_outputs(linear):
 def test_a_float_artifact_is_held_to_a_thousandth(error, is_float, fails, linear):
     path, check, _ = linear
     expected = expected_outputs(linear)
+    bounds = {"output": Bound(0.99, is_float)}
     shifted = expected + error * np.abs(expected).max()
     if fails:
         with pytest.raises(ParityError, match=r"the float32 artifact .* largest error .* samples"):
-            check_parity(path, check, shifted, least=0.99, is_float=is_float)
+            check_parity(path, check, {"output": shifted}, bounds)
     else:
-        parity = check_parity(path, check, shifted, least=0.99, is_float=is_float)
+        parity = check_parity(path, check, {"output": shifted}, bounds)
         assert parity.samples == 32
 
 
 def test_a_quantized_artifact_is_held_to_its_bound_and_the_operator_is_named(linear):
     path, check, _ = linear
-    expected = expected_outputs(linear)
+    expected, bounds = expected_outputs(linear), {"output": Bound(0.5, is_float=False)}
     message = (
         r"quantized artifact .* R² -?[\d.]+, the same class for \d+% over 32 .* 0.5; .* X: excl"
     )
     with pytest.raises(ParityError, match=message):
-        check_parity(path, check, -expected, least=0.5, is_float=False, where=lambda: "X")
-    assert check_parity(path, check, 1.3 * expected, least=0.5, is_float=False).r_squared > 0.5
+        check_parity(path, check, {"output": -expected}, bounds, where=lambda: "X")
+    assert check_parity(path, check, {"output": 1.3 * expected}, bounds).r_squared > 0.5
 
 
 def test_outputs_that_are_not_finite_are_refused(linear):
     path, check, _ = linear
+    bounds = {"output": Bound(0.9, is_float=True)}
     with pytest.raises(ParityError, match="gives outputs that are not finite where its module"):
-        check_parity(path, check * torch.nan, expected_outputs(linear), least=0.9, is_float=True)
+        check_parity(path, check * torch.nan, {"output": expected_outputs(linear)}, bounds)
 
 
 def test_the_simulation_leaves_the_module_as_it_was(linear):
@@ -157,7 +160,7 @@ def test_the_simulation_leaves_the_module_as_it_was(linear):
     )
     assert torch.equal(module.weight, before)
     assert not module._forward_hooks
-    assert np.abs(rough - expected_outputs(linear)).max() > 0.01
+    assert np.abs(rough["output"] - expected_outputs(linear)).max() > 0.01
 
 
 def test_what_float32_cannot_tell_from_rounding_is_no_variance():

@@ -13,7 +13,7 @@ from compress.backends.onnx.canonicalize import canonicalize
 from compress.backends.onnx.encoding import encode
 from compress.backends.onnx.export import export
 from compress.backends.onnx.files import save
-from compress.backends.onnx.parity import check_parity, simulated_outputs
+from compress.backends.onnx.parity import Bound, check_parity, simulated_outputs
 from compress.backends.onnx.static import quantize
 from compress.errors import LoweringError
 from compress.quantization.fakequant import (
@@ -269,7 +269,8 @@ def test_a_bias_far_above_the_weights_leaves_room_for_the_sum(tmp_path):
     assert 2**29 < abs(int(integers[0])) <= 2**30 + 1
     expected = simulated_outputs(module, data, formats, ranges, avoid_saturation=True)
     save(ir.to_proto(made), tmp_path / "model.onnx")
-    parity = check_parity(tmp_path / "model.onnx", data, expected, least=0.99, is_float=False)
+    bounds = {"output": Bound(0.99, is_float=False)}
+    parity = check_parity(tmp_path / "model.onnx", data, expected, bounds)
     assert parity.sqnr_db > 30
 
 
