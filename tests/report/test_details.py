@@ -3,6 +3,7 @@
 import pytest
 
 from compress.pareto import stage_effects
+from compress.record import ParityFacts
 from compress.report.page.details import row_facts
 from compress.report.page.page import page
 from compress.report.page.recommendation import tiles
@@ -70,3 +71,19 @@ def test_a_tile_calls_nothing_faster_that_is_not_shown_to_be(make):
     assert found["p50 latency"] == "not shown to differ from the baseline's"
     assert found["accuracy"] == "≈ 0.00 pt against the baseline"
     assert found["artifact size"] == "3.21x smaller than the baseline"
+
+
+def test_parity_is_shown_of_each_output(chain):
+    found = chain.rows[3].measurements[0]
+    boxes = ParityFacts(max_error=0.25, sqnr_db=30.0, samples=9, r_squared=0.99)
+    ids = ParityFacts(agreement=1.0, max_error=0.0, samples=9, r_squared=1.0)
+    found.parity = boxes.model_copy(update={"outputs": {"boxes": boxes, "<ids>": ids}})
+    told = dict(row_facts(chain, chain.rows[3], "laptop"))
+    assert told["Parity with its module"] == "largest error 0.25, 30.0 dB, R² 0.99, 9 samples"
+    assert told["Parity of boxes"] == "largest error 0.25, 30.0 dB, R² 0.99"
+    last = told["Parity of <ids>"]
+    assert last == "100.00 % same answer, largest error 0, bitwise equal, R² 1"
+    again = ParityFacts.model_validate(found.parity.model_dump(mode="json"))
+    assert again == found.parity
+    assert "outputs" not in boxes.model_dump()
+    assert "outputs" not in chain.rows[0].measurements[0].artifact.model_dump()

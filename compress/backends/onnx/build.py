@@ -182,8 +182,23 @@ class LoweringJob:
         What a layer makes of constants is a constant itself and stays float, which is noted of
         products. An embedding is often read at fixed places (positions, say): no note.
         """
-        there = {layer_of(node) for node in graph} | quantizable_layers(self.module).keys()
+        products = quantizable_layers(self.module).keys() - self.left_out
+        there = {layer_of(node) for node in graph} | products
         return {name: format for name, format in self.declared.items() if name in there}
+
+    @cached_property
+    def left_out(self) -> set[str]:
+        """Products that only outputs rest on which do not ship; no gradient comes from others."""
+        if not self.shapes.ships:
+            return set()
+        names = list(quantizable_layers(self.module))
+        weights = [self.module.get_submodule(name).get_parameter("weight") for name in names]
+        outputs = by_name(self.candidate.shipped(forward(self.module, self.candidate.example)))
+        sums = [output.sum() for output in outputs.values() if output.requires_grad]
+        if not sums:
+            return set()
+        gradients = torch.autograd.grad(sums, weights, allow_unused=True)
+        return {name for name, found in zip(names, gradients, strict=True) if found is None}
 
     def float_graph(self) -> FloatGraph:
         """The float graph, compared with the module."""
