@@ -387,7 +387,7 @@ class Counting(nn.Module):
         (Counting(), "gives other outputs each time that it is run on the same inputs"),
         (Of(lambda x: x.sum()), r"gives outputs of shape \(\) for a batch of 2; their first axis"),
         (Of(lambda x: x.t() @ x), r"gives outputs of shape \(4, 4\) for a batch of 2; their first"),
-        (Of(lambda x: (x, x)), "gives 2 outputs"),
+        (Of(lambda x: (x, x.t() @ x)), r"gives an output '1' of shape \(4, 4\) for a batch of 2"),
     ],
 )
 @some_formats
