@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compress.measure.remote.ssh import SshTarget
     from compress.measure.replay import ReplayTarget
     from compress.measure.target import Target
+    from compress.metrics import MetricOn
     from compress.recipe import Recipe
     from compress.record import Record
     from compress.stages import (
@@ -46,6 +47,7 @@ _HOMES = {
     "Effect": "compress.stages",
     "Fields": "compress.data.fields",
     "LocalTarget": "compress.measure.local",
+    "MetricOn": "compress.metrics",
     "PruneStage": "compress.stages",
     "QuantizeStage": "compress.stages",
     "Recipe": "compress.recipe",
@@ -69,6 +71,7 @@ __all__ = [
     "Effect",
     "Fields",
     "LocalTarget",
+    "MetricOn",
     "PruneStage",
     "QuantizeStage",
     "Recipe",

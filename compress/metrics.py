@@ -1,11 +1,89 @@
-"""Metrics: what the name of a metric says of how it is shown and how much of it may be lost.
+"""Metrics: what one is, which are built in, and what a name says of how it is shown.
 
-The one owner of these rules; everything else asks here instead of comparing names.
+The one owner of the rules of showing and losing; everything else asks here instead of comparing
+names. A metric on one output of several is called ``f1(scores)``, and all rules are those of f1.
 """
 
 from __future__ import annotations
 
-__all__ = ["allowance", "has_absolute_drop", "is_rate", "most"]
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "MetricName",
+    "MetricOn",
+    "allowance",
+    "bare",
+    "has_absolute_drop",
+    "is_rate",
+    "metric_direction",
+    "metric_name",
+    "most",
+    "name_on",
+]
+
+#: ``(outputs, labels) -> score of each sample``, in numpy, shape ``(n,)``, or one number for all of
+#: them, which then gets its interval by resampling. Of a model with several outputs a function gets
+#: them as a dictionary by name, and labels as the data have them, a dictionary where these are by
+#: name too. A ``torchmetrics.Metric`` is taken as it is.
+Metric = Callable[[Any, Any], Any]
+
+#: The built-in metrics. The first four are means over samples; the others are worked out over a
+#: data set.
+MetricName = Literal[
+    "accuracy", "mse", "r2", "binary-accuracy", "f1", "mean-iou", "auroc", "spearman"
+]
+METRICS: tuple[MetricName, ...] = get_args(MetricName)
+
+
+@dataclass(frozen=True)
+class MetricOn:
+    """A metric on one output of a model that has several.
+
+    Args:
+        metric: built in, a function of one's own, or a ``torchmetrics.Metric``; it is given that
+            output, and of labels that are by name those for it.
+        on: the name of the output.
+    """
+
+    metric: MetricName | Metric
+    on: str
+
+
+def metric_name(metric: MetricName | Metric | MetricOn) -> str:
+    """The name of a built-in metric, or of a function or class of one's own.
+
+    One on an output has the output's name in parentheses: ``f1(scores)``.
+    """
+    if isinstance(metric, MetricOn):
+        return name_on(metric_name(metric.metric), metric.on)
+    if isinstance(metric, str):
+        return metric
+    return str(getattr(metric, "__name__", type(metric).__name__))
+
+
+def name_on(name: str, on: str | None) -> str:
+    """What a metric on an output is called; as it is without one."""
+    return name if on is None else f"{name}({on})"
+
+
+def bare(name: str) -> str:
+    """The name of a metric without that of an output."""
+    return name.partition("(")[0] if name.endswith(")") else name
+
+
+def metric_direction(metric: MetricName | Metric | MetricOn) -> bool | None:
+    """Whether more of a metric is better; ``None`` where one of one's own does not say."""
+    if isinstance(metric, MetricOn):
+        return metric_direction(metric.metric)
+    if isinstance(metric, str):
+        return metric != "mse"
+    given = getattr(metric, "higher_is_better", None)
+    return given if isinstance(given, bool) else None
+
 
 # Shares of samples or outputs, shown in percent.
 _RATES = frozenset({"accuracy", "agreement", "binary-accuracy", "binary-agreement"})
@@ -17,12 +95,12 @@ _ALLOWED = 0.01
 
 def is_rate(metric: str) -> bool:
     """Whether the metric is a share of samples or outputs, shown in percent."""
-    return metric in _RATES
+    return bare(metric) in _RATES
 
 
 def has_absolute_drop(metric: str) -> bool:
     """Whether a drop is a number of its own, and not a share of the baseline's value."""
-    return metric in _RATES or metric in _FRACTIONS
+    return bare(metric) in _RATES | _FRACTIONS
 
 
 def most(metric: str) -> float | None:

@@ -6,16 +6,23 @@ form when a task is made (:mod:`compress.data`). Importing this imports no torch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.errors import DataError
+from compress.metrics import (
+    METRICS,
+    Metric,
+    MetricName,
+    MetricOn,
+    metric_direction,
+    metric_name,
+)
 from compress.outputs import CLASS_KINDS, OUTPUT_KINDS, OutputKind
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from compress.data.fields import Fields
@@ -27,6 +34,7 @@ __all__ = [
     "Loss",
     "Metric",
     "MetricName",
+    "MetricOn",
     "Task",
     "metric_direction",
     "metric_name",
@@ -48,20 +56,9 @@ class Dataset(Protocol):
 
 #: ``(batch_of_inputs, generator) -> batch_of_inputs``; all randomness must come from the generator.
 Augment = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
-#: ``(outputs, labels) -> scalar``: tensors, or dictionaries of them by name: outputs where a model
-#: has several, labels where the data have them so.
+#: ``(outputs, labels) -> scalar``. Of a model with several outputs they are a dictionary by name,
+#: and labels are as the data have them, a dictionary where these are by name too.
 Loss = Callable[[Any, Any], "torch.Tensor"]
-#: ``(outputs, labels) -> score of each sample``, in numpy, shape ``(n,)``, or one number for all of
-#: them, which then gets its interval by resampling. A ``torchmetrics.Metric`` is taken as it is.
-Metric = Callable[["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"], Any]
-
-#: The built-in metrics. The first four are means over samples; the others are worked out over a
-#: data set.
-MetricName = Literal[
-    "accuracy", "mse", "r2", "binary-accuracy", "f1", "mean-iou", "auroc", "spearman"
-]
-METRICS: tuple[MetricName, ...] = get_args(MetricName)
-
 _KINDS_OF: Mapping[str, frozenset[OutputKind]] = MappingProxyType(
     {
         "accuracy": CLASS_KINDS | {"independent-logits"},
@@ -74,21 +71,6 @@ _KINDS_OF: Mapping[str, frozenset[OutputKind]] = MappingProxyType(
         "spearman": frozenset({"values", "image"}),
     }
 )
-
-
-def metric_name(metric: MetricName | Metric) -> str:
-    """The name of a built-in metric, or of a function or class of one's own."""
-    if isinstance(metric, str):
-        return metric
-    return str(getattr(metric, "__name__", type(metric).__name__))
-
-
-def metric_direction(metric: MetricName | Metric) -> bool | None:
-    """Whether more of a metric is better; ``None`` where one of one's own does not say."""
-    if isinstance(metric, str):
-        return metric != "mse"
-    given = getattr(metric, "higher_is_better", None)
-    return given if isinstance(given, bool) else None
 
 
 @dataclass(frozen=True)
@@ -111,7 +93,8 @@ class Task:
             ``r2``, ``binary-accuracy`` (the share of outputs on the right side of 0), ``f1``,
             ``mean-iou`` or ``auroc`` (means over classes, or over the outputs of independent
             logits), ``spearman`` (mean rank correlation over outputs), a callable of outputs and
-            labels, or a ``torchmetrics.Metric``; ``None`` takes the one that fits the outputs.
+            labels, or a ``torchmetrics.Metric``; ``None`` takes the one that fits the outputs. Of
+            several outputs :class:`MetricOn` says which one it is on.
         higher_is_better: of a callable metric it must be said, here or by an attribute of that name
             on the callable; the built-in ones know it.
         further_metrics: are recorded beside the leading ``metric``, which alone decides what is
@@ -124,9 +107,9 @@ class Task:
         classes: class names, for error messages and reports.
         tokenizer: identifies what made the inputs, where they are ids of tokens
             (:func:`compress.models.huggingface.tokenizer_digest`); models of another are refused.
-        outputs: what the model's outputs are (:data:`compress.outputs.OutputKind`), or, by name,
-            what each of several is, which then are the ones that ship; ``None`` derives it from
-            metric and labels where these leave no doubt.
+        outputs: what the model's outputs are (:data:`compress.outputs.OutputKind`); ``None``
+            derives it from metric and labels where these leave no doubt. Of several outputs, by
+            their names; the named ones alone are then what ships.
         ignore_index: a label that says that there is none, such as 255 in masks.
         fields: which parts of a sample are inputs and label, and what is padded; the splits that
             the task then has are in the form that this says.
@@ -140,7 +123,7 @@ class Task:
     train: Dataset
     validation: Dataset
     test: Dataset
-    metric: MetricName | Metric | None = None
+    metric: MetricName | Metric | MetricOn | None = None
     higher_is_better: bool | None = None
     loss: Loss | None = None
     augment: Augment | None = None
@@ -149,7 +132,7 @@ class Task:
     tokenizer: str | None = None
     outputs: OutputKind | Mapping[str, OutputKind] | None = None
     ignore_index: int | None = None
-    further_metrics: tuple[MetricName | Metric, ...] = ()
+    further_metrics: tuple[MetricName | Metric | MetricOn, ...] = ()
     fields: InitVar[Fields | None] = None
 
     def __post_init__(self, fields: Fields | None) -> None:
@@ -161,15 +144,32 @@ class Task:
             object.__setattr__(self, name, dataset)
         self._check_outputs_and_metrics()
 
+    @property
+    def ships(self) -> tuple[str, ...]:
+        """The names of the outputs that ship; empty where all do that the model gives."""
+        return tuple(self.outputs) if isinstance(self.outputs, Mapping) else ()
+
+    def kind_of(self, output: str | None) -> OutputKind | None:
+        """What an output is said to be: the named one, or with ``None`` the only one."""
+        if not isinstance(self.outputs, Mapping):
+            return self.outputs
+        only = next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
+        return only if output is None else self.outputs.get(output)
+
+    @property
+    def metric_name(self) -> str | None:
+        """The leading metric's name, where one was chosen."""
+        return None if self.metric is None else metric_name(self.metric)
+
+    @property
+    def direction(self) -> bool | None:
+        """Whether more of the leading metric is better, where that is known."""
+        if self.higher_is_better is not None or self.metric is None:
+            return self.higher_is_better is not False
+        return metric_direction(self.metric)
+
     def _check_outputs_and_metrics(self) -> None:
-        is_mapping = isinstance(self.outputs, Mapping)
-        kinds = list(self.outputs.values()) if isinstance(self.outputs, Mapping) else [self.outputs]
-        wrong = [kind for kind in kinds if kind is not None and kind not in OUTPUT_KINDS]
-        if wrong or (is_mapping and not kinds) or (is_mapping and None in kinds):
-            raise DataError(
-                f"task {self.name!r}: outputs is one of {', '.join(OUTPUT_KINDS)}"
-                f"{', or one for each name' * is_mapping}; got {self.outputs!r}."
-            )
+        self._check_outputs()
         chosen = [*([] if self.metric is None else [self.metric]), *self.further_metrics]
         for metric in chosen:
             self._check_metric(metric, self.direction if metric is self.metric else None)
@@ -185,41 +185,89 @@ class Task:
                 "leading one as metric."
             )
 
-    def _check_metric(self, metric: MetricName | Metric, direction: bool | None) -> None:
+    def _check_outputs(self) -> None:
+        if isinstance(self.outputs, Mapping):
+            object.__setattr__(self, "outputs", dict(self.outputs))
+        said: Mapping[str, object] = (
+            self.outputs if isinstance(self.outputs, Mapping) else {"": self.outputs or "values"}
+        )
+        if not said:
+            raise DataError(
+                f"task {self.name!r}: outputs has no name in it; give each output that ships with "
+                "its kind, or leave it out for all that the model gives."
+            )
+        for name, kind in said.items():
+            if kind not in OUTPUT_KINDS:
+                which = f"outputs.{name}" if name else "outputs"
+                raise DataError(
+                    f"task {self.name!r}: {which} is one of {', '.join(OUTPUT_KINDS)}; got "
+                    f"{kind!r}."
+                )
+
+    def _check_metric(self, metric: MetricName | Metric | MetricOn, direction: bool | None) -> None:
+        of = metric.metric if isinstance(metric, MetricOn) else metric
+        self._check_is_metric(of)
+        kind = self._kind_for(metric)
+        if isinstance(of, str) and kind is not None and kind not in _KINDS_OF[of]:
+            raise DataError(self._misfit(of, _on(metric), kind))
+        if direction is None and metric_direction(metric) is None:
+            where = "higher_is_better=True or higher_is_better=False"
+            if metric is not self.metric:
+                where = f"an attribute higher_is_better to {metric_name(of)}, True or False"
+            raise DataError(
+                f"task {self.name!r}: whether more of the metric {metric_name(of)} is better "
+                f"is not said; add {where}."
+            )
+
+    def _check_is_metric(self, metric: object) -> None:
         if isinstance(metric, str) and metric not in METRICS:
             raise DataError(
                 f"task {self.name!r}: there is no metric {metric!r}; built in are "
                 f"{', '.join(METRICS)}, and one of your own is a function of outputs and labels."
-            )
-        fits = _KINDS_OF[metric] if isinstance(metric, str) else None
-        if fits is not None and isinstance(self.outputs, str) and self.outputs not in fits:
-            raise DataError(
-                f"task {self.name!r}: the metric {metric} is for outputs that are "
-                f"{' or '.join(sorted(fits))}, and they are said to be {self.outputs}; leave the "
-                "metric out for the one that fits."
             )
         if not isinstance(metric, str) and not callable(metric):
             raise DataError(
                 f"task {self.name!r}: a metric is a name or a function of outputs and labels; got "
                 f"a {type(metric).__name__}."
             )
-        if direction is None and metric_direction(metric) is None:
-            where = "higher_is_better=True or higher_is_better=False"
-            if metric is not self.metric:
-                where = f"an attribute higher_is_better to {metric_name(metric)}, True or False"
+
+    def _kind_for(self, metric: MetricName | Metric | MetricOn) -> OutputKind | None:
+        """What the output is that a metric is on, where that is said.
+
+        Raises:
+            DataError: there is no such output, or it is not said which of several.
+        """
+        on, names = _on(metric), ", ".join(self.ships)
+        if on is not None and self.ships and on not in self.ships:
             raise DataError(
-                f"task {self.name!r}: whether more of the metric {metric_name(metric)} is better "
-                f"is not said; add {where}."
+                f"task {self.name!r}: the metric {metric_name(metric)} is on {on!r}, and the "
+                f"outputs that ship are {names}."
             )
+        if on is None and len(self.ships) > 1 and isinstance(metric, str):
+            raise DataError(self.which_output(metric, self.ships))
+        return self.kind_of(on)
 
-    @property
-    def metric_name(self) -> str | None:
-        """The leading metric's name, where one was chosen."""
-        return None if self.metric is None else metric_name(self.metric)
+    def _misfit(self, metric: MetricName, on: str | None, kind: OutputKind) -> str:
+        fits = " or ".join(sorted(_KINDS_OF[metric]))
+        if on is None:
+            return (
+                f"task {self.name!r}: the metric {metric} is for outputs that are {fits}, and they "
+                f"are said to be {kind}; leave the metric out for the one that fits."
+            )
+        return (
+            f"task {self.name!r}: the metric {metric} is for an output that is {fits}, and {on!r} "
+            f"is said to be {kind}; take another metric, or put it on another output."
+        )
 
-    @property
-    def direction(self) -> bool | None:
-        """Whether more of the leading metric is better, where that is known."""
-        if self.higher_is_better is not None or self.metric is None:
-            return self.higher_is_better is not False
-        return metric_direction(self.metric)
+    def which_output(self, metric: str, outputs: Collection[str]) -> str:
+        """The sentence for a metric that is not said to be on one of several outputs."""
+        first = next(iter(outputs))
+        return (
+            f"task {self.name!r}: the metric {metric} is on one output, and the model has "
+            f"{len(outputs)} ({', '.join(outputs)}); say which, such as metric: "
+            f"{{name: {metric}, on: {first}}}, in Python MetricOn({metric!r}, {first!r})."
+        )
+
+
+def _on(metric: MetricName | Metric | MetricOn) -> str | None:
+    return metric.on if isinstance(metric, MetricOn) else None

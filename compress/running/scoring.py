@@ -33,7 +33,15 @@ from compress.running.planned_rows import located
 from compress.running.split_arrays import SplitArrays
 from compress.running.torch_metric import as_function
 from compress.stage import Teacher
-from compress.task import Dataset, Metric, MetricName, Task, metric_direction, metric_name
+from compress.task import (
+    Dataset,
+    Metric,
+    MetricName,
+    MetricOn,
+    Task,
+    metric_direction,
+    metric_name,
+)
 from compress.training.data import is_labeled, read
 from compress.training.supervision import Supervision
 
@@ -240,7 +248,7 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
     if task.metric is None or (task.metric == "accuracy" and kind == "independent-logits"):
         metric = _METRICS[output.output_kind()]
     else:
-        metric = task.metric
+        metric = _of(task.metric)
     return Scoring(
         metric=as_function(metric, task.ignore_index),
         name=_recorded_name(metric, has_labels),
@@ -251,10 +259,14 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
         reference=None if has_labels else _reference(job),
         has_labels=has_labels,
         further={
-            _recorded_name(metric, has_labels): as_function(metric, task.ignore_index)
+            _recorded_name(_of(metric), has_labels): as_function(_of(metric), task.ignore_index)
             for metric in task.further_metrics
         },
     )
+
+
+def _of(metric: MetricName | Metric | MetricOn) -> MetricName | Metric:
+    return metric.metric if isinstance(metric, MetricOn) else metric
 
 
 def _recorded_name(metric: MetricName | Metric, has_labels: bool) -> str:

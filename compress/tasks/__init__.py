@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     ValidationInfo,
@@ -32,12 +34,14 @@ from compress.config.recipe_file import beside_recipe
 from compress.config.references import CodeReferences, is_reference
 from compress.data.fields import Fields
 from compress.errors import RecipeError
-from compress.outputs import OutputKind
+from compress.metrics import METRICS, MetricName, MetricOn
+from compress.outputs import OUTPUT_KINDS, OutputKind
 from compress.quoting import clipped, shown
-from compress.task import MetricName, Task
+from compress.task import Task
 
 __all__ = [
     "TASKS",
+    "MetricConfig",
     "TaskConfig",
     "adjusted",
     "limited",
@@ -68,16 +72,34 @@ _OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric", "fields")
 _PATHS = ("folder", "path", "tokenizer")
 
 
+class MetricConfig(BaseModel):
+    """A metric on one output of a model that has several: ``{name: f1, on: scores}``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: MetricName
+    on: Name
+
+    @property
+    def metric(self) -> MetricOn:
+        """The metric itself."""
+        return MetricOn(self.name, self.on)
+
+
+_Metric = MetricName | MetricConfig
+
+
 class TaskConfig(OwnSettings):
     """A task as a recipe writes it: ``fashion-mnist``, or ``{name: fashion-mnist, limit: 1000}``.
 
     ``name`` is built in, or ``module:name``. With ``limit`` training sees the first ``limit``
     samples only: for smoke runs, and for experiments with little data. With ``inputs_only`` no
     split has labels, as in distillation on unlabeled data. ``outputs`` and ``metric`` are what the
-    model's outputs are and how they are scored, where the task does not define them; of several
-    metrics the first one leads, and the others are recorded beside it. ``fields`` says which parts
-    of a sample are inputs and label. The other options are arguments of the task's function or
-    class.
+    model's outputs are and how they are scored, where the task does not define them. Of a model
+    with several outputs ``outputs`` says by name what each is that ships, and a metric which it is
+    on: ``{name: f1, on: scores}``. Of several metrics the first one leads, and the others are
+    recorded beside it. ``fields`` says which parts of a sample are inputs and label. The other
+    options are arguments of the task's function or class.
     """
 
     role: ClassVar[Role] = Role("task", reserved=("name", *_OF_EVERY_TASK), makes=True)
@@ -86,8 +108,8 @@ class TaskConfig(OwnSettings):
     name: Name
     limit: Whole | None = Field(default=None, ge=1, le=_LARGEST_LIMIT)
     inputs_only: Flag = False
-    outputs: OutputKind | None = None
-    metric: MetricName | Annotated[tuple[MetricName, ...], Field(min_length=1)] | None = None
+    outputs: OutputKind | Annotated[dict[Name, OutputKind], Field(min_length=1)] | None = None
+    metric: _Metric | Annotated[tuple[_Metric, ...], Field(min_length=1)] | None = None
     fields: Fields | None = None
 
     @model_validator(mode="before")
@@ -101,6 +123,27 @@ class TaskConfig(OwnSettings):
         if name not in TASKS and not is_reference(name):
             raise ValueError(_unknown(name))
         return name
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _outputs_are_kinds(cls, given: Any) -> Any:
+        for name, kind in given.items() if isinstance(given, Mapping) else ():
+            if kind not in OUTPUT_KINDS:
+                raise ValueError(
+                    f"the output {shown(name)} is one of {', '.join(OUTPUT_KINDS)}; got "
+                    f"{shown(kind)}"
+                )
+        if isinstance(given, Mapping) and not given:
+            raise ValueError("give each output that ships by name, with what it is; got none")
+        return given
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _metrics_are_built_in(cls, given: Any) -> Any:
+        for one in given if isinstance(given, (list, tuple)) else [given]:
+            if isinstance(one, Mapping) and (problem := _metric_problem(one)):
+                raise ValueError(problem)
+        return given
 
     @model_validator(mode="after")
     def _options_are_read(self, info: ValidationInfo) -> TaskConfig:
@@ -172,9 +215,14 @@ def adjusted(task: Task, config: TaskConfig) -> Task:
     if config.fields is not None:
         changes["fields"] = config.fields
     if config.metric is not None:
-        names = (config.metric,) if isinstance(config.metric, str) else config.metric
+        given = config.metric if isinstance(config.metric, tuple) else (config.metric,)
+        leading, *further = (one if isinstance(one, str) else one.metric for one in given)
         # A built-in metric has its own direction.
-        changes |= {"metric": names[0], "further_metrics": names[1:], "higher_is_better": None}
+        changes |= {
+            "metric": leading,
+            "further_metrics": tuple(further),
+            "higher_is_better": None,
+        }
     task = limited(replace(task, **changes), config.limit)
     return without_labels(task) if config.inputs_only else task
 
@@ -203,6 +251,15 @@ def _built_in(name: str) -> OwnPart:
     module, _, function = TASKS[name].partition(":")
     found: Callable[..., Task] = getattr(importlib.import_module(module), function)
     return OwnPart(f"the task {name!r}", found, TaskConfig.role)
+
+
+def _metric_problem(given: Mapping[Any, Any]) -> str:
+    """Why a mapping is no metric on an output, as a clause; empty where it is one."""
+    if not (given.keys() == {"name", "on"} and all(isinstance(v, str) for v in given.values())):
+        return f"a metric on one output is {{name: f1, on: OUTPUT}}; got {shown(dict(given))}"
+    if given["name"] not in METRICS:
+        return f"there is no metric {shown(given['name'])}; built in are {', '.join(METRICS)}"
+    return ""
 
 
 def _path(name: str, value: Any, info: ValidationInfo) -> Any:
