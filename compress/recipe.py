@@ -301,7 +301,7 @@ class Recipe(BaseModel):
             recipe=self.resolved(),
             seed=self.seed,
             stages=self.stages,
-            candidate=candidate,
+            candidate=replace(candidate, outputs=task.ships) if task.ships else candidate,
             task=task,
             targets=self._targets(references) if targets is None else list(targets),
             folder=RunFolder(Path(workdir).absolute()),

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -56,20 +56,25 @@ class _RecordFacts(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-def _dumped(
-    facts: _RecordFacts, dump: SerializerFunctionWrapHandler, *optional: str
-) -> dict[str, Any]:
-    """The content of facts, without those keys of ``optional`` that hold nothing."""
-    content: dict[str, Any] = dump(facts)
-    return {key: value for key, value in content.items() if value or key not in optional}
+class _SparseFacts(_RecordFacts):
+    # Of keys that hold nothing, these are left out: records of before have no such keys.
+    _optional: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        return {key: value for key, value in content.items() if value or key not in self._optional}
 
 
-class ArtifactFacts(_RecordFacts):
+class ArtifactFacts(_SparseFacts):
     """``path`` is relative to the run folder.
 
     ``float_macs`` are the multiply-accumulates of one sample that are not computed in int8, by
-    operator. ``outputs`` names several outputs in the file's order; absent of a file with one.
+    operator. ``outputs`` are the names of several outputs, in the file's order; the key is absent
+    for one.
     """
+
+    _optional: ClassVar[tuple[str, ...]] = ("outputs",)
 
     path: str
     sha256: str
@@ -83,12 +88,8 @@ class ArtifactFacts(_RecordFacts):
     float_macs: dict[str, int] = {}
     outputs: list[str] = []
 
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _dumped(self, dump, "outputs")
 
-
-class Accuracy(_RecordFacts):
+class Accuracy(_SparseFacts):
     """A metric on the test split, computed from the artifact's outputs on the target.
 
     ``versus_baseline`` compares the same samples (exact McNemar for right-or-wrong metrics):
@@ -97,15 +98,13 @@ class Accuracy(_RecordFacts):
     key is absent for others.
     """
 
+    _optional: ClassVar[tuple[str, ...]] = ("resamples",)
+
     value: float
     ci95: tuple[float, float]
     n: int
     versus_baseline: dict[str, float] | None = None
     resamples: int | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _dumped(self, dump, "resamples")
 
 
 class Latency(_RecordFacts):
@@ -175,11 +174,14 @@ class MeasuredQuantity(_RecordFacts):
     samples: int
 
 
-class ParityFacts(_RecordFacts):
+class ParityFacts(_SparseFacts):
     """Artifact against the (simulated) module it was made from.
 
-    Of several outputs that of the one nearest to its bound; ``outputs`` then has those of each.
+    Of several outputs the numbers are those of the worst, and ``outputs`` has each by its name; the
+    key is absent for one.
     """
+
+    _optional: ClassVar[tuple[str, ...]] = ("outputs",)
 
     agreement: float | None = None
     max_error: float
@@ -187,10 +189,6 @@ class ParityFacts(_RecordFacts):
     samples: int = 0
     r_squared: float | None = None
     outputs: dict[str, ParityFacts] = {}
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _dumped(self, dump, "outputs")
 
 
 class Executed(_RecordFacts):
@@ -205,12 +203,14 @@ class Executed(_RecordFacts):
     provider_fraction: float | None = None
 
 
-class Measurement(_RecordFacts):
+class Measurement(_SparseFacts):
     """One artifact on one target. ``latency`` etc. are ``None`` where they were not measured.
 
     ``metrics`` has the task's further metrics by name, and ``quantities`` what was measured beyond
     these; the keys are absent without any.
     """
+
+    _optional: ClassVar[tuple[str, ...]] = ("metrics", "quantities")
 
     target: str
     runtime: str
@@ -225,10 +225,6 @@ class Measurement(_RecordFacts):
     warnings: list[str] = []
     metrics: dict[str, Accuracy] = {}
     quantities: dict[str, MeasuredQuantity] = {}
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _dumped(self, dump, "metrics", "quantities")
 
 
 class LayerWidth(_RecordFacts):
@@ -276,7 +272,7 @@ class Row(_RecordFacts):
         return next((m for m in self.measurements if m.target == target), None)
 
 
-class TaskFacts(_RecordFacts):
+class TaskFacts(_SparseFacts):
     """What the numbers in the record are about.
 
     ``reference``: whose answers stand for labels, where the test split has none. ``metric`` is the
@@ -284,16 +280,14 @@ class TaskFacts(_RecordFacts):
     better, and the key is absent without any.
     """
 
+    _optional: ClassVar[tuple[str, ...]] = ("metrics",)
+
     name: str
     metric: str
     higher_is_better: bool
     test_samples: int
     reference: str | None = None
     metrics: dict[str, bool] = {}
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _dumped(self, dump, "metrics")
 
 
 class FrontFacts(_RecordFacts):

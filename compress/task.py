@@ -156,6 +156,15 @@ class Task:
         only = next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
         return only if output is None else self.outputs.get(output)
 
+    def built_in_metric(self, output: str, *, is_only: bool) -> MetricName | None:
+        """The built-in metric on an output, or on an only one; ``None`` where there is none."""
+        for metric in (self.metric, *self.further_metrics):
+            named = isinstance(metric, MetricOn) and metric.on == output
+            found = metric.metric if isinstance(metric, MetricOn) else metric
+            if isinstance(found, str) and (named or (is_only and metric is self.metric)):
+                return found
+        return None
+
     @property
     def metric_name(self) -> str | None:
         """The leading metric's name, where one was chosen."""

@@ -32,7 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
         record,
         run_folder_of(folder),
         out,
-        Samples(test.inputs, scoring.labels(test), scoring.rule, scoring.as_labels),
+        Samples(
+            test.inputs,
+            scoring.device_labels(test),
+            scoring.rule,
+            scoring.leading.as_labels,
+            scoring.leading.output,
+        ),
         target=arguments.target,
         samples=arguments.samples,
     )

@@ -59,14 +59,30 @@ class Samples:
     """The test split. ``labels`` is ``None`` where there are none.
 
     ``metric`` is ``None`` where it is code of the recipe's, which a device does not have: then
-    scores are left out. ``as_labels`` makes labels of the outputs of what all are compared with,
-    where there are none.
+    scores are left out. ``as_labels`` makes labels of what all are compared with, where there are
+    none: of its output ``output``, which is the one that is scored, where models have several.
     """
 
     inputs: Mapping[str, Array]
     labels: Array | None
     metric: str | None
     as_labels: Callable[[Array], Array]
+    output: str | None = None
+
+    def place_in(self, names: Sequence[str]) -> int:
+        """The place of the output that is scored, among the names of a file's outputs.
+
+        Raises:
+            DataError: it is not among them.
+        """
+        if len(names) < 2 or self.metric is None:
+            return 0
+        if self.output is None or self.output not in names:
+            raise DataError(
+                f"bundle: rows are scored by their output {self.output!r}, and one has "
+                f"{', '.join(names)}; run the recipe again."
+            )
+        return list(names).index(self.output)
 
     def __len__(self) -> int:
         return min((len(array) for array in self.inputs.values()), default=0)
@@ -141,7 +157,7 @@ def write_bundle(
     members = _Members()
     session: dict[str, Any] = {
         "schema": 1,
-        "models": [_add_model(members, folder, row, found) for row, found in rows],
+        "models": [_add_model(members, folder, row, found, chosen) for row, found in rows],
         "inputs": {
             name: members.add_array(f"inputs/{place}.npy", array)
             for place, (name, array) in enumerate(chosen.inputs.items())
@@ -156,7 +172,8 @@ def write_bundle(
     session["expected"] = [first for first, *_ in expected]
     if any(further for _, *further in expected):
         session["further"] = [further for _, *further in expected]
-    session["labels"] = _add_labels(members, models[0], chosen, run)
+    first = chosen.place_in(rows[0][1].artifact.outputs)
+    session["labels"] = _add_labels(members, models[0], first, chosen, run)
     members.add("__main__.py", _MAIN.encode())
     manifest = {
         "schema": 1,
@@ -239,11 +256,15 @@ def _row_facts(row: Row, found: Measurement) -> dict[str, Any]:
     }
 
 
-def _add_model(members: _Members, folder: Path, row: Row, found: Measurement) -> dict[str, str]:
+def _add_model(
+    members: _Members, folder: Path, row: Row, found: Measurement, test: Samples
+) -> dict[str, Any]:
     name, model = f"{row.index:02d}-{row.stage}", folder / found.artifact.path
     # External data is found by its name: file names stay what they are.
     first, *_ = [members.add(f"models/{name}/{p.name}", p) for p in model_files(model)]
-    return {"path": first, "sha256": found.artifact.sha256, "name": name}
+    entry: dict[str, Any] = {"path": first, "sha256": found.artifact.sha256, "name": name}
+    place = test.place_in(found.artifact.outputs)
+    return {**entry, "output": place} if place else entry
 
 
 def _add_expected(
@@ -267,13 +288,15 @@ def _add_expected(
     return paths
 
 
-def _add_labels(members: _Members, baseline: Path, test: Samples, predict: Predict) -> str | None:
+def _add_labels(
+    members: _Members, baseline: Path, place: int, test: Samples, predict: Predict
+) -> str | None:
     """Labels; of unlabeled data, what the baseline gives here, which others are compared with."""
     if test.metric is None:
         return None
     labels = test.labels
     if labels is None:
-        outputs = predict(baseline, test.inputs)[0]
+        outputs = predict(baseline, test.inputs)[place]
         labels = test.as_labels(outputs)
     return members.add_array("labels.npy", labels)
 

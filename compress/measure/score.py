@@ -7,12 +7,11 @@ wherever it ran.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from compress.errors import DataError
 from compress.measure import stats
+from compress.measure.named_arrays import Array, Arrays, arrays_of, sample_count
 from compress.measure.ondevice import scoring
 from compress.measure.ondevice.dataset_metrics import (
     DATASET_METRICS,
@@ -21,6 +20,7 @@ from compress.measure.ondevice.dataset_metrics import (
     evaluate,
     resampled,
 )
+from compress.metrics import Metric, MetricName, metric_name
 from compress.outputs import (
     CLASS_KINDS,
     OutputKind,
@@ -30,7 +30,6 @@ from compress.outputs import (
     label_shape,
 )
 from compress.record import Accuracy
-from compress.task import Metric, MetricName, metric_name
 
 __all__ = [
     "Scores",
@@ -42,7 +41,6 @@ __all__ = [
     "score",
 ]
 
-Array = np.ndarray[Any, Any]
 #: The score of each sample, ``(n,)``, or that of all.
 Scores = Array | DatasetScore
 
@@ -55,8 +53,8 @@ class UndefinedMetric(DataError):
 
 
 def score(
-    outputs: Array,
-    labels: Array,
+    outputs: Arrays,
+    labels: Arrays,
     metric: MetricName | Metric,
     kind: OutputKind | None = None,
     ignore_index: int | None = None,
@@ -65,8 +63,9 @@ def score(
 
     Args:
         outputs: ``(n, classes, ...)`` for metrics of classes; anything with samples first
-            otherwise.
+            otherwise. Arrays by name are for a callable.
         labels: ``(n, ...)`` class indices for metrics of classes; the outputs' shape for others.
+            Arrays by name are for a callable.
         metric: as :func:`.ondevice.scoring.scores` has it, one over a data set, or a callable,
             which gets outputs and labels, and returns a number for each sample or one for all.
         kind: what the outputs are: labels are then brought into its type and shape first.
@@ -77,22 +76,31 @@ def score(
             returns something else than finite numbers.
         UndefinedMetric: a metric that has no value here.
     """
-    if len(outputs) != len(labels):
+    count = sample_count(outputs, "outputs")
+    if count != (labeled := sample_count(labels, "labels")):
         raise DataError(
-            f"scoring: {len(outputs)} outputs and {len(labels)} labels; there must be one label "
-            "per sample."
+            f"scoring: {count} outputs and {labeled} labels; there must be one label per sample."
         )
-    if kind is not None:
+    if kind is not None and isinstance(outputs, np.ndarray) and isinstance(labels, np.ndarray):
         labels = fitted_labels(outputs.shape, labels, kind, ignore_index)
-    if isinstance(metric, str):
-        return _built_in(outputs, labels, metric)
-    name = metric_name(metric)
+    if not isinstance(metric, str):
+        return _own(outputs, labels, metric)
+    if isinstance(outputs, dict) or isinstance(labels, dict):
+        raise DataError(
+            f"scoring: the metric {metric} is on one output and its labels; got "
+            f"{len(arrays_of(outputs))} and {len(arrays_of(labels))}."
+        )
+    return _built_in(outputs, labels, metric)
+
+
+def _own(outputs: Arrays, labels: Arrays, metric: Metric) -> Scores:
+    name, count = metric_name(metric), sample_count(labels, "labels")
     found = np.asarray(metric(outputs, labels), dtype=np.float64)
     if found.shape == () and np.isfinite(found):
-        return _with_a_value(name, resampled(evaluate(metric, outputs, labels), len(labels)))
-    if found.shape != (len(labels),) or not np.isfinite(found).all():
+        return _with_a_value(name, resampled(evaluate(metric, outputs, labels), count))
+    if found.shape != (count,) or not np.isfinite(found).all():
         raise DataError(
-            f"scoring: the metric {name} must return one finite number, or {len(labels)} of them, "
+            f"scoring: the metric {name} must return one finite number, or {count} of them, "
             f"one for each sample; got shape {found.shape}, {int((~np.isfinite(found)).sum())} not "
             "finite."
         )

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from compress.artifact import Artifact
 from compress.candidate import Candidate
 from compress.events import CandidateMeasured, EventCallback
+from compress.measure.named_arrays import Arrays
 from compress.measure.score import accuracy_facts
 from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, Timing, backend_of
 from compress.record import Accuracy
@@ -30,8 +28,6 @@ __all__ = ["StageEvaluator"]
 
 _PROBE_SAMPLES = 32
 _INCOMING, _OWN = "incoming", "candidate"
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class StageEvaluator:
         return SplitArrays.of(self.task.validation)
 
     @cached_property
-    def _labels(self) -> Array | None:
+    def _labels(self) -> Arrays | None:
         # Where the test split has no labels, rows are scored against a reference: so is this.
         split = self._validation
         has_labels = self.scoring.has_labels
@@ -119,8 +115,8 @@ class StageEvaluator:
         scores = self.scoring.of(outputs, labels)
         return accuracy_facts(scores, higher_is_better=self.scoring.higher_is_better)
 
-    def _outputs(self, artifact: Artifact) -> Array:
-        return self.target.predict(artifact.path, self._validation.inputs)[0]
+    def _outputs(self, artifact: Artifact) -> Arrays:
+        return self.scoring.named(self.target.predict(artifact.path, self._validation.inputs))
 
     def _evaluation(
         self, artifact: Artifact, accuracy: Accuracy, timings: Sequence[Timing | Failure]

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic_core import to_jsonable_python
 
 from compress.artifact import Artifact, Parity
@@ -19,6 +18,7 @@ from compress.candidate import Candidate
 from compress.config.references import CodeReferences
 from compress.events import EventCallback
 from compress.io.scratch import scratch
+from compress.measure.named_arrays import Arrays
 from compress.measure.score import Scores, accuracy_facts
 from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, backend_of
 from compress.record import ArtifactFacts, Measurement, ParityFacts
@@ -37,8 +37,6 @@ _MODEL = "model"
 _PROBE_SAMPLES = 32
 _INT8_MARGIN = 0.01  # of the multiply-accumulates
 
-Array = np.ndarray[Any, Any]
-
 
 @dataclass(frozen=True)
 class RowInput:
@@ -56,7 +54,7 @@ class _ScoredRow:
     artifact: Artifact
     scores: Scores
     further: dict[str, Scores]
-    as_labels: Array
+    as_labels: Arrays
 
 
 class Evaluator:
@@ -95,7 +93,7 @@ class Evaluator:
         return SplitArrays.of(self._task.test)
 
     @cached_property
-    def _labels_for_all(self) -> Array | None:
+    def _labels_for_all(self) -> Arrays | None:
         # Those that are the same for every row; fitted once.
         return self._scoring.labels(self._test)
 
@@ -221,7 +219,7 @@ class Evaluator:
         path = self.model(row, target)
         # Links in the path are resolved by lowering; the record names places in the run folder.
         artifact = replace(encode(row.candidate, self._task, target, path), path=path)
-        outputs = target.predict(artifact.path, self._test.inputs)[0]
+        outputs = self._scoring.named(target.predict(artifact.path, self._test.inputs))
         as_labels = self._scoring.as_labels(outputs)
         labels = self._labels(row, target, as_labels)
         return _ScoredRow(
@@ -231,7 +229,7 @@ class Evaluator:
             as_labels,
         )
 
-    def _labels(self, row: RowInput, target: Target, own: Array) -> Array:
+    def _labels(self, row: RowInput, target: Target, own: Arrays) -> Arrays:
         """Labels; of unlabeled data the outputs of the reference, or else of the baseline."""
         if self._labels_for_all is not None:
             return self._labels_for_all

@@ -20,15 +20,17 @@ from compress.budget import check_budget
 from compress.data.named_fields import unused_fields
 from compress.distillation.probabilities import are_probabilities
 from compress.errors import DataError
+from compress.measure.named_arrays import Arrays
 from compress.measure.score import UndefinedMetric
 from compress.measure.target import backend_of
 from compress.modules.inputs import Inputs, batch_size_of, forward
-from compress.modules.outputs import one_output
+from compress.modules.outputs import OUTPUT, Outputs, by_name
 from compress.pruning.trace import record
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
+from compress.running.split_arrays import as_arrays
 from compress.training.data import Batch, head, read, spread
-from compress.training.labels import one_label
+from compress.training.output_supervision import OutputSupervision
 from compress.training.supervision import Supervision
 
 __all__ = ["Preflight", "preflight"]
@@ -56,7 +58,7 @@ class _Split:
     samples: int
     seen: int = 0
     digests: list[bytes] = field(default_factory=list)
-    highest: float = -1.0
+    highest: dict[str, float] = field(default_factory=dict)
 
     @property
     def extent(self) -> str:
@@ -82,24 +84,26 @@ def preflight(job: Job) -> Preflight:
     scoring = scoring_of(job, supervision)
     supervision.check_classes("the model that comes in")
     check_budget(job.budget, scoring.name)
-    splits = {name: _looked_at(job, supervision, name) for name in _SPLITS}
+    splits = {name: _looked_at(job, supervision, scoring, name) for name in _SPLITS}
     notes = [*_unused(job), *_shared(splits), *_classes(job, supervision, splits)]
     notes += _try_metric(job, scoring)
     return Preflight(scoring, tuple(notes))
 
 
-def _looked_at(job: Job, supervision: Supervision, name: str) -> _Split:
+def _looked_at(job: Job, supervision: Supervision, scoring: Scoring, name: str) -> _Split:
     dataset = getattr(job.task, name)
     split, start_s = _Split(name, len(dataset)), time.monotonic()
     for batch in read(dataset, _BATCH):
-        _check_batch(job, supervision, split, batch)
+        _check_batch(job, split, batch)
+        for output, labels in _by_output(job, supervision, scoring, batch).items():
+            _check_labels(job, supervision.on(output), split, labels)
         split.seen += batch_size_of(batch.inputs)
         if time.monotonic() - start_s > _MOST_S:
             break
     return split
 
 
-def _check_batch(job: Job, supervision: Supervision, split: _Split, batch: Batch) -> None:
+def _check_batch(job: Job, split: _Split, batch: Batch) -> None:
     where = f"task {job.task.name!r}, {split.name} split"
     for tensor in _tensors(batch.inputs):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -109,9 +113,28 @@ def _check_batch(job: Job, supervision: Supervision, split: _Split, batch: Batch
                 "not finite; mend it or leave it out."
             )
     split.digests.extend(_digests(batch.inputs))
-    if batch.labels is None:
-        return
-    output, labels = supervision.on(None), one_label(batch.labels)
+
+
+def _by_output(
+    job: Job, supervision: Supervision, scoring: Scoring, batch: Batch
+) -> dict[str, Tensor]:
+    """The labels that must fit an output, by its name.
+
+    A loss of the task's own on several outputs may take labels of any form.
+    """
+    labels, names = batch.labels, list(supervision.by_output)
+    if labels is None:
+        return {}
+    if len(names) > 1:
+        scored = {metric.output for metric in (scoring.leading, *scoring.further)}
+        losses = labels.keys() if isinstance(labels, dict) else supervision.labels_on
+        wanted = scored if job.task.loss is not None else scored | losses
+        names = [name for name in names if name in wanted]
+    found = {name: supervision.labels_for(name, labels) for name in names}
+    return {name: given for name, given in found.items() if given is not None}
+
+
+def _check_labels(job: Job, output: OutputSupervision, split: _Split, labels: Tensor) -> None:
     outputs = torch.empty(len(labels), *output.outputs[1:], device="meta")
     known = output.labeled(labels)
     if not bool(known.any()):
@@ -119,13 +142,16 @@ def _check_batch(job: Job, supervision: Supervision, split: _Split, batch: Batch
     try:
         output.fitted(outputs[: int(known.sum())], labels[known])
     except DataError as error:
-        text = str(error).removeprefix(f"task {job.task.name!r}: ")
-        raise DataError(f"{where}: {text}") from error
+        text = str(error).removeprefix(f"task {job.task.name!r}").removeprefix(": ")
+        where = f"task {job.task.name!r}, {split.name} split"
+        raise DataError(f"{where}{text if text.startswith(',') else f': {text}'}") from error
     if not labels.is_floating_point():
         kept = labels[known]
         if job.task.ignore_index is not None:
             kept = kept[kept != job.task.ignore_index]
-        split.highest = max(split.highest, float(kept.max()) if len(kept) else -1.0)
+        name = output.name or OUTPUT
+        highest = float(kept.max()) if len(kept) else -1.0
+        split.highest[name] = max(split.highest.get(name, -1.0), highest)
 
 
 def _digests(inputs: Inputs) -> list[bytes]:
@@ -162,18 +188,20 @@ def _shared(splits: dict[str, _Split]) -> Iterator[str]:
 
 def _classes(job: Job, supervision: Supervision, splits: dict[str, _Split]) -> Iterator[str]:
     """What there is to say of a number of outputs that is not that of the classes."""
-    output = supervision.on(None)
-    if output.kind != "class-scores":
-        return
-    outputs = output.outputs[1]
-    highest = int(max(split.highest for split in splits.values()))
     complete = all(split.seen == split.samples for split in splits.values())
-    if not job.task.classes and complete and 0 <= highest < outputs - 1:
-        yield f"the model has outputs for {outputs} classes, and labels are 0 to {highest} only"
+    for name, output in supervision.by_output.items():
+        if output.kind != "class-scores" or job.task.classes or not complete:
+            continue
+        count = output.outputs[1]
+        highest = int(max(split.highest.get(name, -1.0) for split in splits.values()))
+        if 0 <= highest < count - 1:
+            which = "" if output.is_only else f" in {name!r}"
+            has = f"the model has outputs{which} for {count} classes"
+            yield f"{has}, and labels are 0 to {highest} only"
 
 
 def _try_metric(job: Job, scoring: Scoring) -> list[str]:
-    """Try the metric out on a few samples of the test split, with the model that comes in.
+    """Try the metrics out on a few samples of the test split, with the model that comes in.
 
     Raises:
         DataError: outputs and labels do not go together.
@@ -181,45 +209,56 @@ def _try_metric(job: Job, scoring: Scoring) -> list[str]:
     count = _METRIC_SAMPLES if scoring.reference is None else _REFERENCE_SAMPLES
     batch = spread(job.task.test, count)
     with torch.no_grad():
-        given = one_output(forward(job.candidate.module, batch.inputs)).float()
-    notes, outputs = _activated(job, scoring, given), given.numpy()
+        given = job.candidate.shipped(forward(job.candidate.module, batch.inputs))
+    notes, outputs = _activated(job, scoring, given), scoring.arrays(given)
+    labels: Arrays
     if batch.labels is not None:
-        labels = one_label(batch.labels).numpy()
+        labels = as_arrays(batch.labels)
     elif scoring.reference is not None:
         labels = scoring.as_labels(scoring.reference.outputs(batch.inputs))
     else:
         labels = scoring.as_labels(outputs)
     # Of these few: nothing is known of all, where a metric has a value for other samples only.
-    if scoring.metric != "r2" or not bool((labels == labels[:1]).all()):
+    for metric in (scoring.leading, *scoring.further):
+        if metric.rule == "r2" and _is_constant(metric.labels_of(labels)):
+            continue
         with suppress(UndefinedMetric):
-            scoring.of(outputs, labels)
-    with suppress(UndefinedMetric):
-        scoring.further_of(outputs, labels)
+            metric.of(outputs, labels)
     return notes
 
 
-def _activated(job: Job, scoring: Scoring, outputs: Tensor) -> list[str]:
+def _is_constant(labels: Arrays) -> bool:
+    return not isinstance(labels, dict) and bool((labels == labels[:1]).all())
+
+
+def _activated(job: Job, scoring: Scoring, given: Outputs) -> list[str]:
     """What there is to say of outputs that are not logits where logits are needed.
 
     Raises:
         DataError: a sigmoid ends the model, and outputs are yes where they are above 0.
     """
-    if (
-        scoring.kind == "independent-logits"
-        and 0 <= float(outputs.min()) <= float(outputs.max()) <= 1
-    ):
-        nodes = record(job.candidate.module, job.candidate.example).nodes
-        if nodes and nodes[-1].kind == "sigmoid":
-            raise DataError(
-                f"task {job.task.name!r}: the model that comes in ends in a sigmoid, and outputs "
-                "that are independent-logits come before it: leave it out of the model."
+    notes = []
+    for (name, known), tensor in zip(scoring.outputs.items(), by_name(given).values(), strict=True):
+        which = "" if known.is_only else f" in {name!r}"
+        outputs = tensor.float()
+        is_share = 0 <= float(outputs.min()) <= float(outputs.max()) <= 1
+        if known.kind == "independent-logits" and is_share and known.is_only:
+            _refuse_sigmoid(job)
+        if known.kind == "class-scores" and are_probabilities(outputs):
+            notes.append(
+                f"the model that comes in gives probabilities{which}, and losses take logits: it "
+                "learns slowly until the softmax at its end is left out"
             )
-    if scoring.kind == "class-scores" and are_probabilities(outputs):
-        text = (
-            "the model that comes in gives probabilities, and losses take logits: it learns slowly"
+    return notes
+
+
+def _refuse_sigmoid(job: Job) -> None:
+    nodes = record(job.candidate.module, job.candidate.example).nodes
+    if nodes and nodes[-1].kind == "sigmoid":
+        raise DataError(
+            f"task {job.task.name!r}: the model that comes in ends in a sigmoid, and outputs "
+            "that are independent-logits come before it: leave it out of the model."
         )
-        return [f"{text} until the softmax at its end is left out"]
-    return []
 
 
 def _tensors(inputs: Inputs) -> Iterator[Tensor]:

@@ -6,14 +6,13 @@ with what the named teacher says about the test split, or with row 0 where none 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from compress.distillation.teachers import (
     EnsembleMember,
@@ -23,44 +22,27 @@ from compress.distillation.teachers import (
     identity_of,
 )
 from compress.errors import CompressError, DataError, StageError, in_words
-from compress.measure.score import Scores, fitted_labels, score
+from compress.measure.named_arrays import Array, Arrays, by_names, joined
+from compress.measure.score import Scores
+from compress.metrics import MetricName
 from compress.modules.inputs import Inputs, forward
-from compress.modules.outputs import one_output
-from compress.outputs import CLASS_KINDS, OutputKind, Shape
+from compress.modules.outputs import Outputs, by_name, each_output, selected
+from compress.outputs import OutputKind
 from compress.record import TaskFacts
 from compress.running.job import Job, context_of
 from compress.running.planned_rows import located
-from compress.running.split_arrays import SplitArrays
-from compress.running.torch_metric import as_function
+from compress.running.row_metrics import RowMetric, as_labels, row_metrics
+from compress.running.split_arrays import SplitArrays, as_arrays
 from compress.stage import Teacher
-from compress.task import (
-    Dataset,
-    Metric,
-    MetricName,
-    MetricOn,
-    Task,
-    metric_direction,
-    metric_name,
-)
+from compress.task import Dataset, Task
 from compress.training.data import is_labeled, read
+from compress.training.output_supervision import OutputSupervision
 from compress.training.supervision import Supervision
 
 __all__ = ["ReferenceTeacher", "Scoring", "scoring_of", "supervision_of_job"]
 
 _PREDICT_BATCH = 256
-_METRICS: Mapping[OutputKind, MetricName] = MappingProxyType(
-    {
-        "class-scores": "accuracy",
-        "tokens": "accuracy",
-        "independent-logits": "binary-accuracy",
-        "values": "r2",
-        "image": "r2",
-    }
-)
-#: What a metric is called where the labels are the outputs of a reference.
-_WITHOUT_LABELS = {"accuracy": "agreement", "binary-accuracy": "binary-agreement"}
 
-Array = np.ndarray[Any, Any]
 _Block = TeacherSettings | tuple[EnsembleMember, ...]
 
 
@@ -83,14 +65,16 @@ class ReferenceTeacher:
         """What distinguishes it from other teachers."""
         return identity_of(self.teacher)
 
-    def outputs_for(self, dataset: Dataset) -> Array:
+    def outputs_for(self, dataset: Dataset) -> Arrays:
         """Its outputs for all samples of a data set, in order."""
-        return np.concatenate([self.outputs(b.inputs) for b in read(dataset, _PREDICT_BATCH)])
+        return joined([self.outputs(b.inputs) for b in read(dataset, _PREDICT_BATCH)])
 
     @torch.no_grad()
-    def outputs(self, inputs: Inputs) -> Array:
+    def outputs(self, inputs: Inputs) -> Arrays:
         """Its outputs for one batch, in float32."""
-        return one_output(self.teacher(inputs)).float().cpu().numpy()
+        found = each_output(self.teacher(inputs), Tensor.float)
+        is_only = isinstance(found, dict) and len(found) == 1
+        return as_arrays(selected(found, None) if is_only else found)
 
 
 @dataclass(frozen=True)
@@ -98,38 +82,55 @@ class Scoring:
     """How the rows of a run are scored.
 
     Args:
-        metric: what works the score out: the leading metric.
-        name: of the metric, as the record has it.
-        higher_is_better: its direction.
-        kind: what the outputs are, where that is known.
-        outputs: their shape.
-        ignore_index: a label that says that there is none.
+        leading: the metric that alone decides what is better.
+        outputs: what is known of each output of the models, by name, in their order.
         reference: whose outputs stand for labels; ``None`` with labels, or for row 0's.
         has_labels: whether the test split has labels.
-        further: metrics that are recorded beside the leading one, by name.
+        further: metrics that are recorded beside the leading one.
     """
 
-    metric: MetricName | Metric
-    name: str
-    higher_is_better: bool
-    kind: OutputKind | None
-    outputs: Shape
-    ignore_index: int | None
+    leading: RowMetric
+    outputs: Mapping[str, OutputSupervision]
     reference: ReferenceTeacher | None
     has_labels: bool
-    further: Mapping[str, MetricName | Metric] = field(default_factory=dict)
+    further: tuple[RowMetric, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the leading metric, as the record has it."""
+        return self.leading.name
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The leading metric's direction."""
+        return self.leading.higher_is_better
+
+    @property
+    def kind(self) -> OutputKind | None:
+        """What the output is that the leading metric is on, where that is known."""
+        return self.leading.kind
+
+    @property
+    def rule(self) -> MetricName | None:
+        """The built-in leading metric, which devices know too; ``None`` for one of the user's."""
+        return self.leading.rule
 
     @property
     def facts(self) -> list[Any]:
         """All that distinguishes it from another scoring, for keys."""
+        found: list[Any]
         of = self.reference.identity if self.reference is not None else None
-        further = [list(self.further)] if self.further else []
-        return [self.name, self.higher_is_better, self.kind, self.ignore_index, of, *further]
+        found = [self.name, self.higher_is_better, self.kind, self.leading.ignore_index, of]
+        if self.further:
+            found.append([metric.name for metric in self.further])
+        if len(self.outputs) > 1:
+            found.append([[name, output.kind] for name, output in self.outputs.items()])
+        return found
 
     @property
     def directions(self) -> dict[str, bool]:
         """Whether more is better, by the name of each further metric."""
-        return {name: bool(metric_direction(metric)) for name, metric in self.further.items()}
+        return {metric.name: metric.higher_is_better for metric in self.further}
 
     @property
     def named_reference(self) -> Any:
@@ -143,59 +144,96 @@ class Scoring:
         if not self.has_labels:
             who = "row 0" if self.reference is None else self.reference.name
             against = f"against {who}, since the test split has no labels"
-        kind = "" if self.kind is None else f"outputs are {self.kind}; "
         better = "more" if self.higher_is_better else "less"
-        return f"{kind}rows are scored by {self.name} {against} ({better} is better)"
+        return f"{self._kinds}rows are scored by {self.name} {against} ({better} is better)"
 
-    def of(self, outputs: Array, labels: Array) -> Scores:
+    @property
+    def _kinds(self) -> str:
+        if len(self.outputs) == 1:
+            return "" if self.kind is None else f"outputs are {self.kind}; "
+        each = [
+            f"{name} ({output.kind})" if output.kind else name
+            for name, output in self.outputs.items()
+        ]
+        return f"outputs are {', '.join(each)}; "
+
+    def of(self, outputs: Arrays, labels: Arrays) -> Scores:
         """The score of each sample, or of all, by the leading metric.
 
         Raises:
             DataError: outputs and labels that do not go together.
         """
-        return self._of(self.metric, outputs, labels)
+        return self.leading.of(outputs, labels)
 
-    def further_of(self, outputs: Array, labels: Array) -> dict[str, Scores]:
+    def further_of(self, outputs: Arrays, labels: Arrays) -> dict[str, Scores]:
         """The scores by each further metric.
 
         Raises:
             DataError: outputs and labels that do not go together.
         """
-        return {name: self._of(metric, outputs, labels) for name, metric in self.further.items()}
+        return {metric.name: metric.of(outputs, labels) for metric in self.further}
 
-    def _of(self, metric: MetricName | Metric, outputs: Array, labels: Array) -> Scores:
-        # A metric of one's own may compare outputs of different widths with a reference's.
-        is_fitted = self.has_labels or isinstance(metric, str)
-        kind = self.kind if is_fitted else None
-        return score(outputs, labels, metric, kind, self.ignore_index)
+    def named(self, arrays: Sequence[Array], names: Sequence[str] = ()) -> Arrays:
+        """What a file gives: its only array, or its arrays by the names of the outputs.
 
-    @property
-    def rule(self) -> MetricName | None:
-        """The built-in metric, which devices know too; ``None`` for one of the user's own."""
-        return self.metric if isinstance(self.metric, str) else None
+        Args:
+            arrays: one for each output of the file, in order.
+            names: that the model has for them; those of the model that came in where the file does
+                not say.
 
-    def labels(self, split: SplitArrays) -> Array | None:
-        """Labels of a split as devices take them: its own, or what the reference says of it.
+        Raises:
+            DataError: there are more arrays than names, or fewer.
+        """
+        return by_names(arrays, names if len(names) == len(arrays) else tuple(self.outputs))
 
-        ``None`` where there is neither.
+    def arrays(self, outputs: Outputs) -> Arrays:
+        """What a module gave, in float32, as a file gives it: one array of an only output."""
+        found = each_output(outputs, Tensor.float)
+        is_only = len(self.outputs) == 1
+        return as_arrays(next(iter(by_name(found).values())) if is_only else found)
+
+    def labels(self, split: SplitArrays) -> Arrays | None:
+        """Labels of a split: its own, or what the reference says of it.
+
+        ``None`` where there is neither. Those for an only output are in the type and shape that
+        devices take.
         """
         own = split.labels
-        if own is not None and self.kind is not None:
-            shape = (len(own), *self.outputs[1:])
-            return fitted_labels(shape, own, self.kind, self.ignore_index)
         if own is not None:
-            return own
+            fitted = self.device_labels(split) if len(self.outputs) == 1 else None
+            return own if fitted is None else fitted
         if self.reference is None:
             return None
         return self.as_labels(self.reference.outputs_for(split.dataset))
 
-    def as_labels(self, outputs: Array) -> Array:
-        """What a reference's outputs say, in the form of labels."""
-        if self.kind in CLASS_KINDS or (self.kind is None and self.metric == "accuracy"):
-            return np.asarray(outputs.argmax(axis=1))
-        if self.kind == "independent-logits":
-            return (outputs > 0).astype(np.float64)
-        return outputs
+    def device_labels(self, split: SplitArrays) -> Array | None:
+        """The labels that the leading metric is given, in the type and shape that devices take.
+
+        ``None`` where there are none, or several by name, which no built-in metric takes.
+        """
+        output = self.leading.output
+        if split.labels is None:
+            found = self.labels(split)
+            given = None if found is None else self.leading.labels_of(found)
+            return None if isinstance(given, dict) else given
+        if output is None:
+            return None
+        return self.leading.fitted(self.outputs[output].outputs, split.labels)
+
+    def as_labels(self, outputs: Arrays) -> Arrays:
+        """What a reference's outputs say, in the form of labels.
+
+        One output of a reference is for the output that the leading metric is on.
+        """
+        if not isinstance(outputs, dict):
+            given = self.leading.as_labels(outputs)
+            several = len(self.outputs) > 1 and self.leading.output is not None
+            return {self.leading.output or "": given} if several else given
+        kinds = {name: output.kind for name, output in self.outputs.items()}
+        found = {name: as_labels(array, kinds.get(name)) for name, array in outputs.items()}
+        if self.leading.output in outputs:
+            found[self.leading.output] = self.leading.as_labels(outputs[self.leading.output])
+        return found
 
     def task_facts(self, task: Task) -> TaskFacts:
         """The ``task`` block of the record."""
@@ -221,7 +259,9 @@ def supervision_of_job(job: Job) -> Supervision:
     example = job.candidate.example
     try:
         with torch.no_grad():
-            outputs = one_output(forward(job.candidate.module, example))
+            outputs = forward(job.candidate.module, example)
+            # What the task names is picked by it, with a sentence about the task.
+            outputs = outputs if job.task.ships else job.candidate.shipped(outputs)
     except CompressError:
         raise
     except Exception as error:  # whatever a module raises on what it was not made for
@@ -238,40 +278,19 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
     """How a job's rows are scored.
 
     Raises:
-        DataError: nothing says what the outputs are, and the metric depends on it.
+        DataError: nothing says what the outputs are, and the metric depends on it; or which of
+            several outputs it is on.
         CompressError: a named teacher that cannot be made.
     """
-    task, output = job.task, supervision.on(None)
-    kind = output.kind
-    has_labels = is_labeled(task.test)
-    metric: MetricName | Metric
-    if task.metric is None or (task.metric == "accuracy" and kind == "independent-logits"):
-        metric = _METRICS[output.output_kind()]
-    else:
-        metric = _of(task.metric)
+    has_labels = is_labeled(job.task.test)
+    leading, *further = row_metrics(job.task, supervision)
     return Scoring(
-        metric=as_function(metric, task.ignore_index),
-        name=_recorded_name(metric, has_labels),
-        higher_is_better=bool(task.direction),
-        kind=kind,
-        outputs=output.outputs,
-        ignore_index=task.ignore_index,
+        leading=leading,
+        outputs=supervision.by_output,
         reference=None if has_labels else _reference(job),
         has_labels=has_labels,
-        further={
-            _recorded_name(_of(metric), has_labels): as_function(_of(metric), task.ignore_index)
-            for metric in task.further_metrics
-        },
+        further=tuple(further),
     )
-
-
-def _of(metric: MetricName | Metric | MetricOn) -> MetricName | Metric:
-    return metric.metric if isinstance(metric, MetricOn) else metric
-
-
-def _recorded_name(metric: MetricName | Metric, has_labels: bool) -> str:
-    name = metric_name(metric)
-    return name if has_labels else _WITHOUT_LABELS.get(name, name)
 
 
 def _reference(job: Job) -> ReferenceTeacher | None:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError
-from compress.task import Metric, MetricName, metric_direction, metric_name
+from compress.measure.named_arrays import Array, Arrays
+from compress.metrics import Metric, MetricName, metric_direction, metric_name
 
 __all__ = ["as_function"]
-
-Array = np.ndarray[Any, Any]
 
 
 class _Metric(Protocol):
@@ -54,13 +53,19 @@ class _Function:
         """Whether more of it is better, where it says so."""
         return metric_direction(self.metric)
 
-    def __call__(self, outputs: Array, labels: Array) -> float:
+    def __call__(self, outputs: Arrays, labels: Arrays) -> float:
         """Its value over all samples.
+
+        Args:
+            outputs: of one output, ``(n, ...)``.
+            labels: for it, ``(n, ...)``.
 
         Raises:
             DataError: it takes no such outputs and labels, or does not give one number.
         """
         metric: _Metric = self.metric
+        if isinstance(outputs, dict) or isinstance(labels, dict):
+            raise DataError(self._of_several(outputs, labels))
         given = torch.from_numpy(np.ascontiguousarray(outputs)), self._labels(labels)
         try:
             metric.reset()
@@ -86,7 +91,23 @@ class _Function:
     def _labels(self, labels: Array) -> Tensor:
         """Whole numbers as such, whatever they were stored in: classes, and yes or no."""
         is_float = labels.dtype.kind == "f"
-        if not is_float and self.ignore_index is not None:
-            labels = np.where(labels < 0, self.ignore_index, labels)
-        whole = not is_float or bool(np.isin(labels, (0, 1)).all())
-        return torch.from_numpy(labels.astype(np.int64 if whole else np.float32))
+        # Its own comes first: it is what it leaves out.
+        own = getattr(self.metric, "ignore_index", None)
+        ignored = self.ignore_index if own is None else own
+        missing = np.isnan(labels) if is_float else labels < 0
+        if not isinstance(ignored, int):
+            ignored, missing = 0, np.zeros(labels.shape, bool)
+        whole = not is_float or bool(np.isin(labels[~missing], (0, 1)).all())
+        if whole:
+            return torch.from_numpy(np.where(missing, ignored, labels).astype(np.int64))
+        return torch.from_numpy(labels.astype(np.float32))
+
+    def _of_several(self, outputs: Arrays, labels: Arrays) -> str:
+        names = list(outputs if isinstance(outputs, dict) else labels)
+        what = "outputs" if isinstance(outputs, dict) else "labels for several outputs"
+        return (
+            f"scoring: the metric {self.__name__} is given one output and its labels, and there "
+            f"are {what} ({', '.join(names)}); say which, as with MetricOn({self.__name__}(...), "
+            f"{names[0]!r}), or write a function of outputs and labels by name that gives it what "
+            "it takes."
+        )

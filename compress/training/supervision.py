@@ -336,8 +336,8 @@ def _kind_of(
     is_only: bool,
 ) -> OutputKind | None:
     """The kind of an output, as the task says it or as it can be derived."""
-    said = task.outputs.get(name) if isinstance(task.outputs, Mapping) else task.outputs
-    metric = task.metric if isinstance(task.metric, str) and is_only else None
+    said = task.kind_of(name)
+    metric = task.built_in_metric(name, is_only=is_only)
     given = inputs if isinstance(inputs, Tensor) and inputs.is_floating_point() else None
     return said or derive_kind(
         tuple(tensor.shape),

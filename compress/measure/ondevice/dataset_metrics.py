@@ -89,14 +89,23 @@ def _draws(samples: int, seed: int, resamples: int) -> Iterator[Array]:
         yield counts.reshape(size, samples)
 
 
-def evaluate(metric: Callable[[Array, Array], Any], outputs: Array, labels: Array) -> Weighted:
-    """A function of outputs and labels that gives one number, given counts of samples."""
+def evaluate(metric: Callable[[Any, Any], Any], outputs: Any, labels: Any) -> Weighted:
+    """A function of outputs and labels that gives one number, given counts of samples.
+
+    Outputs and labels are arrays, or dictionaries of arrays, with samples on axis 0.
+    """
 
     def weighted(counts: Array) -> Array:
         places = (np.repeat(np.arange(len(row)), row) for row in counts)
-        return np.array([float(metric(outputs[p], labels[p])) for p in places])
+        return np.array([float(metric(_at(outputs, p), _at(labels, p))) for p in places])
 
     return weighted
+
+
+def _at(arrays: Any, places: Array) -> Any:
+    if isinstance(arrays, dict):
+        return {name: array[places] for name, array in arrays.items()}
+    return arrays[places]
 
 
 # -- overlap of classes: F1 and intersection over union ---------------------------------------

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from compress.measure.ondevice.tensor_spec import Array
 
-__all__ = ["METRICS", "OVER_DATA_SETS", "Difference", "difference", "scores"]
+__all__ = ["METRICS", "OVER_DATA_SETS", "Difference", "difference", "differences", "scores"]
 
 
 def scores(outputs: Array, labels: Array, metric: str) -> Array:
@@ -109,12 +109,49 @@ METRICS = ("accuracy", *_OF_VALUES)
 OVER_DATA_SETS = ("f1", "mean-iou", "auroc", "spearman")
 
 
-class Difference(TypedDict):
-    """How far outputs are from those of another machine, on ``samples`` that both have."""
+class _ByOutput(TypedDict, total=False):
+    outputs: dict[str, Difference]
+
+
+class Difference(_ByOutput):
+    """How far outputs are from those of another machine, on ``samples`` that both have.
+
+    Of a model with several outputs the numbers are of the worst one, and ``outputs`` has those of
+    each by its name.
+    """
 
     samples: int
     agreement: float | None
     max_error: float | None
+
+
+def differences(
+    names: Sequence[str], outputs: Sequence[Array], expected: Sequence[Array]
+) -> Difference:
+    """How far a model's outputs are from those of another machine: the worst, and each by name.
+
+    Args:
+        names: of the model's outputs.
+        outputs: that it gave, in the same order.
+        expected: those of the other machine, of the first outputs at least.
+
+    Raises:
+        ValueError: shapes that do not go together, or more outputs expected than there are.
+    """
+    if len(expected) > len(outputs):
+        raise ValueError(f"it has {len(outputs)} output(s), and {len(expected)} were expected.")
+    each = {names[i]: difference(outputs[i], wanted) for i, wanted in enumerate(expected)}
+    if len(each) == 1:
+        return next(iter(each.values()))
+    agreements = [one["agreement"] for one in each.values() if one["agreement"] is not None]
+    errors = [one["max_error"] for one in each.values()]
+    known = [error for error in errors if error is not None]
+    return {
+        "samples": min(one["samples"] for one in each.values()),
+        "agreement": min(agreements, default=None),
+        "max_error": max(known) if len(known) == len(errors) else None,
+        "outputs": each,
+    }
 
 
 def difference(outputs: Array, expected: Array) -> Difference:
@@ -144,16 +181,4 @@ def difference(outputs: Array, expected: Array) -> Difference:
         "samples": len(expected),
         "agreement": agreement,
         "max_error": error if math.isfinite(error) else None,
-    }
-
-
-def largest_of(differences: Sequence[Difference]) -> Difference:
-    """That of several outputs: the least agreement of any, and the largest error."""
-    agreements = [d["agreement"] for d in differences if d["agreement"] is not None]
-    errors = [d["max_error"] for d in differences]
-    known = [error for error in errors if error is not None]
-    return {
-        "samples": min(d["samples"] for d in differences),
-        "agreement": min(agreements) if agreements else None,
-        "max_error": max(known) if len(known) == len(errors) else None,
     }

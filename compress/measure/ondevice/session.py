@@ -4,7 +4,7 @@ FOLDER/session.json says what to do. Paths are relative to FOLDER and stay insid
 
     {"schema": 1,
      "models": [{"path": "models/0/model.onnx", "sha256": "...", "name": "input",
-                 "shapes": {"x": [1, 512]}}, ...],
+                 "shapes": {"x": [1, 512]}, "output": 0}, ...],
      "inputs": {"": "inputs/0.npy"},     samples by model input; {}: drawn from the seed
      "values": {"sr": "values/0.npy"},   whole inputs, where the others are drawn
      "plan": {fields of Plan},           null: nothing is timed
@@ -19,9 +19,10 @@ FOLDER/session.json says what to do. Paths are relative to FOLDER and stay insid
      "timeout_s": 600}                   of one process; a thousand samples to predict may take it
 
 ``labels``, ``metric``, ``expected``, ``further``, ``job``, ``timeout_s``, ``values`` and a model's
-``shapes`` (what its inputs are drawn with) may be left out. ``sha256`` is over a model's file and,
-if there is one, its external data beside it (``model.onnx.data``). The first model is what the
-others are compared with. Without models only the environment is reported.
+``shapes`` (what its inputs are drawn with) and ``output`` (the place of the one that is scored, of
+several) may be left out. ``sha256`` is over a model's file and, if there is one, its external data
+beside it (``model.onnx.data``). The first model is what the others are compared with. Without
+models only the environment is reported.
 
 FOLDER/session.jsonl gets a line for each thing done, and is only ever appended to::
 
@@ -64,13 +65,7 @@ from compress.measure.ondevice.process import (
     run_interleaved,
     run_worker,
 )
-from compress.measure.ondevice.scoring import (
-    METRICS,
-    OVER_DATA_SETS,
-    difference,
-    largest_of,
-    scores,
-)
+from compress.measure.ondevice.scoring import METRICS, OVER_DATA_SETS, differences, scores
 from compress.measure.ondevice.session_log import SessionError, open_log
 
 if TYPE_CHECKING:
@@ -88,11 +83,12 @@ _SCHEMA = 1
 _TIMEOUT_S = 600.0
 
 
-class _ModelShapes(TypedDict, total=False):
+class _ModelOptions(TypedDict, total=False):
     shapes: dict[str, list[int]]
+    output: int
 
 
-class ModelEntry(_ModelShapes):
+class ModelEntry(_ModelOptions):
     """A model of a session: its file, the sha256 of it, and its name in sentences."""
 
     path: str
@@ -219,7 +215,7 @@ class _FolderJobs:
         except JobFailed as error:
             return {"error": str(error)}
         try:
-            return {**found, **self._judged(index, [file["path"] for file in found["files"]])}
+            return {**found, **self._judged(index, found)}
         except ValueError as error:
             return {**found, "error": f"{self._name(index)}: {error}"}
 
@@ -235,18 +231,23 @@ class _FolderJobs:
                 files.append({"path": name, "sha256": _sha256([self.folder / name])})
         return {"samples": answer["samples"], "names": answer["names"], "files": files}
 
-    def _judged(self, index: int, paths: Sequence[str]) -> Line:
+    def _judged(self, index: int, predicted: Line) -> Line:
         """Scores and the difference from the host, where the session asks for them."""
         found: Line = {}
-        outputs, labels = self._array(paths[0]), self.settings["labels"]
-        if labels is not None and self.settings["metric"] is not None:
-            found.update(_scored(outputs, self._array(labels), self.settings["metric"]))
+        paths = [file["path"] for file in predicted["files"]]
+        labels, metric = self.settings["labels"], self.settings["metric"]
+        if labels is not None and metric is not None:
+            place = self.settings["models"][index].get("output", 0)
+            if place >= len(paths):
+                raise ValueError(f"it has {len(paths)} output(s), and none at place {place}.")
+            found.update(_scored(self._array(paths[place]), self._array(labels), metric))
         expected = self.settings["expected"][index] if self.settings["expected"] else None
         if expected is not None:
             further = self.settings.get("further", [])
             wanted = [expected, *(further[index] if further else [])]
-            pairs = zip(paths, wanted, strict=len(wanted) > 1)
-            found["host"] = largest_of([difference(*map(self._array, pair)) for pair in pairs])
+            own = [self._array(path) for path in paths]
+            arrays = [self._array(path) for path in wanted]
+            found["host"] = differences(predicted["names"], own, arrays)
         return found
 
     def _array(self, path: str) -> Array:
@@ -344,6 +345,9 @@ def checked_session(given: Mapping[str, Any]) -> tuple[SessionSettings, Plan | N
         sizes = itertools.chain.from_iterable(model.get("shapes", {}).values())
         if not all(isinstance(size, int) and size >= 0 for size in sizes):
             raise ValueError("each model's shapes must be lists of whole numbers")
+        place = model.get("output", 0)
+        if not isinstance(place, int) or place < 0:
+            raise ValueError(f"each model's output must be a place from 0; got {place!r:.40}")
     paths = [model["path"] for model in session["models"]]
     paths += [*session["inputs"].values(), session["labels"], *expected]
     paths += [*session.get("values", {}).values(), *itertools.chain.from_iterable(further)]
