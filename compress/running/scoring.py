@@ -20,6 +20,7 @@ from compress.distillation.teachers import (
     TeacherSettings,
     build_teacher,
     identity_of,
+    mapped_outputs,
 )
 from compress.errors import CompressError, DataError, StageError, in_words
 from compress.measure.named_arrays import Array, Arrays, by_names, joined
@@ -71,10 +72,16 @@ class ReferenceTeacher:
 
     @torch.no_grad()
     def outputs(self, inputs: Inputs) -> Arrays:
-        """Its outputs for one batch, in float32."""
-        found = each_output(self.teacher(inputs), Tensor.float)
-        is_only = isinstance(found, dict) and len(found) == 1
-        return as_arrays(selected(found, None) if is_only else found)
+        """Its outputs for one batch, in float32: its only one, or all by name.
+
+        Those that its block maps have the names of the models' outputs.
+        """
+        found = by_name(each_output(self.teacher(inputs), Tensor.float))
+        if len(found) == 1:
+            return as_arrays(selected(found, None))
+        mapped = mapped_outputs(self.teacher)
+        renamed = {name: selected(found, own, self.name) for name, own in mapped.items()}
+        return as_arrays({**found, **renamed})
 
 
 @dataclass(frozen=True)
