@@ -17,7 +17,6 @@ __all__ = [
     "concatenated",
     "joined",
     "sample_count",
-    "taken",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -114,13 +113,6 @@ def concatenated(parts: Sequence[Array], what: str) -> Array:
             "deployed for one shape; pad sequences to one length (fields: {padding: 0}), or resize."
         )
     return np.concatenate(parts)
-
-
-def taken(arrays: Arrays, places: Any) -> Arrays:
-    """The samples at some places, which may be a slice."""
-    if isinstance(arrays, dict):
-        return {name: array[places] for name, array in arrays.items()}
-    return np.asarray(arrays[places])
 
 
 def _named(arrays: Arrays) -> dict[str, Array]:
