@@ -72,9 +72,10 @@ def bundled(several, tmp_path, test=None):
 def test_a_bundle_says_which_output_is_scored_and_holds_what_each_should_be(several, tmp_path):
     session = bundled(several, tmp_path)
     assert [model["output"] for model in session["models"]] == [1, 1]
-    assert session["expected"][0] == ["expected/0.npy", "expected/0-1.npy"]
+    assert session["expected"] == ["expected/0.npy", "expected/1.npy"]
+    assert session["further"] == [["expected/0-1.npy"], ["expected/1-1.npy"]]
     for place, weights in enumerate(several.weights[0]):
-        path = tmp_path / "there" / session["expected"][0][place]
+        path = tmp_path / "there" / [session["expected"][0], *session["further"][0]][place]
         np.testing.assert_allclose(np.load(path), several.x @ weights, rtol=1e-4, atol=1e-5)
 
 
@@ -141,7 +142,14 @@ def test_a_path_of_a_further_output_stays_inside():
     model = {"path": "m.onnx", "sha256": "0", "name": "a"}
     session = {"models": [model], "inputs": {}, "threads": 1, "batch": 1, "plan": None}
     with pytest.raises(ValueError, match=r"the path '\.\./b\.npy' leads out of the folder"):
-        checked_session({**session, "expected": [["expected/0.npy", "../b.npy"]]})
+        checked_session({**session, "expected": ["expected/0.npy"], "further": [["../b.npy"]]})
+    with pytest.raises(ValueError, match=r"further must have a list for each entry of expected"):
+        checked_session({**session, "expected": ["expected/0.npy"], "further": ["../b.npy"]})
+
+
+def test_whole_numbers_agree_where_they_are_equal():
+    kept = np.array([[1, 2], [3, 4]])
+    assert differences(["kept"], [kept], [np.array([[1, 3], [3, 5]])])["agreement"] == 0.5
 
 
 def test_a_place_that_a_model_does_not_have_is_a_line(several, tmp_path):

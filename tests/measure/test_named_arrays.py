@@ -29,8 +29,8 @@ def test_batches_are_joined_by_name():
         (
             lambda: by_names([A, B], ["x"]),
             (
-                r"^scoring: the file gives 2 outputs, and the model has 1 \(x\); both must have the "
-                r"same ones\.$"
+                r"^scoring: the file gives 2 outputs, and the model has 1 \(x\); both must have "
+                r"the same ones\.$"
             ),
         ),
         (
