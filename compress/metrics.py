@@ -23,6 +23,7 @@ __all__ = [
     "metric_name",
     "most",
     "name_on",
+    "written",
 ]
 
 #: ``(outputs, labels) -> score of each sample``, in numpy, shape ``(n,)``, or one number for all of
@@ -68,6 +69,11 @@ def metric_name(metric: MetricName | Metric | MetricOn) -> str:
 def name_on(name: str, on: str | None) -> str:
     """What a metric on an output is called; as it is without one."""
     return name if on is None else f"{name}({on})"
+
+
+def written(name: str, on: str) -> str:
+    """A metric on an output as a recipe writes it; a place such as ``0`` is in quotes."""
+    return f"{{name: {name}, on: {on if on.isidentifier() else repr(on)}}}"
 
 
 def bare(name: str) -> str:

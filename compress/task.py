@@ -19,6 +19,7 @@ from compress.metrics import (
     MetricOn,
     metric_direction,
     metric_name,
+    written,
 )
 from compress.outputs import CLASS_KINDS, OUTPUT_KINDS, OutputKind
 
@@ -274,7 +275,7 @@ class Task:
         return (
             f"task {self.name!r}: the metric {metric} is on one output, and the model has "
             f"{len(outputs)} ({', '.join(outputs)}); say which, such as metric: "
-            f"{{name: {metric}, on: {first}}}, in Python MetricOn({metric!r}, {first!r})."
+            f"{written(metric, first)}, in Python MetricOn({metric!r}, {first!r})."
         )
 
 

@@ -11,7 +11,15 @@ import numpy as np
 from compress.errors import DataError
 from compress.measure.named_arrays import Array, Arrays
 from compress.measure.score import Scores, fitted_labels, score
-from compress.metrics import Metric, MetricName, MetricOn, metric_direction, metric_name, name_on
+from compress.metrics import (
+    Metric,
+    MetricName,
+    MetricOn,
+    metric_direction,
+    metric_name,
+    name_on,
+    written,
+)
 from compress.outputs import CLASS_KINDS, OutputKind
 from compress.running.torch_metric import as_function
 from compress.task import Task
@@ -230,7 +238,7 @@ def _which(
     if metric is not None:
         return task.which_output(metric, supervision.by_output)
     names, kind = ", ".join(supervision.by_output), supervision.on(outputs[0]).kind
-    such = f"{{name: {_OF_KIND.get(kind, 'METRIC') if kind else 'METRIC'}, on: {outputs[0]}}}"
+    such = written("METRIC" if kind is None else _OF_KIND[kind], outputs[0])
     return (
         f"task {task.name!r}: the model has {len(supervision.by_output)} outputs ({names}), and "
         f"nothing says which of them rows are scored by; say it, such as metric: {such}, or give a "

@@ -103,6 +103,11 @@ def test_what_cannot_be_meant_is_a_sentence(said, message):
         two(**said)
 
 
+def test_a_place_is_written_in_quotes():
+    with pytest.raises(DataError, match=r"metric: \{name: f1, on: '0'\}, in Python MetricOn"):
+        two(metric="f1", outputs={"0": "values", "1": "values"})
+
+
 def test_one_metric_may_be_on_two_outputs():
     task = two(
         outputs={"age": "values", "height": "values"},
