@@ -116,7 +116,8 @@ class StageEvaluator:
         return accuracy_facts(scores, higher_is_better=self.scoring.higher_is_better)
 
     def _outputs(self, artifact: Artifact) -> Arrays:
-        return self.scoring.named(self.target.predict(artifact.path, self._validation.inputs))
+        found = self.target.predict(artifact.path, self._validation.inputs)
+        return self.scoring.named(found, artifact.outputs)
 
     def _evaluation(
         self, artifact: Artifact, accuracy: Accuracy, timings: Sequence[Timing | Failure]

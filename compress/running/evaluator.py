@@ -219,7 +219,8 @@ class Evaluator:
         path = self.model(row, target)
         # Links in the path are resolved by lowering; the record names places in the run folder.
         artifact = replace(encode(row.candidate, self._task, target, path), path=path)
-        outputs = self._scoring.named(target.predict(artifact.path, self._test.inputs))
+        found = target.predict(artifact.path, self._test.inputs)
+        outputs = self._scoring.named(found, artifact.outputs)
         as_labels = self._scoring.as_labels(outputs)
         labels = self._labels(row, target, as_labels)
         return _ScoredRow(

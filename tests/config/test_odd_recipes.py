@@ -221,7 +221,6 @@ TEXTS = {
     "binary": ("seed: 0b11", "'0b11' means"),
     "underscores": ("seed: 1_000", "'1_000' means .*without _"),
     "yes": ("description: yes", "'yes' means one thing .*write true or false, or put it in quotes"),
-    "on as a value": ("description: on", "'on' means one thing"),
     "off as a key": ("off: 1", "'off' means one thing"),
     "off": ("description: Off", "'Off' means"),
     "on": ("description: on", "'on' means"),

@@ -326,7 +326,9 @@ def test_all_outputs_are_compared_and_the_worst_counts(run, tmp_path):
     (folder / "session.json").write_text(json.dumps(session))
     run_folder(folder)
     (found,) = read_session(folder / "session.jsonl").outputs
-    assert found.host == {"samples": 4, "agreement": 0.75, "max_error": 1.0}
+    worst = {"samples": 4, "agreement": 0.75, "max_error": 1.0}
+    same = {"samples": 4, "agreement": 1.0, "max_error": 0.0}
+    assert found.host == {**worst, "outputs": {"y": same, "ids": worst}}
     assert sorted(os.listdir(folder / "outputs")) == ["0-1.npy", "0.npy"]
 
 
