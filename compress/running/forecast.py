@@ -10,14 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from compress.artifact import Lowering
 from compress.backends import check_formats
 from compress.candidate import Candidate, count_parameters
 from compress.distillation.teachers import frozen_teacher
+from compress.errors import DataError
 from compress.events import CacheSize, Event, Pace, StageWarning, parse_event
 from compress.io.scratch import scratch
 from compress.measure.target import Mode, backend_of, refused_formats
-from compress.modules.inputs import Inputs, batch_size_of
+from compress.modules.inputs import Inputs, batch_size_of, forward
+from compress.modules.outputs import by_name
 from compress.quantization.numerics import Numerics
 from compress.running.job import CurrentModels, Job, context_of
 from compress.running.planned_rows import INPUT, PlannedRow, PlannedStage, located
@@ -119,6 +123,7 @@ def _dry_run_of(job: Job, models: CurrentModels, planned: PlannedStage) -> Stage
     after = apply_stage(stage, before, context, dry_run=True)
     _check_targets(job, after)
     if after.architecture != before.architecture:
+        _check_names(before, after)
         _check_lowering(job, after)
     models.advance(stage, after)
     # A stage that tries nothing gives what came in, with the notes of the one before.
@@ -137,6 +142,22 @@ def _check_targets(job: Job, candidate: Candidate) -> None:
     for target in job.targets:
         if refused := refused_formats(target):
             check_formats(formats_of(candidate), refused)
+
+
+@torch.no_grad()
+def _check_names(before: Candidate, after: Candidate) -> None:
+    """See that a new model has the outputs by whose names rows are scored.
+
+    Raises:
+        DataError: one is missing, where there were several.
+    """
+    had, has = (by_name(one.shipped(forward(one.module, one.example))) for one in (before, after))
+    if len(had) > 1 and (missing := [name for name in had if name not in has]):
+        raise DataError(
+            f"the new model has the outputs {', '.join(has)}, and the one before it has "
+            f"{', '.join(had)}: {missing[0]!r} is missing, and rows are scored by their names; "
+            "return the same ones."
+        )
 
 
 def _check_lowering(job: Job, candidate: Candidate) -> None:

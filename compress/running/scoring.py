@@ -76,7 +76,7 @@ class ReferenceTeacher:
 
         Those that its block maps have the names of the models' outputs.
         """
-        found = by_name(each_output(self.teacher(inputs), Tensor.float))
+        found = by_name(each_output(self.teacher(inputs), _float32))
         if len(found) == 1:
             return as_arrays(selected(found, None))
         mapped = mapped_outputs(self.teacher)
@@ -194,8 +194,8 @@ class Scoring:
         return by_names(arrays, names if len(names) == len(arrays) else tuple(self.outputs))
 
     def arrays(self, outputs: Outputs) -> Arrays:
-        """What a module gave, in float32, as a file gives it: one array of an only output."""
-        found = each_output(outputs, Tensor.float)
+        """What a module gave, as a file gives it: an only output is one array."""
+        found = each_output(outputs, _float32)
         is_only = len(self.outputs) == 1
         return as_arrays(next(iter(by_name(found).values())) if is_only else found)
 
@@ -311,6 +311,10 @@ def _reference(job: Job) -> ReferenceTeacher | None:
             settings = TypeAdapter(TeacherBlock).dump_python(block)
             return ReferenceTeacher(_name_of(block), settings, build_teacher(block, context))
     return None
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _nobody(_: Any) -> Any:

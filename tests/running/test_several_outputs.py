@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score, r2_score
 
 from compress import MetricOn, PruneStage, Recipe, ReplayTarget
 from compress.cli import main
+from compress.errors import DataError
 from compress.record import Record
 from compress.report import write_report
 from compress.stage import Stage
@@ -39,6 +40,12 @@ class Net(nn.Module):
 def sample(x, labeled):
     label = {"boxes": 2 * x[:3], "scores": (x[3:5] > 0.5).float()}
     return (x, label) if labeled else x
+
+
+class Narrow(Net):
+    def forward(self, x):
+        found = super().forward(x)
+        return {"boxes": found["boxes"], "logits": found["scores"]}
 
 
 def make_task(labeled: bool = True):
@@ -183,6 +190,20 @@ def test_a_stage_measures_by_the_leading_metric_on_its_output(tmp_path):
     wanted = np.stack([y["scores"].numpy() for _, y in task.validation])
     f1 = f1_score(wanted, scores > 0, average="macro", zero_division=0)
     assert float(note) == pytest.approx(f1, abs=1e-3)
+
+
+def test_a_student_without_an_output_is_refused_before_anything_is_trained(tmp_path):
+    losses = "losses: [{kind: logits-mse, on: boxes}]"
+    student = f"{{kind: distill, student: {{arch: 'two_parts:Narrow'}}, {losses}, epochs: 1}}"
+    task = """{name: 'two_parts:make_task', labeled: false,
+      metric: [{name: r2, on: boxes}, {name: binary-accuracy, on: scores}]}"""
+    made = recipe(task, f"[{student}]")
+    message = (
+        r"the new model has the outputs boxes, logits, and the one before it has boxes, scores: "
+        r"'scores' is missing, and rows are scored by their names; return the same ones\.$"
+    )
+    with pytest.raises(DataError, match=message):
+        made.plan(workdir=tmp_path / "run")
 
 
 def test_its_bundle_scores_the_output_on_a_device(tmp_path):
