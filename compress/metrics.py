@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from compress.quoting import in_yaml
+
 __all__ = [
     "METRICS",
     "Metric",
@@ -73,7 +75,7 @@ def name_on(name: str, on: str | None) -> str:
 
 def written(name: str, on: str) -> str:
     """A metric on an output as a recipe writes it; a place such as ``0`` is in quotes."""
-    return f"{{name: {name}, on: {on if on.isidentifier() else repr(on)}}}"
+    return f"{{name: {name}, on: {in_yaml(on)}}}"
 
 
 def bare(name: str) -> str:

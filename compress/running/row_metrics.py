@@ -21,6 +21,7 @@ from compress.metrics import (
     written,
 )
 from compress.outputs import CLASS_KINDS, OutputKind
+from compress.quoting import in_yaml
 from compress.running.torch_metric import as_function
 from compress.task import Task
 from compress.training.data import head, is_labeled
@@ -113,7 +114,7 @@ class RowMetric:
         raise DataError(
             f"scoring: the metric {self.name} is on the output {self.output!r}, and labels are "
             f"for {', '.join(labels)}; name them by the outputs that they are for, as with fields: "
-            f"{{label: {{{self.output}: KEY}}}}."
+            f"{{label: {{{in_yaml(self.output)}: KEY}}}}."
         )
 
     def fitted(self, outputs: tuple[int, ...], labels: Arrays) -> Array | None:
