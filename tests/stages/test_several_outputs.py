@@ -179,6 +179,14 @@ def test_training_after_quantize_simulates_formats_of_all_outputs(tmp_path):
 # Cuts.
 
 
+@pytest.mark.parametrize("labels", [by_name, None], ids=["labels", "teacher"])
+def test_a_cut_by_gradients_looks_at_all_outputs(labels, tmp_path):
+    task = task_of(labels, outputs={"boxes": "values", "scores": "class-scores"})
+    start, context, _ = placed(net(), tmp_path, task, net(seed=1))
+    done = PruneStage(ratio=0.5, importance="taylor").run(start, context)
+    assert done.module.boxes.in_features == done.module.scores.in_features == 4
+
+
 def test_a_cut_by_gradients_needs_outputs_in_common(tmp_path):
     task = task_of(None, outputs={"boxes": "values", "scores": "class-scores"})
     start, context, _ = placed(net(), tmp_path, task, net(names=("a", "b")))
