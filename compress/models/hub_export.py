@@ -137,10 +137,12 @@ def write_hub_folder(
 
 
 def _tokenwise(candidate: Candidate, example: Inputs) -> Candidate:
-    """The candidate with outputs as transformers has them: a vector for each token, not pooled."""
+    """The candidate with outputs as transformers has them: of each token, not pooled, and last."""
     module = copy.deepcopy(candidate.module)
-    if isinstance(module, Encoder) and module.pooling is not None:
-        module.pooling, module.normalize = "none", False
+    if isinstance(module, Encoder):
+        module.classes_first = False
+        if module.pooling is not None:
+            module.pooling, module.normalize = "none", False
     return replace(candidate, module=module, example=example)
 
 
@@ -244,13 +246,19 @@ def _common_width(candidate: Candidate, before: object) -> int | None:
 
 
 def _heads_left(module: nn.Module) -> dict[str, int]:
-    """Heads of each layer of attention, which are modules with projections that say how many."""
-    return {
-        name: count
-        for name, layer in module.named_modules()
-        for key in _HEADS
-        if isinstance(count := getattr(layer, key, None), int) and _projects(layer)
-    }
+    """Heads of each layer of attention: as it says, or by the width of its queries."""
+    found = {name: _heads_of(layer) for name, layer in module.named_modules() if _projects(layer)}
+    return {name: count for name, count in found.items() if count is not None}
+
+
+def _heads_of(layer: nn.Module) -> int | None:
+    said = (getattr(layer, key, None) for key in _HEADS)
+    if (count := next((one for one in said if isinstance(one, int)), None)) is not None:
+        return count
+    queries, width = getattr(layer, "q_proj", None), getattr(layer, "head_dim", None)
+    if isinstance(queries, nn.Linear) and isinstance(width, int):
+        return queries.out_features // width
+    return None
 
 
 def _projects(layer: nn.Module) -> bool:

@@ -35,7 +35,7 @@ class HubTaskFacts:
 
     ``modality`` is text, image or audio, and ``takes`` the model's input. ``auto_class`` and
     ``mapping`` (the classes of each family) are names in transformers, ``opened_by`` one in
-    ``optimum.onnxruntime``.
+    ``optimum.onnxruntime``. ``for_each_token``: whether there are logits for every token.
     """
 
     modality: str
@@ -43,11 +43,20 @@ class HubTaskFacts:
     auto_class: str
     mapping: str
     opened_by: str
+    for_each_token: bool = False
 
 
-def _of(modality: str, takes: str, classes: str, mapping: str) -> HubTaskFacts:
-    auto_class, opened_by = f"AutoModel{classes}", f"ORTModel{classes}"
-    return HubTaskFacts(modality, takes, auto_class, f"MODEL_{mapping}MAPPING", opened_by)
+def _of(
+    modality: str, takes: str, classes: str, mapping: str, *, for_each_token: bool = False
+) -> HubTaskFacts:
+    return HubTaskFacts(
+        modality,
+        takes,
+        f"AutoModel{classes}",
+        f"MODEL_{mapping}MAPPING",
+        f"ORTModel{classes}",
+        for_each_token,
+    )
 
 
 HUB_TASKS: dict[HubTask, HubTaskFacts] = {
@@ -58,10 +67,16 @@ HUB_TASKS: dict[HubTask, HubTaskFacts] = {
         "text", "input_ids", "ForSequenceClassification", "FOR_SEQUENCE_CLASSIFICATION_"
     ),
     "token-classification": _of(
-        "text", "input_ids", "ForTokenClassification", "FOR_TOKEN_CLASSIFICATION_"
+        "text",
+        "input_ids",
+        "ForTokenClassification",
+        "FOR_TOKEN_CLASSIFICATION_",
+        for_each_token=True,
     ),
-    "fill-mask": _of("text", "input_ids", "ForMaskedLM", "FOR_MASKED_LM_"),
-    "text-generation": _of("text", "input_ids", "ForCausalLM", "FOR_CAUSAL_LM_"),
+    "fill-mask": _of("text", "input_ids", "ForMaskedLM", "FOR_MASKED_LM_", for_each_token=True),
+    "text-generation": _of(
+        "text", "input_ids", "ForCausalLM", "FOR_CAUSAL_LM_", for_each_token=True
+    ),
     "image-classification": _of(
         "image", "pixel_values", "ForImageClassification", "FOR_IMAGE_CLASSIFICATION_"
     ),

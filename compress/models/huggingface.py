@@ -60,6 +60,8 @@ ARCHITECTURE = "huggingface"
 _NOT_STRUCTURE = {"architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
 _NOT_STRUCTURE |= {"attn_implementation", "experts_implementation", "return_dict"}
 _NOT_STRUCTURE |= {"output_attentions", "output_hidden_states"}
+# How many classes there are is kept as the names of all.
+_CLASSES, _NAMES_OF_CLASSES = "num_labels", ("id2label", "label2id")
 _MOST_NAMED = 3
 _TAKEN = {"text": "an encoder or a decoder of texts", "image": "a classifier of images"}
 _TAKEN |= {"audio": "a classifier of audio"}
@@ -75,15 +77,18 @@ def read_architecture(
     changes: Mapping[str, Any] | None = None,
     pooling: Pooling | None = None,
     normalize: bool | None = None,
+    classes_first: bool = False,
 ) -> Architecture:
     """How to build the model of a folder from nothing, with no need of the folder.
 
     Args:
         folder: has ``config.json``.
         task: what the model is used for; ``auto`` for what its class is for, as optimum has it.
-        changes: keys of the configuration with other values.
+        changes: keys of the configuration with other values, and ``num_labels``: so many classes in
+            place of the named ones.
         pooling: where not given, what ``modules.json`` of sentence-transformers says, or the mean.
         normalize: where not given, what ``modules.json`` says, or not.
+        classes_first: of a task with logits for each token, give them as ``(n, classes, tokens)``.
 
     Raises:
         RecipeError: no such folder, or one that holds no model that can be used.
@@ -100,12 +105,14 @@ def read_architecture(
             f"{folder}: its weights are quantized already, and cannot be trained or cut; give the "
             "float model."
         )
-    unknown = [key for key in changes or {} if key not in config]
+    unknown = [key for key in changes or {} if key not in config and key != _CLASSES]
     if unknown:
         raise RecipeError(f"{folder / 'config.json'}: it has no key {unknown[0]!r} to change.")
     if task == "auto":
         task = task_of(config.get("architectures"), _library(), f"{folder}: ")
     kept = _structural(config) | dict(changes or {})
+    if _CLASSES in (changes or {}):
+        kept = {key: value for key, value in kept.items() if key not in _NAMES_OF_CLASSES}
     _settings_of(kept, task, f"{folder}: ", has_code="auto_map" in config)
     options: dict[str, Any] = {"config": kept, "task": task}
     if task == "feature-extraction":
@@ -113,6 +120,8 @@ def read_architecture(
         options |= {"pooling": found, "normalize": unit if normalize is None else normalize}
     elif pooling is not None or normalize is not None:
         raise RecipeError("pooling and normalize are for task feature-extraction.")
+    if classes_first and HUB_TASKS[task].for_each_token:
+        options["classes_first"] = True
     return Architecture(arch=ARCHITECTURE, options=options)
 
 
@@ -156,7 +165,8 @@ def build_hub_model(options: Mapping[str, Any]) -> HubModel:
         kind = ImageClassifier if modality == "image" else AudioClassifier
         return kind(model).float().eval()
     if task != "feature-extraction":
-        return Encoder(model, None, normalize=False).float().eval()
+        first = options.get("classes_first", False)
+        return Encoder(model, None, normalize=False, classes_first=first).float().eval()
     if getattr(model, "pooler", None) is not None:
         # Pooled here; its weights would be dead. Only models that may be built without one ask
         # whether it is there.
@@ -295,6 +305,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         task in get_args(HubTask)
         and (not pools or options.get("pooling") in get_args(Pooling))
         and (not pools or isinstance(options.get("normalize"), bool))
+        and isinstance(options.get("classes_first", False), bool)
     )
     if not known or options["config"].get("quantization_config"):
         raise RecipeError(

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PrivateAttr,
     Tag,
     ValidationError,
     ValidationInfo,
@@ -31,6 +32,7 @@ from compress.config.own_settings import OwnSettings
 from compress.config.recipe_file import RecipePath, beside_recipe, located
 from compress.config.references import is_reference
 from compress.errors import RecipeError
+from compress.models.hub_tasks import HUB_TASKS
 from compress.models.huggingface import ARCHITECTURE as HUGGING_FACE
 from compress.models.huggingface import (
     HubModel,
@@ -40,7 +42,7 @@ from compress.models.huggingface import (
     read_architecture,
     tokenizer_digest,
 )
-from compress.models.sizes import sizes_of
+from compress.models.sizes import sizes_of, takes_classes
 from compress.quoting import shown
 from compress.task import Task
 from compress.training.loop import isolated
@@ -161,6 +163,8 @@ class HubSettings(BaseModel):
     pretrained: Flag = True
     pooling: Pooling | None = None
     normalize: Flag | None = None
+    # The task's choice: whether logits of tokens are (n, classes, tokens).
+    _classes_first: bool = PrivateAttr(default=False)
 
     @property
     def architecture(self) -> Architecture:
@@ -175,6 +179,7 @@ class HubSettings(BaseModel):
             changes=self.config,
             pooling=self.pooling,
             normalize=self.normalize,
+            classes_first=self._classes_first,
         )
 
     @property
@@ -189,10 +194,11 @@ class HubSettings(BaseModel):
             load_folder(module, located(self.hf))
 
     def for_task(self, task: Task) -> HubSettings:
-        """Itself, once the task's tokens mean to this model what they mean to the task.
+        """Itself, giving its logits as the task takes them.
 
         Raises:
-            RecipeError: the folder's tokenizer is another one.
+            RecipeError: the folder's tokenizer is not that of the task, or the task is to tell the
+                next token and the model is for something else.
         """
         own = tokenizer_digest(located(self.hf))
         if task.tokenizer is not None and own is not None and own != task.tokenizer:
@@ -200,7 +206,17 @@ class HubSettings(BaseModel):
                 f"hf: {self.hf}: its tokenizer is not that of task {task.name!r}, so that ids "
                 "would mean other words to it; teacher, student and task need one tokenizer."
             )
-        return self
+        if not takes_classes(task):
+            return self
+        use = self.architecture.options["task"]
+        if task.outputs == "tokens" and use != "text-generation":
+            raise RecipeError(
+                f"hf: {self.hf}: task {task.name!r} is to tell the next token, and the model is "
+                f"used for {use}; write `task: text-generation` beside hf, for a causal model."
+            )
+        fitted = self.model_copy()
+        fitted._classes_first = HUB_TASKS[use].for_each_token
+        return fitted
 
 
 class BlocksSettings(BaseModel):

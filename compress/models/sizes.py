@@ -6,11 +6,12 @@ import math
 
 from torch import Tensor
 
+from compress.outputs import CLASS_KINDS
 from compress.task import Task
 from compress.training.data import head, is_labeled, spread
 from compress.training.labels import facts_of
 
-__all__ = ["sizes_of"]
+__all__ = ["sizes_of", "takes_classes"]
 
 # Labels that are looked at for the highest class, where the task names none.
 _SAMPLES = 4096
@@ -25,6 +26,14 @@ def sizes_of(task: Task) -> dict[str, int]:
     found = _of_inputs(head(task.train, 1).inputs)
     classes = len(task.classes) or _of_labels(task)
     return {**found, "classes": classes} if classes else found
+
+
+def takes_classes(task: Task) -> bool:
+    """Whether the task's outputs are scores of classes, by what it says or by its first label."""
+    if task.outputs is not None:
+        return isinstance(task.outputs, str) and task.outputs in CLASS_KINDS
+    labels = head(task.train, 1).labels
+    return isinstance(labels, Tensor) and not labels.is_floating_point()
 
 
 def _of_inputs(inputs: Tensor | dict[str, Tensor]) -> dict[str, int]:

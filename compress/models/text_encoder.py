@@ -38,13 +38,23 @@ class Encoder(nn.Module):
         model: takes ``input_ids`` and ``attention_mask``, and perhaps ``token_type_ids``.
         pooling: of its last hidden state; ``None`` for a model that gives logits.
         normalize: scale embeddings to length 1.
+        classes_first: give logits for each token as ``(n, classes, tokens)``, which is what losses
+            and metrics of classes take, in place of ``(n, tokens, classes)``.
     """
 
-    def __init__(self, model: nn.Module, pooling: Pooling | None, *, normalize: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        pooling: Pooling | None,
+        *,
+        normalize: bool,
+        classes_first: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
         self.normalize = normalize
+        self.classes_first = classes_first
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -82,7 +92,7 @@ class Encoder(nn.Module):
         self._check(batch)
         answer = self._output(batch)
         if self.pooling is None:
-            return answer
+            return answer.movedim(-1, 1) if self.classes_first else answer
         pooled = _pooled(answer, mask, self.pooling)
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 

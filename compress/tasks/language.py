@@ -30,7 +30,15 @@ from compress.measure.perplexity import bits_per_token
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 
-__all__ = ["DEBIAN_FOLDER", "VOCABULARY", "WindowDataset", "decode", "encode", "make_task"]
+__all__ = [
+    "DEBIAN_FOLDER",
+    "VOCABULARY",
+    "WindowDataset",
+    "decode",
+    "encode",
+    "make_task",
+    "windows_of",
+]
 
 DEBIAN_FOLDER = Path("/usr/share/games/fortunes")
 _PRINTABLE = tuple(map(chr, range(32, 127)))
@@ -46,6 +54,8 @@ _SPLIT_SEED = 0
 _TEST_WINDOWS, _VALIDATION_WINDOWS = 1_000, 500
 _LEAST_ENTRIES = 10
 
+#: Ids of tokens, ``(count,)``, of one type.
+Tokens = np.ndarray[Any, Any]
 #: Tokens of a sample.
 Length = Annotated[Whole, Field(ge=2, le=65_536)]
 
@@ -54,7 +64,7 @@ class WindowDataset(ArrayDataset):
     """Samples ``(tokens, next tokens)``, each ``(length,)``, cut from one window.
 
     Args:
-        windows: ``(n, length + 1)``, a byte for each token.
+        windows: ``(n, length + 1)``, of any whole numbers.
     """
 
     def __getitem__(self, index: int, /) -> Any:
@@ -100,21 +110,8 @@ def make_task(*, folder: Path | None = None, path: Path | None = None, length: L
             f"task language: {where} holds {len(entries)} entries, too few to hold some out; "
             f"{_LEAST_ENTRIES} are the least, divided by lines of % or by blank lines."
         )
-    order = np.random.RandomState(_SPLIT_SEED).permutation(len(entries))
-    coded = [encode(entries[place]) for place in order]
-    total = sum(len(entry) + 1 for entry in coded)
-    held_out = (
-        min(total // 10, _TEST_WINDOWS * length),
-        min(total // 10, _VALIDATION_WINDOWS * length),
-    )
-    left = iter(coded)
-    parts = [_stream(left, held_out[0]), _stream(left, held_out[1]), _stream(left, total)]
-    if min(map(len, parts)) <= length:
-        raise DataError(
-            f"task language: {where} has {total} tokens, too few for windows of {length} in "
-            "training, validation and test; give a smaller length, or more text."
-        )
-    test, validation, train = (_cut(part, length) for part in parts)
+    coded = [np.array(encode(entry), dtype=np.uint8) for entry in entries]
+    train, validation, test = windows_of(coded, length, end=_END, where=f"task language: {where}")
     return Task(
         name="language",
         train=train,
@@ -205,15 +202,51 @@ def _entries(lines: Sequence[str]) -> Iterator[str]:
         entry = []
 
 
-def _stream(entries: Iterator[list[int]], least: int) -> Tensor:
+def windows_of(
+    entries: Sequence[Tokens], length: int, *, end: int, where: str
+) -> tuple[WindowDataset, WindowDataset, WindowDataset]:
+    """Training, validation and test windows of entries, in an order drawn once and for all.
+
+    A tenth of the tokens is for testing and a tenth for validation, at most 1,000 and 500 windows.
+
+    Args:
+        entries: tokens of each text, without end marks, all of one type, which the windows have.
+        length: tokens of a sample.
+        end: the token before, between and behind entries.
+        where: the texts came from; begins the sentence of an error.
+
+    Raises:
+        DataError: too few tokens.
+    """
+    order = np.random.RandomState(_SPLIT_SEED).permutation(len(entries))
+    total = sum(len(entry) + 1 for entry in entries)
+    held_out = (
+        min(total // 10, _TEST_WINDOWS * length),
+        min(total // 10, _VALIDATION_WINDOWS * length),
+    )
+    left = iter([entries[place] for place in order])
+    parts = [_stream(left, end, least) for least in (*held_out, total)]
+    if min(map(len, parts)) <= length:
+        raise DataError(
+            f"{where} has {total} tokens, too few for windows of {length} in training, validation "
+            "and test; give a smaller length, or more text."
+        )
+    test, validation, train = (_cut(part, length) for part in parts)
+    return train, validation, test
+
+
+def _stream(entries: Iterator[Tokens], end: int, least: int) -> Tensor:
     """Entries, each between two end marks, until there are so many tokens and one or none are left.
 
     What the last one has beyond that is left out.
     """
-    tokens = [_END]
-    while len(tokens) <= least and (entry := next(entries, None)) is not None:
-        tokens += [*entry, _END]
-    return torch.tensor(tokens[: least + 1], dtype=torch.uint8)
+    parts: list[Tokens] = []
+    count = 1
+    while count <= least and (entry := next(entries, None)) is not None:
+        mark = np.array([end], dtype=entry.dtype)
+        parts += [entry, mark] if parts else [mark, entry, mark]
+        count += len(entry) + 1
+    return torch.from_numpy(np.concatenate(parts)[: least + 1] if parts else np.empty(0, np.uint8))
 
 
 def _cut(stream: Tensor, length: int) -> WindowDataset:

@@ -10,6 +10,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ from compress.models.huggingface import tokenizer_digest
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 
-__all__ = ["TextLength", "TokenDataset", "text_task", "tokenize"]
+__all__ = ["TextLength", "TokenDataset", "Vocabulary", "text_task", "tokenize", "vocabulary_of"]
 
 _Ids = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -37,8 +38,9 @@ _MOST_BYTES = 4 << 30
 _MOST_TOKENIZER_BYTES = 64 << 20
 _PADDING = -1
 _SPLIT_SEED = 0
-# What padding is called by tokenizers that do not say.
+# What padding, and the end of a text, are called by tokenizers that do not say.
 _PAD_TOKENS = ("[PAD]", "<pad>")
+_END_TOKENS = ("<|endoftext|>", "</s>", "<eos>", "[SEP]")
 
 
 #: Tokens of a text, with its special ones.
@@ -115,6 +117,61 @@ def tokenize(texts: Sequence[str], folder: Path, max_length: int) -> TokenDatase
     for start in range(0, len(texts), _CHUNK):
         _encode(tokenizer, texts[start : start + _CHUNK], ids[start : start + _CHUNK], folder)
     return TokenDataset(torch.from_numpy(ids), pad_id)
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """A folder's tokenizer, for texts of any length.
+
+    ``tokens`` are the names of all ids, none where some ids have no name, and ``end`` the id that
+    stands between texts.
+    """
+
+    folder: Path
+    tokenizer: Any
+    tokens: tuple[str, ...]
+    end: int
+
+    def encode(self, texts: Sequence[str]) -> list[_Ids]:
+        """The ids of each text with the tokenizer's own marks, less one of its end.
+
+        Raises:
+            DataError: a tokenizer that fails on a text.
+        """
+        found: list[_Ids] = []
+        with _one_sentence(self.folder / "tokenizer.json"):
+            for start in range(0, len(texts), _CHUNK):
+                for encoding in self.tokenizer.encode_batch(list(texts[start : start + _CHUNK])):
+                    ids = encoding.ids
+                    own = ids[:-1] if ids and ids[-1] == self.end else ids
+                    found.append(np.array(own, dtype=np.int32))
+        return found
+
+
+def vocabulary_of(folder: Path) -> Vocabulary:
+    """The tokenizer of a folder, with what it calls the end of a text.
+
+    Args:
+        folder: has ``tokenizer.json``, and perhaps ``tokenizer_config.json``.
+
+    Raises:
+        DataError: no such tokenizer, a damaged one, or one without an end of texts.
+        MissingExtra: tokenizers is not installed.
+    """
+    tokenizer = _load(folder)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    ids = tokenizer.get_vocab()
+    names = (*_named_token(folder / "tokenizer_config.json", "eos_token"), *_END_TOKENS)
+    end = next((ids[name] for name in names if name in ids), None)
+    if end is None:
+        raise DataError(
+            f"{named(folder)}: its tokenizer has no token for the end of a text, which stands "
+            "between texts; name one as eos_token in tokenizer_config.json."
+        )
+    tokens = tuple(sorted(ids, key=lambda name: int(ids[name])))
+    is_whole = [ids[name] for name in tokens] == list(range(len(tokens)))
+    return Vocabulary(folder, tokenizer, tokens if is_whole else (), int(end))
 
 
 def _encode(tokenizer: Any, texts: Sequence[str], ids: _Ids, folder: Path) -> None:
@@ -210,16 +267,16 @@ def _one_sentence(path: Path) -> Iterator[None]:
 def _pad_id(tokenizer: Any, folder: Path) -> int:
     if tokenizer.padding is not None:
         return int(tokenizer.padding["pad_id"])
-    candidates = [*_named_padding(folder / "tokenizer_config.json"), *_PAD_TOKENS]
+    candidates = [*_named_token(folder / "tokenizer_config.json", "pad_token"), *_PAD_TOKENS]
     known = (tokenizer.token_to_id(token) for token in candidates)
     return next((int(place) for place in known if place is not None), 0)
 
 
-def _named_padding(path: Path) -> Iterator[str]:
+def _named_token(path: Path, key: str) -> Iterator[str]:
     if not os.path.lexists(path):
         return
     content = read_json(path, _MOST_TOKENIZER_BYTES, DataError)
-    given = content.get("pad_token") if isinstance(content, dict) else None
+    given = content.get(key) if isinstance(content, dict) else None
     token = given.get("content") if isinstance(given, dict) else given
     if isinstance(token, str):
         yield token

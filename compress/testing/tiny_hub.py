@@ -1,11 +1,13 @@
-"""Tiny folders in the form of the Hugging Face hub, of ten families, with random weights.
+"""Tiny folders in the form of the Hugging Face hub, of eleven families, with random weights.
 
 For tests and trial runs of what takes such folders: texts (embeddings, classes of texts, pairs and
-tokens, words left out, the next token), images and audio.
+tokens, words left out, the next token), images and audio. ``python -m compress.testing.tiny_hub
+FAMILY FOLDER`` writes one.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,12 @@ TINY_FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "mpnet": ("MPNetModel", "mpnet", _TEXT, "feature-extraction"),
     "albert": ("AlbertForMaskedLM", "albert", _TEXT | {"embedding_size": 16}, "fill-mask"),
     "gpt2": ("GPT2LMHeadModel", "gpt2", _TEXT | _GPT | _MARKS, "text-generation"),
+    "llama": (
+        "LlamaForCausalLM",
+        "llama",
+        _TEXT | _MARKS | {"num_key_value_heads": _HEADS},
+        "text-generation",
+    ),
     "vit": (
         "ViTForImageClassification",
         "vit",
@@ -122,3 +130,15 @@ def inputs_like(
     ends = torch.randint(max(1, size[1] // 2), size[1] + 1, (samples, 1), generator=random)
     mask = (torch.arange(size[1]) < ends).long()
     return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description="Write a tiny model in the form of the hub.")
+    parser.add_argument("family", choices=TINY_FAMILIES)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    write_family(arguments.folder, arguments.family)
+
+
+if __name__ == "__main__":
+    _main()

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 
 import onnx
 import pytest
@@ -17,6 +19,7 @@ from compress.models.build import build_module
 from compress.models.hub_export import ExportedRow, write_hub_folder
 from compress.models.hub_tasks import HUB_TASKS
 from compress.models.huggingface import build_hub_model, load_folder, read_architecture
+from compress.models.settings import HubSettings
 from compress.modules.inputs import forward
 from compress.stage import Context
 from compress.testing.tiny_hub import TINY_FAMILIES, inputs_like, write_family
@@ -224,3 +227,24 @@ def test_what_gives_no_logits_is_refused():
 
     with pytest.raises(DataError, match="the model gives no logits; wrap it in a module that"):
         ImageClassifier(Bare())(torch.randn(2, 3, 4, 4))
+
+
+def test_so_many_classes_may_be_asked_for(tmp_path):
+    write_family(tmp_path, "vit")
+    options = read_architecture(tmp_path, "image-classification", changes={"num_labels": 7}).options
+    assert options["config"]["num_labels"] == 7
+    assert "id2label" not in options["config"]
+    settings = HubSettings(
+        hf=tmp_path, task="image-classification", config={"num_labels": 7}, pretrained=False
+    )
+    module = build_module(settings.architecture, None)
+    assert forward(module, inputs_like("vit", 2)).shape == (2, 7)
+    with pytest.raises(RecipeError, match=re.escape("it has no key 'classes' to change")):
+        read_architecture(tmp_path, "image-classification", changes={"classes": 7})
+
+
+def test_a_folder_is_written_by_a_command(tmp_path):
+    command = [sys.executable, "-m", "compress.testing.tiny_hub", "vit", str(tmp_path / "tiny-vit")]
+    subprocess.run(command, check=True, capture_output=True)
+    files = {path.name for path in (tmp_path / "tiny-vit").iterdir()}
+    assert files == {"config.json", "model.safetensors"}
