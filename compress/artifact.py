@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 __all__ = [
     "EXTERNAL_DATA",
@@ -18,6 +18,7 @@ __all__ = [
     "Artifact",
     "Census",
     "Lowering",
+    "OpenAxis",
     "Parity",
     "file_sha256",
     "model_files",
@@ -28,6 +29,12 @@ __all__ = [
 #: What is appended to a model's name for its external data, and for the note of its modules.
 EXTERNAL_DATA, MODULES = ".data", ".modules.json"
 
+#: An axis of all inputs that a file may leave open: 0, or 1 of texts.
+OpenAxis = Literal["batch", "length"]
+
+# An exporter takes an axis of size 1 for one that is always that.
+_LEAST_OPEN = 2
+
 
 @dataclass(frozen=True)
 class Lowering:
@@ -36,12 +43,23 @@ class Lowering:
     ``avoid_saturation`` bounds the weight grid so that no pair of int8 products can overflow the
     16-bit intermediate of ``vpmaddubsw`` (x86 without VNNI); it costs no time. ``refused`` names
     the formats that the runtime does not compute as they are meant, each with what it does instead.
+    ``open`` names the axes that the file leaves open; ``batch`` is then one of many.
     """
 
     batch: int = 1
     opset: int = 20
     avoid_saturation: bool = False
     refused: tuple[tuple[str, str], ...] = ()
+    open: tuple[OpenAxis, ...] = ()
+
+    @property
+    def traced(self) -> int:
+        """The batch that a graph is made at."""
+        return max(_LEAST_OPEN, self.batch) if "batch" in self.open else self.batch
+
+    def facts(self) -> dict[str, Any]:
+        """Its fields by name, less what is open where nothing is."""
+        return {name: value for name, value in vars(self).items() if value or name != "open"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +151,7 @@ class Artifact:
             "float_islands": list(self.census.float_islands),
             "float_macs": self.census.float_macs,
             **({"outputs": list(self.outputs)} if len(self.outputs) > 1 else {}),
+            **({"open": list(self.lowering.open)} if self.lowering.open else {}),
         }
 
 

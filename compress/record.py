@@ -27,6 +27,7 @@ from compress.config.clauses import clauses
 from compress.errors import RecordError
 from compress.io.atomic import write_atomically
 from compress.io.files import read_json
+from compress.record_times import Latency, SizeTiming, Speedup
 
 __all__ = [
     "Accuracy",
@@ -42,6 +43,7 @@ __all__ = [
     "ParityFacts",
     "Record",
     "Row",
+    "SizeTiming",
     "Speedup",
     "TaskFacts",
     "write_atomically",
@@ -70,11 +72,11 @@ class ArtifactFacts(_SparseFacts):
     """``path`` is relative to the run folder.
 
     ``float_macs`` are the multiply-accumulates of one sample that are not computed in int8, by
-    operator. ``outputs`` are the names of several outputs, in the file's order; the key is absent
-    for one.
+    operator. ``outputs`` names several outputs in the file's order, and ``open`` the axes that the
+    file leaves open; the keys are absent without any.
     """
 
-    _optional: ClassVar[tuple[str, ...]] = ("outputs",)
+    _optional: ClassVar[tuple[str, ...]] = ("outputs", "open")
 
     path: str
     sha256: str
@@ -87,6 +89,7 @@ class ArtifactFacts(_SparseFacts):
     float_islands: list[str] = []
     float_macs: dict[str, int] = {}
     outputs: list[str] = []
+    open: list[str] = []
 
 
 class Accuracy(_SparseFacts):
@@ -105,35 +108,6 @@ class Accuracy(_SparseFacts):
     n: int
     versus_baseline: dict[str, float] | None = None
     resamples: int | None = None
-
-
-class Latency(_RecordFacts):
-    """Of one inference at the target's batch size.
-
-    ``p50_s`` is the median over processes of each process's median; ``p90_s``, ``p99_s`` pool the
-    iterations and are ``None`` where the number of samples cannot support them. One of ``samples``
-    is the time of ``runs_per_sample`` inferences; older records do not say how many.
-    """
-
-    p50_s: float
-    p90_s: float | None
-    p99_s: float | None
-    ci95_p50_s: tuple[float, float]
-    processes: int
-    samples: int
-    runs_per_sample: int | None = None
-
-
-class Speedup(_RecordFacts):
-    """Baseline time over this row's time, paired by round; above 1 is faster.
-
-    ``verdict`` is one of ``faster``, ``slower``, ``no difference shown``, ``noisy``, ``baseline``.
-    """
-
-    value: float
-    ci95: tuple[float, float]
-    verdict: str = ""
-    noise_floor: float | None = None
 
 
 class Memory(_RecordFacts):
@@ -181,7 +155,7 @@ class ParityFacts(_SparseFacts):
     key is absent for one.
     """
 
-    _optional: ClassVar[tuple[str, ...]] = ("outputs",)
+    _optional: ClassVar[tuple[str, ...]] = ("outputs", "open")
 
     agreement: float | None = None
     max_error: float
@@ -207,10 +181,11 @@ class Measurement(_SparseFacts):
     """One artifact on one target. ``latency`` etc. are ``None`` where they were not measured.
 
     ``metrics`` has the task's further metrics by name, and ``quantities`` what was measured beyond
-    these; the keys are absent without any.
+    these. ``sizes`` has what was timed at each size of a file that leaves some open, that of
+    ``latency`` first. The keys are absent without any.
     """
 
-    _optional: ClassVar[tuple[str, ...]] = ("metrics", "quantities")
+    _optional: ClassVar[tuple[str, ...]] = ("metrics", "quantities", "sizes")
 
     target: str
     runtime: str
@@ -225,6 +200,7 @@ class Measurement(_SparseFacts):
     warnings: list[str] = []
     metrics: dict[str, Accuracy] = {}
     quantities: dict[str, MeasuredQuantity] = {}
+    sizes: list[SizeTiming] = []
 
 
 class LayerWidth(_RecordFacts):

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.backends.base import Backend, check_formats, files_beside
+from compress.backends.base import Backend, check_formats, check_open, files_beside
 from compress.backends.onnx.backend import ONNX
 
-__all__ = ["BACKENDS", "ONNX", "Backend", "backend_of_file", "check_formats", "files_beside"]
+__all__ = [
+    "BACKENDS",
+    "ONNX",
+    "Backend",
+    "backend_of_file",
+    "check_formats",
+    "check_open",
+    "files_beside",
+]
 
 #: All of them.
 BACKENDS: tuple[Backend, ...] = (ONNX,)

@@ -8,11 +8,11 @@ when it lowers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from compress.artifact import Artifact, Census, Lowering
+from compress.artifact import Artifact, Census, Lowering, OpenAxis
 from compress.errors import LoweringError
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from compress.modules.inputs import Inputs
     from compress.quantization.numerics import LayerFormat
 
-__all__ = ["Backend", "check_formats", "files_beside"]
+__all__ = ["Backend", "check_formats", "check_open", "files_beside"]
+
+_OF_A_TEXT = 2  # axes
 
 
 @runtime_checkable
@@ -109,3 +111,34 @@ def check_formats(formats: Mapping[str, LayerFormat], refused: Sequence[tuple[st
                     f"{layer or 'the model'} is declared {name}, and {problem}; quantize to "
                     "another format, or leave this target out."
                 )
+
+
+def check_open(
+    formats: Mapping[str, LayerFormat], example: Inputs, open: Collection[OpenAxis]
+) -> None:
+    """See that a candidate can become a file that leaves axes open.
+
+    Args:
+        formats: the declared format of each layer.
+        example: a batch of its inputs.
+        open: the axes; with none there is nothing to see.
+
+    Raises:
+        LoweringError: a layer with activations of fixed ranges, or inputs that are no texts, of
+            which the length is to be open.
+    """
+    for name, format in formats.items() if open else ():
+        if format.needs_range:
+            raise LoweringError(
+                f"{name or 'the model'} is declared {format.weights} with {format.activations} "
+                "activations of fixed ranges, whose form in a file has a fixed batch and length; "
+                "take a row with `activations: dynamic` or with weights alone in integers."
+            )
+    inputs = list(example.values()) if isinstance(example, dict) else [example]
+    is_text = all(t.dim() == _OF_A_TEXT and not t.is_floating_point() for t in inputs)
+    if "length" in open and not (is_text and len({tuple(t.shape) for t in inputs}) == 1):
+        given = ", ".join(f"{str(t.dtype)[len('torch.') :]} {tuple(t.shape)}" for t in inputs)
+        raise LoweringError(
+            "length: any is for texts, whose inputs are whole numbers of shape (n, tokens); the "
+            f"inputs are {given}: leave length out."
+        )

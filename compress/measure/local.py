@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from compress.artifact import Lowering, file_sha256
-from compress.config.fields import LARGEST_BATCH, LONGEST_S, MOST_THREADS, Number, Whole
+from compress.config.fields import LONGEST_S, MOST_THREADS, Number, Whole
 from compress.errors import MeasurementError
 from compress.io.scratch import scratch
 from compress.measure.arrays import on_disk
 from compress.measure.machine import describe, saturates
 from compress.measure.ondevice import machine
 from compress.measure.ondevice.runtimes import PROVIDERS, RUNTIMES
+from compress.measure.open_sizes import Batch, OpenSizes
 from compress.measure.process import run_interleaved, run_side_by_side, run_worker
 from compress.measure.raw_samples import RawLog
 from compress.measure.rounds import Device, run_session
@@ -46,11 +47,12 @@ __all__ = ["LocalSettings", "LocalTarget", "RuntimeSettings"]
 _LEAST_SAMPLES, _MOST_PROCESSES, _ROOM = 1000, 8, 10
 
 
-class RuntimeSettings(BaseModel):
+class RuntimeSettings(OpenSizes):
     """What runs a model, and how.
 
     ``provider`` is what onnxruntime runs it on. ``threads`` are those of one operator. ``batch`` is
-    the batch of one inference, for models that do not fix it.
+    the batch of one inference, for models that do not fix it, and ``any`` for a file that leaves it
+    open; ``length`` and ``sizes`` are those of :class:`.open_sizes.OpenSizes`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +60,7 @@ class RuntimeSettings(BaseModel):
     runtime: RuntimeName = "onnxruntime"
     provider: ProviderName = "cpu"
     threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
-    batch: Whole = Field(default=1, ge=1, le=LARGEST_BATCH)
+    batch: Batch = 1
 
     @model_validator(mode="after")
     def _runtime_has_provider(self) -> RuntimeSettings:
@@ -89,7 +91,12 @@ class LocalTarget(RuntimeSettings):
         avoid = runtime.int8_may_saturate and saturates(
             arch=platform.machine(), system=platform.system(), flags=machine.cpu_flags()
         )
-        return Lowering(batch=self.batch, avoid_saturation=avoid, refused=self.refused_formats)
+        return Lowering(
+            batch=self.run_batch,
+            avoid_saturation=avoid,
+            refused=self.refused_formats,
+            open=self.open,
+        )
 
     @property
     def refused_formats(self) -> tuple[tuple[str, str], ...]:
@@ -104,7 +111,7 @@ class LocalTarget(RuntimeSettings):
         """
         job = {"kind": "environment", "runtime": self.runtime, "provider": self.provider}
         facts = run_worker(job, timeout_s=self.timeout_s)
-        return describe(facts, threads=self.threads, batch=self.batch)
+        return describe(facts, threads=self.threads, batch=self.run_batch)
 
     def predict(self, model: Path, inputs: Mapping[str, Array]) -> list[Array]:
         """The model's outputs for every sample, at this target's batch.
@@ -114,7 +121,7 @@ class LocalTarget(RuntimeSettings):
         """
         self._check_threads()
         samples = max((len(array) for array in inputs.values()), default=0)
-        cuts = _cuts(samples, self.batch, self.scoring_processes(model))
+        cuts = _cuts(samples, self.run_batch, self.scoring_processes(model))
         parts = [{n: a[start:end] for n, a in inputs.items()} for start, end in cuts]
         longest = max(end - start for start, end in cuts)
         with ExitStack() as stack:
@@ -147,7 +154,7 @@ class LocalTarget(RuntimeSettings):
             StorageError: ``raw`` cannot be written.
         """
         self._check_threads()
-        few = few_samples(config.inputs, self.batch)
+        few = few_samples(config.inputs, self.run_batch)
         with RawLog(raw) as log, on_disk(few) as files, on_disk(config.values) as values:
             if raw is not None:
                 log.write(self._header(models, config))
@@ -163,7 +170,7 @@ class LocalTarget(RuntimeSettings):
                 whole = [self._job("turns", model, fed(model, own)) for model, own in jobs]
                 return run_interleaved(whole, seed=seed, timeout_s=self.timeout_s)
 
-            device = Device(run_job, self.threads, self.batch, machine.cpu_count(), interleaved)
+            device = Device(run_job, self.threads, self.run_batch, machine.cpu_count(), interleaved)
             return run_session(models, config, device, log)
 
     def work(self, kind: str, model: Path, settings: Settings) -> Answer:
@@ -193,8 +200,8 @@ class LocalTarget(RuntimeSettings):
         return cast("InspectAnswer", self.work("inspect", model, {}))
 
     def _job(self, kind: str, model: Path, settings: Settings) -> dict[str, object]:
-        own = self.model_dump(include=set(RuntimeSettings.model_fields))
-        return {**own, "kind": kind, "model": str(model), **settings}
+        own = self.model_dump(include=set(RuntimeSettings.model_fields) - {"length", "sizes"})
+        return {**own, "batch": self.run_batch, "kind": kind, "model": str(model), **settings}
 
     def _header(self, models: Sequence[Path], config: BenchmarkConfig) -> dict[str, object]:
         return {

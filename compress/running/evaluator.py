@@ -19,8 +19,16 @@ from compress.config.references import CodeReferences
 from compress.events import EventCallback
 from compress.io.scratch import scratch
 from compress.measure.named_arrays import Arrays
+from compress.measure.open_sizes import MeasuredSize, Sized, size_timing, sizes_of
 from compress.measure.score import Scores, accuracy_facts
-from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, backend_of
+from compress.measure.target import (
+    BenchmarkConfig,
+    Failure,
+    Mode,
+    Target,
+    Timing,
+    backend_of,
+)
 from compress.record import ArtifactFacts, Measurement, ParityFacts
 from compress.running.candidate_measurements import StageEvaluator
 from compress.running.digests import ContentDigests
@@ -119,7 +127,9 @@ class Evaluator:
     def _facts_of(self, target: Target) -> TargetFacts:
         # A target that does not say which device it is counts as one of this machine alone.
         device = self.environments[target.name].get("device_id") or platform.node()
-        lowering = to_jsonable_python(vars(target.lowering()))  # as it will be read again
+        lowering = to_jsonable_python(target.lowering().facts())  # as it will be read again
+        if sizes := sizes_of(target):
+            lowering["sizes"] = [size.name for size in sizes]
         return TargetFacts(
             target=target,
             device=[type(target).__qualname__, target.runtime, lowering, device],
@@ -165,11 +175,7 @@ class Evaluator:
         own, base = self._score(row, target), self._score(self._baseline, target)
         measurement = self._measurement(own, target, None if own is base else base)
         models = [base.artifact.path] if own is base else [base.artifact.path, own.artifact.path]
-        inputs = self._test.first(_PROBE_SAMPLES)
-        config = BenchmarkConfig(inputs, self._mode, self._seed + row.index)
-        raw = self._folder.raw(row.index, target.name)
-        raw.unlink(missing_ok=True)  # samples of what was measured before
-        timings = target.measure(models, config, raw)
+        timings = self._timed(row, target, models, measurement)
         timing = timings[-1]
         if isinstance(timing, Failure):
             measurement.warnings.append(timing.error)
@@ -181,6 +187,34 @@ class Evaluator:
         measurement.executed = timing.executed
         measurement.warnings.extend(_lost_int8(measurement))
         return measurement
+
+    def _timed(
+        self, row: RowInput, target: Target, models: Sequence[Path], measurement: Measurement
+    ) -> list[Timing | Failure]:
+        """The timings that count; those at every size of open files go into ``measurement``."""
+        raw = self._folder.raw(row.index, target.name)
+
+        def timed(on: Target, size: MeasuredSize | None, raw: Path) -> list[Timing | Failure]:
+            raw.unlink(missing_ok=True)  # samples of what was measured before
+            inputs = self._test.first(_PROBE_SAMPLES)
+            given = inputs if size is None else size.cut(inputs)
+            return on.measure(
+                models, BenchmarkConfig(given, self._mode, self._seed + row.index), raw
+            )
+
+        first, *others = sizes_of(target) or (None,)
+        timings = timed(target, first, raw)
+        if first is not None:
+            assert isinstance(target, Sized)
+            measurement.sizes.append(size_timing(first, timings))
+            for size in others:
+                assert size is not None
+                there = raw.with_stem(f"{raw.stem}-{size.name}")
+                found = timed(target.at(size), size, there)
+                measurement.sizes.append(size_timing(size, found))
+                if isinstance(found[-1], Failure):
+                    measurement.warnings.append(f"at {size.name}: {found[-1].error}")
+        return timings
 
     def _measurement(
         self, own: _ScoredRow, target: Target, base: _ScoredRow | None = None

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from compress.artifact import Lowering
-from compress.backends import check_formats
+from compress.backends import check_formats, check_open
 from compress.candidate import Candidate, count_parameters
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import DataError
 from compress.events import CacheSize, Event, Pace, StageWarning, parse_event
 from compress.io.scratch import scratch
+from compress.measure.open_sizes import open_axes
 from compress.measure.target import Mode, backend_of, refused_formats
 from compress.modules.inputs import Inputs, batch_size_of, forward
 from compress.modules.outputs import by_name
@@ -142,6 +143,7 @@ def _check_targets(job: Job, candidate: Candidate) -> None:
     for target in job.targets:
         if refused := refused_formats(target):
             check_formats(formats_of(candidate), refused)
+        check_open(formats_of(candidate), candidate.example, open_axes(target))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"io"},
     {"config", "events", "outputs", "metrics"},
     {"budget", "formatting", "text_table", "data"},
-    {"environment", "artifact", "task"},
+    {"environment", "artifact", "task", "record_times"},
     {"record"},
     {"overwriting"},
     {"modules"},

@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,8 +36,8 @@ from compress.artifact import (
     model_files,
     modules_file,
 )
-from compress.backends.base import check_formats
-from compress.backends.onnx.census import census_notes, take_census
+from compress.backends.base import check_formats, check_open
+from compress.backends.onnx.census import census_notes
 from compress.backends.onnx.encoding import (
     EncodedGraph,
     KernelFallbacks,
@@ -52,6 +52,14 @@ from compress.backends.onnx.float_graph import FloatGraph, float_graph
 from compress.backends.onnx.graph import Array, finish
 from compress.backends.onnx.kernels import differ, wrong_kernels
 from compress.backends.onnx.locate import describe_operator, evaluate, noisiest
+from compress.backends.onnx.open_axes import (
+    census_at,
+    check_at,
+    check_runs,
+    open_shapes,
+    other_sizes,
+    together,
+)
 from compress.backends.onnx.parity import Bound, check_parity, least_r_squared, simulated_outputs
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.recurrent import substitutions
@@ -69,6 +77,7 @@ from compress.quantization.fakequant import (
 from compress.quantization.numerics import LayerFormat
 
 __all__ = ["LoweringJob", "check_output", "checked_file", "lower"]
+
 
 #: Samples that the float graph is compared on, that kernels are, and that these are in pieces.
 _FLOAT_SAMPLES = 6
@@ -108,9 +117,10 @@ def lower(
     module = copy.deepcopy(candidate.module).eval()
     check_weights(module)
     check_output(module, candidate)
-    shapes = OpenShapes(ships=candidate.outputs)
+    shapes = replace(open_shapes(candidate.example, lowering), ships=candidate.outputs)
     job = LoweringJob(module, candidate, lowering, tuple(calibration), check, shapes)
     check_formats(job.declared, lowering.refused)
+    check_open(job.declared, candidate.example, lowering.open)
     return _write(path, job)
 
 
@@ -302,6 +312,9 @@ def _write(path: Path, job: LoweringJob) -> Artifact:
         with scratch(path.parent) as folder:
             draft = Path(folder) / path.name
             encoded, parity = checked_file(job, draft)
+            for batch in other_sizes(job.check, job.lowering):
+                check_runs(job.module, batch)
+                check_at(job, encoded, batch, draft)
             for stale in model_files(path):
                 stale.unlink(missing_ok=True)
             for part in reversed(model_files(draft)):
@@ -315,7 +328,7 @@ def _write(path: Path, job: LoweringJob) -> Artifact:
             f"{path}: the artifact could not be written ({error.strerror or error}); free space "
             "or choose another folder."
         ) from error
-    census = take_census(path, batch=job.lowering.batch)
+    census = census_at(path, job.check, job.lowering)
     return Artifact(
         path=path,
         sha256=sha256,
@@ -324,7 +337,7 @@ def _write(path: Path, job: LoweringJob) -> Artifact:
         census=census,
         parity=parity,
         outputs=tuple(job.reference),
-        warnings=(*encoded.warnings, *_census_notes(census, job)),
+        warnings=(*encoded.warnings, *together(encoded, job.lowering), *_census_notes(census, job)),
     )
 
 

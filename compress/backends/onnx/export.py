@@ -80,7 +80,7 @@ _OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 # What the exporter says of clamp(x, -1, 0.5): it has no overload for an integer beside a float.
 _MIXED_NUMBERS = "Cannot find a compatible OpOverload"
 # And of an axis that was to stay open, where forward has its size as a number.
-_SPECIALIZED = ("conflicts between user-specified", "but your code specialized")
+_SPECIALIZED = ("conflicts between user-specified", "but your code specialized", "not in VR[")
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'")
 
 
@@ -96,7 +96,7 @@ def export(
 
     Args:
         module: in eval mode; it is left as it was.
-        example: a batch of any size; repeated or cut to ``lowering.batch`` samples.
+        example: a batch of any size; repeated or cut to ``lowering.traced`` samples.
         lowering: its batch and opset are used.
         careful: use only those rewrites of the exporter's optimizer that lowering builds on.
         shapes: the axes that stay open, and the outputs.
@@ -144,7 +144,7 @@ def trace(
         LoweringError: code that torch cannot trace or ONNX cannot express.
     """
     with returning_a_tuple(module, shapes.ships, shapes.output):
-        return _run_exporter(module, at_batch(example, lowering.batch), lowering.opset, shapes)
+        return _run_exporter(module, at_batch(example, lowering.traced), lowering.opset, shapes)
 
 
 def scopes(node: ir.Node) -> list[str]:

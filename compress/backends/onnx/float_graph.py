@@ -141,7 +141,7 @@ def _why(
     expected: Outputs,
     shapes: OpenShapes,
 ) -> str:
-    batch = at_batch(check, lowering.batch)
+    batch = at_batch(check, lowering.traced)
     if found := _mixes_samples(module, check, batch, expected):
         return (
             f"{found}, so that what the model says of a sample depends on the batch that it is "
@@ -169,7 +169,7 @@ def _first_wrong(
     graph = program.model.graph
     assert program.exported_program is not None
     traced = _traced(program.exported_program, batch)
-    (feed, _), *_ = cut(batch, [str(value.name) for value in graph.inputs], lowering.batch)
+    (feed, _), *_ = cut(batch, [str(value.name) for value in graph.inputs], lowering.traced)
     wrong = first_difference(graph, traced, _same_named(program.model, traced, feed))
     if wrong is not None:
         return describe_operator(wrong, torch_name=_torch_operator(program, wrong))

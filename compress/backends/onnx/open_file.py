@@ -11,27 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from compress.artifact import Lowering, Parity
-from compress.backends.onnx.build import LoweringJob, check_output, checked_file
-from compress.backends.onnx.encoding import EncodedGraph
+from compress.backends.base import check_open
+from compress.backends.onnx.build import (
+    LoweringJob,
+    check_output,
+    checked_file,
+)
 from compress.backends.onnx.export import OpenShapes, check_weights
-from compress.backends.onnx.feeds import check_inputs, head
-from compress.backends.onnx.parity import check_parity
+from compress.backends.onnx.feeds import check_inputs
+from compress.backends.onnx.open_axes import check_at, check_runs, together
 from compress.candidate import Candidate
-from compress.errors import LoweringError
-from compress.modules.inputs import Inputs, copied, forward
+from compress.modules.inputs import Inputs
 
 __all__ = ["OpenFile", "lower_open"]
-
-# Of two samples: an exporter takes an axis of size 1 for one that is always that.
-_TRACED_BATCH = 2
-_TOGETHER = (
-    "activations get their range in each run, over all samples of the batch: what else is in it "
-    "moves a sample's outputs by some rounding."
-)
 
 
 @dataclass(frozen=True)
@@ -67,42 +60,12 @@ def lower_open(
     check_weights(module)
     check_output(module, candidate)
     for batch in checks:
-        _check_runs(module, batch)
-    lowering = Lowering(batch=_TRACED_BATCH, avoid_saturation=True)
+        check_runs(module, batch)
+    lowering = Lowering(avoid_saturation=True, open=("batch",))
     shapes = replace(shapes, ships=candidate.outputs)
     job = LoweringJob(module, candidate, lowering, (), checks[0], shapes)
-    _check_formats(job)
+    check_open(job.declared, checks[0], lowering.open)
     encoded, parity = checked_file(job, path)
-    parities = [parity, *(_parity(job, encoded, batch, path) for batch in checks[1:])]
-    notes = () if encoded.is_float else (_TOGETHER,)
+    parities = [parity, *(check_at(job, encoded, batch, path) for batch in checks[1:])]
+    notes = together(encoded, lowering)
     return OpenFile(path, tuple(parities), (*encoded.warnings, *notes))
-
-
-def _check_runs(module: nn.Module, batch: Inputs) -> None:
-    try:
-        with torch.no_grad():
-            forward(module, copied(batch))
-    except (RuntimeError, ValueError, IndexError) as error:
-        first = batch if isinstance(batch, torch.Tensor) else next(iter(batch.values()))
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise LoweringError(
-            f"the model does not run on inputs of shape {tuple(first.shape)}, so that a file "
-            f"cannot leave their sizes open: {reason}."
-        ) from error
-
-
-def _check_formats(job: LoweringJob) -> None:
-    fixed = [name for name, format in job.declared.items() if format.needs_range]
-    if fixed:
-        format = job.declared[fixed[0]]
-        raise LoweringError(
-            f"{fixed[0] or 'the model'} is declared {format.weights} with {format.activations} "
-            "activations of fixed ranges, whose form in a file has a fixed batch and length; take "
-            "a row with `activations: dynamic` or with weights alone in integers."
-        )
-
-
-def _parity(job: LoweringJob, encoded: EncodedGraph, batch: Inputs, path: Path) -> Parity:
-    expected = job.simulated(batch, encoded.formats, encoded.ranges)
-    floats = job.simulated(head(batch, len(next(iter(job.reference.values())))), {}, {})
-    return check_parity(path, batch, expected, job.bounds(encoded, floats, expected))

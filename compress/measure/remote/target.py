@@ -21,12 +21,13 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from compress.artifact import Lowering
-from compress.config.fields import LARGEST_BATCH, LONGEST_S, MOST_THREADS, Number, Whole
+from compress.config.fields import LONGEST_S, MOST_THREADS, Number, Whole
 from compress.errors import MeasurementError
 from compress.io.scratch import scratch
 from compress.measure.local import LocalTarget
 from compress.measure.machine import saturates
 from compress.measure.ondevice.runtimes import RUNTIMES
+from compress.measure.open_sizes import Batch, OpenSizes
 from compress.measure.program import PROGRAM, write_program
 from compress.measure.raw_samples import RawLog
 from compress.measure.remote.device import Line, Location, RemoteDevice, SessionFiles
@@ -49,7 +50,7 @@ FOLDER_PATTERN = r"^~?(/\.?[A-Za-z0-9_+@][A-Za-z0-9_.+@-]*)+$"
 _MARGIN_S = 60
 
 
-class RemoteSettings(TargetKind):
+class RemoteSettings(OpenSizes, TargetKind):
     """What the blocks of all kinds of remote target say."""
 
     options: ClassVar[tuple[str, ...]] = ("python", "folder")
@@ -58,7 +59,7 @@ class RemoteSettings(TargetKind):
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
     threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
-    batch: Whole = Field(default=1, ge=1, le=LARGEST_BATCH)
+    batch: Batch = 1
     python: str = Field(default="python3", pattern=_PYTHON, max_length=1000)
     folder: str = Field(default="~/.cache/compresskit", pattern=FOLDER_PATTERN, max_length=1000)
     timeout_s: Number = Field(default=600, gt=0, le=LONGEST_S)
@@ -91,7 +92,12 @@ class RemoteTarget(RemoteSettings):
         """
         device, state = self._known["device"], self._known["state"]
         avoid = saturates(arch=device["arch"], system=state["system"], flags=device["isa"])
-        return Lowering(batch=self.batch, avoid_saturation=avoid, refused=self.refused_formats)
+        return Lowering(
+            batch=self.run_batch,
+            avoid_saturation=avoid,
+            refused=self.refused_formats,
+            open=self.open,
+        )
 
     @property
     def refused_formats(self) -> tuple[tuple[str, str], ...]:
@@ -147,7 +153,7 @@ class RemoteTarget(RemoteSettings):
         Raises:
             MeasurementError: onnxruntime here cannot load the model; carries its words.
         """
-        return LocalTarget(batch=self.batch).fit(model, settings)
+        return LocalTarget(batch=self.run_batch).fit(model, settings)
 
     def _session(
         self,
@@ -163,7 +169,7 @@ class RemoteTarget(RemoteSettings):
                 models,
                 config,
                 threads=self.threads,
-                batch=self.batch,
+                batch=self.run_batch,
                 inputs_for_predict=inputs,
                 timeout_s=self.timeout_s,
             )

@@ -19,7 +19,16 @@ from compress.measure.perplexity import bits_per_token, perplexity
 from compress.measure.quantities import QUANTITIES
 from compress.measure.stats import FEWEST_SAMPLES
 from compress.pareto import Reading, readings
-from compress.record import Accuracy, Energy, Latency, Measurement, ParityFacts, Record, Row
+from compress.record import (
+    Accuracy,
+    Energy,
+    Latency,
+    Measurement,
+    ParityFacts,
+    Record,
+    Row,
+    SizeTiming,
+)
 from compress.report.page.target import TargetReport
 from compress.report.provenance import runs_each, scored_against
 
@@ -92,6 +101,8 @@ def _measured_facts(record: Record, found: Measurement, paired: Reading | None) 
         ratio = times(found.speedup.value)
         ends = f"95 % interval {times(low)} to {times(high)}"
         yield "Speedup", f"{ratio} over the baseline, {ends}: {verdict}{noise}"
+    if found.sizes:
+        yield "At each size", "; ".join(map(_size_words, found.sizes))
     if found.memory is not None:
         above, runtime = size(found.memory.model_peak_bytes), size(found.memory.runtime_bytes)
         total = size(found.memory.peak_rss_bytes)
@@ -100,6 +111,19 @@ def _measured_facts(record: Record, found: Measurement, paired: Reading | None) 
         yield "Energy", _energy_words(found.energy)
     yield from _declared_facts(found)
     yield from _artifact_facts(found)
+
+
+def _size_words(timed: SizeTiming) -> str:
+    samples = f"{timed.batch} sample{'s'[: timed.batch != 1]}"
+    what = samples if timed.length is None else f"{samples} of {timed.length} tokens"
+    if timed.latency is None:
+        return f"{what}: not timed"
+    low, high = timed.latency.ci95_p50_s
+    text = f"{what}: p50 {duration(timed.latency.p50_s)}, {duration(low)} to {duration(high)}"
+    if timed.speedup is None:
+        return text
+    ends = " to ".join(map(times, timed.speedup.ci95))
+    return f"{text}, {times(timed.speedup.value)} over the baseline, {ends}"
 
 
 def _declared_facts(found: Measurement) -> Iterator[Fact]:
