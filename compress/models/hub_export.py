@@ -49,6 +49,9 @@ _SENTENCES = ["modules.json", "sentence_bert_config.json", "config_sentence_tran
 _SENTENCES += ["1_Pooling/config.json"]
 _MOST_COPIED_BYTES = 256 << 20
 _HEADS = ("num_attention_heads", "n_heads", "num_heads")
+_HEAD_WIDTHS = ("head_dim", "attention_head_size", "head_size")
+# Layers that make queries, and how many times as wide they are for keys and values in them.
+_QUERIES = {"query": 1, "q_proj": 1, "q_lin": 1, "query_key_value": 3, "Wqkv": 3}
 
 
 @dataclass(frozen=True)
@@ -252,13 +255,19 @@ def _heads_left(module: nn.Module) -> dict[str, int]:
 
 
 def _heads_of(layer: nn.Module) -> int | None:
-    said = (getattr(layer, key, None) for key in _HEADS)
-    if (count := next((one for one in said if isinstance(one, int)), None)) is not None:
-        return count
-    queries, width = getattr(layer, "q_proj", None), getattr(layer, "head_dim", None)
-    if isinstance(queries, nn.Linear) and isinstance(width, int):
-        return queries.out_features // width
-    return None
+    # A number of heads that forward does not read stays what it was before a cut.
+    width = _number_of(layer, _HEAD_WIDTHS)
+    children = dict(layer.named_children())
+    for name, parts in _QUERIES.items():
+        queries = children.get(name)
+        if isinstance(queries, nn.Linear) and width and queries.out_features % (parts * width) == 0:
+            return queries.out_features // (parts * width)
+    return _number_of(layer, _HEADS)
+
+
+def _number_of(layer: nn.Module, keys: Sequence[str]) -> int | None:
+    found = (getattr(layer, key, None) for key in keys)
+    return next((one for one in found if isinstance(one, int)), None)
 
 
 def _projects(layer: nn.Module) -> bool:

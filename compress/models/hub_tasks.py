@@ -109,13 +109,24 @@ def task_of(architectures: object, library: Any, where: str) -> HubTask:
         )
     try:
         task = _tasks_manager().infer_task_from_model(found)
-    except ValueError:
-        task = None
+    except ValueError:  # no task, or several names of the class for it
+        task = _of_class(found, library)
     if task not in get_args(HubTask):
         use = f"is for {task}" if task else "is for no one task that optimum knows"
         raise RecipeError(f"{where}its class {found.__name__} {use}; {say}.")
     known: HubTask = task
     return known
+
+
+def _of_class(found: type, library: Any) -> HubTask | None:
+    """The one task that transformers itself has the class for."""
+    settings = getattr(found, "config_class", None)
+    fits: list[HubTask] = []
+    for task, facts in HUB_TASKS.items():
+        classes = getattr(library, facts.mapping).get(settings, ())
+        if found in (classes if isinstance(classes, (tuple, list)) else (classes,)):
+            fits.append(task)
+    return fits[0] if len(fits) == 1 else None
 
 
 def _tasks_manager() -> Any:

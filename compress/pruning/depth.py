@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from compress.errors import StageError
+from compress.modules.inputs import Inputs, forward
 
-__all__ = ["blocks_of", "keep_blocks"]
+__all__ = ["blocks_of", "check_blocks", "keep_blocks"]
 
 
 def blocks_of(module: nn.Module) -> str:
@@ -58,6 +60,24 @@ def keep_blocks(module: nn.Module, kept: Sequence[int]) -> None:
     for place in reversed(range(len(blocks))):
         del row[place]
     row.extend(blocks[place] for place in wanted)
+
+
+def check_blocks(module: nn.Module, kept: Sequence[int], example: Inputs) -> None:
+    """See that a net of which only some blocks were kept still runs.
+
+    Raises:
+        StageError: it does not, as where blocks change the size of what goes through them.
+    """
+    try:
+        with torch.no_grad():
+            forward(module, example)
+    except Exception as error:  # every net has its own way to say so
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise StageError(
+            f"student.layers: the model does not run with its blocks {', '.join(map(str, kept))} "
+            f"alone ({reason}), since a block takes what the one before it gives; keep others, or "
+            "give the student an architecture of its own."
+        ) from error
 
 
 def _is_of_one_class(row: nn.ModuleList | nn.Sequential) -> bool:

@@ -17,7 +17,7 @@ from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.models.settings import BlocksSettings, StudentSettings, build_model
 from compress.modules.parametrizations import fold_parametrizations
 from compress.outputs import Implied
-from compress.pruning.depth import keep_blocks
+from compress.pruning.depth import check_blocks, keep_blocks
 from compress.quantization.fakequant import layers_with_formats
 from compress.stage import Context, Effect, Stage, Teacher
 from compress.stages.dry_run import dry_run_losses
@@ -115,6 +115,7 @@ class DistillStage(Training, Stage):
         if isinstance(self.student, BlocksSettings):
             module = candidate.fork().module
             keep_blocks(module, self.student.layers)
+            check_blocks(module, self.student.layers, candidate.example)
             architecture = candidate.architecture and candidate.architecture.keeping(
                 self.student.layers
             )

@@ -1,4 +1,4 @@
-"""Tiny folders in the form of the Hugging Face hub, of eleven families, with random weights.
+"""Tiny folders in the form of the Hugging Face hub, of thirteen families, with random weights.
 
 For tests and trial runs of what takes such folders: texts (embeddings, classes of texts, pairs and
 tokens, words left out, the next token), images and audio. ``python -m compress.testing.tiny_hub
@@ -69,6 +69,18 @@ TINY_FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
         _TEXT | _MARKS | {"num_key_value_heads": _HEADS},
         "text-generation",
     ),
+    "mobilebert": (
+        "MobileBertForSequenceClassification",
+        "mobilebert",
+        _TEXT | {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16},
+        "text-classification",
+    ),
+    "deit": (
+        "DeiTForImageClassification",
+        "deit",
+        _ENCODER | {"image_size": _PIXELS, "patch_size": 4},
+        "image-classification",
+    ),
     "vit": (
         "ViTForImageClassification",
         "vit",
@@ -118,8 +130,13 @@ def inputs_like(
 ) -> Tensor | dict[str, Tensor]:
     """Random inputs for a family; texts are of different lengths, padded to ``length``."""
     random = torch.Generator().manual_seed(seed)
+
+    def images() -> Tensor:
+        return torch.randn(samples, 3, _PIXELS, _PIXELS, generator=random)
+
     makers: dict[str, Callable[[], Tensor]] = {
-        "vit": lambda: torch.randn(samples, 3, _PIXELS, _PIXELS, generator=random),
+        "deit": images,
+        "vit": images,
         "wav2vec2": lambda: torch.randn(samples, length or _SOUND, generator=random),
         "ast": lambda: torch.randn(samples, _FRAMES, _BINS, generator=random),
     }

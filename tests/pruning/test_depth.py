@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from compress.errors import StageError
-from compress.pruning.depth import blocks_of, keep_blocks
+from compress.pruning.depth import blocks_of, check_blocks, keep_blocks
 from compress.testing.nets import NETS
 
 pytestmark = pytest.mark.fast
@@ -54,3 +54,15 @@ def test_numbers_that_are_refused(kept):
 def test_a_net_without_blocks_is_refused():
     with pytest.raises(StageError, match="no ModuleList or Sequential of two or more blocks"):
         keep_blocks(nn.Linear(2, 2), [0])
+
+
+def test_blocks_that_do_not_fit_together_are_one_sentence():
+    net = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 8), nn.Linear(8, 3))
+    keep_blocks(net, [0, 2])
+    said = (
+        r"^student\.layers: the model does not run with its blocks 0, 2 alone "
+        r"\(mat1 and mat2 .*\), since a block takes what the one before it gives; keep others, "
+        r"or give the student an architecture of its own\.$"
+    )
+    with pytest.raises(StageError, match=said):
+        check_blocks(net, [0, 2], torch.randn(3, 2))
