@@ -1,6 +1,8 @@
 """Recipes on a folder: students, teachers, and every stage on an encoder with its mask."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ from onnx import numpy_helper
 from compress import DistillStage, LocalTarget, PruneStage, QuantizeStage, Recipe, ReplayTarget
 from compress.artifact import Lowering
 from compress.backends.onnx import lower
+from compress.cli import main
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import RequiredOutputs, student_forward, teacher_forward
 from compress.distillation.teachers import frozen_teacher
@@ -20,6 +23,7 @@ from compress.modules.inputs import forward
 from compress.quantization.fakequant import declared_formats
 from compress.running.split_arrays import SplitArrays
 from compress.stage import Context
+from compress.testing.tiny_hub import write_family
 from compress.training.data import head
 
 LOSSES = (
@@ -298,3 +302,30 @@ def test_padding_says_nothing_to_losses_of_layers(kind, layers, start, tmp_path)
 
     assert value(12) > 0
     assert value(9) == pytest.approx(value(12), rel=1e-4)
+
+
+def test_the_recipe_of_a_vision_transformer_runs_and_its_last_row_is_exported(tmp_path):
+    write_family(tmp_path / "tiny-vit", "vit")
+    short = [f"stages.{place}.epochs=2" for place in (0, 1)]
+    sizes = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "intermediate_size": 24}
+    recipe = Recipe.load(
+        Path(__file__).parents[2] / "recipes" / "vit.yaml",
+        settings=(
+            *("task.name=digits", "task.limit=64", f"model.hf={tmp_path / 'tiny-vit'}"),
+            *(f"model.config.{key}={value}" for key, value in sizes.items()),
+            *(*short, "stages.2.finetune.epochs=1"),
+        ),
+    )
+    task = recipe.make_task()
+    start = recipe.make_candidate(task)
+    assert forward(start.module, start.example).shape[1:] == (10,)
+    run = tmp_path / "run"
+    record = recipe.run(start, task, workdir=run, targets=[ReplayTarget()])
+    assert [row.kind for row in record.rows] == ["input", "train", "distill", "prune", "quantize"]
+    out = tmp_path / "out"
+    assert main(["export", str(run), "--row", "4", "--format", "hf", "--out", str(out)]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["num_labels"]) == (3, 10)
+    assert set(json.loads((out / "compresskit.json").read_text())["attention_heads"].values()) == {
+        3
+    }
