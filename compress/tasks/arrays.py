@@ -5,7 +5,7 @@ Owns the fast path by which a whole batch is read at once. Knows nothing of part
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor
 from compress.data.views import FirstSamples, InputsOnly
 from compress.errors import DataError
 from compress.task import Dataset
+from compress.training.labels import Labels, each_label
 
-__all__ = ["ArrayDataset", "first", "inputs_of", "split"]
+__all__ = ["ArrayDataset", "ScaledImages", "first", "inputs_of", "split"]
 
 
 _Array = Tensor | np.ndarray[Any, Any]
@@ -25,43 +26,71 @@ _Array = Tensor | np.ndarray[Any, Any]
 class ArrayDataset:
     """Samples along the first dimension of ``inputs``, with ``labels`` where there are any.
 
+    Labels are one array, or arrays by the name of the output that each is for.
+
     Raises:
         DataError: inputs and labels differ in number.
     """
 
-    def __init__(self, inputs: _Array, labels: _Array | None = None) -> None:
-        if labels is not None and len(labels) != len(inputs):
-            raise DataError(
-                f"a data set needs a label for every input; got {len(inputs)} inputs and "
-                f"{len(labels)} labels."
-            )
+    def __init__(self, inputs: _Array, labels: _Array | Mapping[str, _Array] | None = None) -> None:
         self.inputs = torch.as_tensor(inputs)
-        self.labels = None if labels is None else torch.as_tensor(labels)
+        self.labels: Labels | None = None
+        if isinstance(labels, Mapping):
+            self.labels = {name: torch.as_tensor(part) for name, part in labels.items()}
+        elif labels is not None:
+            self.labels = torch.as_tensor(labels)
+        for part in self.labels.values() if isinstance(self.labels, dict) else [self.labels]:
+            if part is not None and len(part) != len(inputs):
+                raise DataError(
+                    f"a data set needs a label for every input; got {len(inputs)} inputs and "
+                    f"{len(part)} labels."
+                )
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, index: int, /) -> Tensor | tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int, /) -> Tensor | tuple[Tensor, Labels]:
         """One sample: its input, or ``(input, label)``."""
         if self.labels is None:
             return self.inputs[index]
-        return self.inputs[index], self.labels[index]
+        return self.inputs[index], each_label(self.labels, lambda part: part[index])
 
-    def __getitems__(self, indices: Sequence[int], /) -> Tensor | tuple[Tensor, Tensor]:
+    def __getitems__(self, indices: Sequence[int], /) -> Tensor | tuple[Tensor, Labels]:
         """One collated batch: inputs, or ``(inputs, labels)``."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
         inputs = self.inputs.index_select(0, rows)
-        return inputs if self.labels is None else (inputs, self.labels.index_select(0, rows))
+        if self.labels is None:
+            return inputs
+        return inputs, each_label(self.labels, lambda part: part.index_select(0, rows))
 
     def subset(self, indices: Sequence[int]) -> ArrayDataset:
         """A data set of these samples, in this order, with its own memory."""
-        rows = torch.as_tensor(indices, dtype=torch.int64)
-        labels = None if self.labels is None else self.labels.index_select(0, rows)
-        return ArrayDataset(self.inputs.index_select(0, rows), labels)
+        found = self.__getitems__(indices)
+        return ArrayDataset(*found) if isinstance(found, tuple) else ArrayDataset(found)
 
     def without_labels(self) -> ArrayDataset:
         """The inputs alone, sharing memory."""
         return ArrayDataset(self.inputs)
+
+
+class ScaledImages:
+    """Images kept as bytes, and given as numbers from -1 to 1."""
+
+    def __init__(self, images: ArrayDataset) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int, /) -> Tensor | tuple[Tensor, Labels]:
+        return _scaled(self._images[index])
+
+    def __getitems__(self, indices: Sequence[int], /) -> Tensor | tuple[Tensor, Labels]:
+        return _scaled(self._images.__getitems__(indices))
+
+    def without_labels(self) -> ScaledImages:
+        """The images alone, sharing memory."""
+        return ScaledImages(self._images.without_labels())
 
 
 def inputs_of(dataset: Dataset) -> Dataset:
@@ -115,7 +144,7 @@ def _choice(
     # The legacy generator: its stream is frozen for good (NumPy Enhancement Proposal 19).
     random = np.random.RandomState(seed)
     labels = dataset.labels
-    if labels is None or labels.dim() != 1 or labels.is_floating_point():
+    if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
         return random.permutation(len(dataset))[:count]
     _, classes, sizes = np.unique(labels.numpy(), return_inverse=True, return_counts=True)
     members = (np.flatnonzero(classes == number) for number in range(len(sizes)))
@@ -131,3 +160,9 @@ def _shares(quotas: np.ndarray[tuple[int], np.dtype[np.float64]], total: int) ->
     largest = np.argsort(shares - quotas, kind="stable")[: total - shares.sum()]
     shares[largest] += 1
     return [int(share) for share in shares]
+
+
+def _scaled(batch: Tensor | tuple[Tensor, Labels]) -> Tensor | tuple[Tensor, Labels]:
+    if isinstance(batch, tuple):
+        return batch[0].float().div_(127.5).sub_(1), batch[1]
+    return batch.float().div_(127.5).sub_(1)

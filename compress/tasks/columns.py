@@ -162,7 +162,7 @@ def _apart(dataset: Any) -> tuple[Any, Any]:
 
 def _labels_of(dataset: ArrayDataset | Columns) -> Tensor | None:
     if isinstance(dataset, ArrayDataset):
-        return dataset.labels
+        return dataset.labels if isinstance(dataset.labels, Tensor) else None
     found = [dataset.columns[name] for name in sorted(LABEL_KEYS & dataset.columns.keys())]
     return found[0] if len(found) == 1 and isinstance(found[0], Tensor) else None
 

@@ -28,6 +28,7 @@ from compress.measure.similarity import similarity_spearman
 from compress.models.huggingface import tokenizer_digest
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
+from compress.training.labels import Labels
 
 __all__ = ["TextLength", "TokenDataset", "Vocabulary", "text_task", "tokenize", "vocabulary_of"]
 
@@ -53,10 +54,10 @@ class TokenDataset(ArrayDataset):
     Args:
         ids: ``(n, length)``, int32, with -1 behind the end of a text.
         pad_id: what stands there in ``input_ids``.
-        labels: ``(n,)``.
+        labels: ``(n,)``, or by the name of the output that they are for.
     """
 
-    def __init__(self, ids: Tensor, pad_id: int, labels: Tensor | None = None) -> None:
+    def __init__(self, ids: Tensor, pad_id: int, labels: Labels | None = None) -> None:
         super().__init__(ids, labels)
         self.pad_id = pad_id
 
@@ -82,7 +83,7 @@ class TokenDataset(ArrayDataset):
         """The tokens alone, sharing memory."""
         return TokenDataset(self.inputs, self.pad_id)
 
-    def _fed(self, sample: Tensor | tuple[Tensor, Tensor]) -> Any:
+    def _fed(self, sample: Tensor | tuple[Tensor, Labels]) -> Any:
         if isinstance(sample, tuple):
             return self._fed(sample[0]), sample[1]
         is_text = sample != _PADDING

@@ -65,7 +65,7 @@ HOMES = {
     "fsspec": ["cache/remote.py"],
     "datasets": ["tasks/datasets_folder.py"],
     "pyarrow": ["tasks/parquet.py"],
-    "PIL": ["tasks/image_folder.py"],
+    "PIL": ["tasks/image_files.py"],
     "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py"],
     "rich": ["cli/progress.py", "text_table.py"],
     "transformers": ["models/huggingface.py", "testing/tiny_bert.py", "testing/tiny_hub.py"],

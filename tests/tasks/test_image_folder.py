@@ -10,7 +10,7 @@ from PIL import Image
 
 from compress import Recipe
 from compress.errors import DataError, RecipeError
-from compress.tasks import TaskConfig, image_folder, make_task
+from compress.tasks import TaskConfig, image_files, make_task
 from compress.training.data import head, is_labeled
 
 pytestmark = pytest.mark.fast
@@ -169,7 +169,7 @@ def test_a_folder_that_is_none_is_explained(prepare, message, tmp_path):
 
 def test_more_images_than_memory_should_hold_are_refused(tmp_path, monkeypatch):
     fill(tmp_path)
-    monkeypatch.setattr(image_folder, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(image_files, "_MOST_BYTES", 10_000)
     with pytest.raises(DataError, match=r"30 images of 32 by 32 pixels .* give a smaller size"):
         task_of(tmp_path)
 
