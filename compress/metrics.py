@@ -96,7 +96,7 @@ def metric_direction(metric: MetricName | Metric | MetricOn) -> bool | None:
 # Shares of samples or outputs, shown in percent.
 _RATES = frozenset({"accuracy", "agreement", "binary-accuracy", "binary-agreement"})
 # Not rates, but as much at home between 0 and 1: shown with four decimals.
-_FRACTIONS = frozenset({"r2", "f1", "mean-iou", "auroc", "spearman"})
+_FRACTIONS = frozenset({"r2", "f1", "mean-iou", "auroc", "spearman", "map", "map-50", "map-75"})
 
 _ALLOWED = 0.01
 

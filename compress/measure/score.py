@@ -95,6 +95,8 @@ def score(
 
 def _own(outputs: Arrays, labels: Arrays, metric: Metric) -> Scores:
     name, count = metric_name(metric), sample_count(labels, "labels")
+    if hasattr(metric, "by_counts"):  # it would work out its value twice
+        return _with_a_value(name, resampled(evaluate(metric, outputs, labels), count))
     found = np.asarray(metric(outputs, labels), dtype=np.float64)
     if found.shape == () and np.isfinite(found):
         return _with_a_value(name, resampled(evaluate(metric, outputs, labels), count))

@@ -92,8 +92,14 @@ def _draws(samples: int, seed: int, resamples: int) -> Iterator[Array]:
 def evaluate(metric: Callable[[Any, Any], Any], outputs: Any, labels: Any) -> Weighted:
     """A function of outputs and labels that gives one number, given counts of samples.
 
-    Outputs and labels are arrays, or dictionaries of arrays, with samples on axis 0.
+    Outputs and labels are arrays, or dictionaries of arrays, with samples on axis 0. A metric that
+    has a method ``by_counts(outputs, labels)``, which gives such a function itself, is not called
+    for each resample.
     """
+    own = getattr(metric, "by_counts", None)
+    if callable(own):
+        found: Weighted = own(outputs, labels)
+        return found
 
     def weighted(counts: Array) -> Array:
         places = (np.repeat(np.arange(len(row)), row) for row in counts)
