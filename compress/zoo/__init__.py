@@ -36,6 +36,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "autoencoder": "compress.zoo.autoencoder:Autoencoder",
         "causal-lm": "compress.zoo.causal_lm:CausalLM",
         "conv1d": "compress.zoo.conv1d:Conv1dNet",
+        "detector": "compress.zoo.detector:Detector",
         "dscnn": "compress.zoo.dscnn:DSCNN",
         "dscnn-kws": "compress.zoo.dscnn_kws:KeywordDSCNN",
         "efficientnet-lite0": "compress.zoo.efficientnet_lite:EfficientNetLite0",
@@ -44,7 +45,9 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "mobilenet-v1": "compress.zoo.mobilenet_v1:MobileNetV1",
         "mobilenet-v2": "compress.zoo.mobilenet_v2:MobileNetV2",
         "mobilenet-v3": "compress.zoo.mobilenet_v3:MobileNetV3Small",
+        "multi-head": "compress.zoo.multi_head:MultiHead",
         "resnet": "compress.zoo.resnet:ResNet",
+        "segmenter": "compress.zoo.segmenter:Segmenter",
         "unet": "compress.zoo.unet:UNet",
     }
 )
@@ -65,6 +68,7 @@ LARGEST_OPTIONS: Mapping[str, int] = MappingProxyType(
         "classes": 300_000,
         "context": 300_000,
         "in_features": 4_000_000,
+        "outputs": 65_536,
     }
 )
 
@@ -74,7 +78,8 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
 
     Args:
         name: a key of ``ARCHITECTURES``.
-        options: keyword arguments of its class; each is a whole number of at least 1.
+        options: keyword arguments of its class; each is a whole number of at least 1, or of
+            several heads one for each by its name.
 
     Raises:
         RecipeError: an unknown name or option, a value that the architecture cannot take, or
@@ -104,7 +109,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     """See that a built-in architecture has these options, each a number that it may be.
 
     Raises:
-        RecipeError: an unknown name or option, or no whole number from 1 to the option's largest.
+        RecipeError: an unknown name or option, or no whole number from 1 to the option's largest,
+            of ``outputs`` for each name.
     """
     if name not in ARCHITECTURES:
         raise RecipeError(
@@ -145,15 +151,28 @@ def _check(name: str, architecture: type[nn.Module], given: Mapping[str, Any]) -
                 f"{_meant(option, known)}it "
                 f"has {', '.join(known)}."
             )
-        if hints[option] is int and (type(value) is not int or value < 1):
+        if hints[option] is int:
+            _check_size(name, option, option, value)
+            continue
+        if not isinstance(value, Mapping) or not value:
             raise RecipeError(
-                f"the architecture {name!r}: {option} must be a whole number of at least 1; got "
+                f"the architecture {name!r}: {option} must map names to whole numbers; got "
                 f"{shown(value)}."
             )
-        if hints[option] is int and value > (most := LARGEST_OPTIONS[option]):
-            raise RecipeError(
-                f"the architecture {name!r}: {option} must be at most {most:,}; got {shown(value)}."
-            )
+        for key, size in value.items():
+            _check_size(name, f"{option}.{clipped(str(key))}", option, size)
+
+
+def _check_size(name: str, what: str, option: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise RecipeError(
+            f"the architecture {name!r}: {what} must be a whole number of at least 1; got "
+            f"{shown(value)}."
+        )
+    if value > (most := LARGEST_OPTIONS[option]):
+        raise RecipeError(
+            f"the architecture {name!r}: {what} must be at most {most:,}; got {shown(value)}."
+        )
 
 
 def _meant(given: str, known: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ def test_weights_depend_on_the_seed_alone(name):
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {"detector", "multi-head"}))
 def test_the_output_layer_is_called_head_and_is_as_wide_as_asked(name):
     assert build(name, {"classes": 7}).head.weight.shape[0] == 7
 
