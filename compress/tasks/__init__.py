@@ -53,11 +53,14 @@ __all__ = [
 #: Name -> ``module:function``; the function's keyword arguments are the task's options.
 TASKS: Mapping[str, str] = MappingProxyType(
     {
+        "coco-folder": "compress.tasks.coco_folder:make_task",
         "datasets-folder": "compress.tasks.datasets_folder:make_task",
+        "digit-scenes": "compress.tasks.digit_scenes:make_task",
         "digits": "compress.tasks.digits:make_task",
         "fashion-mnist": "compress.tasks.fashion_mnist:make_task",
         "image-folder": "compress.tasks.image_folder:make_task",
         "language": "compress.tasks.language:make_task",
+        "mask-folder": "compress.tasks.mask_folder:make_task",
         "npz": "compress.tasks.npz:make_task",
         "parquet": "compress.tasks.parquet:make_task",
         "text": "compress.tasks.text:make_task",

@@ -6,6 +6,9 @@ Handwritten Digits", UCI repository), so that this task needs no download and tr
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 
 from compress.config.fields import Flag
@@ -13,12 +16,13 @@ from compress.task import Task
 from compress.tasks.arrays import ArrayDataset, split
 from compress.tasks.augment import ShiftFlip
 
-__all__ = ["make_task"]
+__all__ = ["digit_splits", "make_task"]
 
 _TEST_SAMPLES, _VALIDATION_SAMPLES = 450, 270
 _SPLIT_SEED = 0
 # Pixels are 0 to 16; mean and deviation are those of the whole set.
 _MEAN, _STD = 4.884, 6.017
+_HIGHEST = 16
 
 
 def make_task(*, augment: Flag = False) -> Task:
@@ -27,13 +31,9 @@ def make_task(*, augment: Flag = False) -> Task:
     Args:
         augment: shift training images by up to one pixel.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8).sub_(_MEAN).div_(_STD)
-    everything = ArrayDataset(images, torch.tensor(labels, dtype=torch.int64))
-    rest, test = split(everything, _TEST_SAMPLES, seed=_SPLIT_SEED)
-    train, validation = split(rest, _VALIDATION_SAMPLES, seed=_SPLIT_SEED)
+    train, validation, test = (
+        ArrayDataset(part.inputs.sub(_MEAN).div_(_STD), part.labels) for part in _splits()
+    )
     return Task(
         name="digits",
         train=train,
@@ -43,3 +43,23 @@ def make_task(*, augment: Flag = False) -> Task:
         classes=tuple("0123456789"),
         outputs="class-scores",
     )
+
+
+def digit_splits() -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """The images ``(n, 8, 8)``, from 0 to 1, and classes ``(n,)`` of each of the three splits."""
+    return [
+        (part.inputs[:, 0].double().div_(_HIGHEST).numpy(), torch.as_tensor(part.labels).numpy())
+        for part in _splits()
+    ]
+
+
+def _splits() -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
+    """To train on, for validation and to test on: pixels from 0 to 16."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8)
+    everything = ArrayDataset(images, torch.tensor(labels, dtype=torch.int64))
+    rest, test = split(everything, _TEST_SAMPLES, seed=_SPLIT_SEED)
+    train, validation = split(rest, _VALIDATION_SAMPLES, seed=_SPLIT_SEED)
+    return train, validation, test

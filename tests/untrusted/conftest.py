@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,31 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         for number, pixels in enumerate(images):
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole folder of images with one box each; not to be changed."""
+    folder = tmp_path_factory.mktemp("boxes")
+    images, annotations = [], []
+    for number in range(20):
+        Image.new("RGB", (12, 12)).save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 12, "height": 12})
+        annotations.append({"image_id": number, "category_id": 1, "bbox": [1, 2, 3, 4]})
+    table = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
+    (folder / "a.json").write_text(json.dumps(table))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole folder of images with masks; not to be changed."""
+    folder = tmp_path_factory.mktemp("masks")
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+        for number in range(20):
+            Image.new("L", (12, 12)).save(folder / name / f"{number}.png")
     return folder
 
 

@@ -26,9 +26,11 @@ from compress.models.huggingface import (
     read_architecture,
     tokenizer_digest,
 )
+from compress.tasks.coco_folder import make_task as make_boxes
 from compress.tasks.idx import IdxFile, read_idx
 from compress.tasks.image_folder import make_task as make_images
 from compress.tasks.language import read_entries
+from compress.tasks.mask_folder import make_task as make_masks
 from compress.tasks.text import read_lines
 from compress.tasks.tokens import tokenize
 from compress.tasks.wordnet import FILES, read_glosses
@@ -149,6 +151,9 @@ READERS = {
         "i.gz", DataError, lambda d: read_idx(d / "i.gz", IdxFile("i.gz", (4,), "0" * 64))
     ),
     "image": Reader("cat/0.png", DataError, lambda d: make_images(folder=d), "pictures"),
+    "annotations": Reader("a.json", DataError, lambda d: make_boxes(folder=d), "boxes"),
+    "annotated": Reader("0.png", DataError, lambda d: make_boxes(folder=d), "boxes"),
+    "mask": Reader("masks/0.png", DataError, lambda d: make_masks(folder=d), "masks"),
     "lines": Reader("t.txt", DataError, lambda d: read_lines(d / "t.txt")),
     "entries": Reader("t.txt", DataError, lambda d: read_entries([d / "t.txt"])),
     "glosses": Reader(FILES[0], DataError, read_glosses),
@@ -168,8 +173,8 @@ def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], 
             shutil.copytree(request.getfixturevalue("hub"), place)
             if what == "index":
                 (place / "model.safetensors").unlink()
-        elif what == "pictures":
-            shutil.copytree(request.getfixturevalue("pictures"), place)
+        elif what in ("pictures", "boxes", "masks"):
+            shutil.copytree(request.getfixturevalue(what), place)
         elif what == "candidate":
             Candidate.of(of_net(), EXAMPLE).save(place)
         elif what == "views":
