@@ -60,7 +60,7 @@ from compress.backends.onnx.open_axes import (
     other_sizes,
     together,
 )
-from compress.backends.onnx.parity import Bound, check_parity, least_r_squared, simulated_outputs
+from compress.backends.onnx.parity import Bound, bound_of, check_parity, simulated_outputs
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.recurrent import substitutions
 from compress.backends.onnx.weights import has_scaled_weights
@@ -182,8 +182,8 @@ class LoweringJob:
         found = {}
         for place, (name, floats) in enumerate(reference.items()):
             behind = encoded.formats_of(place)
-            least = least_r_squared(behind, floats, expected[name][: len(floats)])
-            found[name] = Bound(least, are_float(behind))
+            few = expected[name][: len(floats)]
+            found[name] = bound_of(behind, floats, few, is_float=are_float(behind))
         return found
 
     def formats(self, graph: ir.Graph) -> dict[str, LayerFormat]:

@@ -31,11 +31,13 @@ from compress.errors import LoweringError, ParityError
 from compress.modules.inputs import Inputs, batch_size_of, copied, forward
 from compress.modules.outputs import by_name, only
 from compress.quantization.fakequant import simulate
+from compress.quantization.formats.base import Tolerance
 from compress.quantization.numerics import LayerFormat
 
 __all__ = [
     "Bound",
     "Outputs",
+    "bound_of",
     "check_parity",
     "check_same_outputs",
     "check_shape",
@@ -67,10 +69,18 @@ Outputs = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Bound:
-    """What one output is held to: its least R², and whether all arithmetic behind it is float32."""
+    """What one output is held to.
+
+    Args:
+        least: its R².
+        is_float: whether all arithmetic behind it is float32.
+        step: the largest error that is right whatever R² is: one step of the grid, where that is
+            more than what outputs vary by; 0 for none.
+    """
 
     least: float
     is_float: bool
+    step: float = 0.0
 
 
 def check_parity(
@@ -121,7 +131,8 @@ def _parity(
             f"from {where()} on; exclude the layers around it from float16 or int8."
         )
     parity = compare(expected, actual)
-    if not is_right(parity, expected, least=bound.least, is_float=bound.is_float):
+    right = is_right(parity, expected, least=bound.least, is_float=bound.is_float)
+    if not right and parity.max_error > bound.step:
         kind, what = ("float32", "module") if bound.is_float else ("quantized", "simulated module")
         cure = (
             "write it with other" if bound.is_float else "exclude the layers around it, or use more"
@@ -248,6 +259,21 @@ def r_squared(expected: Array, actual: Array) -> float:
     return 1.0 - noise / variance
 
 
+def bound_of(
+    formats: Collection[LayerFormat], expected: Array, simulated: Array, *, is_float: bool
+) -> Bound:
+    """What an output is held to that layers in ``formats`` are behind; see :func:`least_r_squared`.
+
+    Args:
+        formats: as they are encoded.
+        expected: outputs of the float module.
+        simulated: its outputs for the same inputs under ``formats``.
+        is_float: whether all arithmetic behind it is float32.
+    """
+    least = least_r_squared(formats, expected, simulated)
+    return Bound(least, is_float, _unresolved_step(formats, expected))
+
+
 def least_r_squared(formats: Iterable[LayerFormat], expected: Array, simulated: Array) -> float:
     """The bound for an artifact in ``formats``.
 
@@ -262,18 +288,39 @@ def least_r_squared(formats: Iterable[LayerFormat], expected: Array, simulated: 
         expected: outputs of the float module.
         simulated: its outputs for the same inputs under ``formats``.
     """
-    tolerances = [format.activation_quantizer.tolerance for format in formats]
-    rounding = [tolerance for tolerance in tolerances if tolerance is not None]
-    if not rounding:
+    coarsest = _coarsest(formats)
+    if coarsest is None:
         return 1 - FLOAT_NOISE
-    coarsest = max(rounding, key=lambda tolerance: tolerance.step)
-    least, most, step = coarsest.least, coarsest.most, coarsest.step
+    least, most = coarsest.least, coarsest.most
     if is_discrete(expected):
         factors = _OTHER_ROUNDING, _CHAOS
         return least_explained(expected, simulated, least=least, most=most, factors=factors)
     cost = 1 - r_squared(expected, simulated)
-    rounded = 1 - r_squared(expected, expected + step * np.abs(expected).max(initial=0.0))
+    rounded = 1 - r_squared(expected, expected + _step(coarsest, expected))
     return 1 - min(1.0, max(least, min(_OTHER_ROUNDING * cost, most), _CHAOS * cost, rounded))
+
+
+def _unresolved_step(formats: Iterable[LayerFormat], expected: Array) -> float:
+    """One step of the coarsest grid, where it is more than what outputs vary by; else 0.
+
+    Such outputs, as the scores of a detector that has learned nothing, are told apart by no file in
+    these formats, and their R² says nothing.
+    """
+    coarsest = _coarsest(formats)
+    if coarsest is None or is_discrete(expected):
+        return 0.0
+    step = _step(coarsest, expected)
+    return step if r_squared(expected, expected + step) < 0 else 0.0
+
+
+def _coarsest(formats: Iterable[LayerFormat]) -> Tolerance | None:
+    tolerances = [format.activation_quantizer.tolerance for format in formats]
+    rounding = [tolerance for tolerance in tolerances if tolerance is not None]
+    return max(rounding, key=lambda tolerance: tolerance.step, default=None)
+
+
+def _step(tolerance: Tolerance, expected: Array) -> float:
+    return float(tolerance.step * np.abs(expected).max(initial=0.0))
 
 
 def is_right(parity: Parity, expected: Array, *, least: float, is_float: bool) -> bool:

@@ -11,6 +11,7 @@ from compress.backends.onnx.export import export
 from compress.backends.onnx.files import save
 from compress.backends.onnx.parity import (
     Bound,
+    bound_of,
     check_parity,
     compare,
     is_right,
@@ -89,6 +90,18 @@ def test_nothing_that_ignores_the_inputs_is_right(kind, format, cost, offset):
     again = simulated + np.sqrt(cost) * 0.9 * rng.normal(size=expected.shape) * (cost < 0.3)
     if format in ("dynamic", "int8", "coarse") and cost >= 1e-2:
         assert is_right(compare(simulated, again), simulated, least=least, is_float=False)
+
+
+@pytest.mark.parametrize(("format", "step"), [("int8", 1 / 255), ("dynamic", 1 / 255)])
+def test_outputs_that_vary_by_less_than_a_step_are_right_within_one(format, step):
+    """As the scores of a detector that has learned nothing, whose R² says nothing."""
+    noise = np.random.default_rng(0).uniform(0, 1, (16, 12, 3))
+    nearly_constant = -4.6 + 4 * step * noise
+    bound = bound_of([FORMATS[format]], nearly_constant, nearly_constant, is_float=False)
+    assert bound.step == pytest.approx(4.6 * step, rel=0.01)
+    assert bound_of([FORMATS["float32"]], nearly_constant, nearly_constant, is_float=True).step == 0
+    wider = -4.6 + 20 * step * noise
+    assert bound_of([FORMATS[format]], wider, wider, is_float=False).step == 0
 
 
 def test_a_constant_net_is_held_to_its_constant():
