@@ -33,6 +33,7 @@ _BEFORE, _BEHIND = re.compile(rf"({_NAMES})[_./-](.+)"), re.compile(rf"(.+)[_./-
 _INPUTS, _LABELS = frozenset({"x", "inputs"}), LABEL_KEYS | {"y"}
 _SPLIT_SEED = 0
 _SHARE_APART = 0.1
+_MOST_CLASSES = 65_536
 
 
 class Columns:
@@ -104,9 +105,12 @@ def task_of_tables(name: str, tables: Mapping[str, Mapping[str, Column]], path: 
             apart for validation and the test, and where there is no validation, a tenth of train.
         path: what it was read from, for sentences.
 
+    Labels that are texts are the names of classes, which are numbered in the order of the alphabet.
+
     Raises:
         DataError: columns that differ in length, no split to train or to test on, or none at all.
     """
+    classes, tables = _numbered(tables, path)
     parts = {split: _dataset(table, split, path) for split, table in tables.items()}
     if set(parts) == {""}:
         parts["train"], parts["test"] = _apart(parts.pop(""))
@@ -119,7 +123,41 @@ def task_of_tables(name: str, tables: Mapping[str, Mapping[str, Column]], path: 
         )
     if "validation" not in parts:
         parts["train"], parts["validation"] = _apart(parts["train"])
-    return Task(name, parts["train"], parts["validation"], parts["test"])
+    return Task(name, parts["train"], parts["validation"], parts["test"], classes=classes)
+
+
+def _numbered(
+    tables: Mapping[str, Mapping[str, Column]], path: object
+) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, Column]]]:
+    """The names of the classes, where labels are texts, and the tables with their numbers."""
+    found = {
+        split: key
+        for split, table in tables.items()
+        for key in sorted(_LABELS & table.keys())
+        if _are_texts(table[key])
+    }
+    if not found:
+        return (), tables
+    texts = {split: tables[split][key] for split, key in found.items()}
+    names = sorted({text for column in texts.values() for text in column if text is not None})
+    if len(names) > _MOST_CLASSES:
+        raise DataError(
+            f"{named(path)}: the column {named(next(iter(found.values())))} has {len(names):,} "
+            f"different texts for labels, and at most {_MOST_CLASSES:,} classes are numbered; give "
+            "numbers, or name the label's column."
+        )
+    number: dict[Any, int] = {name: place for place, name in enumerate(names)} | {None: -1}
+    numbered = {
+        split: {**tables[split], found[split]: torch.tensor([number[t] for t in column])}
+        for split, column in texts.items()
+    }
+    return tuple(names), {**tables, **numbered}
+
+
+def _are_texts(column: Column) -> bool:
+    if isinstance(column, Tensor) or not any(value is not None for value in column):
+        return False
+    return all(value is None or isinstance(value, str) for value in column)
 
 
 def tables_of(columns: Mapping[str, Column], path: object) -> dict[str, dict[str, Column]]:

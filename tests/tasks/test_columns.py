@@ -257,3 +257,27 @@ def test_a_missing_library_is_named(monkeypatch, tmp_path):
         config = TaskConfig(name=name, **{where: str(tmp_path)})
         with pytest.raises(MissingExtra, match=r"pip install 'compresskit\[datasets\]'"):
             make_task(config)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz"])
+def test_labels_that_are_texts_are_names_of_classes(kind, request):
+    """In the order of the alphabet, over all splits; a missing one is none."""
+    names = np.array(["wren", "finch", "owl"])[np.arange(40) % 3]
+    if kind == "npz":
+        task = request.getfixturevalue("npz")(x=X, y=names)
+    else:
+        texts = [None, *names[1:].tolist()]
+        columns = {"a": X[:, 0].tolist(), "species": texts}
+        task = request.getfixturevalue("parquet")(columns, features=["a"], label="species")
+    assert task.classes == ("finch", "owl", "wren")
+    order = {"wren": 2, "finch": 0, "owl": 1}
+    for x, y in task.train:
+        row = int(x[0]) // 3
+        assert int(y) == (-1 if kind == "parquet" and row == 0 else order[names[row]])
+
+
+def test_as_many_texts_as_there_are_samples_are_no_classes(monkeypatch):
+    monkeypatch.setattr("compress.tasks.columns._MOST_CLASSES", 30)
+    table = {"x": torch.arange(40), "label": [f"t{i}" for i in range(40)]}
+    with pytest.raises(DataError, match="the column label has 40 different texts for labels, and"):
+        task_of_tables("t", {"": table}, "it")
