@@ -21,6 +21,7 @@ __all__ = [
     "MOST_THREADS",
     "Flag",
     "Name",
+    "Names",
     "Number",
     "Pattern",
     "Whole",
@@ -31,6 +32,8 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 #: Of an architecture, a loss, a function: it stands in sentences.
 Name = Annotated[str, Field(max_length=200)]
+#: Of columns or classes, one at least.
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 #: Of layers.
 Pattern = Annotated[str, Field(max_length=500)]
 

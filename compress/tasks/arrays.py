@@ -65,7 +65,8 @@ class ArrayDataset:
 
     def subset(self, indices: Sequence[int]) -> ArrayDataset:
         """A data set of these samples, in this order, with its own memory."""
-        found = self.__getitems__(indices)
+        # Not by what a subclass makes of its samples.
+        found = ArrayDataset.__getitems__(self, indices)
         return ArrayDataset(*found) if isinstance(found, tuple) else ArrayDataset(found)
 
     def without_labels(self) -> ArrayDataset:

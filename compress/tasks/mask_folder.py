@@ -18,7 +18,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from compress.config.fields import Flag, Whole
+from compress.config.fields import Flag, Names, Whole
 from compress.errors import RecipeError
 from compress.io.files import named
 from compress.task import Task
@@ -39,7 +39,7 @@ def make_task(
     folder: Path | None = None,
     size: Annotated[Whole, Field(ge=32, le=1024)] = 128,
     grey: Flag = False,
-    classes: tuple[str, ...] = (),
+    classes: Names | None = None,
 ) -> Task:
     """The task: a tenth of what is not split already is set apart for validation, and for the test.
 
@@ -58,7 +58,7 @@ def make_task(
     if size % _CELL:
         raise RecipeError(f"{_TASK}size must be a multiple of {_CELL}; got {size}.")
     files = ImageFiles(folder, size, grey, _TASK)
-    train, validation, test = parts_of(folder, lambda part: _read(files, part, len(classes)))
+    train, validation, test = parts_of(folder, lambda part: _read(files, part, len(classes or ())))
     return Task(
         name="mask-folder",
         train=ScaledImages(train),

@@ -18,14 +18,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from compress.config.fields import Name
+from compress.config.fields import Name, Names
 from compress.errors import CompressError, DataError, MissingExtra, in_words
 from compress.io.files import named, opened, size_words
 from compress.task import Task
@@ -36,9 +35,6 @@ __all__ = ["make_task"]
 _MOST_FILE_BYTES = _MOST_BYTES = 4 << 30
 _MOST_ROWS = 10_000_000
 _ROWS = 4_096
-
-#: Names of columns.
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
 def make_task(*, path: Path, features: Names | None = None, label: Name | None = None) -> Task:

@@ -330,9 +330,15 @@ def test_a_task_that_names_another_output_is_one_sentence(tmp_path):
         TrainStage(epochs=1).rehearse(start, context)
 
 
-@pytest.mark.parametrize("outputs", [{}, {"boxes": "box"}, {"boxes": None}])
-def test_outputs_of_a_task_are_kinds_by_name(outputs):
-    message = r"outputs is one of class-scores, .*, or one for each name; got \{"
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({}, "task 'heads': outputs has no name in it; give each output that ships with its kind"),
+        ({"boxes": "box"}, "outputs.boxes is one of class-scores, .*, tokens; got 'box'"),
+        ({"boxes": None}, "outputs.boxes is one of class-scores, .*, tokens; got None"),
+    ],
+)
+def test_outputs_of_a_task_are_kinds_by_name(outputs, message):
     with pytest.raises(DataError, match=message):
         task_of(outputs=outputs)
 
