@@ -19,8 +19,11 @@ pytestmark = pytest.mark.fast
 def test_every_option_of_a_built_in_net_has_a_largest_value(arch):
     for option in architecture_class(arch).__init__.__kwdefaults__:
         most = LARGEST_OPTIONS[option]
-        with pytest.raises(RecipeError, match=f"{option} must be at most {most:,}; got {most + 1}"):
-            build(arch, {option: most + 1})
+        value, named = most + 1, option
+        if option == "outputs":  # sizes by name
+            value, named = {"x": most + 1}, "outputs.x"
+        with pytest.raises(RecipeError, match=f"{named} must be at most {most:,}; got {most + 1}"):
+            build(arch, {option: value})
 
 
 @pytest.mark.parametrize("arch", sorted({*ARCHITECTURES} - {"functional", "causal-lm"}))
