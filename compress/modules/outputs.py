@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compress.errors import ContractViolation, DataError
 
-__all__ = ["OUTPUT", "Outputs", "as_outputs", "by_name", "each_output", "one_output", "only"]
+__all__ = ["OUTPUT", "Outputs", "as_outputs", "by_name", "each_output", "only"]
 __all__ += ["selected"]
 
 #: What an output is called that has no name of its own: that of a model which returns one tensor.
@@ -99,15 +99,6 @@ def only(outputs: Outputs, names: Collection[str], who: str = "the model") -> Ou
     if not names or not isinstance(outputs, dict):
         return outputs
     return {name: tensor for name, tensor in outputs.items() if name in names}
-
-
-def one_output(outputs: Outputs) -> Tensor:
-    """The only output of a model, for what works with one.
-
-    Raises:
-        DataError: there are several.
-    """
-    return selected(outputs, None)
 
 
 def _flat(given: Any, name: str) -> Iterator[tuple[str, Tensor]]:

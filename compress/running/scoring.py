@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor
 
+from compress.data.samples import in_float32
 from compress.distillation.teachers import (
     EnsembleMember,
     TeacherBlock,
@@ -27,7 +27,7 @@ from compress.measure.named_arrays import Array, Arrays, by_names, joined
 from compress.measure.score import Scores
 from compress.metrics import MetricName
 from compress.modules.inputs import Inputs, forward
-from compress.modules.outputs import Outputs, by_name, each_output, selected
+from compress.modules.outputs import Outputs, by_name, selected
 from compress.outputs import OutputKind
 from compress.record import TaskFacts
 from compress.running.job import Job, context_of
@@ -76,7 +76,7 @@ class ReferenceTeacher:
 
         Those that its block maps have the names of the models' outputs.
         """
-        found = by_name(each_output(self.teacher(inputs), _float32))
+        found = by_name(in_float32(self.teacher(inputs)))
         if len(found) == 1:
             return as_arrays(selected(found, None))
         mapped = mapped_outputs(self.teacher)
@@ -195,7 +195,7 @@ class Scoring:
 
     def arrays(self, outputs: Outputs) -> Arrays:
         """What a module gave, as a file gives it: an only output is one array."""
-        found = each_output(outputs, _float32)
+        found = in_float32(outputs)
         is_only = len(self.outputs) == 1
         return as_arrays(next(iter(by_name(found).values())) if is_only else found)
 
@@ -311,10 +311,6 @@ def _reference(job: Job) -> ReferenceTeacher | None:
             settings = TypeAdapter(TeacherBlock).dump_python(block)
             return ReferenceTeacher(_name_of(block), settings, build_teacher(block, context))
     return None
-
-
-def _float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _nobody(_: Any) -> Any:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from compress.measure.named_arrays import Array, Arrays, concatenated, joined
-from compress.modules.inputs import Inputs
+from compress.modules.inputs import Inputs, at_least_float32
 from compress.task import Dataset
 from compress.training.data import is_labeled, read
 
@@ -65,8 +64,7 @@ def as_arrays(tensors: Tensor | dict[str, Tensor]) -> Arrays:
 
 
 def _array(tensor: Tensor) -> Array:
-    is_short = tensor.dtype in (torch.float16, torch.bfloat16)
-    return np.asarray((tensor.float() if is_short else tensor).detach().cpu().numpy())
+    return np.asarray(at_least_float32(tensor).detach().cpu().numpy())
 
 
 def _joined(inputs: Sequence[Inputs]) -> dict[str, Array]:

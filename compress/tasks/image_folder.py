@@ -23,15 +23,14 @@ from compress.config.fields import Flag, Whole
 from compress.errors import RecipeError
 from compress.io.files import named
 from compress.task import Task
-from compress.tasks.arrays import ArrayDataset, ScaledImages, split
+from compress.tasks.arrays import ArrayDataset, ScaledImages
 from compress.tasks.augment import ShiftFlip
 from compress.tasks.image_files import ImageFiles
+from compress.tasks.parts import parts_of
 
 __all__ = ["Size", "make_task"]
 
 _TASK = "task image-folder: "
-_SPLIT_SEED = 0
-_SHARE_APART = 0.1
 _CROP = 8
 
 #: Pixels along one side.
@@ -59,18 +58,12 @@ def make_task(
     """
     if folder is None:
         raise RecipeError("task image-folder: give the folder that holds the images (`folder:`).")
-    parts = {part for part in ("train", "validation", "test") if os.path.isdir(folder / part)}
     files = ImageFiles(folder, size, grey, _TASK)
-    if {"train", "test"} <= parts:
-        classes = _classes(files, folder / "train")
-        train, test = (_images(files, folder / part, classes) for part in ("train", "test"))
-    else:
-        classes = _classes(files, folder)
-        train, test = split(_images(files, folder, classes), _SHARE_APART, seed=_SPLIT_SEED)
-    if {"train", "validation"} <= parts:
-        validation = _images(files, folder / "validation", classes)
-    else:
-        train, validation = split(train, _SHARE_APART, seed=_SPLIT_SEED)
+    is_split = all(os.path.isdir(folder / part) for part in ("train", "test"))
+    classes = _classes(files, folder / "train" if is_split else folder)
+    train, validation, test = parts_of(
+        folder, lambda part: _images(files, part, classes), ("validation",)
+    )
     return Task(
         name="image-folder",
         train=_Scaled(train),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compress.tasks.arrays import ArrayDataset, split
@@ -16,7 +16,9 @@ _VALIDATION = ("validation", "valid", "val")
 
 
 def parts_of(
-    folder: Path, read: Callable[[Path], ArrayDataset]
+    folder: Path,
+    read: Callable[[Path], ArrayDataset],
+    validation_names: Sequence[str] = _VALIDATION,
 ) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
     """What to train on, what is for validation, and what to test on.
 
@@ -26,6 +28,7 @@ def parts_of(
     Args:
         folder: of the data.
         read: makes a data set of a folder.
+        validation_names: what the folder for validation may be called beside ``train``.
 
     Raises:
         DataError: as ``read`` has it, or too few samples for a split.
@@ -36,10 +39,10 @@ def parts_of(
 
     if is_there("train") and is_there("test"):
         train, test = read(folder / "train"), read(folder / "test")
-        own = next(filter(is_there, _VALIDATION), None)
-        if own is not None:
-            return train, read(folder / own), test
     else:
         train, test = split(read(folder), _SHARE_APART, seed=_SPLIT_SEED)
+    own = next(filter(is_there, validation_names), None)
+    if own is not None and is_there("train"):
+        return train, read(folder / own), test
     train, validation = split(train, _SHARE_APART, seed=_SPLIT_SEED)
     return train, validation, test

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compress.errors import DataError
 from compress.outputs import (
     CLASS_KINDS,
     LabelFacts,
@@ -28,7 +27,6 @@ __all__ = [
     "fit_labels",
     "known_labels",
     "labeled_samples",
-    "one_label",
 ]
 
 #: The labels of a batch, ``(n, ...)``: a tensor, or tensors by the name of the output that they are
@@ -44,19 +42,6 @@ def each_label(labels: Labels, function: Callable[[Tensor], Tensor]) -> Labels:
     if isinstance(labels, dict):
         return {name: function(tensor) for name, tensor in labels.items()}
     return function(labels)
-
-
-def one_label(labels: Labels) -> Tensor:
-    """The labels as one tensor, for what works with one.
-
-    Raises:
-        DataError: there are several, by name.
-    """
-    if not isinstance(labels, dict):
-        return labels
-    if len(labels) == 1:
-        return next(iter(labels.values()))
-    raise DataError(f"labels are for several outputs ({', '.join(labels)}); say which is meant.")
 
 
 def known_labels(
