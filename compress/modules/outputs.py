@@ -59,7 +59,7 @@ def by_name(outputs: Outputs) -> dict[str, Tensor]:
 
 
 def each_output(outputs: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
-    """Outputs of the same names, each of which went through a function."""
+    """Outputs, or labels for them, of the same names, each of which went through a function."""
     if isinstance(outputs, dict):
         return {name: function(tensor) for name, tensor in outputs.items()}
     return function(outputs)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from compress.data.views import FirstSamples, InputsOnly
 from compress.errors import DataError
+from compress.modules.outputs import each_output
 from compress.task import Dataset
-from compress.training.labels import Labels, each_label
+from compress.training.labels import Labels
 
 __all__ = ["ArrayDataset", "ScaledImages", "first", "inputs_of", "split"]
 
@@ -53,7 +54,7 @@ class ArrayDataset:
         """One sample: its input, or ``(input, label)``."""
         if self.labels is None:
             return self.inputs[index]
-        return self.inputs[index], each_label(self.labels, lambda part: part[index])
+        return self.inputs[index], each_output(self.labels, lambda part: part[index])
 
     def __getitems__(self, indices: Sequence[int], /) -> Tensor | tuple[Tensor, Labels]:
         """One collated batch: inputs, or ``(inputs, labels)``."""
@@ -61,7 +62,7 @@ class ArrayDataset:
         inputs = self.inputs.index_select(0, rows)
         if self.labels is None:
             return inputs
-        return inputs, each_label(self.labels, lambda part: part.index_select(0, rows))
+        return inputs, each_output(self.labels, lambda part: part.index_select(0, rows))
 
     def subset(self, indices: Sequence[int]) -> ArrayDataset:
         """A data set of these samples, in this order, with its own memory."""

@@ -5,8 +5,6 @@ The rules are those of :mod:`compress.outputs`; this file applies them to tensor
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,6 @@ from compress.outputs import (
 __all__ = [
     "IGNORED",
     "Labels",
-    "each_label",
     "facts_of",
     "fit_labels",
     "known_labels",
@@ -35,13 +32,6 @@ Labels = Tensor | dict[str, Tensor]
 
 #: The class of samples without a label, which cross-entropy ignores.
 IGNORED = -100
-
-
-def each_label(labels: Labels, function: Callable[[Tensor], Tensor]) -> Labels:
-    """Labels of the same names, each of which went through a function."""
-    if isinstance(labels, dict):
-        return {name: function(tensor) for name, tensor in labels.items()}
-    return function(labels)
 
 
 def known_labels(

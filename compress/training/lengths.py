@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from compress.modules.inputs import Inputs
+from compress.modules.outputs import each_output
 from compress.task import Dataset
-from compress.training.labels import Labels, each_label
+from compress.training.labels import Labels
 
 __all__ = [
     "cut",
@@ -68,7 +69,7 @@ def cut_batch(inputs: Inputs, labels: Labels | None, length: int) -> tuple[Input
     padded = padded_length(inputs)
     if padded is None:
         return inputs, labels
-    kept = None if labels is None else each_label(labels, lambda one: cut(one, padded, length))
+    kept = None if labels is None else each_output(labels, lambda one: cut(one, padded, length))
     return cut_inputs(inputs, padded, length), kept
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError
-from compress.training.labels import Labels, each_label
+from compress.modules.outputs import each_output
+from compress.training.labels import Labels
 
 __all__ = ["Mix", "Mixture"]
 
@@ -76,7 +77,7 @@ class Mix:
         order = torch.randperm(len(inputs), generator=generator)
         lam = self._lambda(generator)
         mixed_targets = (
-            None if labels is None else each_label(labels, lambda one: one[order.to(one.device)])
+            None if labels is None else each_output(labels, lambda one: one[order.to(one.device)])
         )
         mixed_in = inputs[order.to(inputs.device)]
         if self.kind == "mixup":

@@ -27,7 +27,7 @@ from compress.outputs import (
 from compress.quoting import in_yaml
 from compress.task import Dataset, Loss, Task
 from compress.training.data import Batch, is_labeled, read
-from compress.training.labels import Labels, each_label, facts_of, labeled_samples
+from compress.training.labels import Labels, facts_of, labeled_samples
 from compress.training.output_supervision import OutputSupervision, checked_mean
 
 __all__ = ["OutputSupervision", "Supervision", "has_a_label"]
@@ -264,7 +264,7 @@ class Supervision:
             return _zero_of(outputs)
         if not bool(known.all()):
             outputs = each_output(outputs, lambda one: one[known])
-            labels = each_label(labels, lambda one: one[known])
+            labels = each_output(labels, lambda one: one[known])
         return checked_mean(self.task, loss(outputs, labels))
 
     def _unnamed(self, labels: Labels) -> DataError:
