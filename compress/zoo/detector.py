@@ -13,25 +13,12 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.zoo.unet import TwoConvs
+
 __all__ = ["Detector"]
 
 # What a fresh net says of every cell: that hardly any has an object (Lin et al. 2017).
 _PRIOR = 0.01
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions, the first of which may halve the resolution."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(x)))
 
 
 class Detector(nn.Module):
@@ -56,9 +43,9 @@ class Detector(nn.Module):
         self.stem = nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.blocks = nn.Sequential(
-            _Block(width, 2 * width, stride=2),
-            _Block(2 * width, 4 * width, stride=2),
-            *(_Block(4 * width, 4 * width, stride=1) for _ in range(depth - 1)),
+            TwoConvs(width, 2 * width, stride=2),
+            TwoConvs(2 * width, 4 * width, stride=2),
+            *(TwoConvs(4 * width, 4 * width, stride=1) for _ in range(depth - 1)),
         )
         self.boxes = nn.Conv2d(4 * width, 4, 3, padding=1)
         self.scores = nn.Conv2d(4 * width, classes, 3, padding=1)

@@ -12,20 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["UNet"]
+__all__ = ["TwoConvs", "UNet"]
 
 
-class _Level(nn.Module):
-    """Two 3x3 convolutions at one resolution."""
+class TwoConvs(nn.Module):
+    """Two 3x3 convolutions, the first of which may halve the resolution."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features ``(n, out_channels, h / stride, w / stride)``."""
         x = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(x)))
 
@@ -41,11 +42,11 @@ class UNet(nn.Module):
 
     def __init__(self, *, in_channels: int = 1, classes: int = 2, width: int = 8) -> None:
         super().__init__()
-        self.down1 = _Level(in_channels, width)
-        self.down2 = _Level(width, 2 * width)
-        self.middle = _Level(2 * width, 4 * width)
-        self.up2 = _Level(6 * width, 2 * width)
-        self.up1 = _Level(3 * width, width)
+        self.down1 = TwoConvs(in_channels, width)
+        self.down2 = TwoConvs(width, 2 * width)
+        self.middle = TwoConvs(2 * width, 4 * width)
+        self.up2 = TwoConvs(6 * width, 2 * width)
+        self.up1 = TwoConvs(3 * width, width)
         self.head = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
