@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from compress.measure.replay import ReplayTarget
     from compress.measure.target import Target
     from compress.metrics import MetricOn
+    from compress.preprocessing import (
+        ArrayPreprocessing,
+        ImagePreprocessing,
+        TextPreprocessing,
+    )
     from compress.recipe import Recipe
     from compress.record import Record
     from compress.stages import (
@@ -39,6 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdbTarget": "compress.measure.remote.adb",
     "Architecture": "compress.candidate",
+    "ArrayPreprocessing": "compress.preprocessing",
     "Budget": "compress.budget",
     "Candidate": "compress.candidate",
     "CompressError": "compress.errors",
@@ -46,6 +52,7 @@ _HOMES = {
     "DistillStage": "compress.stages",
     "Effect": "compress.stages",
     "Fields": "compress.data.fields",
+    "ImagePreprocessing": "compress.preprocessing",
     "LocalTarget": "compress.measure.local",
     "MetricOn": "compress.metrics",
     "PruneStage": "compress.stages",
@@ -57,12 +64,14 @@ _HOMES = {
     "Stage": "compress.stages",
     "Target": "compress.measure.target",
     "Task": "compress.task",
+    "TextPreprocessing": "compress.preprocessing",
     "TrainStage": "compress.stages",
 }
 
 __all__ = [
     "AdbTarget",
     "Architecture",
+    "ArrayPreprocessing",
     "Budget",
     "Candidate",
     "CompressError",
@@ -70,6 +79,7 @@ __all__ = [
     "DistillStage",
     "Effect",
     "Fields",
+    "ImagePreprocessing",
     "LocalTarget",
     "MetricOn",
     "PruneStage",
@@ -81,6 +91,7 @@ __all__ = [
     "Stage",
     "Target",
     "Task",
+    "TextPreprocessing",
     "TrainStage",
 ]
 

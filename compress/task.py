@@ -22,6 +22,7 @@ from compress.metrics import (
     written,
 )
 from compress.outputs import CLASS_KINDS, OUTPUT_KINDS, OutputKind
+from compress.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +113,8 @@ class Task:
             derives it from metric and labels where these leave no doubt. Of several outputs, by
             their names; the named ones alone are then what ships.
         ignore_index: a label that says that there is none, such as 255 in masks.
+        preprocessing: how a file or a text becomes an input, for what is shipped (docs/ship.md);
+            without it that takes arrays, as samples have them.
         fields: which parts of a sample are inputs and label, and what is padded; the splits that
             the task then has are in the form that this says.
 
@@ -134,6 +137,7 @@ class Task:
     outputs: OutputKind | Mapping[str, OutputKind] | None = None
     ignore_index: int | None = None
     further_metrics: tuple[MetricName | Metric | MetricOn, ...] = ()
+    preprocessing: Preprocessing | None = None
     fields: InitVar[Fields | None] = None
 
     def __post_init__(self, fields: Fields | None) -> None:
@@ -180,6 +184,7 @@ class Task:
 
     def _check_outputs_and_metrics(self) -> None:
         self._check_outputs()
+        self._check_preprocessing()
         chosen = [*([] if self.metric is None else [self.metric]), *self.further_metrics]
         for metric in chosen:
             self._check_metric(metric, self.direction if metric is self.metric else None)
@@ -213,6 +218,14 @@ class Task:
                     f"task {self.name!r}: {which} is one of {', '.join(OUTPUT_KINDS)}; got "
                     f"{kind!r}."
                 )
+
+    def _check_preprocessing(self) -> None:
+        given: object = self.preprocessing
+        if given is not None and not isinstance(given, Preprocessing):
+            raise DataError(
+                f"task {self.name!r}: preprocessing is an ImagePreprocessing, a TextPreprocessing "
+                f"or an ArrayPreprocessing; got {type(given).__name__}."
+            )
 
     def _check_metric(self, metric: MetricName | Metric | MetricOn, direction: bool | None) -> None:
         of = metric.metric if isinstance(metric, MetricOn) else metric

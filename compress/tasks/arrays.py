@@ -6,6 +6,7 @@ Owns the fast path by which a whole batch is read at once. Knows nothing of part
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ from torch import Tensor
 from compress.data.views import FirstSamples, InputsOnly
 from compress.errors import DataError
 from compress.modules.outputs import each_output
+from compress.preprocessing import Fit, ImagePreprocessing
 from compress.task import Dataset
 from compress.training.labels import Labels
 
-__all__ = ["ArrayDataset", "ScaledImages", "first", "inputs_of", "split"]
+__all__ = ["ArrayDataset", "ScaledImages", "first", "inputs_of", "normalized", "scaled", "split"]
+
+# Bytes from -1 to 1.
+_SCALED = ImagePreprocessing(1, 1, highest=2.0, mean=(1.0,))
 
 
 _Array = Tensor | np.ndarray[Any, Any]
@@ -76,7 +81,7 @@ class ArrayDataset:
 
 
 class ScaledImages:
-    """Images kept as bytes, and given as numbers from -1 to 1."""
+    """Images kept as bytes, and given as numbers from -1 to 1 (:func:`scaled`)."""
 
     def __init__(self, images: ArrayDataset) -> None:
         self._images = images
@@ -93,6 +98,36 @@ class ScaledImages:
     def without_labels(self) -> ScaledImages:
         """The images alone, sharing memory."""
         return ScaledImages(self._images.without_labels())
+
+
+def scaled(
+    height: int,
+    width: int,
+    channels: int,
+    fit: Fit = "contain",
+    *,
+    upright: bool = False,
+    draft: bool = False,
+) -> ImagePreprocessing:
+    """What makes the inputs that :class:`ScaledImages` gives, of image files."""
+    return replace(
+        _SCALED,
+        height=height,
+        width=width,
+        channels=channels,
+        fit=fit,
+        upright=upright,
+        draft=draft,
+    )
+
+
+def normalized(images: Tensor, by: ImagePreprocessing) -> Tensor:
+    """Bytes ``(..., channels, height, width)`` as numbers, in memory of their own."""
+    found = images.float().div_(by.divisor)
+    if len(by.mean) == len(by.std) == 1:
+        return found.sub_(by.mean[0]).div_(by.std[0])
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (by.mean, by.std))
+    return found.sub_(mean).div_(std)
 
 
 def inputs_of(dataset: Dataset) -> Dataset:
@@ -166,5 +201,5 @@ def _shares(quotas: np.ndarray[tuple[int], np.dtype[np.float64]], total: int) ->
 
 def _scaled(batch: Tensor | tuple[Tensor, Labels]) -> Tensor | tuple[Tensor, Labels]:
     if isinstance(batch, tuple):
-        return batch[0].float().div_(127.5).sub_(1), batch[1]
-    return batch.float().div_(127.5).sub_(1)
+        return normalized(batch[0], _SCALED), batch[1]
+    return normalized(batch, _SCALED)

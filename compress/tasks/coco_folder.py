@@ -76,6 +76,7 @@ def make_task(
         loss=DetectionLoss(size, size),
         classes=tuple(read.classes.values()),
         outputs={"boxes": "values", "scores": "independent-logits"},
+        preprocessing=files.contain,
     )
 
 

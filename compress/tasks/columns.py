@@ -16,6 +16,7 @@ from torch import Tensor
 from compress.data.fields import LABEL_KEYS
 from compress.errors import DataError
 from compress.io.files import named
+from compress.preprocessing import ArrayPreprocessing
 from compress.task import Dataset, Task
 from compress.tasks.arrays import ArrayDataset, split
 
@@ -96,7 +97,12 @@ def as_column(array: np.ndarray[Any, Any], where: str) -> Column:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
-def task_of_tables(name: str, tables: Mapping[str, Mapping[str, Column]], path: object) -> Task:
+def task_of_tables(
+    name: str,
+    tables: Mapping[str, Mapping[str, Column]],
+    path: object,
+    features: Sequence[str] = (),
+) -> Task:
     """The task of some tables: of the splits, or of one that is split here.
 
     Args:
@@ -104,6 +110,7 @@ def task_of_tables(name: str, tables: Mapping[str, Mapping[str, Column]], path: 
         tables: columns by name, by split; of one table under an empty name a tenth each is set
             apart for validation and the test, and where there is no validation, a tenth of train.
         path: what it was read from, for sentences.
+        features: the names of the numbers of an input that is a vector.
 
     Labels that are texts are the names of classes, which are numbered in the order of the alphabet.
 
@@ -123,7 +130,14 @@ def task_of_tables(name: str, tables: Mapping[str, Mapping[str, Column]], path: 
         )
     if "validation" not in parts:
         parts["train"], parts["validation"] = _apart(parts["train"])
-    return Task(name, parts["train"], parts["validation"], parts["test"], classes=classes)
+    return Task(
+        name,
+        parts["train"],
+        parts["validation"],
+        parts["test"],
+        classes=classes,
+        preprocessing=ArrayPreprocessing(tuple(features)),
+    )
 
 
 def _numbered(

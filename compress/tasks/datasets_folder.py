@@ -19,6 +19,7 @@ from typing import Any
 
 from compress.errors import DataError, MissingExtra, in_words
 from compress.io.files import named, read_json
+from compress.preprocessing import ArrayPreprocessing
 from compress.task import Task
 from compress.tasks.columns import ALIASES, places_apart
 
@@ -53,7 +54,8 @@ def make_task(*, folder: Path) -> Task:
             rest, apart = places_apart(len(parts["train"]))
             parts[name] = parts["train"].select(apart)
             parts["train"] = parts["train"].select(rest)
-    return Task("datasets-folder", parts["train"], parts["validation"], parts["test"])
+    splits = (parts["train"], parts["validation"], parts["test"])
+    return Task("datasets-folder", *splits, preprocessing=ArrayPreprocessing())
 
 
 def _parts(folder: Path) -> dict[str, Path]:

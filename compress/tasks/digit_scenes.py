@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -28,7 +29,7 @@ from pydantic import Field
 from compress.config.fields import Whole
 from compress.errors import RecipeError
 from compress.task import MetricOn, Task
-from compress.tasks.arrays import ArrayDataset, ScaledImages
+from compress.tasks.arrays import ArrayDataset, ScaledImages, scaled
 from compress.tasks.detection import DetectionLoss, MeanAveragePrecision
 from compress.tasks.digits import digit_splits
 from compress.tasks.scenes import BORDER, Canvas, Scenes, make_scenes
@@ -84,7 +85,7 @@ def make_task(
             zip(digit_splits(), (samples, apart, apart), strict=True)
         )
     ]
-    return kind.task(_Splits(*splits), size)
+    return replace(kind.task(_Splits(*splits), size), preprocessing=scaled(size, size, 1))
 
 
 def _labeled(kind: _Kind, scenes: Scenes) -> ArrayDataset:

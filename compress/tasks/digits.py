@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from compress.config.fields import Flag
+from compress.preprocessing import ImagePreprocessing
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset, split
 from compress.tasks.augment import ShiftFlip
@@ -20,9 +21,11 @@ __all__ = ["digit_splits", "make_task"]
 
 _TEST_SAMPLES, _VALIDATION_SAMPLES = 450, 270
 _SPLIT_SEED = 0
-# Pixels are 0 to 16; mean and deviation are those of the whole set.
-_MEAN, _STD = 4.884, 6.017
 _HIGHEST = 16
+# Pixels are 0 to 16; mean and deviation are those of the whole set.
+_FORM = ImagePreprocessing(
+    8, 8, channels=1, upright=False, highest=_HIGHEST, mean=(4.884,), std=(6.017,)
+)
 
 
 def make_task(*, augment: Flag = False) -> Task:
@@ -32,16 +35,17 @@ def make_task(*, augment: Flag = False) -> Task:
         augment: shift training images by up to one pixel.
     """
     train, validation, test = (
-        ArrayDataset(part.inputs.sub(_MEAN).div_(_STD), part.labels) for part in _splits()
+        ArrayDataset(part.inputs.sub(_FORM.mean[0]).div_(_FORM.std[0]), part.labels) for part in _splits()
     )
     return Task(
         name="digits",
         train=train,
         validation=validation,
         test=test,
-        augment=ShiftFlip(shift=1, fill=-_MEAN / _STD, flip=False) if augment else None,
+        augment=ShiftFlip(shift=1, fill=_FORM.darkest, flip=False) if augment else None,
         classes=tuple("0123456789"),
         outputs="class-scores",
+        preprocessing=_FORM,
     )
 
 

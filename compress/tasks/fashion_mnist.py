@@ -18,8 +18,9 @@ import torch
 
 from compress.config.fields import Flag
 from compress.errors import DataError
+from compress.preprocessing import ImagePreprocessing
 from compress.task import Task
-from compress.tasks.arrays import ArrayDataset, split
+from compress.tasks.arrays import ArrayDataset, normalized, split
 from compress.tasks.augment import ShiftFlip
 from compress.tasks.fetch import download as fetch
 from compress.tasks.idx import IdxFile, read_idx
@@ -66,8 +67,8 @@ FILES = (
 
 _VALIDATION_SAMPLES = 5_000
 _SPLIT_SEED = 0
-# Of the training images, over 255.
-_MEAN, _STD = 0.2860, 0.3530
+# Mean and deviation of the training images, over 255.
+_FORM = ImagePreprocessing(28, 28, channels=1, upright=False, mean=(0.2860,), std=(0.3530,))
 
 
 def make_task(*, folder: Path | None = None, download: Flag = False, augment: Flag = True) -> Task:
@@ -97,9 +98,10 @@ def make_task(*, folder: Path | None = None, download: Flag = False, augment: Fl
         train=_normalized(train),
         validation=_normalized(validation),
         test=_normalized(test),
-        augment=ShiftFlip(shift=2, fill=-_MEAN / _STD, flip=True) if augment else None,
+        augment=ShiftFlip(shift=2, fill=_FORM.darkest, flip=True) if augment else None,
         classes=CLASSES,
         outputs="class-scores",
+        preprocessing=_FORM,
     )
 
 
@@ -145,5 +147,4 @@ def _pairs(folder: Path) -> tuple[ArrayDataset, ArrayDataset]:
 
 
 def _normalized(dataset: ArrayDataset) -> ArrayDataset:
-    scaled = dataset.inputs.unsqueeze(1).float().div_(255).sub_(_MEAN).div_(_STD)
-    return ArrayDataset(scaled, dataset.labels)
+    return ArrayDataset(normalized(dataset.inputs.unsqueeze(1), _FORM), dataset.labels)

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from compress.errors import DataError
 from compress.io.files import named, opened
+from compress.preprocessing import ImagePreprocessing
+from compress.tasks.arrays import scaled
 
 __all__ = ["ImageFiles", "Placed"]
 
@@ -31,7 +33,6 @@ _MOST_PIXELS = 64 << 20
 _MOST_BYTES = 4 << 30
 _MOST_FILE_BYTES = 512 << 20
 _LARGEST_16_BIT, _STEP_16_BIT = 65_535, 257
-_GREY = 127  # around an image that is not square; 0 once images are from -1 to 1
 
 Array = np.ndarray[Any, Any]
 _Decoded = TypeVar("_Decoded")
@@ -76,6 +77,17 @@ class ImageFiles:
     def channels(self) -> int:
         """Of each image."""
         return 1 if self.grey else 3
+
+    @property
+    def cover(self) -> ImagePreprocessing:
+        """What :meth:`covering` makes of a file, and then :class:`.arrays.ScaledImages`."""
+        square = (self.size, self.size)
+        return scaled(*square, self.channels, "cover", upright=True, draft=True)
+
+    @property
+    def contain(self) -> ImagePreprocessing:
+        """What :meth:`placed` makes of a file, and then :class:`.arrays.ScaledImages`."""
+        return scaled(self.size, self.size, self.channels)
 
     def listed(self, folder: Path) -> list[Path]:
         """What is in a folder, in order, less what is hidden.
@@ -150,11 +162,16 @@ class ImageFiles:
         """
         from PIL import Image, ImageOps
 
+        form = self.cover
+        square = (form.width, form.height)
+
         def fitted(image: Image.Image) -> Tensor:
-            image.draft(self._mode, (self.size, self.size))
-            upright = ImageOps.exif_transpose(_in_bytes(image)).convert(self._mode)
-            square = (self.size, self.size)
-            return _tensor(ImageOps.fit(upright, square, Image.Resampling.BILINEAR))
+            if form.draft:
+                image.draft(self._mode, square)
+            given = _in_bytes(image)
+            upright = ImageOps.exif_transpose(given) if form.upright else given
+            whole = upright.convert(self._mode)
+            return _tensor(ImageOps.fit(whole, square, Image.Resampling.BILINEAR))
 
         return self._decoded(path, fitted)
 
@@ -166,12 +183,15 @@ class ImageFiles:
         """
         from PIL import Image
 
+        form = self.contain
+
         def fitted(image: Image.Image) -> Placed:
             across, down = self._fitting(image)
             given = _in_bytes(image).convert(self._mode)
-            scaled = _tensor(given.resize((across, down), Image.Resampling.BILINEAR))
-            pixels = torch.full((self.channels, self.size, self.size), _GREY, dtype=torch.uint8)
-            pixels[:, :down, :across] = scaled
+            resized = _tensor(given.resize((across, down), Image.Resampling.BILINEAR))
+            shape = (form.channels, form.height, form.width)
+            pixels = torch.full(shape, form.fill, dtype=torch.uint8)
+            pixels[:, :down, :across] = resized
             return Placed(pixels, image.width, image.height, across, down)
 
         return self._decoded(path, fitted)

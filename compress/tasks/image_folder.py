@@ -72,6 +72,7 @@ def make_task(
         augment=ShiftFlip(shift=size // _CROP, fill=0.0, flip=True) if augment else None,
         classes=classes,
         outputs="class-scores" if classes else None,
+        preprocessing=files.cover,
     )
 
 

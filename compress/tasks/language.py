@@ -27,6 +27,7 @@ from compress.config.fields import Whole
 from compress.errors import DataError, RecipeError
 from compress.io.files import named, read_text, regular_file
 from compress.measure.perplexity import bits_per_token
+from compress.preprocessing import TextPreprocessing
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 
@@ -121,6 +122,9 @@ def make_task(*, folder: Path | None = None, path: Path | None = None, length: L
         higher_is_better=False,
         classes=VOCABULARY,
         outputs="tokens",
+        preprocessing=TextPreprocessing(
+            None, length, _END, VOCABULARY, _OTHER, begin_id=_END, keep="last"
+        ),
     )
 
 

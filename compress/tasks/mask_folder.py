@@ -69,6 +69,7 @@ def make_task(
         classes=classes or _numbered(train),
         outputs="class-scores",
         ignore_index=_IGNORED,
+        preprocessing=files.contain,
     )
 
 

@@ -63,7 +63,7 @@ def make_task(*, path: Path, features: Names | None = None, label: Name | None =
     tables = {split: _read(file) for split, file in _files(path).items()}
     if features is not None:
         tables = {split: _joined(table, features, label, path) for split, table in tables.items()}
-    return task_of_tables("parquet", tables, path)
+    return task_of_tables("parquet", tables, path, features or ())
 
 
 def _files(path: Path) -> dict[str, Path]:

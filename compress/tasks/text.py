@@ -17,6 +17,7 @@ from compress.errors import DataError
 from compress.io.files import named, opened
 from compress.measure.perplexity import bits_per_token
 from compress.models.huggingface import tokenizer_digest
+from compress.preprocessing import TextPreprocessing
 from compress.task import Task
 from compress.tasks.language import windows_of
 from compress.tasks.tokens import TextLength, text_task, vocabulary_of
@@ -86,6 +87,9 @@ def _next_tokens(lines: Sequence[str], path: Path, folder: Path, length: int) ->
         classes=vocabulary.tokens,
         outputs="tokens",
         tokenizer=tokenizer_digest(folder),
+        preprocessing=TextPreprocessing(
+            folder, length, vocabulary.end, begin_id=vocabulary.end, keep="last"
+        ),
     )
 
 

@@ -26,6 +26,7 @@ from compress.errors import DataError, MissingExtra
 from compress.io.files import named, read_bounded, read_json, size_words
 from compress.measure.similarity import similarity_spearman
 from compress.models.huggingface import tokenizer_digest
+from compress.preprocessing import TextPreprocessing
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 from compress.training.labels import Labels
@@ -231,6 +232,7 @@ def text_task(
         outputs="values" if labels is None else "class-scores",
         classes=classes,
         tokenizer=tokenizer_digest(folder),
+        preprocessing=TextPreprocessing(folder, max_length, tokens.pad_id),
     )
 
 

@@ -22,7 +22,7 @@ LEVELS: list[set[str]] = [
     {"errors", "quoting"},
     {"io"},
     {"config", "events", "outputs", "metrics"},
-    {"budget", "formatting", "text_table", "data"},
+    {"budget", "formatting", "text_table", "data", "preprocessing"},
     {"environment", "artifact", "task", "record_times"},
     {"record"},
     {"overwriting"},
