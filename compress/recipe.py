@@ -35,6 +35,7 @@ from compress.config.own_settings import validation_context
 from compress.config.recipe_file import Document, parse, sentence, with_settings
 from compress.config.recipe_text import text_of, text_of_file
 from compress.config.references import CodeReferences
+from compress.environment import process_index
 from compress.errors import RecipeError
 from compress.events import EventCallback
 from compress.fingerprints import DataDigestCache, FileDigestCache
@@ -50,6 +51,7 @@ from compress.running.forecast import Forecast, forecast
 from compress.running.job import Job
 from compress.running.loop import run
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
+from compress.ship import ship_advised
 from compress.stages import STAGES, Stage
 from compress.stages.blocks import check_references, stages_of
 from compress.task import Task
@@ -162,6 +164,7 @@ class Recipe(BaseModel):
         imports: Iterable[str] = (),
         observer: EventCallback = lambda _: None,
         cache: str | Path | None = None,
+        ship: bool = False,
     ) -> Record:
         """Run the stages on a candidate and measure the artifact after each.
 
@@ -179,6 +182,7 @@ class Recipe(BaseModel):
             cache: where results of all runs are kept by what they depend on: a folder, a URL that
                 fsspec opens, or ``none``; by default ``COMPRESSKIT_CACHE``, or the user's cache
                 folder.
+            ship: write the row that is advised to ``ship`` in the run folder (docs/ship.md).
 
         Raises:
             RecipeError: that is no candidate.
@@ -197,7 +201,11 @@ class Recipe(BaseModel):
         )
         store = Store.open(None if cache is None else str(cache))
         files = FileDigestCache(store.folder / "files.json" if store.folder else None)
-        return run(replace(job, store=store, files=files), fresh=fresh)
+        job = replace(job, store=store, files=files)
+        record = run(job, fresh=fresh)
+        if ship and process_index() == 0:
+            ship_advised(record, job)
+        return record
 
     def execute(
         self,
@@ -207,6 +215,7 @@ class Recipe(BaseModel):
         fresh: bool = False,
         observer: EventCallback = lambda _: None,
         cache: str | Path | None = None,
+        ship: bool = False,
     ) -> Record:
         """Run the recipe on the task, model and targets that it names itself; see :meth:`run`.
 
@@ -224,6 +233,7 @@ class Recipe(BaseModel):
             fresh=fresh,
             observer=observer,
             cache=cache,
+            ship=ship,
         )
 
     def plan(self, *, workdir: str | Path, mode: Mode = "default") -> Forecast:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FAILED = 1
-_WRITES = ("run", "report", "bench", "bundle", "merge", "export", "new")
+_WRITES = ("run", "report", "bench", "bundle", "merge", "export", "ship", "new")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

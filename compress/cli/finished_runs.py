@@ -1,4 +1,4 @@
-"""The command lines of what is done with finished runs: report, bundle, merge and export."""
+"""The command lines of what is done with finished runs: report, bundle, merge, export and ship."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def add_commands(commands: Commands) -> None:
     _add_bundle(commands)
     _add_merge(commands)
     _add_export(commands)
+    _add_ship(commands)
 
 
 def _add_report(commands: Commands) -> None:
@@ -74,6 +75,30 @@ def _add_export(commands: Commands) -> None:
     export.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to")
     import_argument(export)
     debug_argument(export)
+
+
+def _add_ship(commands: Commands) -> None:
+    ship = commands.add_parser(
+        "ship", help="write a row of a run as a folder that runs with onnxruntime alone"
+    )
+    ship.add_argument("run", metavar="RUN", help="the run folder")
+    ship.add_argument(
+        "--row", type=whole, metavar="N", help="its number in the table (default: the advised row)"
+    )
+    ship.add_argument("--target", metavar="NAME", help="of the record (default: its first)")
+    ship.add_argument("-o", "--out", metavar="DIR", help="where to (default: RUN/ship)")
+    ship.add_argument(
+        "--batch",
+        metavar="N|any",
+        help="samples of one inference, lowered again where it is another than was measured",
+    )
+    ship.add_argument(
+        "--samples",
+        metavar="N|all",
+        help="how many test samples go with it (default: about 1 MiB of them)",
+    )
+    import_argument(ship)
+    debug_argument(ship)
 
 
 def import_argument(parser: argparse.ArgumentParser) -> None:

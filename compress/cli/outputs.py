@@ -26,6 +26,7 @@ from compress.overwriting import (
     check_run_folder,
 )
 from compress.record import RECORD_NAME, Record
+from compress.ship_folder import SHIP, check_ship_folder
 
 __all__ = ["check_outputs", "check_run", "run_folder_of"]
 
@@ -59,6 +60,7 @@ def check_run(folder: Path) -> None:
     """
     check_run_folder(folder)
     check_report(folder)
+    check_ship_folder(folder / SHIP)
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -125,6 +127,13 @@ def _export(arguments: argparse.Namespace) -> None:
     check_hub_folder(Path(arguments.out), "--out")
 
 
+def _ship(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None:
+        check_ship_folder(Path(arguments.out), "--out")
+    elif os.path.exists(run_folder_of(Path(arguments.run)) / RECORD_NAME):
+        check_ship_folder(run_folder_of(Path(arguments.run)) / SHIP)
+
+
 def _new(arguments: argparse.Namespace) -> None:
     path = Path(arguments.path)
     if path.suffix and path.suffix.lower() not in (".yaml", ".yml"):
@@ -140,5 +149,6 @@ _CHECKS = {
     "bundle": _bundle,
     "merge": _merge,
     "export": _export,
+    "ship": _ship,
     "new": _new,
 }

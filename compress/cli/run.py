@@ -10,6 +10,7 @@ from typing import Any
 from compress.cli.launch import complete_launch
 from compress.cli.outputs import check_run
 from compress.cli.progress import TerminalProgress
+from compress.cli.ship import ship_words
 from compress.environment import process_index
 from compress.errors import RecipeError
 from compress.measure.target import Mode
@@ -22,6 +23,7 @@ from compress.report.repeat.page import write_repeat
 from compress.report.repeat.summary import summary
 from compress.report.repeat.table import repeat_text
 from compress.running.repeat import check_single, failure, prepare, run_seeds, seeds_of
+from compress.ship_folder import SHIP, shipped_in
 from compress.tracking import Tracking
 from compress.training.distributed import leave
 
@@ -47,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(render_table(record))
     report = next((path for path in written if path.suffix == ".html"), folder)
     print(f"\nreport: {report}")
+    if (shipped := shipped_in(folder / SHIP)) is not None and shipped.is_of(record):
+        print(ship_words(shipped))
     return _BUDGET_MISSED if _misses_budget(record) else 0
 
 
@@ -76,6 +80,7 @@ def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
         written = write_repeat(repeat, folder)
         print(repeat_text(repeat))
         print(f"report: {written[0]}")
+        print(f"ship: {folder / 'seed-N' / SHIP}, one for each seed")
         missed = repeat.misses_budget
     if failed:
         raise failure(failed, len(records), folder)
@@ -106,6 +111,7 @@ def _execute(
             fresh=arguments.fresh,
             observer=callback,
             cache=arguments.cache,
+            ship=True,
         )
 
 

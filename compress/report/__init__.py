@@ -19,6 +19,7 @@ from compress.report.figures.stages_data import StagesInfo, stages_info
 from compress.report.overlay import combined_markdown, groups, overlay_info
 from compress.report.page.page import combined_page, page
 from compress.report.table import markdown, render_table, text_table
+from compress.ship_folder import SHIP, shipped_in
 
 __all__ = ["markdown", "overlay", "render_table", "text_table", "write_report"]
 
@@ -34,7 +35,8 @@ def write_report(record: Record, folder: Path) -> list[Path]:
         StorageError: the disk refused.
     """
     check_report(folder)
-    files: dict[str, str | bytes] = {"report.html": page(record)}
+    shipped = shipped_in(folder / SHIP)
+    files: dict[str, str | bytes] = {"report.html": page(record, shipped=shipped)}
     for target, slug in _slugs(record.targets).items():
         files |= _drawn(pareto_info(record, target), f"pareto{slug}")
         files |= _drawn(stages_info(record, target), f"stages{slug}")

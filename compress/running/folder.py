@@ -7,6 +7,7 @@
     RUN/stages/00-input/          candidate/, model.onnx; stage.json and measured-TARGET.json say
                                   what belongs to a result, with checksums, and are written last
     RUN/measurements/*.jsonl      raw samples
+    RUN/ship/                     the advised row, which runs by itself (:mod:`compress.ship`)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from compress.io.atomic import sweep
 from compress.io.scratch import sweep_scratch
 from compress.pareto import front_facts
 from compress.record import RECORD_NAME, Record
+from compress.ship_folder import SHIP, remove_shipped
 
 __all__ = ["RunFolder"]
 
@@ -131,6 +133,7 @@ class RunFolder:
             _remove_if_empty(self.root / name)
         for name in (_LOG, RECORD_NAME):
             _remove(self.root / name)
+        remove_shipped(self.root / SHIP)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event to ``log.jsonl``; a log that cannot be written stops nothing."""

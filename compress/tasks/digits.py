@@ -35,7 +35,8 @@ def make_task(*, augment: Flag = False) -> Task:
         augment: shift training images by up to one pixel.
     """
     train, validation, test = (
-        ArrayDataset(part.inputs.sub(_FORM.mean[0]).div_(_FORM.std[0]), part.labels) for part in _splits()
+        ArrayDataset(part.inputs.sub(_FORM.mean[0]).div_(_FORM.std[0]), part.labels)
+        for part in _splits()
     )
     return Task(
         name="digits",

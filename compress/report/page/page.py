@@ -18,6 +18,7 @@ from compress.report.page.sections import RECORD_SECTIONS, TARGET_SECTIONS, Sect
 from compress.report.page.target import TargetReport, target_report
 from compress.report.provenance import device_name, reference, scored_against
 from compress.report.sentences import status_words
+from compress.ship_folder import Shipped
 
 __all__ = ["combined_page", "page"]
 
@@ -26,9 +27,14 @@ def page(
     record: Record,
     of_target: Sequence[Section[TargetReport]] = TARGET_SECTIONS,
     of_record: Sequence[Section[Record]] = RECORD_SECTIONS,
+    shipped: Shipped | None = None,
 ) -> str:
-    """The report of one record: sections of each target, then those of the whole record."""
-    targets = [target_report(record, target, k) for k, target in enumerate(record.targets)]
+    """The report of one record: sections of each target, then those of the whole record.
+
+    ``shipped`` is what lies beside the page, ready to run.
+    """
+    names = enumerate(record.targets)
+    targets = [target_report(record, target, number, shipped) for number, target in names]
     content = {
         "name": record.name,
         "description": record.recipe.get("description") or "",

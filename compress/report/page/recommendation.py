@@ -17,7 +17,8 @@ Tile = tuple[str, str, str]
 def recommendation_data(target: TargetReport) -> dict[str, object]:
     """The row to ship and its numbers."""
     advice = target.advice
-    return {"advice": advice, "tiles": tiles(target.record, target.effects[advice.index])}
+    shown = tiles(target.record, target.effects[advice.index])
+    return {"advice": advice, "tiles": shown, "shipped": target.shipped}
 
 
 def findings_data(target: TargetReport) -> list[str] | None:

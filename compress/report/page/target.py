@@ -11,6 +11,7 @@ from compress.record import Record
 from compress.report.figures.pareto_data import pareto_info
 from compress.report.figures.pareto_layout import ParetoLayout, layout_of
 from compress.report.page.budget import Slider, choice_data, sliders_of
+from compress.ship_folder import Shipped
 
 __all__ = ["TargetReport", "target_report"]
 
@@ -20,7 +21,8 @@ class TargetReport:
     """A target of a record, the ``number``-th of the page, with what several sections need.
 
     ``layout`` is that of the plot of its rows; ``None`` without a row to plot. ``choice`` is what
-    the page's script looks up when a slider moves; ``None`` without sliders.
+    the page's script looks up when a slider moves; ``None`` without sliders. ``shipped`` is the row
+    of it that lies beside the page, ready to run.
     """
 
     record: Record
@@ -31,9 +33,12 @@ class TargetReport:
     layout: ParetoLayout | None
     sliders: Sequence[Slider]
     choice: dict[str, Any] | None
+    shipped: Shipped | None = None
 
 
-def target_report(record: Record, target: str, number: int) -> TargetReport:
+def target_report(
+    record: Record, target: str, number: int, shipped: Shipped | None = None
+) -> TargetReport:
     """Work out what the sections of a target share."""
     info = pareto_info(record, target)
     layout = layout_of(info) if info.points else None
@@ -48,4 +53,5 @@ def target_report(record: Record, target: str, number: int) -> TargetReport:
         layout=layout,
         sliders=sliders,
         choice=choice,
+        shipped=shipped if shipped and shipped.is_of(record, target) else None,
     )
