@@ -143,7 +143,7 @@ class TextPreprocessing:
     keep: Literal["first", "last"] = "first"
 
     def __post_init__(self) -> None:
-        if isinstance(self.tokenizer, str):
+        if self.tokenizer is not None:
             object.__setattr__(self, "tokenizer", Path(self.tokenizer))
         if (self.tokenizer is None) == (not self.characters):
             raise DataError(

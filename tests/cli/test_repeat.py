@@ -109,7 +109,7 @@ def test_more_seeds_begin_with_those_that_are_there(repeated):
     for seed in range(3):
         assert f"seed {seed} ({seed + 1} of 3), in out/seed-{seed}" in progress
     assert "seeds on local, seeds 0, 1 and 2" in table
-    assert table.rstrip().endswith("report: out/repeat.html")
+    assert "report: out/repeat.html\nship: out/seed-N/ship" in table
     assert Repeat.load(Path("out")).seeds == [0, 1, 2]
 
     repeated("--repeat", 2, "--out", "out")
@@ -128,7 +128,7 @@ def test_a_seed_gives_what_a_run_with_that_seed_gives(repeated):
 def test_seeds_begin_with_the_recipes_own_and_all_get_the_settings(repeated, monkeypatch):
     told = []
 
-    def execute(self, *, workdir, mode, fresh, observer, cache):
+    def execute(self, *, workdir, mode, fresh, observer, cache, ship):
         told.append((self.seed, str(workdir), mode, fresh))
         return Record.load(Path(f"out/seed-{len(told) - 1}"))
 

@@ -119,10 +119,12 @@ def read_png(content: bytes) -> Any:
     place, parts, kinds = 8, [], {}
     while place + 8 <= len(content):
         size, kind = struct.unpack(">I4s", content[place : place + 8])
-        chunk = content[place + 8 : place + 8 + size]
+        chunk, end = content[place + 8 : place + 8 + size], place + 8 + size
+        if content[end : end + 4] != struct.pack(">I", zlib.crc32(kind + chunk)):
+            raise ValueError("the PNG is damaged or cut short")
         parts += [chunk] if kind == b"IDAT" else []
         kinds[kind] = chunk
-        place += 12 + size
+        place = end + 4
     width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", kinds[b"IHDR"])
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
     if depth != 8 or interlaced or b"eXIf" in kinds:
@@ -270,7 +272,8 @@ def tokens_of(text: str, form: dict[str, Any]) -> list[int]:
         plain = unicodedata.normalize("NFKD", text)
         names = {name: place for place, name in enumerate(form["characters"])}
         ids = [names.get(c, form["unknown_id"]) for c in plain if not unicodedata.combining(c)]
-        before, behind = [], []
+        before: list[int] = []
+        behind: list[int] = []
     else:
         before, ids, behind = read_by_tokenizer(text)
     if form["begin_id"] is not None:
