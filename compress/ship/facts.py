@@ -27,6 +27,7 @@ from compress.tasks.detection import MeanAveragePrecision
 
 __all__ = ["Lowered", "facts_of", "metadata_of", "names_of", "output_rules"]
 
+_MOST_CLASSES = 1_000  # in the file itself: a vocabulary may be larger than a net
 # Of a detector: what is shown, where the metric looks at more.
 _LEAST_SCORE, _MOST_OVERLAP, _MOST_BOXES = 0.25, 0.5, 100
 
@@ -95,15 +96,18 @@ def facts_of(
 def metadata_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What of that goes into the ONNX file itself, each as a text or as JSON."""
     provenance, metric = facts["provenance"], facts["measured"].get("metric") or {}
+    plain = ("name", "in_file", "kind")
+    names = facts["classes"] if len(facts["classes"]) <= _MOST_CLASSES else []
+    form = {key: v for key, v in facts["preprocessing"].items() if key != "characters"}
     return {
         "version": __version__,
         "recipe": provenance["recipe"],
         "row": provenance["row"],
         "stage": provenance["stage"],
         "fingerprint": provenance["fingerprint"],
-        "classes": facts["classes"],
-        "outputs": facts["outputs"],
-        "preprocessing": facts["preprocessing"],
+        "classes": names,
+        "outputs": [{key: output[key] for key in plain} for output in facts["outputs"]],
+        "preprocessing": form,
         "metric": metric.get("name", ""),
         "value": metric.get("value"),
         "measured_sha256": facts["model"]["measured"]["sha256"],

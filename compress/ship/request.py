@@ -16,6 +16,7 @@ from compress.formatting import sanitize
 from compress.io.files import named
 from compress.pareto import recommend
 from compress.record import Measurement, Record, Row
+from compress.report.provenance import device_name
 
 __all__ = ["PROGRAM", "Choice", "ShipRequest", "choose"]
 
@@ -72,7 +73,8 @@ class Choice:
         record, request = self.record, self.request
         facts = [
             *(__version__, record.name, record.seed, record.status, record.error),
-            *(record.recipe, record.environment, self.advised, record.baseline),
+            *(record.recipe, device_name(record, self.found.target)),
+            *(self.advised, record.baseline),
             record.task.model_dump(mode="json"),
             [row.model_dump(mode="json") for row in record.rows],
             [self.row.index, self.found.target, request.batch, request.samples],

@@ -84,7 +84,7 @@ def take_samples(
     leading = row_metrics(task, supervision)[0]
     labels = None if taken.labels is None else _labels(leading, taken.outputs, taken.labels)
     stream = io.BytesIO()
-    np.savez_compressed(stream, **taken.arrays(labels))
+    np.savez_compressed(stream, **taken.arrays(labels))  # type: ignore[arg-type]
     kinds = {name: output.kind for name, output in supervision.by_output.items()}
     return Samples(stream.getvalue(), count, total, _rule(leading), leading.output or None, kinds)
 

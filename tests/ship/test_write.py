@@ -84,6 +84,7 @@ def test_the_measured_file_is_there_byte_for_byte_and_says_what_it_is(finished):
     assert says["compresskit.recipe"] == "small"
     assert json.loads(says["compresskit.classes"]) == list("0123456789")
     assert json.loads(says["compresskit.preprocessing"]) == facts["preprocessing"]
+    assert json.loads(says["compresskit.outputs"])[0]["kind"] == "class-scores"
     assert float(says["compresskit.value"]) == row.on("replay").accuracy.value
     onnx.checker.check_model(finished / "ship" / "model.onnx")
 
@@ -107,7 +108,9 @@ def test_the_facts_and_the_card_name_row_numbers_and_origin(finished):
 def test_what_is_unchanged_is_left_as_it_is_and_another_row_replaces_it(made):
     run, record, job = made
     before = {path.name: path.stat().st_mtime_ns for path in (run / "ship").iterdir()}
-    shipped = write_ship(record, run, never)
+    environment = {**record.environment, "date": "2001-01-01"}  # of a run that was repeated
+    again = record.model_copy(update={"environment": environment})
+    shipped = write_ship(again, run, never)
     assert {path.name: path.stat().st_mtime_ns for path in (run / "ship").iterdir()} == before
     other = write_ship(record, run, job, ShipRequest(row=1 - shipped.row))
     assert other.row == 1 - shipped.row

@@ -22,7 +22,7 @@ import onnxruntime
 import reading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-TOP = 5
+TOP, MOST_NUMBERS = 5, 4096
 ALIKE = 0.99  # of the variance of outputs, below which they are others
 
 
@@ -104,7 +104,7 @@ def answers(model: dict[str, Any], values: dict[str, Any], known: dict[str, Any]
         elif kind == "image":
             found[name] = image_of(values[name], model["preprocessing"], known, name)
         else:
-            found[name] = values_of(values[name], names)
+            found[name] = values_of(values[name], names, known["path"], name)
     if detector:
         found["boxes"] = boxes_of(detector, values, model, known)
     return found
@@ -125,8 +125,10 @@ def ranked(chances: Any, names: list[str]) -> list[dict[str, Any]]:
     return [{"class": named(names, i), "probability": round(float(chances[i]), 4)} for i in order]
 
 
-def values_of(values: Any, names: list[str]) -> Any:
-    """Numbers, by name where each has one."""
+def values_of(values: Any, names: list[str], path: str, name: str) -> Any:
+    """Numbers, by name where each has one; many of them as a file."""
+    if values.size > MOST_NUMBERS:
+        return {"shape": list(values.shape), "files": saved(path, name, values, None)}
     numbers = [float(f"{float(value):.6g}") for value in values.reshape(-1)]
     return dict(zip(names, numbers)) if len(names) == len(numbers) else numbers
 
@@ -159,8 +161,8 @@ def saved(path: str, name: str, array: Any, picture: Any) -> list[str]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     path = f"{path}.{name}"
     np.save(path + ".npy", array)
-    picture = picture[..., None] if picture.ndim == 2 else picture
-    if picture.shape[2] not in (1, 3):
+    picture = picture[..., None] if picture is not None and picture.ndim == 2 else picture
+    if picture is None or picture.shape[2] not in (1, 3):
         return [path + ".npy"]
     height, width, channels = picture.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, -1)], 1)
