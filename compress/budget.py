@@ -62,18 +62,20 @@ _Drop = Annotated[
 
 
 class Budget(BaseModel):
-    """What the device allows.
-
-    ``accuracy_drop`` is what the task's metric may lose against the baseline row: a share of a
-    rate, such as 0.01, or points of it, as ``1%`` or ``1pt``; of another metric, its own unit.
-    """
+    """What the device allows; a row that is within every limit may be shipped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     latency_p50_ms: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
+    """The longest median time of one inference on the first target, at its batch."""
     artifact_kib: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
+    """The largest file that may be shipped, external data included."""
     model_peak_mib: Number | None = Field(default=None, gt=0, le=_LARGEST_BUDGET)
+    """The most memory that the model may take at its peak, above what the runtime takes by
+    itself."""
     accuracy_drop: _Drop | None = None
+    """What the task's metric may lose against the baseline row: a share of a rate, such as 0.01, or
+    points of it, as ``1%`` or ``1pt``; of another metric, a number in its own unit."""
 
 
 def check_budget(budget: Budget | None, metric: str) -> None:

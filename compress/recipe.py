@@ -74,18 +74,32 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_: Literal[1] = Field(default=1, alias="schema")
+    """The version of this format of recipes."""
     name: str = Field(default="recipe", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """What the run is called; its folder is ``runs/NAME`` where ``--out`` does not say."""
     description: str = ""
+    """What the recipe is for, in a sentence; the report shows it."""
     seed: Whole = Field(default=0, ge=0, le=LARGEST_SEED)
+    """Where all random numbers of the run come from: weights, order, augmentation. ``--repeat N``
+    takes this and the next ones."""
     task: TaskConfig | None = None
+    """What the model is for: data, metric and loss. A built-in name, a block with its options, or
+    ``module:function`` for one of your own."""
     model: StartSettings | None = None
+    """The model that enters: a block with ``arch``, or with ``hf`` for a folder."""
     targets: tuple[TargetSettings, ...] = Field(
         default=(LocalSettings(),), min_length=1, max_length=_MOST_TARGETS
     )
+    """Devices and runtimes that every row is measured on; the first one leads. Where not given,
+    this machine with onnxruntime, one thread and batch 1."""
     budget: Budget | None = None
+    """What the device allows; drawn in the plots, and what decides which row to ship. Where not
+    given, nothing is limited."""
     stages: Annotated[
         tuple[SerializeAsAny[Stage], ...], Field(min_length=1, max_length=_MOST_STAGES)
     ]
+    """What is done, in this order, any stage any number of times; each is a block with a ``kind``.
+    """
 
     _references: CodeReferences = PrivateAttr(default_factory=CodeReferences)
     _data: DataDigestCache = PrivateAttr(default_factory=DataDigestCache)

@@ -199,7 +199,10 @@ class Stage(BaseModel, ABC):
     measures: ClassVar[bool] = False
 
     kind: str
+    """Which stage it is: ``train``, ``distill``, ``quantize``, ``prune``, or ``module:name`` for
+    one of your own."""
     label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """What the stage's row is called in tables, plots and folders. Where not given, its kind."""
 
     @abstractmethod
     def run(self, candidate: Candidate, context: Context) -> Candidate:

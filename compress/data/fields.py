@@ -33,30 +33,27 @@ class Fields(BaseModel):
     A part is named by its key in a dictionary, by its place in a tuple, or by a path of these with
     points between them, such as ``meta.age`` or ``"0.1"``; a key that itself has a point in it is
     found as well.
-
-    Args:
-        inputs: by the names of the parameters of the model's ``forward``: ``{"image": 0, "depth":
-            1}``. A list names each by its last key: ``["pixel_values"]``. One key or place alone is
-            an input without a name. ``None`` leaves the inputs that the sample has by itself.
-        label: one part, or one for each output by its name: ``{"boxes": 1, "scores": 2}``; a sample
-            may lack some of these. ``None`` takes that of a plain key (``label``, ``labels``,
-            ``target``, ``targets``), where the sample has one.
-        padding: pads sequences of different lengths at their end, by a number for all inputs
-            (``attention_mask`` and ``token_type_ids`` are padded by 0), or by a number for each
-            that is padded: ``{"input_ids": 0}``. Labels along the same axis are padded with no
-            label.
-        length: of all samples when they are padded: shorter ones are padded, longer ones cut.
-            ``None`` takes that of the longest sample of all splits.
-        mask: the name of an input to make, with 1 where a sequence is and 0 where padding is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     inputs: KeyPath | tuple[KeyPath, ...] | dict[Name, KeyPath] | None = None
+    """The parts that are inputs, by the names of the parameters of the model's ``forward``:
+    ``{image: 0, depth: 1}``. A list names each by its last key: ``[pixel_values]``. One key or
+    place alone is an input without a name. Where not given, those that the sample has by itself."""
     label: KeyPath | dict[Name, KeyPath] | None = None
+    """The part that is the label, or one for each output by its name: ``{boxes: 1, scores: 2}``; a
+    sample may lack some of these. Where not given, that of a plain key (``label``, ``labels``,
+    ``target``, ``targets``), if the sample has one."""
     padding: Number | dict[Name, Number] | None = None
+    """Pads sequences of different lengths at their end, by a number for all inputs
+    (``attention_mask`` and ``token_type_ids`` are padded by 0), or by a number for each that is
+    padded: ``{input_ids: 0}``. Labels along the same axis are padded with no label."""
     length: Annotated[Whole, Field(ge=1, le=65_536)] | None = None
+    """Length of all samples when they are padded: shorter ones are padded, longer ones cut. Where
+    not given, that of the longest sample of all splits."""
     mask: Name | None = None
+    """The name of an input to make, with 1 where a sequence is and 0 where padding is."""
 
     @field_validator("inputs", mode="before")
     @classmethod

@@ -52,15 +52,15 @@ _INTEGER = "int32"
 
 
 class CacheSettings(BaseModel):
-    """How a teacher's outputs are cached where ``views`` repeat.
-
-    ``float16`` halves them; ``most_mib`` is the most that they may take on disk.
-    """
+    """How a teacher's outputs are cached where ``views`` repeat."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dtype: Literal["float32", "float16"] = "float32"
+    """Type of the numbers on disk; ``float16`` takes half of the room."""
     most_mib: Whole = Field(default=2048, ge=1, le=_LARGEST_MIB)
+    """The most that the cached outputs may take on disk; where they would take more, the stage ends
+    with an error before it trains."""
 
 
 def cached_teacher(

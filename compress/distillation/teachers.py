@@ -62,32 +62,35 @@ _KEYS = (*_NAMED, "from_probabilities", "weight")
 
 
 class TeacherSettings(OwnSettings):
-    """One of ``onnx`` (a file), ``callable`` (``module:name``), ``arch`` with ``weights``, ``hf``.
+    """What a student learns from: one of ``onnx``, ``callable``, ``arch`` with ``weights``, ``hf``.
 
-    ``callable`` is a function of a batch of inputs, which gets the further keys as keyword
-    arguments, or a class that is made of them and whose object is called with the batch. ``hf`` is
-    a folder, with the keys that a model from a folder has. ``output`` names the one output of an
-    ONNX file that teaches. ``outputs`` names the teacher's outputs that teach, each by the output
-    of the student that learns from it, where the two have other names. ``from_probabilities`` takes
-    the logarithm of outputs that are probabilities: those are logits; of several outputs it is a
-    list of those that are.
+    The teacher exists in training alone, and changing it changes nothing in the student.
     """
 
     role: ClassVar[Role] = Role("teacher", ("inputs",), _KEYS)
     named_by: ClassVar[str] = "callable"
 
     onnx: RecipePath | None = None
+    """An ONNX file that teaches by its outputs; losses on features need a module."""
     output: Name | None = None
-    outputs: dict[Name, Name] | None = Field(
-        default=None,
-        min_length=1,
-        description="The teacher's output that teaches, by the student's that learns from it.",
-    )
+    """The one output of an ONNX file that teaches, where it has several."""
+    outputs: dict[Name, Name] | None = Field(default=None, min_length=1)
+    """The teacher's output that teaches, by the student's that learns from it, where the two have
+    other names."""
     callable: Name | None = None
+    """Code of your own, as ``module:name``: a function of a batch of inputs that gets the further
+    keys as keyword arguments, or a class that is made of them and whose object is called."""
     arch: Name | None = None
+    """The architecture of a module that teaches: built in, or ``module:name``. The keys beside it
+    are its options; it needs ``weights``."""
     weights: RecipePath | None = None
+    """The weights of ``arch``: a safetensors file, or a state dict of ``torch.save``."""
     hf: RecipePath | None = None
+    """A folder in the form of the Hugging Face hub, with the keys that a model from a folder has.
+    """
     from_probabilities: Flag | Annotated[tuple[Name, ...], Field(min_length=1)] = False
+    """Whether the outputs are probabilities, whose logarithms are then taken as logits; of several
+    outputs, a list of those that are."""
 
     @model_serializer(mode="wrap")
     def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -169,6 +172,7 @@ class EnsembleMember(TeacherSettings):
     """One of several teachers; weights are relative to each other."""
 
     weight: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+    """Weight of this teacher in the mean, relative to those of the others."""
 
 
 def _how_many(value: Any) -> str:

@@ -48,19 +48,19 @@ _LEAST_SAMPLES, _MOST_PROCESSES, _ROOM = 1000, 8, 10
 
 
 class RuntimeSettings(OpenSizes):
-    """What runs a model, and how.
-
-    ``provider`` is what onnxruntime runs it on. ``threads`` are those of one operator. ``batch`` is
-    the batch of one inference, for models that do not fix it, and ``any`` for a file that leaves it
-    open; ``length`` and ``sizes`` are those of :class:`.open_sizes.OpenSizes`.
-    """
+    """What runs a model, and how."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime: RuntimeName = "onnxruntime"
+    """What runs the file; ``compresskit doctor`` lists what is there."""
     provider: ProviderName = "cpu"
+    """What onnxruntime runs it on; ``compresskit doctor`` lists what is there."""
     threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
+    """Threads of one operator."""
     batch: Batch = 1
+    """Samples of one inference, for models that do not fix it; ``any`` makes files that take any
+    number of them."""
 
     @model_validator(mode="after")
     def _runtime_has_provider(self) -> RuntimeSettings:
@@ -224,11 +224,12 @@ class LocalTarget(RuntimeSettings):
 
 
 class LocalSettings(RuntimeSettings, TargetKind):
-    """This machine. ``runtime`` to ``batch`` are those of the deployed model."""
+    """This machine, with one of the runtimes that it has."""
 
     options: ClassVar[tuple[str, ...]] = ("runtime", "provider")
 
     name: str = Field(default="local", pattern=NAME_PATTERN)
+    """What the target is called in tables and files; unique within a recipe."""
     kind: Literal["local"] = "local"
 
     @classmethod

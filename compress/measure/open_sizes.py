@@ -74,15 +74,14 @@ class MeasuredSize:
 
 
 class OpenSizes(BaseModel):
-    """Settings of a target that may leave sizes open.
-
-    With ``batch: any`` its files take any number of samples, and with ``length: any`` texts of any
-    length; ``sizes`` are what it measures at: numbers, or pairs of batch and length where both are
-    open.
-    """
+    """Settings of a target that may leave sizes open."""
 
     length: Literal["any"] | None = None
+    """``any`` makes files that take texts of any length. Where not given, the length is that of the
+    task."""
     sizes: Annotated[tuple[Size, ...], Field(max_length=_MOST_SIZES)] = ()
+    """What is measured at where sizes are open, the row's own numbers first: numbers, or pairs of
+    batch and length where both are open. Where not given, batches of 1 and 8."""
 
     if TYPE_CHECKING:
 

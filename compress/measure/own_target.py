@@ -22,6 +22,7 @@ class OwnTargetSettings(OwnSettings):
     role: ClassVar[Role] = Role("target", reserved=("kind",), makes=True)
 
     kind: Name = Field(json_schema_extra={"pattern": ":"})
+    """The function or class, as ``module:name``."""
 
     @property
     def name(self) -> str | None:

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    GetJsonSchemaHandler,
     PrivateAttr,
     Tag,
     ValidationError,
@@ -22,10 +23,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import to_jsonable_python
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, to_jsonable_python
 from torch import nn
 
 from compress.candidate import Architecture, load_weights
+from compress.config.descriptions import with_variants
 from compress.config.fields import Flag, Name, Whole
 from compress.config.own_parts import Role
 from compress.config.own_settings import OwnSettings
@@ -46,7 +49,7 @@ from compress.models.sizes import sizes_of, takes_classes
 from compress.quoting import shown
 from compress.task import Task
 from compress.training.loop import isolated
-from compress.zoo import ARCHITECTURES, check_options, fitting_options
+from compress.zoo import ARCHITECTURES, check_options, fitting_options, options_schema
 
 __all__ = [
     "BlocksSettings",
@@ -82,17 +85,29 @@ def uses_of_onnx(file: Any, place: Any = None) -> str:
 
 
 class ModelSettings(OwnSettings):
-    """``arch`` is a built-in name or ``module:name``; keys beside it are passed to it.
+    """A model by its architecture; further keys are options of that, and reach it.
 
-    ``weights`` is a safetensors file, what ``torch.save`` wrote of a state dict, or ``null`` to
-    start from a seeded random initialization.
+    Channels, features and classes that are not given are those of the task, where a built-in net
+    takes them.
     """
 
     role: ClassVar[Role] = Role("architecture", reserved=("arch", "weights"), makes=True)
     named_by: ClassVar[str] = "arch"
 
     arch: Name
+    """The architecture: built in, or a class or function of your own as ``module:name``."""
     weights: RecipePath | None = None
+    """A safetensors file, or what ``torch.save`` wrote of a state dict; relative to the recipe.
+    Where not given, weights are random, from the seed."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The schema, with the options of a built-in architecture where that is named."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        variants = {name: options_schema(name) for name in ARCHITECTURES}
+        return with_variants(schema, "arch", variants)
 
     @field_validator("arch", "weights", mode="before")
     @classmethod
@@ -147,22 +162,26 @@ class ModelSettings(OwnSettings):
 
 
 class HubSettings(BaseModel):
-    """``hf`` is a folder in the form of the Hugging Face hub: a path, or ``package:NAME/...``.
-
-    ``task`` is what the model is used for: sentence embeddings, or the logits of its classifier or
-    language model; ``auto`` is what the class that its configuration names is for.
-    ``config`` changes keys of its configuration; what then no longer fits its weights starts from
-    ``pretrained: false``. ``pooling`` and ``normalize`` are those of the folder where not given.
-    """
+    """A model from a folder in the form of the Hugging Face hub."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hf: RecipePath
+    """The folder, which has ``config.json``: a path from the recipe, or ``package:NAME/...`` for
+    one in an installed package."""
     task: HubTask | Literal["auto"] = "feature-extraction"
+    """What the model is used for: sentence embeddings (``feature-extraction``), or the logits of
+    its classifier or language model; ``auto`` is what the class that its configuration names is
+    for."""
     config: dict[str, Any] = {}
+    """Changes of its configuration, by key, such as ``num_hidden_layers: 3``; what then no longer
+    fits its weights needs ``pretrained: false``."""
     pretrained: Flag = True
+    """Whether the folder's weights are loaded; ``false`` starts from random ones."""
     pooling: Pooling | None = None
+    """How the states of tokens become one embedding. Where not given, as the folder says."""
     normalize: Flag | None = None
+    """Whether embeddings are scaled to length 1. Where not given, as the folder says."""
     # The task's choice: whether logits of tokens are (n, classes, tokens).
     _classes_first: bool = PrivateAttr(default=False)
 
@@ -220,13 +239,17 @@ class HubSettings(BaseModel):
 
 
 class BlocksSettings(BaseModel):
-    """``layers``: the blocks of the present model that the student keeps, counted from 0."""
+    """A student that keeps some blocks of the present model, with their weights.
+
+    Source: Sanh et al. 2019, "DistilBERT"; Jiao et al. 2020, "TinyBERT".
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layers: tuple[Annotated[Whole, Field(ge=0, le=_LAST_BLOCK)], ...] = Field(
         min_length=1, max_length=_LAST_BLOCK + 1
     )
+    """The blocks that it keeps, counted from 0, in order."""
 
     @property
     def words(self) -> str:

@@ -52,6 +52,7 @@ class Criterion:
         reads_gradients: whether it needs gradients of the loss.
         reads_batch_norm: whether it ranks only channels that a batch norm scales.
         is_relative: whether scores are divided by their mean over the pool, so that pools compare.
+        about: what it goes by, as a clause for the reference.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Criterion:
     reads_gradients: bool = False
     reads_batch_norm: bool = False
     is_relative: bool = True
+    about: str = ""
 
 
 def score_pool(module: nn.Module, ids: ChannelIds, pool: Pool, criterion: Criterion) -> list[float]:
@@ -259,12 +261,43 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
     {
         criterion.name: criterion
         for criterion in (
-            Criterion("l1", _norm(1), by_magnitude=True),
-            Criterion("l2", _norm(2), by_magnitude=True),
-            Criterion("group-l2", _GROUP_NORM, by_magnitude=True),
-            Criterion("taylor", _TAYLOR, reads_gradients=True),
-            Criterion("bn-scale", _BN_SCALE, reads_batch_norm=True),
-            Criterion("random", of_group("random", _random), is_relative=False),
+            Criterion(
+                "l1",
+                _norm(1),
+                by_magnitude=True,
+                about="sum of the absolute weights of the layer's own filters (Li et al. 2017)",
+            ),
+            Criterion(
+                "l2",
+                _norm(2),
+                by_magnitude=True,
+                about="norm of the layer's own filters (Li et al. 2017)",
+            ),
+            Criterion(
+                "group-l2",
+                _GROUP_NORM,
+                by_magnitude=True,
+                about="norm over all layers whose channels go together (Fang et al. 2023)",
+            ),
+            Criterion(
+                "taylor",
+                _TAYLOR,
+                reads_gradients=True,
+                about="what the loss would change by, from gradients on training data "
+                "(Molchanov et al. 2019)",
+            ),
+            Criterion(
+                "bn-scale",
+                _BN_SCALE,
+                reads_batch_norm=True,
+                about="scale that a batch norm has learned for the channel (Liu et al. 2017)",
+            ),
+            Criterion(
+                "random",
+                of_group("random", _random),
+                is_relative=False,
+                about="no ranking: what a criterion has to beat",
+            ),
         )
     }
 )

@@ -33,6 +33,7 @@ class OwnImportance(OwnSettings):
     role: ClassVar[Role] = Role("importance", ("group",), ("kind",))
 
     kind: Name
+    """The criterion, as ``module:name``."""
 
     @model_serializer(mode="wrap")
     def _as_it_is_written(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -74,10 +75,21 @@ Importance = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"enum": [*CRITERIA], "type": "string"},
+                {
+                    "enum": [*CRITERIA],
+                    "enumDescriptions": [criterion.about for criterion in CRITERIA.values()],
+                    "type": "string",
+                },
                 {"pattern": ":", "type": "string"},
                 {
-                    "properties": {"kind": {"pattern": ":", "type": "string"}},
+                    "properties": {
+                        "kind": {
+                            "description": "A criterion of your own, as `module:name`; the keys "
+                            "beside it are its options.",
+                            "pattern": ":",
+                            "type": "string",
+                        }
+                    },
                     "required": ["kind"],
                     "type": "object",
                 },

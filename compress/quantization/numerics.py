@@ -48,18 +48,21 @@ else:
 
 
 class Calibration(BaseModel):
-    """How the range of a static activation is chosen from calibration data.
-
-    ``minmax`` keeps every value seen; ``percentile`` clips the tails so that ``percentile`` percent
-    of the values stay inside; ``mse`` takes the clip with the least squared rounding error
-    (Sung et al. 2015, "Resiliency of deep neural networks under quantization").
-    """
+    """How the range of a static activation is chosen from calibration data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["minmax", "percentile", "mse"] = "minmax"
+    """``minmax`` keeps every value seen; ``percentile`` clips the tails; ``mse`` takes the clip
+    with the least squared rounding error.
+
+    Source: Sung et al. 2015, "Resiliency of deep neural networks under quantization", for ``mse``.
+    """
     percentile: Number = Field(default=99.99, gt=50, le=100)
+    """Of ``method: percentile``: how many percent of the values stay inside the range."""
     samples: Whole = Field(default=256, ge=1, le=LARGEST_COUNT)
+    """How many samples the ranges are taken from: the first ones of the task's calibration data, or
+    else of its training data."""
 
 
 class LayerFormat(BaseModel):

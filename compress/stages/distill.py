@@ -31,22 +31,25 @@ __all__ = ["DistillStage"]
 class DistillStage(Training, Stage):
     """Train a student on the teacher's outputs, with or without labels.
 
-    ``student: self`` lets the present model learn, which is how a pruned or quantized model is
-    brought back. ``student: {layers: [0, 2, 5]}`` starts from some blocks of the present model. A
-    new student takes over declared formats where its layers match the patterns; zeros that had to
+    A new student takes over declared formats where its layers match the patterns; zeros that had to
     be kept are of the old weights and end with them.
+
+    Source: Hinton et al. 2015, "Distilling the knowledge in a neural network".
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset(Effect)
 
     kind: Literal["distill"] = "distill"
     student: StudentSettings = "self"
+    """What learns: ``self`` is the present model, which is how a pruned or quantized one is brought
+    back; a block with ``arch`` or ``hf`` is a new model; ``{layers: [0, 2, 5]}`` starts from some
+    blocks of the present one."""
     teacher: TeacherBlock | None = None
-    losses: tuple[LossSettings, ...] | None = Field(
-        default=None,
-        min_length=1,
-        description="Where not given: the one that fits the outputs, and the labels if any.",
-    )
+    """What it learns from: a block, or a list of several whose outputs are averaged. Where not
+    given, the model that entered the recipe, or that its last train stage made."""
+    losses: tuple[LossSettings, ...] | None = Field(default=None, min_length=1)
+    """What is minimized: the weighted sum of these losses, one of which at least compares with the
+    teacher. Where not given, the one that fits the outputs, and the labels if there are any."""
 
     @field_validator("losses")
     @classmethod

@@ -27,6 +27,8 @@ class FunctionStage(OwnSettings, Stage):
     effects: ClassVar[frozenset[Effect]] = frozenset(Effect)
 
     kind: Name
+    """The function, as ``module:name``; it is followed only if the run names ``--import module``.
+    """
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """What the function makes of the candidate.

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from torch import Tensor, nn
 
 from compress.candidate import Candidate, count_parameters
@@ -47,31 +47,32 @@ _TAYLOR_SAMPLES = 1024
 #: Granularities that change the structure, by what is cut.
 _UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
 _N_OF_M = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
+_GRANULARITY = {
+    "anyOf": [
+        {"enum": [*_UNITS, "weights"], "type": "string"},
+        {"pattern": f"^{_N_OF_M.pattern}$", "type": "string"},
+    ]
+}
 _LARGEST_MULTIPLE = 65_536
 
 
 class FineTune(Training):
-    """Training after the cut. Without ``losses``: on labels, or on the teacher without labels.
-
-    The teacher is run where a loss such as ``response`` needs its outputs.
-    """
+    """Training after the cut."""
 
     # Lower than for training from scratch, so that what was learned is kept.
-    learning_rate: Number = Field(
-        default=1e-3, gt=0, le=LARGEST_RATE, description="The highest one."
-    )
+    learning_rate: Number = Field(default=1e-3, gt=0, le=LARGEST_RATE)
+    """The highest learning rate; lower than in training from scratch, so that what was learned is
+    kept."""
     losses: tuple[LossSettings, ...] = ()
+    """What is minimized: the weighted sum of these losses. Where not given, ``label``, or, of data
+    without labels, the loss on the teacher's outputs that fits them."""
     teacher: TeacherBlock | None = None
+    """What losses such as ``response`` learn from. Where not given, the model that entered the
+    recipe, or that its last train stage made."""
 
 
 class PruneStage(Stage):
-    """Remove the least important channels or weights, and optionally train after it.
-
-    ``granularity``: ``channels`` removes channels, which makes the model smaller and faster on any
-    device, and ``heads`` removes heads of attention; ``weights`` and ``N:M`` set single weights to
-    zero, which by itself helps only storage. ``ratio`` is of the present width unless
-    ``of: original``. ``round_to`` keeps channel numbers at a multiple (kernels like 8).
-    """
+    """Remove the least important channels or weights, and optionally train after it."""
 
     effects: ClassVar[frozenset[Effect]] = frozenset(
         {Effect.STRUCTURE, Effect.WEIGHTS, Effect.INVARIANTS}
@@ -79,13 +80,34 @@ class PruneStage(Stage):
 
     kind: Literal["prune"] = "prune"
     ratio: Number = Field(default=0.5, gt=0, lt=1)
-    granularity: Name = "channels"
+    """Share of the channels, heads or weights that is removed. The cost of a layer falls with the
+    product of its inputs and outputs: half of the channels leave about a quarter of the work. An
+    ``N:M`` pattern has its own share."""
+    granularity: Annotated[Name, WithJsonSchema(_GRANULARITY)] = "channels"
+    """What is removed: ``channels`` makes the model smaller and faster on any device; ``heads``
+    removes heads of attention; ``weights``, and a pattern such as ``2:4``, which keeps 2 of every 4
+    inputs, set single weights to zero, which by itself helps only storage.
+
+    Source: Han et al. 2015, "Learning both weights and connections", for weights; Mishra et al.
+    2021, "Accelerating sparse deep neural networks", for patterns.
+    """
     importance: Importance = "group-l2"
+    """What ranks the channels or heads; those of the lowest importance are removed. Single weights
+    always go by magnitude. One of your own is ``module:name``, or a block with its options."""
     scope: Literal["local", "global"] = "local"
+    """``local`` removes the same share of every layer; ``global`` compares all layers, and removes
+    more where less is lost."""
     of: Literal["current", "original"] = "current"
+    """What ``ratio`` is a share of: the widths as they are, or those of the architecture before any
+    cut, so that a second cut with a larger ratio adds to the first."""
     round_to: Whole = Field(default=1, ge=1, le=_LARGEST_MULTIPLE)
+    """Widths stay a multiple of this, the nearest one to the ratio; kernels like 8."""
     ignore: tuple[Pattern, ...] = ()
+    """Modules, by path, glob or class as ``type:Linear``, that keep all of their channels and
+    weights; a parent stands for all in it."""
     finetune: FineTune | None = None
+    """Training after the cut. Where not given, there is none; a later train or distill stage does
+    as well."""
 
     @field_validator("granularity")
     @classmethod

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from compress.candidate import Candidate
+from compress.config.descriptions import Choices
 from compress.config.fields import Flag, Pattern
 from compress.config.selectors import named, select
 from compress.errors import AlreadySo, NoEffect
 from compress.quantization.fakequant import called_layers, layers_with_formats, learned_clips
-from compress.quantization.formats import default_activations
+from compress.quantization.formats import about_activations, about_weights, default_activations
 from compress.quantization.numerics import (
     ActivationFormat,
     Calibration,
@@ -29,28 +30,36 @@ __all__ = ["QuantizeStage"]
 class QuantizeStage(Stage):
     """Declare number formats; weights stay float until the artifact is made.
 
-    ``weights``/``activations``: ``int8``/``int8`` is static (ranges from calibration data),
-    ``int8``/``dynamic`` finds ranges at run time, ``int8``/``float32`` stores small and computes in
-    float, ``float16``/``float16`` halves the file. An embedding (``nn.Embedding``) has a format
-    for its weights only, as has a recurrent layer without an int8 kernel (GRU, RNN); an LSTM and
-    any cell find their ranges at run time where static ones are asked for. A layer that the model
-    never calls stays in float32. ``select`` and ``exclude`` are layer patterns; a later stage wins
-    where selectors overlap. With ``learn_steps``, stages that train learn the steps of integer
-    weights too (Esser et al. 2020, "Learned step size quantization").
+    ``int8``/``int8`` for weights and activations is static, ``int8``/``dynamic`` finds ranges at
+    run time, ``int8``/``float32`` stores small and computes in float, ``float16`` halves the file.
+    An embedding (``nn.Embedding``) has a format for its weights only, as has a recurrent layer
+    without an int8 kernel (GRU, RNN); an LSTM and any cell find their ranges at run time where
+    static ones are asked for. A layer that the model never calls stays in float32.
+
+    Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient
+    integer-arithmetic-only inference".
     """
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.NUMERICS})
 
     kind: Literal["quantize"] = "quantize"
-    weights: WeightFormat = "int8"
-    activations: ActivationFormat = "int8"
+    weights: Annotated[WeightFormat, Choices(about_weights)] = "int8"
+    """The format that weights are stored in, with a scale for each output channel."""
+    activations: Annotated[ActivationFormat, Choices(about_activations)] = "int8"
+    """The format that the inputs of layers are computed in. Where only ``weights`` is given, and is
+    no integer format, they have the format that goes with it."""
     select: tuple[Pattern, ...] = ("*",)
+    """Layers that get the formats, by path, glob or class as ``type:Linear``; where several
+    quantize stages select a layer, the last one wins, which is how mixed precision is written."""
     exclude: tuple[Pattern, ...] = ()
+    """Layers of those selected that are left as they are."""
     calibration: Calibration = Calibration()
-    learn_steps: Flag = Field(
-        default=False,
-        description="Whether training learns the steps of integer weights, too.",
-    )
+    """How the ranges of static activations are chosen."""
+    learn_steps: Flag = False
+    """Whether stages that train learn the steps of integer weights, too.
+
+    Source: Esser et al. 2020, "Learned step size quantization".
+    """
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
-    Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
@@ -26,17 +25,16 @@ __all__ = ["TrainStage"]
 
 
 class TrainStage(Training, Stage):
-    """Train the model on the task's labels, as it computes: after a quantize stage this is QAT.
-
-    ``losses``: where not given, the loss ``label``. Several are for several outputs, such as
-    auxiliary heads, which a net has in training mode only.
-    """
+    """Train the model on the task's labels, as it computes: after a quantize stage this is QAT."""
 
     effects: ClassVar[frozenset[Effect]] = frozenset({Effect.WEIGHTS})
     makes_teacher: ClassVar[bool] = True
 
     kind: Literal["train"] = "train"
-    losses: tuple[LossSettings, ...] = Field(default=(), description="Where not given: label.")
+    losses: tuple[LossSettings, ...] = ()
+    """What is minimized: the weighted sum of these losses, none of which may need a teacher. Where
+    not given, ``label``. Several are for several outputs, such as auxiliary heads, which a net has
+    in training mode only."""
 
     @field_validator("losses")
     @classmethod

@@ -19,75 +19,82 @@ _WARMUP, _ONE_CYCLE_WARMUP = 0.05, 0.3
 
 
 class MixSettings(BaseModel):
-    """Mixed samples (``compress.training.mixup``), the same for teacher and student."""
+    """Mixed samples, the same for teacher and student.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A mixture is drawn once for each batch, from the seed, and is a part of the view.
 
-    kind: Literal["mixup", "cutmix"] = "mixup"
-    alpha: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
-
-
-class Training(BaseModel):
-    """How to train; the keys that train, distill and finetune blocks share.
-
-    ``batch_size``: samples for one step, of all processes together: a recipe trains in the same
-    steps however many processes share the work.
-
-    ``views``: how many epochs differ in order and augmentation before they repeat. The outputs of a
-    teacher are computed once for each view and cached on disk as ``cache`` says, so that ``epochs``
-    beyond ``views`` need no teacher; ``None`` makes every epoch a new view, in which the teacher is
-    run again. ``mix`` mixes samples, as a part of the view.
+    Source: Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent",
+    for the same mixture for both nets.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["mixup", "cutmix"] = "mixup"
+    """How two samples are mixed: ``mixup`` averages them, ``cutmix`` puts a box of one into the
+    other.
+
+    Source: Zhang et al. 2018, "mixup: beyond empirical risk minimization"; Yun et al. 2019,
+    "CutMix".
+    """
+    alpha: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+    """The share of a sample is drawn from ``Beta(alpha, alpha)``: 1 is uniform, and small values
+    leave most batches nearly unmixed."""
+
+
+class Training(BaseModel):
+    """How to train; the keys that train, distill and finetune blocks share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     epochs: Whole = Field(default=10, ge=1, le=LARGEST_COUNT)
-    batch_size: Whole = Field(
-        default=128,
-        ge=1,
-        le=LARGEST_COUNT,
-        description="Samples for one step, of all processes together.",
-    )
-    learning_rate: Number = Field(
-        default=3e-3, gt=0, le=LARGEST_RATE, description="The highest one."
-    )
+    """Passes over the training data; ``compresskit plan`` warns where they are too few steps to
+    learn from."""
+    batch_size: Whole = Field(default=128, ge=1, le=LARGEST_COUNT)
+    """Samples for one step, of all processes together: a recipe trains in the same steps however
+    many processes share the work."""
+    learning_rate: Number = Field(default=3e-3, gt=0, le=LARGEST_RATE)
+    """The highest learning rate; the schedule sets those of the other steps as shares of it. A
+    pretrained transformer wants less."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    """What updates the weights: ``adamw``, or ``sgd`` with Nesterov momentum 0.9.
+
+    Source: Loshchilov and Hutter 2019, "Decoupled weight decay regularization".
+    """
     weight_decay: Number = Field(default=1e-2, ge=0, le=LARGEST_FACTOR)
+    """Decay of the weights; norms and biases are not decayed."""
     schedule: Schedule = "cosine"
-    warmup: Number | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="Share of all steps in which the learning rate rises; 0.05, of one-cycle 0.3.",
-    )
-    clip_norm: Number | None = Field(
-        default=1.0,
-        gt=0,
-        le=LARGEST_FACTOR,
-        description="The largest norm of the gradient of one step.",
-    )
-    ema: Number | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Decay of a moving average of the weights, which then are the result.",
-    )
-    patience: Whole | None = Field(
-        default=None,
-        ge=1,
-        le=LARGEST_COUNT,
-        description="Stop after so many epochs without a lower validation loss, and take the "
-        "weights of the epoch where it was lowest.",
-    )
+    """How the learning rate changes: ``cosine`` rises in a line and falls to 0 along half a cosine,
+    ``constant`` rises and stays, ``one-cycle`` rises from 1/25 of the highest rate and falls to
+    1/250,000 of it.
+
+    Source: Loshchilov and Hutter 2017, "SGDR"; Smith and Topin 2018, "Super-convergence".
+    """
+    warmup: Number | None = Field(default=None, ge=0, lt=1)
+    """Share of all steps in which the learning rate rises; where not given 0.05, and of
+    ``one-cycle`` 0.3."""
+    clip_norm: Number | None = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+    """The largest norm of the gradient of one step; a larger one is scaled down to it. ``null``
+    clips nothing."""
+    ema: Number | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights, such as 0.999; the average is then the result.
+    Where not given, the result is the last weights."""
+    patience: Whole | None = Field(default=None, ge=1, le=LARGEST_COUNT)
+    """Stop after so many epochs without a lower validation loss, and take the weights of the epoch
+    where it was lowest. Where not given, all epochs are trained."""
     augment: Flag = True
+    """Whether training samples are augmented as the task says; ``false`` shows them as they are."""
     views: Whole | None = Field(default=None, ge=1, le=LARGEST_COUNT)
+    """How many epochs differ in order and augmentation before they repeat. A teacher's outputs are
+    computed once for each view and cached on disk, so that epochs beyond ``views`` need no teacher.
+    Where not given, every epoch is a new view, in which the teacher is run again."""
     cache: CacheSettings | None = None
+    """How the teacher's outputs are cached on disk; goes with ``views``."""
     mix: MixSettings | None = None
-    by_length: Flag | None = Field(
-        default=None,
-        description="Batches of texts of similar lengths, cut to the longest of them. null: where "
-        "the data have lengths and no net's outputs depend on the padding; true: or else an error.",
-    )
+    """Mix the samples of a batch with each other. Where not given, they are not mixed."""
+    by_length: Flag | None = None
+    """Batches of texts of similar lengths, cut to the longest of them. Where not given, this is
+    done if the data have lengths and no net's outputs depend on the padding; ``true`` makes it an
+    error if it cannot be done, ``false`` never does it."""
 
     @model_validator(mode="after")
     def _cache_needs_views(self) -> Training:

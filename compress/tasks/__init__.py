@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from compress.config.descriptions import with_variants
+from compress.config.docstrings import argument_docs, before_sections, in_markdown
 from compress.config.fields import Flag, Name, Whole
 from compress.config.own_parts import OwnPart, Role
 from compress.config.own_settings import OwnSettings, refused
@@ -81,7 +85,9 @@ class MetricConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: MetricName
+    """The metric, one of those that are built in."""
     on: Name
+    """The output that it scores, by name."""
 
     @property
     def metric(self) -> MetricOn:
@@ -95,25 +101,30 @@ _Metric = MetricName | MetricConfig
 class TaskConfig(OwnSettings):
     """A task as a recipe writes it: ``fashion-mnist``, or ``{name: fashion-mnist, limit: 1000}``.
 
-    ``name`` is built in, or ``module:name``. With ``limit`` training sees the first ``limit``
-    samples only: for smoke runs, and for experiments with little data. With ``inputs_only`` no
-    split has labels, as in distillation on unlabeled data. ``outputs`` and ``metric`` are what the
-    model's outputs are and how they are scored, where the task does not define them. Of a model
-    with several outputs ``outputs`` says by name what each is that ships, and a metric which it is
-    on: ``{name: f1, on: scores}``. Of several metrics the first one leads, and the others are
-    recorded beside it. ``fields`` says which parts of a sample are inputs and label. The other
-    options are arguments of the task's function or class.
+    The options that are not listed here are those of the task that is named.
     """
 
     role: ClassVar[Role] = Role("task", reserved=("name", *_OF_EVERY_TASK), makes=True)
     named_by: ClassVar[str] = "name"
 
     name: Name
+    """The task: built in, or a function or class of your own as ``module:name``."""
     limit: Whole | None = Field(default=None, ge=1, le=_LARGEST_LIMIT)
+    """Training sees the first so many samples only: for smoke runs, and for experiments with little
+    data. Where not given, all of them."""
     inputs_only: Flag = False
+    """Whether no split has labels, as in distillation on unlabeled data."""
     outputs: OutputKind | Annotated[dict[Name, OutputKind], Field(min_length=1)] | None = None
+    """What the model's outputs are, where the task does not say: ``class-scores`` are logits of one
+    class for each sample or position, ``values`` numbers, ``independent-logits`` a yes or no for
+    each output, ``image`` values of pixels, ``tokens`` logits of a token at every place. Of a model
+    with several outputs, what each is that ships, by its name."""
     metric: _Metric | Annotated[tuple[_Metric, ...], Field(min_length=1)] | None = None
+    """How outputs are scored, where the task does not say, or in its place. Of several the first
+    one leads, and the others are recorded beside it; of a model with several outputs each says
+    which it is on: ``{name: f1, on: scores}``."""
     fields: Fields | None = None
+    """Which parts of a sample are its inputs and its label, and what is padded."""
 
     @model_validator(mode="before")
     @classmethod
@@ -168,10 +179,10 @@ class TaskConfig(OwnSettings):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The schema, with the options of built-in tasks where the name is one of these."""
+        """The schema, with the options of a built-in task where the name is that one."""
         schema = handler.resolve_ref_schema(handler(core_schema))
-        own = {"properties": {"name": {"pattern": ":"}}}
-        return {**schema, "if": own, "else": {"properties": _properties()}}
+        variants = {name: _options_schema(name) for name in TASKS}
+        return with_variants(schema, "name", variants)
 
 
 def make_task(config: TaskConfig | str) -> Task:
@@ -270,18 +281,25 @@ def _path(name: str, value: Any, info: ValidationInfo) -> Any:
     return beside_recipe(Path(value), info) if is_path else value
 
 
-def _properties() -> dict[str, Any]:
-    """The JSON Schema of every option of a built-in task, by name."""
-    found: dict[str, list[Any]] = {}
-    for name in TASKS:
-        for key in _built_in(name).keys.values():
-            schema = key.json_schema()
-            schemas = found.setdefault(key.name, [])
-            schemas += [one for one in schema.get("anyOf", [schema]) if one not in schemas]
-    null = {"type": "null"}
+def _options_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of a built-in task's options, as its function describes them."""
+    part = _built_in(name)
+    keys, described_by = part.keys.values(), argument_docs(part.found)
+    module = inspect.getdoc(sys.modules[part.found.__module__]) or ""
+    what = in_markdown(module.removeprefix(f"The task ``{name}``: "))
+    how = before_sections(inspect.getdoc(part.found) or "").partition("The task: ")[2]
+    properties = {}
+    for key in keys:
+        default = {} if key.is_required else {"default": key.default}
+        described = {"description": described_by.get(key.name, "")}
+        values = key.json_schema()
+        # As for other keys of a recipe, null stands for the default.
+        values = values if "anyOf" in values else {"anyOf": [values, {"type": "null"}]}
+        properties[key.name] = {**values, **default, **described}
     return {
-        name: {"anyOf": [*(one for one in schemas if one != null), null]}
-        for name, schemas in found.items()
+        "description": "\n\n".join(one[:1].upper() + one[1:] for one in (what, how) if one),
+        "properties": properties,
+        "required": [key.name for key in keys if key.is_required],
     }
 
 

@@ -51,7 +51,7 @@ def make_task(
     """The task: a tenth of what is not split already is set apart for validation, and for the test.
 
     Args:
-        folder: see the module's docstring.
+        folder: with the annotations and the images, or with ``train`` and ``test``.
         size: images are scaled to fit into ``size`` by ``size`` pixels, a multiple of 8.
         grey: one channel instead of three.
 

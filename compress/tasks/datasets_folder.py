@@ -33,7 +33,7 @@ def make_task(*, folder: Path) -> Task:
     """The task: what is not split already has a tenth each set apart for validation and the test.
 
     Args:
-        folder: that ``save_to_disk`` wrote.
+        folder: the one that ``save_to_disk`` wrote.
 
     Raises:
         DataError: no such folder, or a damaged one.

@@ -3,14 +3,12 @@
 One to four of scikit-learn's digits, of different sizes and slightly turned, on a noisy ground.
 What is asked of them is a choice:
 
-``boxes``
-    where each digit is, and which: for a detector (:mod:`compress.tasks.detection`);
-``mask``
-    the class of each pixel: 0 for the ground, then the digits; 255, which does not count, between;
-``digits``
-    which digits there are: a yes or no for each;
-``pose``
-    of one digit, the center as ``position``, from -1 to 1, and the ``angle``, as a share of 60°.
+- ``boxes``: where each digit is, and which, for a detector;
+- ``mask``: the class of each pixel: 0 for the ground, then the digits; 255, which does not count,
+  between;
+- ``digits``: which digits there are: a yes or no for each;
+- ``pose``: of one digit, the center as ``position``, from -1 to 1, and the ``angle``, as a share of
+  60°.
 
 No digit of a test canvas is on one to train on, and equal options give equal canvases.
 """
@@ -65,7 +63,8 @@ def make_task(
     """The task; validation and the test have an eighth as many canvases each as training.
 
     Args:
-        label: what is asked of a canvas; see the module's docstring.
+        label: what is asked of a canvas: where each digit is (``boxes``), the class of each pixel
+            (``mask``), which digits there are (``digits``), or how one digit lies (``pose``).
         size: side of a canvas in pixels, a multiple of 8.
         samples: canvases to train on.
 

@@ -4,8 +4,7 @@ Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST: a Novel Image Dataset for Benchma
 Learning Algorithms"; MIT license. 55,000 images to train on, 5,000 set apart from the published
 training images for validation, and the published 10,000 to test on.
 
-Owns where the four files are looked for, and what they must contain. They are never downloaded
-unless asked for.
+The four files are never downloaded unless asked for.
 """
 
 from __future__ import annotations

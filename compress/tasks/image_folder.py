@@ -7,7 +7,7 @@
     FOLDER/train/..., FOLDER/test/...               split already, each part like one of these;
                                                     FOLDER/validation is taken where it is there
 
-Files are decoded once, to bytes in memory (:mod:`.image_files`).
+Files are decoded once, to bytes in memory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def make_task(
     """The task: a tenth of what is not split already is set apart for validation, and for the test.
 
     Args:
-        folder: see the module's docstring.
+        folder: with a folder of images for each class, with images alone, or with ``train`` and
+            ``test``, each like one of these.
         size: images are scaled and cut to ``size`` by ``size`` pixels.
         grey: one channel instead of three.
         augment: shift training images by up to an eighth, and mirror half of them.

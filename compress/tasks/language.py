@@ -93,7 +93,7 @@ def make_task(*, folder: Path | None = None, path: Path | None = None, length: L
 
     Args:
         folder: whose text files are read; without it and ``path``, Debian's package.
-        path: one text file instead.
+        path: one text file, in place of a folder.
         length: tokens of every sample.
 
     Raises:

@@ -44,7 +44,7 @@ def make_task(
     """The task: a tenth of what is not split already is set apart for validation, and for the test.
 
     Args:
-        folder: see the module's docstring.
+        folder: with ``images`` and ``masks``, or with ``train`` and ``test``.
         size: images are scaled to fit into ``size`` by ``size`` pixels, a multiple of 8.
         grey: one channel instead of three.
         classes: their names, in the order of the numbers in masks; numbered where not given.

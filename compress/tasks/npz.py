@@ -26,7 +26,7 @@ def make_task(*, path: Path) -> Task:
     """The task: what is not split already has a tenth each set apart for validation and the test.
 
     Args:
-        path: of the file; samples are on the first axis of every array.
+        path: the file; samples are on the first axis of every array.
 
     Raises:
         DataError: no such file, a damaged one, or arrays that do not go together.

@@ -41,7 +41,7 @@ def make_task(*, path: Path, features: Names | None = None, label: Name | None =
     """The task: what is not split already has a tenth each set apart for validation and the test.
 
     Args:
-        path: of the file, or of a folder that has one for each split.
+        path: the file, or a folder that has one for each split.
         features: columns of numbers that are one input together, a vector, in this order; with
             them other columns but the label are left out.
         label: the column with the label; without ``features``, a task's ``fields`` say it.

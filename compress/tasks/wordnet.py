@@ -4,7 +4,7 @@ Miller 1995, "WordNet: a lexical database for English"; the files of WordNet 3, 
 the package ``wordnet-base``. Without labels, for distilling sentence encoders; or with the file of
 the lexicographers that each sense is in, 45 classes such as "noun.animal" or "verb.motion".
 
-Owns where the files are looked for and how they are read. They are never downloaded.
+The files are never downloaded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def make_task(
         tokenizer: folder with ``tokenizer.json``: that of the model.
         folder: looked in first, then Debian's package.
         max_length: tokens of every sample; nine of ten definitions are shorter than 32.
-        labels: give the class of each.
+        labels: whether each definition has its class as a label.
 
     Raises:
         DataError: the files are missing or damaged, or there is no tokenizer.

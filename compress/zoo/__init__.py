@@ -10,10 +10,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from compress.config.docstrings import argument_docs, before_sections, in_markdown
 from compress.errors import RecipeError
 from compress.quoting import clipped, shown
 
@@ -27,6 +30,7 @@ __all__ = [
     "build",
     "check_options",
     "fitting_options",
+    "options_schema",
 ]
 
 #: Name -> ``module:Class``.
@@ -103,6 +107,30 @@ def architecture_class(name: str) -> type[nn.Module]:
     module, _, found = ARCHITECTURES[name].partition(":")
     architecture: type[nn.Module] = getattr(importlib.import_module(module), found)
     return architecture
+
+
+def options_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of an architecture's options, as its class describes them.
+
+    Args:
+        name: a key of ``ARCHITECTURES``.
+    """
+    architecture = architecture_class(name)
+    hints, about = get_type_hints(architecture.__init__), argument_docs(architecture)
+    properties = {}
+    for option, parameter in inspect.signature(architecture).parameters.items():
+        size = {"type": "integer", "minimum": 1, "maximum": LARGEST_OPTIONS[option]}
+        kind = size if hints[option] is int else {"type": "object", "additionalProperties": size}
+        given = parameter.default
+        default = {"default": dict(given) if isinstance(given, Mapping) else given}
+        properties[option] = {**kind, **default, "description": about.get(option, "")}
+    module = inspect.getdoc(sys.modules[architecture.__module__]) or ""
+    what, _, further = module.partition("\n\n")
+    takes = before_sections(inspect.getdoc(architecture) or "")
+    source = re.search(r"^Topology: (.+?)(?:\n\n|\Z)", further, re.DOTALL | re.MULTILINE)
+    parts = [what, takes, f"Source: {source[1]}" if source else ""]
+    text = in_markdown("\n\n".join(part for part in parts if part))
+    return {"description": text, "properties": properties}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

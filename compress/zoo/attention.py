@@ -6,7 +6,9 @@ rectifier of Vaswani et al. 2017 in the feed-forward half: GELU has no int8 kern
 
 Written so that its channels can be cut: queries, keys and values have a linear layer each, shapes
 are read from tensors, and positions are an embedding (a bare parameter belongs to no layer that a
-pruner knows). Knows nothing of tasks, formats or pruning.
+pruner knows).
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class Transformer(nn.Module):
         in_channels: channels of an image.
         classes: length of the logits.
         width: channels of a token; a multiple of ``heads``.
-        depth: blocks.
+        depth: how many blocks follow each other.
         heads: attention heads of each block.
         patch: side of a patch in pixels; a border that fills no whole patch is not seen.
         image_size: side of an image in pixels, at least ``patch``.

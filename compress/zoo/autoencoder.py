@@ -3,7 +3,9 @@
 Topology: the baseline of DCASE 2020 task 2 (Koizumi et al. 2020, "Description and Discussion on
 DCASE2020 Challenge Task2"), which is the anomaly detector of MLPerf Tiny (Banbury et al. 2021,
 "MLPerf Tiny Benchmark"; github.com/mlcommons/tiny, anomaly_detection). What it fails to reproduce
-is the anomaly. Knows nothing of tasks, formats or pruning.
+is the anomaly.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

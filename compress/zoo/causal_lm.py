@@ -30,7 +30,7 @@ class CausalLM(nn.Module):
         classes: tokens of the vocabulary; inputs are whole numbers below it. The default is that of
             the task ``language``.
         width: channels of a token; a multiple of ``heads``.
-        depth: blocks.
+        depth: how many blocks follow each other.
         heads: attention heads of each block.
         context: the longest text that it takes, in tokens.
 

@@ -2,8 +2,9 @@
 
 Topology: the fully convolutional baseline of Wang, Yan and Oates 2017, "Time Series
 Classification from Scratch with Deep Neural Networks" (kernels of 8, 5 and 3, then global average
-pooling), with odd kernels and strides of 2, so that a longer sequence costs less. Knows nothing
-of tasks, formats or pruning.
+pooling), with odd kernels and strides of 2, so that a longer sequence costs less.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

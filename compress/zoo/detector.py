@@ -3,7 +3,9 @@
 Topology: the head of Tian et al. 2019, "FCOS", one convolution each for boxes and for scores, on
 the plain convolutional trunk of small images; a cell of the last map answers for the boxes around
 its center. What it returns is made into boxes outside of the net
-(:func:`compress.tasks.detection.detections`). Knows nothing of tasks, formats or pruning.
+(:func:`compress.tasks.detection.detections`).
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Detector(nn.Module):
 
     Args:
         in_channels: channels of an image.
-        classes: kinds of objects.
+        classes: how many kinds of objects there are.
         width: channels of the stem, at half of the resolution; a quarter has twice, an eighth four
             times as many.
         depth: blocks at an eighth of the resolution.

@@ -2,7 +2,9 @@
 
 Topology: MobileNetV1's block (Howard et al. 2017, "MobileNets"), in the shallow, early-strided
 form that Zhang et al. 2017, "Hello Edge: Keyword Spotting on Microcontrollers", use where memory
-and time are short. Knows nothing of tasks, formats or pruning.
+and time are short.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

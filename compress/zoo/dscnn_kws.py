@@ -4,6 +4,7 @@ Topology: DS-CNN of Zhang et al. 2017, "Hello Edge: Keyword Spotting on Microcon
 size that MLPerf Tiny uses (Banbury et al. 2021, "MLPerf Tiny Benchmark"; github.com/mlcommons/tiny,
 keyword_spotting): one large convolution over time and frequency, then separable blocks at one
 width and resolution. Padding is the same on both sides, which gives maps of the reference's size.
+
 Knows nothing of tasks, formats or pruning.
 """
 
@@ -27,7 +28,7 @@ class KeywordDSCNN(nn.Module):
         in_channels: channels of a spectrogram.
         classes: length of the logits.
         width: channels of every layer.
-        depth: separable blocks.
+        depth: how many separable blocks follow each other.
     """
 
     def __init__(

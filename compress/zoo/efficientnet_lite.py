@@ -3,8 +3,9 @@
 Topology: Tan & Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
 table 1, with what its authors changed for the Lite variants (github.com/tensorflow/tpu,
 models/official/efficientnet/lite): no squeeze-and-excitation, ReLU6 throughout; less its dropout.
-Padding and norms are TensorFlow's, which the published weights were trained with. Knows nothing of
-tasks, formats or pruning.
+Padding and norms are TensorFlow's, which the published weights were trained with.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

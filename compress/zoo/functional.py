@@ -3,8 +3,9 @@
 Topology: LeNet's plan (LeCun et al. 1998: convolutions, pooling, two linear layers over the
 flattened map) with an Inception-like pair of branches (Szegedy et al. 2015) that are
 concatenated. It is written as much hand-made code is, with ``F.relu``, ``F.max_pool2d``,
-``torch.cat`` and ``view``: a method that looks only at modules sees half of it. Knows nothing of
-tasks, formats or pruning.
+``torch.cat`` and ``view``: a method that looks only at modules sees half of it.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """MLP: fully connected layers over a flattened input.
 
 Topology: the multilayer perceptron of Rumelhart, Hinton and Williams 1986, with rectified units
-(Nair and Hinton 2010). Knows nothing of tasks, formats or pruning.
+(Nair and Hinton 2010).
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ class MLP(nn.Module):
         in_features: values in one input, all dimensions together.
         classes: length of the logits.
         width: units in each hidden layer.
-        depth: hidden layers.
+        depth: how many hidden layers follow each other.
     """
 
     def __init__(

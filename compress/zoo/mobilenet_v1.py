@@ -3,7 +3,9 @@
 Topology: Howard et al. 2017, "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
 Applications", table 1. At width 8 (a multiplier of 0.25) and 96 x 96 pixels it is the person
 detector of MLPerf Tiny (Banbury et al. 2021, "MLPerf Tiny Benchmark"; github.com/mlcommons/tiny,
-visual_wake_words). Knows nothing of tasks, formats or pruning.
+visual_wake_words).
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """MobileNetV2: inverted residuals between linear bottlenecks.
 
 Topology: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2,
-less its dropout. Channels are rounded to eights as in the authors' code. Knows nothing of tasks,
-formats or pruning.
+less its dropout. Channels are rounded to eights as in the authors' code.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

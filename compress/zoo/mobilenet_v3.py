@@ -3,7 +3,9 @@
 Topology: Howard et al. 2019, "Searching for MobileNetV3", table 2, less its dropout; the gates are
 those of Hu et al. 2018, "Squeeze-and-Excitation Networks", with a hard sigmoid. onnxruntime has no
 int8 kernel for the hard sigmoid and the hard swish: in int8 they are computed in float between
-int8 convolutions. Knows nothing of tasks, formats or pruning.
+int8 convolutions.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """A convolutional net with several heads: numbers of different kinds from one image.
 
 The trunk's last map is flattened, not averaged, so that heads know where something is. Heads that
-share a trunk are Caruana's 1997 "Multitask Learning". Knows nothing of tasks, formats or pruning.
+share a trunk are Caruana's 1997 "Multitask Learning".
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

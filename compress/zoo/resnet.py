@@ -6,6 +6,7 @@ starting with stride 2, global average pooling, a linear head. Shortcuts that ch
 convolutions (the paper's option B): padded ones (option A) tie channels together by position,
 which leaves nothing to prune. With one block in each stage it is the ResNet-8 of MLPerf Tiny
 (Banbury et al. 2021, "MLPerf Tiny Benchmark"; github.com/mlcommons/tiny, image_classification).
+
 Knows nothing of tasks, formats or pruning.
 """
 

@@ -2,8 +2,9 @@
 
 Topology: LinkNet's (Chaurasia and Culurciello 2017): strided convolutions down, and on the way up
 the maps of the encoder are added, which costs less than U-Net's concatenation. Maps are enlarged by
-nearest neighbor, and the logits last, from half of the resolution. Knows nothing of tasks, formats
-or pruning.
+nearest neighbor, and the logits last, from half of the resolution.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 Topology: Ronneberger, Fischer and Brox 2015, "U-Net", with two levels, padded convolutions and
 batch normalization. The decoder enlarges by nearest neighbor before a convolution in place of a
 transposed convolution (Odena, Dumoulin and Olah 2016, "Deconvolution and Checkerboard
-Artifacts"), which has no int8 kernel in onnxruntime. Knows nothing of tasks, formats or pruning.
+Artifacts"), which has no int8 kernel in onnxruntime.
+
+Knows nothing of tasks, formats or pruning.
 """
 
 from __future__ import annotations

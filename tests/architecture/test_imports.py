@@ -46,6 +46,7 @@ LEVELS: list[set[str]] = [
     {"running", "suite"},
     {"ship"},
     {"recipe"},
+    {"reference"},
     {"cli", "testing"},
     {"__main__"},
 ]
@@ -79,7 +80,7 @@ WITHOUT_TORCH += ["artifact", "budget", "record", "quantization.numerics"]
 WITHOUT_TORCH += ["quantization.formats", "pruning.invariants"]
 WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay"]
 WITHOUT_TORCH += ["tracking", "cache", "events", "formatting", "text_table"]
-WITHOUT_TORCH += ["measure.quantities"]
+WITHOUT_TORCH += ["measure.quantities", "reference", "reference.paths", "cli.explain"]
 
 
 def room_of(path):

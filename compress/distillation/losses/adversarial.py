@@ -56,12 +56,18 @@ def hinge_generator(fake: Tensor) -> Tensor:
 
 
 class AdversarialLoss(LossBlock):
-    """Fool a small discriminator that is trained with the student (hinge; Lim and Ye 2017)."""
+    """Fool a small discriminator that is trained with the student and thrown away.
+
+    Source: Lim and Ye 2017, "Geometric GAN", for the hinge loss; Miyato et al. 2018, "Spectral
+    normalization for generative adversarial networks".
+    """
 
     implied_kind: ClassVar[OutputKind | None] = "image"
     kind: Literal["adversarial"] = "adversarial"
     learning_rate: Number = Field(default=2e-4, gt=0, le=LARGEST_RATE)
+    """Learning rate of the discriminator's Adam."""
     width: Whole = Field(default=32, ge=1, le=_WIDEST)
+    """Channels of the discriminator's first layer; its weights grow with the square."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """The student's loss; each call is also a step of the discriminator."""

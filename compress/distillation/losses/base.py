@@ -57,8 +57,11 @@ class WeightSchedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     start: Number = Field(alias="from", ge=0, le=LARGEST_FACTOR)
+    """The weight in the first epoch."""
     end: Number = Field(alias="to", ge=0, le=LARGEST_FACTOR)
+    """The weight in the last epoch."""
     schedule: Literal["linear", "cosine"] = "linear"
+    """How it goes from the one to the other: in a line, or along half a cosine."""
 
     @model_validator(mode="after")
     def _is_not_nothing(self) -> WeightSchedule:
@@ -103,11 +106,13 @@ class LossBlock(BaseModel, ABC):
     takes_every_output: ClassVar[bool] = False
 
     weight: Weight = 1.0
+    """What the loss is multiplied with in the sum of all: a number, or one that goes from a value
+    in the first epoch to another in the last."""
     kind: str
-    on: Name | None = Field(
-        default=None,
-        description="Which of several outputs of the student it is about.",
-    )
+    """Which loss it is."""
+    on: Name | None = None
+    """Which of several outputs of the student it is about, by name. Where not given, the only one;
+    for the loss on labels and for losses of your own, all of them."""
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -61,7 +61,9 @@ class AxisOfEach(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     student: Axis | None = None
+    """The axis of channels of the student's layers; samples are on axis 0."""
     teacher: Axis | None = None
+    """The axis of channels of the teacher's layers; samples are on axis 0."""
 
     @model_validator(mode="after")
     def _says_something(self) -> AxisOfEach:

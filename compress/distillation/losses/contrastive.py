@@ -59,19 +59,22 @@ def crd(student: Tensor, teacher: Tensor, temperature: float = 0.07) -> Tensor:
 
 
 class CrdLoss(RelationBlock):
-    """Find the teacher's embedding of each sample among those of the batch (Tian et al. 2020).
+    """Find the teacher's embedding of each sample among those of the batch.
 
-    Features are averaged over positions and embedded in ``width`` dimensions by linear maps that
-    are learned and thrown away. The negatives are the other samples of the batch.
+    Features are averaged over positions and embedded by linear maps that are learned and thrown
+    away. The negatives are the other samples of the batch.
+
+    Source: Tian et al. 2020, "Contrastive representation distillation".
     """
 
     kind: Literal["crd"] = "crd"
     temperature: Number = Field(default=0.07, gt=0, le=LARGEST_FACTOR)
+    """What the cosines of embeddings are divided by."""
     width: Whole = Field(default=128, ge=1, le=16_384)
-    axis: AxisSetting | None = Field(
-        default=None,
-        description="The axis of channels where it cannot be told from the nets; samples are on 0.",
-    )
+    """Dimensions of the embedding."""
+    axis: AxisSetting | None = None
+    """The axis of channels of the layers, where it cannot be told from the nets; samples are on
+    axis 0."""
 
     @model_validator(mode="after")
     def _axis_is_of_layers(self) -> CrdLoss:

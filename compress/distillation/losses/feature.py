@@ -49,13 +49,13 @@ _Pair = tuple[LayerChannels, LayerChannels]
 
 
 class PairedBlock(LossBlock):
-    """``student`` and ``teacher`` are layers, by path or glob, one or several of each.
-
-    As many of each pair in order; else they are spread evenly (TinyBERT's uniform map).
-    """
+    """A loss on pairs of a layer of the student and one of the teacher."""
 
     student: Paths
+    """Layers of the student, by path or glob: one or several. As many as of the teacher pair in
+    order; else they are spread evenly over the teacher's (TinyBERT's uniform map)."""
     teacher: Paths
+    """Layers of the teacher that they learn from, by path or glob: one or several."""
 
     def pairs(self, context: DistillationContext) -> list[tuple[str, str]]:
         """Pairs of a layer of the student and the layer of the teacher that it learns from."""
@@ -63,15 +63,11 @@ class PairedBlock(LossBlock):
 
 
 class ChannelsBlock(PairedBlock):
-    """``axis``: that of the channels of the layers, where it cannot be derived.
+    """A loss on pairs of layers that have channels."""
 
-    One for both nets, or a mapping with ``student`` and ``teacher``; samples are on axis 0.
-    """
-
-    axis: AxisSetting | None = Field(
-        default=None,
-        description="The axis of channels where it cannot be told from the nets; samples are on 0.",
-    )
+    axis: AxisSetting | None = None
+    """The axis of channels of the layers, where it cannot be told from the nets: one for both, or a
+    mapping with ``student`` and ``teacher``; samples are on axis 0."""
 
     def layer_pairs(self, context: DistillationContext) -> list[_Pair]:
         """The pairs of layers, with their axes of channels."""
@@ -108,10 +104,12 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class HintLoss(ChannelsBlock):
-    """Match feature maps (Romero et al. 2015).
+    """Match feature maps by their mean squared difference.
 
     Where channels differ, a learned 1x1 convolution brings the student's to the teacher's; it is
     thrown away afterwards. Where sizes differ, the finer map is averaged down.
+
+    Source: Romero et al. 2015, "FitNets: hints for thin deep nets".
     """
 
     kind: Literal["hint"] = "hint"
@@ -154,10 +152,15 @@ def attention_transfer(student: Tensor, teacher: Tensor, power: float = 2.0) -> 
 
 
 class AttentionTransferLoss(ChannelsBlock):
-    """Match where activations are strong (Zagoruyko and Komodakis 2017); any widths."""
+    """Match where activations are strong; the widths of the layers may differ.
+
+    Source: Zagoruyko and Komodakis 2017, "Paying more attention to attention".
+    """
 
     kind: Literal["attention-transfer"] = "attention-transfer"
     power: Number = Field(default=2.0, gt=0, le=100)
+    """Of the absolute values, before their mean over channels: a larger one looks at the strongest
+    channels alone."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`attention_transfer` on features, averaged over pairs."""
@@ -193,10 +196,12 @@ def hidden(student: Tensor, teacher: Tensor, own_tokens: Tensor | None = None) -
 
 
 class HiddenLoss(ChannelsBlock):
-    """Match hidden states of transformers, ``(n, tokens, width)`` (Jiao et al. 2020).
+    """Match hidden states of transformers, ``(n, tokens, width)``.
 
     Where widths differ, a learned linear map brings the student's to the teacher's; it is thrown
     away afterwards. Padding does not count.
+
+    Source: Jiao et al. 2020, "TinyBERT", equation 8.
     """
 
     kind: Literal["hidden"] = "hidden"
@@ -256,10 +261,12 @@ def attention_maps(student: Tensor, teacher: Tensor, own_tokens: Tensor | None =
 
 
 class AttentionMapsLoss(PairedBlock):
-    """Match attention maps of transformers (Jiao et al. 2020).
+    """Match attention maps of transformers.
 
     The layers are attention modules. Their scores are computed from their queries and keys; where
     one net gives only probabilities, probabilities are compared. Padding does not count.
+
+    Source: Jiao et al. 2020, "TinyBERT", equation 7.
     """
 
     kind: Literal["attention-maps"] = "attention-maps"

@@ -44,7 +44,10 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class L1Loss(LossBlock):
-    """Match values or images by mean absolute difference."""
+    """Match values or images by mean absolute difference.
+
+    Source: Zhao et al. 2017, "Loss functions for image restoration with neural networks".
+    """
 
     implied_kind: ClassVar[OutputKind | None] = "values"
     kind: Literal["l1"] = "l1"
@@ -91,11 +94,15 @@ def ssim(student: Tensor, teacher: Tensor, data_range: float = 1.0) -> Tensor:
 
 
 class SsimLoss(LossBlock):
-    """Match the structure of images (Wang et al. 2004), whose values span ``data_range``."""
+    """Match the structure of images: one minus their structural similarity.
+
+    Source: Wang et al. 2004, "Image quality assessment".
+    """
 
     implied_kind: ClassVar[OutputKind | None] = "image"
     kind: Literal["ssim"] = "ssim"
     data_range: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+    """The largest minus the smallest value that a pixel can have."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`ssim` on the outputs."""
@@ -117,16 +124,19 @@ def perceptual(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 class PerceptualLoss(LossBlock):
-    """Match the features of a frozen net for both output images (Johnson et al. 2016).
+    """Match the features of a frozen net for both output images.
 
-    ``layers`` are those of ``network``, a block with ``arch`` and ``weights``; without it, of the
-    teacher, which must then take its own outputs as inputs.
+    Source: Johnson et al. 2016, "Perceptual losses for real-time style transfer and
+    super-resolution".
     """
 
     implied_kind: ClassVar[OutputKind | None] = "image"
     kind: Literal["perceptual"] = "perceptual"
     layers: Paths
+    """Layers of the frozen net whose features are compared, by path or glob."""
     network: ModelSettings | None = None
+    """The frozen net, with its weights. Where not given, the teacher, which must then take its own
+    outputs as inputs."""
 
     @field_validator("network")
     @classmethod

@@ -20,7 +20,7 @@ class LabelLoss(LossBlock):
     """The task's own loss on its labels; with ``on``, the one that fits that output.
 
     Without ``on``, of a model with several outputs and a task without a loss of its own, it is the
-    sum over the outputs that have labels.
+    sum over the outputs that have labels. It needs no teacher.
     """
 
     needs_teacher: ClassVar[bool] = False

@@ -44,12 +44,16 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Ten
 
 
 class BinaryKlLoss(LossBlock):
-    """Match the teacher's probability of a yes, for outputs that are each a logit of its own."""
+    """Match the teacher's probability of a yes, for outputs that are each a logit of its own.
+
+    Source: Yang et al. 2023, "Multi-label knowledge distillation".
+    """
 
     implied_kind: ClassVar[OutputKind | None] = "independent-logits"
     output_kinds: ClassVar[frozenset[OutputKind]] = frozenset({"independent-logits"})
     kind: Literal["binary-kl"] = "binary-kl"
     temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+    """What the logits of both nets are divided by before the sigmoid."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`binary_kl` on the outputs."""
@@ -70,7 +74,10 @@ def logits_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class LogitsLoss(LossBlock):
-    """Match the teacher's raw outputs: logits, values or images, by mean squared difference."""
+    """Match the teacher's raw outputs: logits, values or images, by mean squared difference.
+
+    Source: Ba and Caruana 2014, "Do deep nets really need to be deep?".
+    """
 
     kind: Literal["logits-mse"] = "logits-mse"
 

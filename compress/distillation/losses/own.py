@@ -52,6 +52,7 @@ class CustomLoss(OwnSettings, LossBlock):
     )
 
     kind: Name = Field(json_schema_extra={"pattern": ":"})
+    """The function or class, as ``module:name``."""
 
     @field_validator("kind")
     @classmethod

@@ -44,10 +44,13 @@ _COINCIDE = 1e-6
 
 
 class RelationBlock(LossBlock):
-    """``student`` and ``teacher``: the path of one layer of each, or neither for the outputs."""
+    """A loss on how samples relate to each other: of the outputs, or of a layer of each net."""
 
     student: Pattern | None = None
+    """The path of one layer of the student; goes with ``teacher``. Where neither is given, outputs
+    are compared."""
     teacher: Pattern | None = None
+    """The path of one layer of the teacher; goes with ``student``."""
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> RelationBlock:
@@ -111,7 +114,10 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class RkdDistanceLoss(RelationBlock):
-    """Match distances between samples (Park et al. 2019)."""
+    """Match the distances between the samples of a batch.
+
+    Source: Park et al. 2019, "Relational knowledge distillation", equations 4 to 6.
+    """
 
     kind: Literal["rkd-distance"] = "rkd-distance"
 
@@ -144,7 +150,10 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class RkdAngleLoss(RelationBlock):
-    """Match angles between samples (Park et al. 2019); memory grows with the batch cubed."""
+    """Match the angles between the samples of a batch; memory grows with the batch cubed.
+
+    Source: Park et al. 2019, "Relational knowledge distillation", equations 7 and 8.
+    """
 
     kind: Literal["rkd-angle"] = "rkd-angle"
 
@@ -170,7 +179,10 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class SimilarityLoss(RelationBlock):
-    """Match inner products between samples (Tung and Mori 2019)."""
+    """Match the inner products between the samples of a batch.
+
+    Source: Tung and Mori 2019, "Similarity-preserving knowledge distillation".
+    """
 
     kind: Literal["similarity"] = "similarity"
 
@@ -201,7 +213,11 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class PktLoss(RelationBlock):
-    """Match whom each sample would choose among the others (Passalis and Tefas 2018)."""
+    """Match whom each sample would choose among the others of a batch.
+
+    Source: Passalis and Tefas 2018, "Learning deep representations with probabilistic knowledge
+    transfer".
+    """
 
     kind: Literal["pkt"] = "pkt"
 

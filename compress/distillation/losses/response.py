@@ -58,10 +58,9 @@ def response(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tens
 
 
 class ResponseLoss(LossBlock):
-    """Match the teacher's probabilities, softened by a temperature (Hinton et al. 2015).
+    """Match the teacher's probabilities of classes, softened by a temperature.
 
-    Above 1 the probabilities of unlikely classes weigh more, and training takes longer: the usual 4
-    pays in trainings of many epochs.
+    Source: Hinton et al. 2015, "Distilling the knowledge in a neural network".
     """
 
     takes_logits: ClassVar[bool] = True
@@ -69,6 +68,9 @@ class ResponseLoss(LossBlock):
     output_kinds: ClassVar[frozenset[OutputKind]] = _CLASS_SCORES
     kind: Literal["response"] = "response"
     temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+    """What the scores of both nets are divided by before the softmax. Above 1 the probabilities of
+    unlikely classes weigh more, and training takes longer: the usual 4 pays in trainings of many
+    epochs. The loss is multiplied by its square, which keeps the size of gradients."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`response` on the outputs."""
@@ -93,7 +95,11 @@ def hard(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class HardLoss(LossBlock):
-    """Learn the class that the teacher finds likeliest, as if it were the label."""
+    """Learn the class that the teacher finds likeliest, as if it were the label.
+
+    Source: Lee 2013, "Pseudo-label"; Touvron et al. 2021, "Training data-efficient image
+    transformers".
+    """
 
     implied_kind: ClassVar[OutputKind | None] = "class-scores"
     output_kinds: ClassVar[frozenset[OutputKind]] = _CLASS_SCORES
@@ -141,9 +147,11 @@ def dkd(
 
 
 class DkdLoss(LossBlock):
-    """Decoupled distillation (Zhao et al. 2022): ``alpha`` for the target, ``beta`` for the others.
+    """Decoupled distillation: the target class and the others, each with a weight of its own.
 
     The target is the label, as in the paper, or the teacher's choice where there are no labels.
+
+    Source: Zhao et al. 2022, "Decoupled knowledge distillation".
     """
 
     takes_logits: ClassVar[bool] = True
@@ -151,8 +159,12 @@ class DkdLoss(LossBlock):
     output_kinds: ClassVar[frozenset[OutputKind]] = _CLASS_SCORES
     kind: Literal["dkd"] = "dkd"
     alpha: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
+    """Weight of the divergence of "the target or not"."""
     beta: Number = Field(default=8.0, ge=0, le=LARGEST_FACTOR)
+    """Weight of the divergence among the other classes, which a plain divergence would damp by how
+    sure the teacher is."""
     temperature: Number = Field(default=4.0, gt=0, le=LARGEST_FACTOR)
+    """What the scores of both nets are divided by before the softmax."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`dkd` on the outputs and the labels."""
@@ -204,15 +216,24 @@ def dist(
 
 
 class DistLoss(LossBlock):
-    """Match correlations within samples (``beta``) and classes (``gamma``) (Huang et al. 2022)."""
+    """Match the correlations of probabilities within samples and within classes.
+
+    A correlation ignores a shift and a scale, which a much stronger teacher has.
+
+    Source: Huang et al. 2022, "Knowledge distillation from a stronger teacher".
+    """
 
     takes_logits: ClassVar[bool] = True
     implied_kind: ClassVar[OutputKind | None] = "class-scores"
     output_kinds: ClassVar[frozenset[OutputKind]] = _CLASS_SCORES
     kind: Literal["dist"] = "dist"
     beta: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
+    """Weight of the correlation over the classes of a sample."""
     gamma: Number = Field(default=1.0, ge=0, le=LARGEST_FACTOR)
+    """Weight of the correlation over the samples of a class; of dense outputs, over all positions
+    of the batch."""
     temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+    """What the scores of both nets are divided by before the softmax."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`dist` on the outputs."""
@@ -245,14 +266,19 @@ def topk_kl(student: Tensor, teacher: Tensor, k: int = 100, temperature: float =
 
 
 class TopKLoss(LossBlock):
-    """Match the teacher's ``k`` likeliest classes, all others counted as one; for many classes."""
+    """Match the teacher's likeliest classes, all others counted as one; for many classes.
+
+    Source: Tan et al. 2019, "Multilingual neural machine translation with knowledge distillation".
+    """
 
     takes_logits: ClassVar[bool] = True
     implied_kind: ClassVar[OutputKind | None] = "class-scores"
     output_kinds: ClassVar[frozenset[OutputKind]] = _CLASS_SCORES
     kind: Literal["topk-kl"] = "topk-kl"
     k: Whole = Field(default=100, ge=1, le=LARGEST_COUNT)
+    """How many classes are kept apart."""
     temperature: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
+    """What the scores of both nets are divided by before the softmax."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`topk_kl` on the outputs."""

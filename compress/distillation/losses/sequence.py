@@ -75,13 +75,15 @@ class _Span:
 
 
 class ContinuationBlock(LossBlock):
-    """``prompt`` tokens of a text are kept, and ``tokens`` more, or all the rest, are generated."""
+    """A loss on texts that one of the nets continues."""
 
     takes_logits: ClassVar[bool] = True
     implied_kind: ClassVar[OutputKind | None] = "tokens"
     output_kinds: ClassVar[frozenset[OutputKind]] = frozenset(CLASS_KINDS)
     prompt: Whole = Field(default=16, ge=1, le=LARGEST_COUNT)
+    """How many tokens of a text are kept as the data have them."""
     tokens: Whole | None = Field(default=None, ge=1, le=LARGEST_COUNT)
+    """How many tokens after the prompt are generated. Where not given, all the rest of the text."""
 
     def span(self, context: DistillationContext) -> _Span:
         """The tokens to generate, once both nets are seen to be able to.
@@ -165,14 +167,17 @@ def sequence(student: Tensor, decoded: Tensor) -> Tensor:
 
 
 class SequenceLoss(ContinuationBlock):
-    """Learn the teacher's own continuation of each text as if it were the data (Kim and Rush 2016).
+    """Learn the teacher's own continuation of each text as if it were the data.
 
-    The teacher searches for it with ``beams``; 1 is greedy. That takes a forward pass for each
-    token and beam, so set ``views: 1``: continuations are then generated once and cached.
+    The search takes a forward pass for each token and beam, so set ``views: 1``: continuations are
+    then generated once and cached.
+
+    Source: Kim and Rush 2016, "Sequence-level knowledge distillation".
     """
 
     kind: Literal["sequence"] = "sequence"
     beams: Whole = Field(default=1, ge=1, le=1024)
+    """How many continuations the teacher's search keeps; 1 is greedy."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`sequence` on the teacher's continuation.
@@ -234,16 +239,19 @@ def gkd(student: Tensor, teacher: Tensor, beta: float = 0.5) -> Tensor:
 
 
 class GkdLoss(ContinuationBlock):
-    """Match the teacher's scores on texts that the student generates (Agarwal et al. 2024).
+    """Match the teacher's scores on texts that the student generates.
 
-    Of a share ``on_policy`` of the batches the student continues the prompts, token by token at
-    random, and the teacher scores every token; the others stay as the data has them. The loss is
-    the divergence of the two at the same places, generalized by ``beta``.
+    Source: Agarwal et al. 2024, "On-policy distillation of language models: learning from
+    self-generated mistakes".
     """
 
     kind: Literal["gkd"] = "gkd"
     beta: Number = Field(default=0.5, ge=0, le=1)
+    """Of the generalized divergence of Jensen and Shannon: 0 is the divergence of the student from
+    the teacher, ``KL(teacher || student)``, and 1 the reverse."""
     on_policy: Number = Field(default=0.5, ge=0, le=1)
+    """Share of the batches whose prompts the student continues, token by token at random, with
+    every token scored by the teacher; the others stay as the data have them."""
 
     def loss_function(self, context: DistillationContext) -> LossFunction:
         """:func:`gkd` on texts that the student may have continued.

@@ -113,21 +113,21 @@ class AdbShell:
 
 
 class AdbSettings(RemoteSettings):
-    """An Android device that ``adb`` reaches; the others are as for ssh.
-
-    ``serial`` is as ``adb devices`` lists it, and may be left out where there is one device.
-    """
+    """An Android device that ``adb`` reaches."""
 
     place: ClassVar[str] = "SERIAL"
     place_key: ClassVar[str] = "serial"
     is_place_needed: ClassVar[bool] = False
 
     name: str = Field(default="adb", pattern=NAME_PATTERN)
+    """What the target is called in tables and files; unique within a recipe."""
     kind: Literal["adb"]
     serial: str | None = Field(default=None, pattern=_SERIAL, max_length=100)
+    """The device, as ``adb devices`` lists it. Where not given, the only one."""
     folder: str = Field(
         default="/data/local/tmp/compresskit", pattern=FOLDER_PATTERN, max_length=1000
     )
+    """A folder of its own on the device, for models and samples."""
 
     @classmethod
     def target_type(cls) -> type[AdbTarget]:

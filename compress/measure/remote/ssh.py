@@ -197,22 +197,20 @@ def _short_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 class SshSettings(RemoteSettings):
-    """A device that ``ssh HOST`` reaches without asking for anything.
-
-    ``host`` is HOST or USER@HOST, an alias in ~/.ssh/config included, which is where everything
-    else about the way there belongs. ``python`` is a Python on the device that has numpy and
-    onnxruntime, ``folder`` a place of its own there for models and samples. ``timeout_s`` bounds
-    one process there, and how long a broken link is tried again.
-    """
+    """A device that ``ssh HOST`` reaches without asking for anything."""
 
     place: ClassVar[str] = "HOST"
     place_key: ClassVar[str] = "host"
     options: ClassVar[tuple[str, ...]] = (*RemoteSettings.options, "config")
 
     name: str = Field(default="ssh", pattern=NAME_PATTERN)
+    """What the target is called in tables and files; unique within a recipe."""
     kind: Literal["ssh"]
     host: str = Field(pattern=_HOST, max_length=300)
+    """HOST or USER@HOST, an alias in ~/.ssh/config included, which is where everything else about
+    the way there belongs."""
     port: Whole | None = Field(default=None, ge=1, le=65535)
+    """Port of the ssh server. Where not given, as ~/.ssh/config says, or 22."""
 
     @classmethod
     def target_type(cls) -> type[SshTarget]:

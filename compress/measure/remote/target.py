@@ -58,11 +58,18 @@ class RemoteSettings(OpenSizes, TargetKind):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
+    """What runs the file on the device."""
     threads: Whole = Field(default=1, ge=1, le=MOST_THREADS)
+    """Threads of one operator."""
     batch: Batch = 1
+    """Samples of one inference, for models that do not fix it; ``any`` makes files that take any
+    number of them."""
     python: str = Field(default="python3", pattern=_PYTHON, max_length=1000)
+    """A Python on the device that has numpy and onnxruntime, by name or path."""
     folder: str = Field(default="~/.cache/compresskit", pattern=FOLDER_PATTERN, max_length=1000)
+    """A folder of its own on the device, for models and samples."""
     timeout_s: Number = Field(default=600, gt=0, le=LONGEST_S)
+    """The longest that one process there may take, and that a broken link is tried again."""
 
 
 class RemoteTarget(RemoteSettings):

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from compress.quantization.formats import dynamic, few_bits, float8, float16, float32, int8, int16
 from compress.quantization.formats.base import ActivationQuantizer, Format, WeightQuantizer
 
-__all__ = ["ACTIVATIONS", "FORMATS", "WEIGHTS", "default_activations", "why_not_together"]
+__all__ = [
+    "ACTIVATIONS",
+    "FORMATS",
+    "WEIGHTS",
+    "about_activations",
+    "about_weights",
+    "default_activations",
+    "why_not_together",
+]
 
 #: All formats; recipes and their schema name them in this order.
 FORMATS: tuple[Format, ...] = (
@@ -32,6 +40,16 @@ WEIGHTS: dict[str, WeightQuantizer] = {f.name: f.weights for f in FORMATS if f.w
 ACTIVATIONS: dict[str, ActivationQuantizer] = {
     f.name: f.activations for f in FORMATS if f.activations
 }
+
+
+def about_weights() -> list[str]:
+    """What weights in each format are, in the order of ``WEIGHTS``."""
+    return [format.about_weights for format in FORMATS if format.weights]
+
+
+def about_activations() -> list[str]:
+    """What activations in each format are, in the order of ``ACTIVATIONS``."""
+    return [format.about_activations for format in FORMATS if format.activations]
 
 
 def why_not_together(weights: str, activations: str) -> str | None:

@@ -183,6 +183,8 @@ class Format:
         default_activations: the format of the activations where a recipe gives layers these weights
             and no more. ``None`` leaves integers to the stage's own default; others have themselves
             for activations, or float32 where they are for weights alone.
+        about_weights: what weights in it are, as a clause for the reference.
+        about_activations: what activations in it are, likewise.
     """
 
     name: str
@@ -190,3 +192,5 @@ class Format:
     activations: ActivationQuantizer | None = None
     is_paired: bool = False
     default_activations: str | None = None
+    about_weights: str = ""
+    about_activations: str = ""

@@ -11,6 +11,7 @@ _SLOW = "dynamic int8 convolutions take 5 to 10 times as long"
 
 FORMAT = Format(
     name="dynamic",
+    about_activations="8 bits, over a range that is found for each input at run time",
     activations=DynamicActivations(
         bits=8,
         onnx_type="UINT8",

@@ -11,5 +11,13 @@ from compress.quantization.formats.uniform import IntegerWeights
 
 __all__ = ["INT2", "INT4"]
 
-INT4 = Format(name="int4", weights=IntegerWeights(bits=4, onnx_type="INT8"))
-INT2 = Format(name="int2", weights=IntegerWeights(bits=2, onnx_type="INT8"))
+INT4 = Format(
+    name="int4",
+    weights=IntegerWeights(bits=4, onnx_type="INT8"),
+    about_weights="4 bits, stored in a byte each",
+)
+INT2 = Format(
+    name="int2",
+    weights=IntegerWeights(bits=2, onnx_type="INT8"),
+    about_weights="2 bits, stored in a byte each",
+)

@@ -41,6 +41,8 @@ def _rounded(values: Tensor) -> Tensor:
 
 FORMAT = Format(
     name="float16",
+    about_weights="16 bits, half of the file; activations are float16, too",
+    about_activations="16 bits, computed as they are; weights are float16, too",
     weights=_Float16Weights(bits=16, onnx_type="FLOAT16"),
     activations=_Float16Activations(
         onnx_type="FLOAT16",

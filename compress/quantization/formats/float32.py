@@ -35,6 +35,8 @@ class _Float32Activations(ActivationQuantizer):
 
 FORMAT = Format(
     name="float32",
+    about_weights="as they are",
+    about_activations="as they are",
     weights=_Float32Weights(bits=32, onnx_type="FLOAT"),
     activations=_Float32Activations(onnx_type="FLOAT", arithmetic="float32"),
 )

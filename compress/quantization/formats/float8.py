@@ -47,4 +47,8 @@ class _Float8Weights(ScaledWeights):
         return bits
 
 
-FORMAT = Format(name="float8", weights=_Float8Weights(bits=8, onnx_type="FLOAT8E4M3FN"))
+FORMAT = Format(
+    name="float8",
+    weights=_Float8Weights(bits=8, onnx_type="FLOAT8E4M3FN"),
+    about_weights="8 bits with an exponent (E4M3FN; Micikevicius et al. 2022), computed in float32",
+)

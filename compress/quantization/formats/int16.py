@@ -14,6 +14,7 @@ __all__ = ["FORMAT"]
 
 FORMAT = Format(
     name="int16",
+    about_activations="16 bits, over a range from calibration data: kernels of signal processors",
     activations=StaticActivations(
         bits=16,
         onnx_type="UINT16",

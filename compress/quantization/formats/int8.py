@@ -9,6 +9,8 @@ __all__ = ["FORMAT"]
 
 FORMAT = Format(
     name="int8",
+    about_weights="8 bits, a quarter of the file",
+    about_activations="8 bits, over a range from calibration data: integer kernels",
     weights=IntegerWeights(bits=8, onnx_type="INT8", can_saturate=True),
     activations=StaticActivations(
         bits=8,
