@@ -158,6 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_cache(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
     debug_argument(schema)
+    explain = commands.add_parser("explain", help="say what a key of recipes means, or list all")
+    explain.add_argument("keys", nargs="*", metavar="KEY", help="such as prune.importance")
+    debug_argument(explain)
     new = commands.add_parser("new", help="write a commented starter recipe")
     new.add_argument(
         "path", nargs="?", default="recipe.yaml", help="where to (default: %(default)s)"
