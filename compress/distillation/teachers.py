@@ -78,19 +78,17 @@ class TeacherSettings(OwnSettings):
     """The teacher's output that teaches, by the student's that learns from it, where the two have
     other names."""
     callable: Name | None = None
-    """Code of your own, as ``module:name``: a function of a batch of inputs that gets the further
-    keys as keyword arguments, or a class that is made of them and whose object is called."""
+    """Code of your own, ``module:name``: a function of a batch and the further keys, or a class of
+    these keys whose object is called with the batch."""
     arch: Name | None = None
     """The architecture of a module that teaches: built in, or ``module:name``. The keys beside it
     are its options; it needs ``weights``."""
     weights: RecipePath | None = None
     """The weights of ``arch``: a safetensors file, or a state dict of ``torch.save``."""
     hf: RecipePath | None = None
-    """A folder in the form of the Hugging Face hub, with the keys that a model from a folder has.
-    """
+    """A folder in the form of the Hugging Face hub, with the keys that such a model has."""
     from_probabilities: Flag | Annotated[tuple[Name, ...], Field(min_length=1)] = False
-    """Whether the outputs are probabilities, whose logarithms are then taken as logits; of several
-    outputs, a list of those that are."""
+    """Whether outputs are probabilities, whose logarithms are then logits; or which of several."""
 
     @model_serializer(mode="wrap")
     def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
