@@ -1,8 +1,9 @@
-"""What each stage bought over the row before it, in words, and what in the model accounts for it."""
+"""What each stage bought over the row before it, and what in the model accounts for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from compress.formatting import (
     count,
@@ -31,7 +32,7 @@ def step_words(record: Record, target: str) -> Iterator[str]:
     slower = int8_slowdowns(record, target)
     rows = {row.index: row for row in record.rows}
     effects = stage_effects(record, target)
-    for before, step in zip(effects, effects[1:], strict=False):
+    for before, step in pairwise(effects):
         if step.row > record.baseline and step.row not in slower:
             yield _sentence(record, target, rows[before.row], rows[step.row], step)
 
