@@ -278,6 +278,8 @@ def test_several_samples_of_an_array_are_answered_one_by_one(shipped, run, tmp_p
         ("two outputs", "1,2", r"the input x has the shape \(1, 2\)"),
         ("two outputs", "a text", "a text: this model takes arrays, in a file .npy or .npz"),
         ("two outputs", "evil.npy", "evil.npy: cannot be read"),
+        ("two outputs", "empty.npy", "empty.npy: cannot be read"),
+        ("two outputs", "cut.npz", "cut.npz: cannot be read"),
     ],
 )
 def test_an_input_that_cannot_be_taken_is_a_sentence(name, given, said, shipped, run, tmp_path):
@@ -290,6 +292,8 @@ def test_an_input_that_cannot_be_taken_is_a_sentence(name, given, said, shipped,
     (tmp_path / "huge.png").write_bytes(huge)
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
     np.savez(tmp_path / "other.npz", y=np.zeros(4), z=np.zeros(4))
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:90])
     np.save(tmp_path / "evil.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(SystemExit, match=said):
         run(shipped(name), given)

@@ -16,6 +16,7 @@ import struct
 import sys
 import zlib
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import onnxruntime
@@ -23,6 +24,7 @@ import reading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP, MOST_NUMBERS = 5, 4096
+UNREADABLE = (OSError, ValueError, LookupError, EOFError, struct.error, zlib.error, BadZipFile)
 ALIKE = 0.99  # of the variance of outputs, below which they are others
 
 
@@ -54,7 +56,7 @@ def answered(given: str, model: Any, session: Any, out: str) -> list[dict[str, A
     """The answers for what one INPUT holds."""
     try:
         inputs, place = reading.read_inputs(given, model)
-    except (OSError, ValueError, LookupError, struct.error, zlib.error) as error:
+    except UNREADABLE as error:
         sys.exit(f"{given}: cannot be read ({error}).")
     outputs = predict(model, session, inputs)
     stem, found = os.path.splitext(os.path.basename(given))[0], []
@@ -237,7 +239,7 @@ def in_words(answer: dict[str, Any]) -> str:
                 lines.append(f"  {label}{one['class']!s:24} {100 * one['probability']:6.2f} %{box}")
         else:
             lines.append(f"  {label}{json.dumps(said, ensure_ascii=False)}")
-    return "\n".join(lines)
+    return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
 
 
 # -- the check --------------------------------------------------------------------------------
