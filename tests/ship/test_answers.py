@@ -324,7 +324,7 @@ SCORED = {
 }
 
 
-@pytest.mark.parametrize("metric", SCORED, ids=str)
+@pytest.mark.parametrize("metric", SCORED, ids=lambda one: getattr(one, "__name__", one))
 @pytest.mark.parametrize("holes", [False, True])
 def test_the_program_scores_as_the_record_does(metric, holes, program):
     shape, kind, draw = SCORED[metric]

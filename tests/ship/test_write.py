@@ -296,8 +296,9 @@ def test_fresh_removes_what_was_shipped_and_nothing_else(made):
     assert [path.name for path in (run / "ship").iterdir()] == ["notes.txt"]
 
 
-def test_the_page_names_what_lies_beside_it_unless_it_is_of_another_run(made):
+def test_the_page_names_what_lies_beside_it_unless_it_is_of_another_run(made, monkeypatch):
     run, record, _ = made
+    monkeypatch.setattr("compress.report._drawn", lambda *_: {})  # pictures take seconds
     write_report(record, run)
     page = (run / "report.html").read_text()
     row = shipped_in(run / "ship").row
