@@ -24,7 +24,7 @@ What the loop has to know of a stage is declared too: ``makes_teacher``, ``measu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -58,7 +58,6 @@ __all__ = [
     "calibration_inputs",
     "formats_of",
     "ranges_of",
-    "unique_name",
 ]
 
 _CALIBRATION_BATCH = 64
@@ -279,14 +278,6 @@ def calibration_inputs(task: Task, samples: int) -> list[Inputs]:
     """Batches of inputs to take ranges from: at most ``samples``, from the front of the data."""
     dataset = task.calibration or task.train
     return [batch.inputs for batch in read(dataset, _CALIBRATION_BATCH, samples)]
-
-
-def unique_name(wanted: str, taken: Collection[str]) -> str:
-    """The name, or where it is taken the first of ``name-2``, ``name-3``, ... that is free."""
-    name, count = wanted, 2
-    while name in taken:
-        name, count = f"{wanted}-{count}", count + 1
-    return name
 
 
 def ranges_of(

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
+from compress.config.block_names import block_names, named_blocks
 from compress.config.clauses import clause
 from compress.config.recipe_text import Path, dotted, plain_data, plain_value
 from compress.errors import RecipeError
@@ -34,6 +35,7 @@ __all__ = [
 _IN_PACKAGE = "package:"
 _MOST_OF_A_NAME, _LONGEST_INDEX = 200, 8
 _LONGEST_FILE_NAME = 255
+_MOST_DOTS = 8  # in the label of a block that --set names
 
 
 def beside_recipe(path: FilePath, info: ValidationInfo) -> FilePath:
@@ -119,10 +121,11 @@ def parse(text: str, name: str) -> Document:
 
 
 def with_settings(document: Document, settings: Sequence[str]) -> Document:
-    """The document with ``--set stages.1.epochs=3`` applied.
+    """The document with ``--set stages.1.epochs=3`` applied, or ``--set stages.prune.ratio=0.4``.
 
     Raises:
-        RecipeError: a setting that is not ``path=value``, or a path that leads nowhere.
+        RecipeError: a setting that is not ``path=value``, or a path that leads nowhere, or to
+            several places.
     """
     data = copy.deepcopy(document.data)
     places = dict(document.settings)
@@ -130,7 +133,7 @@ def with_settings(document: Document, settings: Sequence[str]) -> Document:
         option = f"--set {clipped(setting)}"
         path, equals, value = setting.partition("=")
         if not equals or not path:
-            raise RecipeError(f"{option}: give it as path=value, as in stages.1.epochs=3.")
+            raise RecipeError(f"{option}: give it as path=value, as in stages.prune.ratio=0.4.")
         place = _assign(data, path.split("."), plain_value(value, option), option)
         places[place] = option
     lines = {path: line for path, line in document.lines.items() if not _below(path, places)}
@@ -176,13 +179,13 @@ def _refuse_choices(document: Document, value: Any, path: Path) -> None:
 
 def _assign(data: Any, parts: Sequence[str], value: Any, option: str) -> Path:
     """Put the value into its place in ``data``; that place."""
-    *parents, last = parts
     place: Path = ()
-    for part in parents:
-        place = (*place, _index(data, part, option) if isinstance(data, list) else part)
-        data = _step(data, part, option)
+    while len(parts) > (taken := _of_one_name(data, parts)):
+        data, key = _step(data, ".".join(parts[:taken]), place, option)
+        place, parts = (*place, key), parts[taken:]
+    last = ".".join(parts)
     if isinstance(data, list):
-        index = _index(data, last, option)
+        index = _index(data, last, place, option)
         data[index] = value
         return (*place, index)
     if not isinstance(data, dict):
@@ -193,24 +196,55 @@ def _assign(data: Any, parts: Sequence[str], value: Any, option: str) -> Path:
     return (*place, last)
 
 
-def _step(data: Any, part: str, option: str) -> Any:
+def _of_one_name(data: Any, parts: Sequence[str]) -> int:
+    """How many parts of a path are one name: labels may have dots."""
+    names = (block_names(data) if isinstance(data, list) else None) or ()
+    lengths = range(2, min(len(parts), _MOST_DOTS) + 1)
+    return next((n for n in lengths if ".".join(parts[:n]) in names), 1)
+
+
+def _step(data: Any, part: str, place: Path, option: str) -> tuple[Any, str | int]:
+    """What lies at ``part`` of ``data``, and its key or index."""
     if isinstance(data, list):
-        return data[_index(data, part, option)]
+        index = _index(data, part, place, option)
+        return data[index], index
     if isinstance(data, dict) and part in data:
-        return data[part]
+        return data[part], part
     known = list(data) if isinstance(data, dict) else []
     raise RecipeError(f"{option}: there is no {shown(part)}; {_nearest(part, known)}.")
 
 
-def _index(data: Sequence[Any], part: str, option: str) -> int:
+def _index(data: Sequence[Any], part: str, place: Path, option: str) -> int:
+    """The index of a list's entry, by its number or by its name."""
     # Digits of other alphabets are digits to Python, and not all of them numbers.
-    is_number = part.isascii() and part.isdigit() and len(part) < _LONGEST_INDEX
-    if not is_number or int(part) >= len(data):
-        raise RecipeError(
-            f"{option}: {shown(part)} is not an index; the list has {len(data)} entries, counted "
-            "from 0."
-        )
-    return int(part)
+    if part.isascii() and part.isdigit():
+        if len(part) < _LONGEST_INDEX and int(part) < len(data):
+            return int(part)
+    elif part and (names := block_names(data)):
+        found = named_blocks(data, part)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise RecipeError(_ambiguous(names, part, found, place, option))
+        if part[0].isalpha() and part.isascii():
+            raise RecipeError(f"{option}: there is no {shown(part)}; {_nearest(part, names)}.")
+    raise RecipeError(
+        f"{option}: {shown(part)} is not an index; the list has {len(data)} entries, counted "
+        "from 0."
+    )
+
+
+def _ambiguous(
+    names: Sequence[str], part: str, found: Sequence[int], place: Path, option: str
+) -> str:
+    own = [names[index] for index in found]
+    if own[0] == part:  # the first of its kind has no number, and is not told from the kind
+        own[0] = f"{part}-1"
+    places = ", ".join(".".join(map(str, (*place, index))) for index in found)
+    return (
+        f"{option}: {shown(part)} may be {len(found)} entries of the list; write "
+        f"{' or '.join(own)}, or their places, {places}."
+    )
 
 
 def _all_keys(data: Any) -> set[str]:

@@ -9,6 +9,7 @@ from operator import add
 
 from torch import Tensor, nn
 
+from compress.config.block_names import unique_name
 from compress.distillation.context import DistillationContext
 from compress.distillation.logits import check_logits
 from compress.distillation.loss_function import (
@@ -23,7 +24,6 @@ from compress.distillation.teachers import mapped_outputs
 from compress.errors import RecipeError, StageError
 from compress.modules.inputs import batch_size_of
 from compress.modules.outputs import Outputs, by_name, each_output
-from compress.stage import unique_name
 from compress.training.data import Batch
 
 __all__ = ["WeightedLoss", "WeightedSum", "weighted_losses"]

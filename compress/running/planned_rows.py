@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from compress.config.block_names import unique_name
 from compress.errors import CompressError, StageError, in_words
-from compress.stage import Stage, unique_name
+from compress.stage import Stage
 
 __all__ = ["INPUT", "PlannedRow", "PlannedStage", "located", "planned_stages"]
 

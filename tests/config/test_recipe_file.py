@@ -72,7 +72,7 @@ def test_settings_change_values_and_leave_the_document_alone(setting, value):
         ("stages", "give it as path=value"),
         ("=3", "give it as path=value"),
         ("stages.7.epochs=3", r"'7' is not an index; the list has 2 entries"),
-        ("stages.first.epochs=3", r"'first' is not an index"),
+        ("stages.first.epochs=3", r"there is no 'first'; known are train, prune"),
         ("stage.0.epochs=3", r"there is no 'stage'; did you mean 'stages'"),
         ("name.x=3", r"'x' is not inside a mapping or a list"),
     ],
@@ -92,3 +92,63 @@ def test_a_package_needs_a_name(name):
 def test_a_package_that_is_not_there_is_one_sentence(name):
     with pytest.raises(RecipeError, match=f"there is no package '{name}' here"):
         located(Path(f"package:{name}/x"))
+
+
+NAMED = """\
+name: x
+targets: [{name: board, kind: local}, {kind: ssh}]
+stages:
+  - {kind: train, epochs: 1}
+  - {kind: distill, losses: [{kind: response, weight: 1}, {kind: label}]}
+  - {kind: prune, ratio: 0.1}
+  - {kind: quantize, label: to.int8}
+  - {kind: prune, ratio: 0.2}
+  - {kind: "mine:Clip"}
+  - {kind: prune, label: last}
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("stages.train.epochs", ("stages", 0, "epochs")),
+        ("stages.distill.losses.response.weight", ("stages", 1, "losses", 0, "weight")),
+        ("stages.1.losses.label.weight", ("stages", 1, "losses", 1, "weight")),
+        ("stages.prune-1.ratio", ("stages", 2, "ratio")),
+        ("stages.prune-2.ratio", ("stages", 4, "ratio")),
+        ("stages.to.int8.weights", ("stages", 3, "weights")),
+        ("stages.quantize.weights", ("stages", 3, "weights")),  # a label hides no kind
+        ("stages.Clip.deviations", ("stages", 5, "deviations")),
+        ("stages.last.ratio", ("stages", 6, "ratio")),
+        ("stages.train", ("stages", 0)),
+        ("targets.board.threads", ("targets", 0, "threads")),
+        ("targets.ssh.host", ("targets", 1, "host")),
+    ],
+)
+def test_blocks_are_named_by_label_name_or_kind(path, place):
+    document = parse(NAMED, "r.yaml")
+    changed = with_settings(document, [f"{path}=7"])
+    assert list(changed.settings) == [place]
+    value = changed.data
+    for key in place:
+        value = value[key]
+    assert value == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "stages.prune.ratio",
+            r"--set stages.prune.ratio=7: 'prune' may be 2 entries of the list; write prune-1 or ",
+        ),
+        ("stages.prune-3.ratio", "there is no 'prune-3'; did you mean 'prune-2'"),
+        ("stages.trian.epochs", "there is no 'trian'; did you mean 'train'"),
+        ("stages.distill.losses.feature.weight", "there is no 'feature'; known are response, lab"),
+        ("stages.prune", r"prune-2, or their places, stages.2, stages.4\."),
+        ("stages.to.ratio", "there is no 'to'"),
+    ],
+)
+def test_a_name_that_is_none_or_several_is_explained(path, message):
+    with pytest.raises(RecipeError, match=message):
+        with_settings(parse(NAMED, "r.yaml"), [f"{path}=7"])
