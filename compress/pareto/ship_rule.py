@@ -64,12 +64,26 @@ class Miss:
 class ShipRule:
     """Which of the rows that could be shipped to ``target``, for any budget.
 
+    Args:
+        record: the run, or of several the one whose baseline counts.
+        target: where rows are shipped to.
+        table: rows of several runs, by numbers of the caller's; the run's own where not given.
+        baseline: the number of the baseline in ``table``.
+
     Raises:
         RecordError: nothing was measured on ``target``.
     """
 
-    def __init__(self, record: Record, target: str) -> None:
-        self.table: Table = contenders(record, target)
+    def __init__(
+        self,
+        record: Record,
+        target: str,
+        *,
+        table: Table | None = None,
+        baseline: int | None = None,
+    ) -> None:
+        self.table: Table = contenders(record, target) if table is None else table
+        self._baseline = record.baseline if baseline is None else baseline
         if not self.table:
             known = ", ".join(repr(name) for name in record.targets) or "none yet"
             raise RecordError(
@@ -81,7 +95,7 @@ class ShipRule:
         self.drops = {row: self._drop(row) for row in self.table}
 
     def _drop(self, row: int) -> float | None:
-        baseline = self.table.get(self._record.baseline, {}).get("accuracy")
+        baseline = self.table.get(self._baseline, {}).get("accuracy")
         mine = self.table[row].get("accuracy")
         return None if baseline is None or mine is None else mine.cost.value - baseline.cost.value
 

@@ -9,19 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.budget import Budget
 from compress.formatting import sanitize
 from compress.io.atomic import write_atomically
 from compress.overwriting import check_report
 from compress.record import Record
+from compress.report.comparison import Comparison, compared
+from compress.report.comparison_text import comparison_markdown, comparison_text
 from compress.report.csv import csv_text
 from compress.report.figures.pareto_data import ParetoInfo, pareto_info
 from compress.report.figures.stages_data import StagesInfo, stages_info
-from compress.report.overlay import combined_markdown, groups, overlay_info
 from compress.report.page.page import combined_page, page
 from compress.report.table import markdown, render_table, text_table
 from compress.ship_folder import SHIP, shipped_in
 
-__all__ = ["markdown", "overlay", "render_table", "text_table", "write_report"]
+__all__ = [
+    "Comparison",
+    "compared",
+    "comparison_text",
+    "markdown",
+    "overlay",
+    "render_table",
+    "text_table",
+    "write_comparison",
+    "write_report",
+]
 
 
 def write_report(record: Record, folder: Path) -> list[Path]:
@@ -45,25 +57,40 @@ def write_report(record: Record, folder: Path) -> list[Path]:
     return _write(folder, files)
 
 
-def overlay(records: Sequence[Record], folder: Path) -> list[Path]:
+def overlay(
+    records: Sequence[Record],
+    folder: Path,
+    *,
+    folders: Sequence[str] = (),
+    budgets: Sequence[Budget] = (),
+) -> list[Path]:
     """Write one page, figure and table of several runs; returns the files, the page first.
 
     Rows measured on different devices, or scored on different tasks, are never put on one front:
     each gets a figure of its own, with a number and the target in its name.
+
+    Args:
+        records: the runs.
+        folder: where to.
+        folders: the names of the runs' folders, for runs whose recipes are equal.
+        budgets: under which a winner is named, beside the runs' own.
 
     Raises:
         RecipeError: a file of such a name is there that is no part of a report, or the folder is
             that of a run; nothing is written.
         StorageError: the disk refused.
     """
+    return write_comparison(compared(records, folders, budgets), folder)
+
+
+def write_comparison(found: Comparison, folder: Path) -> list[Path]:
+    """Write a comparison that was worked out; see :func:`overlay`."""
     check_report(folder, of_several=True)
-    found = [(group, overlay_info(group)) for group in groups(records)]
-    title = f"{len(records)} runs side by side"
-    files: dict[str, str | bytes] = {"report.html": combined_page(title, found)}
-    for group, info in found:
-        files |= _drawn(info, f"pareto{group.slug}")
-    files["table.csv"] = csv_text([(sanitize(record.name), record) for record in records])
-    files["table.md"] = "\n".join(combined_markdown(group, info) for group, info in found)
+    files: dict[str, str | bytes] = {"report.html": combined_page(found)}
+    for each in found.groups:
+        files |= _drawn(each.info, f"pareto{each.group.slug}")
+    files["table.csv"] = csv_text(list(zip(found.names, found.records, strict=True)))
+    files["table.md"] = comparison_markdown(found)
     return _write(folder, files)
 
 

@@ -1,51 +1,50 @@
 """Several records in one figure and one table, for ``compresskit report A B ...``.
 
-Rows of different runs share no rounds and no baseline, so they are compared by each row's own
-intervals; and only where device, task and metric are the same: anything else gets its own figure.
+Rows of different runs share no rounds, so they are compared by each row's own intervals; unless all
+runs have one baseline, measured once, which each row was then timed beside. And only where device,
+task and metric are the same: anything else gets its own figure. A row that several runs took from
+one cache is one point and one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from compress.formatting import sanitize
-from compress.measure.quantities import quantities_of
 from compress.pareto import (
     FRONT_OBJECTIVES,
     FrontPoint,
     Objective,
     Reading,
-    Volume,
     contenders,
     front,
     front_probabilities,
     objectives,
-    reference_point,
     ties,
     unpaired,
-    volume,
 )
 from compress.record import Record, Row
+from compress.report.differences import short_names
 from compress.report.figures.pareto_data import ParetoInfo, mark_off_scale, plot_point
 from compress.report.provenance import caption, device_id, device_name, reference, scored_against
 from compress.report.sentences import rows_words
-from compress.report.table import columns, fastest_s, measured_names
-from compress.text_table import Column, markdown_list, markdown_table
 
 __all__ = [
+    "EVERY_RUN",
     "Group",
+    "OverlaidRow",
     "OverlaidRun",
-    "Volumes",
-    "combined_columns",
-    "combined_markdown",
     "groups",
+    "overlaid_rows",
     "overlay_info",
-    "volumes",
+    "place_label",
+    "points_of",
 ]
 
-_NAME = 22  # fits beside its letter in the legend
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#: What a row is called that every run of a group has.
+EVERY_RUN = "all runs"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,12 @@ class OverlaidRun:
     record: Record
     target: str
 
+    @property
+    def baseline(self) -> tuple[object, ...] | None:
+        """What its baseline was measured to be; ``None`` if it was not timed."""
+        rows = [row for row in self.record.rows if row.index == self.record.baseline]
+        return measured_once(rows[0], self.target) if rows else None
+
 
 @dataclass(frozen=True)
 class Group:
@@ -65,45 +70,73 @@ class Group:
     slug: str
     members: tuple[OverlaidRun, ...]
 
+    @cached_property
+    def shares_baseline(self) -> bool:
+        """Whether all runs have one baseline that was measured once, beside which all rows were."""
+        found = [member.baseline for member in self.members]
+        return found[0] is not None and len(set(found)) == 1
+
+    def called(self, places: Sequence[int]) -> str:
+        """The names of some of the runs."""
+        if len(places) == len(self.members) > 1:
+            return EVERY_RUN
+        names = [self.members[place].name for place in places]
+        return ", ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more"
+
+
+def measured_once(row: Row, target: str) -> tuple[object, ...] | None:
+    """What tells a row's measurement from every other; ``None`` if it was not timed."""
+    found = row.on(target)
+    if found is None or found.latency is None:
+        return None
+    score = found.accuracy.value if found.accuracy is not None else None
+    latency = found.latency
+    return row.fingerprint, found.artifact.sha256, latency.p50_s, latency.ci95_p50_s, score
+
 
 @dataclass(frozen=True)
-class Volumes:
-    """The hypervolume of every run of a group, up to one reference point that they share."""
+class OverlaidRow:
+    """One row that some runs have, in order; ``places`` counts members."""
 
-    by_run: dict[str, Volume]
-    caption: str
-
-
-@dataclass(frozen=True)
-class _OverlaidRow:
-    """One row of one member, by its own intervals; ``place`` counts members."""
-
-    place: int
+    places: tuple[int, ...]
     row: Row
     readings: Mapping[str, Reading]
     is_baseline: bool
 
-    @property
-    def label(self) -> str:
-        return f"{_letter(self.place)}/{self.row.index} {sanitize(self.row.stage, 20)}"
 
-
-def groups(records: Sequence[Record]) -> list[Group]:
+def groups(records: Sequence[Record], folders: Sequence[str] = ()) -> list[Group]:
     """What may be drawn together, in order of appearance.
 
     A target that does not say which device it is cannot be shown to be the same as another's, so
-    it stays by itself.
+    it stays by itself. ``folders`` are the names of the runs' folders, for names.
     """
     found: dict[tuple[str, ...], list[OverlaidRun]] = {}
-    for position, (name, record) in enumerate(zip(_names(records), records, strict=True)):
+    names = short_names(records, folders)
+    for position, (name, record) in enumerate(zip(names, records, strict=True)):
         for target in record.targets:
-            device = device_id(record, target) or f"unknown device of run {position}"
+            device = device_id(record, target) or f"{position} unknown device"
             task = record.task
             key = (device, target, task.name, task.metric, *_scored_by(record))
             found.setdefault(key, []).append(OverlaidRun(name, record, target))
+    headings = _headings(found)
     return [
-        Group(_heading(members[0]), _slug(members[0], number, len(found)), tuple(members))
-        for number, members in enumerate(found.values(), start=1)
+        Group(heading, _slug(members[0], number, len(found)), tuple(members))
+        for number, (heading, members) in enumerate(
+            zip(headings, found.values(), strict=True), start=1
+        )
+    ]
+
+
+def _headings(found: Mapping[tuple[str, ...], Sequence[OverlaidRun]]) -> list[str]:
+    """A heading for each group; with the device, or a number, where several would be equal."""
+    bare = [_heading(members[0]) for members in found.values()]
+    devices = [
+        heading if bare.count(heading) == 1 else f"{heading}, device {device[:6]}"
+        for heading, (device, *_) in zip(bare, found, strict=True)
+    ]
+    return [
+        heading if devices.count(heading) == 1 else f"{heading} ({number})"
+        for number, heading in enumerate(devices, start=1)
     ]
 
 
@@ -112,17 +145,6 @@ def _scored_by(record: Record) -> tuple[str, ...]:
     found = reference(record)
     models = [row.fingerprint for row in record.rows if found == f"row {row.index}"]
     return (found, *models)
-
-
-def _names(records: Sequence[Record]) -> list[str]:
-    names: list[str] = []
-    for record in records:
-        name, number = sanitize(record.name, _NAME), 2
-        while name in names:
-            ending = f" ({number})"
-            name, number = f"{sanitize(record.name, _NAME - len(ending))}{ending}", number + 1
-        names.append(name)
-    return names
 
 
 def _heading(member: OverlaidRun) -> str:
@@ -139,142 +161,146 @@ def _slug(member: OverlaidRun, number: int, of: int) -> str:
     return f"-{number}-{safe[:24].strip('-') or 'target'}"
 
 
-def overlay_info(group: Group) -> ParetoInfo:
-    """One figure of all runs of a group; ``A/2 quantize`` is row 2 of the first run."""
+# -- rows -------------------------------------------------------------------------------------
+
+
+def overlaid_rows(group: Group) -> list[OverlaidRow]:
+    """Every row that can be compared, once: those that could be shipped, of all members."""
+    shared: dict[object, OverlaidRow] = {}
+    for place, member in enumerate(group.members):
+        for entry in _rows_of(group, place, member):
+            key = measured_once(entry.row, member.target) or (place, entry.row.index)
+            first = shared.get(key)
+            shared[key] = entry if first is None else _joined(first, place, entry)
+    return list(shared.values())
+
+
+def _rows_of(group: Group, place: int, member: OverlaidRun) -> Iterator[OverlaidRow]:
+    table = contenders(member.record, member.target)
+    kinds = {kind.name: kind for kind in objectives(member.record, member.target)}
+    for row in member.record.rows:
+        found = table.get(row.index, {})
+        if not group.shares_baseline:
+            found = {name: unpaired(kinds[name], reading) for name, reading in found.items()}
+        if set(FRONT_OBJECTIVES) <= found.keys():
+            yield OverlaidRow((place,), row, found, row.index == member.record.baseline)
+
+
+def _joined(first: OverlaidRow, place: int, other: OverlaidRow) -> OverlaidRow:
+    places = (*first.places, *({place} - set(first.places)))
+    return replace(first, places=places, is_baseline=first.is_baseline or other.is_baseline)
+
+
+def points_of(entries: Sequence[OverlaidRow], kinds: Sequence[Objective]) -> list[FrontPoint]:
+    """The rows as points in some objectives, by their numbers."""
+    return [
+        FrontPoint(number, tuple(entry.readings[kind.name] for kind in kinds))
+        for number, entry in enumerate(entries)
+    ]
+
+
+def place_label(group: Group, entry: OverlaidRow) -> str:
+    """``ratio 0.4: 4 prune``, as figures and sentences name a row."""
+    return f"{group.called(entry.places)}: {_row_label(entry)}"
+
+
+def _row_label(entry: OverlaidRow) -> str:
+    return f"{entry.row.index} {sanitize(entry.row.stage, 20)}"
+
+
+def _front_words(group: Group, entries: Sequence[OverlaidRow], unbeaten: Collection[int]) -> str:
+    """Which rows no other is shown to beat, by runs."""
+    by_runs: dict[str, list[str]] = {}
+    for number in sorted(unbeaten):
+        by_runs.setdefault(group.called(entries[number].places), []).append(
+            _row_label(entries[number])
+        )
+    found = "; ".join(f"{runs}: {', '.join(rows)}" for runs, rows in by_runs.items())
+    return f"Not beaten by any row of any run: {found or 'none'}."
+
+
+# -- figure -----------------------------------------------------------------------------------
+
+
+def overlay_info(
+    group: Group,
+    limits: Mapping[str, float] | None = None,
+    chosen: Collection[int] = (),
+) -> ParetoInfo:
+    """One figure of all runs of a group; ``ratio 0.4: 4 prune`` is row 4 of that run.
+
+    Args:
+        group: the runs.
+        limits: what the one budget that is drawn allows, by quantity.
+        chosen: the rows that win under some budget, by their places in :func:`overlaid_rows`.
+    """
     first = group.members[0]
     kinds = objectives(first.record, first.target, FRONT_OBJECTIVES)
-    entries = list(_overlaid_rows(group))
-    points = [_point(number, entry, kinds) for number, entry in enumerate(entries)]
+    entries = overlaid_rows(group)
+    points = points_of(entries, kinds)
+    labels = [place_label(group, entry) for entry in entries]
     unbeaten = set(front(kinds, points))
     tied, sure = ties(kinds, points), front_probabilities(points)
     upwards = first.record.task.higher_is_better
     drawn = mark_off_scale(
         [
             replace(
-                plot_point(entry.row, entry.label, entry.readings, sure[number]),
+                plot_point(entry.row, labels[number], entry.readings, sure[number]),
                 on_front=number in unbeaten,
                 is_baseline=entry.is_baseline,
-                ties=_tied_labels(number, tied, entries),
-                run=entry.place,
+                is_recommended=number in chosen,
+                ties=tuple(labels[b if a == number else a] for a, b in tied if number in (a, b)),
+                run=entry.places[0] if len(entry.places) == 1 else None,
             )
             for number, entry in enumerate(entries)
         ],
         upwards,
     )
+    how = "beside the baseline that all share" if group.shares_baseline else "unpaired"
     return ParetoInfo(
-        title=f"{len(group.members)} runs of {sanitize(first.record.task.name, 40)} "
+        title=f"{_count(len(group.members))} of {sanitize(first.record.task.name, 40)} "
         f"on {sanitize(first.target, 30)}",
-        subtitle=f"Not beaten by any row of any run: "
-        f"{', '.join(entries[k].label for k in sorted(unbeaten)) or 'none'}.",
-        caption=f"{caption(first.record, first.target)} · runs are compared unpaired",
+        subtitle=_front_words(group, entries, unbeaten),
+        caption=f"{caption(first.record, first.target)} · runs are compared {how}",
         metric=first.record.task.metric,
         higher_is_better=upwards,
         points=drawn,
-        runs=tuple(f"{_letter(k)}  {m.name}" for k, m in enumerate(group.members)),
+        limits=limits or {},
+        baseline=_baseline(group, entries),
+        runs=tuple(member.name for member in group.members),
         missing=tuple(_missing(group, entries)),
     )
 
 
-def _overlaid_rows(group: Group) -> Iterator[_OverlaidRow]:
+def _count(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
+
+
+def _baseline(group: Group, entries: Sequence[OverlaidRow]) -> dict[str, float]:
+    """What ratios are against: the baseline, where all runs share one."""
+    shared = [entry for entry in entries if entry.is_baseline and group.shares_baseline]
+    return {name: found.value for name, found in shared[0].readings.items()} if shared else {}
+
+
+def _missing(group: Group, entries: Sequence[OverlaidRow]) -> Iterator[str]:
+    drawn = {
+        (place, row.index)
+        for entry in entries
+        for place in entry.places
+        for row in group.members[place].record.rows
+        if _is_same(row, entry, group.members[place])
+    }
+    absent: dict[tuple[int, ...], list[int]] = {}
     for place, member in enumerate(group.members):
-        table = contenders(member.record, member.target)
-        kinds = {kind.name: kind for kind in objectives(member.record, member.target)}
-        for row in member.record.rows:
-            paired = table.get(row.index, {})
-            found = {name: unpaired(kinds[name], reading) for name, reading in paired.items()}
-            if set(FRONT_OBJECTIVES) <= found.keys():
-                yield _OverlaidRow(place, row, found, row.index == member.record.baseline)
+        rows = tuple(r.index for r in member.record.rows if (place, r.index) not in drawn)
+        if rows:
+            absent.setdefault(rows, []).append(place)
+    for rows, places in absent.items():
+        yield f"not drawn: {rows_words(rows)} of {group.called(places)}"
 
 
-def _point(number: int, entry: _OverlaidRow, kinds: Sequence[Objective]) -> FrontPoint:
-    return FrontPoint(number, tuple(entry.readings[kind.name] for kind in kinds))
-
-
-def _tied_labels(
-    number: int, tied: Sequence[tuple[int, int]], entries: Sequence[_OverlaidRow]
-) -> tuple[str, ...]:
-    return tuple(entries[b if a == number else a].label for a, b in tied if number in (a, b))
-
-
-def _missing(group: Group, entries: Sequence[_OverlaidRow]) -> Iterator[str]:
-    drawn = {(entry.place, entry.row.index) for entry in entries}
-    for place, member in enumerate(group.members):
-        absent = [r.index for r in member.record.rows if (place, r.index) not in drawn]
-        if absent:
-            yield f"not drawn: {rows_words(absent)} of {_letter(place)}"
-
-
-def _letter(place: int) -> str:
-    return _LETTERS[place] if place < len(_LETTERS) else f"R{place + 1}"
-
-
-def volumes(group: Group) -> Volumes:
-    """How much each run's own front dominates; a run without a row to plot has none."""
-    first = group.members[0]
-    kinds = objectives(first.record, first.target, FRONT_OBJECTIVES)
-    points: dict[int, list[FrontPoint]] = {}
-    for number, entry in enumerate(_overlaid_rows(group)):
-        points.setdefault(entry.place, []).append(_point(number, entry, kinds))
-    everyone = [point.costs for mine in points.values() for point in mine]
-    reference = reference_point(everyone) if everyone else []
-    found = {}
-    for place, mine in points.items():
-        unbeaten = set(front(kinds, mine))
-        members = [point for point in mine if point.row in unbeaten]
-        found[f"{_letter(place)}  {group.members[place].name}"] = volume(members, reference)
-    return Volumes(found, _volume_caption(group, kinds, reference))
-
-
-def _volume_caption(group: Group, kinds: Sequence[Objective], reference: Sequence[float]) -> str:
-    start = (
-        "How much of score, halvings of latency and halvings of size a run's front dominates; "
-        "more is better"
+def _is_same(row: Row, entry: OverlaidRow, member: OverlaidRun) -> bool:
+    found = measured_once(row, member.target)
+    return row is entry.row or (
+        found is not None and found == measured_once(entry.row, member.target)
     )
-    if not reference:
-        return f"{start}. No run has a row to compare."
-    units = {q.name: q.unit for q in quantities_of(group.members[0].record.task)}
-    *others, last = (
-        units[kind.name].shown(kind.natural(cost))
-        for kind, cost in zip(kinds, reference, strict=True)
-    )
-    return f"{start}. Up to {', '.join(others)} and {last}."
-
-
-def combined_columns(group: Group) -> list[Column]:
-    """The members' tables under one heading; rows are named ``run/row``."""
-    fastest = min(fastest_s(member.record, member.target) for member in group.members)
-    measured = set().union(*(measured_names(m.record, m.target) for m in group.members))
-    blocks = [
-        columns(m.record, m.target, unit_for_s=fastest, as_timed=True, measured=measured)
-        for m in group.members
-    ]
-    merged = [
-        Column(
-            parts[0].heading,
-            parts[0].unit,
-            tuple(cell for part in parts for cell in part.cells),
-            parts[0].left,
-            parts[0].spare,
-        )
-        for parts in zip(*blocks, strict=True)
-    ]
-    rows = tuple(
-        f"{_letter(place)}/{cell}" for place, block in enumerate(blocks) for cell in block[0].cells
-    )
-    runs = tuple(
-        member.name
-        for member, block in zip(group.members, blocks, strict=True)
-        for _ in block[0].cells
-    )
-    return [Column("run/row", "", rows, left=True), Column("run", "", runs, left=True), *merged[1:]]
-
-
-def combined_markdown(group: Group, info: ParetoInfo) -> str:
-    """The combined table and what a table cannot say, as GitHub Markdown."""
-    found = volumes(group)
-    said = [
-        f"{name}: hypervolume {v.value:.4g} [{v.lo:.4g}, {v.hi:.4g}]"
-        for name, v in found.by_run.items()
-    ]
-    sentences = [group.heading, info.subtitle, *said, found.caption]
-    return f"{markdown_table(combined_columns(group))}\n{markdown_list(sentences)}"

@@ -21,6 +21,7 @@ from compress.metrics import is_rate
 from compress.pareto import contenders, front_facts, front_probabilities_on, readings, recommend
 from compress.record import Measurement, Record, Row
 from compress.report.sentences import findings, status_words
+from compress.report.terms import terms_of
 from compress.text_table import (
     Column,
     cut,
@@ -262,9 +263,11 @@ def _text_lines(record: Record, target: str, width: int, ascii_only: bool) -> It
     yield show(cut(f"{sanitize(record.name, 60)} on {sanitize(target, 30)}", width))
     yield ""
     shown = [column.in_ascii() for column in given] if ascii_only else given
-    yield from map(show, text_lines(shown, width=width, squeezed=1))
+    lines = text_lines(shown, width=width, squeezed=1)
+    yield from map(show, lines)
     legend = "* baseline, > row to ship; speedup, smaller: against the baseline; 95 % intervals"
-    yield from wrapped(legend, min(width, _PROSE))
+    for words in (legend, *terms_of(shown, "\n".join(lines[:2]))):
+        yield from wrapped(words, min(width, _PROSE))
     yield ""
     for sentence in findings(record, target):
         yield from map(show, wrapped(show(sentence), min(width, _PROSE)))
@@ -274,4 +277,5 @@ def markdown(record: Record, target: str) -> str:
     """The table as GitHub Markdown, followed by its findings as a list."""
     sure = front_probabilities_on(record, target)
     shown = [*columns(record, target), front_column(record, target, sure)]
-    return f"{markdown_table(shown)}\n{markdown_list(findings(record, target))}"
+    sentences = [*terms_of(shown), *findings(record, target)]
+    return f"{markdown_table(shown)}\n{markdown_list(sentences)}"

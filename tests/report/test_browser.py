@@ -7,7 +7,7 @@ import random
 import pytest
 
 from compress.pareto import recommend
-from compress.report.overlay import groups, overlay_info
+from compress.report import compared
 from compress.report.page.budget import sliders_of
 from compress.report.page.page import combined_page, page
 from tests.tools.chromium import Chromium, find_chromium
@@ -24,7 +24,7 @@ def browser():
 
 
 def page_of_several(records):
-    return combined_page("several", [(group, overlay_info(group)) for group in groups(records)])
+    return combined_page(compared(records))
 
 
 @pytest.fixture
@@ -227,6 +227,33 @@ OVERLAPS = """(() => {
 })()"""
 
 
+BEYOND = """(() => {
+  const limits = [...document.querySelectorAll('.outside')].map(x => x.getBoundingClientRect());
+  const inside = (b, a) => b.right > a.left + 1 && b.left < a.right && b.bottom > a.top + 1 &&
+    b.top < a.bottom;
+  return [...document.querySelectorAll('.pareto .row:not(.crowded)')].filter((row) => {
+    const mark = row.querySelector('.mark').getBoundingClientRect();
+    const name = row.querySelector('.name').getBoundingClientRect();
+    const middle = { left: mark.x + mark.width / 2, top: mark.y + mark.height / 2 };
+    const at = { ...middle, right: middle.left, bottom: middle.top };
+    return !limits.some(a => inside(at, a)) && limits.some(a => inside(name, a));
+  }).length;
+})()"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_label_of_a_row_within_the_budget_stands_beyond_it(width, opened, chain, make):
+    chain.recipe["budget"] = {"latency_p50_ms": 0.07, "accuracy_drop": 0.025}
+    tab = opened(chain, width=width)
+    assert tab.run("document.querySelectorAll('.outside').length") == 2
+    assert tab.run(BEYOND) == 0
+    other = make.build(make.four_rows(), baseline=1)
+    other.recipe["budget"] = chain.recipe["budget"]
+    tab = opened([chain, other], width=width)  # whose lines no slider moves
+    assert tab.run("document.querySelectorAll('.outside').length") == 2
+    assert tab.run(BEYOND) == 0
+
+
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("name", ["chain", "clustered", "lower_is_better"])
 def test_labels_never_lie_on_one_another(name, width, opened, request):
@@ -283,7 +310,7 @@ def test_dark_is_dark(opened, chain):
 
 
 def test_pictures_for_the_docs_are_taken(chain, tmp_path):
-    written = take(chain, tmp_path)
+    written = take(page(chain), tmp_path)
     assert [path.name for path in written] == [
         *("report-wide-light.png", "report-wide-dark.png"),
         *("report-narrow-light.png", "report-narrow-dark.png"),

@@ -5,7 +5,10 @@ import csv
 import pytest
 
 from compress.report import overlay
-from compress.report.overlay import combined_columns, groups, overlay_info
+from compress.report.comparison import combined_columns
+from compress.report.figures.pareto import draw_pareto
+from compress.report.figures.pareto_layout import layout_of
+from compress.report.overlay import groups, overlay_info
 
 
 @pytest.fixture
@@ -19,12 +22,10 @@ def pair(make):
 def test_runs_on_one_device_share_a_figure(pair):
     [group] = groups(pair)
     assert group.slug == ""
-    assert [member.name for member in group.members] == [
-        "fashion-mnist-distill…",
-        "fashion-mnist-dis… (2)",
-    ]
+    first, second = (member.name for member in group.members)
+    assert second == f"{first} (2)"
     info = overlay_info(group)
-    assert [p.label for p in info.points][:2] == ["A/1 train", "A/2 distill"]
+    assert [p.label for p in info.points][:2] == [f"{first}: 1 train", f"{first}: 2 distill"]
     assert {p.run for p in info.points} == {0, 1}
     assert not info.baseline
     assert not info.limits
@@ -41,8 +42,12 @@ def test_the_front_is_that_of_all_rows(make):
         )
     [group] = groups([make.build(make.four_rows()[1:3]), make.build(worse)])
     info = overlay_info(group)
-    assert [p.label for p in info.points if p.on_front] == ["A/0 train", "A/1 distill"]
-    assert "A/0 train, A/1 distill" in info.subtitle
+    name = group.members[0].name
+    assert [p.label for p in info.points if p.on_front] == [
+        f"{name}: 0 train",
+        f"{name}: 1 distill",
+    ]
+    assert f"{name}: 0 train, 1 distill." in info.subtitle
 
 
 def test_rows_are_compared_by_their_own_intervals(pair):
@@ -72,18 +77,19 @@ def test_other_tasks_and_metrics_are_apart(make, lower_is_better):
 
 
 def test_what_is_not_drawn_is_named_by_run(pair):
-    assert overlay_info(groups(pair)[0]).missing == (
-        "not drawn: row 0 of A",
-        "not drawn: row 0 of B",
-    )
+    assert overlay_info(groups(pair)[0]).missing == ("not drawn: row 0 of all runs",)
+    pair[1].rows.pop(0)
+    [group] = groups(pair)
+    assert overlay_info(group).missing == (f"not drawn: row 0 of {group.members[0].name}",)
 
 
 def test_the_table_names_runs_and_keeps_one_unit(make, pair):
     for row in pair[1].rows:
         row.measurements[0].latency.p50_s *= 1000
-    shown = combined_columns(groups(pair)[0])
-    assert shown[0].cells[:2] == ("A/0", "A/1*>")
-    assert shown[0].cells[5:7] == ("B/0", "B/1*>")
+    [group] = groups(pair)
+    shown = combined_columns(group, {1, 6})
+    assert shown[0].cells == tuple(member.name for member in group.members for _ in range(5))
+    assert shown[1].cells == ("0", "1*", "2>", "3", "4", "0", "1*", "2", "3>", "4")
     assert next(c for c in shown if c.heading == "p50").unit == "µs"
     assert len({len(column.cells) for column in shown}) == 1
 
@@ -113,4 +119,52 @@ def test_scores_against_different_references_are_never_on_one_front(make):
     records[3].rows[0].fingerprint = "another model"
     found = groups(records)
     assert [len(group.members) for group in found] == [1, 2, 1]
-    assert found[1].heading.endswith(", scored against row 0")
+    assert ", scored against row 0" in found[1].heading
+    assert len({group.heading for group in found}) == 3
+
+
+def test_runs_that_share_a_baseline_are_compared_beside_it_and_what_they_share_is_shown_once(make):
+    other = make.four_rows()
+    other[4].seconds, other[4].accuracy = 50e-6, 0.90
+    records = [make.build(make.four_rows(), baseline=1), make.build(other, baseline=1)]
+    records[1].rows[4].fingerprint = "pruned further"
+    for record, ratio in zip(records, (0.2, 0.4), strict=True):
+        record.recipe["stages"][-1]["ratio"] = ratio
+    [group] = groups(records)
+    assert group.shares_baseline
+    info = overlay_info(group)
+    assert [p.label for p in info.points] == [
+        "all runs: 1 train",
+        "all runs: 2 distill",
+        "all runs: 3 quantize",
+        "ratio 0.2: 4 prune",
+        "ratio 0.4: 4 prune",
+    ]
+    assert [p.run for p in info.points] == [None, None, None, 0, 1]
+    assert info.baseline["latency_p50_s"] == pytest.approx(392e-6)
+    assert "paired speedup" in info.legend
+    assert combined_columns(group)[0].cells == ("all runs",) * 4 + ("ratio 0.2", "ratio 0.4")
+
+
+def test_of_many_runs_the_best_rows_have_labels_and_the_legend_has_room(make):
+    records = []
+    for number in range(12):
+        specs = make.four_rows()
+        specs[4].seconds *= 1 + 0.01 * number
+        specs[4].bytes += 1000 * number
+        record = make.build(specs, baseline=1)
+        record.recipe["stages"][-1]["ratio"] = number / 20
+        record.rows[4].fingerprint = f"pruned {number}"
+        records.append(record)
+    info = overlay_info(groups(records)[0])
+    layout = layout_of(info)
+    assert len(info.points) == 15
+    assert sum(layout.named) < 15
+    assert all(
+        has_label for has_label, p in zip(layout.named, info.points, strict=True) if p.on_front
+    )
+    figure = draw_pareto(info)
+    bottom = min(legend.get_window_extent().y0 for legend in figure.legends)
+    caption = min(figure.texts, key=lambda text: text.get_window_extent().y0)
+    assert bottom > caption.get_window_extent().y1
+    assert "rows without a label are in the table" in caption.get_text().replace("\n", " ")

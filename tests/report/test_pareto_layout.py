@@ -81,9 +81,17 @@ def test_ratios_are_those_to_the_baseline(info):
     assert axes_of(info)["accuracy"].ratios == ()
 
 
+def apart(make):
+    """Two runs that were measured apart."""
+    records = [make.build(make.four_rows(), baseline=1) for _ in range(2)]
+    for row in records[1].rows:
+        row.measurements[0].artifact.sha256 = "1" * 64
+    [group] = groups(records)
+    return group
+
+
 def test_several_runs_have_no_baseline_in_common(make):
-    [group] = groups([make.build(make.four_rows(), baseline=1) for _ in range(2)])
-    axes = axes_of(overlay_info(group))
+    axes = axes_of(overlay_info(apart(make)))
     assert all(axis.ratios == () for axis in axes.values())
 
 
@@ -314,10 +322,59 @@ def test_the_legend_names_what_is_drawn_and_nothing_else(info, make):
     shown = dataclasses.replace(info, points=(beaten, *info.points[1:]))
     assert "beaten by another row" in names(shown)["Marks"]
     assert "budget" not in names(shown)["Marks"]
-    [group] = groups([make.build(make.four_rows(), baseline=1) for _ in range(2)])
-    several = names(overlay_info(group))
+    several = names(overlay_info(apart(make)))
     assert len(several["Run"]) == 2
     assert "recommended" not in several["Marks"]
+    [group] = groups([make.build(make.four_rows(), baseline=1) for _ in range(2)])
+    assert names(overlay_info(group, chosen={1}))["Run"] == ["shared by several runs"]
+    assert "wins under a budget" in names(overlay_info(group, chosen={1}))["Marks"]
+    alike = [
+        dataclasses.replace(p, values={**p.values, "artifact_bytes": ONE_SIZE}) for p in info.points
+    ]
+    alone = names(dataclasses.replace(info, points=tuple(alike)))
+    assert alone["Artifact size"] == ["1.00 KiB"]
+    beaten = [dataclasses.replace(p, on_front=False) for p in info.points]
+    assert names(dataclasses.replace(info, points=tuple(beaten)))["Marks"] == [
+        "beaten by another row",
+        "recommended",
+    ]
+
+
+ONE_SIZE = Estimate(1024.0, 1024.0, 1024.0)
+
+
+def sized(info, *sizes):
+    points = [
+        dataclasses.replace(
+            point, values={**point.values, "artifact_bytes": Estimate(size, size, size)}
+        )
+        for point, size in zip(info.points, sizes, strict=True)
+    ]
+    return [m.radius for m in layout_of(dataclasses.replace(info, points=tuple(points))).markers]
+
+
+def test_no_two_sizes_are_drawn_alike_however_far_they_are_apart(info):
+    _, large, small, _ = sized(info, 104 << 10, 104 << 10, 16 << 10, 16 << 10)
+    assert (large / small) ** 2 == pytest.approx(104 / 16)
+    radii = sized(info, 1 << 30, 1 << 20, 4 << 10, 1 << 10)
+    assert radii == sorted(radii, reverse=True)
+    assert len(set(radii)) == 4
+    assert radii[-1] > 0.25
+
+
+@settings(max_examples=60, deadline=None)
+@given(figures())
+def test_no_label_of_a_row_within_the_budget_stands_beyond_it_nor_on_a_marker_or_label(info):
+    layout = layout_of(info)
+    frame = Frame(0, 0, 700, 420, largest=9)
+    placed = place_labels(layout, frame, [(60.0, 12.0)] * len(info.points))
+    across, down = frame.at(*layout.affordable)
+    for number, (found, spots) in enumerate(zip(placed, layout.shown, strict=True)):
+        others = [each.box for each in placed[:number]] + layout.marker_boxes(frame)
+        assert all(found.box.overlap(other) == 0 for other in others)
+        if layout.keeps_limits(spots) and across > 130 and down > 130:
+            assert found.box.x1 <= across
+            assert found.box.y1 <= down
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ def test_shapes_are_closed_paths_and_a_circle_is_round(info):
         assert path.count("L") == len(corners) - 1
         assert path.endswith("Z")
     assert "A0.9,0.9" in shape_path(corners_of("train"))
-    drawn = legend(legend_of(info, with_budget=True))
+    blocks = legend(legend_of(info, with_budget=True))
+    assert [title for title, _ in blocks] == ["Stage", "Artifact size", "Marks"]
+    drawn = [key for _, keys in blocks for key in keys]
     assert len(drawn) == 11
     assert [name for key, name in drawn if 'class="key ship"' in key] == ["recommended"]
     assert [name for key, name in drawn if 'class="limit"' in key] == ["budget"]

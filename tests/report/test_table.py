@@ -7,10 +7,11 @@ import pytest
 from rich.cells import cell_len
 
 from compress.pareto import recommend, stage_effects
+from compress.report.comparison import combined_columns
 from compress.report.csv import csv_text
 from compress.report.figures.pareto_data import pareto_info
 from compress.report.figures.stages_data import stages_info
-from compress.report.overlay import combined_columns, groups, overlay_info
+from compress.report.overlay import groups, overlay_info
 from compress.report.page.details import row_facts
 from compress.report.page.recommendation import tiles
 from compress.report.sentences import findings
@@ -226,7 +227,10 @@ def test_csv_has_the_latency_as_timed_and_the_one_that_is_shown(drifted):
 
 
 def test_runs_side_by_side_show_latencies_as_timed_in_table_and_figure(drifted, make):
-    (group,) = groups([drifted, make.build(make.four_rows()[1:3])])
+    other = make.build(make.four_rows()[1:3])
+    other.rows[0].measurements[0].artifact.sha256 = "1" * 64  # of another baseline
+    other.rows[1].fingerprint = "another"
+    (group,) = groups([drifted, other])
     (p50,) = (column for column in combined_columns(group) if column.heading == "p50")
     assert p50.cells == ("392", "500", "392", "64.0")
     drawn = [p.values["latency_p50_s"].value for p in overlay_info(group).points]

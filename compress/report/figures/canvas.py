@@ -79,6 +79,14 @@ LIGHT = Theme(
             "run-3": _PURPLE,
             "run-4": _ORANGE,
             "run-5": _SKY,
+            # Of Paul Tol's muted scheme, for those who compare more than six.
+            "run-6": "#332288",
+            "run-7": "#882255",
+            "run-8": "#999933",
+            "run-9": "#44AA99",
+            "run-10": "#DDCC77",
+            "run-11": "#CC6677",
+            "run-shared": "#8b949e",
             "muted": _MUTED,
         }
     ),

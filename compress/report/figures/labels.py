@@ -21,8 +21,9 @@ _ANGLE_COST = 1.5
 _RINGS = 40
 # Costs are the extra distance in points that a label would rather take.
 _CROSSING_COST = 300.0
-_LINE_COST = 25.0
+_LINE_COST = 60.0
 _INWARD_COST = 40.0
+_OUTSIDE_COST = 5e3  # less than an overlap
 _NEIGHBORHOOD = 90.0
 _LEADER_FROM = 6.0
 
@@ -83,18 +84,20 @@ def place(
     obstacles: Sequence[Box],
     frame: Box,
     lines: Sequence[Box] = (),
+    frames: Sequence[Box] | None = None,
 ) -> list[Placement]:
     """A place for every label, in order: inside ``frame``, off the points, labels and obstacles.
 
-    ``lines`` are thin boxes better left uncovered. In a crowd a label prefers the side that faces
+    ``lines`` are thin boxes better left uncovered. Each label stays in its own of ``frames`` where
+    there is room, which are parts of ``frame``. In a crowd a label prefers the side that faces
     away from its neighbors. Where nothing is free within reach, the least overlap is taken.
     """
     points = [Box(*label.at, *label.at).grown(label.radius) for label in labels]
     taken = [*obstacles, *points]
     placed: list[Placement] = []
-    for label in labels:
+    for label, own in zip(labels, frames or [frame] * len(labels), strict=True):
         outward = _outward(label, labels)
-        best = _best_place(_options(label, outward), taken, lines, placed, frame)
+        best = _best_place(_options(label, outward), taken, lines, placed, (frame, own))
         placed.append(best)
         taken.append(best.box)
     return placed
@@ -117,13 +120,13 @@ def _best_place(
     taken: Sequence[Box],
     lines: Sequence[Box],
     placed: Sequence[Placement],
-    frame: Box,
+    frames: tuple[Box, Box],
 ) -> Placement:
     best, lowest = options[0][1], math.inf
     for cost, option in options:
         if cost >= lowest:
             break
-        total = cost + _trouble(option, taken, placed, frame)
+        total = cost + _trouble(option, taken, placed, frames)
         if total < lowest:
             total += _LINE_COST * sum(option.box.overlap(line) > 0 for line in lines)
         if total < lowest:
@@ -159,9 +162,14 @@ def _at(label: Label, angle: float, gap: float) -> Placement:
 
 
 def _trouble(
-    option: Placement, taken: Sequence[Box], placed: Sequence[Placement], frame: Box
+    option: Placement,
+    taken: Sequence[Box],
+    placed: Sequence[Placement],
+    frames: tuple[Box, Box],
 ) -> float:
-    cost = 0.0 if frame.holds(option.box) else 1e6
+    whole, own = frames
+    cost = 0.0 if whole.holds(option.box) else 1e6
+    cost += 0.0 if own.holds(option.box) else _OUTSIDE_COST
     cost += sum(1e4 + area for other in taken if (area := option.box.overlap(other)) > 0)
     crossings = 0
     for other in placed:

@@ -7,7 +7,7 @@ with ``y`` downwards: a scale is a radius. Colors are names that a theme or a st
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -19,9 +19,12 @@ __all__ += ["color_of", "corners_of", "legend_of", "marker_of"]
 
 Corners = tuple[tuple[float, float], ...]
 
-_RUNS = 6  # colors that there are for runs
-_SMALLEST = 0.46  # of the largest marker's radius: still shows its shape
+_RUNS = 12  # colors that there are for runs
+_SHARED = "run-shared"
+_SMALLEST = 0.28  # of the largest marker's radius: still shows its shape
+_BY_AREA = 0.5  # the power of a size that a radius grows with
 _STAR_FACTOR = 1.3  # a star covers less of its circle than the other shapes
+_SAME_SIZE, _TOLD_APART = 1.02, 2.0  # ratios of sizes that have keys of their own in the legend
 _BEATEN = 0.12  # how much of a beaten row's color is left
 _KEY = 0.55  # the radius of markers in the legend
 #: How far the ring around the recommended row is from its marker, in radii of the largest marker.
@@ -95,7 +98,7 @@ def marker_of(info: ParetoInfo, point: PlotPoint) -> Marker:
     """A point's marker; its area grows with the artifact's bytes, its fill with its certainty."""
     factor = _STAR_FACTOR if point.is_baseline else 1.0
     return Marker(
-        color=f"run-{point.run % _RUNS}" if info.runs else color_of(point.kind),
+        color=_run_color(point.run) if info.runs else color_of(point.kind),
         corners=corners_of(point.kind, point.is_baseline),
         radius=factor * _radius(info, point.bytes),
         fill=0.3 + 0.7 * point.front_probability if point.on_front else _BEATEN,
@@ -103,9 +106,21 @@ def marker_of(info: ParetoInfo, point: PlotPoint) -> Marker:
     )
 
 
+def _run_color(run: int | None) -> str:
+    return _SHARED if run is None else f"run-{run % _RUNS}"
+
+
 def _radius(info: ParetoInfo, size_bytes: float) -> float:
-    largest = max(max(point.bytes for point in info.points), 1)
-    return max(_SMALLEST, math.sqrt(max(size_bytes, 0) / largest))
+    """The area grows with the size; more slowly where the smallest would be too small to be seen.
+
+    So no two sizes are drawn alike, however far they are apart.
+    """
+    sizes = [max(point.bytes, 1) for point in info.points]
+    largest, smallest = max(sizes), min(sizes)
+    power = _BY_AREA
+    if smallest < largest:
+        power = min(power, math.log(_SMALLEST) / math.log(smallest / largest))
+    return float((max(size_bytes, 1) / largest) ** power)
 
 
 def legend_of(info: ParetoInfo, *, with_budget: bool) -> list[LegendBlock]:
@@ -115,10 +130,17 @@ def legend_of(info: ParetoInfo, *, with_budget: bool) -> list[LegendBlock]:
     """
     blocks = [("Stage", _kind_keys(info)), ("Artifact size", _size_keys(info))]
     if info.runs:
-        names = (sanitize(name, 26) for name in info.runs)
-        keys = [LegendKey(name, Marker(f"run-{k % _RUNS}")) for k, name in enumerate(names)]
-        blocks.insert(0, ("Run", tuple(keys)))
+        blocks.insert(0, ("Run", tuple(_run_keys(info))))
     return [*blocks, ("Marks", tuple(_mark_keys(info, with_budget)))]
+
+
+def _run_keys(info: ParetoInfo) -> Iterator[LegendKey]:
+    drawn = {point.run for point in info.points}
+    for run, name in enumerate(info.runs):
+        if run in drawn:
+            yield LegendKey(sanitize(name, 26), Marker(_run_color(run)))
+    if None in drawn:
+        yield LegendKey("shared by several runs", Marker(_SHARED))
 
 
 def _kind_keys(info: ParetoInfo) -> tuple[LegendKey, ...]:
@@ -135,17 +157,22 @@ def _kind_keys(info: ParetoInfo) -> tuple[LegendKey, ...]:
 def _size_keys(info: ParetoInfo) -> tuple[LegendKey, ...]:
     sizes = [point.bytes for point in info.points]
     low, high = min(sizes), max(sizes)
-    shown = dict.fromkeys([high, round(math.sqrt(low * high)), low])
+    middle = [round(math.sqrt(low * high))] if high > _TOLD_APART * low else []
+    shown = dict.fromkeys([high, *middle, low] if high > _SAME_SIZE * low else [high])
     return tuple(
         LegendKey(size(each), Marker("muted", (), _radius(info, each), 0.0)) for each in shown
     )
 
 
 def _mark_keys(info: ParetoInfo, with_budget: bool) -> list[LegendKey]:
-    keys = [LegendKey("not beaten by any row", Marker("muted"))]
+    keys = []
+    if any(point.on_front for point in info.points):
+        keys.append(LegendKey("not beaten by any row", Marker("muted")))
     if any(not point.on_front for point in info.points):
         keys.append(LegendKey("beaten by another row", Marker("muted", fill=_BEATEN)))
-    if not info.runs:
-        keys.append(LegendKey("recommended", Marker("muted", (), 0.3, 0.0, ringed=True)))
-    keys.append(LegendKey("best attained", line="step-line"))
+    if any(point.is_recommended for point in info.points):
+        name = "wins under a budget" if info.runs else "recommended"
+        keys.append(LegendKey(name, Marker("muted", (), 0.3, 0.0, ringed=True)))
+    if any(point.on_front and not point.off_scale for point in info.points):
+        keys.append(LegendKey("best attained", line="step-line"))
     return [*keys, LegendKey("budget", line="limit")] if with_budget else keys

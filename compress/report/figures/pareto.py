@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.formatting import sanitize
@@ -20,7 +21,7 @@ from compress.report.figures.canvas import (
     words_around,
 )
 from compress.report.figures.labels import Box
-from compress.report.figures.markers import legend_of
+from compress.report.figures.markers import LegendBlock, legend_of
 from compress.report.figures.pareto_data import ParetoInfo
 from compress.report.figures.pareto_layout import Frame, ParetoLayout, layout_of, place_labels
 
@@ -29,20 +30,23 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_pareto"]
 
-_HEIGHT, _BELOW = 6.2, 1.1  # in inches
+_HEIGHT, _BELOW, _ABOVE = 6.2, 1.1, 1.32  # in inches
+_LINE, _TITLE_LINES = 0.205, 1.3  # of a legend
 _LEFT, _RIGHT = 0.085, 0.775
 
 
 def draw_pareto(info: ParetoInfo, theme: Theme = LIGHT) -> Figure:
     """The metric against latency: front as steps, intervals, budget, sizes, labeled rows."""
     with style(theme):
-        figure = new_figure(theme, _HEIGHT)
         layout = layout_of(info) if info.points else None
+        blocks = legend_of(info, with_budget=layout.has_limits) if layout else []
+        tall = _height(blocks)
+        figure = new_figure(theme, tall)
         caption = " · ".join([info.caption, *_footnotes(info, layout)])
         words_around(figure, info.title, info.subtitle, caption, theme)
-        above = 1.32 if layout and layout.across.ratios else 0.95  # room for the axis of ratios
-        height = (_HEIGHT - _BELOW - above) / _HEIGHT
-        axes = figure.add_axes((_LEFT, _BELOW / _HEIGHT, _RIGHT - _LEFT, height))
+        above = _ABOVE if layout and layout.across.ratios else 0.95  # room for the axis of ratios
+        height = (tall - _BELOW - above) / tall
+        axes = figure.add_axes((_LEFT, _BELOW / tall, _RIGHT - _LEFT, height))
         if layout is None:
             words = "No row has both a score and a latency."
             axes.set_axis_off()
@@ -53,14 +57,22 @@ def draw_pareto(info: ParetoInfo, theme: Theme = LIGHT) -> Figure:
         taken = _draw_limits(axes, layout, theme)
         _draw_points(axes, layout, theme)
         _draw_labels(axes, layout, theme, taken)
-        draw_legends(figure, axes, legend_of(info, with_budget=layout.has_limits), theme)
+        draw_legends(figure, axes, blocks, theme)
     return figure
+
+
+def _height(blocks: Sequence[LegendBlock]) -> float:
+    """The figure's height in inches: for many runs as much as their legend needs."""
+    lines = sum(len(keys) + _TITLE_LINES for _, keys in blocks)
+    return max(_HEIGHT, _BELOW + _ABOVE + _LINE * lines)
 
 
 def _footnotes(info: ParetoInfo, layout: ParetoLayout | None) -> list[str]:
     notes = list(info.missing)
-    if any(point.ties for point in info.points):
+    if not info.runs and any(point.ties for point in info.points):
         notes.insert(0, f"≈: cannot be told apart in {sanitize(info.metric, 40)} and speed")
+    if layout and not all(layout.named):
+        notes.append("rows without a label are in the table")
     for axis in (layout.across, layout.up) if layout else ():
         quantity = axis.quantity
         limit = info.limits.get(quantity.name)
@@ -103,23 +115,57 @@ def _draw_limits(axes: Axes, layout: ParetoLayout, theme: Theme) -> list[Box]:
     """Limits as dashed lines, what lies beyond them hatched; returns the boxes of their names."""
     beyond: dict[str, Any] = {"facecolor": "none", "hatch": "////", "edgecolor": theme.grid}
     line: dict[str, Any] = {"color": theme.ink, "linewidth": 1.0, "linestyle": (0, (5, 3))}
-    name: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": 8.5}
-    names, right = [], 1.0
+    name: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5}
+    right = layout.affordable[0]
+    names = []
     if layout.across.limit:
-        right, words = layout.across.limit
         axes.axvspan(right, 1, linewidth=0, zorder=0.5, **beyond)
         axes.axvline(right, **line)
-        look = {**name, "rotation": 90, "va": "top"}
-        names.append(axes.annotate(drawable(f"budget {words}"), (right, 0), (-4, -3), **look))
+        words = drawable(f"budget {layout.across.limit[1]}")
+        places: list[_Place] = [((right, y), (-4, 0), "right", va) for y, va in _DOWN]
+        places += [((right, y), (4, 0), "left", va) for y, va in _DOWN]
+        names.append(_limit_name(axes, layout, words, places, {**name, "rotation": 90}))
     if layout.up.limit:
         down, words = layout.up.limit
         axes.fill_between([0, right], down, 1, linewidth=0, zorder=0.5, **beyond)
         axes.axhline(down, **line)
-        names.append(axes.annotate(drawable(f"budget {words}"), (1, down), (-4, 3), **name))
+        words = drawable(f"budget {words}")
+        places = [((x, down), (4 - 8 * x, 3), ha, "bottom") for x, ha in _ACROSS]
+        places += [((x, down), (4 - 8 * x, -3), ha, "top") for x, ha in _ACROSS]
+        names.append(_limit_name(axes, layout, words, places, name))
+    return [_from_corner(axes, extent(each)) for each in names]
+
+
+#: Where along a budget's line its name may stand, the best place first.
+_ACROSS = ((1.0, "right"), (0.0, "left"), (0.5, "center"), (0.75, "center"), (0.25, "center"))
+_DOWN = ((0.0, "top"), (1.0, "bottom"), (0.5, "center"), (0.25, "center"), (0.75, "center"))
+_Place = tuple[tuple[float, float], tuple[float, float], str, str]
+
+
+def _limit_name(
+    axes: Axes, layout: ParetoLayout, words: str, places: Sequence[_Place], look: Mapping[str, Any]
+) -> Text:
+    """The name of a budget's line at the first of ``places`` that covers no marker."""
+    area = axes.get_window_extent()
+    frame = Frame(0, 0, area.width * POINT, area.height * POINT, LARGEST)
+    markers = layout.marker_boxes(frame)
+    shown = None
+    for at, offset, ha, va in places:
+        if shown is not None:
+            shown.remove()
+        shown = axes.annotate(words, at, offset, ha=ha, va=va, **look)
+        box = _from_corner(axes, extent(shown))
+        if all(box.overlap(marker) == 0 for marker in markers):
+            break
+    assert shown is not None
+    return shown
+
+
+def _from_corner(axes: Axes, box: Box) -> Box:
+    """A box of the figure in points from the frame's upper left corner, downwards."""
     corner = axes.get_window_extent()
     x0, y1 = corner.x0 * POINT, corner.y1 * POINT
-    boxes = [extent(each) for each in names]
-    return [Box(b.x0 - x0, y1 - b.y1, b.x1 - x0, y1 - b.y0) for b in boxes]
+    return Box(box.x0 - x0, y1 - box.y1, box.x1 - x0, y1 - box.y0)
 
 
 def _draw_points(axes: Axes, layout: ParetoLayout, theme: Theme) -> None:
@@ -134,10 +180,12 @@ def _draw_labels(axes: Axes, layout: ParetoLayout, theme: Theme, taken: list[Box
     """Labels are placed in points from the frame's upper left corner."""
     area = axes.get_window_extent()
     frame = Frame(0, 0, area.width * POINT, area.height * POINT, LARGEST)
-    texts = [_label(axes, layout, number, theme) for number in range(len(layout.labels))]
+    named = [number for number, has_label in enumerate(layout.named) if has_label]
+    texts = [_label(axes, layout, number, theme) for number in named]
     boxes = [extent(text) for text in texts]
     sizes = [(box.x1 - box.x0, box.y1 - box.y0) for box in boxes]
-    for text, spot in zip(texts, place_labels(layout, frame, sizes, taken), strict=True):
+    placed = place_labels(layout, frame, sizes, taken, named)
+    for text, spot in zip(texts, placed, strict=True):
         text.set_position((spot.box.x0 / frame.right, spot.box.y1 / frame.bottom))
         if spot.leader is not None:
             ends = [(x / frame.right, y / frame.bottom) for x, y in spot.leader]
@@ -147,7 +195,7 @@ def _draw_labels(axes: Axes, layout: ParetoLayout, theme: Theme, taken: list[Box
 def _label(axes: Axes, layout: ParetoLayout, number: int, theme: Theme) -> Text:
     """The text of a point's label, whose place is still open."""
     point, words = layout.info.points[number], layout.full_labels[number]
-    ship = " (ship)" if point.is_recommended else ""
+    ship = (" (wins)" if layout.info.runs else " (ship)") if point.is_recommended else ""
     lines = drawable("\n".join([f"{words}{ship}", *point.notes]))
     text = axes.text(0, 0, lines, fontsize=9.5, zorder=6, va="bottom", bbox=plate(theme))
     text.set_gid(f"label-{number}")

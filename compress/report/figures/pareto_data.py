@@ -54,6 +54,7 @@ class PlotPoint:
     ``front_probability`` is the share of a joint bootstrap in which no other point dominates it in
     the front's objectives.
     ``off_scale`` points are so much worse than the rest that they are drawn at the edge.
+    ``run`` counts the runs of several; ``None`` for a row that some of them share.
     """
 
     label: str
@@ -67,7 +68,7 @@ class PlotPoint:
     ties: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     off_scale: bool = False
-    run: int = 0
+    run: int | None = 0
 
     @property
     def bytes(self) -> int:
@@ -80,8 +81,8 @@ class ParetoInfo:
     """The whole figure.
 
     ``limits`` are the budget and ``baseline`` what ratios are against, by quantity; several runs
-    have neither. ``runs`` names the records where several are overlaid. ``missing`` says which rows
-    could not be drawn, and why.
+    have them where they share one. ``runs`` names the records where several are overlaid.
+    ``missing`` says which rows could not be drawn, and why.
     """
 
     title: str
@@ -100,7 +101,7 @@ class ParetoInfo:
         """How to read the figure."""
         latencies = (
             "Latencies are as timed, and rows of different runs are compared by those alone."
-            if self.runs
+            if self.runs and not self.baseline
             else "Latencies are the baseline's over each row's paired speedup, which cancels what "
             "the machine did between rows, here and in the tables."
         )

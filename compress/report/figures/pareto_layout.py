@@ -23,6 +23,8 @@ __all__ = ["Frame", "ParetoLayout", "layout_of", "place_labels"]
 
 Xy = tuple[float, float]
 
+_MOST_LABELS = 14  # of rows of several runs, before only those that matter have one
+
 
 @dataclass(frozen=True)
 class ParetoLayout:
@@ -63,9 +65,36 @@ class ParetoLayout:
         ]
 
     @property
+    def named(self) -> list[bool]:
+        """Which points have a label where none can wait for a pointer: of many runs the best."""
+        points = self.info.points
+        is_crowd = bool(self.info.runs) and len(points) > _MOST_LABELS
+        return [
+            not is_crowd or point.on_front or point.is_recommended or point.is_baseline
+            for point in points
+        ]
+
+    @property
     def has_limits(self) -> bool:
         """Whether a line of the budget is in sight at first."""
         return self.across.limit is not None or self.up.limit is not None
+
+    @property
+    def affordable(self) -> Xy:
+        """How far across and down the budget allows, as far as it is in sight."""
+        across, up = self.across.limit, self.up.limit
+        return (across[0] if across else 1.0, up[0] if up else 1.0)
+
+    def keeps_limits(self, spots: tuple[Spot, Spot]) -> bool:
+        """Whether a point lies within what is in sight of the budget."""
+        return all(spot.at <= most for spot, most in zip(spots, self.affordable, strict=True))
+
+    def marker_boxes(self, frame: Frame) -> list[Box]:
+        """Where the markers are, with their rings."""
+        return [
+            Box(*frame.at(x.at, y.at), *frame.at(x.at, y.at)).grown(_reach(frame, marker))
+            for (x, y), marker in zip(self.shown, self.markers, strict=True)
+        ]
 
     def corners(self, across: str = SHOWN_FIRST[0], up: str = SHOWN_FIRST[1]) -> list[int]:
         """Which points the best attained line turns at, from the best on the axis ``across`` on.
@@ -126,7 +155,8 @@ def layout_of(info: ParetoInfo) -> ParetoLayout:
         {name: spot for name, axis in axes.items() if (spot := spot_of(axis, point)) is not None}
         for point in info.points
     )
-    labels = tuple(_label(point.label, point.ties) for point in info.points)
+    # Names of rows of several runs are long, and most rows tie: the page's facts have the ties.
+    labels = tuple(_label(p.label, () if info.runs else p.ties) for p in info.points)
     return ParetoLayout(info, axes, spots, labels, tuple(marker_of(info, p) for p in info.points))
 
 
@@ -137,22 +167,45 @@ def _label(name: str, ties: Sequence[str]) -> str:
     return f"{name} ≈ {few if len(ties) < 4 else f'{len(ties)} others'}"
 
 
+def _reach(frame: Frame, marker: Marker) -> float:
+    return frame.largest * (marker.radius + (RING if marker.ringed else 0.0))
+
+
 def place_labels(
-    layout: ParetoLayout, frame: Frame, sizes: Sequence[Xy], taken: Sequence[Box] = ()
+    layout: ParetoLayout,
+    frame: Frame,
+    sizes: Sequence[Xy],
+    taken: Sequence[Box] = (),
+    named: Sequence[int] | None = None,
 ) -> list[Placement]:
     """Where the labels go, whose widths and heights are ``sizes``, off the boxes that are taken.
 
-    They stay off markers and one another; off intervals, the best attained line and the budget
-    where that costs little.
+    ``named`` are the points that have labels, by their places; all where it is not given.
+
+    They stay off markers and one another, and out of what is over the budget unless their own row
+    is; off intervals, the best attained line and the budget where that costs little.
     """
-    labels, segments = [], list(pairwise(layout.step_line()))
+    places = range(len(layout.shown)) if named is None else named
+    inside = frame.box((0, 0), (1, 1)).grown(-3)
+    within = frame.box((0, 0), layout.affordable).grown(-3)
+    labels, frames = [], []
+    for number, (width, height) in zip(places, sizes, strict=True):
+        x, y = layout.shown[number]
+        reach = _reach(frame, layout.markers[number])
+        labels.append(Label(frame.at(x.at, y.at), reach, width, height))
+        frames.append(within if layout.keeps_limits((x, y)) else inside)
+    markers = layout.marker_boxes(frame)
+    others = [box for number, box in enumerate(markers) if number not in set(places)]
+    return place(labels, [*taken, *others], inside, _lines(layout, frame), frames)
+
+
+def _lines(layout: ParetoLayout, frame: Frame) -> list[Box]:
+    """Thin boxes around the best attained line, the budget and the intervals."""
+    segments = list(pairwise(layout.step_line()))
     if layout.across.limit:
         segments.append(((layout.across.limit[0], 0.0), (layout.across.limit[0], 1.0)))
     if layout.up.limit:
         segments.append(((0.0, layout.up.limit[0]), (1.0, layout.up.limit[0])))
-    for (x, y), marker, (width, height) in zip(layout.shown, layout.markers, sizes, strict=True):
-        radius = frame.largest * (marker.radius + (RING if marker.ringed else 0.0))
-        labels.append(Label(frame.at(x.at, y.at), radius, width, height))
+    for x, y in layout.shown:
         segments += [((x.lo, y.at), (x.hi, y.at)), ((x.at, y.lo), (x.at, y.hi))]
-    lines = [frame.box(*segment).grown(1) for segment in segments]
-    return place(labels, taken, frame.box((0, 0), (1, 1)).grown(-3), lines)
+    return [frame.box(*segment).grown(1) for segment in segments]

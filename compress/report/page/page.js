@@ -98,11 +98,24 @@
     plot.svg.querySelector(".shade").setAttribute("d", path && `${path}V${frame.bottom}Z`);
   }
 
+  // How far the budget goes on the axes that are shown: the sliders', or else the figure's own.
+  function limitsOf(plot) {
+    const limits = {};
+    const put = (axis, at) => {
+      if (at !== null && (axis === plot.x || axis === plot.y)) limits[axis] = at;
+    };
+    if (plot.stops) {
+      plot.stops.forEach((stop, k) => put(plot.data.choice.sliders[k].objective, stop[1]));
+    } else {
+      for (const name of [plot.x, plot.y]) put(name, plot.data.axes[name].limit);
+    }
+    return limits;
+  }
+
   function drawLimits(plot, frame) {
     const parts = [];
-    plot.stops.forEach((stop, k) => {
-      const at = stop[1], axis = plot.data.choice.sliders[k].objective;
-      if (at === null || (axis !== plot.x && axis !== plot.y)) return;
+    plot.limits = limitsOf(plot);
+    for (const [axis, at] of Object.entries(plot.limits)) {
       const { left, right, top, bottom } = frame;
       const upright = axis === plot.x;
       const place = upright ? frame.across(at) : frame.down(at);
@@ -111,7 +124,7 @@
       parts.push(make("rect", { class: "outside", ...box }));
       const line = upright ? `M${place},${top}V${bottom}` : `M${left},${place}H${right}`;
       parts.push(make("path", { class: "limit", d: line }));
-    });
+    }
     plot.svg.querySelector(".limits").replaceChildren(...parts);
   }
 
@@ -128,27 +141,62 @@
       from = [x, y];
     }
     if (from) lines.push([from[0], from[1] - 1, frame.right, from[1] + 1]);
+    const { [plot.x]: x, [plot.y]: y } = plot.limits;
+    if (x !== undefined) {
+      lines.push([frame.across(x) - 1, frame.top, frame.across(x) + 1, frame.bottom]);
+    }
+    if (y !== undefined) lines.push([frame.left, frame.down(y) - 1, frame.right, frame.down(y) + 1]);
     return lines;
   }
 
-  // The places beside a point, nearest first, that lie inside the frame.
-  function placesFor({ px, py, point }, width, frame) {
+  // The places beside a point, nearest first, that lie inside the frame; within the budget, too,
+  // for a row that is.
+  function placesFor({ px, py, point, x, y }, width, frame, plot) {
+    const { [plot.x]: mostX = 1, [plot.y]: mostY = 1 } = plot.limits;
+    const keeps = x[0] <= mostX && y[0] <= mostY;
+    const right = keeps && mostX < 1 ? frame.across(mostX) - 2 : frame.width - 2;
+    const bottom = keeps && mostY < 1 ? frame.down(mostY) - 2 : frame.bottom;
     const sides = [[1, 0], [0, -1], [0, 1], [-1, 0], [1, -1], [1, 1], [-1, -1], [-1, 1]];
-    return [7, 16, 26, 36].flatMap((more) => sides.map(([dx, dy]) => {
+    return [7, 16, 26, 36, 48, 62].flatMap((more) => sides.map(([dx, dy]) => {
       const gap = point.radius + more;
       const left = px + dx * gap - (dx > 0 ? 0 : dx < 0 ? width : width / 2);
       const top = py + dy * gap - 7;
       return [left, top, left + width, top + 14];
-    })).filter((box) => box[0] > frame.left && box[2] < frame.width - 2 &&
-      box[1] > frame.top && box[3] < frame.bottom);
+    })).filter((box) => box[0] > frame.left && box[2] < right &&
+      box[1] > frame.top && box[3] < bottom);
+  }
+
+  // Where the line from a point to its label ends, from the point; none where they touch.
+  function leaderOf({ px, py, point }, box) {
+    const x = Math.min(Math.max(px, box[0]), box[2]) - px;
+    const y = Math.min(Math.max(py, box[1]), box[3]) - py;
+    return Math.hypot(x, y) < point.radius + 12 ? null : [x, y];
+  }
+
+  // Whether the line from a point to its label passes through none of the boxes.
+  function isClear(spot, box, others) {
+    const end = leaderOf(spot, box);
+    if (!end) return true;
+    const { px, py } = spot;
+    return [0.2, 0.35, 0.5, 0.65, 0.8, 0.95].every((part) => {
+      const x = px + part * end[0], y = py + part * end[1];
+      return !others.some((other) => meet([x - 1, y - 1, x + 1, y + 1], other));
+    });
+  }
+
+  function drawLeader(spot, box) {
+    const end = leaderOf(spot, box);
+    if (!end) return;
+    const line = make("path", { class: "leader", d: `M0,0L${end[0]},${end[1]}` });
+    spot.row.insertBefore(line, spot.row.querySelector(".ring"));
   }
 
   // Labels take the first free place beside their point; those that find none wait for the pointer.
   function placeLabels(plot, shown, frame) {
     const lines = linesOf(plot, shown, frame);
-    const taken = shown.map(({ px, py, point }) => {
-      const reach = point.radius + 2;
-      return [px - reach, py - reach, px + reach, py + reach];
+    const taken = shown.map((spot) => {
+      const { px, py } = spot, reach = spot.point.radius + 2;
+      return spot.marker = [px - reach, py - reach, px + reach, py + reach];
     });
     const order = [...shown].sort((a, b) =>
       b.row.classList.contains("ship") - a.row.classList.contains("ship") ||
@@ -158,14 +206,17 @@
       const name = row.querySelector(".name");
       name.textContent = y.length > 3 ? `${point.label} ↓ ${y[3]}` : point.label;
       const width = name.getComputedTextLength();
-      const free = placesFor(spot, width, frame)
-        .filter((box) => !taken.some((other) => meet(box, other)));
+      const others = taken.filter((box) => box !== spot.marker);
+      const free = placesFor(spot, width, frame, plot)
+        .filter((box) => !taken.some((other) => meet(box, other)) && isClear(spot, box, others));
       const chosen = free.find((box) => !lines.some((line) => meet(box, line))) || free[0];
       row.classList.toggle("crowded", !chosen);
       const box = chosen || [px + point.radius + 6, py - 7];
       name.setAttribute("x", box[0] - px);
       name.setAttribute("y", box[1] + 11 - py);
-      if (chosen) taken.push(chosen);
+      if (!chosen) continue;
+      drawLeader(spot, chosen);
+      taken.push([chosen[0] - 5, chosen[1], chosen[2] + 5, chosen[3]]);
     }
   }
 
@@ -194,7 +245,7 @@
     drawGrid(plot, frame);
     const shown = drawRows(plot, frame);
     drawStepLine(plot, frame, shown);
-    if (plot.stops) drawLimits(plot, frame);
+    drawLimits(plot, frame);
     placeLabels(plot, shown, frame);
     const absent = plot.data.points.filter((point) => !point.at[plot.x] || !point.at[plot.y]);
     plot.absent.textContent = absent.length
@@ -316,7 +367,7 @@
     const svg = section.querySelector("svg.pareto");
     if (!data || !svg) continue;
     const plot = { data, section, svg, box: section.querySelector(".plot"), selects: {},
-      x: data.shown[0], y: data.shown[1], stops: null,
+      x: data.shown[0], y: data.shown[1], stops: null, limits: {},
       tip: section.querySelector(".tip"), absent: section.querySelector(".absentees"),
       rows: [...svg.querySelectorAll(".row")] };
     watchAxes(plot, section.querySelector("form.axes"));

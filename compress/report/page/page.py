@@ -7,9 +7,16 @@ from typing import Any
 
 from compress.formatting import sanitize
 from compress.record import Record
-from compress.report.figures.pareto_data import ParetoInfo
+from compress.report.comparison import (
+    Comparison,
+    combined_columns,
+    difference_columns,
+    volumes,
+)
+from compress.report.comparison_text import LEGEND as COMBINED_LEGEND
+from compress.report.comparison_text import equal_words
 from compress.report.figures.pareto_layout import layout_of
-from compress.report.overlay import Group, combined_columns, volumes
+from compress.report.overlay import Group
 from compress.report.page.markup import DataTable, document
 from compress.report.page.plots.pareto import figure_data, pareto_script_data
 from compress.report.page.recommendation import tiles
@@ -82,25 +89,41 @@ def _metric_words(record: Record) -> str:
     return f"{sanitize(record.task.metric, 40)}, {direction} is better{scored}"
 
 
-def combined_page(title: str, groups: Sequence[tuple[Group, ParetoInfo]]) -> str:
-    """A page of several runs, one section for each group that may be compared."""
+def combined_page(found: Comparison) -> str:
+    """A page of several runs: what tells them apart, then a section for each group."""
     parts: list[dict[str, object]] = []
     data: list[dict[str, Any] | None] = []
-    for group, info in groups:
-        layout = layout_of(info) if info.points else None
+    for each in found.groups:
+        layout = layout_of(each.info) if each.info.points else None
         data.append(pareto_script_data(layout) if layout else None)
-        shown = combined_columns(group)
+        shown = combined_columns(each.group, each.chosen)
         parts.append(
             {
-                "heading": group.heading,
-                "subtitle": info.subtitle,
+                "heading": each.group.heading,
+                "winners": each.winners,
+                "subtitle": each.info.subtitle,
                 "figure": figure_data(layout, with_sliders=False),
-                "rows": rows_table(shown, group.heading, shown[0].cells),
-                "volumes": _volume_table(group),
+                "rows": rows_table(
+                    shown, each.group.heading, marks=shown[1].cells, legend=COMBINED_LEGEND
+                ),
+                "volumes": _volume_table(each.group),
             }
         )
-    names = [group.heading for group, _ in groups]
-    return document("combined.html", title, {"names": names, "groups": parts}, data)
+    content = {
+        "names": [each.group.heading for each in found.groups],
+        "groups": parts,
+        "runs": found.names,
+        "differences": _difference_table(found),
+        "notes": found.notes,
+    }
+    return document("combined.html", found.title, content, data)
+
+
+def _difference_table(found: Comparison) -> DataTable:
+    first, *others = difference_columns(found)
+    lines = [list(cells) for cells in zip(first.cells, *(c.cells for c in others), strict=True)]
+    caption = "What tells the runs apart" if lines else equal_words(found)
+    return DataTable(["key", *(column.heading for column in others)], lines, caption)
 
 
 def _volume_table(group: Group) -> DataTable:

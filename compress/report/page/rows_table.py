@@ -9,6 +9,7 @@ from compress.formatting import sanitize
 from compress.pareto import front_probabilities_on
 from compress.report.page.target import TargetReport
 from compress.report.table import columns, front_column, table_rows
+from compress.report.terms import term_of, terms_of
 from compress.text_table import Column
 
 __all__ = ["ColumnHeading", "MarkedLine", "RowsTable", "all_rows_data", "rows_table"]
@@ -16,11 +17,12 @@ __all__ = ["ColumnHeading", "MarkedLine", "RowsTable", "all_rows_data", "rows_ta
 
 @dataclass(frozen=True)
 class ColumnHeading:
-    """``left``: whether the column's cells are texts, set to the left."""
+    """``left``: whether the column's cells are texts, set to the left; ``term``: what it shows."""
 
     words: str
     unit: str
     left: bool
+    term: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,24 @@ class MarkedLine:
 
 @dataclass(frozen=True)
 class RowsTable:
-    """Columns as lines; the first cell of each is its name."""
+    """Columns as lines; the first cell of each is its name. ``legend`` explains the marks."""
 
     caption: str
     heads: Sequence[ColumnHeading]
     lines: Sequence[MarkedLine]
+    legend: str
+    terms: Sequence[str]
+
+
+_LEGEND = "* baseline, > row to ship; speedup and smaller are against the baseline"
 
 
 def rows_table(
-    shown: Sequence[Column], caption: str, marks: Sequence[str], names: Sequence[int] = ()
+    shown: Sequence[Column],
+    caption: str,
+    marks: Sequence[str],
+    names: Sequence[int] = (),
+    legend: str = _LEGEND,
 ) -> RowsTable:
     """``marks`` has, for each line, ``*`` for the baseline and ``>`` for the row to ship.
 
@@ -54,7 +65,8 @@ def rows_table(
             zip(zip(*(column.cells for column in shown), strict=True), marks, strict=True)
         )
     ]
-    return RowsTable(caption, [_heading(column) for column in shown], lines)
+    heads = [_heading(column) for column in shown]
+    return RowsTable(caption, heads, lines, legend, terms_of(shown))
 
 
 def all_rows_data(target: TargetReport) -> RowsTable:
@@ -78,8 +90,9 @@ def _classes(mark: str) -> str:
 
 
 def _heading(column: Column) -> ColumnHeading:
+    term = term_of(column)
     if column.heading.endswith("-"):  # one word on two lines of a terminal
-        return ColumnHeading(f"{column.heading[:-1]}{column.unit}", "", column.left)
+        return ColumnHeading(f"{column.heading[:-1]}{column.unit}", "", column.left, term)
     if not column.heading:
-        return ColumnHeading(column.unit, "", column.left)
-    return ColumnHeading(column.heading, column.unit, column.left)
+        return ColumnHeading(column.unit, "", column.left, term)
+    return ColumnHeading(column.heading, column.unit, column.left, term)

@@ -35,9 +35,9 @@ def marker_parts(marker: Marker, classes: str = "mark") -> Iterator[Markup]:
     yield element("path", look)
 
 
-def legend(blocks: Iterable[LegendBlock]) -> list[tuple[Markup, str]]:
-    """A drawing and its name for every key of a legend."""
-    return [(_key(key), key.name) for _, keys in blocks for key in keys]
+def legend(blocks: Iterable[LegendBlock]) -> list[tuple[str, list[tuple[Markup, str]]]]:
+    """The blocks of a legend with their titles: a drawing and its name for every key."""
+    return [(title, [(_key(key), key.name) for key in keys]) for title, keys in blocks]
 
 
 def _key(key: LegendKey) -> Markup:

@@ -95,6 +95,7 @@ def _axis_data(axis: PlotAxis) -> dict[str, Any]:
         "title": axis.title,
         "cue": axis.cue,
         "relative": axis.relative,
+        "limit": _share(axis.limit[0]) if axis.limit else None,
         "ticks": [[_share(at), words] for at, words in axis.ticks],
         "ratios": [[_share(at), words] for at, words in axis.ratios],
     }
