@@ -29,6 +29,7 @@ __all__ = [
     "PROGRAM",
     "RAW",
     "RESULT",
+    "SCHEMA",
     "FileKind",
     "check_hub_folder",
     "check_models",
@@ -284,6 +285,11 @@ def _is_result(path: Path) -> bool:
     return content.get("schema") == 1 and isinstance(models, list) and bool(models)
 
 
+def _is_schema(path: Path) -> bool:
+    content = _json(path)
+    return "json-schema.org" in str(content.get("$schema")) and "$defs" in content
+
+
 def _is_raw(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(64).startswith(_RAW_BEGINS)
@@ -326,4 +332,6 @@ RAW = FileKind("raw samples of bench", (".jsonl",), _is_raw)
 BUNDLE = FileKind("a bundle", (".zip", ".pyz"), _is_bundle)
 #: What ``bundle`` writes beside it.
 PROGRAM = FileKind("the program that measures bundles", (".pyz",), _is_program)
+#: What ``schema --out`` writes.
+SCHEMA = FileKind("a schema of recipes", (".json",), _is_schema)
 _REPORT_FILE = FileKind("a file of a report", (), _is_report_file)

@@ -12,7 +12,13 @@ import importlib
 import os
 import sys
 
-from compress.cli.finished_runs import add_commands, debug_argument, import_argument
+from compress.cli.finished_runs import (
+    add_commands,
+    debug_argument,
+    import_argument,
+    out_argument,
+)
+from compress.cli.json_output import json_argument, print_failure
 from compress.cli.numbers import number, whole
 from compress.cli.signals import Interrupted, SignalHandler, signals_raised
 from compress.cli.streams import discard, open_closed_streams, printable_streams
@@ -29,11 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FAILED = 1
-_WRITES = ("run", "report", "bench", "bundle", "merge", "export", "ship", "new")
+_WRITES = ("run", "report", "bench", "bundle", "merge", "export", "ship", "new", "schema")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+        importlib.import_module("compress.cli.completion").complete(_parser())
     open_closed_streams()
     with printable_streams():
         try:
@@ -78,28 +86,36 @@ def _run_command(arguments: argparse.Namespace, signals: SignalHandler) -> int:
             importlib.import_module("compress.cli.outputs").check_outputs(arguments)
         return int(importlib.import_module(f"compress.cli.{arguments.command}").run(arguments))
     except KeyboardInterrupt as error:
-        return _interrupted(error, arguments.command)
+        return _interrupted(error, arguments.command, arguments)
     except BrokenPipeError:
         raise
     except SystemExit as error:
         if arguments.debug:
             raise
-        _print_error(f"code that the recipe names ended the program ({in_words(error)}).")
-        return _FAILED
+        return _failed(
+            arguments, f"code that the recipe names ended the program ({in_words(error)}).", _FAILED
+        )
     except CompressError as error:
         if arguments.debug:
             raise
         # Wrong input, and the end of rank 0, are printed by rank 0 alone.
         if not (_is_other_rank() and (error.exit_code == 2 or isinstance(error, ProcessError))):
-            _print_error(_placed(error))
+            _failed(arguments, _placed(error), error.exit_code)
         return error.exit_code
     except Exception as error:
         if arguments.debug:
             raise
         if signals.name is not None:  # what a library has made of it
-            return _interrupted(Interrupted(signals.name), arguments.command)
-        _print_error(in_a_sentence(error))
-        return exit_code(error)
+            return _interrupted(Interrupted(signals.name), arguments.command, arguments)
+        return _failed(arguments, in_a_sentence(error), exit_code(error))
+
+
+def _failed(arguments: argparse.Namespace, message: str, code: int) -> int:
+    """Say what went wrong; the exit code."""
+    _print_error(message)
+    if not _is_other_rank():
+        print_failure(arguments, message, code)
+    return code
 
 
 def _import_from_here() -> None:
@@ -112,12 +128,15 @@ def _import_from_here() -> None:
         sys.path.insert(0, here)
 
 
-def _interrupted(error: KeyboardInterrupt, command: str) -> int:
+def _interrupted(
+    error: KeyboardInterrupt, command: str, arguments: argparse.Namespace | None = None
+) -> int:
     if not _is_other_rank():
         name = str(error)
         by = f" by {name}" if name not in ("", "SIGINT") else ""
         kept = "; what was finished is kept, and the same command resumes from there"
-        _print_error(f"interrupted{by}{kept if command in ('run', '') else ''}.")
+        message = f"interrupted{by}{kept if command in ('run', '') else ''}."
+        _failed(arguments or argparse.Namespace(), message, _FAILED)
     return _FAILED
 
 
@@ -150,21 +169,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    parser.set_defaults(command="guide")
     _add_run(commands)
     _add_plan(commands)
     add_commands(commands)
     _add_bench(commands)
     _add_cache(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
+    out_argument(schema, "FILE.json", "write it here instead")
     debug_argument(schema)
     explain = commands.add_parser("explain", help="say what a key of recipes means, or list all")
     explain.add_argument("keys", nargs="*", metavar="KEY", help="such as prune.importance")
     debug_argument(explain)
     new = commands.add_parser("new", help="write a commented starter recipe")
-    new.add_argument(
-        "path", nargs="?", default="recipe.yaml", help="where to (default: %(default)s)"
-    )
+    new.add_argument("path", nargs="?", help="where to (default: recipe.yaml)")
+    out_argument(new, "FILE.yaml", "the same")
     debug_argument(new)
     doctor = commands.add_parser(
         "doctor", help="say what this machine can do, with a fix for what it cannot"
@@ -172,6 +192,11 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(threads=1, batch=1, runtime=None, provider=None)
     _target_arguments(doctor)
     debug_argument(doctor)
+    completion = commands.add_parser(
+        "completion", help="print a script that lets a shell complete command lines"
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    debug_argument(completion)
     return parser
 
 
@@ -180,12 +205,10 @@ def _add_run(commands: Commands) -> None:
         "run", help="run a recipe, measure after every stage, write the report"
     )
     _recipe_arguments(run)
-    run.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
-    run.add_argument(
-        "--repeat",
-        type=whole,
-        metavar="N",
-        help="run it with N seeds, from the recipe's own on, and report the spread over them "
+    out_argument(run, "DIR", "the run folder (default: runs/NAME)")
+    _effort_arguments(
+        run,
+        "run it with N seeds, from the recipe's own on, and report the spread over them "
         "(default folder: runs/NAME-repeat)",
     )
     run.add_argument(
@@ -197,10 +220,7 @@ def _add_run(commands: Commands) -> None:
         help="where results of all runs are kept: a folder, an address that fsspec knows, or none "
         "(default: COMPRESSKIT_CACHE, or the user's cache folder)",
     )
-    run.add_argument(
-        "--quick", action="store_true", help="measure roughly, in a fraction of the time"
-    )
-    run.add_argument("--strict", action="store_true", help="measure to 1 %%, however long it takes")
+    json_argument(run)
     run.add_argument(
         "--track",
         action="append",
@@ -215,6 +235,19 @@ def _add_plan(commands: Commands) -> None:
         "plan", help="check a recipe and forecast time, memory and disk; runs no stage"
     )
     _recipe_arguments(plan)
+    _effort_arguments(plan, "forecast a run with N seeds")
+    json_argument(plan)
+
+
+def _effort_arguments(parser: argparse.ArgumentParser, repeat: str) -> None:
+    """What changes how long a run takes, and so what is planned."""
+    parser.add_argument("--repeat", type=whole, metavar="N", help=repeat)
+    parser.add_argument(
+        "--quick", action="store_true", help="measure roughly, in a fraction of the time"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="measure to 1 %%, however long it takes"
+    )
 
 
 def _add_bench(commands: Commands) -> None:
@@ -270,7 +303,9 @@ def _add_bench(commands: Commands) -> None:
         metavar="SECONDS",
         help="run each model back to back for so long, and say whether it slows down",
     )
-    bench.add_argument("--json", metavar="FILE", help="write the result here, too")
+    bench.add_argument(
+        "-o", "--out", "--json", dest="json", metavar="FILE", help="write the result here, too"
+    )
     _target_arguments(bench)
     debug_argument(bench)
 
@@ -320,7 +355,7 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PATH=VALUE",
         dest="settings",
-        help="change a value, as in stages.1.epochs=3; may be repeated",
+        help="change a value, as in stages.prune.ratio=0.4 or stages.1.epochs=3; may be repeated",
     )
     import_argument(parser)
     debug_argument(parser)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from compress.cli.json_output import json_argument
 from compress.cli.numbers import whole
 
 TYPE_CHECKING = False  # see the package: starting up is to be cheap
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["add_commands", "debug_argument", "import_argument"]
+__all__ = ["add_commands", "debug_argument", "import_argument", "out_argument"]
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,11 +24,22 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_report(commands: Commands) -> None:
-    report = commands.add_parser("report", help="rebuild the report of a run, or overlay several")
+    report = commands.add_parser(
+        "report", help="rebuild the report of a run, or compare several side by side"
+    )
     report.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folders, or folders of `run --repeat`"
     )
-    report.add_argument("--out", metavar="DIR", help="where an overlay goes (default: overlay)")
+    out_argument(report, "DIR", "where a report of several runs goes (default: overlay)")
+    report.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="LIMITS",
+        help="name the winner under this budget too, as in accuracy_drop=0.01,artifact_kib=50; "
+        "may be repeated",
+    )
+    json_argument(report)
     debug_argument(report)
 
 
@@ -36,7 +48,7 @@ def _add_bundle(commands: Commands) -> None:
         "bundle", help="put everything that a device needs to measure a run into one file"
     )
     bundle.add_argument("run", metavar="RUN", help="the run folder")
-    bundle.add_argument("-o", "--out", metavar="FILE", help="default: NAME.zip, after the recipe")
+    out_argument(bundle, "FILE", "default: NAME.zip, after the recipe")
     bundle.add_argument("--target", metavar="NAME", help="whose models (default: the first one)")
     bundle.add_argument(
         "--samples", type=whole, metavar="N", help="test samples (default: 2000, or 64 MiB of them)"
@@ -86,7 +98,7 @@ def _add_ship(commands: Commands) -> None:
         "--row", type=whole, metavar="N", help="its number in the table (default: the advised row)"
     )
     ship.add_argument("--target", metavar="NAME", help="of the record (default: its first)")
-    ship.add_argument("-o", "--out", metavar="DIR", help="where to (default: RUN/ship)")
+    out_argument(ship, "DIR", "where to (default: RUN/ship)")
     ship.add_argument(
         "--batch",
         metavar="N|any",
@@ -99,6 +111,11 @@ def _add_ship(commands: Commands) -> None:
     )
     import_argument(ship)
     debug_argument(ship)
+
+
+def out_argument(parser: argparse.ArgumentParser, metavar: str, words: str) -> None:
+    """Add where a command writes to: the same two names everywhere."""
+    parser.add_argument("-o", "--out", metavar=metavar, help=words)
 
 
 def import_argument(parser: argparse.ArgumentParser) -> None:

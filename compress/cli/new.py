@@ -8,6 +8,8 @@ from pathlib import Path
 
 from compress.errors import RecipeError, StorageError
 
+_DEFAULT = "recipe.yaml"
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command.
@@ -16,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
         RecipeError: the file is there already.
         StorageError: it cannot be written.
     """
-    path = Path(arguments.path)
+    path = recipe_path(arguments)
     try:
         with path.open("x", encoding="utf-8") as stream:
             stream.write(starter())
@@ -26,6 +28,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise StorageError(f"{path}: cannot be written ({error.strerror or error}).") from error
     print(f"wrote {path}; look at it, then: compresskit plan {path}")
     return 0
+
+
+def recipe_path(arguments: argparse.Namespace) -> Path:
+    """Where to, by the argument or by ``--out``.
+
+    Raises:
+        RecipeError: both were given.
+    """
+    if arguments.path is not None and arguments.out is not None:
+        raise RecipeError(
+            f"{arguments.path} and --out {arguments.out} both say where the recipe goes; give one."
+        )
+    return Path(arguments.path or arguments.out or _DEFAULT)
 
 
 def starter() -> str:

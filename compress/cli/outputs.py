@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from compress.cli.new import recipe_path
 from compress.environment import process_index
 from compress.errors import RecipeError, RecordError
 from compress.io.atomic import is_stream, sweep_beside
@@ -18,6 +19,7 @@ from compress.overwriting import (
     PROGRAM,
     RAW,
     RESULT,
+    SCHEMA,
     FileKind,
     check_hub_folder,
     check_models,
@@ -67,6 +69,8 @@ def _report(arguments: argparse.Namespace) -> None:
     runs = [Path(given) for given in arguments.runs]
     if arguments.out is not None or len(runs) > 1:
         check_report(Path(arguments.out or "overlay"), of_several=len(runs) > 1)
+    elif arguments.budget:
+        check_report(Path("overlay"), of_several=True)
     else:
         check_report(run_folder_of(runs[0]))
 
@@ -134,8 +138,13 @@ def _ship(arguments: argparse.Namespace) -> None:
         check_ship_folder(run_folder_of(Path(arguments.run)) / SHIP)
 
 
+def _schema(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None:
+        arguments.out = str(_checked(arguments.out, SCHEMA, "--out"))
+
+
 def _new(arguments: argparse.Namespace) -> None:
-    path = Path(arguments.path)
+    path = recipe_path(arguments)
     if path.suffix and path.suffix.lower() not in (".yaml", ".yml"):
         raise RecipeError(
             f"{path}: a recipe is no {path.suffix} file; give a name that ends in .yaml."
@@ -151,4 +160,5 @@ _CHECKS = {
     "export": _export,
     "ship": _ship,
     "new": _new,
+    "schema": _schema,
 }

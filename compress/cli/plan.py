@@ -5,15 +5,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from compress.cli.json_output import others_to_stderr, print_json
+from compress.cli.results import plan_result
+from compress.cli.run import mode_of
 from compress.recipe import Recipe
 from compress.running.forecast import Forecast, StageForecast
+from compress.running.repeat import seeds_of
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
     folder = Path("runs") / recipe.name
-    print(describe(recipe, recipe.plan(workdir=folder)))
+    with others_to_stderr(arguments):
+        plan = recipe.plan(workdir=folder, mode=mode_of(arguments))
+    if arguments.repeat is not None:
+        plan = plan.repeated(len(seeds_of(recipe.seed, arguments.repeat)))
+    if arguments.as_json:
+        print_json(plan_result(recipe.name, plan))
+    else:
+        print(describe(recipe, plan))
     return 0
 
 
@@ -24,6 +35,8 @@ def describe(recipe: Recipe, plan: Forecast) -> str:
     lines += ["", *(f"  {note}" for note in plan.notes)]
     count, targets = len(plan.stages), len(recipe.targets)
     measuring = f"measuring {count} rows on {targets} target{'s' * (targets > 1)}"
+    if plan.mode != "default":
+        measuring += f" in {plan.mode} mode"
     costs = (
         f"about {_duration(plan.seconds)}",
         f"{plan.memory_bytes / 2**30:.1f} GiB of memory",
@@ -32,7 +45,7 @@ def describe(recipe: Recipe, plan: Forecast) -> str:
     lines += [
         "",
         f"  {measuring}: about {_duration(plan.measuring_s)}",
-        f"  in all {', '.join(costs)}",
+        f"  in all {', '.join(costs)}{f', with {plan.seeds} seeds' if plan.seeds > 1 else ''}",
         "  (times are from one batch of each model, on this machine as busy as it is now)",
     ]
     return "\n".join(lines)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.cli.json_output import others_to_stderr, print_json
 from compress.cli.launch import complete_launch
 from compress.cli.outputs import check_run
 from compress.cli.progress import TerminalProgress
+from compress.cli.results import repeat_result, run_result
 from compress.cli.ship import ship_words
 from compress.environment import process_index
 from compress.errors import RecipeError
@@ -41,17 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
         return _repeat(arguments, recipe)
     folder = _folder(arguments, recipe.name)
     check_single(folder)
-    record = _execute(arguments, recipe, folder, TerminalProgress())
-    leave()
-    if not _is_rank_zero():
-        return 0
-    written = write_report(record, folder)
-    print(render_table(record))
+    with others_to_stderr(arguments):
+        record = _execute(arguments, recipe, folder, TerminalProgress())
+        leave()
+        if not _is_rank_zero():
+            return 0
+        written = write_report(record, folder)
     report = next((path for path in written if path.suffix == ".html"), folder)
+    code = _BUDGET_MISSED if _misses_budget(record) else 0
+    if arguments.as_json:
+        print_json(run_result(record, folder, report), code)
+        return code
+    print(render_table(record))
     print(f"\nreport: {report}")
     if (shipped := shipped_in(folder / SHIP)) is not None and shipped.is_of(record):
         print(ship_words(shipped))
-    return _BUDGET_MISSED if _misses_budget(record) else 0
+    return code
 
 
 def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
@@ -70,7 +77,8 @@ def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
             write_report(record, own)
         return record
 
-    records, failed = run_seeds(execute, folder, seeds)
+    with others_to_stderr(arguments):
+        records, failed = run_seeds(execute, folder, seeds)
     leave()
     if not _is_rank_zero():
         return 0
@@ -78,13 +86,17 @@ def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
     if len(records) >= FEWEST_SEEDS:
         repeat = summary(records, {seed: str(error) for seed, error in failed.items()})
         written = write_repeat(repeat, folder)
-        print(repeat_text(repeat))
-        print(f"report: {written[0]}")
-        print(f"ship: {folder / 'seed-N' / SHIP}, one for each seed")
+        if not arguments.as_json:
+            print(repeat_text(repeat))
+            print(f"report: {written[0]}")
+            print(f"ship: {folder / 'seed-N' / SHIP}, one for each seed")
         missed = repeat.misses_budget
     if failed:
         raise failure(failed, len(records), folder)
-    return _BUDGET_MISSED if missed else 0
+    code = _BUDGET_MISSED if missed else 0
+    if arguments.as_json:
+        print_json(repeat_result(recipe.name, folder, records), code)
+    return code
 
 
 def _folder(arguments: argparse.Namespace, name: str) -> Path:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from compress.io.atomic import write_atomically
 from compress.reference.schema import recipe_schema, schema_text
 
 __all__ = ["recipe_schema", "run"]
 
 
-def run(_: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    print(schema_text(), end="")
+    if arguments.out is None:
+        print(schema_text(), end="")
+    else:
+        write_atomically(Path(arguments.out), schema_text())
+        print(f"wrote {arguments.out}")
     return 0

@@ -62,7 +62,9 @@ class StageForecast:
 class Forecast:
     """The plan of a run. Times are rough: the machine may be busier, or quieter, when it runs.
 
-    ``notes``: how rows are scored, and what there is to say about the data.
+    ``notes``: how rows are scored, and what there is to say about the data. ``mode`` is how hard
+    rows are measured. ``measuring_s`` and the times of stages are of one seed, and the rest of
+    all ``seeds``.
     """
 
     stages: tuple[StageForecast, ...]
@@ -70,11 +72,17 @@ class Forecast:
     memory_bytes: int
     disk_bytes: int
     notes: tuple[str, ...] = ()
+    mode: Mode = "default"
+    seeds: int = 1
 
     @property
     def seconds(self) -> float:
-        """Training and measuring together."""
-        return self.measuring_s + sum(stage.seconds for stage in self.stages)
+        """Training and measuring together, with every seed."""
+        return self.seeds * (self.measuring_s + sum(stage.seconds for stage in self.stages))
+
+    def repeated(self, seeds: int) -> Forecast:
+        """The same with so many seeds, one after another."""
+        return replace(self, seeds=seeds, disk_bytes=seeds * self.disk_bytes)
 
 
 def forecast(job: Job) -> Forecast:
@@ -96,6 +104,7 @@ def forecast(job: Job) -> Forecast:
         memory_bytes=_memory_bytes(job, lines, batch),
         disk_bytes=sum(map(_disk_bytes, lines)) + (1 << 20),
         notes=(found.scoring.sentence, *found.notes),
+        mode=job.mode,
     )
 
 

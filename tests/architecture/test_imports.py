@@ -60,6 +60,7 @@ HOMES = {
     "jinja2": ["report/page/markup.py"],
     "markupsafe": ["report/page/markup.py"],
     "accelerate": ["training/distributed.py"],
+    "argcomplete": ["cli/completion.py"],
     "sklearn": ["tasks/digits.py"],
     "mlflow": ["tracking/mlflow.py"],
     "torch.utils.tensorboard": ["tracking/tensorboard.py"],

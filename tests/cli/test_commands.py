@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import onnx
 import pytest
@@ -68,6 +69,14 @@ def test_run_writes_the_record_the_report_and_the_pictures(tiny, tmp_path, capsy
     assert (out / "report.html").exists()
     assert "Ship row" in rebuilt
 
+    code, answer, progress = say(capsys, "run", tiny, "-o", out, "--quick", "--json")
+    found = json.loads(answer)
+    assert (code, found["status"], found["folder"]) == (0, "done", str(out))
+    assert "measurements re-used" in progress
+    rows = found["targets"][0]["rows"]
+    assert [row["stage"] for row in rows] == ["input", "train", "quantize", "prune"]
+    assert all(Path(row["file"]).stat().st_size == row["bytes"] for row in rows)
+
     code, _, _ = say(capsys, "report", out, out, "--out", tmp_path / "both")
     assert code == 0
     assert list((tmp_path / "both").glob("*.png"))
@@ -79,12 +88,16 @@ def test_a_missed_budget_is_exit_code_3(tiny, tmp_path, capsys):
     code, table, _ = say(capsys, "run", tiny, "--out", tmp_path / "run", "--quick")
     assert code == 3
     assert "budget" in table.lower()
+    code, answer, _ = say(capsys, "run", tiny, "--out", tmp_path / "run", "--quick", "--json")
+    found = json.loads(answer)
+    assert (code, found["exit_code"], found["meaning"]) == (3, 3, "done, but the budget is missed")
+    assert not found["targets"][0]["meets_budget"]
 
 
 def test_settings_change_the_recipe_that_is_recorded(tiny, tmp_path, capsys):
     out = tmp_path / "run"
     tiny.write_text(tiny.read_text().partition("  - {kind: quantize}")[0])
-    settings = ("--set", "stages.0.epochs=1", "--set", "seed=3")
+    settings = ("--set", "stages.train.epochs=1", "--set", "seed=3")
     code, _, progress = say(capsys, "run", tiny, "--out", out, "--quick", *settings)
     assert code == 0
     assert "epoch 1/1" in progress

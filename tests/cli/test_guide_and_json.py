@@ -1,0 +1,199 @@
+"""What the command says by itself, to shells, and to scripts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.cli import main
+from compress.record import Record
+
+pytestmark = pytest.mark.fast
+
+RECIPE = """\
+schema: 1
+name: sweep
+task: digits
+model: {arch: mlp, in_features: 64}
+stages:
+  - {kind: train, epochs: 1}
+  - {kind: prune, ratio: 0.2}
+  - {kind: prune, ratio: 0.3}
+"""
+
+
+def say(capsys, *arguments):
+    code = main([str(each) for each in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def runs(make, tmp_path, monkeypatch):
+    """Two run folders that differ in a ratio."""
+    monkeypatch.chdir(tmp_path)
+    for ratio in (0.2, 0.4):
+        record = make.build(make.four_rows(), baseline=1, budget={"artifact_kib": 64})
+        record.recipe["stages"][-1]["ratio"] = ratio
+        record.save(tmp_path / f"run-{ratio}")
+    return ["run-0.2", "run-0.4"]
+
+
+def test_alone_it_says_what_one_can_do_with_commands_that_exist(capsys):
+    code, out, _ = say(capsys)
+    assert code == 0
+    for line in re.findall(r"^  compresskit (\S+)", out, re.M):
+        with pytest.raises(SystemExit) as left:
+            main([line, "--help"])
+        assert left.value.code == 0
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "report", "bench", "bundle", "export", "ship", "new", "schema"]
+)
+def test_every_command_that_writes_takes_out_in_both_forms(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "-o" in (out := capsys.readouterr().out)
+    assert "--out" in out
+
+
+def test_new_and_schema_write_where_out_says(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert say(capsys, "new", "-o", "mine.yaml")[0] == 0
+    assert "stages:" in Path("mine.yaml").read_text()
+    assert say(capsys, "schema", "--out", "schema.json")[0] == 0
+    assert say(capsys, "schema", "-o", "schema.json")[0] == 0  # its own
+    assert "$defs" in json.loads(Path("schema.json").read_text())
+    Path("other.json").write_text("{}")
+    code, _, err = say(capsys, "schema", "-o", "other.json")
+    assert (code, "not a schema of recipes" in err) == (2, True)
+    code, _, err = say(capsys, "new", "a.yaml", "-o", "b.yaml")
+    assert (code, "both say where" in err) == (2, True)
+
+
+# -- report -----------------------------------------------------------------------------------
+
+
+def test_a_comparison_is_printed_with_its_winners(runs, capsys):
+    code, out, _ = say(capsys, "report", *runs, "./run-0.4/", "-o", "both", "--budget",
+                       "accuracy_drop=2pt,artifact_kib=99")  # fmt: skip
+    assert code == 0
+    assert "run-0.4: given twice, and shown once." in out
+    assert re.search(r"stages\.prune\.ratio +0\.2 +0\.4", out)
+    flat = " ".join(out.split())
+    assert "Under the budget that was asked for (artifact size at most 99.0 KiB" in flat
+    assert "Under the budget of all runs (artifact size at most 64.0 KiB)" in flat
+    assert Path("both/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ("a=1", "--budget a=1: there is no limit 'a'; known are latency_p50_ms, artifact_kib"),
+        ("artifact=1", "did you mean 'artifact_kib'"),
+        ("accuracy_drop", "give limits with commas between"),
+        ("", "give limits with commas between"),
+        ("artifact_kib=", "give limits with commas between"),
+        ("accuracy_drop=2", "--budget accuracy_drop=2: accuracy_drop: 2 would be more than all"),
+        ("artifact_kib=x", "should be a valid number; got 'x'"),
+        ("artifact_kib=-1", "should be greater than 0; got -1"),
+        ("artifact_kib=1,artifact_kib=2", "artifact_kib is given twice"),
+        ("artifact_kib=[1", "not valid YAML"),
+    ],
+)
+def test_a_budget_that_is_none_is_one_sentence(runs, budget, message, capsys):
+    code, out, err = say(capsys, "report", *runs, "--budget", budget)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not Path("overlay").exists()
+
+
+# -- for scripts ------------------------------------------------------------------------------
+
+
+def test_a_report_is_one_object(runs, capsys):
+    code, out, _ = say(capsys, "report", *runs, "--json")
+    found = json.loads(out)
+    assert (code, found["exit_code"], found["meaning"]) == (0, 0, "done")
+    assert found["differences"] == {"stages.prune.ratio": ["0.2", "0.4"]}
+    assert [run["name"] for run in found["runs"]] == ["ratio 0.2", "ratio 0.4"]
+    [winner] = found["groups"][0]["winners"]
+    assert winner["budget"] == {"artifact_kib": 64.0}
+    assert winner["artifact_bytes"] <= 64 * 1024
+    code, out, _ = say(capsys, "report", runs[0], "--json")
+    found = json.loads(out)
+    assert (found["name"], found["ship"]) == (Record.load(Path(runs[0])).name, None)
+    [target] = found["targets"]
+    assert target["rows"][target["advised_row"]]["bytes"] <= 64 * 1024
+    assert target["meets_budget"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("report", "nope"), ("plan", "nope.yaml"), ("run", "nope.yaml")]
+)
+def test_what_went_wrong_is_one_object_too(arguments, capsys):
+    code, out, err = say(capsys, *arguments, "--json")
+    found = json.loads(out)
+    assert (code, found["exit_code"], found["status"]) == (2, 2, "failed")
+    assert found["error"] in err
+    assert found["meaning"] == "the command line or the recipe is wrong"
+
+
+@pytest.mark.parametrize(("option", "mode"), [("--quick", "quick"), ("--strict", "strict")])
+def test_a_plan_is_of_the_run_that_is_meant(option, mode, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    _, out, _ = say(capsys, "plan", recipe, option, "--repeat", "3", "--json")
+    plan = json.loads(out)
+    assert (plan["mode"], plan["seeds"]) == (mode, 3)
+    _, text, _ = say(capsys, "plan", recipe, option)
+    assert f"in {mode} mode" in text
+    _, out, _ = say(capsys, "plan", recipe, "--json")
+    usual = json.loads(out)
+    assert (plan["measuring_s"] < usual["measuring_s"]) == (mode == "quick")
+    assert plan["disk_bytes"] == 3 * usual["disk_bytes"]
+
+
+# -- shells -----------------------------------------------------------------------------------
+
+
+def completions(line, cwd):
+    """What a shell would be told at the end of ``line``."""
+    environment = {
+        **os.environ, "_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(cwd / "answer"),
+        "COMP_LINE": line, "COMP_POINT": str(len(line)), "IFS": "\n", "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_SHELL": "fish", "PYTHONPATH": os.pathsep.join(sys.path),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "compress"]
+    subprocess.run(command, env=environment, cwd=cwd, check=True, timeout=60)
+    return {each.partition("\t")[0].rstrip() for each in (cwd / "answer").read_text().splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("compresskit re", {"report"}),
+        ("compresskit run --str", {"--strict"}),
+        ("compresskit run re", {"recipe.yaml"}),
+        ("compresskit report run-", {"run-0.2", "run-0.4"}),
+        ("compresskit export run-0.2 --row ", {"0", "1", "2", "3", "4"}),
+        (
+            "compresskit run recipe.yaml --set stages.prune",
+            {"stages.prune.ratio=", "stages.prune-2.ratio="},
+        ),
+    ],
+)
+def test_a_shell_is_told_what_could_come_next(line, expected, runs, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    assert completions(line, tmp_path) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_gets_its_script(shell, capsys):
+    code, out, _ = say(capsys, "completion", shell)
+    assert (code, "compresskit" in out) == (0, True)
