@@ -76,7 +76,7 @@ def smoke(folder: Path) -> Setting:
         "    losses: [{kind: sequence, prompt: 8}, {kind: gkd, prompt: 8}]\n"
         "  - {kind: quantize, weights: int8, activations: dynamic}\n"
     )
-    recipe.execute(workdir=folder / "run", mode="quick")
+    recipe.execute(workdir=folder / "run", mode="quick", report=False)
     record = Record.load(folder / "run" / "record.json")
     return Setting(folder / "run", record, recipe.make_task(), 8, 8)
 

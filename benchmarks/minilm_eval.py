@@ -80,7 +80,7 @@ def smoke(folder: Path) -> Setting:
         "  - {kind: quantize, weights: int8, activations: dynamic}\n"
     )
     short = recipe.model_copy(update={"task": recipe.task.model_copy(update={"max_length": 8})})
-    short.execute(workdir=folder / "run", mode="quick")
+    short.execute(workdir=folder / "run", mode="quick", report=False)
     record = Record.load(folder / "run" / "record.json")
     tasks = {length: _task(record, length, labels=False) for length in (8, 16)}
     return Setting(folder / "run", record, tasks, "quick", 200)

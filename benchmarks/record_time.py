@@ -56,7 +56,9 @@ def record_of(task: Task, mode: Mode, folder: Path) -> Record:
     torch.manual_seed(0)
     candidate = Candidate.of(build("resnet", {"width": 16}), task.test.inputs[:4])
     recipe = Recipe(name="four-rows", stages=STAGES)
-    return recipe.run(candidate, task, targets=[LocalTarget()], workdir=folder, mode=mode)
+    return recipe.run(
+        candidate, task, targets=[LocalTarget()], workdir=folder, mode=mode, report=False
+    )
 
 
 def trial(mode: Mode, task: Task) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def run(settings: tuple[str, ...], out: Path, store: Path, *, smoke: bool) -> di
             cache=store,
             observer=observer,
             targets=[ReplayTarget()] if smoke else None,
+            report=False,
         )
     finally:
         for one in stack:
@@ -160,6 +161,7 @@ def orders(root: Path, most: int) -> list[list[bool]]:
             workdir=root / f"order-{number}",
             targets=[ReplayTarget()],
             cache=root / "orders",
+            report=False,
         )
         found.append([row.cached for row in record.rows[1:]])
     return found

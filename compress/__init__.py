@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from compress.measure.replay import ReplayTarget
     from compress.measure.target import Target
     from compress.metrics import MetricOn
+    from compress.notebook import Record
     from compress.preprocessing import (
         ArrayPreprocessing,
         ImagePreprocessing,
         TextPreprocessing,
     )
     from compress.recipe import Recipe
-    from compress.record import Record
     from compress.stages import (
         Context,
         DistillStage,
@@ -58,7 +58,7 @@ _HOMES = {
     "PruneStage": "compress.stages",
     "QuantizeStage": "compress.stages",
     "Recipe": "compress.recipe",
-    "Record": "compress.record",
+    "Record": "compress.notebook",
     "ReplayTarget": "compress.measure.replay",
     "SshTarget": "compress.measure.remote.ssh",
     "Stage": "compress.stages",

@@ -6,7 +6,6 @@ import re
 from typing import Annotated
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidatorFunctionWrapHandler,
@@ -15,6 +14,7 @@ from pydantic import (
 )
 
 from compress.config.fields import LARGEST_FACTOR, Number
+from compress.config.settings import Settings
 from compress.errors import RecipeError
 from compress.metrics import has_absolute_drop
 from compress.quoting import shown
@@ -61,7 +61,7 @@ _Drop = Annotated[
 ]
 
 
-class Budget(BaseModel):
+class Budget(Settings):
     """What the device allows; a row that is within every limit may be shipped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

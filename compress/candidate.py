@@ -31,7 +31,7 @@ from compress.candidate_files import (
     restore_tensors,
     structure_of,
 )
-from compress.errors import CheckpointError, ContractViolation, StorageError
+from compress.errors import CheckpointError, ContractViolation, RecipeError, StorageError
 from compress.io.atomic import write_atomically
 from compress.io.files import named
 from compress.io.weights import (
@@ -56,6 +56,7 @@ from compress.modules.tied import (
 )
 from compress.pruning.invariants import Invariant, KeepZeros
 from compress.quantization.numerics import Numerics
+from compress.quoting import shown
 
 __all__ = ["FILES", "Architecture", "Candidate", "Inputs", "count_parameters", "load_weights"]
 
@@ -92,7 +93,12 @@ class Candidate:
 
     @classmethod
     def of(cls, module: nn.Module, example: Inputs) -> Candidate:
-        """A candidate around a copy of ``module``, made float32, trainable and eval."""
+        """A candidate around a copy of ``module``, made float32, trainable and eval.
+
+        Raises:
+            RecipeError: that is no module, or no batch for one.
+        """
+        _check_given(module, example)
         own = duplicate(module).float().eval()
         masked, notes = masked_tensors(own), fold_parametrizations(own)
         invariants = (KeepZeros(tensors=masked),) if masked else ()
@@ -272,6 +278,17 @@ def _once(
             "model; leave the wrong one out, or build the model untied."
         )
     return {name: tensors[there[0]] for name in names if there and name in own}
+
+
+def _check_given(module: object, example: object) -> None:
+    if not isinstance(module, nn.Module):
+        raise RecipeError(f"a candidate is made of an nn.Module; got {shown(module)}.")
+    parts = example.values() if isinstance(example, Mapping) else [example]
+    if not parts or not all(isinstance(part, Tensor) and part.dim() > 0 for part in parts):
+        raise RecipeError(
+            "the example of a candidate is a batch of inputs, a tensor or a dictionary of tensors; "
+            f"got {shown(example)}."
+        )
 
 
 def _is_finite(tensor: Tensor) -> bool:

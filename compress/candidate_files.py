@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from torch import Tensor, nn
 
+from compress.config.settings import Settings
 from compress.errors import CheckpointError, CompressError
 from compress.io.files import named, read_json
 from compress.modules.parametrizations import fold_parametrizations
@@ -42,7 +43,7 @@ _PATTERN = re.compile(r"unstructured|[1-9][0-9]?:[1-9][0-9]?")
 Lists = dict[str, dict[str, list[StrictInt]]]
 
 
-class Architecture(BaseModel):
+class Architecture(Settings):
     """How to build the module from nothing: a built-in name or ``module:name``, and its options.
 
     ``blocks``: which of its repeated blocks are kept
@@ -52,7 +53,7 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     blocks: tuple[int, ...] | None = None
 
     def keeping(self, blocks: Sequence[int]) -> Architecture:

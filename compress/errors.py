@@ -5,6 +5,7 @@ The tree::
     CompressError
     ├── RecipeError            a recipe, a setting or a command line that is wrong
     │   ├── SelectorError      a pattern that matches no layer
+    │   ├── SettingsError      a stage, a target or another block that was made in Python
     │   └── CodeReferenceError ``module:name`` that was not allowed or does not exist
     ├── DataError              data that is missing, damaged or of the wrong shape
     ├── CheckpointError        weights or a saved candidate that cannot be loaded
@@ -45,6 +46,7 @@ __all__ = [
     "RecipeError",
     "RecordError",
     "SelectorError",
+    "SettingsError",
     "StageError",
     "StorageError",
     "TrainingDiverged",
@@ -74,6 +76,16 @@ class RecipeError(CompressError):
 
 class SelectorError(RecipeError):
     """A layer pattern that matches nothing."""
+
+
+class SettingsError(RecipeError, ValueError):
+    """A stage, a loss, a target or another block of a recipe that was made in Python, and is wrong.
+
+    A ``ValueError`` as well: where pydantic validates what made it, it is told with the place.
+    ``problems`` has all of them, each with its place in the block.
+    """
+
+    problems: tuple[tuple[tuple[int | str, ...], str], ...] = ()
 
 
 class CodeReferenceError(RecipeError):

@@ -25,6 +25,7 @@ __all__ = [
     "EpochEnd",
     "Event",
     "EventCallback",
+    "Expected",
     "MeasureStart",
     "MeasurementReused",
     "Notice",
@@ -87,6 +88,21 @@ class RunStart(Event):
     labels: Sequence[str]
     folder: str
     record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Expected(Event):
+    """What is left of a run will about take, as its dry run found it. Not logged.
+
+    Args:
+        training_s: of each stage from the first that is run, by the index of its row, in seconds;
+            0 for one that does not train.
+        measuring_s: of lowering, scoring and timing one row on all targets, in seconds.
+    """
+
+    event: ClassVar[str] = "expected"
+    training_s: Mapping[int, float]
+    measuring_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,31 +371,9 @@ class CacheSize(Event):
     bytes: int
 
 
-#: Every event by its name.
+#: Every event above by its name.
 EVENTS: Mapping[str, type[Event]] = MappingProxyType(
-    {
-        kind.event: kind
-        for kind in (
-            RunStart,
-            StageStart,
-            Redone,
-            ReadingData,
-            MeasureStart,
-            MeasurementReused,
-            RowDone,
-            Notice,
-            RunEnd,
-            StageWarning,
-            StepEnd,
-            EpochEnd,
-            Resumed,
-            TeacherPass,
-            Widths,
-            CandidateMeasured,
-            Pace,
-            CacheSize,
-        )
-    }
+    {kind.event: kind for kind in Event.__subclasses__()}
 )
 
 

@@ -2,9 +2,7 @@
 
 ::
 
-    Recipe(stages=[DistillStage(...), QuantizeStage(...), PruneStage(...)]).run(
-        Candidate.of(module, example), task, targets=[LocalTarget()], workdir="runs/mine"
-    )
+    Recipe(stages=[DistillStage(...), QuantizeStage(...), PruneStage(...)]).run(module, task)
 
     Recipe.load("recipes/quickstart.yaml").execute(workdir="runs/quickstart")
 """
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -35,36 +33,36 @@ from compress.config.own_settings import validation_context
 from compress.config.recipe_file import Document, parse, sentence, with_settings
 from compress.config.recipe_text import text_of, text_of_file
 from compress.config.references import CodeReferences
-from compress.environment import process_index
+from compress.config.settings import Settings
 from compress.errors import RecipeError
 from compress.events import EventCallback
 from compress.fingerprints import DataDigestCache, FileDigestCache
 from compress.measure.own_target import OwnTargetSettings
-from compress.measure.recipe_targets import LocalSettings, TargetSettings
+from compress.measure.recipe_targets import LocalSettings, TargetSettings, check_blocks
 from compress.measure.target import Mode, Target
 from compress.models.build import build_module
-from compress.models.settings import StartSettings, build_model, is_onnx, uses_of_onnx
+from compress.models.settings import StartSettings, build_model
+from compress.notebook import Record
+from compress.notebook.finish import check_place, finish
+from compress.progress import progress_for
 from compress.quoting import shown
-from compress.record import Record
 from compress.running.folder import RunFolder
 from compress.running.forecast import Forecast, forecast
 from compress.running.job import Job
 from compress.running.loop import run
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
-from compress.ship import ship_advised
+from compress.running.start import candidate_from, check_run_arguments, example_of
 from compress.stages import STAGES, Stage
-from compress.stages.blocks import check_references, stages_of
+from compress.stages.blocks import check_references, check_stages, stages_of
 from compress.task import Task
 from compress.tasks import TaskConfig, make_own_task, make_task
-from compress.training.data import head
 
 __all__ = ["Recipe", "TargetSettings"]
 
-_EXAMPLE_SAMPLES = 4
 _MOST_STAGES, _MOST_TARGETS = 1_000, 100
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """A list of stages, and what they are run on.
 
     ``task``, ``model`` and ``targets`` make a recipe runnable from a file; :meth:`run` takes them
@@ -87,16 +85,20 @@ class Recipe(BaseModel):
     ``module:function`` for one of your own."""
     model: StartSettings | None = None
     """The model that enters: a block with ``arch``, or with ``hf`` for a folder."""
-    targets: tuple[TargetSettings, ...] = Field(
-        default=(LocalSettings(),), min_length=1, max_length=_MOST_TARGETS
-    )
+    targets: Annotated[
+        tuple[TargetSettings, ...],
+        Field(min_length=1, max_length=_MOST_TARGETS),
+        BeforeValidator(check_blocks),
+    ] = (LocalSettings(),)
     """Devices and runtimes that every row is measured on; the first one leads. Where not given,
     this machine with onnxruntime, one thread and batch 1."""
     budget: Budget | None = None
     """What the device allows; drawn in the plots, and what decides which row to ship. Where not
     given, nothing is limited."""
     stages: Annotated[
-        tuple[SerializeAsAny[Stage], ...], Field(min_length=1, max_length=_MOST_STAGES)
+        tuple[SerializeAsAny[Stage], ...],
+        Field(min_length=1, max_length=_MOST_STAGES),
+        BeforeValidator(check_stages),
     ]
     """What is done, in this order, any stage any number of times; each is a block with a ``kind``.
     """
@@ -168,25 +170,28 @@ class Recipe(BaseModel):
 
     def run(
         self,
-        candidate: Candidate,
+        model: nn.Module | Candidate,
         task: Task,
         *,
-        workdir: str | Path,
+        workdir: str | Path | None = None,
         targets: Sequence[Target] | None = None,
         mode: Mode = "default",
         fresh: bool = False,
         imports: Iterable[str] = (),
         observer: EventCallback = lambda _: None,
         cache: str | Path | None = None,
-        ship: bool = False,
+        report: bool = True,
+        progress: bool | None = None,
+        ship: bool | None = None,
     ) -> Record:
-        """Run the stages on a candidate and measure the artifact after each.
+        """Run the stages on a model, measure the artifact after each, and write the report.
 
         Args:
-            candidate: what enters; row 0 of the record.
+            model: what enters, row 0 of the record: a module, of which a copy is used, with the
+                first validation samples as its example; or a candidate.
             task: what it is for.
-            workdir: the run folder; an unfinished or finished run of this recipe in it is
-                resumed.
+            workdir: the run folder, ``runs/NAME`` by default; an unfinished or finished run of this
+                recipe in it is resumed.
             targets: where to measure; the recipe's own where not given.
             mode: ``quick``, ``default`` or ``strict``.
             fresh: start over.
@@ -196,40 +201,48 @@ class Recipe(BaseModel):
             cache: where results of all runs are kept by what they depend on: a folder, a URL that
                 fsspec opens, or ``none``; by default ``COMPRESSKIT_CACHE``, or the user's cache
                 folder.
-            ship: write the row that is advised to ``ship`` in the run folder (docs/ship.md).
+            report: whether the report is written into the run folder at the end.
+            progress: whether to show how far it is: a bar in a terminal, one output in a notebook,
+                lines elsewhere. ``None`` shows it in the first two alone.
+            ship: whether the row that is advised is written to ``ship`` in the run folder
+                (docs/ship.md); ``None`` does so where the report is written.
 
         Raises:
-            RecipeError: that is no candidate.
+            RecipeError: that is no model, no task or no list of targets, or something in the folder
+                is in the way of the report.
             CompressError: with the rows so far on disk.
         """
-        if not isinstance(candidate, Candidate):
-            raise RecipeError(_no_candidate(candidate))
-        job = self.job(
-            candidate,
-            task,
-            workdir=workdir,
-            targets=targets,
-            mode=mode,
-            imports=imports,
-            observer=observer,
-        )
-        store = Store.open(None if cache is None else str(cache))
-        files = FileDigestCache(store.folder / "files.json" if store.folder else None)
-        job = replace(job, store=store, files=files)
-        record = run(job, fresh=fresh)
-        if ship and process_index() == 0:
-            ship_advised(record, job)
-        return record
+        check_run_arguments(targets, mode, imports)
+        folder = Path(workdir or Path("runs") / self.name)
+        candidate = candidate_from(model, task)
+        check_place(folder, report=report)
+        with progress_for(progress, observer) as callback:
+            job = self.job(
+                candidate,
+                task,
+                workdir=folder,
+                targets=targets,
+                mode=mode,
+                imports=imports,
+                observer=callback,
+            )
+            store = Store.open(None if cache is None else str(cache))
+            files = FileDigestCache(store.folder / "files.json" if store.folder else None)
+            job = replace(job, store=store, files=files)
+            record = run(job, fresh=fresh)
+        return finish(record, job, report=report, ship=report if ship is None else ship)
 
     def execute(
         self,
         *,
-        workdir: str | Path,
+        workdir: str | Path | None = None,
         mode: Mode = "default",
         fresh: bool = False,
         observer: EventCallback = lambda _: None,
         cache: str | Path | None = None,
-        ship: bool = False,
+        report: bool = True,
+        progress: bool | None = None,
+        ship: bool | None = None,
     ) -> Record:
         """Run the recipe on the task, model and targets that it names itself; see :meth:`run`.
 
@@ -238,15 +251,16 @@ class Recipe(BaseModel):
             CompressError: as in :meth:`run`.
         """
         task = self.make_task()
-        candidate = self.make_candidate(task)
         return self.run(
-            candidate,
+            self.make_candidate(task),
             task,
             workdir=workdir,
             mode=mode,
             fresh=fresh,
             observer=observer,
             cache=cache,
+            report=report,
+            progress=progress,
             ship=ship,
         )
 
@@ -299,8 +313,7 @@ class Recipe(BaseModel):
 
         settings = self.model.for_task(task)
         module = build_model(settings, build, self.seed)
-        example = head(task.validation, min(_EXAMPLE_SAMPLES, len(task.validation))).inputs
-        return replace(Candidate.of(module, example), architecture=settings.architecture)
+        return replace(Candidate.of(module, example_of(task)), architecture=settings.architecture)
 
     def job(
         self,
@@ -372,10 +385,3 @@ class Recipe(BaseModel):
 def _check_names(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"each target needs a name of its own; got {', '.join(names)}")
-
-
-def _no_candidate(given: Any) -> str:
-    cure = "run takes a Candidate, such as Candidate.of(module, example)"
-    if is_onnx(given):
-        return f"an ONNX file cannot begin a recipe yet: {uses_of_onnx(given)}; {cure}."
-    return f"{cure}; got {type(given).__name__}."

@@ -335,13 +335,14 @@ class Record(_RecordFacts):
         write_atomically(folder / RECORD_NAME, self.dumps())
 
     @classmethod
-    def load(cls, path: Path) -> Record:
+    def load(cls, path: str | Path) -> Record:
         """Read ``record.json``, given it or its folder.
 
         Raises:
             RecordError: no such file, not JSON, not a record of schema 1, or not as it was written.
         """
-        file = path / RECORD_NAME if path.is_dir() else path
+        given = Path(path)
+        file = given / RECORD_NAME if given.is_dir() else given
         if not file.exists() and not file.is_symlink():
             raise RecordError(
                 f"{file}: there is no record here; give a folder that `compresskit run` wrote."

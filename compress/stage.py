@@ -31,11 +31,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import nn
 
 from compress.candidate import Architecture, Candidate, Inputs
 from compress.config.references import CodeReferences
+from compress.config.settings import Settings
 from compress.errors import AlreadySo, ContractViolation, StageError
 from compress.modules.outputs import Outputs
 from compress.outputs import Implied
@@ -179,7 +180,7 @@ class Context:
     evaluator: CandidateEvaluator = field(default_factory=NoEvaluator)
 
 
-class Stage(BaseModel, ABC):
+class Stage(Settings, ABC):
     """One step of a recipe; its fields are the keys in YAML.
 
     A subclass declares ``kind: Literal["my-kind"] = "my-kind"``, its ``effects``,

@@ -23,6 +23,7 @@ from compress.metrics import (
 )
 from compress.outputs import CLASS_KINDS, OUTPUT_KINDS, OutputKind
 from compress.preprocessing import Preprocessing
+from compress.quoting import shown
 
 if TYPE_CHECKING:
     import torch
@@ -119,8 +120,8 @@ class Task:
             the task then has are in the form that this says.
 
     Raises:
-        DataError: a split that is empty, or is none, or a metric of one's own that does not say
-            which direction is better.
+        DataError: a split that is empty, or is none, a name that is no text, or a metric of one's
+            own that does not say which direction is better.
     """
 
     name: str
@@ -143,6 +144,8 @@ class Task:
     def __post_init__(self, fields: Fields | None) -> None:
         from compress.data.splits import adapted
 
+        if not isinstance(self.name, str):
+            raise DataError(f"a task has a name, such as 'digits'; got {shown(self.name)}.")
         names = ("train", "validation", "test", "calibration")
         given = {name: split for name in names if (split := getattr(self, name)) is not None}
         for name, dataset in adapted(given, fields, f"task {self.name!r}").items():

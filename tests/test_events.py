@@ -39,6 +39,7 @@ def told(tmp_path_factory):
             targets=[ReplayTarget()],
             workdir=folder,
             observer=events.append,
+            report=False,
         )
     lines = (folder / "log.jsonl").read_text().splitlines()
     return events, [json.loads(line) for line in lines]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from compress.cli.progress import TerminalProgress
 from compress.cli.run import mode_of
 from compress.cli.targets import target_of
 from compress.errors import DataError, RecipeError
@@ -28,6 +27,7 @@ from compress.measure.profile import table as profile_table
 from compress.measure.profile.profiler import profile
 from compress.measure.sustained import LEAST_S, sustain
 from compress.measure.target import Failure
+from compress.progress import TerminalProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import nn
 
-from compress.candidate import Architecture, Candidate
+from compress.candidate import Architecture
 from compress.cli.outputs import run_folder_of
 from compress.config.recipe_file import located
 from compress.config.references import CodeReferences
 from compress.errors import RecipeError, RecordError
 from compress.models.build import build_module
 from compress.models.hub_export import ExportedRow, HubExport, write_hub_folder
+from compress.notebook.candidates import candidate_of
 from compress.recipe import Recipe
 from compress.record import Record, Row
-from compress.running.folder import RunFolder
 from compress.training.data import head
 
 _FORMATS = ("hf",)
@@ -37,7 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise RecipeError(f"--format {arguments.format}: there is only {', '.join(_FORMATS)}.")
     given = Path(arguments.run)
     record = Record.load(given)
-    folder = RunFolder(run_folder_of(given))
     row = _row_of(record, arguments.row)
     references = CodeReferences.of(arguments.imports).imported()
     source = _source_of(record.recipe, row)
@@ -50,13 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise RecipeError(f"row {row.index} ({row.stage}): its model was given as an object.")
         return build_module(architecture, references)
 
-    stage = folder.stage(row.index, row.stage)
-    candidate = Candidate.load(stage / "candidate", inputs, build)
-    if candidate.fingerprint != row.fingerprint:
-        raise RecordError(
-            f"{stage / 'candidate'}: it is not the candidate that the record describes; run the "
-            "recipe again."
-        )
+    candidate = candidate_of(run_folder_of(given), row, inputs, build)
     timed = row.measurements[0].artifact.path if row.measurements else "not measured"
     facts = ExportedRow(record.name, row.index, row.stage, row.fingerprint, timed)
     print(describe(write_hub_folder(candidate, source, inputs, Path(arguments.out), facts), facts))

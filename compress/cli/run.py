@@ -10,16 +10,16 @@ from typing import Any
 from compress.cli.json_output import others_to_stderr, print_json
 from compress.cli.launch import complete_launch
 from compress.cli.outputs import check_run
-from compress.cli.progress import TerminalProgress
 from compress.cli.results import repeat_result, run_result
 from compress.cli.ship import ship_words
 from compress.environment import process_index
 from compress.errors import RecipeError
 from compress.measure.target import Mode
 from compress.pareto import recommend
+from compress.progress import TerminalProgress
 from compress.recipe import Recipe
 from compress.record import Record
-from compress.report import render_table, write_report
+from compress.report import render_table
 from compress.report.repeat.facts import FEWEST_SEEDS
 from compress.report.repeat.page import write_repeat
 from compress.report.repeat.summary import summary
@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         leave()
         if not _is_rank_zero():
             return 0
-        written = write_report(record, folder)
-    report = next((path for path in written if path.suffix == ".html"), folder)
+    report = folder / "report.html"
     code = _BUDGET_MISSED if _misses_budget(record) else 0
     if arguments.as_json:
         print_json(run_result(record, folder, report), code)
@@ -72,10 +71,7 @@ def _repeat(arguments: argparse.Namespace, recipe: Recipe) -> int:
         if _is_rank_zero():
             progress.note(f"seed {seed} ({seeds.index(seed) + 1} of {len(seeds)}), in {own}")
         reseeded = recipe.model_copy(update={"seed": seed})
-        record = _execute(arguments, reseeded, own, progress)
-        if _is_rank_zero():
-            write_report(record, own)
-        return record
+        return _execute(arguments, reseeded, own, progress)
 
     with others_to_stderr(arguments):
         records, failed = run_seeds(execute, folder, seeds)
@@ -124,6 +120,7 @@ def _execute(
             observer=callback,
             cache=arguments.cache,
             ship=True,
+            progress=False,  # this one is shown already
         )
 
 

@@ -22,7 +22,7 @@ from compress.config.annotations import Key, keys_of_model, types_of
 from compress.config.clauses import clauses
 from compress.config.recipe_text import Path, dotted
 from compress.config.references import CodeReferences
-from compress.errors import CodeReferenceError, CompressError, RecipeError, in_words
+from compress.errors import CodeReferenceError, CompressError, RecipeError, SettingsError, in_words
 from compress.quoting import clipped, shown
 
 __all__ = ["OwnPart", "Problem", "Role", "described"]
@@ -179,6 +179,8 @@ class OwnPart:
             self._make(values)()
         except ValidationError as error:
             return [Problem(*one) for one in clauses(error)]
+        except SettingsError as error:  # of a class that follows one of ours
+            return [Problem(*one) for one in error.problems]
         except (Exception, SystemExit) as error:
             return [Problem((), f"{self.reference} failed with {in_words(error)}")]
         return []

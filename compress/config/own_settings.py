@@ -19,6 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from compress.config.own_parts import OwnPart, Problem, Role, described
 from compress.config.recipe_text import Path
 from compress.config.references import CodeReferences, is_reference
+from compress.config.settings import Settings
 from compress.errors import CodeReferenceError
 
 __all__ = ["OwnSettings", "own_blocks", "refused", "validation_context"]
@@ -35,7 +36,7 @@ def validation_context(folder: Any, references: CodeReferences | None) -> dict[s
     return {"folder": folder, "references": references}
 
 
-class OwnSettings(BaseModel):
+class OwnSettings(Settings):
     """A block whose key ``named_by`` may be ``module:name``; keys beside its own reach the part.
 
     A subclass sets ``role``, and ``named_by``.

@@ -6,7 +6,6 @@ Nothing here runs code or knows what a stage is; ``compress.config.recipe_text``
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
 from compress.config.block_names import block_names, named_blocks
 from compress.config.clauses import clause
+from compress.config.known_keys import known_keys, nearest
 from compress.config.recipe_text import Path, dotted, plain_data, plain_value
 from compress.errors import RecipeError
 from compress.quoting import clipped, shown
@@ -32,6 +32,7 @@ __all__ = [
     "with_settings",
 ]
 
+_SCHEMA = "see `compresskit schema` for the known ones"
 _IN_PACKAGE = "package:"
 _MOST_OF_A_NAME, _LONGEST_INDEX = 200, 8
 _LONGEST_FILE_NAME = 255
@@ -151,9 +152,9 @@ def sentence(
     path = prefix + tuple(p for p in first["loc"] if isinstance(p, int) or p in keys)
     where = document.at(path)
     if first["type"] == "extra_forbidden":
-        return (
-            f"{where}: unknown key; {_known_keys(str(first['loc'][-1]), model, len(first['loc']))}."
-        )
+        known = known_keys(model, first["loc"][:-1])
+        meant = nearest(str(first["loc"][-1]), known) if known else _SCHEMA
+        return f"{where}: unknown key; {meant}."
     if first["type"] == "missing":
         return f"{document.at(path[:-1])}: the key {path[-1]!r} is missing."
     return f"{where}: {clause(first)}."
@@ -211,7 +212,7 @@ def _step(data: Any, part: str, place: Path, option: str) -> tuple[Any, str | in
     if isinstance(data, dict) and part in data:
         return data[part], part
     known = list(data) if isinstance(data, dict) else []
-    raise RecipeError(f"{option}: there is no {shown(part)}; {_nearest(part, known)}.")
+    raise RecipeError(f"{option}: there is no {shown(part)}; {nearest(part, known)}.")
 
 
 def _index(data: Sequence[Any], part: str, place: Path, option: str) -> int:
@@ -253,16 +254,3 @@ def _all_keys(data: Any) -> set[str]:
     if isinstance(data, list):
         return set().union(*(_all_keys(v) for v in data))
     return set()
-
-
-def _known_keys(key: str, model: type[BaseModel], depth: int) -> str:
-    # Only the block's own keys are known here; deeper blocks are named by their parent's schema.
-    names = [f.alias or n for n, f in model.model_fields.items()] if depth == 1 else []
-    return _nearest(key, names) if names else "see `compresskit schema` for the known ones"
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(clipped(key), known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}"
-    return f"known are {clipped(', '.join(known), 200)}" if known else "there is nothing to name"

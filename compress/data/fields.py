@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from compress.config.fields import Name, Number, Whole
+from compress.config.settings import Settings
 from compress.quoting import shown
 
 __all__ = ["ABSENT", "LABEL_KEYS", "Fields", "KeyPath", "at_path", "leaves", "steps_of"]
@@ -27,7 +28,7 @@ LABEL_KEYS = frozenset({"label", "labels", "target", "targets"})
 ABSENT = object()
 
 
-class Fields(BaseModel):
+class Fields(Settings):
     """Which parts of a sample are the inputs and the label, and what is padded.
 
     A part is named by its key in a dictionary, by its place in a tuple, or by a path of these with

@@ -18,10 +18,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from compress.config.fields import Whole
+from compress.config.settings import Settings
 from compress.distillation.batch_checksum import batch_checksum
 from compress.distillation.cache_files import Array, ArraySpec, EpochArrays
 from compress.distillation.context import DistillationContext
@@ -51,7 +52,7 @@ _LARGEST_MIB = 2**30  # 1 PiB
 _INTEGER = "int32"
 
 
-class CacheSettings(BaseModel):
+class CacheSettings(Settings):
     """How a teacher's outputs are cached where ``views`` repeat."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -161,9 +161,9 @@ class TeacherSettings(OwnSettings):
         """Settings of the module, where the teacher is one."""
         options = self.options
         if self.hf is not None:
-            return HubSettings(hf=self.hf, **options)
+            return HubSettings.model_validate({"hf": self.hf, **options})
         assert self.arch is not None
-        return ModelSettings(arch=self.arch, weights=self.weights, **options)
+        return ModelSettings.model_validate({"arch": self.arch, "weights": self.weights, **options})
 
 
 class EnsembleMember(TeacherSettings):

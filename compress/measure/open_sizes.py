@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import (
-    BaseModel,
     Discriminator,
     Field,
     SerializerFunctionWrapHandler,
@@ -28,6 +27,7 @@ from pydantic import (
 
 from compress.artifact import OpenAxis
 from compress.config.fields import LARGEST_BATCH, Whole
+from compress.config.settings import Settings
 from compress.measure.target import Array, Failure, Target, Timing
 from compress.record import SizeTiming
 
@@ -73,7 +73,7 @@ class MeasuredSize:
         return {name: array[:, : self.length] for name, array in inputs.items()}
 
 
-class OpenSizes(BaseModel):
+class OpenSizes(Settings):
     """Settings of a target that may leave sizes open."""
 
     length: Literal["any"] | None = None

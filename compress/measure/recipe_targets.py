@@ -16,8 +16,9 @@ from compress.measure.own_target import OwnTargetSettings
 from compress.measure.remote.adb import AdbSettings
 from compress.measure.remote.ssh import SshSettings
 from compress.measure.target_kind import TargetKind
+from compress.quoting import shown
 
-__all__ = ["KINDS", "LocalSettings", "TargetSettings", "spelled"]
+__all__ = ["KINDS", "LocalSettings", "TargetSettings", "check_blocks", "spelled"]
 
 #: In the order in which sentences name them; a block without ``kind`` is of the first.
 KINDS: tuple[type[TargetKind], ...] = (
@@ -33,6 +34,27 @@ def spelled(words: list[str]) -> str:
     """Alternatives in a sentence, as in ``local, ssh or adb``."""
     *most, last = words
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def check_blocks(given: Any) -> Any:
+    """The targets of a recipe, seen to be settings and no objects; for pydantic.
+
+    Raises:
+        ValueError: they are no list, or one of them is a target itself.
+    """
+    is_list = isinstance(given, (list, tuple))
+    problem = (
+        "" if is_list else f"is a list of blocks, such as [{{kind: local}}]; got {shown(given)}"
+    )
+    for one in given if is_list else ():
+        if not isinstance(one, (dict, TargetKind, OwnTargetSettings)):
+            problem = (
+                "a recipe has blocks such as {kind: local, threads: 2}, and a target that is an "
+                f"object goes to run(..., targets=[...]); got {shown(one)}"
+            )
+    if problem:
+        raise ValueError(problem)
+    return given
 
 
 def _kind_of(block: Any) -> Any:

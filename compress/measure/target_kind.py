@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 from pydantic import BaseModel
 
+from compress.config.settings import Settings
 from compress.measure.target import Target
 
 __all__ = ["NAME_PATTERN", "TargetKind"]
@@ -15,7 +16,7 @@ __all__ = ["NAME_PATTERN", "TargetKind"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class TargetKind(BaseModel):
+class TargetKind(Settings):
     """The settings of one kind of target: its fields are the keys of a block in ``targets:``.
 
     ``--target KIND:PLACE`` describes one, too: ``place`` is what PLACE is called in help and

@@ -34,6 +34,7 @@ from compress.config.own_parts import Role
 from compress.config.own_settings import OwnSettings
 from compress.config.recipe_file import RecipePath, beside_recipe, located
 from compress.config.references import is_reference
+from compress.config.settings import Settings
 from compress.errors import RecipeError
 from compress.models.hub_tasks import HUB_TASKS
 from compress.models.huggingface import ARCHITECTURE as HUGGING_FACE
@@ -155,13 +156,13 @@ class ModelSettings(OwnSettings):
         if fitting == given:
             return self
         try:
-            return type(self)(arch=self.arch, weights=self.weights, **fitting)
+            return self.model_validate({"arch": self.arch, "weights": self.weights, **fitting})
         except ValidationError as error:
             problem = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
             raise RecipeError(f"task {task.name!r}: {problem}") from error
 
 
-class HubSettings(BaseModel):
+class HubSettings(Settings):
     """A model from a folder in the form of the Hugging Face hub."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -173,7 +174,7 @@ class HubSettings(BaseModel):
     """What the model is used for: sentence embeddings (``feature-extraction``), or the logits of
     its classifier or language model; ``auto`` is what the class that its configuration names is
     for."""
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default={})
     """Changes of its configuration, by key, such as ``num_hidden_layers: 3``; what then no longer
     fits its weights needs ``pretrained: false``."""
     pretrained: Flag = True
@@ -238,7 +239,7 @@ class HubSettings(BaseModel):
         return fitted
 
 
-class BlocksSettings(BaseModel):
+class BlocksSettings(Settings):
     """A student that keeps some blocks of the present model, with their weights.
 
     Source: Sanh et al. 2019, "DistilBERT"; Jiao et al. 2020, "TinyBERT".

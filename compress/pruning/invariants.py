@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from compress.config.settings import Settings
 
 __all__ = ["Invariant", "KeepZeros"]
 
 
-class KeepZeros(BaseModel):
+class KeepZeros(Settings):
     """Zeros in the named weights stay zero.
 
     ``pattern`` is ``unstructured``, or ``n:m`` (as in ``2:4``): of every ``m`` consecutive inputs

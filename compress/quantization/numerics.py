@@ -13,7 +13,6 @@ from glob import escape
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -23,6 +22,7 @@ from pydantic import (
 
 from compress.config.fields import LARGEST_COUNT, Flag, Number, Whole
 from compress.config.selectors import matches, select
+from compress.config.settings import Settings
 from compress.quantization.formats import ACTIVATIONS, WEIGHTS, why_not_together
 from compress.quantization.formats.base import ActivationQuantizer, WeightQuantizer
 from compress.quantization.formats.learned_steps import LearnedSteps
@@ -47,7 +47,7 @@ else:
     ActivationFormat = Literal[tuple(ACTIVATIONS)]
 
 
-class Calibration(BaseModel):
+class Calibration(Settings):
     """How the range of a static activation is chosen from calibration data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +65,7 @@ class Calibration(BaseModel):
     else of its training data."""
 
 
-class LayerFormat(BaseModel):
+class LayerFormat(Settings):
     """The formats of one layer: its weights, its input activations, and how ranges are chosen.
 
     ``clip`` has, of each output channel, the share of its largest weight that is its range; weights
@@ -163,7 +163,7 @@ class LayerFormat(BaseModel):
 FLOAT32 = LayerFormat()
 
 
-class QuantRule(BaseModel):
+class QuantRule(Settings):
     """One decision: the layers that ``select`` names, less ``exclude``, get ``format``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

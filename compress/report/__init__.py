@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compress.budget import Budget
 from compress.formatting import sanitize
@@ -23,12 +24,16 @@ from compress.report.page.page import combined_page, page
 from compress.report.table import markdown, render_table, text_table
 from compress.ship_folder import SHIP, shipped_in
 
+if TYPE_CHECKING:
+    from compress.report.figures.canvas import Figure
+
 __all__ = [
     "Comparison",
     "compared",
     "comparison_text",
     "markdown",
     "overlay",
+    "pareto_figure",
     "render_table",
     "text_table",
     "write_comparison",
@@ -92,6 +97,13 @@ def write_comparison(found: Comparison, folder: Path) -> list[Path]:
     files["table.csv"] = csv_text(list(zip(found.names, found.records, strict=True)))
     files["table.md"] = comparison_markdown(found)
     return _write(folder, files)
+
+
+def pareto_figure(record: Record, target: str) -> Figure:
+    """The trade-offs on one target as a figure, which notebooks show."""
+    from compress.report.figures.pareto import draw_pareto
+
+    return draw_pareto(pareto_info(record, target))
 
 
 def _slugs(targets: Sequence[str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from compress.training.data import head
 from compress.training.distributed import SINGLE_PROCESS
 from compress.training.loop import isolated
 
-__all__ = ["Forecast", "StageForecast", "dry_run", "forecast"]
+__all__ = ["Forecast", "StageForecast", "dry_run", "forecast", "measuring_s"]
 
 _PROBE_BATCH = 128
 _LOWERED_SAMPLES = 32
@@ -100,12 +100,17 @@ def forecast(job: Job) -> Forecast:
     lines += dry_run(job, CurrentModels.at_the_start(job, SINGLE_PROCESS), job.planned[0])
     return Forecast(
         stages=tuple(lines),
-        measuring_s=_MEASURE_S[job.mode] * len(lines) * len(job.targets),
+        measuring_s=measuring_s(job) * len(lines),
         memory_bytes=_memory_bytes(job, lines, batch),
         disk_bytes=sum(map(_disk_bytes, lines)) + (1 << 20),
         notes=(found.scoring.sentence, *found.notes),
         mode=job.mode,
     )
+
+
+def measuring_s(job: Job) -> float:
+    """About how long one row takes to be lowered, scored and timed on all targets, in seconds."""
+    return _MEASURE_S[job.mode] * len(job.targets)
 
 
 def dry_run(job: Job, models: CurrentModels, first: PlannedStage) -> list[StageForecast]:

@@ -13,6 +13,7 @@ from compress.candidate import Candidate, count_parameters
 from compress.errors import CheckpointError, ContractViolation
 from compress.events import (
     EpochEnd,
+    Expected,
     Redone,
     Resumed,
     StageStart,
@@ -25,7 +26,7 @@ from compress.pruning.sparsity import verify_zeros
 from compress.quantization.fakequant import declared_formats
 from compress.record import LayerWidth, Row
 from compress.running.earlier_results import FoundResult, StageResult
-from compress.running.forecast import dry_run
+from compress.running.forecast import dry_run, measuring_s
 from compress.running.job import Job, ResumeKeys, load_candidate, trains
 from compress.running.keys import Dependencies, seed_of
 from compress.running.planned_rows import PlannedRow, PlannedStage
@@ -226,4 +227,6 @@ def try_remaining(run: RunState, first: PlannedStage) -> None:
     """
     if not run.is_dry_run_done:
         run.is_dry_run_done = True
-        dry_run(run.job, replace(run.models, processes=SINGLE_PROCESS), first)
+        job = run.job
+        tried = dry_run(job, replace(run.models, processes=SINGLE_PROCESS), first)
+        job.emit(Expected({line.index: line.seconds for line in tried}, measuring_s(job)))

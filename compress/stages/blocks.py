@@ -16,10 +16,36 @@ from compress.quoting import shown
 from compress.stages import Stage
 from compress.stages.own import FunctionStage
 
-__all__ = ["check_references", "stages_of"]
+__all__ = ["check_references", "check_stages", "stages_of"]
 
 #: Keys whose value may be a reference to code.
 _MAY_REFER = frozenset({"task", "name", "arch", "kind", "callable", "importance"})
+
+
+def check_stages(given: Any) -> Any:
+    """The stages of a recipe, seen to be objects; for pydantic.
+
+    Raises:
+        ValueError: they are no list, or one of them is no stage.
+    """
+    others = [one for one in given if not isinstance(one, Stage)] if _is_list(given) else []
+    problem = (
+        ""
+        if _is_list(given)
+        else f"is a list of stages, such as [PruneStage()]; got {shown(given)}"
+    )
+    if others:
+        called = f"{others[0].__name__}()" if isinstance(others[0], type) else "PruneStage()"
+        problem = f"each is an object such as {called}; got {shown(others[0])}"
+    if isinstance(next(iter(others), None), dict):
+        problem += " (Recipe.loads reads blocks of a file)"
+    if problem:
+        raise ValueError(problem)
+    return given
+
+
+def _is_list(given: object) -> bool:
+    return isinstance(given, (list, tuple))
 
 
 def check_references(document: Document, references: CodeReferences) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from compress.config.fields import LARGEST_COUNT, LARGEST_FACTOR, LARGEST_RATE, Flag, Number, Whole
+from compress.config.settings import Settings
 from compress.distillation.teacher_cache import CacheSettings
 from compress.stage import Context
 from compress.training.data import SeededEpochs
@@ -18,7 +19,7 @@ __all__ = ["MixSettings", "Training"]
 _WARMUP, _ONE_CYCLE_WARMUP = 0.05, 0.3
 
 
-class MixSettings(BaseModel):
+class MixSettings(Settings):
     """Mixed samples, the same for teacher and student.
 
     A mixture is drawn once for each batch, from the seed, and is a part of the view.
@@ -41,7 +42,7 @@ class MixSettings(BaseModel):
     leave most batches nearly unmixed."""
 
 
-class Training(BaseModel):
+class Training(Settings):
     """How to train; the keys that train, distill and finetune blocks share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -18,7 +18,6 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -36,6 +35,7 @@ from compress.config.own_parts import OwnPart, Role
 from compress.config.own_settings import OwnSettings, refused
 from compress.config.recipe_file import beside_recipe
 from compress.config.references import CodeReferences, is_reference
+from compress.config.settings import Settings
 from compress.data.fields import Fields
 from compress.errors import RecipeError
 from compress.metrics import METRICS, MetricName, MetricOn
@@ -79,7 +79,7 @@ _OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric", "fields")
 _PATHS = ("folder", "path", "tokenizer")
 
 
-class MetricConfig(BaseModel):
+class MetricConfig(Settings):
     """A metric on one output of a model that has several: ``{name: f1, on: scores}``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

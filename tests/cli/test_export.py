@@ -41,7 +41,13 @@ def finished(tmp_path_factory):
     task = recipe.make_task()
     candidate = recipe.make_candidate(task)
     recipe.run(
-        candidate, task, workdir=root / "run", targets=[ReplayTarget()], mode="quick", cache="none"
+        candidate,
+        task,
+        workdir=root / "run",
+        targets=[ReplayTarget()],
+        mode="quick",
+        cache="none",
+        report=False,
     )
     return root
 
@@ -207,6 +213,7 @@ def test_a_model_from_no_folder_is_refused(tmp_path, capsys):
         targets=[ReplayTarget()],
         mode="quick",
         cache="none",
+        report=False,
     )
     said = refused(capsys, tmp_path / "run", "--row", 0, "-o", tmp_path / "out")
     assert "row 0 (input): its model came from no Hugging Face folder, whose configuration" in said

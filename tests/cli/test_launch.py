@@ -108,7 +108,7 @@ def check_against_one_process(path, two, folder):
     recipe = Recipe.load(path)
     task, out = recipe.make_task(), folder / "one"
     start = recipe.make_candidate(task)
-    one = recipe.run(start, task, workdir=out, targets=[ReplayTarget()])
+    one = recipe.run(start, task, workdir=out, targets=[ReplayTarget()], report=False)
     place = Path("stages/01-train/candidate/weights.safetensors")
     mine, theirs = load_file(out / place), load_file(folder / "two" / place)
     for name, tensor in start.module.state_dict().items():

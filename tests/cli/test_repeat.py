@@ -8,8 +8,8 @@ import pytest
 
 from compress import Recipe, ReplayTarget
 from compress.cli import main
-from compress.cli.progress import TerminalProgress
 from compress.errors import DataError, StorageError, TrainingDiverged
+from compress.progress import TerminalProgress
 from compress.recipe import LocalSettings
 from compress.record import Record
 from compress.report.repeat.facts import Repeat

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from compress.cli import main
-from compress.cli.progress import TerminalProgress
 from compress.cli.signals import Interrupted, signals_raised
 from compress.cli.streams import printable_streams
 from compress.environment import process_index
 from compress.errors import StorageError
 from compress.measure.raw_samples import RawLog
+from compress.progress import TerminalProgress
 from compress.quoting import on_one_line
 
 pytestmark = pytest.mark.fast

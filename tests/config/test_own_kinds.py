@@ -273,4 +273,5 @@ def test_a_recipe_that_is_made_in_python_is_checked_where_it_is_used(name, mine,
             targets=[ReplayTarget()],
             imports=["mine"],
             cache="none",
+            report=False,
         )

@@ -106,6 +106,7 @@ def run(job_on, tmp_path):
             workdir=tmp_path / "run",
             mode="quick",
             cache="none",
+            report=False,
         )
 
     return of

@@ -272,7 +272,7 @@ def test_the_commands_take_a_run_there_and_back(tmp_path, capsys, monkeypatch, t
     task = recipe.make_task()
     candidate = recipe.make_candidate(task)
     assert isinstance(candidate, Candidate)
-    recipe.run(candidate, task, workdir="run", targets=[ReplayTarget()], mode="quick")
+    recipe.run(candidate, task, workdir="run", targets=[ReplayTarget()], mode="quick", report=False)
 
     assert main(["bundle", "run", "-o", "there.zip", "--samples", "40"]) == 0
     said = capsys.readouterr().out
@@ -292,7 +292,7 @@ def test_the_commands_take_a_run_there_and_back(tmp_path, capsys, monkeypatch, t
     assert Path("run/pareto-device.png").exists()
 
     # A repetition of the run keeps what was merged, with what the device told of itself.
-    recipe.run(candidate, task, workdir="run", targets=[ReplayTarget()], mode="quick")
+    recipe.run(candidate, task, workdir="run", targets=[ReplayTarget()], mode="quick", report=False)
     again = Record.load(Path("run"))
     assert again.rows[1].on("device") == record.rows[1].on("device")
     assert again.environment["targets"] == record.environment["targets"]

@@ -11,14 +11,13 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from compress import DistillStage, Recipe
 from compress.config.references import CodeReferences
 from compress.distillation.taught import Reading
 from compress.distillation.teachers import frozen_teacher
-from compress.errors import DataError, RecipeError, StageError
+from compress.errors import DataError, RecipeError, SettingsError, StageError
 from compress.models.build import build_module
 from compress.stages import fit as fitting
 from compress.training.checkpoint import Checkpoint
@@ -277,7 +276,7 @@ def test_wrong_names_are_one_sentence_with_those_of_both(case, place):
 
 
 def test_an_empty_mapping_is_refused():
-    with pytest.raises(ValidationError, match="at least 1 item"):
+    with pytest.raises(SettingsError, match="at least 1 item"):
         DistillStage(teacher={"callable": "a:b", "outputs": {}})
 
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
-from pydantic import ValidationError
 
 from compress import DistillStage, Recipe
 from compress.distillation.teachers import TeacherSettings, build_teacher
-from compress.errors import DataError, RecipeError
+from compress.errors import DataError, RecipeError, SettingsError
 from compress.testing.nets import NETS
 
 CASE = NETS["mlp"]
@@ -279,7 +278,7 @@ def test_outputs_are_mapped_and_the_others_are_not_computed(context, path):
 
 def test_an_output_and_a_mapping_are_not_both_given(path):
     message = r"output takes one output of the file and outputs maps several; give one of the two"
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingsError, match=message):
         DistillStage(teacher={"onnx": path, "output": "a", "outputs": {"x": "a"}})
 
 

@@ -200,5 +200,6 @@ def test_what_it_implies_is_what_outputs_are(tmp_path):
         targets=[ReplayTarget()],
         mode="quick",
         cache="none",
+        report=False,
     )
     assert record.task.metric == "agreement"

@@ -9,13 +9,12 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from pydantic import ValidationError
 from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage
 from compress.distillation import teacher_cache
 from compress.distillation.teachers import frozen_teacher
-from compress.errors import DataError, StageError, StorageError
+from compress.errors import DataError, SettingsError, StageError, StorageError
 from compress.stages import fit as fitting
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.nets import NETS
@@ -420,5 +419,5 @@ def test_dictionaries_of_inputs_are_kept_too(tmp_path):
 
 
 def test_a_cache_without_views_is_refused():
-    with pytest.raises(ValidationError, match="cache goes with views: without them the teacher"):
+    with pytest.raises(SettingsError, match="cache goes with views: without them the teacher"):
         DistillStage(epochs=4, cache={"dtype": "float16"})

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -14,7 +13,7 @@ from compress import Candidate, DistillStage, PruneStage, Recipe
 from compress.config.references import CodeReferences
 from compress.distillation.losses.response import response
 from compress.distillation.teachers import Ensemble, build_teacher, frozen_teacher
-from compress.errors import DataError, RecipeError, StageError
+from compress.errors import DataError, RecipeError, SettingsError, StageError
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 
@@ -132,7 +131,7 @@ def test_wrong_lists_are_explained(block, message):
 
     with pytest.raises(RecipeError, match=message):
         Recipe.loads(yaml.safe_dump(recipe))
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         DistillStage(teacher=block)
 
 

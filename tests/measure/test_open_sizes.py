@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from compress import LocalTarget, Recipe, ReplayTarget
-from compress.errors import RecipeError
+from compress.errors import RecipeError, SettingsError
 from compress.measure.open_sizes import MeasuredSize, Sized, open_axes, size_timing, sizes_of
 from compress.measure.remote.ssh import SshTarget
 from compress.measure.target import Failure
@@ -87,7 +86,7 @@ def test_settings_that_are_refused(block, said):
 
 
 def test_settings_are_refused_from_python_too():
-    with pytest.raises(ValidationError, match="sizes are for a target"):
+    with pytest.raises(SettingsError, match="sizes are for a target"):
         LocalTarget(sizes=[8])
 
 

@@ -49,7 +49,7 @@ def test_a_language_model_goes_through_every_stage_and_is_exported(family, lines
     task = recipe.make_task()
     start = recipe.make_candidate(task)
     run = tmp_path / "run"
-    record = recipe.run(start, task, workdir=run, targets=[ReplayTarget()])
+    record = recipe.run(start, task, workdir=run, targets=[ReplayTarget()], report=False)
     assert record.status == "done"
     assert (record.task.metric, record.task.higher_is_better) == ("bits_per_token", False)
     for row in record.rows:
@@ -158,7 +158,7 @@ def test_what_does_not_tell_the_next_token_is_refused(who, bert, lines, tmp_path
     recipe = Recipe(name="x", stages=[stage])
     start = recipe_on(tmp_path / "llama", lines, "kind: quantize").make_candidate(task)
     with pytest.raises(RecipeError, match=said):
-        recipe.run(start, task, workdir=tmp_path / "run", targets=[ReplayTarget()])
+        recipe.run(start, task, workdir=tmp_path / "run", targets=[ReplayTarget()], report=False)
 
 
 def test_an_encoder_is_no_causal_model(bert, lines):
@@ -212,7 +212,7 @@ def test_classes_of_tokens_are_learned(outputs, tmp_path):
     start = recipe.make_candidate(task)
     assert forward(start.module, start.example).shape[1:] == (4, 12)
     record = recipe.run(
-        start, task, workdir=tmp_path / "run", targets=[LocalTarget()], mode="quick"
+        start, task, workdir=tmp_path / "run", targets=[LocalTarget()], mode="quick", report=False
     )
     before, after = (row.measurements[0].accuracy.value for row in record.rows[:2])
     assert after > max(0.8, before)

@@ -62,7 +62,9 @@ def test_a_whole_recipe_runs_and_goes_on_where_it_stopped(recipe_of, tmp_path):
     start = recipe.make_candidate(task)
 
     def run():
-        return recipe.run(start, task, workdir=tmp_path / "run", targets=[ReplayTarget()])
+        return recipe.run(
+            start, task, workdir=tmp_path / "run", targets=[ReplayTarget()], report=False
+        )
 
     record = run()
     assert record.task.metric == "similarity_spearman"
@@ -320,7 +322,7 @@ def test_the_recipe_of_a_vision_transformer_runs_and_its_last_row_is_exported(tm
     start = recipe.make_candidate(task)
     assert forward(start.module, start.example).shape[1:] == (10,)
     run = tmp_path / "run"
-    record = recipe.run(start, task, workdir=run, targets=[ReplayTarget()])
+    record = recipe.run(start, task, workdir=run, targets=[ReplayTarget()], report=False)
     assert [row.kind for row in record.rows] == ["input", "train", "distill", "prune", "quantize"]
     out = tmp_path / "out"
     assert main(["export", str(run), "--row", "4", "--format", "hf", "--out", str(out)]) == 0

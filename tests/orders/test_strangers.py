@@ -106,7 +106,9 @@ def test_a_resumed_run_gives_the_rows_of_one_that_was_not_interrupted(name, afte
 def rows(name, start, target, folder):
     recipe = Recipe(name="strange", stages=[STAGES[letter] for letter in "pqd"])
     task = STRANGERS[name].make_task()
-    record = recipe.run(start, task, targets=[target], workdir=folder, mode="quick", cache="none")
+    record = recipe.run(
+        start, task, targets=[target], workdir=folder, mode="quick", cache="none", report=False
+    )
     facts = [(row.stage, row.parameters, row.fingerprint) for row in record.rows]
     return facts, [row.cached for row in record.rows]
 

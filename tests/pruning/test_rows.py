@@ -23,6 +23,7 @@ def run(stages, folder, net="resnet"):
         workdir=folder,
         mode="quick",
         cache="none",
+        report=False,
     )
 
 

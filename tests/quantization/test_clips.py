@@ -7,11 +7,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from compress import Candidate, DistillStage, PruneStage, QuantizeStage, TrainStage
-from compress.errors import CheckpointError
+from compress.errors import CheckpointError, SettingsError
 from compress.quantization.clips import clip_weight, fake_quantize_weight
 from compress.quantization.fakequant import as_computed, learned_clips, simulate
 from compress.quantization.formats import WEIGHTS
@@ -111,7 +110,7 @@ def test_a_format_without_a_clip_is_written_as_before_there_were_any():
 
 @pytest.mark.parametrize("clip", [[0.0], [1.5], [float("nan")], ["much"], [-1]])
 def test_a_clip_is_a_share(clip):
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         LayerFormat(weights="int4", clip=clip)
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
+from compress.errors import SettingsError
 from compress.quantization import formats
 from compress.quantization.formats import (
     ACTIVATIONS,
@@ -135,7 +135,7 @@ def test_a_stage_takes_exactly_the_pairs_that_go_together(weights, activations):
         assert stage.format.weights_only.weights == weights
         return
     assert f"weights: {weights}" in reason
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(SettingsError) as caught:
         QuantizeStage(weights=weights, activations=activations)
     assert reason in str(caught.value)
 
@@ -159,7 +159,7 @@ def test_a_format_may_say_which_activations_its_weights_have(monkeypatch):
 @pytest.mark.parametrize("weights", ["int9", None, ["float16"], {}])
 def test_what_is_no_format_has_no_activations_of_its_own(weights):
     assert default_activations(weights) is None
-    with pytest.raises(ValidationError, match="Input should be 'float32', 'float16', 'int8'"):
+    with pytest.raises(SettingsError, match="weights: should be 'float32', 'float16', 'int8'"):
         QuantizeStage(weights=weights)
 
 

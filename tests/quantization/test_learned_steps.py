@@ -7,12 +7,12 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from pydantic import ValidationError
 from torch import nn
 
 from compress import Candidate, QuantizeStage, Recipe, TrainStage
 from compress.artifact import Lowering
 from compress.backends.onnx import lower
+from compress.errors import SettingsError
 from compress.quantization.clips import clip_weight
 from compress.quantization.fakequant import fake_quantized_copy, learned_clips
 from compress.quantization.formats.learned_steps import LearnedSteps
@@ -95,7 +95,7 @@ def test_a_channel_of_zeros_has_finite_gradients():
 
 def test_only_integer_weights_have_a_step():
     for weights in ("float32", "float16", "float8"):
-        with pytest.raises(ValidationError, match=rf"learn_steps is for integer .*: {weights}"):
+        with pytest.raises(SettingsError, match=rf"learn_steps is for integer .*: {weights}"):
             QuantizeStage(weights=weights, learn_steps=True)
     assert isinstance(quantizer_of("int4"), LearnedSteps)
     assert not LayerFormat(weights="int4").learns_clip

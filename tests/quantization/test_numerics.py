@@ -1,7 +1,6 @@
 import pytest
-from pydantic import ValidationError
 
-from compress.errors import SelectorError
+from compress.errors import SelectorError, SettingsError
 from compress.quantization.numerics import (
     FLOAT32,
     Calibration,
@@ -60,11 +59,11 @@ def test_rules_carried_to_another_net_drop_only_what_is_not_there():
     ],
 )
 def test_formats_that_do_not_go_together_are_refused(weights, activations, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingsError, match=message):
         LayerFormat(weights=weights, activations=activations)
 
 
 @pytest.mark.parametrize("bad", [{"percentile": 30}, {"method": "guess"}, {"samples": 0}])
 def test_calibration_refuses_values_out_of_range(bad):
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         Calibration(**bad)

@@ -57,6 +57,7 @@ def run(candidate, task, tmp_path):
             targets=[target, ReplayTarget(name="second")],
             workdir=tmp_path / "run",
             observer=(events if events is not None else []).append,
+            report=False,
         )
 
     return call

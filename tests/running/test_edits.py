@@ -89,6 +89,7 @@ class Runner:
             mode="quick",
             observer=events.append,
             **options,
+            report=False,
         )
         return record, events
 
@@ -281,6 +282,7 @@ def test_the_file_of_a_teacher_is_noticed(run, tmp_path):
             workdir=run.folder,
             mode="quick",
             observer=events.append,
+            report=False,
         )
         return events
 

@@ -19,7 +19,13 @@ STAGES = (TrainStage(epochs=1, batch_size=64), QuantizeStage())
 def run(candidate, task, target, folder, cache):
     events = []
     record = Recipe(name="faults", stages=STAGES).run(
-        candidate, task, targets=[target], workdir=folder, observer=events.append, cache=cache
+        candidate,
+        task,
+        targets=[target],
+        workdir=folder,
+        observer=events.append,
+        cache=cache,
+        report=False,
     )
     return record, " ".join(e.get("text", e.get("why", "")) for e in events)
 

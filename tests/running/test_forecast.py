@@ -60,6 +60,7 @@ def events_of(recipe, target, folder):
             workdir=folder,
             targets=[target],
             observer=lambda event: seen.append(event["event"]),
+            report=False,
         )
     return seen, stopped.value
 
@@ -131,6 +132,8 @@ def test_a_backend_that_is_none_is_one_sentence(backend, given, tmp_path):
     task = recipe.make_task()
     candidate = recipe.make_candidate(task)
     with pytest.raises(RecipeError, match="target 'board': its backend") as stopped:
-        recipe.run(candidate, task, workdir=tmp_path / "run", targets=[Wrong(name="board")])
+        recipe.run(
+            candidate, task, workdir=tmp_path / "run", targets=[Wrong(name="board")], report=False
+        )
     assert stopped.value.label == "input"
     assert not (tmp_path / "run").exists()

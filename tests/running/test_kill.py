@@ -32,7 +32,7 @@ from compress import Recipe, ReplayTarget
 torch.set_num_threads(1)
 recipe = Recipe.load("r.yaml")
 task = recipe.make_task()
-recipe.run(recipe.make_candidate(task), task, workdir="run", targets=[ReplayTarget()])
+recipe.run(recipe.make_candidate(task), task, workdir="run", targets=[ReplayTarget()], report=False)
 """
 
 
@@ -80,6 +80,7 @@ def test_the_same_command_goes_on_and_ends_alike(tmp_path):
             workdir=tmp_path / name,
             targets=[ReplayTarget()],
             cache="none",
+            report=False,
         )
         for name in ("run", "alone")
     )

@@ -92,7 +92,7 @@ def events_of(run):
 
 
 def test_the_record_has_a_row_for_the_input_and_for_every_stage(candidate, task, target, tmp_path):
-    record = recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    record = recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     assert [row.stage for row in record.rows] == ["input", "train", "quantize", "prune"]
     assert [row.index for row in record.rows] == [0, 1, 2, 3]
     assert record.status == "done"
@@ -114,7 +114,7 @@ def test_the_record_has_a_row_for_the_input_and_for_every_stage(candidate, task,
 
 
 def test_the_record_on_disk_has_the_fixed_names(candidate, task, target, tmp_path):
-    recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     stored = json.loads((tmp_path / "record.json").read_text())
     for name in ("schema", "name", "recipe", "environment", "seed", "status", "task", "baseline"):
         assert name in stored, name
@@ -141,7 +141,9 @@ def test_the_record_on_disk_has_the_fixed_names(candidate, task, target, tmp_pat
 
 def test_a_second_run_does_nothing_again(candidate, task, target, tmp_path):
     def run(observer):
-        return recipe().run(candidate, task, targets=[target], workdir=tmp_path, observer=observer)
+        return recipe().run(
+            candidate, task, targets=[target], workdir=tmp_path, observer=observer, report=False
+        )
 
     first, _ = events_of(run)
     second, events = events_of(run)
@@ -155,7 +157,9 @@ def test_a_second_run_does_nothing_again(candidate, task, target, tmp_path):
 @pytest.mark.parametrize("moment", [("stage", 1), ("reuse", 0), ("reuse", 2), ("stage", 3)])
 def test_a_repetition_that_is_cut_short_loses_no_row(moment, candidate, task, target, tmp_path):
     def run(observer):
-        return recipe().run(candidate, task, targets=[target], workdir=tmp_path, observer=observer)
+        return recipe().run(
+            candidate, task, targets=[target], workdir=tmp_path, observer=observer, report=False
+        )
 
     def interrupt(event):
         if (event["event"], event.get("index")) == moment:
@@ -174,30 +178,34 @@ def test_a_repetition_that_is_cut_short_loses_no_row(moment, candidate, task, ta
 
 
 def test_rows_of_a_changed_recipe_are_not_carried_over(candidate, task, target, tmp_path):
-    recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     with pytest.raises(StageError):
-        recipe(STAGES[0], Sabotage()).run(candidate, task, targets=[target], workdir=tmp_path)
+        recipe(STAGES[0], Sabotage()).run(
+            candidate, task, targets=[target], workdir=tmp_path, report=False
+        )
     assert [row.stage for row in Record.load(tmp_path).rows] == ["input", "train"]
 
 
 def test_fresh_starts_over_and_gives_the_same_candidates(candidate, task, target, tmp_path):
-    first = recipe().run(candidate, task, targets=[target], workdir=tmp_path)
-    second = recipe().run(candidate, task, targets=[target], workdir=tmp_path, fresh=True)
+    first = recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
+    second = recipe().run(
+        candidate, task, targets=[target], workdir=tmp_path, fresh=True, report=False
+    )
     assert not any(row.cached for row in second.rows)
     assert [row.fingerprint for row in second.rows] == [row.fingerprint for row in first.rows]
 
 
 def test_a_changed_stage_keeps_what_comes_before_it(candidate, task, target, tmp_path):
-    recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     changed = recipe(STAGES[0], QuantizeStage(exclude=("head",)), STAGES[2])
-    record = changed.run(candidate, task, targets=[target], workdir=tmp_path)
+    record = changed.run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     assert [row.cached for row in record.rows] == [False, True, False, False]
 
 
 def test_another_data_set_is_not_mistaken_for_the_same(candidate, case, task, target, tmp_path):
-    recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     other = case.make_task(seed=5)
-    record = recipe().run(candidate, other, targets=[target], workdir=tmp_path)
+    record = recipe().run(candidate, other, targets=[target], workdir=tmp_path, report=False)
     assert not any(row.cached for row in record.rows)
 
 
@@ -205,10 +213,10 @@ def test_another_data_set_is_not_mistaken_for_the_same(candidate, case, task, ta
 def test_another_version_of_what_stages_compute_with_makes_them_again(
     package, again, candidate, task, target, tmp_path, monkeypatch
 ):
-    recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     versions = {**package_versions(), package: "0.0"}
     monkeypatch.setattr("compress.running.digests.package_versions", lambda *_: versions)
-    record = recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+    record = recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     assert [row.cached for row in record.rows[1:]] == [not again] * 3
 
 
@@ -216,7 +224,7 @@ def test_another_version_of_what_stages_compute_with_makes_them_again(
 @pytest.mark.parametrize("damage", ["truncate", "remove", "other weights"])
 def test_a_damaged_candidate_is_made_again(damage, cache, candidate, task, target, tmp_path):
     place = "none" if cache == "none" else tmp_path.with_name("cache")
-    recipe().run(candidate, task, targets=[target], workdir=tmp_path, cache=place)
+    recipe().run(candidate, task, targets=[target], workdir=tmp_path, cache=place, report=False)
     weights = tmp_path / "stages" / "01-train" / "candidate" / "weights.safetensors"
     if damage == "truncate":
         weights.write_bytes(weights.read_bytes()[:100])
@@ -226,7 +234,9 @@ def test_a_damaged_candidate_is_made_again(damage, cache, candidate, task, targe
         weights.write_bytes(
             (tmp_path / "stages/00-input/candidate/weights.safetensors").read_bytes()
         )
-    record = recipe().run(candidate, task, targets=[target], workdir=tmp_path, cache=place)
+    record = recipe().run(
+        candidate, task, targets=[target], workdir=tmp_path, cache=place, report=False
+    )
     assert [row.cached for row in record.rows] == [False, cache == "whole", True, True]
 
 
@@ -252,7 +262,9 @@ def test_a_stage_that_fails_leaves_the_rows_before_it(
 ):
     zero = PruneStage(ratio=0.3, granularity="weights")
     with pytest.raises(error, match=message) as caught:
-        recipe(zero, Sabotage(how=how)).run(candidate, task, targets=[target], workdir=tmp_path)
+        recipe(zero, Sabotage(how=how)).run(
+            candidate, task, targets=[target], workdir=tmp_path, report=False
+        )
     assert (caught.value.index, caught.value.label) == (1, "sabotage")
     record = Record.load(tmp_path)
     assert record.status == "failed"
@@ -269,7 +281,9 @@ def test_a_stage_whose_request_is_met_already_is_a_row_that_says_so(
     candidate, task, target, tmp_path
 ):
     def run():
-        return recipe(*REPEATS).run(candidate, task, targets=[target], workdir=tmp_path)
+        return recipe(*REPEATS).run(
+            candidate, task, targets=[target], workdir=tmp_path, report=False
+        )
 
     first, second = run(), run()
     for record in (first, second):
@@ -290,17 +304,23 @@ def test_a_stage_whose_request_is_met_already_is_a_row_that_says_so(
 
 def test_a_run_that_stopped_after_such_a_stage_goes_on_there(candidate, task, target, tmp_path):
     with pytest.raises(StageError, match="the sprockets do not fit"):
-        recipe(*REPEATS[:3], Sabotage()).run(candidate, task, targets=[target], workdir=tmp_path)
-    resumed = recipe(*REPEATS).run(candidate, task, targets=[target], workdir=tmp_path)
+        recipe(*REPEATS[:3], Sabotage()).run(
+            candidate, task, targets=[target], workdir=tmp_path, report=False
+        )
+    resumed = recipe(*REPEATS).run(
+        candidate, task, targets=[target], workdir=tmp_path, report=False
+    )
     assert [row.cached for row in resumed.rows] == [False, True, True, True, False]
-    whole = recipe(*REPEATS).run(candidate, task, targets=[target], workdir=tmp_path / "whole")
+    whole = recipe(*REPEATS).run(
+        candidate, task, targets=[target], workdir=tmp_path / "whole", report=False
+    )
     assert [r.fingerprint for r in resumed.rows] == [r.fingerprint for r in whole.rows]
     assert [r.notes for r in resumed.rows] == [r.notes for r in whole.rows]
 
 
 def test_stages_of_ones_own_may_find_all_as_it_should_be(candidate, task, target, tmp_path):
     record = recipe(QuantizeStage(), Sabotage(how="be done")).run(
-        candidate, task, targets=[target], workdir=tmp_path
+        candidate, task, targets=[target], workdir=tmp_path, report=False
     )
     assert record.rows[2].notes == ["the sprockets fit; nothing changed"]
     assert record.rows[2].fingerprint == record.rows[1].fingerprint
@@ -320,47 +340,58 @@ def test_a_plan_counts_from_the_original_width_as_a_run_does(target, tmp_path):
     made = whole_recipe(PruneStage(ratio=0.25), PruneStage(ratio=0.5, of="original"))
     plan = made.plan(workdir=tmp_path)
     task = made.make_task()
-    record = made.run(made.make_candidate(task), task, targets=[target], workdir=tmp_path)
+    record = made.run(
+        made.make_candidate(task), task, targets=[target], workdir=tmp_path, report=False
+    )
     assert [s.parameters for s in plan.stages] == [r.parameters for r in record.rows]
 
 
 def test_notes_of_the_model_that_comes_in_are_those_of_its_row(candidate, task, target, tmp_path):
     noted = replace(candidate, notes=("it was folded",))
-    record = recipe(QuantizeStage()).run(noted, task, targets=[target], workdir=tmp_path)
+    record = recipe(QuantizeStage()).run(
+        noted, task, targets=[target], workdir=tmp_path, report=False
+    )
     assert [row.notes for row in record.rows] == [["it was folded"], []]
 
 
 def test_an_interrupt_is_recorded_and_gone_on_from(candidate, task, target, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         recipe(STAGES[0], Sabotage(how="interrupt")).run(
-            candidate, task, targets=[target], workdir=tmp_path
+            candidate, task, targets=[target], workdir=tmp_path, report=False
         )
     assert Record.load(tmp_path).status == "interrupted"
-    record = recipe(*STAGES[:2]).run(candidate, task, targets=[target], workdir=tmp_path)
+    record = recipe(*STAGES[:2]).run(
+        candidate, task, targets=[target], workdir=tmp_path, report=False
+    )
     assert [row.cached for row in record.rows] == [False, True, False]
 
 
 def test_a_selector_that_matches_nothing_stops_the_stage(candidate, task, target, tmp_path):
     with pytest.raises(SelectorError, match="'tail' matches no layer; nearest are"):
         recipe(QuantizeStage(select=("tail",))).run(
-            candidate, task, targets=[target], workdir=tmp_path
+            candidate, task, targets=[target], workdir=tmp_path, report=False
         )
     assert Record.load(tmp_path).status == "failed"
 
 
 def test_the_folder_of_another_recipe_is_refused(candidate, task, target, tmp_path):
-    recipe(QuantizeStage()).run(candidate, task, targets=[target], workdir=tmp_path)
+    recipe(QuantizeStage()).run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     other = Recipe(name="other", stages=(QuantizeStage(),))
     with pytest.raises(RecordError, match=r"holds a run of the recipe 'loop', and this is 'other'"):
-        other.run(candidate, task, targets=[target], workdir=tmp_path)
+        other.run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     assert (
-        other.run(candidate, task, targets=[target], workdir=tmp_path, fresh=True).name == "other"
+        other.run(
+            candidate, task, targets=[target], workdir=tmp_path, fresh=True, report=False
+        ).name
+        == "other"
     )
 
 
 def test_fresh_removes_nothing_that_is_not_the_runs_own(candidate, task, target, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    recipe(QuantizeStage()).run(candidate, task, targets=[target], workdir=tmp_path, fresh=True)
+    recipe(QuantizeStage()).run(
+        candidate, task, targets=[target], workdir=tmp_path, fresh=True, report=False
+    )
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -370,7 +401,7 @@ def test_a_target_that_cannot_run_the_model_says_so(candidate, task, tmp_path):
 
     with pytest.raises(MeasurementError, match="Frobnicate"):
         recipe(QuantizeStage()).run(
-            candidate, task, targets=[ReplayTarget(run=refuse)], workdir=tmp_path
+            candidate, task, targets=[ReplayTarget(run=refuse)], workdir=tmp_path, report=False
         )
     assert "Frobnicate" in Record.load(tmp_path).error
 
@@ -385,19 +416,23 @@ def test_a_model_that_cannot_be_timed_is_a_row_that_says_why(candidate, task, tm
             ]
 
     target = Untimed()
-    record = recipe(QuantizeStage()).run(candidate, task, targets=[target], workdir=tmp_path)
+    record = recipe(QuantizeStage()).run(
+        candidate, task, targets=[target], workdir=tmp_path, report=False
+    )
     measured = record.rows[1].on(target.name)
     assert measured.latency is None
     assert any("killed by signal 9" in warning for warning in measured.warnings)
     assert measured.accuracy is not None
 
-    again = recipe(QuantizeStage()).run(candidate, task, targets=[ReplayTarget()], workdir=tmp_path)
+    again = recipe(QuantizeStage()).run(
+        candidate, task, targets=[ReplayTarget()], workdir=tmp_path, report=False
+    )
     assert again.rows[1].cached
     assert again.rows[1].on(target.name).latency is not None
 
 
 def test_a_full_disk_stops_with_the_record_intact(candidate, task, target, tmp_path, monkeypatch):
-    recipe(STAGES[0]).run(candidate, task, targets=[target], workdir=tmp_path)
+    recipe(STAGES[0]).run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     before = (tmp_path / "record.json").read_text()
 
     def full(self, other):
@@ -405,14 +440,16 @@ def test_a_full_disk_stops_with_the_record_intact(candidate, task, target, tmp_p
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(StorageError, match="No space left on device"):
-        recipe().run(candidate, task, targets=[target], workdir=tmp_path)
+        recipe().run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     assert (tmp_path / "record.json").read_text() == before
     assert not list(tmp_path.glob(".record.json.*"))
 
 
 def test_two_targets_have_files_fronts_and_comparisons_of_their_own(candidate, task, tmp_path):
     targets = [ReplayTarget(name="slow", latency_s=lambda _: 1e-2), ReplayTarget(name="fast")]
-    record = recipe(QuantizeStage()).run(candidate, task, targets=targets, workdir=tmp_path)
+    record = recipe(QuantizeStage()).run(
+        candidate, task, targets=targets, workdir=tmp_path, report=False
+    )
     assert record.targets == ["slow", "fast"]
     assert set(record.pareto) == {"slow", "fast"}
     paths = {m.artifact.path for m in record.rows[1].measurements}
@@ -451,7 +488,9 @@ def test_without_labels_the_score_is_agreement_with_the_baseline(
         QuantizeStage(),
         PruneStage(ratio=0.3, importance="taylor", finetune={"epochs": 1}),
     )
-    record = recipe(*stages).run(candidate, unlabeled, targets=[target], workdir=tmp_path)
+    record = recipe(*stages).run(
+        candidate, unlabeled, targets=[target], workdir=tmp_path, report=False
+    )
     assert record.task.metric == "agreement"
     scores = [row.on(target.name).accuracy.value for row in record.rows]
     assert scores[0] == 1.0
@@ -461,14 +500,18 @@ def test_without_labels_the_score_is_agreement_with_the_baseline(
 
 def test_training_on_labels_that_are_not_there_is_explained(candidate, unlabeled, target, tmp_path):
     with pytest.raises(CompressError, match=r"`label` needs labels .* 'bare' has none"):
-        recipe(TrainStage()).run(candidate, unlabeled, targets=[target], workdir=tmp_path)
+        recipe(TrainStage()).run(
+            candidate, unlabeled, targets=[target], workdir=tmp_path, report=False
+        )
 
 
 def test_a_metric_where_less_is_better_goes_through(case, target, tmp_path):
     case = NETS["unet"]
     task = replace(case.make_task(), metric=squared, higher_is_better=False)
     start = Candidate.of(case.build(), case.example())
-    record = recipe(QuantizeStage()).run(start, task, targets=[target], workdir=tmp_path)
+    record = recipe(QuantizeStage()).run(
+        start, task, targets=[target], workdir=tmp_path, report=False
+    )
     assert record.task.metric == "squared"
     assert not record.task.higher_is_better
 
@@ -483,16 +526,18 @@ def test_ratio_of_the_original_width_counts_from_the_first_candidate(
 ):
     first = PruneStage(ratio=0.25)
     again = PruneStage(ratio=0.5, of="original")
-    record = recipe(first, again).run(candidate, task, targets=[target], workdir=tmp_path / "two")
+    record = recipe(first, again).run(
+        candidate, task, targets=[target], workdir=tmp_path / "two", report=False
+    )
     once = recipe(PruneStage(ratio=0.5)).run(
-        candidate, task, targets=[target], workdir=tmp_path / "one"
+        candidate, task, targets=[target], workdir=tmp_path / "one", report=False
     )
     assert record.rows[2].parameters == once.rows[1].parameters
 
 
 def test_stages_may_be_named_and_repeated(candidate, task, target, tmp_path):
     stages = (PruneStage(ratio=0.2), QuantizeStage(label="int8"), PruneStage(ratio=0.2))
-    record = recipe(*stages).run(candidate, task, targets=[target], workdir=tmp_path)
+    record = recipe(*stages).run(candidate, task, targets=[target], workdir=tmp_path, report=False)
     assert [row.stage for row in record.rows] == ["input", "prune", "int8", "prune-2"]
 
 

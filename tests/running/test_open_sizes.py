@@ -22,7 +22,7 @@ def recipe_of(stage, target, task="digits", model="{arch: mlp}"):
 def run(recipe, folder):
     task = recipe.make_task()
     start = recipe.make_candidate(task)
-    return recipe.run(start, task, workdir=folder, mode="quick")
+    return recipe.run(start, task, workdir=folder, mode="quick", report=False)
 
 
 def test_a_batch_is_open_and_timed_at_each_size(tmp_path):

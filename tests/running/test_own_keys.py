@@ -153,6 +153,7 @@ def test_a_stage_is_made_again_where_a_key_of_its_part_changed(folder, target):
             workdir=folder / "run",
             mode="quick",
             observer=events.append,
+            report=False,
         )
         whys = [one["why"] for one in events if one["event"] == "again" and "what" not in one]
         [block] = record.recipe["stages"][0]["losses"]

@@ -79,7 +79,7 @@ def run(candidate, task, target, tmp_path):
     def call(*stages):
         Scaled.taught.clear()
         recipe = Recipe(name="taught", stages=stages)
-        return recipe.run(candidate, task, targets=[target], workdir=tmp_path)
+        return recipe.run(candidate, task, targets=[target], workdir=tmp_path, report=False)
 
     return call
 

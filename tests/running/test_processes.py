@@ -131,7 +131,9 @@ case = NETS["mlp"]
 start = Candidate.of(case.build(), case.example())
 recipe = Recipe(name="r", stages=(Trained(), TrainStage(epochs=1, batch_size=64)))
 with tempfile.TemporaryDirectory() as folder:
-    record = recipe.run(start, case.make_task(), workdir=folder, targets=[ReplayTarget()])
+    record = recipe.run(
+        start, case.make_task(), workdir=folder, targets=[ReplayTarget()], report=False
+    )
 print(record.status, [row.notes for row in record.rows])
 """)
     expected = "done [[], ['it learned enough; nothing changed'], []]"

@@ -80,7 +80,7 @@ def test_images_are_scored_by_how_near_they_are_to_the_named_teachers(own, targe
     torch.manual_seed(0)
     start = Candidate.of(own.Net().eval(), IMAGES[:2].clone())
     before = IMAGES.clone()
-    record = recipe().run(start, images(), targets=[target], workdir=tmp_path / "run")
+    record = recipe().run(start, images(), targets=[target], workdir=tmp_path / "run", report=False)
     assert (record.task.metric, record.task.higher_is_better) == ("r2", True)
     assert record.task.reference == "the teacher negative:teacher"
     untrained, student = (row.on(target.name).accuracy.value for row in record.rows)
@@ -92,7 +92,9 @@ def test_images_are_scored_by_how_near_they_are_to_the_named_teachers(own, targe
 def test_the_score_is_r_squared_of_the_files_outputs(own, target, tmp_path):
     torch.manual_seed(0)
     start = Candidate.of(own.Net().eval(), IMAGES[:2].clone())
-    record = recipe(epochs=2).run(start, images(), targets=[target], workdir=tmp_path / "run")
+    record = recipe(epochs=2).run(
+        start, images(), targets=[target], workdir=tmp_path / "run", report=False
+    )
     measured = record.rows[1].on(target.name)
     inputs = IMAGES[32:64]
     outputs = target.predict(tmp_path / "run" / measured.artifact.path, {"": inputs.numpy()})[0]
@@ -176,7 +178,7 @@ def test_a_net_that_works_in_place_changes_no_batch_and_passes(target, tmp_path)
     start = Candidate.of(InPlace().eval(), parts[0].inputs[:4])
     stages = "[{kind: distill, epochs: 1}, {kind: quantize}]"
     record = Recipe.loads(f"name: r\nstages: {stages}\n").run(
-        start, Task("in place", *parts), targets=[target], workdir=tmp_path
+        start, Task("in place", *parts), targets=[target], workdir=tmp_path, report=False
     )
     assert record.status == "done"
     assert all(torch.equal(part.inputs, old) for part, old in zip(parts, before, strict=True))

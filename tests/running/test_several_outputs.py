@@ -75,7 +75,7 @@ def recipe(task=TASK, stages=STAGES):
 def run(recipe, folder, task=None, **settings):
     task = task or recipe.make_task()
     settings = {"targets": [ReplayTarget()], "mode": "quick", **settings}
-    return recipe.run(recipe.make_candidate(task), task, workdir=folder, **settings)
+    return recipe.run(recipe.make_candidate(task), task, workdir=folder, **settings, report=False)
 
 
 def test_every_row_is_scored_by_output_from_its_file(tmp_path):
@@ -182,6 +182,7 @@ def test_a_stage_measures_by_the_leading_metric_on_its_output(tmp_path):
         targets=[ReplayTarget()],
         mode="quick",
         cache="none",
+        report=False,
     )
     [note] = record.rows[1].notes
     path = tmp_path / "run" / record.rows[1].measurements[0].artifact.path

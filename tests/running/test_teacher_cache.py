@@ -35,7 +35,9 @@ def asked(folder):
 @pytest.fixture
 def run(candidate, task, target, tmp_path):
     def call(recipe, **options):
-        return recipe.run(candidate, task, targets=[target], workdir=tmp_path, **options)
+        return recipe.run(
+            candidate, task, targets=[target], workdir=tmp_path, **options, report=False
+        )
 
     return call
 
@@ -99,7 +101,7 @@ def test_partly_labeled_data_go_through_a_whole_run(candidate, task, target, tmp
     losses = [{"kind": "response"}, {"kind": "label"}]
     stages = (TrainStage(epochs=1), *recipe(losses=losses, mix={"kind": "mixup"}).stages)
     made = Recipe(name="answers", stages=stages)
-    record = made.run(candidate, partly, targets=[target], workdir=tmp_path)
+    record = made.run(candidate, partly, targets=[target], workdir=tmp_path, report=False)
     assert record.status == "done"
     assert record.rows[2].history[-1]["losses"].keys() == {"response", "label"}
 

@@ -37,7 +37,13 @@ def task(tokens):
 def rows(stages, start, task, folder):
     recipe = Recipe(name="tied", stages=[TrainStage(epochs=1, batch_size=32)] * stages)
     record = recipe.run(
-        start, task, targets=[ReplayTarget()], workdir=folder, mode="quick", cache="none"
+        start,
+        task,
+        targets=[ReplayTarget()],
+        workdir=folder,
+        mode="quick",
+        cache="none",
+        report=False,
     )
     return [(row.parameters, row.fingerprint) for row in record.rows], [
         r.cached for r in record.rows

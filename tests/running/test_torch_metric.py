@@ -114,7 +114,7 @@ def run(tmp_path, task_):
     candidate = Candidate.of(module, torch.zeros(2, 4))
     stages = [TrainStage(epochs=3, batch_size=16), QuantizeStage()]
     return Recipe(name="metrics", stages=stages).run(
-        candidate, task_, targets=[ReplayTarget()], workdir=tmp_path
+        candidate, task_, targets=[ReplayTarget()], workdir=tmp_path, report=False
     )
 
 

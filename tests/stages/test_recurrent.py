@@ -84,7 +84,9 @@ stages:
 
 def test_a_recipe_quantizes_an_lstm_by_its_class_and_trains_it(start, task, tmp_path):
     recipe = Recipe.loads(RECIPE)
-    record = recipe.run(start, task, targets=[ReplayTarget()], workdir=tmp_path, mode="quick")
+    record = recipe.run(
+        start, task, targets=[ReplayTarget()], workdir=tmp_path, mode="quick", report=False
+    )
     measured = [row.measurements[0] for row in record.rows]
     first, quantized, trained, last = (each.artifact.weight_bytes for each in measured)
     stored = sum(weight.numel() for weight in weights_of(start, "lstm"))

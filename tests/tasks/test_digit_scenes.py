@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
-from compress.errors import RecipeError
+from compress.errors import RecipeError, SettingsError
 from compress.tasks import TaskConfig, make_task
 from compress.tasks.digits import digit_splits
 from compress.tasks.scenes import BORDER, Canvas, make_scenes
@@ -145,5 +144,5 @@ def test_labels_are_what_is_asked_for():
 def test_a_size_that_nets_cannot_divide_is_refused():
     with pytest.raises(RecipeError, match=r"size must be a multiple of 8, .*; got 60"):
         task_of("boxes", size=60)
-    with pytest.raises(ValidationError, match="label"):
+    with pytest.raises(SettingsError, match="label"):
         task_of("circles")

@@ -16,7 +16,7 @@ def small_run(folder, observer):
     recipe = Recipe(name="tracked", stages=stages)
     candidate, task = Candidate.of(case.build(), case.example()), case.make_task()
     options = {"targets": [ReplayTarget()], "workdir": folder, "observer": observer}
-    return recipe.run(candidate, task, **options)
+    return recipe.run(candidate, task, **options, report=False)
 
 
 @pytest.fixture(scope="session")

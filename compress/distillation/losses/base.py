@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from compress.config.fields import LARGEST_FACTOR, Name, Number, Pattern
 from compress.config.references import CodeReferences
+from compress.config.settings import Settings
 from compress.distillation.context import DistillationContext
 from compress.distillation.loss_function import LossFunction
 from compress.outputs import OUTPUT_KINDS, OutputKind
@@ -51,7 +51,7 @@ Paths = Annotated[
 ]
 
 
-class WeightSchedule(BaseModel):
+class WeightSchedule(Settings):
     """A weight that goes ``from`` one value in the first epoch ``to`` another in the last."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -88,7 +88,7 @@ Weight = Annotated[
 ]
 
 
-class LossBlock(BaseModel, ABC):
+class LossBlock(Settings, ABC):
     """One entry of ``losses``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import torch
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -24,6 +23,7 @@ from pydantic import (
 from torch import Tensor, nn
 
 from compress.config.fields import Whole
+from compress.config.settings import Settings
 from compress.distillation.loss_function import ModelOutputs
 from compress.distillation.net_layers import NetLayers
 from compress.errors import SelectorError
@@ -55,7 +55,7 @@ Axis = Annotated[
 ]
 
 
-class AxisOfEach(BaseModel):
+class AxisOfEach(Settings):
     """The axis of channels for the layers of each net; for a net left out it is derived."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -96,6 +96,7 @@ _FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the 
 _DPI = 200  # laid out at the resolution of the PNG, where hinting changes widths of text
 POINT = 72 / _DPI  # of a pixel
 WIDTH_IN = 10.0
+_SHOWN_WIDTH = 860  # in a notebook, in its pixels
 LARGEST = 8.7  # the radius of the largest marker, in points
 
 
@@ -143,12 +144,24 @@ def style(theme: Theme) -> Iterator[None]:
         yield
 
 
+@lru_cache(maxsize=1)
+def _figure_class() -> type[Figure]:
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        """A figure that a notebook shows, also one that has not set up matplotlib."""
+
+        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+            return render(self, "png"), {"width": _SHOWN_WIDTH}
+
+    return ShownFigure
+
+
 def new_figure(theme: Theme, height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """An empty figure that can measure its texts."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, facecolor=theme.face)
+    figure = _figure_class()(figsize=(width_in, height_in), dpi=_DPI, facecolor=theme.face)
     FigureCanvasAgg(figure)
     return figure
 

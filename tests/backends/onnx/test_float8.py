@@ -7,12 +7,12 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from pydantic import ValidationError
 from torch import nn
 
 from compress.artifact import Lowering
 from compress.backends.onnx import lower
 from compress.candidate import Candidate
+from compress.errors import SettingsError
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
 FLOAT8 = LayerFormat(weights="float8")
@@ -117,5 +117,5 @@ def test_what_stays_in_float_beside_it_is_said(tmp_path):
 @pytest.mark.parametrize("activations", ["int8", "dynamic", "int16"])
 def test_integer_activations_need_integer_weights(activations):
     words = rf"activations: {activations} needs integer weights \(int8, .* or int2\); got weights: "
-    with pytest.raises(ValidationError, match=words + "float8"):
+    with pytest.raises(SettingsError, match=words + "float8"):
         LayerFormat(weights="float8", activations=activations)

@@ -18,7 +18,9 @@ def run(monkeypatch):
         recipe = Recipe(stages=[QuantizeStage(), PruneStage(ratio=0.3)])
         candidate = Candidate.of(case.build(), case.example())
         task = case.make_task()
-        return recipe.run(candidate, task, targets=[target], workdir=folder, mode="quick").rows
+        return recipe.run(
+            candidate, task, targets=[target], workdir=folder, mode="quick", report=False
+        ).rows
 
     return start
 

@@ -5,9 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
-from compress.errors import MeasurementError
+from compress.errors import MeasurementError, SettingsError
 from compress.measure.local import LocalTarget
 from compress.measure.ondevice.runtimes import LIBRARIES, PROVIDERS, RUNTIMES, open_model
 from compress.measure.target import BenchmarkConfig, Timing
@@ -54,7 +53,7 @@ def test_a_provider_that_it_lacks_is_refused(runtime):
     lacking = [name for name in PROVIDERS if name not in RUNTIMES[runtime].providers]
     for provider in lacking:
         said = f"the runtime {runtime} runs models on cpu.*; got provider {provider}, which "
-        with pytest.raises(ValidationError, match=said):
+        with pytest.raises(SettingsError, match=said):
             LocalTarget(runtime=runtime, provider=provider)
 
 

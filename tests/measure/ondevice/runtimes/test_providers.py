@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
-from pydantic import ValidationError
 
-from compress.errors import MeasurementError
+from compress.errors import MeasurementError, SettingsError
 from compress.measure.local import LocalTarget, RuntimeSettings
 from compress.measure.ondevice.jobs import JobError
 from compress.measure.ondevice.runtimes import open_model, runtime_of
@@ -243,7 +242,7 @@ def test_the_settings_name_the_providers_that_the_worker_knows():
 
 def test_a_provider_does_not_go_with_another_runtime():
     with pytest.raises(
-        ValidationError, match="the runtime openvino runs models on cpu; got provider"
+        SettingsError, match="the runtime openvino runs models on cpu; got provider"
     ):
         LocalTarget(runtime="openvino", provider="cuda")
 

@@ -9,24 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from compress.events import (
-    CandidateMeasured,
-    EpochEnd,
-    Event,
-    MeasurementReused,
-    MeasureStart,
-    Notice,
-    ReadingData,
-    Redone,
-    Resumed,
-    RunEnd,
-    StageStart,
-    StageWarning,
-    StepEnd,
-    TeacherPass,
-    parse_event,
-)
+from compress.events import RunEnd, parse_event
 from compress.formatting import sanitize
+from compress.progress.lines import Moving, RunLines, Staying, clock
+from compress.progress.remaining import Remaining
 from compress.text_table import in_ascii
 
 if TYPE_CHECKING:
@@ -49,7 +35,7 @@ class TerminalProgress:
         self._stream = sys.stderr if stream is None else stream
         self._moving = _moving_line(self._stream)
         self._start_s = time.monotonic()
-        self._stage, self._of = "", 0  # the label of a stage with its row, and the last row
+        self._lines, self._remaining = RunLines(), Remaining()
         self._is_full = False
 
     def __enter__(self) -> TerminalProgress:
@@ -60,51 +46,21 @@ class TerminalProgress:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Show one event; of a stage of the user's own, only those that are listed."""
-        match parse_event(event):
-            case StageStart(index=index, label=label, of=last):
-                self._of = last
-                self._stage = self._at(index, label)
-                self.note(self._stage)
-            case StepEnd() as step if self._moving is not None and self._moving.is_due:
-                done = step.epoch - 1 + step.step / step.steps
-                self._move(_step(step), done / step.epochs, step.left_s)
-            case EpochEnd() as epoch:
-                self._move(_epoch(epoch), epoch.epoch / epoch.epochs, epoch.left_s)
-            case TeacherPass(view=view, views=views):
-                self._move(f"running the teacher, view {view}/{views}", (view - 1) / views)
-            case ReadingData(what=what) if self._moving is not None:
-                self._move(f"reading {what}")
-            case RunEnd():
-                self._clear()
-            case parsed:
-                line = self._line(parsed)
-                if line is not None:
-                    self.note(line)
+        parsed = parse_event(event)
+        self._remaining.take(parsed)
+        match self._lines.of(parsed):
+            case Staying(text=text, is_step=is_step):
+                self.note(f"{text}{self._of_the_run() if is_step else ''}")
+            case Moving(is_brief=is_brief) as moving:
+                if not is_brief or (self._moving is not None and self._moving.is_due):
+                    self._move(moving)
+        if isinstance(parsed, RunEnd):
+            self._clear()
 
-    def _line(self, event: Event | None) -> str | None:
-        """What an event says on a line that stays; ``None`` for nothing."""
-        match event:
-            case Resumed(epoch=epoch):
-                return f"{self._stage}: resumed after epoch {epoch}"
-            case StageWarning(text=text):
-                return f"{self._stage}: {text}"
-            case Redone(index=index, label=label, why=why, what=what):
-                return f"{self._at(index, label)}: {what or 'done'} again, since {why}"
-            case Notice(text=text):
-                return text
-            case MeasureStart(index=index, label=label):
-                return f"{self._at(index, label)}: measuring"
-            case MeasurementReused(index=index, label=label):
-                return f"{self._at(index, label)}: unchanged, measurements re-used"
-            case CandidateMeasured() as tried:
-                return f"{self._stage}: measured a candidate, {_candidate_text(tried)}"
-        return None
-
-    def _at(self, index: int | None, label: str | None) -> str:
-        # Rows are measured again once there is a baseline: an event may be of an earlier stage.
-        if index is None:  # a net of a suite
-            return self._stage
-        return f"[{index}/{self._of}] {label}"
+    def _of_the_run(self) -> str:
+        """What remains of the whole run, where it is known and somebody looks."""
+        words = self._remaining.words if self._moving is not None else ""
+        return f" ({words})" if words else ""
 
     def note(self, text: str) -> None:
         """Show a sentence on a line of its own, which stays."""
@@ -112,15 +68,18 @@ class TerminalProgress:
         line = self._stamped(text)
         self._try(lambda: print(line, file=self._stream, flush=True))
 
-    def _move(self, text: str, done: float | None = None, left_s: float = 0.0) -> None:
-        """Show ``text`` where it is replaced by the next; ``done``: a share, if it is known."""
-        before, moving = f"{self._stage or 'before the run'}:", self._moving
-        left = [f"{_clock(left_s)} left"] if left_s >= 1 else []
+    def _move(self, line: Moving) -> None:
+        """Show a line where it is replaced by the next, or one that stays where nothing moves."""
+        before, moving = f"{self._lines.stage or 'before the run'}:", self._moving
+        left = [f"{clock(line.left_s)} left"] if line.left_s >= 1 else []
         if moving is None:
-            self.note(f"{before} {', '.join([text, *left])}")
-        else:  # which may be narrow: what comes last is cut
-            shown = _printable(", ".join([*left, text]))
-            self._try(lambda: moving.draw(self._stamped(before), done, shown))
+            self.note(f"{before} {', '.join([line.text, *left])}")
+            return
+        if words := self._remaining.words:
+            left = [f"{words} of the run", *(f"{each} of the stage" for each in left)]
+        # What comes last is cut where the terminal is narrow.
+        shown = _printable(", ".join([*left, line.text]))
+        self._try(lambda: moving.draw(self._stamped(before), line.done, shown))
 
     def _try(self, show: Callable[[], None]) -> None:
         if self._is_full:
@@ -138,7 +97,7 @@ class TerminalProgress:
                 self._moving.clear()
 
     def _stamped(self, text: str) -> str:
-        return f"{_clock(time.monotonic() - self._start_s):>6}  {_printable(text)}"
+        return f"{clock(time.monotonic() - self._start_s):>6}  {_printable(text)}"
 
 
 class _MovingLine:
@@ -214,31 +173,3 @@ def _moving_line(stream: TextIO) -> _MovingLine | None:
 
 def _printable(text: str) -> str:
     return sanitize(text, len(text) + 1)
-
-
-def _epoch(epoch: EpochEnd) -> str:
-    validation = epoch.validation_loss
-    seen = "" if validation is None else f", validation {validation:.4f}"
-    return (
-        f"epoch {epoch.epoch}/{epoch.epochs}, loss {epoch.loss:.4f}{seen}, "
-        f"{epoch.samples_per_s:.0f} samples/s"
-    )
-
-
-def _step(step: StepEnd) -> str:
-    return (
-        f"epoch {step.epoch}/{step.epochs}, step {step.step}/{step.steps}, "
-        f"loss {step.loss:.4f}, {step.samples_per_s:.0f} samples/s"
-    )
-
-
-def _candidate_text(tried: CandidateMeasured) -> str:
-    size = f"{tried.bytes / 1024:.1f} KiB, score {tried.score:.4f}"
-    return size if tried.speedup is None else f"{size}, {tried.speedup:.2f}x as fast as before"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d}"
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from compress.cli.progress import TerminalProgress
+from compress.progress import TerminalProgress
 
 pytestmark = pytest.mark.fast
 
@@ -197,7 +197,7 @@ def test_a_terminal_that_is_gone_ends_no_run():
 
 IN_A_TERMINAL = """
 import sys
-from compress.cli.progress import TerminalProgress
+from compress.progress import TerminalProgress
 with TerminalProgress() as progress:
     progress({"event": "stage", "index": 1, "label": "train", "of": 3})
     for step in range(1, 6):
