@@ -27,6 +27,7 @@ def _clause(error: ErrorDetails) -> str:
 def clause(error: ErrorDetails) -> str:
     """What pydantic says of one value, with the value: ``should be greater than 0; got -1``."""
     text = error["msg"].removeprefix("Value error, ").rstrip(".")
+    text = text.replace("Input is not a valid path for <class 'pathlib.Path'>", "should be a path")
     # "Tuple should have at least 1 item after validation, not 0": the type is Python's, not YAML's.
     text = re.sub(r"^\w+ (?=should )", "", re.sub(r" after validation, not \d+$", "", text))
     if text.startswith("should") and "; got " not in text:

@@ -14,6 +14,7 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails
 
 from compress.config.block_names import block_names, named_blocks
 from compress.config.clauses import clause
@@ -145,7 +146,7 @@ def sentence(
     document: Document, error: ValidationError, prefix: Path, model: type[BaseModel]
 ) -> str:
     """The first problem that pydantic found, as one sentence with place, value and remedy."""
-    first = error.errors()[0]
+    first = _first(error)
     # pydantic puts names of union members into the location; only real keys help a reader.
     missing = first["loc"][-1:] if first["type"] == "missing" else ()
     keys = {*_all_keys(document.data), *missing}
@@ -158,6 +159,16 @@ def sentence(
     if first["type"] == "missing":
         return f"{document.at(path[:-1])}: the key {path[-1]!r} is missing."
     return f"{where}: {clause(first)}."
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    """The first problem; of a key that is missing the misspelled one, where there is one there."""
+    problems = error.errors()
+    if problems[0]["type"] != "missing":
+        return problems[0]
+    block = problems[0]["loc"][:-1]
+    unknown = (one for one in problems if one["type"] == "extra_forbidden")
+    return next((one for one in unknown if one["loc"][:-1] == block), problems[0])
 
 
 def _below(path: Path, places: Mapping[Path, str]) -> bool:

@@ -41,14 +41,14 @@ class NotebookProgress:
         self._lines, self._remaining = RunLines(), Remaining()
         self._handle: DisplayHandle | None = None
         self._start_s = self._drawn_s = time.monotonic()
-        self._now, self._kept = "", list[str]()
+        self._now, self._kept, self._is_done = "", list[str](), False
 
     def __enter__(self) -> NotebookProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            self._now = "" if self._now.startswith("done") else f"stopped at {self._now}"
+        if self._handle is not None and not self._is_done:
+            self._now = f"stopped: {self._now}"
             self._draw()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -66,6 +66,7 @@ class NotebookProgress:
                 is_due = time.monotonic() - self._drawn_s > _PAUSE_S
                 self._show(text, line.done, is_due=is_due or not line.is_brief)
         if isinstance(parsed, RunEnd) and parsed.status == "done":
+            self._is_done = True
             self._now = f"done in {clock(time.monotonic() - self._start_s)}"
             self._draw()
 

@@ -48,7 +48,7 @@ def repeated(finished, tmp_path, monkeypatch, capsys):
     ``out`` holds seeds 0 and 1 already. Figures are not drawn again.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("compress.cli.run.write_report", lambda *_: [])
+    monkeypatch.setattr("compress.notebook.record.write_report", lambda *_: [])
     Path("r.yaml").write_text(RECIPE)
     shutil.copytree(finished, "out")
 

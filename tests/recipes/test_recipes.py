@@ -14,6 +14,7 @@ from compress.cli.schema import recipe_schema
 from compress.errors import RecipeError, SettingsError
 from compress.stages import STAGES
 from compress.stages.training_settings import Training
+from compress.tasks import make_task
 from compress.training.data import is_labeled
 from compress.zoo import build
 from tests.tools.recipe_table import recipe_files, recipe_table
@@ -165,11 +166,11 @@ def test_from_python_an_onnx_file_cannot_begin_a_recipe_either(model, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("f.onnx", r"an ONNX file cannot begin .*; run takes a Candidate, such as Candidate\.of\("),
-        (nn.Linear(2, 2), r"run takes a Candidate, such as Candidate\.of.*; got Linear\."),
+        ("f.onnx", r"an ONNX file cannot begin .*; run takes an nn\.Module, or a Candidate"),
+        (nn.Linear, r"run takes an nn\.Module, or a Candidate; got <class .*Linear"),
     ],
 )
 def test_what_is_run_is_a_candidate(given, message, tmp_path):
     recipe = Recipe(stages=[TrainStage()])
     with pytest.raises(RecipeError, match=message):
-        recipe.run(given, None, workdir=tmp_path / "run", report=False)
+        recipe.run(given, make_task("digits"), workdir=tmp_path / "run", report=False)
