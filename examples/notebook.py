@@ -3,7 +3,7 @@
 #
 # A net of your own, its data, and what training, pruning and quantizing make of it **on this
 # machine**. This file is a notebook in percent format: open it in VS Code or PyCharm, or make an
-# `.ipynb` of it by `jupytext --to ipynb notebook.py`. It takes about a minute on two cores.
+# `.ipynb` of it by `jupytext --to ipynb notebook.py`. It takes a minute or two on two cores.
 
 # %%
 import torch
