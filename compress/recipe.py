@@ -212,7 +212,7 @@ class Recipe(Settings):
                 is in the way of the report.
             CompressError: with the rows so far on disk.
         """
-        check_run_arguments(targets, mode, imports)
+        check_run_arguments(workdir, targets, mode, imports)
         folder = Path(workdir or Path("runs") / self.name)
         candidate = candidate_from(model, task)
         check_place(folder, report=report)

@@ -15,6 +15,7 @@ from compress import record as facts
 from compress.budget import Budget, check_budget
 from compress.candidate import Architecture, Candidate
 from compress.config.references import CodeReferences
+from compress.config.settings import Settings
 from compress.errors import MissingExtra, RecipeError, RecordError
 from compress.formatting import sanitize
 from compress.models.build import build_module
@@ -37,7 +38,7 @@ _ADVISED = "advised"
 _PAGE, _SHIP = "report.html", "ship"
 
 
-class Record(facts.Record):
+class Record(Settings, facts.Record):
     """What a run leaves behind, and where: its rows, and the files and models of each.
 
     Rows are named by their number, by their label (``"quantize"``), or as ``"advised"``, the row to
@@ -65,6 +66,8 @@ class Record(facts.Record):
             RecordError: no such file, not JSON, not a record of schema 1, or not as it was written.
             CodeReferenceError: a module of ``imports`` is not there.
         """
+        if not isinstance(path, (str, Path)):
+            raise RecordError(f"a record is read from a path; got {shown(path)}.")
         record = super().load(path)
         assert isinstance(record, cls)
         given = Path(path)
@@ -77,7 +80,7 @@ class Record(facts.Record):
         cls, record: facts.Record, folder: Path, start: nn.Module, references: CodeReferences
     ) -> Record:
         """The record of a run that just ended in ``folder``, begun with the module ``start``."""
-        made = cls.model_construct(**{name: getattr(record, name) for name in _names(record)})
+        made = cls.model_construct(**vars(record), **(record.model_extra or {}))
         made._folder, made._start, made._references = folder, start, references
         return made
 
@@ -205,9 +208,10 @@ class Record(facts.Record):
         return given or known[0]
 
     def _row(self, given: int | str, target: str | None) -> Row:
-        if given == _ADVISED:
+        if isinstance(given, str) and given == _ADVISED:
             given = recommend(self, self._target(target)).index
-        is_number = isinstance(given, int) and not isinstance(given, bool)
+        # Numbers of numpy too: they come from the data frame.
+        is_number = hasattr(given, "__index__") and not isinstance(given, bool)
         for row in self.rows:
             if given == (row.index if is_number else row.stage):
                 return row
@@ -236,10 +240,6 @@ class Record(facts.Record):
             if self._folder is not None and (self._folder / name).exists():
                 places.append((what, str(self._folder / name)))
         return fragment(self, places)
-
-
-def _names(record: facts.Record) -> list[str]:
-    return [*type(record).model_fields, *(record.model_extra or {})]
 
 
 def _needs_class(row: Row, like: object) -> str:

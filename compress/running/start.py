@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 from torch import nn
@@ -19,7 +20,7 @@ __all__ = ["candidate_from", "check_run_arguments", "example_of"]
 _EXAMPLE_SAMPLES = 4
 
 
-def check_run_arguments(targets: object, mode: object, imports: object) -> None:
+def check_run_arguments(workdir: object, targets: object, mode: object, imports: object) -> None:
     """See that a call of ``run`` is what it takes, before anything is done.
 
     Raises:
@@ -32,6 +33,8 @@ def check_run_arguments(targets: object, mode: object, imports: object) -> None:
                 "run takes a list of targets, such as targets=[LocalTarget()]; got "
                 f"{shown(targets)}."
             )
+    if not (workdir is None or isinstance(workdir, (str, Path))):
+        raise RecipeError(f"workdir is the path of a folder; got {shown(workdir)}.")
     if mode not in get_args(Mode):
         raise RecipeError(f"mode is one of {', '.join(get_args(Mode))}; got {shown(mode)}.")
     if isinstance(imports, str):

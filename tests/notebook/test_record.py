@@ -3,6 +3,7 @@
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -80,7 +81,7 @@ def test_rows_have_numbers_and_labels_and_one_is_advised(record):
     files = [record.artifact(row) for row in range(4)]
     assert len(set(files)) == 4
     assert all(file.is_file() for file in files)
-    assert record.artifact("quantize") == files[2]
+    assert record.artifact("quantize") == record.artifact(np.int64(2)) == files[2]
     assert record.artifact() == record.artifact("advised") == files[record.recommend().index]
 
 
@@ -157,6 +158,19 @@ def test_a_file_outside_of_the_folder_is_none(loaded):
     (loaded.folder.parent.parent / "secret.onnx").write_bytes(b"x")
     with pytest.raises(RecordError, match="the file of row 0 is not there"):
         loaded.artifact(0)
+
+
+@pytest.mark.parametrize("path", [3, None, ["a"]])
+def test_a_record_is_read_from_a_path(path):
+    with pytest.raises(RecordError, match="a record is read from a path; got "):
+        Record.load(path)
+
+
+def test_keys_of_a_newer_record_hide_nothing(record):
+    newer = Record.model_validate(record.model_dump(by_alias=True) | {"folder": "x", "ship": 3})
+    again = Record.of_run(newer, record.folder, Net(), record._references)
+    assert again.folder == record.folder
+    assert again == newer
 
 
 def test_what_has_no_folder_says_so(record):
@@ -275,6 +289,7 @@ def test_a_run_that_measured_nothing_says_so(record):
         ({"targets": ["local"]}, r"such as targets=\[LocalTarget\(\)\]; got \['local'\]"),
         ({"targets": LocalTarget()}, "run takes a list of targets"),
         ({"mode": "fast"}, "mode is one of quick, default, strict; got 'fast'"),
+        ({"workdir": 5}, "workdir is the path of a folder; got 5"),
         ({"imports": "mine"}, r"imports is a list of modules: \['mine'\]"),
         ({"task": None}, r"run takes a compress\.Task after the model; got None"),
         ({"model": Net}, r"run takes an nn\.Module, or a Candidate; got <class"),
