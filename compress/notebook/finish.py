@@ -9,6 +9,7 @@ from compress.environment import process_index
 from compress.notebook.record import Record
 from compress.overwriting import check_report
 from compress.running.job import Job
+from compress.ship import ship_advised
 
 __all__ = ["check_place", "finish"]
 
@@ -23,7 +24,7 @@ def check_place(folder: Path, *, report: bool) -> None:
         check_report(folder, "workdir")
 
 
-def finish(record: facts.Record, job: Job, *, report: bool) -> Record:
+def finish(record: facts.Record, job: Job, *, report: bool, ship: bool) -> Record:
     """The record of a run as its user gets it, once what goes with it is written.
 
     Raises:
@@ -32,7 +33,8 @@ def finish(record: facts.Record, job: Job, *, report: bool) -> Record:
     finished = Record.of_run(record, job.folder.root, job.candidate.module, job.references)
     if process_index() > 0:
         return finished
-    # The folder to ship is written here: before the report, which says where it is.
+    if ship:  # before the report, which says where it is
+        ship_advised(record, job)
     if report:
         finished.report()
     return finished

@@ -26,6 +26,7 @@ from compress.record import Row
 from compress.report import pareto_figure, render_table, write_report
 from compress.report.csv import csv_text
 from compress.report.page.fragment import fragment
+from compress.ship_folder import SHIP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Record"]
 
 _ADVISED = "advised"
-_PAGE, _SHIP = "report.html", "ship"
+_PAGE = "report.html"
 
 
 class Record(Settings, facts.Record):
@@ -97,7 +98,7 @@ class Record(Settings, facts.Record):
     @property
     def ship(self) -> Path:
         """The folder to ship, with the model of the advised row and what runs it."""
-        place = self.folder / _SHIP
+        place = self.folder / SHIP
         if not place.is_dir():
             raise RecordError(
                 f"{place}: there is no such folder; `compresskit ship {self.folder}` writes it."
@@ -236,7 +237,7 @@ class Record(Settings, facts.Record):
 
     def _repr_html_(self) -> str:
         places = []
-        for what, name in (("report", _PAGE), ("to ship", _SHIP)):
+        for what, name in (("report", _PAGE), ("to ship", SHIP)):
             if self._folder is not None and (self._folder / name).exists():
                 places.append((what, str(self._folder / name)))
         return fragment(self, places)

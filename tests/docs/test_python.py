@@ -36,7 +36,7 @@ def test_the_notebook_goes_from_a_module_to_a_file(tmp_path, monkeypatch, capsys
     names = executed(f"from compress import ReplayTarget\n{quick}", "notebook")
     assert isinstance(names["record"], Record)
     assert "Ship row" in capsys.readouterr().out
-    assert names["record"].artifact("advised").is_file()
+    assert (names["record"].ship / "run.py").is_file()
 
 
 def test_the_notebook_is_short():
