@@ -239,7 +239,7 @@ def _index(data: Sequence[Any], part: str, place: Path, option: str) -> int:
         if found:
             raise RecipeError(_ambiguous(names, part, found, place, option))
         if part[0].isalpha() and part.isascii():
-            raise RecipeError(f"{option}: there is no {shown(part)}; {_nearest(part, names)}.")
+            raise RecipeError(f"{option}: there is no {shown(part)}; {nearest(part, names)}.")
     raise RecipeError(
         f"{option}: {shown(part)} is not an index; the list has {len(data)} entries, counted "
         "from 0."
