@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import (
     Discriminator,
@@ -41,6 +41,8 @@ _OneSize = Annotated[Whole, Field(ge=1, le=_LONGEST)]
 _Pair = tuple[_OneBatch, _OneSize]
 
 if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing only from Python 3.11 on
+
     Batch = int | Literal["any"]
     Size = int | tuple[int, int]
 else:
