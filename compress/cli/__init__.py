@@ -182,10 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="say what a key of recipes means, or list all")
     explain.add_argument("keys", nargs="*", metavar="KEY", help="such as prune.importance")
     debug_argument(explain)
-    new = commands.add_parser("new", help="write a commented starter recipe")
-    new.add_argument("path", nargs="?", help="where to (default: recipe.yaml)")
-    out_argument(new, "FILE.yaml", "the same")
-    debug_argument(new)
+    _add_new(commands)
     doctor = commands.add_parser(
         "doctor", help="say what this machine can do, with a fix for what it cannot"
     )
@@ -198,6 +195,32 @@ def _parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     debug_argument(completion)
     return parser
+
+
+def _add_new(commands: Commands) -> None:
+    new = commands.add_parser(
+        "new", help="write a starter recipe, for your own model and data where you give them"
+    )
+    new.add_argument("path", nargs="?", help="where to (default: recipe.yaml)")
+    out_argument(new, "FILE.yaml", "the same")
+    new.add_argument(
+        "--data",
+        metavar="DATA",
+        help="a folder of images or of another task, a file .npz or .parquet, or data.py:make_task",
+    )
+    new.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="net.py:Net, a Hugging Face folder or a built-in net (default: resnet, trained first)",
+    )
+    new.add_argument("--weights", metavar="FILE", help="of the model: safetensors, or a state dict")
+    new.add_argument(
+        "--size",
+        type=whole,
+        metavar="PIXELS",
+        help="side of the images that the net takes (default: the one it does best on)",
+    )
+    debug_argument(new)
 
 
 def _add_run(commands: Commands) -> None:

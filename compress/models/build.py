@@ -45,6 +45,11 @@ def _uncut(architecture: Architecture, references: CodeReferences) -> nn.Module:
         return build(architecture.arch, architecture.options)
     where = f"arch {architecture.arch!r}"
     part = OwnPart.named(architecture.arch, references, where, ModelSettings.role)
+    if isinstance(part.found, nn.Module):
+        raise RecipeError(
+            f"{where}: that is a {type(part.found).__name__} which is made already; name its "
+            "class, or a function that returns a new one."
+        )
     made = part.product(architecture.options, nn.Module, where)
     if not isinstance(made, nn.Module):
         raise RecipeError(f"{where} must give a torch.nn.Module; got {type(made).__name__}.")

@@ -154,6 +154,14 @@ class ImageFiles:
             )
         return torch.empty(count, self.channels, self.size, self.size, dtype=torch.uint8)
 
+    def extent(self, path: Path) -> tuple[int, int]:
+        """Width and height of an image in pixels, as its file says them.
+
+        Raises:
+            DataError: it cannot be read, or unfolds to more than is taken.
+        """
+        return self._decoded(path, lambda image: (int(image.width), int(image.height)))
+
     def covering(self, path: Path) -> Tensor:
         """One image, upright, scaled to cover the square, and its middle cut out.
 
@@ -245,6 +253,8 @@ class ImageFiles:
                         pixels_given = f"{image.width} by {image.height}"
             except Exception as error:  # decoders raise errors of every kind on damaged files
                 why = named(str(error) or type(error).__name__)
+                if type(error).__name__ == "UnidentifiedImageError":  # which names the stream
+                    why = "it is in no format of images that is known"
                 raise DataError(
                     f"{self.task}{named(path)}: cannot be read as an image ({why}); repair or "
                     "remove it."

@@ -5,7 +5,8 @@
     FOLDER/cat/*.jpg, FOLDER/dog/*.jpg              one folder for each class; split here
     FOLDER/*.jpg                                    no labels; split here
     FOLDER/train/..., FOLDER/test/...               split already, each part like one of these;
-                                                    FOLDER/validation is taken where it is there
+                                                    validation, valid or val beside train is taken
+                                                    for that, with test or without
 
 Files are decoded once, to bytes in memory.
 """
@@ -13,36 +14,74 @@ Files are decoded once, to bytes in memory.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
-from compress.config.fields import Flag, Whole
-from compress.errors import RecipeError
+from compress.config.fields import Flag, Number, Whole
+from compress.errors import DataError, RecipeError
 from compress.io.files import named
+from compress.preprocessing import ImagePreprocessing
 from compress.task import Task
-from compress.tasks.arrays import ArrayDataset, ScaledImages
+from compress.tasks.arrays import ArrayDataset, ScaledImages, normalized
 from compress.tasks.augment import ShiftFlip
 from compress.tasks.image_files import ImageFiles
-from compress.tasks.parts import parts_of
+from compress.tasks.parts import VALIDATION, parts_of
 
-__all__ = ["Size", "make_task"]
+__all__ = ["TASK", "Size", "classes_of", "make_task", "normalization", "training_folder"]
 
-_TASK = "task image-folder: "
+#: Begins the sentences of this task.
+TASK = "task image-folder: "
 _CROP = 8
 
 #: Pixels along one side.
 Size = Annotated[Whole, Field(ge=8, le=1024)]
+#: A number for each channel, or one for all, as shares of the brightest byte.
+_Shares = Number | Annotated[tuple[Number, ...], Field(min_length=1, max_length=3)]
 
 
 class _Scaled(ScaledImages):
     """Under the name by which kept results know images of this task."""
 
 
+class _Normalized:
+    """Images kept as bytes, and given with a mean taken off and divided by a deviation."""
+
+    def __init__(self, images: ArrayDataset, form: ImagePreprocessing) -> None:
+        self._images = images
+        self._form = form
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self._given(self._images[index])
+
+    def __getitems__(self, indices: Sequence[int], /) -> Any:
+        return self._given(self._images.__getitems__(indices))
+
+    def without_labels(self) -> _Normalized:
+        """The images alone, sharing memory."""
+        return _Normalized(self._images.without_labels(), self._form)
+
+    def _given(self, batch: Any) -> Any:
+        if isinstance(batch, tuple):
+            return normalized(batch[0], self._form), batch[1]
+        return normalized(batch, self._form)
+
+
 def make_task(
-    *, folder: Path | None = None, size: Size = 32, grey: Flag = False, augment: Flag = True
+    *,
+    folder: Path | None = None,
+    size: Size = 32,
+    grey: Flag = False,
+    augment: Flag = True,
+    mean: _Shares | None = None,
+    std: _Shares | None = None,
 ) -> Task:
     """The task: a tenth of what is not split already is set apart for validation, and for the test.
 
@@ -52,32 +91,67 @@ def make_task(
         size: images are scaled and cut to ``size`` by ``size`` pixels.
         grey: one channel instead of three.
         augment: shift training images by up to an eighth, and mirror half of them.
+        mean: of pixels from 0 to 1, for each channel or one for all, as torchvision's ``Normalize``
+            has it: what a net was trained with. Without it, pixels are from -1 to 1.
+        std: the deviation, likewise.
 
     Raises:
-        RecipeError: no folder is given.
+        RecipeError: no folder is given, or numbers of which there is not one for each channel.
         DataError: the folder holds no images, or one that cannot be read.
     """
     if folder is None:
         raise RecipeError("task image-folder: give the folder that holds the images (`folder:`).")
-    files = ImageFiles(folder, size, grey, _TASK)
-    is_split = all(os.path.isdir(folder / part) for part in ("train", "test"))
-    classes = _classes(files, folder / "train" if is_split else folder)
-    train, validation, test = parts_of(
-        folder, lambda part: _images(files, part, classes), ("validation",)
+    files = ImageFiles(folder, size, grey, TASK)
+    form = normalization(files, mean, std)
+    classes = classes_of(files, training_folder(folder))
+    parts = parts_of(folder, lambda part: _images(files, part, classes))
+    # Without a mean under the name by which kept results know images of this task.
+    train, validation, test = (
+        _Scaled(part) if mean is std is None else _Normalized(part, form) for part in parts
     )
     return Task(
         name="image-folder",
-        train=_Scaled(train),
-        validation=_Scaled(validation),
-        test=_Scaled(test),
+        train=train,
+        validation=validation,
+        test=test,
         augment=ShiftFlip(shift=size // _CROP, fill=0.0, flip=True) if augment else None,
         classes=classes,
         outputs="class-scores" if classes else None,
-        preprocessing=files.cover,
+        preprocessing=form,
     )
 
 
-def _classes(files: ImageFiles, folder: Path) -> tuple[str, ...]:
+def training_folder(folder: Path) -> Path:
+    """Where the images to train on are: in ``train``, where there is a part beside it."""
+    parts = ("test", *VALIDATION)
+    is_split = os.path.isdir(folder / "train") and any(os.path.isdir(folder / p) for p in parts)
+    return folder / "train" if is_split else folder
+
+
+def normalization(
+    files: ImageFiles, mean: _Shares | None, std: _Shares | None
+) -> ImagePreprocessing:
+    """What makes numbers of the images.
+
+    Raises:
+        RecipeError: not one number for each channel, or one for all.
+    """
+    if mean is None and std is None:
+        return files.cover
+    try:
+        return replace(
+            files.cover,
+            highest=1.0,
+            mean=0.0 if mean is None else mean,
+            std=1.0 if std is None else std,
+        )
+    except DataError as error:
+        raise RecipeError(
+            f"{TASK}{str(error).removeprefix('preprocessing of images: ')}"
+        ) from error
+
+
+def classes_of(files: ImageFiles, folder: Path) -> tuple[str, ...]:
     """The names of the folders that hold images; none where images lie in ``folder`` itself."""
     inner = [p for p in files.listed(folder) if os.path.isdir(p) and not files.is_image(p)]
     names = tuple(sorted(path.name for path in inner if files.images(path)))
@@ -108,7 +182,7 @@ def _images(files: ImageFiles, folder: Path, classes: tuple[str, ...]) -> ArrayD
     """The images of a folder that is divided into these classes."""
     if folder != files.home:
         files.check_link(folder)
-    own = _classes(files, folder)
+    own = classes_of(files, folder)
     if own != classes:
         given, wanted = (named(", ".join(each) or "none") for each in (own, classes))
         raise files.refusal(

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from compress.tasks.arrays import ArrayDataset, split
 
-__all__ = ["parts_of"]
+__all__ = ["SHARE_APART", "VALIDATION", "parts_of"]
 
 _SPLIT_SEED = 0
-_SHARE_APART = 0.1
-_VALIDATION = ("validation", "valid", "val")
+#: Of what is not split already, for validation and for the test each.
+SHARE_APART = 0.1
+#: What the folder for validation may be called.
+VALIDATION = ("validation", "valid", "val")
 
 
 def parts_of(
     folder: Path,
     read: Callable[[Path], ArrayDataset],
-    validation_names: Sequence[str] = _VALIDATION,
 ) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
     """What to train on, what is for validation, and what to test on.
 
@@ -28,7 +29,6 @@ def parts_of(
     Args:
         folder: of the data.
         read: makes a data set of a folder.
-        validation_names: what the folder for validation may be called beside ``train``.
 
     Raises:
         DataError: as ``read`` has it, or too few samples for a split.
@@ -37,12 +37,13 @@ def parts_of(
     def is_there(name: str) -> bool:
         return os.path.isdir(folder / name)
 
+    own = next(filter(is_there, VALIDATION), None) if is_there("train") else None
     if is_there("train") and is_there("test"):
         train, test = read(folder / "train"), read(folder / "test")
     else:
-        train, test = split(read(folder), _SHARE_APART, seed=_SPLIT_SEED)
-    own = next(filter(is_there, validation_names), None)
-    if own is not None and is_there("train"):
+        whole = folder if own is None else folder / "train"
+        train, test = split(read(whole), SHARE_APART, seed=_SPLIT_SEED)
+    if own is not None:
         return train, read(folder / own), test
-    train, validation = split(train, _SHARE_APART, seed=_SPLIT_SEED)
+    train, validation = split(train, SHARE_APART, seed=_SPLIT_SEED)
     return train, validation, test

@@ -46,7 +46,7 @@ LEVELS: list[set[str]] = [
     {"running", "suite"},
     {"ship"},
     {"notebook"},
-    {"recipe"},
+    {"recipe", "starters"},
     {"reference"},
     {"cli", "testing"},
     {"__main__"},
