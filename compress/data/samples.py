@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from compress.data.fields import LABEL_KEYS
+from compress.data.misfits import a_thing, input_cure, is_number_array, is_picture, label_cure
 from compress.errors import CompressError, DataError, in_words
 
 __all__ = [
@@ -36,6 +37,8 @@ SAMPLE = (
 )
 _NUMBERS = (Tensor, np.ndarray, np.number, np.bool_, int, float)
 _FIELDS = "fields"
+# torch computes next to nothing with them.
+_WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 @contextmanager
@@ -83,7 +86,10 @@ def parted(sample: Any, where: str, *, is_batch: bool = False) -> tuple[Any, Any
         inputs, label = _of_parts(sample, where)
     else:
         inputs, label = sample, None
-    if type(label) not in (Tensor, int, float):
+    is_plain = type(label) in (int, float) or (
+        type(label) is Tensor and label.dtype not in _WIDE_UNSIGNED
+    )
+    if not is_plain:
         label = as_labels(label, where, is_batch=is_batch)
     return _as_inputs(inputs, where), label
 
@@ -211,28 +217,28 @@ def _as_inputs(inputs: Any, where: str) -> Any:
 
 
 def _as_input(part: Any, where: str, name: Any = None) -> Any:
-    if isinstance(part, _NUMBERS):
+    if _is_numbers(part):
         return _as_torch_reads(part)
     found = _numbers(part) if isinstance(part, (list, tuple)) else None
     if found is not None:
         return found
     of = "" if name is None else f" {name!r}"
-    more = "" if name is None else f"; {_FIELDS} leaves out what is no input"
-    raise DataError(f"{where} has a {type(part).__name__} for its input{of}, and {SAMPLE}{more}.")
+    more = input_cure(part)
+    if name is not None and not is_picture(part):
+        more += f"; {_FIELDS} leaves out what is no input"
+    raise DataError(f"{where} has {a_thing(part)} for its input{of}, and {SAMPLE}{more}.")
 
 
 def _as_label(label: Any, where: str, name: Any = None) -> Any:
     of = "" if name is None else f" for {name!r}"
-    if label is None or isinstance(label, _NUMBERS):
+    if label is None or _is_numbers(label):
         return _as_torch_reads(label)
+    cure = label_cure(label)
     if isinstance(label, str):
-        raise DataError(
-            f"{where} has the label {label!r}{of}; {SAMPLE}: number the classes, and name them in "
-            "the task's classes."
-        )
+        raise DataError(f"{where} has the label {str(label)!r}{of}; {SAMPLE}{cure}.")
     found = _numbers(label) if isinstance(label, (list, tuple)) else None
     if found is None:
-        raise DataError(f"{where} has a {type(label).__name__} for its label{of}, and {SAMPLE}.")
+        raise DataError(f"{where} has {a_thing(label)} for its label{of}, and {SAMPLE}{cure}.")
     return found
 
 
@@ -249,18 +255,36 @@ def _is_by_place(label: Sequence[Any], *, is_batch: bool) -> bool:
 def _as_torch_reads(value: Any) -> Any:
     """A part of a sample, as an array that torch takes without an error or a warning.
 
-    Arrays of another byte order, with an axis reversed (``image[:, ::-1]``), or that may not be
-    written (``np.load(..., mmap_mode="r")``) are copied; all else stays as it is.
+    Unsigned numbers of more than 8 bits become signed ones. Arrays of another byte order, with an
+    axis reversed (``image[:, ::-1]``), or that may not be written (``np.load(..., mmap_mode="r")``)
+    are copied; all else stays as it is.
     """
+    if isinstance(value, Tensor):
+        return value.long() if value.dtype in _WIDE_UNSIGNED else value
+    if isinstance(value, np.unsignedinteger) and value.itemsize > 1:
+        return int(value)
     if not isinstance(value, np.ndarray):
         return value
+    if value.dtype.kind == "u" and value.dtype.itemsize > 1:
+        return value.astype(np.int64)
     if value.dtype.isnative and value.flags.writeable and min(value.strides, default=0) >= 0:
         return value
     return np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
 
 
+def _is_numbers(part: Any) -> bool:
+    if isinstance(part, np.ndarray):
+        return is_number_array(part)
+    return isinstance(part, _NUMBERS)
+
+
 def _numbers(values: Sequence[Any]) -> Tensor | None:
     """A list of numbers, or of lists of them, as a tensor; ``None`` of any other."""
+    first: Any = values
+    while isinstance(first, (list, tuple)) and len(first):
+        first = first[0]
+    if not isinstance(first, (*_NUMBERS, list, tuple)):
+        return None  # such as images of Pillow, of which NumPy makes arrays
     try:
         return torch.as_tensor(np.asarray(values))
     except (TypeError, ValueError, RuntimeError):

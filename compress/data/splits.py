@@ -175,6 +175,13 @@ def _iterated(split: Any, where: str) -> Iterator[Any]:
 def _check_indexed(split: Any, where: str) -> None:
     if isinstance(split, (str, bytes)):
         _iterated(split, where)
+    columns = list(split.values()) if isinstance(split, Mapping) else split
+    if _are_columns(columns):
+        given = ", ".join(f"d[{k!r}]" for k in split) if isinstance(split, Mapping) else "*d"
+        raise DataError(
+            f"{where} is a {type(split).__name__} of {len(columns)} arrays of {len(columns[0])} "
+            f"samples each; join them: torch.utils.data.TensorDataset({given}) of tensors."
+        )
     if isinstance(split, Mapping) and 0 not in split:
         names = ", ".join(map(str, list(split)[:5]))
         raise DataError(
@@ -192,6 +199,15 @@ def _check_indexed(split: Any, where: str) -> None:
         raise DataError(
             f"{where} is a {type(split).__name__}, which has no length; {_INDEXED}."
         ) from None
+
+
+def _are_columns(parts: Any) -> bool:
+    """Whether they are inputs and labels in an array each, and not samples."""
+    if not isinstance(parts, (list, tuple)) or len(parts) not in (2, 3):
+        return False
+    if not all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in parts):
+        return False
+    return len({len(part) for part in parts}) == 1 and len({part.shape for part in parts}) > 1
 
 
 def _read_once(samples: Iterator[Any], where: str, bounds: MemoryBounds) -> list[Any]:

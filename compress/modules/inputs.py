@@ -55,7 +55,8 @@ def _check_names(module: nn.Module, inputs: dict[str, Tensor]) -> None:
     if problems := [*unknown, *missing]:
         raise DataError(
             f"the batch {problems[0]}, and the model ({type(module).__name__}) takes "
-            f"{', '.join(parameters)}; give the task's data these names."
+            f"{', '.join(parameters)}; give the task's data these names, or say which part is "
+            f"which input: fields: {{inputs: {{{next(iter(parameters), 'NAME')}: KEY}}}}."
         )
 
 

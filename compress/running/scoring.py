@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from compress.data.misfits import batch_hint
 from compress.data.samples import in_float32
 from compress.distillation.teachers import (
     EnsembleMember,
@@ -275,7 +276,8 @@ def supervision_of_job(job: Job) -> Supervision:
         shapes = _shapes(example)
         raise DataError(
             f"task {job.task.name!r}: the model that comes in cannot take its inputs, {shapes} "
-            f"({in_words(error)}); give a model for such inputs, or inputs for such a model."
+            f"({in_words(error)}); give a model for such inputs, or inputs for such a model"
+            f"{f': {hint}' if (hint := batch_hint(example)) else ''}."
         ) from error
     implied = [kind for stage in job.stages for kind in stage.implied_outputs(job.references)]
     return Supervision.of(job.task, outputs, tuple(implied), example)

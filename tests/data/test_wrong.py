@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -120,6 +121,46 @@ WRONG = {
         lambda: read(Rows(lambda i: ({"x": X[i], "labels": Y[i]}, Y[i]))),
         r"has a label, and an input 'labels' that may be one; take it out of the inputs, or say",
     ),
+    "an image of Pillow": (
+        lambda: read(Rows(lambda i: (Image.new("RGB", (4, 4)), 0))),
+        r"has an Image for its input, .* such as torch\.tensor\(numpy\.asarray\(image\)\)\.permute",
+    ),
+    "a list of images": (
+        lambda: read(Rows(lambda i: {"x": [Image.new("L", (4, 4))], "label": 0})),
+        r"has a list for its input 'x', .* make a tensor of it",
+    ),
+    "an array of objects": (
+        lambda: read(Rows(lambda i: (np.array([1, None]), 0))),
+        r"an array of the type object for its input, .* such as array\.astype\('float32'\)\.$",
+    ),
+    "an array of texts": (
+        lambda: read(Rows(lambda i: (np.array(["1.5", "2"]), 0))),
+        r"an array of the type <U3 for its input, .* make numbers of it",
+    ),
+    "a path for an input": (
+        lambda: read(Rows(lambda i: (Path("a.jpg"), 0))),
+        r"for its input, .* open files in the data set itself, or name a task that does",
+    ),
+    "rows of different lengths": (
+        lambda: read(Rows(lambda i: ([[1.0, 2.0], [3.0]], 0))),
+        r"has a list for its input, .* where they hold numbers, in rows of one length",
+    ),
+    "a text for a label": (
+        lambda: read(Rows(lambda i: (X[i], np.str_("cat")))),
+        r"has the label 'cat'; a sample is .*: number the classes, and name them in the task's",
+    ),
+    "texts for labels": (
+        lambda: read(Rows(lambda i: (X[i], ["cat", "dog"]))),
+        r"has a list for its label, .* number the classes",
+    ),
+    "inputs and labels as two arrays": (
+        lambda: task(lambda: (X, Y)),
+        r"is a tuple of 2 arrays of \d+ samples each; join them: .*TensorDataset\(\*d\) of tensors",
+    ),
+    "inputs and labels by name": (
+        lambda: task(lambda: {"x": X.numpy(), "y": Y.numpy()}),
+        r"is a dict of 2 arrays .*TensorDataset\(d\['x'\], d\['y'\]\) of tensors\.",
+    ),
     "labels now and then": (
         lambda: read(Rows(lambda i: (X[i], Y[i]) if i else X[i])),
         r"sample 0 of the Rows has no place for a label, and sample 1 has; .* is None",
@@ -216,6 +257,14 @@ def test_fields_that_are_not_used_are_named_before_the_run(plan):
     )
     used = task(rows, fields=Fields(inputs=("pixel_values",), label="meta.age"))
     assert "not used: label, meta.who" in plan(used, "named").notes[0]
+
+
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "uint64"])
+def test_labels_of_wide_unsigned_numbers_are_numbers(kind):
+    for label in (np.dtype(kind).type(1), torch.tensor(1, dtype=getattr(torch, kind))):
+        labels = read(Rows(lambda i, label=label: (X[i], label))).labels
+        assert labels.dtype == torch.int64
+        assert labels.tolist() == [1] * 8
 
 
 def test_samples_of_a_stream_are_copies():

@@ -102,11 +102,11 @@ MISTAKES = {
     ),
     "boxes for labels": (
         lambda: plan(task(Samples(lambda i: (X[i], {"boxes": object()})))),
-        r"has a object for its label for 'boxes', and a sample is",
+        r"has an object for its label for 'boxes', and a sample is",
     ),
     "an object for an input": (
         lambda: plan(task(Samples(lambda i: (object(), Y[i])))),
-        r"has a object for its input, and a sample is",
+        r"has an object for its input, and a sample is",
     ),
     "sizes differ": (
         lambda: plan(task(Samples(lambda i: (drawn(6 + i % 2), Y[i])))),
@@ -157,6 +157,18 @@ MISTAKES = {
     "a net for other inputs": (
         lambda: plan(labeled(Y), Net(features=5)),
         r"the model that comes in cannot take its inputs, \(4, 6\) of torch.float32 .*RuntimeError",
+    ),
+    "images with their channels last": (
+        lambda: plan(labeled(Y), nn.Conv2d(3, 3, 2), torch.zeros(4, 8, 8, 3, dtype=torch.uint8)),
+        r"such a model: images have their channels first .*: image\.permute\(2, 0, 1\) / 255\.$",
+    ),
+    "images of bytes": (
+        lambda: plan(labeled(Y), nn.Conv2d(3, 3, 2), torch.zeros(4, 3, 8, 8, dtype=torch.uint8)),
+        r"images of bytes become numbers that nets take by image / 255\.$",
+    ),
+    "samples that are batches": (
+        lambda: plan(labeled(Y), nn.Conv2d(3, 3, 2), torch.zeros(4, 1, 3, 8, 8)),
+        r"a sample has no axis for the batch: give sample\[0\]\.$",
     ),
     "other classes than named": (
         lambda: plan(labeled(Y % 2, classes=("cat", "dog"))),
