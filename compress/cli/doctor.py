@@ -13,6 +13,7 @@ from importlib import metadata
 from compress.cli.targets import target_of
 from compress.errors import DataError
 from compress.measure.local import LocalTarget
+from compress.measure.ondevice.machine import read_file
 from compress.measure.ondevice.runtimes import RUNTIMES
 from compress.measure.ondevice.runtimes.base import Finding
 from compress.measure.remote.target import RemoteTarget
@@ -101,9 +102,31 @@ def _space(free_bytes: int, least_bytes: int, where: str, fix: str) -> Finding:
     return Finding("note", text, fix) if free_bytes < least_bytes else Finding("ok", text)
 
 
+def _system() -> Iterator[Finding]:
+    """What is not measured on systems other than Linux."""
+    if not sys.platform.startswith("linux"):
+        yield Finding(
+            "note",
+            f"the system is {platform.system()}, and releases are tested on Linux",
+            "docs/installing.md says what is not measured here",
+        )
+    if "VmHWM:" not in read_file("/proc/self/status"):
+        yield Finding(
+            "note",
+            "peak memory is not measured here: it needs VmHWM in /proc/self/status",
+            "leave model_peak_mib out of budgets, or measure on a Linux device (--target)",
+        )
+
+
 def _clock() -> Iterator[Finding]:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    yield _quiet(load, os.cpu_count() or 1)
+    if not hasattr(os, "getloadavg"):
+        yield Finding(
+            "note",
+            "how busy the machine is cannot be read here",
+            "see that nothing else runs while models are measured",
+        )
+        return
+    yield _quiet(os.getloadavg()[0], os.cpu_count() or 1)
 
 
 def _quiet(load: float, cores: int) -> Finding:
@@ -130,6 +153,7 @@ def _data() -> Iterator[Finding]:
 #: In the order in which they are shown.
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python,
+    _system,
     _packages,
     _runtimes,
     _processor,
