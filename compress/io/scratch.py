@@ -48,8 +48,8 @@ def scratch(beside: Path | None = None) -> Iterator[str]:
 def sweep_scratch(beside: Path | None = None) -> list[Path]:
     """Remove this user's folders of :func:`scratch` whose process is gone; returns them."""
     removed = []
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(beside or tempfile.gettempdir()):
+    with contextlib.suppress(OSError), os.scandir(beside or tempfile.gettempdir()) as entries:
+        for entry in entries:
             found = _NAME.fullmatch(entry.name)
             if found is None or not entry.is_dir(follow_symlinks=False) or not is_gone(found[1]):
                 continue

@@ -33,7 +33,25 @@ NORMALIZATIONS: tuple[tuple[str, tuple[float, ...] | None, tuple[float, ...] | N
 )
 _SIZES = (224, 128, 96, 64, 32, 28)
 # Of nets that take one size only.
-_OTHER_SIZES = (256, 192, 160, 112, 100, 299, 300, 320, 384, 512, 240, 200, 150, 144, 120, 80, 56)
+_OTHER_SIZES: tuple[int, ...] = (
+    256,
+    192,
+    160,
+    112,
+    100,
+    299,
+    300,
+    320,
+    384,
+    512,
+    240,
+    200,
+    150,
+    144,
+    120,
+    80,
+    56,
+)
 _OTHER_SIZES += (50, 48, 40, 36, 24, 20, 16, 8)
 _DEFAULT = 64
 _CHANNELS = (3, 1)

@@ -142,13 +142,19 @@ def normalization(
         return replace(
             files.cover,
             highest=1.0,
-            mean=0.0 if mean is None else mean,
-            std=1.0 if std is None else std,
+            mean=_each(mean, 0.0),
+            std=_each(std, 1.0),
         )
     except DataError as error:
         raise RecipeError(
             f"{TASK}{str(error).removeprefix('preprocessing of images: ')}"
         ) from error
+
+
+def _each(given: _Shares | None, otherwise: float) -> tuple[float, ...]:
+    if given is None:
+        return (otherwise,)
+    return given if isinstance(given, tuple) else (given,)
 
 
 def classes_of(files: ImageFiles, folder: Path) -> tuple[str, ...]:
