@@ -112,7 +112,8 @@ class Record(Settings, facts.Record):
             RecipeError: a file of such a name is there that is no part of a report.
             StorageError: the disk refused.
         """
-        return next(path for path in write_report(self, self.folder) if path.name == _PAGE)
+        write_report(self, self.folder)
+        return self.folder / _PAGE
 
     def recommend(
         self, budget: Budget | Mapping[str, Any] | None = None, *, target: str | None = None

@@ -128,7 +128,7 @@ def test_a_seed_gives_what_a_run_with_that_seed_gives(repeated):
 def test_seeds_begin_with_the_recipes_own_and_all_get_the_settings(repeated, monkeypatch):
     told = []
 
-    def execute(self, *, workdir, mode, fresh, observer, cache, ship):
+    def execute(self, *, workdir, mode, fresh, observer, cache, ship, progress):
         told.append((self.seed, str(workdir), mode, fresh))
         return Record.load(Path(f"out/seed-{len(told) - 1}"))
 
