@@ -11,7 +11,6 @@ from typing import Any
 import onnxruntime
 
 from compress import __version__
-from compress.artifact import file_sha256
 from compress.environment import environment
 from compress.measure.quantities import quantities_of
 from compress.outputs import CLASS_KINDS, OutputKind
@@ -55,7 +54,7 @@ def names_of(task: Task, found: Measurement) -> tuple[str, ...]:
 def facts_of(
     choice: Choice, task: Task, lowered: Lowered, model: ModelFile, samples: Samples
 ) -> dict[str, Any]:
-    """The content of ``model.json``, less the checksums of files and what they are made from."""
+    """The content of ``model.json``, less the names and checksums of its files."""
     form = task.preprocessing or ArrayPreprocessing()
     measured = choice.found.artifact
     return {
@@ -64,8 +63,6 @@ def facts_of(
         "name": choice.record.name,
         "task": task.name,
         "model": {
-            "file": "model.onnx",
-            "sha256": file_sha256(lowered.path),
             "open": model.is_open,
             "batch": model.batch,
             "was_measured": lowered.was_measured,

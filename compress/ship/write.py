@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from compress.artifact import file_sha256
 from compress.errors import CheckpointError, CompressError, LoweringError, StorageError
 from compress.events import Notice
 from compress.io.files import read_bounded
@@ -115,7 +116,8 @@ def _write(choice: Choice, job: Job, draft: Path) -> dict[str, Any]:
     samples = take_samples(task, model, names, implied, choice.request.samples)
     facts = facts_of(choice, task, lowered, model, samples)
     files = write_model(lowered.path, draft / _MODEL, metadata_of(facts))
-    facts["model"]["file"] = files[0].name
+    written = {"file": files[0].name, "sha256": file_sha256(files[0])}
+    facts["model"] = {**written, **facts["model"]}
     (draft / _SAMPLES).write_bytes(samples.content)
     (draft / _CARD).write_text(card(choice, facts), encoding="utf-8", errors="backslashreplace")
     for name in PROGRAM_FILES:

@@ -1,6 +1,7 @@
 """What a shipped folder holds, where it may be written, and what is not shipped."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -76,6 +77,7 @@ def test_the_measured_file_is_there_byte_for_byte_and_says_what_it_is(finished):
     shipped = (finished / "ship" / "model.onnx").read_bytes()
     assert shipped.startswith(measured)
     assert facts["model"]["measured"]["sha256"] == row.on("replay").artifact.sha256
+    assert facts["model"]["sha256"] == hashlib.sha256(shipped).hexdigest()
     assert facts["model"]["was_measured"]
     graphs = [onnx.load_model_from_string(one).graph for one in (measured, shipped)]
     assert graphs[0] == graphs[1]
