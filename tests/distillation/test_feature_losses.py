@@ -24,7 +24,7 @@ from compress.distillation.losses.feature import (
 )
 from compress.distillation.losses.relation import RkdAngleLoss
 from compress.distillation.teachers import frozen_teacher
-from compress.errors import DataError, SelectorError, StageError
+from compress.errors import DataError, SelectorError, SettingsError, StageError
 from compress.tasks.arrays import ArrayDataset
 from compress.testing.stage_contract import bench_context
 
@@ -285,15 +285,14 @@ def test_an_axis_that_a_layer_has_not_is_refused(axis, tmp_path):
         ({"axis": 0}, "axis 0 is that of the samples; channels are on axis 1, 2, ... or -1"),
         ({"axis": {"teacher": 0}}, "axis 0 is that of the samples"),
         ({"axis": {}}, "axis says nothing; give student or teacher an axis, or leave it out"),
-        ({"axis": "last"}, "valid integer"),
-        ({"axis": True}, "valid integer"),
-        ({"axis": {"pupil": 1}}, "Extra inputs are not permitted"),
+        ({"axis": "last"}, "axis: should be a valid integer; got 'last'"),
+        ({"axis": True}, "axis: should be a valid integer; got True"),
+        ({"axis": {"pupil": 1}}, "axis.pupil: unknown key; known are student, teacher"),
     ],
 )
 def test_an_axis_that_means_nothing_is_refused(settings, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(SettingsError, match=message):
         HintLoss(student="act", teacher="act", **settings)
-    assert caught.value.error_count() == 1
 
 
 def test_an_axis_of_outputs_is_refused():

@@ -253,6 +253,8 @@ def test_a_notebook_is_shown_the_answer_the_table_and_the_plot(record):
     assert not {"script", "html", "body", "link"} & set(shown.seen)
     assert record.recommend().reasons in shown.text
     assert str(record.folder / "report.html") in shown.text
+    assert "Artifact size" in shown.text  # a title of the legend
+    assert "Markup" not in shown.text
 
 
 @pytest.mark.parametrize(
