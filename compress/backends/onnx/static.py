@@ -26,7 +26,13 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from compress.backends.onnx.calibration import calibrate, layer_ranges, scale_owner
 from compress.backends.onnx.export import layer_of
 from compress.backends.onnx.graph import Array, array_of, consumers, replace, stand_in
-from compress.backends.onnx.partition import absorbs, format_of, layers_with, static_nodes
+from compress.backends.onnx.partition import (
+    KEEPS_SCALE,
+    absorbs,
+    format_of,
+    layers_with,
+    static_nodes,
+)
 from compress.backends.onnx.quiet import quiet
 from compress.backends.onnx.ranges import Range
 from compress.backends.onnx.weights import QuantizedWeight, quantized_weight
@@ -159,7 +165,7 @@ def _plan(graph: ir.Graph, part: _GridPart, avoid_saturation: bool) -> _Quantize
     kind = _quant_type(part.quantizer.onnx_type)
     activations = {
         str(value.name): [_activation(part.quantizer, kind, bounds)]
-        for value, bounds in part.ranges.items()
+        for value, bounds in (part.ranges | _moved_ranges(part)).items()
     }
     weights = _quantized_weights(graph, part, avoid_saturation)
     layers = [format.weight_quantizer.onnx_type for format in part.formats.values()]
@@ -171,6 +177,19 @@ def _plan(graph: ir.Graph, part: _GridPart, avoid_saturation: bool) -> _Quantize
         activations=activations,
         weights={str(value.name): _channels(weight) for value, weight in weights.items()},
     )
+
+
+def _moved_ranges(part: _GridPart) -> dict[ir.Value, Range]:
+    """The ranges of what quantized nodes moved, which are those of what they read.
+
+    A quantizer that knows such an operator takes the scale of its input and leaves these unread.
+    Which it knows depends on its version: onnxruntime 1.23 has no rule for Flatten, and 1.20 none
+    for Slice either. It gives the output of an operator that it has no rule for a scale of its own.
+    """
+    moving = [node for node in part.chosen if node.op_type in KEEPS_SCALE]
+    made = [value for node in moving for value in node.outputs if value.dtype == ir.DataType.FLOAT]
+    owners = {value: scale_owner(value, part.chosen) for value in made}
+    return {value: part.ranges[owner] for value, owner in owners.items() if owner in part.ranges}
 
 
 def _run_quantizer(model: ir.Model, plan: _QuantizerPlan) -> ir.Model:

@@ -6,6 +6,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnx import numpy_helper
+from onnxruntime.quantization.registry import QDQRegistry
 from torch import nn
 
 from compress.artifact import Lowering
@@ -174,6 +175,32 @@ def test_gates_pools_splits_and_concatenations_run_in_int8(encoded, rule):
     found = set(encoded("gated", rule()).optimized())
     assert {"QLinearSigmoid", "QLinearMul", "QLinearGlobalAveragePool", "Split"} <= found
     assert {"QLinearConcat", "QLinearLeakyRelu"} <= found
+
+
+@pytest.mark.parametrize("missing", ["Flatten", "Slice"])
+def test_what_moves_values_keeps_their_scale_though_the_quantizer_lacks_a_rule(
+    missing, monkeypatch
+):
+    class Sliced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(self.two(self.one(x)[:, :, 1:]).mean((2, 3)))
+
+    data = torch.randn(16, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    module, format = Sliced().eval(), LayerFormat(weights="int8", activations="int8")
+    model = export(module, data, Lowering())
+    # As in older versions of onnxruntime, which have none for either.
+    monkeypatch.delitem(QDQRegistry, missing, raising=False)
+    formats = dict.fromkeys(("one", "two", "head"), format)
+    made, *_ = encode(model, formats, [data], avoid_saturation=True)
+    node = next(node for node in made.graph if node.op_type == missing)
+    before, behind = node.inputs[0].producer(), node.outputs[0].consumers()[0]
+    assert (before.op_type, behind.op_type) == ("DequantizeLinear", "QuantizeLinear")
+    for given, taken in zip(before.inputs[1:], behind.inputs[1:], strict=True):
+        assert given.const_value.numpy() == taken.const_value.numpy()
 
 
 def test_linear_layers_on_three_axes_get_int8_kernels(net, encoded, rule):
