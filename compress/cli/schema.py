@@ -14,7 +14,8 @@ __all__ = ["recipe_schema", "run"]
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     if arguments.out is None:
-        print(schema_text(), end="")
+        # The newline is a write of its own, which notices where nobody has read what came before.
+        print(schema_text().removesuffix("\n"))
     else:
         write_atomically(Path(arguments.out), schema_text())
         print(f"wrote {arguments.out}")

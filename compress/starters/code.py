@@ -19,6 +19,12 @@ def reference_of(given: str) -> str | None:
         CodeReferenceError: a file that cannot be imported from the current folder.
     """
     file, colon, name = given.rpartition(":") if ":" in given else (given, "", "")
+    if file.endswith(_SUFFIX) and colon and not name.replace(".", "").isidentifier():
+        raise CodeReferenceError(
+            f"{named(given)}: after the colon comes the name of a class or a function, and "
+            f"{name!r} is none; arguments go into a function that makes it, such as `def make(): "
+            "return Net(width=12)`."
+        )
     if not file.endswith(_SUFFIX):
         return given if colon and file.replace(".", "").isidentifier() else None
     path = PurePath(file)

@@ -16,7 +16,7 @@ from compress.config.clauses import clauses
 from compress.config.own_parts import OwnPart
 from compress.config.recipe_text import dotted
 from compress.config.references import CodeReferences, is_reference
-from compress.errors import CodeReferenceError, RecipeError, in_words
+from compress.errors import CheckpointError, CodeReferenceError, RecipeError, in_words
 from compress.io.files import named
 from compress.models.build import build_module
 from compress.models.settings import HubSettings, ModelSettings, build_model
@@ -86,7 +86,17 @@ class OwnModel:
         except ValidationError as error:
             place, text = next(iter(clauses(error)))
             raise RecipeError(f"{dotted(place) or 'model'}: {text}.") from error
-        return build_model(settings, lambda arch: build_module(arch, references), seed=0)
+        try:
+            return build_model(settings, lambda arch: build_module(arch, references), seed=0)
+        except CheckpointError as error:
+            if not self.is_own:
+                raise
+            file, _, name = self.arch.partition(":")
+            raise CheckpointError(
+                f"{str(error).removesuffix('.')}; if it was trained with other arguments, write a "
+                f"function that makes it, such as `def make(): return {name}(width=12)`, and give "
+                f"{file.replace('.', '/')}.py:make."
+            ) from error
 
 
 def model_of(given: str, weights: Path | None, classes: int) -> OwnModel:

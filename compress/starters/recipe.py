@@ -105,10 +105,10 @@ def _few(images: LabeledFiles) -> list[str]:
 
 
 def _text(recipe: Path, task: Mapping[str, Any], net: OwnModel, *, has_labels: bool) -> str:
-    name = recipe.stem if recipe.stem != "recipe" else (net.arch.rpartition(":")[2] or "mine")
+    name = recipe.stem if recipe.stem != "recipe" else (_stem(net.arch) or "mine")
     model = net.block(recipe.parent)
     lines = [
-        "# Written by `compresskit new` for your model and data; every key: `compresskit schema`.",
+        "# Written by `compresskit new` for your model and data; every key: `compresskit explain`.",
         "schema: 1",
         f"name: {_name(name)}",
         f"task: {_flow(task)}",
@@ -125,6 +125,11 @@ def _text(recipe: Path, task: Mapping[str, Any], net: OwnModel, *, has_labels: b
         "  - {kind: quantize, weights: int8, activations: int8}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _stem(arch: str) -> str:
+    """``net`` of ``my.net:Net``: runs of it are kept under the name of its file."""
+    return arch.partition(":")[0].rpartition(".")[2]
 
 
 def _name(text: str) -> str:

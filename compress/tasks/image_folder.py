@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from compress.config.fields import Flag, Number, Whole
+from compress.config.fields import LARGEST_FACTOR, Flag, Number, Whole
 from compress.errors import DataError, RecipeError
 from compress.io.files import named
 from compress.preprocessing import ImagePreprocessing
@@ -41,7 +41,8 @@ _CROP = 8
 #: Pixels along one side.
 Size = Annotated[Whole, Field(ge=8, le=1024)]
 #: A number for each channel, or one for all, as shares of the brightest byte.
-_Shares = Number | Annotated[tuple[Number, ...], Field(min_length=1, max_length=3)]
+_Share = Annotated[Number, Field(ge=-LARGEST_FACTOR, le=LARGEST_FACTOR)]
+_Shares = _Share | Annotated[tuple[_Share, ...], Field(min_length=1, max_length=3)]
 
 
 class _Scaled(ScaledImages):

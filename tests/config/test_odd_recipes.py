@@ -182,6 +182,8 @@ def test_no_option_of_a_built_in_task_takes_what_is_none(name):
         raws = ["3", "true", "[]", "{}"] if {Path, str} & set(kinds) else NO_FLAG
         if int in kinds:
             raws = [*NO_NUMBER, *TOO_LARGE, "1.5", "-1", "0"]
+        elif float in kinds:
+            raws = [*NO_NUMBER, *TOO_LARGE]
         for raw in raws:
             refused(fill(recipe(task={"name": name, key.name: HERE}), raw), key.name)
         data = recipe(task={"name": name, key.name: HERE})

@@ -11,7 +11,9 @@ from torch import nn
 
 from compress import Recipe
 from compress.cli import main
+from compress.errors import CodeReferenceError
 from compress.starters import images
+from compress.starters.code import reference_of
 
 pytestmark = pytest.mark.fast
 
@@ -248,3 +250,12 @@ def test_options_that_need_another_say_which(arguments, said, folder, capsys):
     code, _, err = new(capsys, *arguments)
     assert code in (1, 2)
     assert_matches(said, err)
+
+
+def test_arguments_do_not_stand_behind_the_name_of_a_net(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("class Net: ...\n")
+    with pytest.raises(
+        CodeReferenceError, match=r"'Net,width=12' is none; arguments go"
+    ):
+        reference_of("net.py:Net,width=12")

@@ -6,21 +6,18 @@ Everything that it prints goes through the templates' escapes, as in the report.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from compress.pareto import recommend
 from compress.record import Record
 from compress.report.figures.pareto_data import pareto_info
 from compress.report.figures.pareto_layout import layout_of
-from compress.report.page.markup import Markup, render
+from compress.report.page.markup import render, style_sheet
 from compress.report.page.plots.pareto import figure_data
 from compress.report.sentences import budget_words, findings, status_words
 from compress.report.table import columns, table_rows
 
 __all__ = ["fragment"]
-
-_STYLE = Path(__file__).parent / "fragment.css"
 
 
 def fragment(record: Record, places: Sequence[tuple[str, str]] = ()) -> str:
@@ -33,7 +30,7 @@ def fragment(record: Record, places: Sequence[tuple[str, str]] = ()) -> str:
     return render(
         "fragment.html",
         {
-            "style": Markup(_STYLE.read_text(encoding="utf-8")),
+            "style": style_sheet("fragment.css"),
             "name": record.name,
             "targets": [_target(record, target) for target in record.targets],
             "nothing": []

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 __all__ = ["DataTable", "Markup", "data_block", "document", "element", "policy", "render"]
+__all__ += ["style_sheet"]
 
 _HERE = Path(__file__).parent
 
@@ -66,6 +67,11 @@ def render(template: str, content: Mapping[str, object]) -> str:
         jinja2.UndefinedError: the template prints what ``content`` does not have.
     """
     return _environment().get_template(template).render(content)
+
+
+def style_sheet(name: str) -> Markup:
+    """A style sheet of this folder, which a template prints as it is."""
+    return Markup((_HERE / name).read_text(encoding="utf-8"))
 
 
 def _environment() -> Environment:
