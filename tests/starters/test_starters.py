@@ -255,7 +255,5 @@ def test_options_that_need_another_say_which(arguments, said, folder, capsys):
 def test_arguments_do_not_stand_behind_the_name_of_a_net(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text("class Net: ...\n")
-    with pytest.raises(
-        CodeReferenceError, match=r"'Net,width=12' is none; arguments go"
-    ):
+    with pytest.raises(CodeReferenceError, match=r"'Net,width=12' is none; arguments go"):
         reference_of("net.py:Net,width=12")
