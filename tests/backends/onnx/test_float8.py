@@ -86,7 +86,8 @@ def test_an_embedding_is_small_in_the_file_and_told_to_be_large_in_memory(tmp_pa
     assert made.warnings == (
         "'0': float32 once the file is loaded, since ONNX cannot look up float8.",
     )
-    assert made.parity.sqnr_db > 100
+    exact = made.parity.sqnr_db is None  # where both sum in the same order, as some CPUs do
+    assert exact or made.parity.sqnr_db > 100
 
 
 def test_zeros_stay_zeros_and_are_counted_as_such(tmp_path):
