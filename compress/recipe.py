@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic import (
 )
 from torch import nn
 
+from compress import record as facts
 from compress.budget import Budget
 from compress.cache import Store
 from compress.candidate import Architecture, Candidate
@@ -159,6 +161,15 @@ class Recipe(Settings):
             RecipeError: the text is wrong; the message says where.
         """
         return cls._from(parse(text, "recipe"), Path(), imports, stages)
+
+    @classmethod
+    def of_record(cls, record: facts.Record, *, imports: Iterable[str] = ()) -> Recipe:
+        """The recipe that a record is of, as it was resolved for the run.
+
+        Raises:
+            RecipeError: it is none; the message says where.
+        """
+        return cls.loads(json.dumps(record.recipe), imports=imports)  # JSON is YAML
 
     def dumps(self) -> str:
         """YAML that :meth:`loads` reads back as an equal recipe."""

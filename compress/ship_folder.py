@@ -30,6 +30,7 @@ __all__ = [
     "remove_shipped",
     "replace_files",
     "shipped_in",
+    "shipped_of",
     "sweep_ship",
     "unchanged_files",
 ]
@@ -90,6 +91,12 @@ def shipped_in(folder: Path) -> Shipped | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def shipped_of(record: Record, run: Path) -> Shipped | None:
+    """The row of ``record`` that is shipped in the folder of its run; ``None`` without one."""
+    found = shipped_in(run / SHIP)
+    return found if found is not None and found.is_of(record) else None
 
 
 def unchanged_files(folder: Path, made_from: str) -> bool:

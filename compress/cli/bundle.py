@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 
@@ -22,9 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     folder = Path(arguments.run)
     record = Record.load(folder)
-    # JSON is YAML: the recipe as it was resolved for the run.
     CodeReferences.of(arguments.imports).imported()
-    recipe = Recipe.loads(json.dumps(record.recipe), imports=arguments.imports)
+    recipe = Recipe.of_record(record, imports=arguments.imports)
     task = recipe.make_task()
     test, scoring = SplitArrays.of(task.test), recipe.scoring(task)
     out = Path(arguments.out or f"{record.name}.zip")

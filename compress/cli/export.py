@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from compress.config.references import CodeReferences
 from compress.errors import RecipeError, RecordError
 from compress.models.build import build_module
 from compress.models.hub_export import ExportedRow, HubExport, write_hub_folder
-from compress.notebook.candidates import candidate_of
 from compress.recipe import Recipe
 from compress.record import Record, Row
+from compress.running.row_candidate import candidate_of
 from compress.training.data import head
 
 _FORMATS = ("hf",)
@@ -40,8 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     row = _row_of(record, arguments.row)
     references = CodeReferences.of(arguments.imports).imported()
     source = _source_of(record.recipe, row)
-    # JSON is YAML: the recipe as it was resolved for the run.
-    task = Recipe.loads(json.dumps(record.recipe), imports=arguments.imports).make_task()
+    task = Recipe.of_record(record, imports=arguments.imports).make_task()
     inputs = head(task.validation, min(_CHECKED_SAMPLES, len(task.validation))).inputs
 
     def build(architecture: Architecture | None) -> nn.Module:

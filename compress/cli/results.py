@@ -10,7 +10,7 @@ from compress.record import RECORD_NAME, Measurement, Record, Row
 from compress.report import Comparison
 from compress.report.comparison import ComparedGroup
 from compress.running.forecast import Forecast
-from compress.ship_folder import SHIP, shipped_in
+from compress.ship_folder import SHIP, shipped_of
 
 __all__ = ["comparison_result", "plan_result", "repeat_result", "run_result"]
 
@@ -19,7 +19,6 @@ Result = dict[str, object]
 
 def run_result(record: Record, folder: Path, report: Path) -> Result:
     """One run: where it is kept, and of every target its rows and the one to ship."""
-    shipped = shipped_in(folder / SHIP)
     return {
         "command": "run",
         "name": record.name,
@@ -28,7 +27,7 @@ def run_result(record: Record, folder: Path, report: Path) -> Result:
         "folder": str(folder),
         "record": str(folder / RECORD_NAME),
         "report": str(report),
-        "ship": str(folder / SHIP) if shipped is not None and shipped.is_of(record) else None,
+        "ship": str(folder / SHIP) if shipped_of(record, folder) is not None else None,
         "task": record.task.name,
         "metric": record.task.metric,
         "seed": record.seed,

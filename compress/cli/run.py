@@ -25,7 +25,7 @@ from compress.report.repeat.page import write_repeat
 from compress.report.repeat.summary import summary
 from compress.report.repeat.table import repeat_text
 from compress.running.repeat import check_single, failure, prepare, run_seeds, seeds_of
-from compress.ship_folder import SHIP, shipped_in
+from compress.ship_folder import SHIP, shipped_of
 from compress.tracking import Tracking
 from compress.training.distributed import leave
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         return code
     print(render_table(record))
     print(f"\nreport: {report}")
-    if (shipped := shipped_in(folder / SHIP)) is not None and shipped.is_of(record):
+    if (shipped := shipped_of(record, folder)) is not None:
         print(ship_words(shipped))
     return code
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -64,8 +63,7 @@ def ship_words(shipped: Shipped) -> str:
 
 
 def _job(record: Record, folder: Path, imports: list[str]) -> Job:
-    # JSON is YAML: the recipe as it was resolved for the run.
-    recipe = Recipe.loads(json.dumps(record.recipe), imports=imports)
+    recipe = Recipe.of_record(record, imports=imports)
     if recipe.task is None or recipe.model is None:
         raise RecordError(
             f"{named(folder)}: the run was given its task and model in Python, and its recipe "

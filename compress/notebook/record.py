@@ -19,13 +19,13 @@ from compress.config.settings import Settings
 from compress.errors import MissingExtra, RecipeError, RecordError
 from compress.formatting import sanitize
 from compress.models.build import build_module
-from compress.notebook.candidates import candidate_of
 from compress.pareto import Recommendation, recommend
 from compress.quoting import shown
 from compress.record import Row
 from compress.report import pareto_figure, render_table, write_report
 from compress.report.csv import csv_text
 from compress.report.page.fragment import fragment
+from compress.running.row_candidate import candidate_of
 from compress.ship_folder import SHIP
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from compress.candidate import FILES
 from compress.errors import LoweringError, RecordError
 from compress.running.encoding import encode
 from compress.running.job import Job, load_candidate
+from compress.running.row_candidate import check_candidate
 from compress.ship.request import Choice
 
 __all__ = ["lowered_again"]
@@ -44,10 +45,7 @@ def lowered_again(choice: Choice, job: Job, batch: int | Literal["any"], place: 
             f"row {row.index} ({row.stage}): its candidate {folder} is gone; run the recipe again."
         )
     candidate = load_candidate(job, folder, job.candidate)
-    if candidate.fingerprint != row.fingerprint:
-        raise RecordError(
-            f"{folder}: it is not the candidate that the record describes; run the recipe again."
-        )
+    check_candidate(candidate, row, folder)
     own = target.lowering()
     lengths = tuple(axis for axis in own.open if axis == "length")
     lowering = (

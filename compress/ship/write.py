@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compress.artifact import file_sha256
 from compress.errors import CheckpointError, CompressError, LoweringError, StorageError
 from compress.events import Notice
 from compress.io.files import read_bounded
@@ -116,8 +115,6 @@ def _write(choice: Choice, job: Job, draft: Path) -> dict[str, Any]:
     samples = take_samples(task, model, names, implied, choice.request.samples)
     facts = facts_of(choice, task, lowered, model, samples)
     files = write_model(lowered.path, draft / _MODEL, metadata_of(facts))
-    written = {"file": files[0].name, "sha256": file_sha256(files[0])}
-    facts["model"] = {**written, **facts["model"]}
     (draft / _SAMPLES).write_bytes(samples.content)
     (draft / _CARD).write_text(card(choice, facts), encoding="utf-8", errors="backslashreplace")
     for name in PROGRAM_FILES:
@@ -125,7 +122,10 @@ def _write(choice: Choice, job: Job, draft: Path) -> dict[str, Any]:
     names_written = [*(file.name for file in files), _SAMPLES, _CARD, *PROGRAM_FILES]
     names_written += _tokenizer(task, draft)
     facts["made_from"] = choice.made_from
-    facts["files"] = {name: digest_of(draft / name) for name in names_written}
+    digests = {name: digest_of(draft / name) for name in names_written}
+    own = files[0].name
+    facts["model"] = {"file": own, "sha256": digests[own], **facts["model"]}
+    facts["files"] = digests
     (draft / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 

@@ -12,7 +12,7 @@ from compress.errors import RecordError
 from compress.record import Row
 from compress.running.folder import RunFolder
 
-__all__ = ["candidate_of"]
+__all__ = ["candidate_of", "check_candidate"]
 
 
 def candidate_of(
@@ -26,8 +26,17 @@ def candidate_of(
     """
     place = RunFolder(folder).stage(row.index, row.stage) / "candidate"
     candidate = Candidate.load(place, example, build)
+    check_candidate(candidate, row, place)
+    return candidate
+
+
+def check_candidate(candidate: Candidate, row: Row, place: Path) -> None:
+    """See that a candidate that was read from ``place`` is the one that a row is about.
+
+    Raises:
+        RecordError: it is another.
+    """
     if candidate.fingerprint != row.fingerprint:
         raise RecordError(
             f"{place}: it is not the candidate that the record describes; run the recipe again."
         )
-    return candidate
