@@ -31,21 +31,10 @@ class Choice:
     about: str = ""
 
 
-@dataclass(frozen=True)
-class Key:
-    """One key of a block.
+class _Described:
+    """What a node of the schema says of itself."""
 
-    Args:
-        name: as a recipe writes it.
-        node: its JSON Schema.
-        schema: the whole one, which references in ``node`` are into.
-        is_required: whether it has to be given.
-    """
-
-    name: str
     node: Mapping[str, Any]
-    schema: Mapping[str, Any]
-    is_required: bool
 
     @property
     def description(self) -> str:
@@ -61,6 +50,23 @@ class Key:
     def source(self) -> str:
         """The papers of the method; empty where there is none."""
         return _source(str(self.node.get("description", "")))
+
+
+@dataclass(frozen=True)
+class Key(_Described):
+    """One key of a block.
+
+    Args:
+        name: as a recipe writes it.
+        node: its JSON Schema.
+        schema: the whole one, which references in ``node`` are into.
+        is_required: whether it has to be given.
+    """
+
+    name: str
+    node: Mapping[str, Any]
+    schema: Mapping[str, Any]
+    is_required: bool
 
     @property
     def names_its_block(self) -> bool:
@@ -119,7 +125,7 @@ class Key:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class Block(_Described):
     """One block of a recipe: a stage, a loss, a task, a target, or a part of these.
 
     Args:
@@ -137,21 +143,6 @@ class Block:
 
     def __hash__(self) -> int:
         return id(self.node)
-
-    @property
-    def description(self) -> str:
-        """What it is, in Markdown."""
-        return _without_source(str(self.node.get("description", "")))
-
-    @property
-    def summary(self) -> str:
-        """Its description's first sentence."""
-        return summary(self.description)
-
-    @property
-    def source(self) -> str:
-        """The papers of the method; empty where there is none."""
-        return _source(str(self.node.get("description", "")))
 
     @property
     def keys(self) -> tuple[Key, ...]:

@@ -22,10 +22,7 @@ from compress.report.differences import Difference, differences, short_names
 from compress.report.figures.pareto_data import ParetoInfo
 from compress.report.overlay import (
     Group,
-    OverlaidRun,
     groups,
-    measured_once,
-    overlaid_rows,
     overlay_info,
     points_of,
 )
@@ -149,7 +146,7 @@ def combined_columns(group: Group, chosen: Collection[int] = ()) -> list[Column]
     """The members' tables under one heading, with a row that several runs share once.
 
     ``*`` marks baselines and ``>`` the rows that are ``chosen``, by their places in
-    :func:`~compress.report.overlay.overlaid_rows`.
+    :attr:`~compress.report.overlay.Group.rows`.
     """
     fastest = min(fastest_s(member.record, member.target) for member in group.members)
     measured = set().union(*(measured_names(m.record, m.target) for m in group.members))
@@ -192,17 +189,12 @@ class _Line:
     at: int
 
 
-def _key(place: int, member: OverlaidRun, at: int) -> object:
-    row = member.record.rows[at]
-    return measured_once(row, member.target) or (place, row.index)
-
-
 def _lines(group: Group) -> list[_Line]:
     """Rows that all runs share come first, since most sweeps begin alike."""
     found: dict[object, _Line] = {}
     for place, member in enumerate(group.members):
-        for at in range(len(member.record.rows)):
-            key = _key(place, member, at)
+        for at, row in enumerate(member.record.rows):
+            key = group.key_of(place, row)
             first = found.get(key, _Line(key, (), at))
             if place not in first.places:
                 found[key] = _Line(key, (*first.places, place), first.at)
@@ -211,10 +203,9 @@ def _lines(group: Group) -> list[_Line]:
 
 def _marks(group: Group, chosen: Collection[int]) -> dict[object, str]:
     marks: dict[object, str] = {}
-    for number, entry in enumerate(overlaid_rows(group)):
-        key = measured_once(entry.row, group.members[entry.places[0]].target)
+    for number, entry in enumerate(group.rows):
         sign = "*" * entry.is_baseline + ">" * (number in chosen)
-        marks[key or (entry.places[0], entry.row.index)] = sign
+        marks[group.key_of(entry.places[0], entry.row)] = sign
     return marks
 
 
@@ -236,7 +227,7 @@ def volumes(group: Group) -> Volumes:
     """How much each run's own front dominates; a run without a row to plot has none."""
     first = group.members[0]
     kinds = objectives(first.record, first.target, FRONT_OBJECTIVES)
-    entries = overlaid_rows(group)
+    entries = group.rows
     everyone = points_of(entries, kinds)
     reference = reference_point([point.costs for point in everyone]) if everyone else []
     found = {}

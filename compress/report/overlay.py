@@ -37,7 +37,6 @@ __all__ = [
     "OverlaidRow",
     "OverlaidRun",
     "groups",
-    "overlaid_rows",
     "overlay_info",
     "place_label",
     "points_of",
@@ -75,6 +74,15 @@ class Group:
         """Whether all runs have one baseline that was measured once, beside which all rows were."""
         found = [member.baseline for member in self.members]
         return found[0] is not None and len(set(found)) == 1
+
+    @cached_property
+    def rows(self) -> tuple[OverlaidRow, ...]:
+        """Every row that can be compared, once: those that could be shipped, of all members."""
+        return tuple(_overlaid_rows(self))
+
+    def key_of(self, place: int, row: Row) -> object:
+        """What is the same of a row that several members took from one cache."""
+        return measured_once(row, self.members[place].target) or (place, row.index)
 
     def called(self, places: Sequence[int]) -> str:
         """The names of some of the runs."""
@@ -164,12 +172,11 @@ def _slug(member: OverlaidRun, number: int, of: int) -> str:
 # -- rows -------------------------------------------------------------------------------------
 
 
-def overlaid_rows(group: Group) -> list[OverlaidRow]:
-    """Every row that can be compared, once: those that could be shipped, of all members."""
+def _overlaid_rows(group: Group) -> list[OverlaidRow]:
     shared: dict[object, OverlaidRow] = {}
     for place, member in enumerate(group.members):
         for entry in _rows_of(group, place, member):
-            key = measured_once(entry.row, member.target) or (place, entry.row.index)
+            key = group.key_of(place, entry.row)
             first = shared.get(key)
             shared[key] = entry if first is None else _joined(first, place, entry)
     return list(shared.values())
@@ -232,11 +239,11 @@ def overlay_info(
     Args:
         group: the runs.
         limits: what the one budget that is drawn allows, by quantity.
-        chosen: the rows that win under some budget, by their places in :func:`overlaid_rows`.
+        chosen: the rows that win under some budget, by their places in :attr:`Group.rows`.
     """
     first = group.members[0]
     kinds = objectives(first.record, first.target, FRONT_OBJECTIVES)
-    entries = overlaid_rows(group)
+    entries = group.rows
     points = points_of(entries, kinds)
     labels = [place_label(group, entry) for entry in entries]
     unbeaten = set(front(kinds, points))
@@ -283,24 +290,13 @@ def _baseline(group: Group, entries: Sequence[OverlaidRow]) -> dict[str, float]:
 
 
 def _missing(group: Group, entries: Sequence[OverlaidRow]) -> Iterator[str]:
-    drawn = {
-        (place, row.index)
-        for entry in entries
-        for place in entry.places
-        for row in group.members[place].record.rows
-        if _is_same(row, entry, group.members[place])
-    }
+    drawn = {group.key_of(entry.places[0], entry.row) for entry in entries}
     absent: dict[tuple[int, ...], list[int]] = {}
     for place, member in enumerate(group.members):
-        rows = tuple(r.index for r in member.record.rows if (place, r.index) not in drawn)
+        rows = tuple(
+            row.index for row in member.record.rows if group.key_of(place, row) not in drawn
+        )
         if rows:
             absent.setdefault(rows, []).append(place)
     for rows, places in absent.items():
         yield f"not drawn: {rows_words(rows)} of {group.called(places)}"
-
-
-def _is_same(row: Row, entry: OverlaidRow, member: OverlaidRun) -> bool:
-    found = measured_once(row, member.target)
-    return row is entry.row or (
-        found is not None and found == measured_once(entry.row, member.target)
-    )

@@ -33,6 +33,7 @@ from compress.text_table import (
 )
 
 __all__ = [
+    "LEGEND",
     "TableRow",
     "columns",
     "fastest_s",
@@ -43,6 +44,9 @@ __all__ = [
     "table_rows",
     "text_table",
 ]
+
+#: What the marks and the comparisons of a table mean.
+LEGEND = "* baseline, > row to ship; speedup, smaller: against the baseline; 95 % intervals"
 
 _VERDICTS = {"no difference shown": "no diff."}
 _ABSENT = "-"
@@ -265,8 +269,7 @@ def _text_lines(record: Record, target: str, width: int, ascii_only: bool) -> It
     shown = [column.in_ascii() for column in given] if ascii_only else given
     lines = text_lines(shown, width=width, squeezed=1)
     yield from map(show, lines)
-    legend = "* baseline, > row to ship; speedup, smaller: against the baseline; 95 % intervals"
-    for words in (legend, *terms_of(shown, "\n".join(lines[:2]))):
+    for words in (LEGEND, *terms_of(shown, "\n".join(lines[:2]))):
         yield from wrapped(words, min(width, _PROSE))
     yield ""
     for sentence in findings(record, target):

@@ -19,7 +19,7 @@ from compress.pareto import (
     loss_words,
 )
 from compress.record import Record
-from compress.report.overlay import Group, OverlaidRow, overlaid_rows
+from compress.report.overlay import Group, OverlaidRow
 
 __all__ = ["Winner", "budget_terms", "drawn_limits", "winners"]
 
@@ -45,7 +45,7 @@ def winners(group: Group, asked: Sequence[Budget] = ()) -> list[Winner]:
     Where nobody has a budget it is the fastest within what may be lost where nothing is said. A
     drop counts from the most accurate baseline of all runs. Without a row to compare there is none.
     """
-    entries = overlaid_rows(group)
+    entries = group.rows
     if not any(entry.is_baseline for entry in entries):
         return []
     own: dict[str, tuple[Budget, list[int]]] = {}
@@ -138,6 +138,6 @@ def drawn_limits(group: Group, found: Sequence[Winner]) -> dict[str, float]:
     if budget.accuracy_drop is not None:
         upwards = group.members[0].record.task.higher_is_better
         drop = budget.accuracy_drop if upwards else -budget.accuracy_drop
-        entries = overlaid_rows(group)
+        entries = group.rows
         limits["accuracy"] = entries[_best_baseline(entries)].readings["accuracy"].value - drop
     return {name: limit for name, limit in limits.items() if limit is not None}

@@ -15,7 +15,7 @@ from compress.report.figures.pareto_layout import layout_of
 from compress.report.page.markup import render, style_sheet
 from compress.report.page.plots.pareto import figure_data
 from compress.report.sentences import budget_words, findings, status_words
-from compress.report.table import columns, table_rows
+from compress.report.table import LEGEND, columns, table_rows
 
 __all__ = ["fragment"]
 
@@ -37,6 +37,7 @@ def fragment(record: Record, places: Sequence[tuple[str, str]] = ()) -> str:
             if record.targets
             else [*status_words(record), "Nothing has been measured yet."],
             "places": places,
+            "legend": LEGEND,
         },
     )
 
