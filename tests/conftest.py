@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import random
 import zlib
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._export import utils as operators
+from torch.export import exported_program
+from torch.onnx._internal.exporter import _decomp as decompositions
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from .records import (  # noqa: F401 - fixtures
@@ -35,6 +39,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.getoption("markexpr") != "fast" or not is_test:
         return None
     return True if "pytest.mark.fast" not in collection_path.read_text(encoding="utf-8") else None
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of each collection of garbage what lives as long as the suite: a second of work."""
+    gc.collect()
+    gc.freeze()
 
 
 # A test and a fixture draw the same numbers alone, in the whole suite, and whichever process of
@@ -61,7 +71,11 @@ def _seed(name: str) -> None:
     number = zlib.crc32(name.encode())
     random.seed(number)
     np.random.seed(number)
-    torch.manual_seed(number)
+    # Not torch.manual_seed, which without an accelerator queues a call for each kind of them that
+    # might still come, with the stack of its caller: gigabytes in a suite of this size.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(number)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,12 +84,26 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+# The exporter parses the source of 500 operators each time, asks torch for all of its operators 30
+# times, and takes away from each of them what it does on 20 kinds of devices: that is three
+# quarters of a small net's export, and the same each time.
 @pytest.fixture(scope="session", autouse=True)
 def _exporter_reads_its_library_once() -> Iterator[None]:
-    # The exporter parses the source of 500 operators each time: most of a small net's export.
+    read_once = functools.cache(ONNXRegistry.from_torchlib)
+    table_once = functools.cache(decompositions.create_onnx_friendly_decomposition_table)
     with pytest.MonkeyPatch.context() as patch:
-        read_once = functools.cache(ONNXRegistry.from_torchlib)
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(read_once))
+        patch.setattr(
+            decompositions,
+            "create_onnx_friendly_decomposition_table",
+            lambda registered: dict(table_once(frozenset(registered))),
+        )
+        listed_once = functools.cache(operators._materialize_cpp_cia_ops)
+        patch.setattr(operators, "_materialize_cpp_cia_ops", listed_once)
+        for name in ("_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", "_BACKEND_KEYS_TO_OVERRIDE"):
+            keys = getattr(exported_program, name)
+            here = [key for key in keys if key.name.endswith(("CPU", "Meta", "CUDA"))]
+            patch.setattr(exported_program, name, here)
         yield
 
 
