@@ -32,8 +32,8 @@ from compress.cache import Store
 from compress.candidate import Architecture, Candidate
 from compress.config.fields import LARGEST_SEED, Whole
 from compress.config.own_settings import validation_context
-from compress.config.recipe_file import Document, parse, sentence, with_settings
-from compress.config.recipe_text import text_of, text_of_file
+from compress.config.recipe_file import Document, parse, parse_file, sentence, with_settings
+from compress.config.recipe_text import text_of
 from compress.config.references import CodeReferences
 from compress.config.settings import Settings
 from compress.errors import RecipeError
@@ -143,7 +143,7 @@ class Recipe(Settings):
             CodeReferenceError: a module of ``imports`` is not there.
         """
         file = Path(path)
-        document = with_settings(parse(text_of_file(file), str(file)), settings)
+        document = with_settings(parse_file(file), settings)
         allowed = CodeReferences.of(imports).imported().allowed
         return cls._from(document, file.parent, allowed, stages)
 
@@ -169,7 +169,8 @@ class Recipe(Settings):
         Raises:
             RecipeError: it is none; the message says where.
         """
-        return cls.loads(json.dumps(record.recipe), imports=imports)  # JSON is YAML
+        document = parse(json.dumps(record.recipe), "the record's recipe")  # JSON is YAML
+        return cls._from(replace(document, lines={}), Path(), imports, ())  # all on one line
 
     def dumps(self) -> str:
         """YAML that :meth:`loads` reads back as an equal recipe."""

@@ -1,7 +1,7 @@
 """The command line. Importing it is cheap: each command imports what it needs when it runs.
 
-Exit codes: 0 done; 1 a stage or a measurement failed, and the record so far is kept; 2 the command
-line or the recipe is wrong; 3 done, but the budget is missed.
+Exit codes: 0 done; 1 data, a stage or a measurement failed, and the record so far is kept; 2 the
+command line or the recipe is wrong; 3 done, but the budget is missed.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ def _run_command(arguments: argparse.Namespace, signals: SignalHandler) -> int:
         _import_from_here()
         if arguments.command in _WRITES:
             importlib.import_module("compress.cli.outputs").check_outputs(arguments)
+        if "recipe" in arguments:  # a slip in its text is told before seconds of imports
+            importlib.import_module("compress.config.recipe_file").parse_file(arguments.recipe)
         return int(importlib.import_module(f"compress.cli.{arguments.command}").run(arguments))
     except KeyboardInterrupt as error:
         return _interrupted(error, arguments.command, arguments)
@@ -164,8 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="compresskit",
         description="Distill, quantize and prune a model in any order, and see what each step "
         "bought on the device in hand.",
-        epilog="exit codes: 0 done; 1 a stage or measurement failed; 2 wrong command line or "
-        "recipe; 3 done, but the budget is missed",
+        epilog="exit codes: 0 done; 1 data, a stage or a measurement failed; 2 wrong command "
+        "line or recipe; 3 done, but the budget is missed",
     )
     parser.add_argument("--version", action=_Version)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")

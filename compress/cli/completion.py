@@ -19,8 +19,7 @@ from argcomplete.completers import DirectoriesCompleter, FilesCompleter
 from argcomplete.shell_integration import shellcode
 
 from compress.config.block_names import block_names
-from compress.config.recipe_file import parse
-from compress.config.recipe_text import text_of_file
+from compress.config.recipe_file import parse_file
 from compress.errors import CompressError
 from compress.record import RECORD_NAME, Record
 
@@ -105,7 +104,7 @@ def _rows(asked: _Asked) -> Mapping[str, str]:
 def _settings(asked: _Asked) -> list[str]:
     """Every value of the recipe, by the labels of stages: ``stages.prune.ratio=``."""
     try:
-        data = parse(text_of_file(Path(asked.arguments.recipe)), "recipe").data
+        data = parse_file(asked.arguments.recipe).data
     except (CompressError, OSError, TypeError):
         return []
     return [f"{path}=" for path in _paths(data, "")]

@@ -26,10 +26,13 @@ __all__ = [
 #: What every exit code means.
 EXIT_CODES = {
     0: "done",
-    1: "a stage or a measurement failed; what was done is kept",
+    1: "data, a stage or a measurement failed; what was done is kept",
     2: "the command line or the recipe is wrong",
     3: "done, but the budget is missed",
 }
+
+
+_INTERRUPTED = "interrupted"
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +65,8 @@ def print_json(result: Mapping[str, object], exit_code: int = 0) -> None:
     import json
 
     meaning = EXIT_CODES.get(exit_code, "failed")
+    if result.get("status") == _INTERRUPTED:
+        meaning = "interrupted; what was done is kept"
     content = {"schema": 1, **result, "exit_code": exit_code, "meaning": meaning}
     print(json.dumps(content, indent=1))
 
@@ -70,6 +75,6 @@ def print_failure(arguments: argparse.Namespace, error: str, exit_code: int) -> 
     """Print what went wrong, with ``--json``; ``status`` says whether it was interrupted."""
     if not asked(arguments):
         return
-    status = "interrupted" if error.startswith("interrupted") else "failed"
+    status = _INTERRUPTED if error.startswith("interrupted") else "failed"
     result: dict[str, object] = {"command": arguments.command, "status": status, "error": error}
     print_json(result, exit_code)

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe(recipe: Recipe, plan: Forecast) -> str:
     """The plan as text."""
-    lines = [f"{recipe.name}: {recipe.description or 'no description'}", ""]
+    lines = [f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name, ""]
     lines += [_line(stage) for stage in plan.stages]
     lines += ["", *(f"  {note}" for note in plan.notes)]
     count, targets = len(plan.stages), len(recipe.targets)

@@ -59,7 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def ship_words(shipped: Shipped) -> str:
     """Where a row lies, in a line."""
-    return f"ship: {shipped.folder} (row {shipped.row}, {sanitize(shipped.stage, 40)})"
+    what = f"row {shipped.row}, {sanitize(shipped.stage, 40)}"
+    if shipped.row == 0:
+        what += ": the model as it came in"
+    return f"ship: {shipped.folder} ({what})"
 
 
 def _job(record: Record, folder: Path, imports: list[str]) -> Job:

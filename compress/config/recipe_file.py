@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from compress.config.block_names import block_names, named_blocks
 from compress.config.clauses import clause
 from compress.config.known_keys import known_keys, nearest
-from compress.config.recipe_text import Path, dotted, plain_data, plain_value
+from compress.config.recipe_text import Path, dotted, plain_data, plain_value, text_of_file
 from compress.errors import RecipeError
 from compress.quoting import clipped, shown
 
@@ -29,6 +29,7 @@ __all__ = [
     "beside_recipe",
     "located",
     "parse",
+    "parse_file",
     "sentence",
     "with_settings",
 ]
@@ -120,6 +121,15 @@ def parse(text: str, name: str) -> Document:
     document = Document(data, name, lines)
     _refuse_choices(document, data, ())
     return document
+
+
+def parse_file(file: str | FilePath) -> Document:
+    """Read a recipe file safely.
+
+    Raises:
+        RecipeError: no such file, no text, or none of what :func:`parse` reads.
+    """
+    return parse(text_of_file(FilePath(file)), str(file))
 
 
 def with_settings(document: Document, settings: Sequence[str]) -> Document:

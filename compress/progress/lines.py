@@ -53,12 +53,13 @@ class RunLines:
 
     def __init__(self) -> None:
         self.stage, self._of = "", 0  # the label of a stage with its row, and the last row
+        self._index = 0
 
     def of(self, event: Event | None) -> Staying | Moving | None:
         """What to show of one event; of a stage of the user's own, only those that are listed."""
         match event:
             case StageStart(index=index, label=label, of=last):
-                self._of = last
+                self._of, self._index = last, index
                 self.stage = self._at(index, label)
                 return Staying(self.stage, is_step=True)
             case StepEnd() as step:
@@ -71,7 +72,7 @@ class RunLines:
             case ReadingData(what=what):
                 return Moving(f"reading {what}", is_brief=True)
             case MeasureStart(index=index, label=label):
-                return Staying(f"{self._at(index, label)}: measuring", is_step=True)
+                return Staying(self._measuring(index, label), is_step=True)
             case MeasurementReused(index=index, label=label):
                 return Staying(
                     f"{self._at(index, label)}: unchanged, measurements re-used", is_step=True
@@ -92,6 +93,11 @@ class RunLines:
             case CandidateMeasured() as tried:
                 return f"{self.stage}: measured a candidate, {_candidate_text(tried)}"
         return None
+
+    def _measuring(self, index: int | None, label: str | None) -> str:
+        if index is not None and index < self._index:  # it is no start from the beginning
+            return f"{self.stage}: measuring row {index} ({label}) beside it"
+        return f"{self._at(index, label)}: measuring"
 
     def _at(self, index: int | None, label: str | None) -> str:
         # Rows are measured again once there is a baseline: an event may be of an earlier stage.

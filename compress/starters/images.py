@@ -67,14 +67,14 @@ class LabeledFiles:
         paths: of the images.
         labels: the class of each; empty without labels.
         classes: their names.
-        count: of all images that training sees or that are set apart from them.
+        training: of all images, about how many are trained on.
         test: how many the test will have.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
-    count: int
+    training: int
     test: int
 
 
@@ -132,15 +132,16 @@ def labeled_files(folder: Path) -> LabeledFiles:
     ][:_MOST_IMAGES]
     labels = tuple(label for _, label in chosen) if classes else ()
     count = sum(map(len, each))
-    test = _count(files, folder / "test", classes) if home != folder else 0
-    test = test or round(count * SHARE_APART)
+    given = _count(files, folder / "test", classes) if home != folder else 0
+    test = given or round(count * SHARE_APART)
     if not test:
         raise files.refusal(
             folder,
             f"holds {count} image{'s' * (count != 1)}, too few to set a tenth apart for the test; "
             "give 20 at least, or folders train and test with some in both",
         )
-    return LabeledFiles(tuple(path for path, _ in chosen), labels, classes, count, test)
+    training = max(1, count - (0 if given else test) - round(count * SHARE_APART))
+    return LabeledFiles(tuple(path for path, _ in chosen), labels, classes, training, test)
 
 
 def _count(files: ImageFiles, folder: Path, classes: Sequence[str]) -> int:

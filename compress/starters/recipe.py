@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,13 @@ __all__ = ["Starter", "starter_for"]
 _FEW_TEST_IMAGES = 100
 _CHANCE = 1.5  # times that of guessing: less is no net that was trained on these labels
 _BUILT_IN = "resnet"
+
+# The usual batch and epochs, or for few images smaller batches and more epochs: a net of its own
+# learns little in fewer steps than these, of which `plan` warns below 50.
+_BATCHES = (128, 64, 32, 16)
+_STEPS_AN_EPOCH = 8
+_TRAIN, _TRAIN_STEPS = 20, 400
+_FINETUNE, _FINETUNE_STEPS = 5, 100
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,7 @@ def starter_for(
         options = {} if size is None else {"size": size}
     if images is not None:
         notes += _few(images)
-    has_labels = images is None or bool(images.labels)
-    text = _text(recipe, own.block(recipe.parent, options), net, has_labels=has_labels)
+    text = _text(recipe, own.block(recipe.parent, options), net, images)
     return Starter(
         text, (*own.imports, *(i for i in net.imports if i not in own.imports)), (*notes,)
     )
@@ -104,7 +111,7 @@ def _few(images: LabeledFiles) -> list[str]:
     return [said]
 
 
-def _text(recipe: Path, task: Mapping[str, Any], net: OwnModel, *, has_labels: bool) -> str:
+def _text(recipe: Path, task: Mapping[str, Any], net: OwnModel, images: LabeledFiles | None) -> str:
     name = recipe.stem if recipe.stem != "recipe" else (_stem(net.arch) or "mine")
     model = net.block(recipe.parent)
     lines = [
@@ -116,15 +123,30 @@ def _text(recipe: Path, task: Mapping[str, Any], net: OwnModel, *, has_labels: b
         "budget: {accuracy_drop: 0.02}     # also: latency_p50_ms, artifact_kib",
         "stages:                           # any order, any number of times",
     ]
+    finetune = _training(images, _FINETUNE, _FINETUNE_STEPS)
     if not net.is_trained:
-        lines.append("  - {kind: train, epochs: 20}       # the model has no weights yet")
-    elif has_labels:
-        lines.append("  # - {kind: train, epochs: 5}      # train it further on these data")
+        train = _training(images, _TRAIN, _TRAIN_STEPS)
+        lines.append(f"  - {{kind: train, {train}}}       # the model has no weights yet")
+    elif images is None or images.labels:
+        lines.append(f"  # - {{kind: train, {finetune}}}      # train it further on these data")
+    finetune += ", learning_rate: 0.0005"
     lines += [
-        "  - {kind: prune, ratio: 0.3, round_to: 8, finetune: {epochs: 5, learning_rate: 0.0005}}",
+        "  - {kind: prune, ratio: 0.3, round_to: 8,",
+        f"     finetune: {{{finetune}}}}}",
         "  - {kind: quantize, weights: int8, activations: int8}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _training(images: LabeledFiles | None, epochs: int, steps: int) -> str:
+    """The keys of a training of so many epochs, or of more where these are few steps."""
+    if images is None:
+        return f"epochs: {epochs}"
+    fits = [size for size in _BATCHES if images.training >= size * _STEPS_AN_EPOCH]
+    batch = fits[0] if fits else _BATCHES[-1]
+    least = math.ceil(steps / math.ceil(images.training / batch))
+    size = f", batch_size: {batch}" if batch != _BATCHES[0] else ""
+    return f"epochs: {max(epochs, least)}{size}"
 
 
 def _stem(arch: str) -> str:

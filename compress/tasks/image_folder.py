@@ -162,6 +162,7 @@ def classes_of(files: ImageFiles, folder: Path) -> tuple[str, ...]:
     """The names of the folders that hold images; none where images lie in ``folder`` itself."""
     inner = [p for p in files.listed(folder) if os.path.isdir(p) and not files.is_image(p)]
     names = tuple(sorted(path.name for path in inner if files.images(path)))
+    empty = [path for path in inner if path.name not in names]
     loose = files.images(folder)
     if bool(names) == bool(loose):
         found = "both images and folders of images" if names else "no images"
@@ -172,6 +173,12 @@ def classes_of(files: ImageFiles, folder: Path) -> tuple[str, ...]:
             f"holds {found}{'' if names else also}; give one folder of images for each class, or "
             "images without labels in the folder itself",
         )
+    if names and empty:
+        raise files.refusal(
+            empty[0],
+            f"lies beside {len(names)} folder{'s' * (len(names) > 1)} with images of a class, and "
+            f"{_inside(files, empty[0])}; put images of its class there, or move it elsewhere",
+        )
     if len(names) == 1:
         raise files.refusal(
             folder,
@@ -179,6 +186,14 @@ def classes_of(files: ImageFiles, folder: Path) -> tuple[str, ...]:
             f"images without labels, give {named(folder / names[0])}",
         )
     return names
+
+
+def _inside(files: ImageFiles, folder: Path) -> str:
+    """What a folder without images holds."""
+    found = files.listed(folder)
+    if not found:
+        return "is empty"
+    return f"holds no image by its name, but {named(found[0].name)}"
 
 
 def _holds_images(files: ImageFiles, path: Path) -> bool:

@@ -174,6 +174,14 @@ def test_the_package_and_its_help_load_nothing_heavy():
     assert not heavy & set(done.stdout.split())
 
 
+def test_a_slip_in_a_recipe_is_told_before_anything_heavy_is_loaded(tmp_path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("stages: [1")
+    for file in (wrong, tmp_path / "gone.yaml"):
+        found = loaded_by(f"import compress.cli; compress.cli.main(['plan', {str(file)!r}])")
+        assert not {"torch", "onnxruntime", "matplotlib"} & found
+
+
 def test_public_names_exist_and_are_sorted():
     import compress
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from compress.cli import main
+from compress.recipe import Recipe
 from compress.record import Record
 
 pytestmark = pytest.mark.fast
@@ -142,6 +143,20 @@ def test_what_went_wrong_is_one_object_too(arguments, capsys):
     assert (code, found["exit_code"], found["status"]) == (2, 2, "failed")
     assert found["error"] in err
     assert found["meaning"] == "the command line or the recipe is wrong"
+
+
+def test_a_command_that_is_interrupted_says_so(tmp_path, capsys, monkeypatch):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+
+    def interrupted(*_, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recipe, "plan", interrupted)
+    code, out, _ = say(capsys, "plan", recipe, "--json")
+    found = json.loads(out)
+    assert (code, found["status"]) == (1, "interrupted")
+    assert found["meaning"] == "interrupted; what was done is kept"
 
 
 @pytest.mark.parametrize(("option", "mode"), [("--quick", "quick"), ("--strict", "strict")])

@@ -89,6 +89,11 @@ def test_times_are_minutes_until_they_are_hours(left_s, words):
     assert shown(io.StringIO(), {**EPOCH, "left_s": left_s}).rstrip().endswith(words)
 
 
+def test_an_earlier_row_is_measured_beside_a_stage_and_not_instead_of_it():
+    text = shown(Terminal(), {"event": "measure", "index": 0, "label": "input"})
+    assert "[1/3] train: measuring row 0 (input) beside it" in text
+
+
 def test_steps_move_a_terminal_and_fill_no_file():
     assert "step" not in shown(io.StringIO(), STEP)
     assert "epoch 2/9, step 3/40, loss 0.2500" in shown(Terminal(), STEP)

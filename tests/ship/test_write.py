@@ -313,7 +313,9 @@ def test_the_page_names_what_lies_beside_it_unless_it_is_of_another_run(made, mo
 def test_the_command_ships_another_row_and_refuses_what_it_does_not_know(made, capsys):
     run, _, _ = made
     assert main(["ship", str(run), "--row", "0", "-o", str(run / "zero"), "--samples", "3"]) == 0
-    assert f"ship: {run / 'zero'} (row 0, input)" in capsys.readouterr().out
+    assert (
+        f"ship: {run / 'zero'} (row 0, input: the model as it came in)" in capsys.readouterr().out
+    )
     for given, said in {
         ("--batch", "0"): "--batch 0: give a number from 1 to",
         ("--batch", "many"): "--batch many: give a number from 1 to .*, or any",

@@ -115,6 +115,27 @@ def test_what_the_net_takes_is_found(net, given, said, folder, capsys):
     assert said in (folder / "recipe.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("count", "train", "finetune"),
+    [
+        (10, "epochs: 400, batch_size: 16", "epochs: 100, batch_size: 16"),
+        (100, "epochs: 40, batch_size: 16", "epochs: 10, batch_size: 16"),
+        (700, "epochs: 45", "epochs: 12"),
+    ],
+)
+def test_few_images_are_trained_on_in_smaller_batches_and_more_epochs(
+    count, train, finetune, folder, capsys
+):
+    (folder / "net.py").write_text(source())
+    photos(folder / "photos", count)
+    assert new(capsys, "--model", "net.py:Net", "--data", "photos")[0] == 0
+    text = (folder / "recipe.yaml").read_text()
+    assert f"{{kind: train, {train}}}" in text
+    assert f"finetune: {{{finetune}, learning_rate: 0.0005}}" in text
+    stages = Recipe.load("recipe.yaml", imports=["net"]).stages
+    assert stages[0].epochs * count >= 400
+
+
 class Brightness(nn.Module):
     """Right only where pixels are from 0 to 1: dark ones are class 0."""
 

@@ -42,7 +42,6 @@ def dominant(inputs):
 def test_folders_are_classes(suffix, tmp_path):
     fill(tmp_path, suffix=suffix)
     (tmp_path / "red" / "notes.txt").write_text("not an image, and not named like one")
-    (tmp_path / "empty").mkdir()
     task = task_of(tmp_path, size=16)
     assert task.classes == ("blue", "green", "red")
     assert [len(part) for part in (task.train, task.validation, task.test)] == [24, 3, 3]
@@ -139,6 +138,10 @@ def test_a_file_that_is_no_image_is_named(spoil, message, tmp_path):
         task_of(tmp_path)
 
 
+def note(folder):
+    (folder / "a.heic").write_text("of another kind")
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
@@ -150,6 +153,14 @@ def test_a_file_that_is_no_image_is_named(spoil, message, tmp_path):
             "holds both images and folders of images",
         ),
         (
+            lambda folder: (fill(folder), (folder / "grey").mkdir()),
+            r"grey lies beside \d folders with images of a class, and is empty; put images",
+        ),
+        (
+            lambda folder: (fill(folder), (folder / "notes").mkdir(), note(folder / "notes")),
+            r"notes lies .* and holds no image by its name, but .*a\.heic; put .* elsewhere\.",
+        ),
+        (
             lambda folder: (
                 fill(folder / "train"),
                 fill(folder / "test", 2, classes=["red", "blue"]),
@@ -157,7 +168,7 @@ def test_a_file_that_is_no_image_is_named(spoil, message, tmp_path):
             "test holds the classes blue, red and the training images have blue, green, red",
         ),
     ],
-    ids=["empty", "gone", "one class", "both", "other classes"],
+    ids=["empty", "gone", "one class", "both", "empty class", "no images", "other classes"],
 )
 def test_a_folder_that_is_none_is_explained(prepare, message, tmp_path):
     folder = tmp_path / "images"
