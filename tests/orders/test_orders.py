@@ -17,6 +17,7 @@ from compress.running.encoding import encode
 from compress.stages import DistillStage, PruneStage, QuantizeStage
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
+from tests.covering import covering
 
 # Six orders of the three, one with repeats, and one that recovers between two cuts.
 ORDERS = ["".join(order) for order in permutations("dqp")] + ["qpqp", "pdpq"]
@@ -45,8 +46,7 @@ def run_order(order: str, case, folder: Path, quantize: QuantizeStage = STAGES["
     return current
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("name", "order"), covering(NETS, ORDERS))
 def test_every_order_ends_in_an_int8_artifact_that_agrees_with_its_module(name, order, tmp_path):
     case = NETS[name]
     final = run_order(order, case, tmp_path)

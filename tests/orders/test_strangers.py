@@ -3,7 +3,7 @@
 import functools
 import shutil
 from dataclasses import replace
-from itertools import permutations, product
+from itertools import permutations
 
 import numpy as np
 import onnxruntime
@@ -18,6 +18,7 @@ from compress.modules.inputs import forward
 from compress.running.encoding import encode
 from compress.stages import DistillStage, PruneStage, QuantizeStage
 from compress.testing.stage_contract import bench_context
+from tests.covering import covering
 
 from .strangers import STRANGERS
 
@@ -33,9 +34,7 @@ LEAST_AGREEMENT = 0.9
 
 # With a scope, so that both tests of an order follow each other and share its candidates.
 every_order = pytest.mark.parametrize(
-    "way",
-    [pytest.param(pair, id="-".join(pair)) for pair in product(STRANGERS, ORDERS)],
-    scope="module",
+    ("name", "order"), covering(STRANGERS, ORDERS), scope="module"
 )
 
 
@@ -61,8 +60,9 @@ def after(tmp_path_factory):
 
 
 @every_order
-def test_every_order_ends_in_a_smaller_net_and_a_file_that_agrees_with_it(way, after, tmp_path):
-    name, order = way
+def test_every_order_ends_in_a_smaller_net_and_a_file_that_agrees_with_it(
+    name, order, after, tmp_path
+):
     candidates = [after(name, order[:number]) for number in range(len(order) + 1)]
     for candidate in candidates:
         candidate.validate()
@@ -76,8 +76,7 @@ def test_every_order_ends_in_a_smaller_net_and_a_file_that_agrees_with_it(way, a
 
 
 @every_order
-def test_every_candidate_is_the_same_once_saved_and_loaded(way, after, tmp_path):
-    name, order = way
+def test_every_candidate_is_the_same_once_saved_and_loaded(name, order, after, tmp_path):
     for number in range(len(order) + 1):
         candidate, folder = after(name, order[:number]), tmp_path / str(number)
         candidate.save(folder)
