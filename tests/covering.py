@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 
-def covering(first: Iterable[str], second: Iterable[str], each: int = 3) -> list[Any]:
+def covering(first: Iterable[Any], second: Iterable[str], each: int = 3) -> list[Any]:
     """Every pair as a parameter; those beyond ``each`` of one of ``first`` are marked.
 
     Those that are left go round, so that each of ``second`` comes with as many of ``first``, and
@@ -19,5 +19,6 @@ def covering(first: Iterable[str], second: Iterable[str], each: int = 3) -> list
         kept = {(row + len(columns) * turn // each) % len(columns) for turn in range(each)}
         for place, other in enumerate(columns):
             marks = () if place in kept else (pytest.mark.exhaustive,)
-            pairs.append(pytest.param(one, other, id=f"{one}-{other}", marks=marks))
+            name = getattr(one, "__name__", one)
+            pairs.append(pytest.param(one, other, id=f"{name}-{other}", marks=marks))
     return pairs

@@ -14,6 +14,7 @@ from compress.backends.onnx.build import lower
 from compress.candidate import Candidate
 from compress.errors import LoweringError, ParityError
 from compress.testing.nets import NETS
+from tests.covering import covering
 
 from .formats import FORMATS, lower_in
 
@@ -420,8 +421,7 @@ def test_formats_that_nothing_takes_are_told(format, note, tmp_path):
     assert make(Borrowed(), torch.randn(32, 4), tmp_path).warnings == ()
 
 
-@pytest.mark.parametrize("format", ["int8", "dynamic"])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("name", "format"), covering(NETS, ["int8", "dynamic"], each=1))
 def test_kernels_that_are_right_are_never_accused(name, format, tmp_path, monkeypatch):
     monkeypatch.setattr(compress.backends.onnx.build, "differ", lambda *_: True)
     net = NETS[name]

@@ -10,6 +10,7 @@ from torch import nn
 import compress.backends.onnx.build
 import compress.backends.onnx.float_graph
 from compress.errors import ParityError
+from tests.covering import covering
 
 from .formats import FORMATS, lower_in
 
@@ -174,8 +175,7 @@ def test_the_net_is_right_as_it_is(format, tmp_path):
 
 
 # Compared before anything is encoded, so that one format stands for those that encode.
-@pytest.mark.parametrize("format", ["float32", "int8"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(("damage", "format"), covering(DAMAGES, ["float32", "int8"], each=1))
 def test_a_damaged_export_is_caught(damage, format, tmp_path, monkeypatch):
     export = compress.backends.onnx.float_graph.export
 

@@ -1,4 +1,4 @@
-"""Intervals of metrics over a data set, against 2,000 resamples that are drawn one by one."""
+"""Intervals of metrics over a data set, against 500 resamples that are drawn one by one."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def test_intervals_are_those_of_resampling_by_hand(case):
     outputs, labels = data()
     ci95 = accuracy_facts(score(outputs, labels, name)).ci95
     rng = np.random.default_rng(7)
-    drawn = (rng.integers(0, len(labels), len(labels)) for _ in range(2000))
+    drawn = (rng.integers(0, len(labels), len(labels)) for _ in range(500))
     by_hand = np.quantile([known(outputs[k], labels[k]) for k in drawn], [0.025, 0.975])
-    # The ends of two such intervals differ by a few hundredths of the width.
-    assert ci95 == pytest.approx(by_hand, abs=0.08 * np.ptp(by_hand))
+    # An end of such an interval is known to 3 hundredths of its width; scikit-learn is slow.
+    assert ci95 == pytest.approx(by_hand, abs=0.13 * np.ptp(by_hand))
