@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.pareto import FRONT_OBJECTIVES, front_facts, recommend
+from compress.pareto import FRONT_OBJECTIVES, Reading, front_facts, readings, recommend
 from compress.record import RECORD_NAME, Measurement, Record, Row
 from compress.report import Comparison
 from compress.report.comparison import ComparedGroup
@@ -37,6 +37,7 @@ def run_result(record: Record, folder: Path, report: Path) -> Result:
 
 def _target(record: Record, target: str, folder: Path) -> Result:
     advice, facts = recommend(record, target), front_facts(record, target)
+    read = readings(record, target)
     return {
         "name": target,
         "advised_row": advice.index,
@@ -46,6 +47,7 @@ def _target(record: Record, target: str, folder: Path) -> Result:
         "rows": [
             {
                 **_row(row, row.on(target), folder),
+                **_latency(read.get(row.index, {}).get("latency_p50_s")),
                 "is_baseline": row.index == record.baseline,
                 "on_front": row.index in facts.front,
             }
@@ -71,13 +73,18 @@ def _row(row: Row, found: Measurement | None, folder: Path) -> Result:
     }
     if found.accuracy is not None:
         facts |= {"score": found.accuracy.value, "score_ci95": list(found.accuracy.ci95)}
-    if found.latency is not None:
-        facts["p50_s"] = found.latency.p50_s
     if found.speedup is not None:
         facts |= {"speedup": found.speedup.value, "speedup_ci95": list(found.speedup.ci95)}
     if found.memory is not None:
         facts["model_peak_bytes"] = found.memory.model_peak_bytes
     return facts
+
+
+def _latency(found: Reading | None) -> Result:
+    """The latency as the tables have it, beside the baseline's, and as it was timed."""
+    if found is None:
+        return {}
+    return {"p50_s": found.value, "p50_timed_s": found.timed.value if found.timed else found.value}
 
 
 def repeat_result(name: str, folder: Path, records: Sequence[Record]) -> Result:

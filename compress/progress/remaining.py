@@ -103,6 +103,16 @@ class Remaining:
         return f"{about(left)} left of {about(whole)}"
 
     @property
+    def brief(self) -> str:
+        """The same for a line with little room, such as ``run: 3 of 5 min left``."""
+        left = self.left_s
+        if left is None:
+            return ""
+        left_words, unit = _rounded(left)
+        whole_words, of = _rounded(left + self._clock() - self._start_s)
+        return f"run: {left_words}{'' if unit == of else f' {unit}'} of {whole_words} {of} left"
+
+    @property
     def _factor(self) -> float:
         if self._forecast_s < _SHORTEST_S:
             return 1.0
@@ -128,11 +138,14 @@ class Remaining:
 
 def about(seconds: float) -> str:
     """A time that is not known well, such as ``about 40 s`` or ``about 3 min``."""
-    if seconds < 5:
-        return "a few seconds"
+    return "a few seconds" if seconds < 5 else f"about {' '.join(_rounded(seconds))}"
+
+
+def _rounded(seconds: float) -> tuple[str, str]:
+    """A time that is not known well, and its unit."""
     if seconds < 90:
         step = 5 if seconds < 30 else 10
-        return f"about {max(step, round(seconds / step) * step)} s"
+        return f"{max(step, round(seconds / step) * step)}", "s"
     if seconds < 5400:
-        return f"about {seconds / 60:.0f} min"
-    return f"about {seconds / 3600:.1f} h"
+        return f"{seconds / 60:.0f}", "min"
+    return f"{seconds / 3600:.1f}", "h"

@@ -75,8 +75,8 @@ class TerminalProgress:
         if moving is None:
             self.note(f"{before} {', '.join([line.text, *left])}")
             return
-        if words := self._remaining.words:
-            left = [f"{words} of the run", *(f"{each} of the stage" for each in left)]
+        if words := self._remaining.brief:
+            left = [" ".join([*left, f"({words})"])]
         # What comes last is cut where the terminal is narrow.
         shown = _printable(", ".join([*left, line.text]))
         self._try(lambda: moving.draw(self._stamped(before), line.done, shown))

@@ -130,9 +130,16 @@ def warning_words(record: Record, target: str) -> Iterator[str]:
             alike.setdefault(key, []).append((row.index, sanitize(text, 400)))
     for (kind, _), texts in alike.items():
         rows = list(dict.fromkeys(row for row, _ in texts))
-        of_first = len({text for _, text in texts}) > 1
-        numbers = f" (numbers of row {rows[0]})" if of_first else ""
-        yield f"{kind}, {rows_words(rows)}{numbers}: {texts[0][1]}"
+        most, text = _most(texts)
+        numbers = f" (most in row {most})" if len({text for _, text in texts}) > 1 else ""
+        yield f"{kind}, {rows_words(rows)}{numbers}: {text}"
+
+
+def _most(texts: Sequence[tuple[int, str]]) -> tuple[int, str]:
+    """Of rows whose texts differ in numbers alone, the one with the largest where they first do."""
+    numbers = [[float(found) for found in _NUMBER.findall(text)] for _, text in texts]
+    differing = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+    return texts[differing[0].index(max(differing[0]))] if differing else texts[0]
 
 
 def rows_words(rows: Sequence[int]) -> str:

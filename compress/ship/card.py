@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from compress.formatting import duration, sanitize, score, size
+from compress.pareto import readings
 from compress.record import Record, Row
 from compress.report.page.details import row_facts
 from compress.report.provenance import caption
@@ -135,7 +136,8 @@ def _numbers(choice: Choice, facts: Mapping[str, Any]) -> str:
 def _lineage(record: Record, row: Row, target: str) -> str:
     rows = record.rows[: row.index + 1]
     found = [one.on(target) for one in rows]
-    metric = record.task.metric
+    metric, read = record.task.metric, readings(record, target)
+    p50_s = {row: of["latency_p50_s"].value for row, of in read.items() if "latency_p50_s" in of}
     return markdown_table(
         [
             Column("row", "", tuple(str(one.index) for one in rows)),
@@ -148,7 +150,7 @@ def _lineage(record: Record, row: Row, target: str) -> str:
             Column(
                 "p50",
                 "",
-                tuple(duration(f.latency.p50_s) if f and f.latency else "-" for f in found),
+                tuple(duration(p50_s[one.index]) if one.index in p50_s else "-" for one in rows),
             ),
             Column("file", "", tuple(size(f.artifact.bytes) if f else "-" for f in found)),
             Column("fingerprint", "", tuple(sanitize(one.fingerprint, 40) for one in rows)),

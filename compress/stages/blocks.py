@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,20 @@ def stages_of(
         RecipeError: a block that is no stage; the message says where.
         CodeReferenceError: code that is not there.
     """
-    blocks = document.data.get("stages")
+    if "stages" not in document.data:
+        raise RecipeError(_missing(document))
+    blocks = document.data["stages"]
     if not isinstance(blocks, list):
         raise RecipeError(f"{document.at(('stages',))}: stages must be a list of blocks.")
     return [_stage(document, i, block, kinds, references, folder) for i, block in enumerate(blocks)]
+
+
+def _missing(document: Document) -> str:
+    """Of a recipe without stages: the key that was meant, where there is one."""
+    near = difflib.get_close_matches("stages", document.data, n=1, cutoff=0.7)
+    if near:
+        return f"{document.at((near[0],))}: unknown key; did you mean 'stages'."
+    return f"{document.name}: the key 'stages' is missing."
 
 
 def _stage(

@@ -21,7 +21,7 @@ from compress.quantization.fakequant import learned_clips, simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
 from compress.stages.by_length import training_data
 from compress.stages.fit import distillation_context
-from compress.stages.loss_checks import check_losses
+from compress.stages.loss_checks import about_few_steps, check_losses
 from compress.stages.training_settings import Training
 from compress.training.data import SeededEpochs
 from compress.training.lengths import padded_length
@@ -32,9 +32,6 @@ __all__ = ["dry_run_losses"]
 
 # A loss may be on a generated text in some steps only: more than one call has to be timed.
 _TIMED_CALLS = 2
-# On digits, after 27 steps a small residual net is right for two thirds of what it will be, after
-# 90 for nearly all (benchmarks/defaults.py).
-_FEW_STEPS = 50
 _T = TypeVar("_T")
 
 
@@ -65,18 +62,10 @@ def dry_run_losses(
             cache = TeacherCache(distillation, functions, data, distinct, training.cache)
             cache.check_room()
             context.report(CacheSize(cache.nbytes))
-        _warn_of_few_steps(len(data) * training.epochs, context)
+        for text in about_few_steps(len(data) * training.epochs):
+            context.report(StageWarning(text))
         seconds = _seconds(candidate, training, weighted, distillation, data)
         context.report(Pace(seconds))
-
-
-def _warn_of_few_steps(steps: int, context: Context) -> None:
-    if steps < _FEW_STEPS:
-        text = (
-            f"{steps} step{'s' * (steps > 1)} of training are too few to learn from: set more "
-            f"epochs or a smaller batch_size, for {_FEW_STEPS} steps at least"
-        )
-        context.report(StageWarning(text))
 
 
 def _seconds(

@@ -29,7 +29,7 @@ from compress.quantization.clips import LearnedClips
 from compress.quantization.fakequant import layers_with_formats, learned_clips, simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
 from compress.stages.by_length import training_data
-from compress.stages.loss_checks import check_losses, check_losses_change
+from compress.stages.loss_checks import about_few_steps, check_losses, check_losses_change
 from compress.stages.training_settings import Training
 from compress.training.data import SeededEpochs, is_labeled, read
 from compress.training.loop import (
@@ -96,7 +96,8 @@ def fit(
             processes=context.processes,
         )
     numerics = candidate.numerics.with_clips(clips.values(), layers_with_formats(candidate.module))
-    notes = [*([data.note] if data.note else []), *_notes(result, training)]
+    few = about_few_steps(len(data.epochs) * training.epochs)
+    notes = [*([data.note] if data.note else []), *_notes(result, training), *few]
     return replace(candidate, numerics=numerics, notes=(*candidate.notes, *notes))
 
 

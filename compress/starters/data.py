@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.config.references import is_reference
-from compress.errors import DataError
+from compress.config.references import CodeReferences, is_reference
+from compress.errors import CompressError, DataError
 from compress.io.files import named
 from compress.starters.code import reference_of
-from compress.tasks import TASKS
+from compress.tasks import TASKS, TaskConfig, make_own_task, make_task
 
-__all__ = ["IMAGE_FOLDER", "OwnData", "data_of"]
+__all__ = ["IMAGE_FOLDER", "OwnData", "data_of", "training_samples"]
 
 IMAGE_FOLDER = "image-folder"
 _FORMS = (
@@ -79,6 +79,31 @@ def data_of(given: str) -> OwnData:
         return OwnData(suffix.removeprefix("."), path, "path")
     there = "there is no such file or folder" if not path.exists() else "no task reads such a file"
     raise DataError(f"--data {named(given)}: {there}; {_FORMS}.")
+
+
+def training_samples(own: OwnData) -> tuple[int | None, list[str]]:
+    """How many samples are trained on, of data in files or from code, and what to say of them.
+
+    ``None`` for a built-in task, whose data are known, for data without a length, and for files
+    that need more keys, of which a note tells.
+
+    Raises:
+        CompressError: code that makes no task.
+    """
+    if own.path is None and not own.imports:
+        return None, []
+    references = CodeReferences.of(own.imports).imported()
+    try:
+        config = TaskConfig.model_validate(own.block(Path(), {}))
+        task = make_task(config) if config.own is None else make_own_task(config, references)
+    except CompressError as error:
+        if own.path is None:
+            raise
+        return None, [f"the data cannot be read as they are: {error}"]
+    try:
+        return len(task.train), []
+    except TypeError:  # a stream
+        return None, []
 
 
 def _task_of_folder(folder: Path) -> str:

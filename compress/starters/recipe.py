@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import RecipeError
-from compress.starters.data import IMAGE_FOLDER, data_of
+from compress.starters.data import IMAGE_FOLDER, data_of, training_samples
 from compress.starters.images import ImageForm, LabeledFiles, form_for, labeled_files
 from compress.starters.model import OwnModel, model_of
 
@@ -19,8 +19,9 @@ __all__ = ["Starter", "starter_for"]
 _FEW_TEST_IMAGES = 100
 _CHANCE = 1.5  # times that of guessing: less is no net that was trained on these labels
 _BUILT_IN = "resnet"
+_FORMS_NAMED = 3
 
-# The usual batch and epochs, or for few images smaller batches and more epochs: a net of its own
+# The usual batch and epochs, or for few samples smaller batches and more epochs: a net of its own
 # learns little in fewer steps than these, of which `plan` warns below 50.
 _BATCHES = (128, 64, 32, 16)
 _STEPS_AN_EPOCH = 8
@@ -73,7 +74,12 @@ def starter_for(
         options = {} if size is None else {"size": size}
     if images is not None:
         notes += _few(images)
-    text = _text(recipe, own.block(recipe.parent, options), net, images)
+        samples: int | None = images.training
+    else:
+        samples, said = training_samples(own)
+        notes += said
+    has_labels = images is None or bool(images.labels)
+    text = _text(recipe, own.block(recipe.parent, options), net, samples, has_labels=has_labels)
     return Starter(
         text, (*own.imports, *(i for i in net.imports if i not in own.imports)), (*notes,)
     )
@@ -85,7 +91,8 @@ def _note(forms: Sequence[ImageForm], images: LabeledFiles) -> str:
     if classes and best.outputs and best.outputs != classes:
         return (
             f"the net scores {best.outputs} classes, and there are {classes} folders ({named}), "
-            "which stand for the first of them: give it a head of as many, or a folder for each"
+            "which stand for the first of them: give it a head of as many, or name all that it "
+            "scores, in its order, as `classes: [...]` of the task"
         )
     told = "write the size, mean and std that it was trained with"
     if best.right is None:
@@ -94,11 +101,14 @@ def _note(forms: Sequence[ImageForm], images: LabeledFiles) -> str:
     said = f"the net gets {best.right} of {count} images right at {best.words}"
     if best.right * classes < _CHANCE * count and best.right < count:
         return (
-            f"{said}, hardly more than by guessing: look at the order of classes ({named}), and "
-            f"{told}"
+            f"{said}, hardly more than by guessing: if its classes are in another order than "
+            f"{named}, write that order as `classes: [...]` of the task; and {told}"
         )
-    others = f", and as many in {len(forms) - 1} other forms" if len(forms) > 1 else ""
-    return f"{said}{others}; if these are others, {told}"
+    if len(forms) == 1:
+        return f"{said}; if these are others, {told}"
+    others = "; ".join(form.words for form in forms[1 : _FORMS_NAMED + 1])
+    more = "; ..." if len(forms) > _FORMS_NAMED + 1 else ""
+    return f"{said}, the form taken, and as many at {others}{more}: {told}"
 
 
 def _few(images: LabeledFiles) -> list[str]:
@@ -111,7 +121,9 @@ def _few(images: LabeledFiles) -> list[str]:
     return [said]
 
 
-def _text(recipe: Path, task: Mapping[str, Any], net: OwnModel, images: LabeledFiles | None) -> str:
+def _text(
+    recipe: Path, task: Mapping[str, Any], net: OwnModel, samples: int | None, *, has_labels: bool
+) -> str:
     name = recipe.stem if recipe.stem != "recipe" else (_stem(net.arch) or "mine")
     model = net.block(recipe.parent)
     lines = [
@@ -123,11 +135,11 @@ def _text(recipe: Path, task: Mapping[str, Any], net: OwnModel, images: LabeledF
         "budget: {accuracy_drop: 0.02}     # also: latency_p50_ms, artifact_kib",
         "stages:                           # any order, any number of times",
     ]
-    finetune = _training(images, _FINETUNE, _FINETUNE_STEPS)
+    finetune = _training(samples, _FINETUNE, _FINETUNE_STEPS)
     if not net.is_trained:
-        train = _training(images, _TRAIN, _TRAIN_STEPS)
+        train = _training(samples, _TRAIN, _TRAIN_STEPS)
         lines.append(f"  - {{kind: train, {train}}}       # the model has no weights yet")
-    elif images is None or images.labels:
+    elif has_labels:
         lines.append(f"  # - {{kind: train, {finetune}}}      # train it further on these data")
     finetune += ", learning_rate: 0.0005"
     lines += [
@@ -138,13 +150,13 @@ def _text(recipe: Path, task: Mapping[str, Any], net: OwnModel, images: LabeledF
     return "\n".join(lines) + "\n"
 
 
-def _training(images: LabeledFiles | None, epochs: int, steps: int) -> str:
+def _training(samples: int | None, epochs: int, steps: int) -> str:
     """The keys of a training of so many epochs, or of more where these are few steps."""
-    if images is None:
+    if not samples:
         return f"epochs: {epochs}"
-    fits = [size for size in _BATCHES if images.training >= size * _STEPS_AN_EPOCH]
+    fits = [size for size in _BATCHES if samples >= size * _STEPS_AN_EPOCH]
     batch = fits[0] if fits else _BATCHES[-1]
-    least = math.ceil(steps / math.ceil(images.training / batch))
+    least = math.ceil(steps / math.ceil(samples / batch))
     size = f", batch_size: {batch}" if batch != _BATCHES[0] else ""
     return f"epochs: {max(epochs, least)}{size}"
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from compress.config.fields import LARGEST_FACTOR, Flag, Number, Whole
+from compress.config.fields import LARGEST_FACTOR, Flag, Names, Number, Whole
 from compress.errors import DataError, RecipeError
 from compress.io.files import named
 from compress.preprocessing import ImagePreprocessing
@@ -83,6 +83,7 @@ def make_task(
     augment: Flag = True,
     mean: _Shares | None = None,
     std: _Shares | None = None,
+    classes: Names | None = None,
 ) -> Task:
     """The task: a tenth of what is not split already is set apart for validation, and for the test.
 
@@ -95,6 +96,8 @@ def make_task(
         mean: of pixels from 0 to 1, for each channel or one for all, as torchvision's ``Normalize``
             has it: what a net was trained with. Without it, pixels are from -1 to 1.
         std: the deviation, likewise.
+        classes: names of the folders in the order of the net's outputs, and of classes without one;
+            where not given, the folders by their names.
 
     Raises:
         RecipeError: no folder is given, or numbers of which there is not one for each channel.
@@ -104,8 +107,10 @@ def make_task(
         raise RecipeError("task image-folder: give the folder that holds the images (`folder:`).")
     files = ImageFiles(folder, size, grey, TASK)
     form = normalization(files, mean, std)
-    classes = classes_of(files, training_folder(folder))
-    parts = parts_of(folder, lambda part: _images(files, part, classes))
+    home = training_folder(folder)
+    found = classes_of(files, home)
+    named_classes = found if classes is None else _in_order(files, home, found, classes)
+    parts = parts_of(folder, lambda part: _images(files, part, found, named_classes))
     # Without a mean under the name by which kept results know images of this task.
     train, validation, test = (
         _Scaled(part) if mean is std is None else _Normalized(part, form) for part in parts
@@ -116,8 +121,8 @@ def make_task(
         validation=validation,
         test=test,
         augment=ShiftFlip(shift=size // _CROP, fill=0.0, flip=True) if augment else None,
-        classes=classes,
-        outputs="class-scores" if classes else None,
+        classes=named_classes,
+        outputs="class-scores" if named_classes else None,
         preprocessing=form,
     )
 
@@ -200,18 +205,34 @@ def _holds_images(files: ImageFiles, path: Path) -> bool:
     return os.path.isdir(path) and bool(files.images(path))
 
 
-def _images(files: ImageFiles, folder: Path, classes: tuple[str, ...]) -> ArrayDataset:
-    """The images of a folder that is divided into these classes."""
+def _in_order(
+    files: ImageFiles, folder: Path, found: tuple[str, ...], given: Sequence[str]
+) -> tuple[str, ...]:
+    """The classes as they are given."""
+    if len(set(given)) < len(given) or not found or not set(found) <= set(given):
+        raise files.refusal(
+            folder,
+            f"holds the classes {named(', '.join(found) or 'none')}, and `classes` names "
+            f"{named(', '.join(given))}; it has to name each of them once",
+        )
+    return tuple(given)
+
+
+def _images(
+    files: ImageFiles, folder: Path, expected: tuple[str, ...], classes: tuple[str, ...]
+) -> ArrayDataset:
+    """The images of a folder that is divided into the ``expected`` ones of the classes."""
     if folder != files.home:
         files.check_link(folder)
     own = classes_of(files, folder)
-    if own != classes:
-        given, wanted = (named(", ".join(each) or "none") for each in (own, classes))
+    if own != expected:
+        given, wanted = (named(", ".join(each) or "none") for each in (own, expected))
         raise files.refusal(
             folder, f"holds the classes {given} and the training images have {wanted}"
         )
     found = [(path, -1) for path in files.images(folder)]
-    for label, name in enumerate(classes):
+    for name in expected:
+        label = classes.index(name)
         files.check_link(folder / name)
         found += [(path, label) for path in files.images(folder / name)]
     images = files.room(len(found))

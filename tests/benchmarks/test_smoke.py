@@ -1,6 +1,7 @@
 """Every benchmark script runs, leaves a result of the agreed form; kept ones are such."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,11 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+# Half a minute and more each, and all parts of them run in tests of their own.
+LONG = {
+    *("by_hand_distill", "defaults", "distill_gain", "faults", "lm_eval", "measure_aa"),
+    *("minilm_eval", "quantize_baselines"),
+}
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
 KEPT = sorted((FOLDER / "results").glob("*.json"))
 KEYS = {"id", "statement", "value", "ci95", "bound", "holds"}
@@ -24,6 +30,19 @@ def check(result):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_the_script_finds_all_that_it_names(script, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    assert callable(runpy.run_path(str(script), run_name="imported")["main"])
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(path, marks=[pytest.mark.exhaustive] if path.stem in LONG else [])
+        for path in SCRIPTS
+    ],
+    ids=lambda p: p.stem,
+)
 def test_the_script_runs_and_writes_its_claims(script, tmp_path):
     command = [sys.executable, str(script), "--smoke", "--results", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=FOLDER)

@@ -134,7 +134,7 @@ def test_a_terminal_says_what_remains_of_the_run_beside_what_does_of_the_stage(
         == is_said
     )
     # Measuring took no time here.
-    run = "about 3 min left of about 3 min of the run, 1:10 left of the stage, epoch 1/2, step 1/5"
+    run = "1:10 left (run: 3 of 3 min left), epoch 1/2, step 1/5"
     assert (run in text) == is_said
 
 

@@ -180,7 +180,7 @@ def test_warnings_that_differ_in_numbers_alone_are_told_once(make):
         spec.warnings = [f"the load reached {number}.5"]
     specs[0].warnings.append("denormals")
     shown = text_table(make.build(specs), "laptop")
-    assert "Warning, rows 0, 1 and 2 (numbers of row 0): the load reached 0.5" in shown
+    assert "Warning, rows 0, 1 and 2 (most in row 2): the load reached 2.5" in shown
     assert "Warning, row 0: denormals" in shown
     assert shown.count("the load") == 1
 

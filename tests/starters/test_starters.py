@@ -153,14 +153,46 @@ def test_the_numbers_that_pixels_become_are_those_in_which_it_is_right(folder):
     assert images.form_for(Brightness(), found, 16, is_trained=False)[0].right is None
 
 
+DATA = """
+import torch
+from torch.utils.data import TensorDataset
+from compress import Task
+
+
+def make_task():
+    rows = TensorDataset(torch.randn(50, 3), torch.arange(50) % 2)
+    return Task(name="own", train=rows, validation=rows, test=rows)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def make_task(): ...", "make_task"),
+        ("def make_task():\n    return nothing", "NameError"),
+    ],
+)
+def test_code_that_makes_no_task_is_told_at_once(text, said, folder, capsys):
+    (folder / "data.py").write_text(text)
+    code, _, err = new(capsys, "--data", "data.py:make_task", "--model", "mlp")
+    assert (code != 0, said in err, err.count("\n")) == (True, True, 1)
+    assert not (folder / "recipe.yaml").exists()
+
+
+def test_data_that_need_more_keys_are_noted(folder, capsys):
+    np.savez(folder / "d.npz", a=np.zeros((4, 3)), b=np.arange(5))
+    code, out, _ = new(capsys, "--data", "d.npz", "--model", "mlp")
+    assert (code, "note: the data cannot be read as they are: " in out) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "said"),
     [
         (lambda d: np.savez(d / "d.npz", x=np.zeros((9, 3)), y=np.arange(9)), "d.npz", "npz, path"),
         (
-            lambda d: (d / "data.py").write_text("def make_task(): ..."),
+            lambda d: (d / "data.py").write_text(DATA),
             "data.py:make_task",
-            "data:",
+            "finetune: {epochs: 25, batch_size: 16,",  # of 50 samples
         ),
         (lambda d: (d / "saved").mkdir(), "digits", "{name: digits}"),
     ],

@@ -33,6 +33,25 @@ def task_of(folder, **options):
     return make_task(TaskConfig(name="image-folder", folder=folder, **options))
 
 
+def test_classes_have_the_order_that_is_given(tmp_path):
+    fill(tmp_path)
+    plain = task_of(tmp_path, size=16)
+    task = task_of(tmp_path, size=16, classes=["red", "white", "green", "blue"])
+    assert task.classes == ("red", "white", "green", "blue")
+    for one, other in ((plain.train, task.train), (plain.test, task.test)):
+        assert torch.equal(head(one, 50).inputs, head(other, 50).inputs)
+        names = [[t.classes[i] for i in head(part, 50).labels] for t, part in
+                 ((plain, one), (task, other))]  # fmt: skip
+        assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("classes", [["red"], ["red", "green", "green", "blue"], ["a", "b", "c"]])
+def test_classes_that_are_not_those_of_the_folders_are_refused(classes, tmp_path):
+    fill(tmp_path)
+    with pytest.raises(DataError, match=r"holds the classes blue, green, red, and `classes` names"):
+        task_of(tmp_path, classes=classes)
+
+
 def dominant(inputs):
     """Which of the classes a batch of images shows, by its color."""
     return 2 - inputs.mean((2, 3)).argmax(1)
