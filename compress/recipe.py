@@ -276,14 +276,14 @@ class Recipe(Settings):
             ship=ship,
         )
 
-    def plan(self, *, workdir: str | Path, mode: Mode = "default") -> Forecast:
+    def plan(self, *, workdir: str | Path | None = None, mode: Mode = "default") -> Forecast:
         """Check all that can be known before running, and forecast what a run would cost.
 
         Raises:
             CompressError: what a run would fail with.
         """
-        task = self.make_task()
-        return forecast(self.job(self.make_candidate(task), task, workdir=workdir, mode=mode))
+        task, folder = self.make_task(), Path(workdir or Path("runs") / self.name)
+        return forecast(self.job(self.make_candidate(task), task, workdir=folder, mode=mode))
 
     def scoring(self, task: Task) -> Scoring:
         """How the rows of a run of this recipe are scored on ``task``.

@@ -68,6 +68,11 @@ def _what(choice: Choice, facts: Mapping[str, Any]) -> str:
 
 def _how(facts: Mapping[str, Any]) -> str:
     example, what = _HOW[facts["preprocessing"]["kind"]]
+    if len(facts["inputs"]) > 1:
+        names = ", ".join(sanitize(port["name"], 40) for port in facts["inputs"])
+        example, what = "inputs.npz", f"a file with an array for each input by its name: {names}"
+    elif facts["preprocessing"]["kind"] != "array":
+        what += "; arrays (`.npy`, `.npz`) are fed as they are"
     count = facts["samples"]["count"]
     return f"""## Run it
 
@@ -79,7 +84,7 @@ python run.py {example}
 python run.py --check
 ```
 
-`run.py` takes {what}; arrays (`.npy`, `.npz`) are fed as they are.
+`run.py` takes {what}.
 `--json` prints JSON. `--check` runs the {count:,} test samples of `samples.npz`, and prints the
 score beside the record's. `model.json` says all of this for programs, and so do the metadata of
 the ONNX file."""

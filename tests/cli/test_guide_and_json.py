@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from compress.cli import main
+from compress.cli.results import run_result
 from compress.recipe import Recipe
 from compress.record import Record
+from compress.report.table import columns
 
 pytestmark = pytest.mark.fast
 
@@ -143,6 +145,18 @@ def test_what_went_wrong_is_one_object_too(arguments, capsys):
     assert (code, found["exit_code"], found["status"]) == (2, 2, "failed")
     assert found["error"] in err
     assert found["meaning"] == "the command line or the recipe is wrong"
+
+
+def test_latencies_are_those_of_the_tables(capsys):
+    """Beside the baseline's, which rows of one run are compared by, and as they were timed."""
+    kept = Path(__file__).parents[2] / "benchmarks" / "results" / "quickstart"
+    record, found = Record.load(kept), run_result(Record.load(kept), kept, kept)
+    [target] = found["targets"]
+    shown = next(c for c in columns(record, target["name"]) if c.heading == "p50")
+    assert shown.unit == "µs"
+    for row, cell in zip(target["rows"], shown.cells, strict=True):
+        assert row["p50_s"] * 1e6 == pytest.approx(float(cell.replace(",", "")), rel=0.01)
+        assert row["p50_timed_s"] == record.rows[row["row"]].on(target["name"]).latency.p50_s
 
 
 def test_a_command_that_is_interrupted_says_so(tmp_path, capsys, monkeypatch):

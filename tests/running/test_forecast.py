@@ -78,7 +78,7 @@ def test_a_plan_finds_such_a_format_with_the_same_sentence(tmp_path):
     more = "targets: [{kind: local, runtime: openvino}]\n"
     recipe = recipe_of(TRAIN, "{kind: quantize, activations: int16}", more=more)
     with pytest.raises(LoweringError, match="is declared int16, and OpenVINO's CPU") as planned:
-        recipe.plan(workdir=tmp_path)
+        recipe.plan()
     seen, error = events_of(recipe, LocalTarget(runtime="openvino"), tmp_path / "run")
     assert str(error) == str(planned.value)
     assert "epoch" not in seen

@@ -18,6 +18,8 @@ from compress.cli import main
 from compress.errors import DataError, LoweringError, RecipeError, RecordError, StorageError
 from compress.report import write_report
 from compress.ship import ShipRequest, ship_advised, write_ship
+from compress.ship.card import card
+from compress.ship.request import choose
 from compress.ship_folder import FACTS, check_ship_folder, shipped_in
 
 RECIPE = """\
@@ -100,11 +102,20 @@ def test_the_facts_and_the_card_name_row_numbers_and_origin(finished):
     ]
     assert facts["measured"]["metric"]["ci95"] == list(row.on("replay").accuracy.ci95)
     assert facts["outputs"][0]["kind"] == "class-scores"
-    card = (finished / "ship" / "README.md").read_text()
-    assert card.startswith(f"# small, row {row.index} ({row.stage})")
-    assert "python run.py photo.png" in card
-    assert row.fingerprint in card
-    assert "95 % interval" in card
+    text = (finished / "ship" / "README.md").read_text()
+    assert text.startswith(f"# small, row {row.index} ({row.stage})")
+    assert "python run.py photo.png" in text
+    assert row.fingerprint in text
+    assert "95 % interval" in text
+    assert "arrays (`.npy`, `.npz`) are fed as they are" in text
+
+
+def test_a_card_of_several_inputs_runs_a_file_that_has_them_all(finished):
+    record, facts = Record.load(finished), facts_in(finished / "ship")
+    facts["inputs"] = [{**facts["inputs"][0], "name": name} for name in ("load", "temperature")]
+    text = card(choose(record, finished, ShipRequest()), facts)
+    assert "python run.py inputs.npz" in text
+    assert "an array for each input by its name: load, temperature." in text
 
 
 def test_what_is_unchanged_is_left_as_it_is_and_another_row_replaces_it(made):
