@@ -32,6 +32,7 @@ __all__ = [
     "Pace",
     "ReadingData",
     "Redone",
+    "Rehearsal",
     "Resumed",
     "RowDone",
     "RunEnd",
@@ -149,6 +150,13 @@ class ReadingData(Event):
 
     event: ClassVar[str] = "reading"
     what: str
+
+
+@dataclass(frozen=True, eq=False)
+class Rehearsal(Event):
+    """The stages ahead are tried on a few samples, before the first of them is run. Not logged."""
+
+    event: ClassVar[str] = "rehearsal"
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from compress.events import (
     Notice,
     ReadingData,
     Redone,
+    Rehearsal,
     Resumed,
     StageStart,
     StageWarning,
@@ -71,6 +72,8 @@ class RunLines:
                 return Moving(f"running the teacher, view {view}/{views}", (view - 1) / views)
             case ReadingData(what=what):
                 return Moving(f"reading {what}", is_brief=True)
+            case Rehearsal():
+                return Moving("trying all stages on a few samples", is_brief=True)
             case MeasureStart(index=index, label=label):
                 return Staying(self._measuring(index, label), is_step=True)
             case MeasurementReused(index=index, label=label):

@@ -15,6 +15,7 @@ from compress.events import (
     EpochEnd,
     Expected,
     Redone,
+    Rehearsal,
     Resumed,
     StageStart,
     StageWarning,
@@ -228,5 +229,6 @@ def try_remaining(run: RunState, first: PlannedStage) -> None:
     if not run.is_dry_run_done:
         run.is_dry_run_done = True
         job = run.job
+        job.emit(Rehearsal())
         tried = dry_run(job, replace(run.models, processes=SINGLE_PROCESS), first)
         job.emit(Expected({line.index: line.seconds for line in tried}, measuring_s(job)))

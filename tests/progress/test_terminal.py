@@ -131,11 +131,17 @@ def test_steps_that_come_too_fast_are_not_drawn():
     assert "step 2/40" not in text
 
 
-def test_what_is_read_has_no_bar_and_stands_in_no_file():
-    reading = {"event": "reading", "what": "the training data"}
-    assert "[1/3] train: reading the training data" in shown(Terminal(), reading)
-    assert "━" not in shown(Terminal(), reading)
-    assert "reading" not in shown(io.StringIO(), reading)
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"event": "reading", "what": "the training data"}, "reading the training data"),
+        ({"event": "rehearsal"}, "trying all stages on a few samples"),
+    ],
+)
+def test_what_takes_its_time_has_no_bar_and_stands_in_no_file(event, words):
+    assert f"[1/3] train: {words}" in shown(Terminal(), event)
+    assert "━" not in shown(Terminal(), event)
+    assert words not in shown(io.StringIO(), event)
 
 
 def test_nothing_is_drawn_while_a_row_is_measured():
