@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 
 from compress.cli.json_output import others_to_stderr, print_json
@@ -11,6 +14,8 @@ from compress.cli.run import mode_of
 from compress.recipe import Recipe
 from compress.running.forecast import Forecast, StageForecast
 from compress.running.repeat import seeds_of
+
+_NARROWEST, _WIDEST = 40, 112
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,14 +29,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.as_json:
         print_json(plan_result(recipe.name, plan))
     else:
-        print(describe(recipe, plan))
+        is_read = sys.stdout is not None and sys.stdout.isatty()
+        print(describe(recipe, plan, shutil.get_terminal_size().columns if is_read else None))
     return 0
 
 
-def describe(recipe: Recipe, plan: Forecast) -> str:
-    """The plan as text."""
+def describe(recipe: Recipe, plan: Forecast, width: int | None = None) -> str:
+    """The plan as text; what a stage does in lines of ``width`` cells, or on one line."""
     lines = [f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name, ""]
-    lines += [_line(stage) for stage in plan.stages]
+    lines += [_line(stage, width) for stage in plan.stages]
     lines += ["", *(f"  {note}" for note in plan.notes)]
     count, targets = len(plan.stages), len(recipe.targets)
     measuring = f"measuring {count} rows on {targets} target{'s' * (targets > 1)}"
@@ -51,16 +57,18 @@ def describe(recipe: Recipe, plan: Forecast) -> str:
     return "\n".join(lines)
 
 
-def _line(stage: StageForecast) -> str:
+def _line(stage: StageForecast, width: int | None) -> str:
     cost = f", about {_duration(stage.seconds)}" if stage.seconds else ""
     if stage.teacher_cache_bytes:
         cost += (
             f", {max(1, round(stage.teacher_cache_bytes / 2**20))} MiB of cached teacher outputs"
         )
-    return (
-        f"  {stage.index}  {stage.label:<12} {stage.sentence}\n"
-        f"     {'':<12} {stage.parameters:,} parameters{cost}"
-    )
+    before, indent = f"  {stage.index}  {stage.label:<12} ", " " * 18
+    does = stage.sentence
+    if width is not None:
+        room = max(_NARROWEST, min(width, _WIDEST) - len(indent))
+        does = f"\n{indent}".join(textwrap.wrap(does, room, break_long_words=False))
+    return f"{before}{does}\n{indent}{stage.parameters:,} parameters{cost}"
 
 
 def _duration(seconds: float) -> str:

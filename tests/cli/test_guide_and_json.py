@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from compress.cli import main
+from compress.cli.plan import _line
 from compress.cli.results import run_result
 from compress.recipe import Recipe
 from compress.record import Record
 from compress.report.table import columns
+from compress.running.forecast import StageForecast
 
 pytestmark = pytest.mark.fast
 
@@ -226,3 +228,12 @@ def test_a_shell_is_told_what_could_come_next(line, expected, runs, tmp_path):
 def test_every_shell_gets_its_script(shell, capsys):
     code, out, _ = say(capsys, "completion", shell)
     assert (code, "compresskit" in out) == (0, True)
+
+
+def test_a_terminal_gets_lines_that_it_can_hold():
+    stage = StageForecast(2, "prune", "remove " + "some of the channels, " * 20, 1000, 0.0)
+    lines = _line(stage, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line.startswith(" " * 18) for line in lines[1:])
+    assert " ".join(" ".join(lines[:-1]).split()) == " ".join(f"2 prune {stage.sentence}".split())
+    assert len(_line(stage, None).splitlines()) == 2
