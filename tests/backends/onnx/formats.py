@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
 from torch import nn
 
 from compress.artifact import Artifact, Lowering
@@ -15,7 +16,7 @@ from compress.candidate import Candidate
 from compress.modules.inputs import Inputs
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 
-__all__ = ["FORMATS", "lower_in"]
+__all__ = ["FORMATS", "exported_once", "lower_in"]
 
 FORMATS = {
     "float32": LayerFormat(),
@@ -26,6 +27,26 @@ FORMATS = {
     "float8": LayerFormat(weights="float8"),
     "float16": LayerFormat(weights="float16", activations="float16"),
 }
+
+
+def exported_once(export: Callable[..., ir.Model]) -> Callable[..., ir.Model]:
+    """``export`` of one module: done once for each lowering, of which everyone gets a copy."""
+    kept: dict[object, ir.Model] = {}
+
+    def copied(
+        module: nn.Module,
+        example: Inputs,
+        lowering: Lowering,
+        *,
+        careful: bool = False,
+        **options: object,
+    ) -> ir.Model:
+        key = lowering.batch, lowering.opset, careful
+        if key not in kept:
+            kept[key] = export(module, example, lowering, careful=careful, **options)
+        return kept[key].clone()
+
+    return copied
 
 
 def lower_in(

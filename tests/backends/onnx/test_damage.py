@@ -12,7 +12,7 @@ import compress.backends.onnx.float_graph
 from compress.errors import ParityError
 from tests.covering import covering
 
-from .formats import FORMATS, lower_in
+from .formats import FORMATS, exported_once, lower_in
 
 
 class Net(nn.Module):
@@ -193,15 +193,8 @@ def test_a_damaged_export_is_caught(damage, format, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def exported():
-    """The export of the net, which is the same in all formats: each test has a copy."""
-    export, kept = compress.backends.onnx.float_graph.export, {}
-
-    def copied(*arguments, careful=False, **options):
-        if careful not in kept:
-            kept[careful] = export(*arguments, careful=careful, **options)
-        return kept[careful].clone()
-
-    return copied
+    """The export of the net, which is the same in all formats."""
+    return exported_once(compress.backends.onnx.float_graph.export)
 
 
 @pytest.mark.parametrize("format", FORMATS)
