@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 # Half a minute and more each, and all parts of them run in tests of their own.
 LONG = {
     *("by_hand_distill", "defaults", "distill_gain", "faults", "lm_eval", "measure_aa"),
-    *("minilm_eval", "quantize_baselines"),
+    *("minilm_eval", "quantize_baselines", "record_time", "reuse"),
 }
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
 KEPT = sorted((FOLDER / "results").glob("*.json"))

@@ -353,11 +353,11 @@ IMPORTS = """
 import builtins, os
 earlier = builtins.__import__
 
-def imported(name, *rest):
+def imported(name, *rest, **named):
     if name == "torch":
         builtins.__import__ = earlier
         os.kill(os.getpid(), signal.SIGINT)
-    return earlier(name, *rest)
+    return earlier(name, *rest, **named)
 
 builtins.__import__ = imported
 """
