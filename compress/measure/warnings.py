@@ -149,7 +149,7 @@ def about_checks(check: CheckAnswer) -> list[str]:
     if check["denormal_ratio"] > _DENORMAL_RATIO:
         found.append(
             f"denormal numbers make it {check['denormal_ratio'] - 1:.0%} slower; "
-            "session.set_denormal_as_zero avoids that"
+            "onnxruntime's session entry session.set_denormal_as_zero avoids that in your program"
         )
     sqnr_db = check["saturation_sqnr_db"]
     if sqnr_db is not None and sqnr_db < _SATURATION_DB:

@@ -53,10 +53,17 @@ def _check_names(module: nn.Module, inputs: dict[str, Tensor]) -> None:
         and parameter.kind is not parameter.VAR_POSITIONAL
     ]
     if problems := [*unknown, *missing]:
+        first = next(iter(parameters), "NAME")
+        cure = (
+            "give the task's data these names, or say which part is which input: "
+            f"fields: {{inputs: {{{first}: KEY}}}}"
+            if missing
+            else "leave it out by naming the inputs: "
+            f"fields: {{inputs: [{', '.join(name for name in inputs if name in parameters)}]}}"
+        )
         raise DataError(
             f"the batch {problems[0]}, and the model ({type(module).__name__}) takes "
-            f"{', '.join(parameters)}; give the task's data these names, or say which part is "
-            f"which input: fields: {{inputs: {{{next(iter(parameters), 'NAME')}: KEY}}}}."
+            f"{', '.join(parameters)}; {cure} (in Python, compress.Fields)."
         )
 
 

@@ -98,7 +98,10 @@ class ImageFiles:
         try:
             names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(f"{self.task}{named(folder)}: there is no such folder.") from error
+            here = "" if folder.is_absolute() else f" in {named(os.getcwd())}"
+            raise DataError(
+                f"{self.task}{named(folder)}: there is no such folder{here}."
+            ) from error
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise DataError(f"{self.task}{named(folder)}: it cannot be listed ({why}).") from error

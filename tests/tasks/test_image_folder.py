@@ -45,6 +45,12 @@ def test_classes_have_the_order_that_is_given(tmp_path):
         assert names[0] == names[1]
 
 
+def test_a_relative_folder_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"photos: there is no such folder in {tmp_path}\.$"):
+        task_of("photos")
+
+
 @pytest.mark.parametrize("classes", [["red"], ["red", "green", "green", "blue"], ["a", "b", "c"]])
 def test_classes_that_are_not_those_of_the_folders_are_refused(classes, tmp_path):
     fill(tmp_path)
