@@ -129,7 +129,7 @@ class Trained(Stage):
 
 case = NETS["mlp"]
 start = Candidate.of(case.build(), case.example())
-recipe = Recipe(name="r", stages=(Trained(), TrainStage(epochs=1, batch_size=64)))
+recipe = Recipe(name="r", stages=(Trained(), TrainStage(epochs=13, batch_size=64)))
 with tempfile.TemporaryDirectory() as folder:
     record = recipe.run(
         start, case.make_task(), workdir=folder, targets=[ReplayTarget()], report=False
