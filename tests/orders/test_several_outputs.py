@@ -1,6 +1,6 @@
 """A detector, a segmentation net, one that names several digits at once, and one with two outputs.
 
-Each is trained, distilled, quantized and pruned in two orders, as a recipe says it.
+Each is trained, distilled, quantized and pruned as a recipe says it, in one of two orders.
 """
 
 from __future__ import annotations
