@@ -94,7 +94,7 @@ def training_samples(own: OwnData) -> tuple[int | None, list[str]]:
         return None, []
     references = CodeReferences.of(own.imports).imported()
     try:
-        config = TaskConfig.model_validate(own.block(Path(), {}))
+        config = TaskConfig(**own.block(Path(), {}))
         task = make_task(config) if config.own is None else make_own_task(config, references)
     except CompressError as error:
         if own.path is None:

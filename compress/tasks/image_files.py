@@ -98,9 +98,8 @@ class ImageFiles:
         try:
             names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError) as error:
-            here = "" if folder.is_absolute() else f" in {named(os.getcwd())}"
             raise DataError(
-                f"{self.task}{named(folder)}: there is no such folder{here}."
+                f"{self.task}{named(folder)}: there is no such folder{_looked_in(folder)}."
             ) from error
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
@@ -283,3 +282,11 @@ def _in_bytes(image: Any) -> Any:
     if image.mode == "F" or numbers.min() < 0 or numbers.max() > _LARGEST_16_BIT:
         raise ValueError(f"its pixels are {numbers.dtype}, and 8 or 16 bits are taken")
     return Image.fromarray((numbers // _STEP_16_BIT).astype(np.uint8))
+
+
+def _looked_in(folder: Path) -> str:
+    """Where a relative path leads from, as a clause; nothing where that folder itself is gone."""
+    try:
+        return "" if folder.is_absolute() else f" in {named(os.getcwd())}"
+    except OSError:
+        return ""
