@@ -31,7 +31,6 @@ EXIT_CODES = {
     3: "done, but the budget is missed",
 }
 
-
 _INTERRUPTED = "interrupted"
 
 

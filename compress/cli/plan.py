@@ -6,7 +6,6 @@ import argparse
 import shutil
 import sys
 import textwrap
-from pathlib import Path
 
 from compress.cli.json_output import others_to_stderr, print_json
 from compress.cli.results import plan_result
@@ -21,9 +20,8 @@ _NARROWEST, _WIDEST = 40, 112
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
-    folder = Path("runs") / recipe.name
     with others_to_stderr(arguments):
-        plan = recipe.plan(workdir=folder, mode=mode_of(arguments))
+        plan = recipe.plan(mode=mode_of(arguments))
     if arguments.repeat is not None:
         plan = plan.repeated(len(seeds_of(recipe.seed, arguments.repeat)))
     if arguments.as_json:

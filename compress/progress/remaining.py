@@ -96,21 +96,22 @@ class Remaining:
     @property
     def words(self) -> str:
         """Such as ``about 3 min left of about 5 min``; empty before that can be known."""
-        left = self.left_s
-        if left is None:
-            return ""
-        whole = left + self._clock() - self._start_s
-        return f"{about(left)} left of {about(whole)}"
+        known = self._left_of_whole_s
+        return "" if known is None else f"{about(known[0])} left of {about(known[1])}"
 
     @property
     def brief(self) -> str:
         """The same for a line with little room, such as ``run: 3 of 5 min left``."""
-        left = self.left_s
-        if left is None:
+        known = self._left_of_whole_s
+        if known is None:
             return ""
-        left_words, unit = _rounded(left)
-        whole_words, of = _rounded(left + self._clock() - self._start_s)
-        return f"run: {left_words}{'' if unit == of else f' {unit}'} of {whole_words} {of} left"
+        (left, unit), (whole, of) = map(_rounded, known)
+        return f"run: {left}{'' if unit == of else f' {unit}'} of {whole} {of} left"
+
+    @property
+    def _left_of_whole_s(self) -> tuple[float, float] | None:
+        left = self.left_s
+        return None if left is None else (left, left + self._clock() - self._start_s)
 
     @property
     def _factor(self) -> float:
