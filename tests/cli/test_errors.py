@@ -351,7 +351,13 @@ LONG = recipe(
 )
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGKILL, id="kill -9", marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+    ],
+)
 def test_a_run_that_is_killed_in_a_stage_goes_on_after_the_last_finished_one(how, tmp_path, capsys):
     process = start(tmp_path, LONG)
     wait_for(tmp_path / "run" / "log.jsonl", '"slow", "event": "epoch"')

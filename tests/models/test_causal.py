@@ -39,7 +39,7 @@ def recipe_on(folder, lines, *stages, model="task: text-generation"):
     )
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.exhaustive), "llama"])
 def test_a_language_model_goes_through_every_stage_and_is_exported(family, lines, tmp_path, capsys):
     import onnx
 
@@ -199,7 +199,9 @@ class Tagged:
         return own, torch.where(own["attention_mask"] > 0, own["input_ids"] % 4, -100)
 
 
-@pytest.mark.parametrize("outputs", [None, "class-scores"])
+@pytest.mark.parametrize(
+    "outputs", [pytest.param(None, marks=pytest.mark.exhaustive), "class-scores"]
+)
 def test_classes_of_tokens_are_learned(outputs, tmp_path):
     write_family(tmp_path / "folder", "bert-tokens")
     splits = (Tagged(count, seed) for seed, count in enumerate((32, 12, 12)))

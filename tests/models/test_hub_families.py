@@ -28,6 +28,12 @@ pytest.importorskip("transformers")
 HAS_OPTIMUM = all(importlib.util.find_spec(name) for name in ("optimum", "requests"))
 # Whose attention has a number in its forward that no layer gives: its heads stay.
 WHOLE = {"wav2vec2"}
+# Whose layers another family has too: built, exported and compared by tests of their own.
+ALIKE = ("bert-tokens", "distilbert", "roberta", "mpnet", "vit")
+THROUGH_STAGES = [
+    pytest.param(family, marks=[pytest.mark.exhaustive] if family in ALIKE else [])
+    for family in TINY_FAMILIES
+]
 needs_optimum = pytest.mark.skipif(not HAS_OPTIMUM, reason="optimum is not installed")
 
 
@@ -87,7 +93,7 @@ def without_heads(candidate, context, family):
     return candidate
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", THROUGH_STAGES)
 def test_a_family_goes_through_every_stage_and_is_exported(family, tmp_path):
     start = candidate_of(tmp_path / "folder", family)
     context = context_of(start, family, tmp_path)

@@ -71,10 +71,8 @@ def test_nothing_left_to_cut_is_an_error_that_says_why(tmp_path):
         PruneStage(ignore=("layers",)).run(start, bench_context(start, tmp_path))
 
 
-OTHERS = [pytest.param(net, marks=pytest.mark.exhaustive) for net in ("resnet", "attention")]
-
-
-@pytest.mark.parametrize("net", ["causal-lm", *OTHERS])
+@pytest.mark.exhaustive  # as tests/orders/test_strangers.py does with another net
+@pytest.mark.parametrize("net", ["causal-lm", "resnet", "attention"])
 def test_a_run_that_is_resumed_is_the_run_that_was_not_interrupted(net, tmp_path):
     stages = [PruneStage(ratio=0.25), QuantizeStage(), PruneStage(ratio=0.25)]
     whole = run(stages, tmp_path / "whole", net)
