@@ -26,6 +26,7 @@ from compress.measure.quantity import (
     Timed,
     Unit,
 )
+from compress.measure.stats import SMALLEST_EFFECT
 from compress.record import Measurement, Row
 
 __all__ = [
@@ -132,6 +133,7 @@ QUANTITIES = (
         gains=("faster", "slower"),
         on_front=True,
         margin=0.05,
+        resolution=SMALLEST_EFFECT,  # as the verdict beside a speedup demands
         paired=_speedup,
         noise=_noise_floor,
         csv="p50_s",

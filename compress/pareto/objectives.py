@@ -46,7 +46,7 @@ class Objective:
     """One thing to be good at.
 
     ``margin`` and ``resolution`` are in cost units: a difference within the margin is none that
-    matters; one below the resolution cannot be told from zero, whatever its interval.
+    matters; one whose interval is not beyond the resolution cannot be told from zero.
     ``uncertain`` tells measured objectives from exact ones. On a log scale nothing counts as less
     than ``least``.
     """
@@ -242,12 +242,12 @@ def compare(objective: Objective, a: Reading, b: Reading) -> ComparisonOutcome:
     interval excludes zero: of many pairs in one record some would do that by chance.
     """
     left, right = _sides(a, b)
-    resolution = max(objective.resolution, a.resolution, b.resolution)
-    if left.hi < right.lo and left.value < right.value - resolution:
+    beyond, floor = objective.resolution, max(a.resolution, b.resolution)
+    if right.lo - left.hi > beyond and right.value - left.value > floor:
         return "better"
-    if left.lo > right.hi and left.value > right.value + resolution:
+    if left.lo - right.hi > beyond and left.value - right.value > floor:
         return "worse"
-    gap, margin = difference(a, b), max(objective.margin, resolution)
+    gap, margin = difference(a, b), max(objective.margin, beyond, floor)
     return "equivalent" if -margin <= gap.lo and gap.hi <= margin else "unresolved"
 
 

@@ -1,19 +1,22 @@
 """How a net takes images: their size, their channels, and the numbers that pixels become.
 
 Nothing in a file of weights says so. A trained net is asked: of the usual ways it is the first one
-in which it gets the most of some images right. Where others do as well, the caller is told.
+in which it gets the most of some images right. Where others do as well, the caller is told. A net
+that is right in none may have its classes in another order than the folders have: the order in
+which the most images are right is looked for, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from compress.errors import CompressError, RecipeError, in_words
@@ -23,7 +26,7 @@ from compress.tasks.image_files import ImageFiles
 from compress.tasks.image_folder import TASK, classes_of, normalization, training_folder
 from compress.tasks.parts import SHARE_APART
 
-__all__ = ["ImageForm", "LabeledFiles", "form_for", "labeled_files"]
+__all__ = ["ImageForm", "LabeledFiles", "form_for", "is_guessing", "labeled_files"]
 
 #: What pixels become, by the words for it: mean and deviation of them as shares of 255.
 NORMALIZATIONS: tuple[tuple[str, tuple[float, ...] | None, tuple[float, ...] | None], ...] = (
@@ -56,6 +59,7 @@ _OTHER_SIZES += (50, 48, 40, 36, 24, 20, 16, 8)
 _DEFAULT = 64
 _CHANNELS = (3, 1)
 _MOST_IMAGES = 32
+_CHANCE = 1.5  # times that of guessing: less is no net that was trained on these labels
 _SMALLEST, _LARGEST = 8, 1024
 
 
@@ -88,6 +92,7 @@ class ImageForm:
         normalization: place in :data:`NORMALIZATIONS`.
         outputs: that the net gave for an image.
         right: of the images, how many it got right; ``None`` where it was not asked.
+        order: the classes in the order of the outputs, where that is not the order of the folders.
     """
 
     size: int
@@ -95,6 +100,7 @@ class ImageForm:
     normalization: int = 0
     outputs: int = 0
     right: int | None = None
+    order: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
@@ -107,6 +113,8 @@ class ImageForm:
         """The options of ``image-folder``."""
         _, mean, std = NORMALIZATIONS[self.normalization]
         found: dict[str, Any] = {"size": self.size}
+        if self.order:
+            found["classes"] = [*self.order]
         if self.channels == 1:
             found["grey"] = True
         return found if mean is None or std is None else {**found, "mean": [*mean], "std": [*std]}
@@ -184,8 +192,18 @@ def form_for(
             f"({problems[0]}); give the size that it takes as --size, or its data as code "
             "(docs/your-own.md)."
         )
-    most = max(form.right or 0 for form in found)
-    return [form for form in found if (form.right or 0) == most]
+    in_order = [form for form in found if not form.order]
+    most = max(form.right or 0 for form in in_order)
+    if is_guessing(most, images) and len(in_order) < len(found):
+        in_order = [form for form in found if form.order]
+        most = max(form.right or 0 for form in in_order)
+    return [form for form in in_order if (form.right or 0) == most]
+
+
+def is_guessing(right: int, images: LabeledFiles) -> bool:
+    """Whether so many right of these images are hardly more than by guessing."""
+    count = len(images.labels)
+    return right * len(images.classes) < _CHANCE * count and right < count
 
 
 def _usual_sizes(images: LabeledFiles) -> tuple[int, ...]:
@@ -221,9 +239,25 @@ def _forms(
         if mean is not None and len(mean) not in (1, channels):
             continue
         logits = _outputs(module, normalized(given, normalization(files, mean, std)))
-        right = int((logits.argmax(1) == labels).sum())
+        given_as = logits.argmax(1)
+        right = int((given_as == labels).sum())
         found.append(ImageForm(size, channels, number, form.outputs, right))
+        if form.outputs == len(images.classes):
+            found += _in_another_order(found[-1], images, given_as)
     return found
+
+
+def _in_another_order(form: ImageForm, images: LabeledFiles, given_as: Tensor) -> list[ImageForm]:
+    """The form with the order of classes in which the most is right, where that is clear."""
+    votes = torch.zeros(form.outputs, form.outputs)
+    votes.index_put_((given_as, torch.tensor(images.labels)), torch.ones(1), accumulate=True)
+    outputs, labels = linear_sum_assignment(votes, maximize=True)
+    right = int(votes[outputs, labels].sum())
+    # Some order is right by chance more often than one of them: of two classes at least half.
+    least = min(0.75, max(0.5, 2 / form.outputs)) * len(images.labels)
+    if right < least or (outputs == labels).all():
+        return []
+    return [replace(form, right=right, order=tuple(images.classes[label] for label in labels))]
 
 
 def _outputs(module: nn.Module, batch: Tensor) -> Tensor:

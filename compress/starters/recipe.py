@@ -11,13 +11,18 @@ from typing import Any
 
 from compress.errors import RecipeError
 from compress.starters.data import IMAGE_FOLDER, data_of, training_samples
-from compress.starters.images import ImageForm, LabeledFiles, form_for, labeled_files
+from compress.starters.images import (
+    ImageForm,
+    LabeledFiles,
+    form_for,
+    is_guessing,
+    labeled_files,
+)
 from compress.starters.model import OwnModel, model_of
 
 __all__ = ["Starter", "starter_for"]
 
 _FEW_TEST_IMAGES = 100
-_CHANCE = 1.5  # times that of guessing: less is no net that was trained on these labels
 _BUILT_IN = "resnet"
 _FORMS_NAMED = 3
 
@@ -99,7 +104,13 @@ def _note(forms: Sequence[ImageForm], images: LabeledFiles) -> str:
         return f"the net runs on images of {best.words}; if these are others, {told}"
     count = len(images.labels)
     said = f"the net gets {best.right} of {count} images right at {best.words}"
-    if best.right * classes < _CHANCE * count and best.right < count:
+    if best.order:
+        said += (
+            f" with its classes in the order {', '.join(best.order[:4])}"
+            f"{', ...' if classes > 4 else ''}, which is not that of the folders and stands in the "
+            "recipe as `classes`"
+        )
+    if is_guessing(best.right, images):
         return (
             f"{said}, hardly more than by guessing: if its classes are in another order than "
             f"{named}, write that order as `classes: [...]` of the task; and {told}"

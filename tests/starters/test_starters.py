@@ -12,7 +12,7 @@ from torch import nn
 from compress import Recipe
 from compress.cli import main
 from compress.errors import CodeReferenceError
-from compress.starters import images
+from compress.starters import images, recipe
 from compress.starters.code import reference_of
 
 pytestmark = pytest.mark.fast
@@ -151,6 +151,35 @@ def test_the_numbers_that_pixels_become_are_those_in_which_it_is_right(folder):
     assert [form.options for form in forms] == [{"size": 16, "mean": [0.0], "std": [1.0]}]
     assert forms[0].right == 20
     assert images.form_for(Brightness(), found, 16, is_trained=False)[0].right is None
+
+
+class Others(nn.Module):
+    """As above, with the classes the other way round."""
+
+    def forward(self, x):
+        return Brightness()(x).flip(1)
+
+
+def test_an_order_of_classes_that_is_not_that_of_folders_is_found(folder):
+    photos(folder / "photos")
+    found = images.labeled_files(folder / "photos")
+    (form,) = images.form_for(Others(), found, 16, is_trained=True)
+    assert (form.right, form.order) == (20, ("dog", "cat"))
+    assert form.options["classes"] == ["dog", "cat"]
+    assert "in the order dog, cat, which is not that of the folders" in recipe._note([form], found)
+
+
+class Constant(nn.Module):
+    def forward(self, x):
+        return torch.eye(2)[torch.zeros(len(x), dtype=torch.long)]
+
+
+def test_no_order_is_made_up_for_a_net_that_guesses(folder):
+    photos(folder / "photos")
+    found = images.labeled_files(folder / "photos")
+    forms = images.form_for(Constant(), found, 16, is_trained=True)
+    assert {(form.right, form.order) for form in forms} == {(10, ())}
+    assert "hardly more than by guessing" in recipe._note(forms, found)
 
 
 DATA = """
