@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 
+from compress.cli.arguments import parsed
 from compress.cli.finished_runs import (
     add_commands,
     debug_argument,
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with printable_streams():
         try:
             with signals_raised() as signals:
-                return _printed(lambda: _run_command(_parser().parse_args(argv), signals))
+                return _printed(lambda: _run_command(parsed(_parser(), argv), signals))
         except KeyboardInterrupt as error:
             return _interrupted(error, "")
 

@@ -11,6 +11,8 @@ from compress.quoting import shown
 
 __all__ = ["clause", "clauses"]
 
+_PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{0,6})?) ?%")
+
 
 def clauses(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
     """What pydantic found wrong: where, and a clause."""
@@ -24,6 +26,13 @@ def _clause(error: ErrorDetails) -> str:
     return clause(error)
 
 
+def _as_share(error: ErrorDetails) -> str:
+    """What a percentage is as a number, where one was written."""
+    given = error["input"]
+    found = _PERCENT.fullmatch(given.strip()) if isinstance(given, str) else None
+    return f"; write {float(found[1]) / 100:g}" if found and error["type"] == "float_type" else ""
+
+
 def clause(error: ErrorDetails) -> str:
     """What pydantic says of one value, with the value: ``should be greater than 0; got -1``."""
     text = error["msg"].removeprefix("Value error, ").rstrip(".")
@@ -31,5 +40,5 @@ def clause(error: ErrorDetails) -> str:
     # "Tuple should have at least 1 item after validation, not 0": the type is Python's, not YAML's.
     text = re.sub(r"^\w+ (?=should )", "", re.sub(r" after validation, not \d+$", "", text))
     if text.startswith("should") and "; got " not in text:
-        text = f"{text}; got {shown(error['input'])}"
+        text = f"{text}; got {shown(error['input'])}{_as_share(error)}"
     return " ".join(text.split())

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -98,7 +99,9 @@ class CodeReferences:
                 f"{in_words(error)}."
             ) from error
         if found is _NOTHING:
-            raise CodeReferenceError(f"{where}: the module {module_name!r} has no {name!r}.")
+            near = get_close_matches(name, [one for one in dir(module) if one[:1] != "_"], 1)
+            meant = f"; did you mean {near[0]!r}" if near else ""
+            raise CodeReferenceError(f"{where}: the module {module_name!r} has no {name!r}{meant}.")
         if not callable(found):
             raise CodeReferenceError(
                 f"{where}: {reference!r} is a {type(found).__name__}, which cannot be called."

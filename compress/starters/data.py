@@ -77,6 +77,12 @@ def data_of(given: str) -> OwnData:
     suffix = path.suffix.lower()
     if path.is_file() and suffix in (".npz", ".parquet"):
         return OwnData(suffix.removeprefix("."), path, "path")
+    if path.is_file() and suffix in (".csv", ".tsv"):
+        columns = f"pandas.read_csv({path.name!r}{', sep=chr(9)' * (suffix == '.tsv')})"
+        raise DataError(
+            f"--data {named(given)}: text has no types of columns; write it once as Parquet: "
+            f"{columns}.to_parquet({f'{path.stem}.parquet'!r})."
+        )
     there = "there is no such file or folder" if not path.exists() else "no task reads such a file"
     raise DataError(f"--data {named(given)}: {there}; {_FORMS}.")
 

@@ -214,6 +214,7 @@ WRONG = [
     ("Model", {"margin": 1, "powr": 2}, ".powr", "mine:Model does not take 'powr'; did you me"),
     ("Plain", {}, "", "mine:Plain needs the key 'margin'."),
     ("Plain", {"margin": [1]}, ".margin", "should be a valid number; got [1]."),
+    ("Plain", {"margin": "30%"}, ".margin", "should be a valid number; got '30%'; write 0.3."),
     ("number", {}, "KEY", "'mine:number' is a int, which cannot be called."),
     ("gone", {"margin": 1}, "KEY", "the module 'mine' has no 'gone'."),
 ]  # fmt: skip

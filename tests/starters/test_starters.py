@@ -297,7 +297,7 @@ def assert_matches(pattern, text):
     ("file", "text", "given", "said"),
     [
         ("net.py", source("depth"), "net.py:Net", r"Net needs depth, .* `def make\(\): return Net"),
-        ("net.py", source(), "net.py:Nt", r"the module 'net' has no 'Nt'"),
+        ("net.py", source(), "net.py:Nt", r"the module 'net' has no 'Nt'; did you mean 'Net'\."),
         ("net.py", f"{source()}class B(Net): ...", "net.py", r"such as net\.py:B; it has Net, B\."),
         ("net.py", "x = 1", "net.py", r"it has no class below torch\.nn\.Module"),
         ("net.py", "import nothing_there", "net.py", r"importing it failed with ModuleNotFound"),
@@ -322,12 +322,13 @@ def test_a_model_that_is_none_is_a_sentence(file, text, given, said, folder, cap
         (["--model", "net.py:Net"], r"--model: give the data as well, such as --data photos"),
         (["--weights", "a.pt", "--data", "digits"], r"give the net that they are of as well"),
         (["--size", "8", "--data", "digits"], r"--size 8: it is for a folder of images"),
-        (["--data", "d.csv"], r"no task reads such a file; --data is a folder of images"),
+        (["--data", "d.txt"], r"no task reads such a file; --data is a folder of images"),
+        (["--data", "d.csv"], r"as Parquet: pandas\.read_csv\('d\.csv'\)\.to_parquet\('d\.parq"),
         (["--data", "data.py"], r"say which function makes the task, such as data\.py:make_task"),
     ],
 )
 def test_options_that_need_another_say_which(arguments, said, folder, capsys):
-    for name in ("d.csv", "data.py"):
+    for name in ("d.csv", "d.txt", "data.py"):
         (folder / name).write_text("")
     code, _, err = new(capsys, *arguments)
     assert code in (1, 2)
