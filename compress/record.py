@@ -347,7 +347,14 @@ class Record(_RecordFacts):
             raise RecordError(
                 f"{file}: there is no record here; give a folder that `compresskit run` wrote."
             )
-        content = read_json(file, _MOST_BYTES, RecordError)
+        if file.suffix in (".yaml", ".yml"):
+            raise RecordError(f"{file}: this is a recipe; give the folder of a run of it.")
+        try:
+            content = read_json(file, _MOST_BYTES, RecordError)
+        except RecordError as error:
+            raise RecordError(
+                f"{str(error).rstrip('.')}; running the recipe again mends its record."
+            ) from error
         try:
             if not isinstance(content, dict):
                 raise RecordError(f"{file}: not a record of schema 1: it holds no mapping.")

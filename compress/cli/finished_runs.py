@@ -30,7 +30,9 @@ def _add_report(commands: Commands) -> None:
     report.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folders, or folders of `run --repeat`"
     )
-    out_argument(report, "DIR", "where a report of several runs goes (default: overlay)")
+    out_argument(
+        report, "DIR", "where a report of several runs, or under --budget, goes (default: overlay)"
+    )
     report.add_argument(
         "--budget",
         action="append",

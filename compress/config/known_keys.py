@@ -32,9 +32,23 @@ def known_keys(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     )
 
 
+#: How keys are called elsewhere.
+_USUAL = {
+    "T": "temperature",
+    "tau": "temperature",
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "amount": "ratio",
+    "pruning_ratio": "ratio",
+    "sparsity": "ratio",
+    "wd": "weight_decay",
+}
+
+
 def nearest(key: str, known: Sequence[str]) -> str:
     """A clause with the known name that was meant, or with the known names."""
-    near = difflib.get_close_matches(clipped(key), known, n=1, cutoff=0.5)
+    near = [_USUAL[key]] if _USUAL.get(key) in known else []
+    near = near or difflib.get_close_matches(clipped(key), known, n=1, cutoff=0.5)
     if near:
         return f"did you mean {near[0]!r}"
     return f"known are {clipped(', '.join(known), 200)}" if known else "there is nothing to name"

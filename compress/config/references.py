@@ -43,7 +43,8 @@ class CodeReferences:
         if module not in self.allowed:
             raise CodeReferenceError(
                 f"{where}: {reference!r} refers to code in {module!r}, which is only imported when "
-                f"you name it: add `--import {module}` (in Python: imports=({module!r},))."
+                f"you name it: add `--import {module}` (in Python: imports=[{module!r}] of run, "
+                "plan or Record.load)."
             )
 
     @classmethod

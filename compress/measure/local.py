@@ -119,7 +119,7 @@ class LocalTarget(RuntimeSettings):
         Raises:
             MeasurementError: the runtime cannot load or run the model; carries its words.
         """
-        self._check_threads()
+        self.check_settings()
         samples = max((len(array) for array in inputs.values()), default=0)
         cuts = _cuts(samples, self.run_batch, self.scoring_processes(model))
         parts = [{n: a[start:end] for n, a in inputs.items()} for start, end in cuts]
@@ -153,7 +153,7 @@ class LocalTarget(RuntimeSettings):
             MeasurementError: this process may not use as many cores as ``threads``.
             StorageError: ``raw`` cannot be written.
         """
-        self._check_threads()
+        self.check_settings()
         few = few_samples(config.inputs, self.run_batch)
         with RawLog(raw) as log, on_disk(few) as files, on_disk(config.values) as values:
             if raw is not None:
@@ -214,7 +214,12 @@ class LocalTarget(RuntimeSettings):
             "environment": self.environment(),
         }
 
-    def _check_threads(self) -> None:
+    def check_settings(self) -> None:
+        """Refuse more threads than this process may use.
+
+        Raises:
+            MeasurementError: there are more.
+        """
         usable = machine.cpu_count()
         if self.threads > usable:
             raise MeasurementError(

@@ -6,7 +6,7 @@ One seam with two methods; everything hard (processes, rounds, remote shells) hi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -150,6 +150,17 @@ def backend_of(target: Target) -> Backend:
             f"compress.backends.Backend, such as compress.backends.ONNX; got {given}."
         )
     return own
+
+
+def check_settings(target: Target) -> None:
+    """Have a target look at its own settings before anything runs: its ``check_settings()``.
+
+    Raises:
+        MeasurementError: they cannot be had on this machine.
+    """
+    check: Callable[[], None] | None = getattr(target, "check_settings", None)
+    if check is not None:
+        check()
 
 
 def refused_formats(target: Target) -> tuple[tuple[str, str], ...]:

@@ -291,8 +291,8 @@ def _student_is_a_block(value: Any, info: ValidationInfo) -> Any:
         )
     if value != "self" and not isinstance(value, (dict, BaseModel)):
         raise ValueError(
-            f"a student is self, or a block such as {{arch: resnet}} or {{layers: [0, 2]}}; got "
-            f"{shown(value)}"
+            "a student is self, or a block such as {arch: resnet}, {arch: module:Class} for code "
+            f"of your own, or {{layers: [0, 2]}}; got {shown(value)}"
         )
     return value
 

@@ -16,7 +16,7 @@ from compress.budget import Budget, check_budget
 from compress.candidate import Architecture, Candidate
 from compress.config.references import CodeReferences
 from compress.config.settings import Settings
-from compress.errors import MissingExtra, RecipeError, RecordError
+from compress.errors import CheckpointError, MissingExtra, RecipeError, RecordError
 from compress.formatting import sanitize
 from compress.models.build import build_module
 from compress.pareto import Recommendation, recommend
@@ -177,8 +177,16 @@ class Record(Settings, facts.Record):
                 raise RecordError(_needs_class(found, like))
             return Candidate.of(start, torch.zeros(1)).module
 
-        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then replaced
-            return candidate_of(self.folder, found, torch.zeros(1), build).module
+        try:
+            with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then replaced
+                return candidate_of(self.folder, found, torch.zeros(1), build).module
+        except CheckpointError as error:
+            if like is None:
+                raise
+            raise CheckpointError(
+                f"record.module({found.index}, like=...): {str(error).rstrip('.')}, or `like`, a "
+                f"{type(like).__name__}, is not of the class that the run began with."
+            ) from error
 
     def plot(self, target: str | None = None) -> Figure:
         """The trade-offs on a target as a matplotlib figure, which a notebook shows."""

@@ -243,11 +243,11 @@ def compare(objective: Objective, a: Reading, b: Reading) -> ComparisonOutcome:
     """
     left, right = _sides(a, b)
     beyond, floor = objective.resolution, max(a.resolution, b.resolution)
-    if right.lo - left.hi > beyond and right.value - left.value > floor:
-        return "better"
-    if left.lo - right.hi > beyond and left.value - right.value > floor:
-        return "worse"
     gap, margin = difference(a, b), max(objective.margin, beyond, floor)
+    if left.hi < right.lo and gap.hi < -beyond and gap.value < -floor:
+        return "better"
+    if left.lo > right.hi and gap.lo > beyond and gap.value > floor:
+        return "worse"
     return "equivalent" if -margin <= gap.lo and gap.hi <= margin else "unresolved"
 
 

@@ -263,12 +263,13 @@ def overlay_info(
         ],
         upwards,
     )
+    more = [(member.record, member.target) for member in group.members if member is not first]
     how = "beside the baseline that all share" if group.shares_baseline else "unpaired"
     return ParetoInfo(
         title=f"{_count(len(group.members))} of {sanitize(first.record.task.name, 40)} "
         f"on {sanitize(first.target, 30)}",
         subtitle=_front_words(group, entries, unbeaten),
-        caption=f"{caption(first.record, first.target)} · runs are compared {how}",
+        caption=f"{caption(first.record, first.target, *more)} · runs are compared {how}",
         metric=first.record.task.metric,
         higher_is_better=upwards,
         points=drawn,

@@ -40,14 +40,22 @@ def device_name(record: Record, target: str) -> str:
     return sanitize(_fact(record, target, "board", "cpu") or target, 60)
 
 
-def caption(record: Record, target: str) -> str:
-    """One line for below a figure: device, runtime, sample sizes, interval level, mode, date."""
-    found = [m for row in record.rows if (m := row.on(target)) is not None]
+def caption(record: Record, target: str, *others: tuple[Record, str]) -> str:
+    """One line for below a figure: device, runtime, sample sizes, interval level, mode, date.
+
+    Args:
+        record: what is shown.
+        target: where it was measured.
+        others: further records that are shown with it, each with its target.
+    """
+    shown = ((record, target), *others)
+    found = [m for one, on in shown for row in one.rows if (m := row.on(on)) is not None]
     timed = [m.latency for m in found if m.latency is not None]
     runtimes = dict.fromkeys(sanitize(m.runtime, 30) for m in found)
     provider = _fact(record, target, "provider")
     noun = "timed runs" if all(runs_each(latency) == 1 for latency in timed) else "timings"
-    mode, date = _fact(record, target, "mode"), _fact(record, target, "date", "started")
+    modes = dict.fromkeys(str(mode) for one in shown if (mode := _fact(*one, "mode")))
+    date = _fact(record, target, "date", "started")
     facts = [
         device_name(record, target),
         " + ".join(runtimes) + (f" on {sanitize(provider, 20)}" if provider else ""),
@@ -56,7 +64,7 @@ def caption(record: Record, target: str) -> str:
         _span([latency.processes for latency in timed], "processes"),
         _span([latency.samples for latency in timed], f"{noun} per row"),
         "bars: 95 % intervals",
-        f"{sanitize(mode, 20)} mode" if mode else "",
+        " and ".join(f"{sanitize(mode, 20)} mode" for mode in modes),
         sanitize(date)[:10] if date else "",
     ]
     return " · ".join(fact for fact in facts if fact)

@@ -65,7 +65,11 @@ def _speed_words(found: MeasuredChange) -> str:
     if found.verdict == "worse":
         return f"{times(1 / found.value)} slower {interval(1 / high, 1 / low)}"
     words = f"{times(found.value)} as fast {interval(low, high)}"
-    return words if found.verdict == "better" else f"{words}, not shown to be faster or slower"
+    if found.verdict == "better":
+        return words
+    if low > 1 or high < 1:  # of many pairs in one record some would do that by chance
+        return f"{words}, too near to the noise of both rows to tell"
+    return f"{words}, not shown to be faster or slower"
 
 
 def _reasons(target: str, before: Row, row: Row) -> Iterator[str]:

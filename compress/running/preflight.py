@@ -22,7 +22,7 @@ from compress.distillation.probabilities import are_probabilities
 from compress.errors import DataError
 from compress.measure.named_arrays import Arrays
 from compress.measure.score import UndefinedMetric
-from compress.measure.target import backend_of
+from compress.measure.target import backend_of, check_settings
 from compress.modules.inputs import Inputs, batch_size_of, forward
 from compress.modules.outputs import OUTPUT, Outputs, by_name
 from compress.pruning.trace import record
@@ -74,10 +74,12 @@ def preflight(job: Job) -> Preflight:
             is none.
         DataError: data, labels, outputs or a metric that do not go together; the message says what
             would do.
+        MeasurementError: settings of a target that this machine does not have.
         CompressError: a named teacher that cannot be made.
     """
     for target in job.targets:
         backend_of(target)
+        check_settings(target)
     for name in _SPLITS:
         head(getattr(job.task, name), 1)  # an invalid sample is reported before what follows
     supervision = supervision_of_job(job)

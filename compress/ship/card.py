@@ -183,7 +183,8 @@ def _limits(choice: Choice, facts: Mapping[str, Any]) -> list[str]:
     if any(output["kind"] is None for output in facts["outputs"]):
         found.append("Nothing in the run says what the outputs mean; they are given as numbers.")
     warnings = [*facts["measured"]["warnings"], *facts["model"]["warnings"]]
-    return found + [f"Warning: {sanitize(text, 400)}" for text in (*warnings, *choice.row.notes)]
+    found += [f"Warning: {sanitize(text, 400)}" for text in warnings]
+    return found + [f"Note: {sanitize(text, 400)}" for text in choice.row.notes]
 
 
 def _shape(port: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from compress.tasks.image_files import ImageFiles
 from compress.tasks.image_folder import TASK, classes_of, normalization, training_folder
 from compress.tasks.parts import SHARE_APART
 
-__all__ = ["ImageForm", "LabeledFiles", "form_for", "is_guessing", "labeled_files"]
+__all__ = ["ImageForm", "LabeledFiles", "check_size", "form_for", "is_guessing", "labeled_files"]
 
 #: What pixels become, by the words for it: mean and deviation of them as shares of 255.
 NORMALIZATIONS: tuple[tuple[str, tuple[float, ...] | None, tuple[float, ...] | None], ...] = (
@@ -158,6 +158,18 @@ def _count(files: ImageFiles, folder: Path, classes: Sequence[str]) -> int:
     return sum(len(files.images(folder / name)) for name in classes or (".",))
 
 
+def check_size(size: int) -> None:
+    """Refuse a size that no image is read at.
+
+    Raises:
+        RecipeError: it is too small, or too large.
+    """
+    if not 1 <= size <= _LARGEST:
+        raise RecipeError(
+            f"--size {size}: the side of images is a number of pixels from 1 to {_LARGEST:,}."
+        )
+
+
 def form_for(
     module: nn.Module, images: LabeledFiles, size: int | None, *, is_trained: bool
 ) -> list[ImageForm]:
@@ -197,7 +209,10 @@ def form_for(
     if is_guessing(most, images) and len(in_order) < len(found):
         in_order = [form for form in found if form.order]
         most = max(form.right or 0 for form in in_order)
-    return [form for form in in_order if (form.right or 0) == most]
+    best = [form for form in in_order if (form.right or 0) == most]
+    # One or two images more are chance: other sizes that do as well are named after the best.
+    near = [form for form in in_order if most and most - 2 <= (form.right or 0) < most]
+    return best + [form for form in near if form.size != best[0].size]
 
 
 def is_guessing(right: int, images: LabeledFiles) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.errors import RecipeError
+from compress.errors import DataError, RecipeError
 from compress.starters.data import IMAGE_FOLDER, data_of, training_samples
 from compress.starters.images import (
     ImageForm,
@@ -69,6 +69,12 @@ def starter_for(
     if images is None and size is not None:
         raise RecipeError(f"--size {size}: it is for a folder of images; {data} is {own.task}.")
     net = model_of(model or _BUILT_IN, weights, len(images.classes) if images else 0)
+    if images is not None and not images.labels and not net.is_trained:
+        raise DataError(
+            f"--data {data}: these images have no labels, and a net without weights learns nothing "
+            "from them: give a folder for each class (the folder around this one, if it is one of "
+            "them), or a trained net with --model and --weights."
+        )
     options, notes = dict[str, Any](), list[str]()
     if net.is_own or net.weights is not None:
         module = net.build()  # weights that do not fit are found here
@@ -117,9 +123,19 @@ def _note(forms: Sequence[ImageForm], images: LabeledFiles) -> str:
         )
     if len(forms) == 1:
         return f"{said}; if these are others, {told}"
-    others = "; ".join(form.words for form in forms[1 : _FORMS_NAMED + 1])
-    more = "; ..." if len(forms) > _FORMS_NAMED + 1 else ""
-    return f"{said}, the form taken, and as many at {others}{more}: {told}"
+    same = [form.words for form in forms[1:] if form.right == best.right]
+    near = [f"{form.right} at {form.words}" for form in forms if form.right != best.right]
+    said += ", the form taken"
+    if same:
+        said += f", and as many at {_some(same)}"
+    if near:
+        said += f"; other sizes do about as well ({_some(near)})"
+    return f"{said}: {told}"
+
+
+def _some(words: Sequence[str]) -> str:
+    more = "; ..." if len(words) > _FORMS_NAMED else ""
+    return f"{'; '.join(words[:_FORMS_NAMED])}{more}"
 
 
 def _few(images: LabeledFiles) -> list[str]:

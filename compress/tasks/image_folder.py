@@ -144,6 +144,12 @@ def normalization(
     """
     if mean is None and std is None:
         return files.cover
+    for name, given in (("mean", mean), ("std", std)):
+        if wide := [value for value in _each(given, 0.0) if value > 1]:
+            raise RecipeError(
+                f"{TASK}{name}: {wide[0]:g} is for pixels from 0 to 255, and these are from 0 to "
+                f"1; write {wide[0] / 255:.3g}."
+            )
     try:
         return replace(
             files.cover,

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.fast
             "unrecognized arguments: --quik; did you mean --quick? (run --help lists all)",
         ),
         (["report", "a", "--ot=x"], "--ot=x; did you mean --out? (report --help lists all)"),
+        (["runn", "r.yaml"], "there is no command 'runn'; did you mean run?"),
         (["schema", "--zzz"], "unrecognized arguments: --zzz\n"),
     ],
 )

@@ -322,6 +322,8 @@ def test_a_model_that_is_none_is_a_sentence(file, text, given, said, folder, cap
         (["--model", "net.py:Net"], r"--model: give the data as well, such as --data photos"),
         (["--weights", "a.pt", "--data", "digits"], r"give the net that they are of as well"),
         (["--size", "8", "--data", "digits"], r"--size 8: it is for a folder of images"),
+        (["--data", "bare"], r"these images have no labels, and a net without weights learns"),
+        (["--size", "3000", "--data", "bare"], r"--size 3000: the side of images is a number of"),
         (["--data", "d.txt"], r"no task reads such a file; --data is a folder of images"),
         (["--data", "d.csv"], r"as Parquet: pandas\.read_csv\('d\.csv'\)\.to_parquet\('d\.parq"),
         (["--data", "data.py"], r"say which function makes the task, such as data\.py:make_task"),
@@ -330,6 +332,7 @@ def test_a_model_that_is_none_is_a_sentence(file, text, given, said, folder, cap
 def test_options_that_need_another_say_which(arguments, said, folder, capsys):
     for name in ("d.csv", "d.txt", "data.py"):
         (folder / name).write_text("")
+    photos(folder, classes=("bare",), count=30)
     code, _, err = new(capsys, *arguments)
     assert code in (1, 2)
     assert_matches(said, err)

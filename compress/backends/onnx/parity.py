@@ -134,13 +134,13 @@ def _parity(
     least, is_float, step = bound.least, bound.is_float, bound.step
     if not is_right(parity, expected, least=least, is_float=is_float, step=step):
         kind, what = ("float32", "module") if bound.is_float else ("quantized", "simulated module")
-        cure = (
-            "write it with other" if bound.is_float else "exclude the layers around it, or use more"
-        )
+        cure = "write it with other operators"
+        if not bound.is_float:
+            cure = "exclude the layers around it, or use more calibration data"
         raise ParityError(
             f"the {kind} artifact does not compute what its {what} computes{which}: "
-            f"{found(parity, expected)}, where R² must be {bound.least:.4g}; most of the error "
-            f"comes from {where()}: {cure} {'operators' if bound.is_float else 'calibration data'}."
+            f"{found(parity, expected)}, where R² must be {bound.least:.4g} or more; most of the "
+            f"error comes from {where()}: {cure}."
         )
     return parity
 
