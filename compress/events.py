@@ -337,8 +337,8 @@ class CandidateMeasured(Event):
 
     Args:
         bytes: of its artifact.
-        score: the metric on the validation split.
-        score_ci95: its 95 % interval.
+        score: the metric on the validation split; ``None`` where only its time was asked for.
+        score_ci95: its 95 % interval, likewise.
         speedup: the time of the candidate that came in over this one's; ``None`` where a time is
             missing.
         speedup_ci95: its 95 % interval, likewise.
@@ -347,8 +347,8 @@ class CandidateMeasured(Event):
 
     event: ClassVar[str] = "candidate"
     bytes: int
-    score: float
-    score_ci95: tuple[float, float]
+    score: float | None
+    score_ci95: tuple[float, float] | None
     speedup: float | None
     speedup_ci95: tuple[float, float] | None
     latency_s: float | None

@@ -24,11 +24,11 @@ What the loop has to know of a stage is declared too: ``makes_teacher``, ``measu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import ConfigDict, Field
@@ -48,10 +48,12 @@ from compress.training.data import read
 from compress.training.distributed import SINGLE_PROCESS, Processes
 
 __all__ = [
+    "EVALUATION_PARTS",
     "CandidateEvaluator",
     "Context",
     "Effect",
     "Evaluation",
+    "EvaluationPart",
     "NoEvaluator",
     "Stage",
     "Teacher",
@@ -76,14 +78,20 @@ class Effect(str, Enum):
     INVARIANTS = "invariants"
 
 
+#: What is measured of a candidate: its ``score`` on the validation split, its ``latency``.
+EvaluationPart = Literal["score", "latency"]
+EVALUATION_PARTS: tuple[EvaluationPart, ...] = ("score", "latency")
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What a candidate does on the first target of the run.
 
     Args:
         artifact_bytes: size of the lowered model.
-        score: the metric of the run on the validation split, of the artifact's outputs.
-        score_ci95: its 95 % interval.
+        score: the metric of the run on the validation split, of the artifact's outputs; ``None``
+            where only other parts were asked for.
+        score_ci95: its 95 % interval, likewise.
         higher_is_better: the direction of the metric.
         latency_s: the median of one inference at the target's batch size, in seconds; ``None``
             where it could not be timed.
@@ -91,26 +99,34 @@ class Evaluation:
             is faster; ``None`` where one of them could not be timed.
         speedup_ci95: its 95 % interval, likewise.
         warnings: what there is to say of the artifact and of its times.
+        metric: the name of the metric.
     """
 
     artifact_bytes: int
-    score: float
-    score_ci95: tuple[float, float]
+    score: float | None
+    score_ci95: tuple[float, float] | None
     higher_is_better: bool
     latency_s: float | None = None
     speedup: float | None = None
     speedup_ci95: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
+    metric: str = "score"
 
 
 class CandidateEvaluator(Protocol):
     """Lowers, scores and times candidates while a stage works; the test split is out of reach."""
 
-    def measure(self, candidate: Candidate) -> Evaluation:
+    def measure(
+        self, candidate: Candidate, parts: Collection[EvaluationPart] = EVALUATION_PARTS
+    ) -> Evaluation:
         """What the candidate does on the first target of the run, beside the one that came in.
 
-        Takes what measuring a row takes, such as half a minute; the same candidate is measured
-        once.
+        Takes what measuring a row takes, such as half a minute; the same part of the same
+        candidate is measured once, also where a run is killed and goes on.
+
+        Args:
+            candidate: made from the one that came in.
+            parts: what is needed of it; its size is always told, and takes a second.
 
         Raises:
             StageError: nothing can be measured here.
@@ -130,7 +146,9 @@ class NoEvaluator:
 
     why: str = "this is a dry run, or a process other than the first"
 
-    def measure(self, candidate: Candidate) -> Evaluation:
+    def measure(
+        self, candidate: Candidate, parts: Collection[EvaluationPart] = EVALUATION_PARTS
+    ) -> Evaluation:
         """Refuse.
 
         Raises:
@@ -203,6 +221,17 @@ class Stage(Settings, ABC):
     one of your own."""
     label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """What the stage's row is called in tables, plots and folders. Where not given, its kind."""
+
+    def uses_evaluator(self) -> bool:
+        """Whether it has candidates measured as it is set: where its class declares ``measures``.
+
+        A stage that does so with some settings only says here with which.
+        """
+        return self.measures
+
+    def timed_candidates(self) -> int:
+        """About how many candidates it has timed, for the forecast of ``plan``."""
+        return 0
 
     @abstractmethod
     def run(self, candidate: Candidate, context: Context) -> Candidate:

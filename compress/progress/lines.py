@@ -134,5 +134,7 @@ def _step(step: StepEnd) -> str:
 
 
 def _candidate_text(tried: CandidateMeasured) -> str:
-    size = f"{tried.bytes / 1024:.1f} KiB, score {tried.score:.4f}"
-    return size if tried.speedup is None else f"{size}, {tried.speedup:.2f}x as fast as before"
+    text = f"{tried.bytes / 1024:.1f} KiB"
+    if tried.score is not None:
+        text += f", score {tried.score:.4f}"
+    return text if tried.speedup is None else f"{text}, {tried.speedup:.2f}x as fast as before"

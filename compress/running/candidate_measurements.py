@@ -1,19 +1,25 @@
 """Measuring candidates while a stage works: on the validation split, beside the one that came in.
 
 The same parts as for rows (:mod:`.evaluator`): lowering, scoring on the target, and interleaved
-timing. Nothing is read, lowered or timed before a stage asks, and nothing of it is kept.
+timing. Nothing is read, lowered or timed before a stage asks. What was measured is kept until the
+stage is done: a run that is killed goes on with the same numbers, and so to the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from compress.artifact import Artifact
 from compress.candidate import Candidate
+from compress.errors import MeasurementError
 from compress.events import CandidateMeasured, EventCallback
+from compress.io.atomic import write_atomically
+from compress.io.files import read_bounded
 from compress.measure.named_arrays import Arrays
 from compress.measure.score import accuracy_facts
 from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, Timing, backend_of
@@ -21,13 +27,34 @@ from compress.record import Accuracy
 from compress.running.encoding import encode
 from compress.running.scoring import Scoring
 from compress.running.split_arrays import SplitArrays
-from compress.stage import Evaluation
+from compress.stage import EVALUATION_PARTS, Evaluation, EvaluationPart
 from compress.task import Task
+from compress.training.checkpoint import Checkpoint
 
 __all__ = ["StageEvaluator"]
 
 _PROBE_SAMPLES = 32
 _INCOMING, _OWN = "incoming", "candidate"
+_KEPT, _MOST_KEPT_BYTES = "measured.json", 64 << 20
+
+
+@dataclass
+class _Measured:
+    """Which parts of a candidate were measured, and what they gave."""
+
+    parts: list[EvaluationPart]
+    evaluation: Evaluation
+
+
+@dataclass
+class _Kept:
+    """What the file holds: measurements by fingerprint, of what the key stands for."""
+
+    key: str
+    measured: dict[str, _Measured]
+
+
+_FORM = TypeAdapter(_Kept)
 
 
 @dataclass(frozen=True)
@@ -43,6 +70,8 @@ class StageEvaluator:
         seed: of the stage; fixes the order of rounds.
         folder: of its own, for artifacts.
         report: called with an event for every measurement.
+        kept: where measurements are kept for a run that is killed and goes on; ``None`` for
+            nowhere.
     """
 
     incoming: Candidate
@@ -53,17 +82,27 @@ class StageEvaluator:
     seed: int
     folder: Path
     report: EventCallback
+    kept: Checkpoint | None = None
 
-    def measure(self, candidate: Candidate) -> Evaluation:
+    def measure(
+        self, candidate: Candidate, parts: Collection[EvaluationPart] = EVALUATION_PARTS
+    ) -> Evaluation:
         """What the candidate does on the target, beside the one that came in.
 
         Raises:
             LoweringError: it cannot be exported, encoded, or run as its module runs.
             MeasurementError: the target cannot run it.
+            StorageError: what was measured could not be kept.
         """
         key = candidate.fingerprint
-        if key not in self._measured:
-            self._measured[key] = found = self._evaluate(candidate)
+        known = self._measured.get(key)
+        missing = {*parts} - {*known.parts} if known else {*parts}
+        if known is None or missing:
+            before = known.evaluation if known else None
+            found = self._evaluate(candidate, missing, before)
+            known = _Measured(sorted(missing.union(known.parts if known else ())), found)
+            self._measured[key] = known
+            self._keep()
             self.report(
                 CandidateMeasured(
                     bytes=found.artifact_bytes,
@@ -74,11 +113,25 @@ class StageEvaluator:
                     latency_s=found.latency_s,
                 )
             )
-        return self._measured[key]
+        return known.evaluation
 
     @cached_property
-    def _measured(self) -> dict[str, Evaluation]:
-        return {}
+    def _measured(self) -> dict[str, _Measured]:
+        """What is known of each candidate, by fingerprint; also what a killed run measured."""
+        if self.kept is None:
+            return {}
+        path = self.kept.folder / _KEPT
+        try:
+            kept = _FORM.validate_json(read_bounded(path, _MOST_KEPT_BYTES, MeasurementError))
+        except (MeasurementError, ValidationError):
+            return {}
+        return kept.measured if kept.key == self.kept.key else {}
+
+    def _keep(self) -> None:
+        if self.kept is not None:
+            content = _FORM.dump_json(_Kept(self.kept.key, self._measured))
+            self.kept.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.kept.folder / _KEPT, content)
 
     @cached_property
     def _validation(self) -> SplitArrays:
@@ -98,14 +151,29 @@ class StageEvaluator:
     def _file(self, stem: str) -> Path:
         return self.folder / f"{stem}{backend_of(self.target).suffix}"
 
-    def _evaluate(self, candidate: Candidate) -> Evaluation:
+    def _evaluate(
+        self, candidate: Candidate, parts: Collection[EvaluationPart], known: Evaluation | None
+    ) -> Evaluation:
         artifacts = [self._incoming_artifact]
         if candidate.fingerprint != self.incoming.fingerprint:
             artifacts.append(encode(candidate, self.task, self.target, self._file(_OWN)))
-        accuracy = self._accuracy(artifacts[-1])
-        config = BenchmarkConfig(self._validation.first(_PROBE_SAMPLES), self.mode, self.seed)
-        timings = self.target.measure([artifact.path for artifact in artifacts], config)
-        return self._evaluation(artifacts[-1], accuracy, timings)
+        own, higher_is_better = artifacts[-1], self.scoring.higher_is_better
+        found = known or Evaluation(
+            own.bytes,
+            None,
+            None,
+            higher_is_better,
+            warnings=(*own.warnings,),
+            metric=self.scoring.leading.name,
+        )
+        if "score" in parts:
+            accuracy = self._accuracy(own)
+            found = replace(found, score=accuracy.value, score_ci95=accuracy.ci95)
+        if "latency" in parts:
+            config = BenchmarkConfig(self._validation.first(_PROBE_SAMPLES), self.mode, self.seed)
+            timings = self.target.measure([artifact.path for artifact in artifacts], config)
+            found = _with_times(found, timings)
+        return found
 
     def _accuracy(self, artifact: Artifact) -> Accuracy:
         outputs = self._outputs(artifact)
@@ -119,21 +187,12 @@ class StageEvaluator:
         found = self.target.predict(artifact.path, self._validation.inputs)
         return self.scoring.named(found, artifact.outputs)
 
-    def _evaluation(
-        self, artifact: Artifact, accuracy: Accuracy, timings: Sequence[Timing | Failure]
-    ) -> Evaluation:
-        own, incoming = timings[-1], timings[0]
-        timing = None if isinstance(own, Failure) else own
-        # Without the time of what came in there is nothing to be faster than.
-        pair = None if isinstance(incoming, Failure) else timing
-        notes = (own.error,) if isinstance(own, Failure) else own.warnings
-        return Evaluation(
-            artifact_bytes=artifact.bytes,
-            score=accuracy.value,
-            score_ci95=accuracy.ci95,
-            higher_is_better=self.scoring.higher_is_better,
-            latency_s=None if timing is None else timing.latency.p50_s,
-            speedup=None if pair is None else pair.speedup.value,
-            speedup_ci95=None if pair is None else pair.speedup.ci95,
-            warnings=(*artifact.warnings, *notes),
-        )
+
+def _with_times(found: Evaluation, timings: Sequence[Timing | Failure]) -> Evaluation:
+    own, incoming = timings[-1], timings[0]
+    if isinstance(own, Failure):
+        return replace(found, warnings=(*found.warnings, own.error))
+    found = replace(found, latency_s=own.latency.p50_s, warnings=(*found.warnings, *own.warnings))
+    if isinstance(incoming, Failure):  # without its time there is nothing to be faster than
+        return found
+    return replace(found, speedup=own.speedup.value, speedup_ci95=own.speedup.ci95)

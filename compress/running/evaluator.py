@@ -38,6 +38,7 @@ from compress.running.keys import Dependencies, TargetFacts, of_measurement
 from compress.running.scoring import Scoring
 from compress.running.split_arrays import SplitArrays
 from compress.task import Task
+from compress.training.checkpoint import Checkpoint
 
 __all__ = ["Evaluator", "RowInput"]
 
@@ -140,7 +141,12 @@ class Evaluator:
 
     @contextmanager
     def for_stage(
-        self, incoming: Candidate, workdir: Path, seed: int, report: EventCallback
+        self,
+        incoming: Candidate,
+        workdir: Path,
+        seed: int,
+        report: EventCallback,
+        kept: Checkpoint,
     ) -> Iterator[StageEvaluator]:
         """Measures candidates of a stage at work; its artifacts below ``workdir`` are removed."""
         with scratch(workdir) as folder:
@@ -153,6 +159,7 @@ class Evaluator:
                 seed=seed,
                 folder=Path(folder),
                 report=report,
+                kept=kept,
             )
 
     def model(self, row: RowInput, target: Target) -> Path:

@@ -145,7 +145,9 @@ def _dry_run_of(job: Job, models: CurrentModels, planned: PlannedStage) -> Stage
     notes = after.notes if after is not before else ()
     events = [parse_event(report) for report in reports]
     warnings = [event.text for event in events if isinstance(event, StageWarning)]
-    return _line(planned, "; ".join([stage.explain(), *notes, *warnings]), after, events)
+    line = _line(planned, "; ".join([stage.explain(), *notes, *warnings]), after, events)
+    timing_s = stage.timed_candidates() * _MEASURE_S[job.mode]
+    return replace(line, seconds=line.seconds + timing_s)
 
 
 def _check_targets(job: Job, candidate: Candidate) -> None:

@@ -123,6 +123,10 @@ class ResumeKeys:
     checkpoint: str
     teacher_cache: str
 
+    def checkpoint_in(self, workdir: Path) -> Checkpoint:
+        """Where an unfinished stage that works in a folder is kept."""
+        return Checkpoint(workdir / "checkpoint", self.checkpoint)
+
     @classmethod
     def of(cls, depends: Dependencies) -> ResumeKeys:
         """Of a stage; nothing can be resumed where something has no stable content."""
@@ -166,7 +170,7 @@ class CurrentModels:
             job.references,
             seed=seed_of(job.seed, planned.index),
             processes=self.processes.world_size if trains(stage) else 1,
-            target=target() if stage.measures else None,
+            target=target() if stage.uses_evaluator() else None,
         )
 
     def context(
@@ -182,7 +186,7 @@ class CurrentModels:
         context = context_of(job, teacher, self.origin, planned, report)
         return replace(
             context,
-            checkpoint=Checkpoint(context.workdir / "checkpoint", keys.checkpoint),
+            checkpoint=keys.checkpoint_in(context.workdir),
             teacher_cache_key=keys.teacher_cache,
             processes=self.processes if trains(planned.stage) else SINGLE_PROCESS,
             evaluator=evaluator or context.evaluator,

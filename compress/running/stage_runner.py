@@ -137,7 +137,7 @@ def _run_stage(
     folder.mkdir(parents=True, exist_ok=True)
     if trains(stage):
         broadcast_stage(models.processes, planned, keys)
-    with _evaluator_of(run, planned, reports) as evaluator:
+    with _evaluator_of(run, planned, reports, keys) as evaluator:
         context = models.context(job, planned, keys, reports.take, evaluator)
         after = _checked(stage, before, context)
     after = replace(after, lineage=(*before.lineage, before.fingerprint))
@@ -155,15 +155,16 @@ def _run_stage(
 
 
 def _evaluator_of(
-    run: RunState, planned: PlannedStage, reports: _Reports
+    run: RunState, planned: PlannedStage, reports: _Reports, keys: ResumeKeys
 ) -> AbstractContextManager[CandidateEvaluator]:
     stage = planned.stage
-    if not stage.measures:
+    if not stage.uses_evaluator():
         # Its result would be re-used on other targets.
         why = f"the class of {stage.kind!r} does not declare `measures = True`"
         return nullcontext(NoEvaluator(why))
     workdir, seed = run.job.stage_folder(planned), seed_of(run.job.seed, planned.index)
-    return run.evaluator.for_stage(run.models.candidate, workdir, seed, reports.take)
+    kept = keys.checkpoint_in(workdir)
+    return run.evaluator.for_stage(run.models.candidate, workdir, seed, reports.take, kept)
 
 
 def _checked(stage: Stage, before: Candidate, context: Context) -> Candidate:

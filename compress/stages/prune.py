@@ -35,6 +35,9 @@ from compress.quantization.numerics import LayerFormat
 from compress.stage import Context, Effect, Stage, Teacher, formats_of, ranges_of
 from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
+from compress.stages.goal_search import Cut
+from compress.stages.goals import Goal
+from compress.stages.to_goal import cut_to_goal, expected_cut
 from compress.stages.training_settings import Training
 from compress.training.data import read
 from compress.training.loop import isolated
@@ -53,6 +56,8 @@ _GRANULARITY = {
         {"pattern": f"^{_N_OF_M.pattern}$", "type": "string"},
     ]
 }
+_MULTIPLES = (1, 8, 16, 32)
+_USUAL_TRIES = 12
 _LARGEST_MULTIPLE = 65_536
 
 
@@ -105,6 +110,9 @@ class PruneStage(Stage):
     ignore: tuple[Pattern, ...] = ()
     """Modules, by path, glob or class as ``type:Linear``, that keep all of their channels and
     weights; a parent stands for all in it."""
+    goal: Goal | None = None
+    """What the model is to be after the stage, in place of ``ratio``: how much goes is found by
+    cutting, and by measuring on the target where time or file size is asked for."""
     finetune: FineTune | None = None
     """Training after the cut. Where not given, there is none; a later train or distill stage does
     as well."""
@@ -126,6 +134,7 @@ class PruneStage(Stage):
             for field, default in (("round_to", 1), ("of", "current")):
                 if getattr(self, field) != default:
                     raise ValueError(f"{field} is for granularity channels")
+        self._check_goal()
         if self.granularity == "heads" and self.scope == "global":
             raise ValueError("heads are counted in each block, and go with scope: local")
         known = CRITERIA.get(self.importance) if isinstance(self.importance, str) else None
@@ -136,19 +145,57 @@ class PruneStage(Stage):
             raise ValueError("of: original counts per layer and goes with scope: local")
         return self
 
+    def _check_goal(self) -> None:
+        if self.goal is None:
+            return
+        if self.ratio != type(self).model_fields["ratio"].default:
+            raise ValueError("give ratio or goal, which finds the ratio")
+        if self.granularity not in _UNITS:
+            raise ValueError("goal is for granularity channels or heads; zeros change no cost")
+        if self.of == "original":
+            raise ValueError("goal is of the model that comes in; leave `of` out")
+
+    def uses_evaluator(self) -> bool:
+        """Whether the goal is about something that has to be measured."""
+        return self.goal is not None and self.goal.measures
+
+    def timed_candidates(self) -> int:
+        """As many as a search for a goal usually tries."""
+        return _USUAL_TRIES if self.goal is not None and self.goal.parts else 0
+
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The pruned candidate."""
-        pruned = self._removed(candidate, context, self._criterion(context))
-        if self.finetune is not None:
+        criterion = self._criterion(context)
+
+        def make(cut: Cut) -> Candidate:
+            return self._removed(candidate, context, criterion, cut)
+
+        def train(pruned: Candidate) -> Candidate:
+            if self.finetune is None:
+                return pruned
             losses, teacher = _losses_and_teacher(self.finetune, pruned, context)
-            pruned = fit(pruned, context, self.finetune, losses, teacher)
-        return pruned
+            return fit(pruned, context, self.finetune, losses, teacher)
+
+        if self.goal is None:
+            return train(make(Cut(self.ratio)))
+        # Kernels take channels in blocks, of 8 or 16 mostly: an odd width may be slower than a
+        # larger one.
+        free = self.round_to == 1 and self.granularity == "channels" and self.goal.parts
+        multiples = _MULTIPLES if free else (1,)
+        return cut_to_goal(self.goal, candidate, context, make, train, multiples)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The cut without data and training: the widths are right, the choice is not."""
         criterion = self._criterion(context)
         data_free = CRITERIA["group-l2"] if criterion.reads_gradients else criterion
-        pruned = self._removed(candidate, context, data_free)
+
+        def make(cut: Cut) -> Candidate:
+            return self._removed(candidate, context, data_free, cut)
+
+        cut = Cut(self.ratio)
+        if self.goal is not None:
+            cut = expected_cut(self.goal, candidate, context, make)
+        pruned = make(cut)
         if self.finetune is not None:
             losses, teacher = _losses_and_teacher(self.finetune, pruned, context)
             dry_run_losses(pruned, context, self.finetune, losses, teacher)
@@ -161,7 +208,9 @@ class PruneStage(Stage):
             what = self.granularity
         ranked = described(self.importance)
         tail = f", then train {self.finetune.epochs} epochs" if self.finetune else ""
-        return f"remove {self.ratio:.0%} of the {self.of} {what} by {ranked}{tail}"
+        if self.goal is not None:
+            return f"remove {what} by {ranked} until {self.goal.sentence}{tail}"
+        return f"remove {100 * self.ratio:.3g} % of the {self.of} {what} by {ranked}{tail}"
 
     def epochs_of_training(self) -> int:
         """Passes over the training data."""
@@ -178,29 +227,33 @@ class PruneStage(Stage):
     def _criterion(self, context: Context) -> Criterion:
         return criterion_of(self.importance, context.references)
 
-    def _removed(self, candidate: Candidate, context: Context, criterion: Criterion) -> Candidate:
+    def _removed(
+        self, candidate: Candidate, context: Context, criterion: Criterion, cut: Cut
+    ) -> Candidate:
         pruned = candidate.fork()
         try:
             if self.granularity in _UNITS:
-                return self._cut(pruned, context, criterion)
+                return self._cut(pruned, context, criterion, cut)
             return self._zero(pruned)
         except AlreadySo as error:
-            if self.finetune is None:
+            if self.finetune is None or self.goal is not None:
                 raise
             return replace(pruned, notes=(*pruned.notes, str(error).rstrip(".")))
 
-    def _cut(self, pruned: Candidate, context: Context, criterion: Criterion) -> Candidate:
+    def _cut(
+        self, pruned: Candidate, context: Context, criterion: Criterion, cut: Cut
+    ) -> Candidate:
         module, formats = pruned.module, formats_of(pruned)
         ignored = self._ignored(module)
         ranked = fake_quantized_copy(module, formats)
         request = ChannelPruning(
-            ratio=self.ratio,
+            ratio=cut.ratio,
             unit=_UNITS[self.granularity],
             importance=criterion,
             scope=self.scope,
-            round_to=math.lcm(self.round_to, *_multiples(pruned.invariants)),
+            round_to=math.lcm(self.round_to, cut.round_to, *_multiples(pruned.invariants)),
             ignore=ignored,
-            layer_ratios=self._ratios_of_original(module, context) or {},
+            layer_ratios=self._ratios_of_original(module, context) or cut.layers,
         )
         # Its weights are clipped already, and a share of what is left would clip them further.
         unclipped = {name: format.with_clip(()) for name, format in formats.items()}
@@ -221,7 +274,7 @@ class PruneStage(Stage):
                 n, m = int(pattern[1]), int(pattern[2])
                 zero_tensors(module, pattern_masks(module, invariant.tensors, n, m))
         widths = [asdict(width) for width in done.widths]
-        context.report(Widths(self.ratio, widths))
+        context.report(Widths(cut.ratio, widths))
         pruned = replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(request)}"))
         return _without_lost_clips(pruned, formats)
 

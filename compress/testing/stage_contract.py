@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +32,7 @@ from compress.pruning.sparsity import verify_zeros
 from compress.quantization.fakequant import quantizable_layers
 from compress.recipe import Recipe
 from compress.running.stage_runner import check_effects
-from compress.stage import Evaluation
+from compress.stage import EVALUATION_PARTS, Evaluation, EvaluationPart
 from compress.stages import STAGES, Context, PruneStage, QuantizeStage, Stage, TrainStage
 from compress.testing.nets import NETS
 from compress.training.rng import foreign_state
@@ -72,7 +72,9 @@ class ParameterCounter:
     incoming: Candidate
     calls: int = 0
 
-    def measure(self, candidate: Candidate) -> Evaluation:
+    def measure(
+        self, candidate: Candidate, parts: Collection[EvaluationPart] = EVALUATION_PARTS
+    ) -> Evaluation:
         """What a candidate would do, without lowering it."""
         self.calls += 1
         own, before = (count_parameters(one.module)[1] for one in (candidate, self.incoming))
@@ -206,7 +208,7 @@ def declares_that_it_measures(stage: Stage, folder: Path) -> None:
     start = bench_candidate()
     evaluator = ParameterCounter(start)
     stage.run(start, replace(bench_context(start, folder), evaluator=evaluator))
-    if evaluator.calls and not stage.measures:
+    if evaluator.calls and not stage.uses_evaluator():
         raise ContractViolation(
             "clause 11: the stage had a candidate measured and does not declare measures = True; "
             "its result would be re-used on other targets."

@@ -1,0 +1,137 @@
+"""Does a cut land on its goal, measured anew?
+
+Each trial prunes one net with one goal; what it reached is read off the row of the record, which is
+timed in a session of its own, beside the model that came in. There is no training.
+
+- ``fashion``: the residual net of ``benchmarks/models`` on Fashion-MNIST.
+- ``mobilenet``: MobileNetV2 with fresh weights, on random images of 96 x 96.
+
+    python benchmarks/goals.py            # about 40 min; goes on where it was stopped
+    python benchmarks/goals.py --smoke    # digits and declared times
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from claims import RESULTS, Claim, at_most, write
+from torch.utils.data import TensorDataset
+from trials import each
+
+from compress import PruneStage, Recipe, ReplayTarget, Task
+from compress.record import Record
+
+MODELS = Path(__file__).parent / "models"
+FASHION = {
+    "task": {"name": "fashion-mnist"},
+    "model": {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"},
+}
+SMOKE = {"task": {"name": "digits", "limit": 400}, "model": {"arch": "mlp", "width": 64}}
+MOBILENET = {"arch": "mobilenet-v2", "in_channels": 3}
+GOALS: Mapping[str, tuple[Mapping[str, float], ...]] = {
+    "fashion": (
+        *({"latency_p50": 0.8}, {"latency_p50": 0.67}, {"macs": 0.5}, {"parameters": 0.5}),
+        *({"artifact_kib": 343.0}, {"macs": 0.4, "parameters": 0.6}),
+    ),
+    "mobilenet": ({"latency_p50": 0.67}, {"latency_p50": 0.5}),
+    "smoke": ({"latency_p50": 0.8}, {"parameters": 0.5}),
+}
+#: How far a goal may be missed: what is timed, and what is counted.
+TIMED, COUNTED = 0.05, 0.03
+
+
+def images() -> Task:
+    """Random images; nothing is to be learned from them."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [
+        TensorDataset(
+            torch.randn(count, 3, 96, 96, generator=generator),
+            torch.randint(10, (count,), generator=generator),
+        )
+        for count in (64, 32, 64)
+    ]
+    return Task("random-images", *parts)
+
+
+def pruned(net: str, goal: Mapping[str, float], folder: Path, seed: int) -> Record:
+    """The record of one stage."""
+    blocks = {"fashion": FASHION, "smoke": SMOKE}.get(net, {"model": MOBILENET})
+    recipe = Recipe(name=net, seed=seed, stages=(PruneStage(goal=goal),), **blocks)
+    task = images() if net == "mobilenet" else recipe.make_task()
+    return recipe.run(
+        recipe.make_candidate(task),
+        task,
+        workdir=folder,
+        targets=[ReplayTarget()] if net == "smoke" else None,
+        cache="none",
+        report=False,
+    )
+
+
+def trial(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What one goal gave."""
+    with tempfile.TemporaryDirectory(prefix="compresskit-goals-") as name:
+        record = pruned(given["net"], given["goal"], Path(name), given["seed"])
+    before, after = record.rows[0], record.rows[1]
+    (measured,) = after.measurements
+    speedup = measured.speedup
+    assert speedup is not None
+    return {
+        "latency_p50": 1 / speedup.value,
+        "latency_p50_ci95": sorted(1 / end for end in speedup.ci95),
+        "macs": after.macs / before.macs,
+        "parameters": after.parameters / before.parameters,
+        "artifact_kib": measured.artifact.bytes / 1024,
+        "score": [
+            None if m.accuracy is None else m.accuracy.value
+            for m in (before.measurements[0], measured)
+        ],
+        "widths": [width.after for width in after.widths],
+        "note": after.notes[-1],
+    }
+
+
+def claim_of(found: Mapping[str, Any]) -> Claim:
+    """How far the cost that is furthest above its goal, or nearest to it, is from it."""
+    goals, own = found["goal"], found["latency_p50_ci95"]
+    name = max(goals, key=lambda one: found[one] / goals[one])
+    ends = own if name == "latency_p50" else (found[name], found[name])
+    low, high = (end / goals[name] - 1 for end in ends)
+    asked = ", ".join(f"{key} {value:g}" for key, value in goals.items())
+    coarse = " (no width is nearer)" if "the nearest that structure" in found["note"] else ""
+    return at_most(
+        f"{found['net']}-{asked.replace(', ', '-').replace(' ', '-')}",
+        f"{found['net']}, goal {asked}: share by which {name} is off{coarse}",
+        abs(found[name] / goals[name] - 1),
+        TIMED if name == "latency_p50" else COUNTED,
+        (0.0 if low < 0 < high else min(abs(low), abs(high)), max(abs(low), abs(high))),
+    )
+
+
+def main() -> None:
+    """Prune to every goal, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
+    parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
+    arguments = parser.parse_args()
+    nets = ("smoke",) if arguments.smoke else ("fashion", "mobilenet")
+    plan = [
+        {"net": net, "goal": dict(goal), "seed": arguments.seed}
+        for net in nets
+        for goal in GOALS[net]
+    ]
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    kept = arguments.results / "goals.partial.jsonl"
+    found = list(each(plan, trial, kept))
+    write("goals", {"trials": found}, [claim_of(one) for one in found], arguments.results)
+    kept.unlink()
+
+
+if __name__ == "__main__":
+    main()

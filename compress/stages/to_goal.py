@@ -1,0 +1,184 @@
+"""Cut to a goal, and train after it for as long as the metric keeps its bound."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from compress.budget import check_drop
+from compress.candidate import Candidate
+from compress.errors import AlreadySo, NoEffect, StageError
+from compress.stage import Context, Evaluation, EvaluationPart
+from compress.stages.goal_search import Cut, GoalSearch, Reached
+from compress.stages.goals import Cost, Goal, costs_of
+
+__all__ = ["cut_to_goal", "expected_cut"]
+
+_MOST_TRAININGS = 4
+_NEAR = 0.02  # of the ratio: a smaller step is not worth another training
+_HALF = Cut(0.5)
+_SCORE: tuple[EvaluationPart, ...] = ("score",)
+
+
+def cut_to_goal(
+    goal: Goal,
+    incoming: Candidate,
+    context: Context,
+    make: Callable[[Cut], Candidate],
+    train: Callable[[Candidate], Candidate],
+    multiples: Sequence[int] = (1,),
+) -> Candidate:
+    """The candidate cut to the goal and trained; less is cut where the metric loses too much.
+
+    Args:
+        goal: what is to be reached.
+        incoming: what is cut.
+        context: of the stage.
+        make: cuts it, from the start; the last call is for the candidate that is returned.
+        train: trains what was cut.
+        multiples: of which widths may be; see :class:`.goal_search.GoalSearch`.
+
+    Raises:
+        AlreadySo: it keeps the goal as it came in.
+        NoEffect: nothing can be cut, or nothing within ``max_drop``.
+        StageError: no cut reaches the goal.
+    """
+    loss = _Loss(incoming, context)
+    if goal.max_drop is not None:
+        loss.check(goal.max_drop)
+    costs, said, cut = _costs(goal, incoming, context), "", None
+    search = GoalSearch(goal, incoming, make, costs, multiples)
+    if context.processes.is_rank_zero:
+        reached = search.run()
+        said, cut = _landed(goal, reached, search.tries), reached.cut
+    cut = _agreed(context, cut)
+    trained = train(make(cut))
+    if goal.max_drop is not None and (lost := loss.of(trained)) > goal.max_drop:
+        said += f", which loses {lost:.4g} of {loss.metric}"
+        cut, trained, more = _less(goal, loss, make, train, cut)
+        make(cut)
+        have = ", ".join(cost.words for cost in costs(trained))
+        said += f"; {more}: {have}"
+    return replace(trained, notes=(*trained.notes, said)) if said else trained
+
+
+def expected_cut(
+    goal: Goal, incoming: Candidate, context: Context, make: Callable[[Cut], Candidate]
+) -> Cut:
+    """About how much will be cut, without measuring: for ``plan``.
+
+    Raises:
+        StageError: no cut reaches the goal, where counting says so.
+    """
+    counted = goal.counted
+    if counted is None:
+        return _HALF
+    search = GoalSearch(counted, incoming, make, _costs(counted, incoming, context))
+    try:
+        return search.run().cut
+    except StageError:
+        if goal.measures:  # it was about something else
+            return _HALF
+        raise
+
+
+def _less(
+    goal: Goal,
+    loss: _Loss,
+    make: Callable[[Cut], Candidate],
+    train: Callable[[Candidate], Candidate],
+    most: Cut,
+) -> tuple[Cut, Candidate, str]:
+    """The largest of a few smaller cuts that keeps ``max_drop``, trained, and what to say of it."""
+    allowed = goal.max_drop or 0.0
+    low, high, least = 0.0, most.ratio, math.inf
+    best: tuple[Cut, Candidate, float] | None = None
+    for _ in range(_MOST_TRAININGS - 1):
+        if high - low < _NEAR:
+            break
+        cut = Cut((low + high) / 2, round_to=most.round_to)
+        try:
+            trained = train(make(cut))
+        except (NoEffect, AlreadySo):  # so little that no channel goes
+            low = cut.ratio
+            continue
+        lost = loss.of(trained)
+        least = min(least, lost)
+        if lost <= allowed:
+            low, best = cut.ratio, (cut, trained, lost)
+        else:
+            high = cut.ratio
+    if best is None:
+        raise NoEffect(
+            f"prune: the goal {goal.sentence}: every cut that was tried loses more than max_drop, "
+            f"the least {least:.4g} of {loss.metric}; train longer after the cut, or allow more."
+        )
+    cut, trained, lost = best
+    return (
+        cut,
+        trained,
+        (
+            f"a ratio of {cut.ratio:.3g} is the largest that was tried and keeps max_drop, with "
+            f"{-lost:+.4g} of {loss.metric} on validation"
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """What the deployed model loses of the metric on validation, against the one that came in."""
+
+    incoming: Candidate
+    context: Context
+
+    @cached_property
+    def _before(self) -> Evaluation:
+        return self.context.evaluator.measure(self.incoming, _SCORE)
+
+    @property
+    def metric(self) -> str:
+        """Its name."""
+        return self._before.metric if self.context.processes.is_rank_zero else ""
+
+    def check(self, allowed: float) -> None:
+        """Refuse a drop that cannot have been meant for this metric."""
+        if self.context.processes.is_rank_zero:
+            check_drop(allowed, self.metric, "goal.max_drop")
+
+    def of(self, trained: Candidate) -> float:
+        """How much worse the candidate is; the same in every process."""
+        processes, lost = self.context.processes, 0.0
+        if processes.is_rank_zero:
+            after = self.context.evaluator.measure(trained, _SCORE)
+            lost = _score(self._before) - _score(after)
+            lost = lost if after.higher_is_better else -lost
+        return float(json.loads(processes.broadcast(json.dumps(lost).encode())))
+
+
+def _score(found: Evaluation) -> float:
+    assert found.score is not None, "it was asked for"
+    return found.score
+
+
+def _costs(goal: Goal, incoming: Candidate, context: Context) -> Callable[[Candidate], list[Cost]]:
+    return costs_of(goal, incoming, context.evaluator)
+
+
+def _agreed(context: Context, cut: Cut | None) -> Cut:
+    """The cut that the first process found, in every process."""
+    text = b"" if cut is None else json.dumps(asdict(cut)).encode()
+    return Cut(**json.loads(context.processes.broadcast(text)))
+
+
+def _landed(goal: Goal, reached: Reached, tries: int) -> str:
+    near = "" if reached.lands else ", the nearest that structure and round_to allow"
+    own = f", and more of {len(reached.cut.layers)} layers" if reached.cut.layers else ""
+    if reached.cut.round_to > 1:
+        own += f", in multiples of {reached.cut.round_to}, in which the target computes faster"
+    return (
+        f"prune: for the goal {goal.sentence} {tries} cuts were tried; a ratio of "
+        f"{reached.cut.ratio:.3g}{own} gives {reached.words}{near}"
+    )
