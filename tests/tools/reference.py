@@ -129,6 +129,7 @@ class _Pages:
         """The stage, importance and training after the cut."""
         yield from self._section("Keys", self._block("prune"))
         yield from self._choices("Importance", "prune.importance")
+        yield from self._section("goal", self._only("prune.goal"), code=True)
         yield from self._section(
             "finetune",
             self._only("prune.finetune"),
@@ -244,6 +245,7 @@ _LINKS = {
     "mix": "[block](train.md#mix)",
     "weight": "[block](distill.md#weight)",
     "axis": "[block](distill.md#axis)",
+    "goal": "[block](prune.md#goal)",
     "finetune": "[block](prune.md#finetune)",
     "calibration": "[block](quantize.md#calibration)",
     "metric": "[block](tasks.md#metric)",
