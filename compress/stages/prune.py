@@ -8,9 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from compress.candidate import Candidate, count_parameters
@@ -116,6 +123,12 @@ class PruneStage(Stage):
     finetune: FineTune | None = None
     """Training after the cut. Where not given, there is none; a later train or distill stage does
     as well."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What identifies a stage that does not use it is what it was.
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "goal" or value is not None}
 
     @field_validator("granularity")
     @classmethod

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from glob import escape
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from compress.candidate import Candidate
 from compress.config.descriptions import Choices
+from compress.config.drops import Drop
 from compress.config.fields import Flag, Pattern
 from compress.config.selectors import named, select
 from compress.errors import AlreadySo, NoEffect
@@ -23,6 +25,7 @@ from compress.quantization.numerics import (
     WeightFormat,
 )
 from compress.stage import Context, Effect, Stage, formats_of
+from compress.stages.give_back import give_back
 
 __all__ = ["QuantizeStage"]
 
@@ -61,11 +64,18 @@ class QuantizeStage(Stage):
     Source: Esser et al. 2020, "Learned step size quantization".
     """
 
+    max_drop: Drop | None = None
+    """What the task's metric may lose on the validation split, of the deployed model against that
+    of the one that comes in: a share of a rate, such as 0.01, or points of it, as ``1%`` or
+    ``1pt``; of another metric, a number in its own unit. Where all layers lose more, as few as
+    needed stay what they were, those that disturb the outputs most first."""
+
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What identifies a stage that does not use it is what it was.
         written: dict[str, Any] = handler(self)
-        absent = () if self.learn_steps else ("learn_steps",)
+        used = {"learn_steps": self.learn_steps, "max_drop": self.max_drop is not None}
+        absent = {key for key, is_used in used.items() if not is_used}
         return {key: value for key, value in written.items() if key not in absent}
 
     @model_validator(mode="before")
@@ -91,11 +101,23 @@ class QuantizeStage(Stage):
             learn_steps=self.learn_steps,
         )
 
+    def uses_evaluator(self) -> bool:
+        """Whether it gives layers back by what is lost."""
+        return self.max_drop is not None
+
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with one more rule."""
-        idle = self._idle(candidate)
-        rule = QuantRule(select=self.select, exclude=self.exclude, format=self.format)
-        after = replace(candidate.fork(), numerics=candidate.numerics.with_rule(rule))
+        after = self.rehearse(candidate, context)
+        if self.max_drop is None:
+            return after
+        found = give_back(
+            candidate, self.max_drop, context, lambda left: self._declared(candidate, left)
+        )
+        return replace(found.candidate, notes=(*after.notes, found.note))
+
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """All selected layers in the format: what a run begins with."""
+        idle, after = self._idle(candidate), self._declared(candidate, ())
         if formats_of(after) == formats_of(candidate):
             raise AlreadySo(
                 f"quantize: every selected layer already has weights {self.weights} and "
@@ -106,18 +128,21 @@ class QuantizeStage(Stage):
         )
         return replace(after, notes=notes)
 
-    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """The same as a run: deciding costs nothing."""
-        return self.run(candidate, context)
+    def _declared(self, candidate: Candidate, left: Sequence[str]) -> Candidate:
+        """The candidate with one more rule, for all selected layers but ``left``."""
+        exclude = (*self.exclude, *map(escape, left))
+        rule = QuantRule(select=self.select, exclude=exclude, format=self.format)
+        return replace(candidate.fork(), numerics=candidate.numerics.with_rule(rule))
 
     def explain(self) -> str:
         """What this stage will do."""
         left = f" except {', '.join(self.exclude)}" if self.exclude else ""
         how = f", ranges by {self.calibration.method}" if self.format.needs_range else ""
         steps = " with learned steps" if self.learn_steps else ""
+        within = "" if self.max_drop is None else f", within a drop of {self.max_drop:g}"
         return (
             f"declare {', '.join(self.select)}{left} as weights {self.weights}{steps}, "
-            f"activations {self.activations}{how}"
+            f"activations {self.activations}{how}{within}"
         )
 
     def _idle(self, candidate: Candidate) -> list[str]:

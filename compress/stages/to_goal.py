@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 
-from compress.budget import check_drop
 from compress.candidate import Candidate
 from compress.errors import AlreadySo, NoEffect, StageError
-from compress.stage import Context, Evaluation, EvaluationPart
+from compress.stage import Context
 from compress.stages.goal_search import Cut, GoalSearch, Reached
 from compress.stages.goals import Cost, Goal, costs_of
+from compress.stages.score_loss import ScoreLoss
 
 __all__ = ["cut_to_goal", "expected_cut"]
 
 _MOST_TRAININGS = 4
 _NEAR = 0.02  # of the ratio: a smaller step is not worth another training
 _HALF = Cut(0.5)
-_SCORE: tuple[EvaluationPart, ...] = ("score",)
 
 
 def cut_to_goal(
@@ -46,9 +44,9 @@ def cut_to_goal(
         NoEffect: nothing can be cut, or nothing within ``max_drop``.
         StageError: no cut reaches the goal.
     """
-    loss = _Loss(incoming, context)
+    loss = ScoreLoss(incoming, context)
     if goal.max_drop is not None:
-        loss.check(goal.max_drop)
+        loss.check(goal.max_drop, "goal.max_drop")
     costs, said, cut = _costs(goal, incoming, context), "", None
     search = GoalSearch(goal, incoming, make, costs, multiples)
     if context.processes.is_rank_zero:
@@ -87,7 +85,7 @@ def expected_cut(
 
 def _less(
     goal: Goal,
-    loss: _Loss,
+    loss: ScoreLoss,
     make: Callable[[Cut], Candidate],
     train: Callable[[Candidate], Candidate],
     most: Cut,
@@ -125,42 +123,6 @@ def _less(
             f"{-lost:+.4g} of {loss.metric} on validation"
         ),
     )
-
-
-@dataclass(frozen=True)
-class _Loss:
-    """What the deployed model loses of the metric on validation, against the one that came in."""
-
-    incoming: Candidate
-    context: Context
-
-    @cached_property
-    def _before(self) -> Evaluation:
-        return self.context.evaluator.measure(self.incoming, _SCORE)
-
-    @property
-    def metric(self) -> str:
-        """Its name."""
-        return self._before.metric if self.context.processes.is_rank_zero else ""
-
-    def check(self, allowed: float) -> None:
-        """Refuse a drop that cannot have been meant for this metric."""
-        if self.context.processes.is_rank_zero:
-            check_drop(allowed, self.metric, "goal.max_drop")
-
-    def of(self, trained: Candidate) -> float:
-        """How much worse the candidate is; the same in every process."""
-        processes, lost = self.context.processes, 0.0
-        if processes.is_rank_zero:
-            after = self.context.evaluator.measure(trained, _SCORE)
-            lost = _score(self._before) - _score(after)
-            lost = lost if after.higher_is_better else -lost
-        return float(json.loads(processes.broadcast(json.dumps(lost).encode())))
-
-
-def _score(found: Evaluation) -> float:
-    assert found.score is not None, "it was asked for"
-    return found.score
 
 
 def _costs(goal: Goal, incoming: Candidate, context: Context) -> Callable[[Candidate], list[Cost]]:

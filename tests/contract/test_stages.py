@@ -35,6 +35,7 @@ SETTINGS: dict[str, list[Stage]] = {
         QuantizeStage(weights="float16"),
         QuantizeStage(activations="dynamic", select=("type:Linear",)),
         QuantizeStage(weights="int4", learn_steps=True),
+        QuantizeStage(max_drop=0.1),
     ],
     "prune": [
         PruneStage(ratio=0.5, importance="taylor", round_to=4),

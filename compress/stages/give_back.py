@@ -1,0 +1,114 @@
+"""Give layers back to float32 until the metric keeps its bound: as few of them as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from compress.candidate import Candidate
+from compress.config.selectors import named
+from compress.errors import NoEffect
+from compress.quantization.sensitivity import output_errors
+from compress.stage import Context, formats_of, ranges_of
+from compress.stages.score_loss import ScoreLoss
+from compress.training.data import spread
+
+__all__ = ["GivenBack", "give_back"]
+
+_SAMPLES = 256
+_MOST_SINGLY = 8  # layers that are tried again one by one
+
+
+@dataclass(frozen=True)
+class GivenBack:
+    """What is left quantized.
+
+    Args:
+        candidate: with the formats of what is left.
+        layers: that were given back.
+        note: what was tried, and what is lost now.
+    """
+
+    candidate: Candidate
+    layers: tuple[str, ...]
+    note: str
+
+
+def give_back(
+    incoming: Candidate,
+    allowed: float,
+    context: Context,
+    declare: Callable[[Sequence[str]], Candidate],
+) -> GivenBack:
+    """Quantize all but as few layers as keep ``allowed``.
+
+    Layers are ordered by the error that each alone makes in the outputs, and the first of them are
+    given back: their number is doubled until the bound is kept, and halved in. Then each of a few
+    is tried without.
+
+    Args:
+        incoming: what comes in.
+        allowed: what the metric may lose.
+        context: of the stage.
+        declare: the candidate with the stage's formats for all but these layers.
+
+    Raises:
+        NoEffect: the bound is kept only where nothing is quantized.
+        RecipeError: a drop that cannot have been meant for this metric.
+    """
+    loss = ScoreLoss(incoming, context)
+    loss.check(allowed, "max_drop")
+    first = loss.of(declare(()))
+    said = f"quantize: max_drop {allowed:g}: all layers lose {first:.4g} of {loss.metric}"
+    if first <= allowed:
+        return GivenBack(declare(()), (), f"{said} on validation, and none was given back")
+    order = _by_error(incoming, declare(()), context)
+    lost = {0: first}
+
+    def keeps(count: int) -> bool:
+        if count not in lost:
+            lost[count] = loss.of(declare(order[:count]))
+        return lost[count] <= allowed
+
+    few, many = 0, 1
+    while many < len(order) and not keeps(many):
+        few, many = many, min(2 * many, len(order))
+    if many == len(order):
+        # With nothing quantized there is nothing to lose, and nothing was done.
+        many -= 1
+        if many == 0 or not keeps(many):
+            raise NoEffect(
+                f"{said}, and no selected layer can be quantized within it: with {order[-1]!r} "
+                f"alone {min(lost.values()):.4g} is lost; allow more, or take a finer format."
+            )
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if keeps(middle) else (middle, many)
+    given = _without_spare(order[:many], lambda layers: loss.of(declare(layers)) <= allowed)
+    return GivenBack(
+        declare(given),
+        tuple(given),
+        f"{said}; given back to what they were: {named(given)} "
+        f"({len(given)} of {len(order)} layers), and {loss.of(declare(given)):.4g} is lost",
+    )
+
+
+def _by_error(incoming: Candidate, after: Candidate, context: Context) -> list[str]:
+    """The layers whose formats change, the one with the largest error first."""
+    before, formats = formats_of(incoming), formats_of(after)
+    changed = {name: format for name, format in formats.items() if format != before.get(name)}
+    module = after.module
+    ranges = ranges_of(module, formats, context.task)
+    batch = spread(context.task.validation, _SAMPLES).inputs
+    errors = output_errors(module, changed, ranges, [batch])
+    return sorted(changed, key=lambda name: errors.get(name, 0.0), reverse=True)
+
+
+def _without_spare(layers: Sequence[str], keeps: Callable[[Sequence[str]], bool]) -> list[str]:
+    """The layers less those without which the bound is kept as well; the last ones are tried."""
+    needed = list(layers)
+    for name in list(reversed(layers))[:_MOST_SINGLY]:
+        fewer = [one for one in needed if one != name]
+        if fewer and keeps(fewer):
+            needed = fewer
+    return needed
