@@ -103,7 +103,7 @@ def claim_of(found: Mapping[str, Any]) -> Claim:
     ends = own if name == "latency_p50" else (found[name], found[name])
     low, high = (end / goals[name] - 1 for end in ends)
     asked = ", ".join(f"{key} {value:g}" for key, value in goals.items())
-    coarse = " (no width is nearer)" if "the nearest that structure" in found["note"] else ""
+    coarse = " (no width is nearer)" if "the nearest that was found" in found["note"] else ""
     return at_most(
         f"{found['net']}-{asked.replace(', ', '-').replace(' ', '-')}",
         f"{found['net']}, goal {asked}: share by which {name} is off{coarse}",

@@ -7,19 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from compress.candidate import Architecture
-from compress.cli.outputs import run_folder_of
+from compress.cli.run_candidate import candidate_of_run
 from compress.config.recipe_file import located
-from compress.config.references import CodeReferences
-from compress.errors import RecipeError, RecordError
-from compress.models.build import build_module
+from compress.errors import RecipeError
 from compress.models.hub_export import ExportedRow, HubExport, write_hub_folder
-from compress.recipe import Recipe
-from compress.record import Record, Row
-from compress.running.row_candidate import candidate_of
-from compress.training.data import head
+from compress.record import Row
 
 _FORMATS = ("hf",)
 _CHECKED_SAMPLES = 5
@@ -34,20 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.format not in _FORMATS:
         raise RecipeError(f"--format {arguments.format}: there is only {', '.join(_FORMATS)}.")
-    given = Path(arguments.run)
-    record = Record.load(given)
-    row = _row_of(record, arguments.row)
-    references = CodeReferences.of(arguments.imports).imported()
-    source = _source_of(record.recipe, row)
-    task = Recipe.of_record(record, imports=arguments.imports).make_task()
-    inputs = head(task.validation, min(_CHECKED_SAMPLES, len(task.validation))).inputs
-
-    def build(architecture: Architecture | None) -> nn.Module:
-        if architecture is None:
-            raise RecipeError(f"row {row.index} ({row.stage}): its model was given as an object.")
-        return build_module(architecture, references)
-
-    candidate = candidate_of(run_folder_of(given), row, inputs, build)
+    found = candidate_of_run(Path(arguments.run), arguments.row, arguments.imports)
+    record, row, candidate = found.record, found.row, found.candidate
+    source, inputs = _source_of(record.recipe, row), candidate.example
     timed = row.measurements[0].artifact.path if row.measurements else "not measured"
     facts = ExportedRow(record.name, row.index, row.stage, row.fingerprint, timed)
     print(describe(write_hub_folder(candidate, source, inputs, Path(arguments.out), facts), facts))
@@ -68,15 +49,6 @@ def describe(made: HubExport, row: ExportedRow) -> str:
         f"open it by: optimum.onnxruntime.{made.opened_by}.from_pretrained({str(made.folder)!r})",
     ]
     return "\n".join([*lines, *(f"note: {warning}" for warning in made.warnings)])
-
-
-def _row_of(record: Record, number: int) -> Row:
-    found = next((row for row in record.rows if row.index == number), None)
-    if found is None:
-        raise RecordError(
-            f"--row {number}: the run {record.name!r} has rows 0 to {len(record.rows) - 1}."
-        )
-    return found
 
 
 def _source_of(recipe: Mapping[str, Any], row: Row) -> Path:

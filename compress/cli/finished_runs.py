@@ -1,4 +1,4 @@
-"""The command lines of what is done with finished runs: report, bundle, merge, export and ship."""
+"""The command lines of what is done with finished runs, such as report, export and ship."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def add_commands(commands: Commands) -> None:
     _add_merge(commands)
     _add_export(commands)
     _add_ship(commands)
+    _add_sensitivity(commands)
 
 
 def _add_report(commands: Commands) -> None:
@@ -89,6 +90,35 @@ def _add_export(commands: Commands) -> None:
     export.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to")
     import_argument(export)
     debug_argument(export)
+
+
+def _add_sensitivity(commands: Commands) -> None:
+    sensitivity = commands.add_parser(
+        "sensitivity", help="say which layer hurts, quantized by itself or cut by a tenth"
+    )
+    sensitivity.add_argument(
+        "model", metavar="RECIPE|RUN", help="the model that comes in, or that of a row of a run"
+    )
+    sensitivity.add_argument(
+        "--row", type=whole, metavar="N", help="of a run, its number in the table (default: 0)"
+    )
+    sensitivity.add_argument(
+        "--samples",
+        type=whole,
+        default=256,
+        metavar="N",
+        help="of the validation split (default: 256)",
+    )
+    sensitivity.add_argument(
+        "--format",
+        action="append",
+        dest="formats",
+        metavar="WEIGHTS/ACTIVATIONS",
+        help="such as int8/int8, the first default; may be repeated",
+    )
+    import_argument(sensitivity)
+    json_argument(sensitivity)
+    debug_argument(sensitivity)
 
 
 def _add_ship(commands: Commands) -> None:

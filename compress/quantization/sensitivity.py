@@ -12,7 +12,7 @@ from compress.modules.outputs import by_name
 from compress.quantization.fakequant import Ranges, simulate
 from compress.quantization.numerics import LayerFormat
 
-__all__ = ["output_errors"]
+__all__ = ["output_errors", "outputs_of", "relative_error"]
 
 
 @torch.no_grad()
@@ -33,27 +33,29 @@ def output_errors(
         ranges: of the layers with static activations.
         batches: of inputs.
     """
-    expected = [_floats(module, batch) for batch in batches]
+    expected = outputs_of(module, batches)
     found = {}
     for name, format in formats.items():
         if not format.is_float32:
             with simulate(module, {name: format}, ranges):
-                found[name] = _error(expected, [_floats(module, batch) for batch in batches])
+                found[name] = relative_error(expected, outputs_of(module, batches))
     return found
 
 
-def _floats(module: nn.Module, batch: Inputs) -> dict[str, Tensor]:
-    outputs = by_name(forward(module, batch))
-    return {name: one.double() for name, one in outputs.items() if one.is_floating_point()}
+@torch.no_grad()
+def outputs_of(module: nn.Module, batches: Sequence[Inputs]) -> dict[str, Tensor]:
+    """What a module gives for all batches, by the names of its outputs."""
+    each = [by_name(forward(module, batch)) for batch in batches]
+    return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
 
-def _error(
-    expected: Sequence[Mapping[str, Tensor]], actual: Sequence[Mapping[str, Tensor]]
-) -> float:
+def relative_error(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> float:
+    """The mean squared error over the variance over samples, summed over outputs of numbers."""
     total = 0.0
-    for name in expected[0]:
-        right = torch.cat([one[name] for one in expected])
-        wrong = torch.cat([one[name] for one in actual]) - right
-        spread = (right - right.mean(0)).square().mean()
-        total += float(wrong.square().mean() / spread.clamp_min(torch.finfo(spread.dtype).tiny))
+    for name, right in expected.items():
+        if right.is_floating_point():
+            right = right.double()
+            wrong = (actual[name].double() - right).square().mean()
+            spread = (right - right.mean(0)).square().mean()
+            total += float(wrong / spread.clamp_min(torch.finfo(spread.dtype).tiny))
     return total

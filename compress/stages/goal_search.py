@@ -19,7 +19,7 @@ from compress.stages.goals import Cost, Goal
 
 __all__ = ["Cut", "GoalSearch", "Reached"]
 
-_MOST_TRIES = 24
+_MOST_TRIES = 12  # at each multiple
 _LARGEST_RATIO = 0.99
 _STEP = 1e-3  # of the ratio: no layer has so many channels that less would change one
 
@@ -68,8 +68,8 @@ class GoalSearch:
         incoming: the candidate that is cut.
         make: cuts it, from the start.
         costs: what a candidate costs (:func:`compress.stages.goals.costs_of`).
-        multiples: of which widths may be; of several the one is taken at which a first cut costs
-            least, and another where the goal is out of its reach.
+        multiples: of which widths may be; of several those come first at which a first cut costs
+            least, and the others follow until a cut lands.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class GoalSearch:
         self._incoming, self._multiples = incoming, multiples
         self._round_to = multiples[0]
         self._known: dict[str, tuple[Cost, ...]] = {}
+        self._best: Reached | None = None
+        self._most = _MOST_TRIES
 
     @property
     def tries(self) -> int:
@@ -103,22 +105,44 @@ class GoalSearch:
             StageError: no cut reaches the goal.
         """
         if self._start.excess <= 1:
-            raise AlreadySo(f"prune: the goal is kept already: {self._start.words}.")
-        above, below = self._bracket()
-        while not below.lands and self.tries < _MOST_TRIES:
+            raise AlreadySo(
+                f"prune: the goal is kept already, so that nothing is cut: {self._start.words}."
+            )
+        for multiple in self._by_time():
+            self._round_to, self._most = multiple, self.tries + _MOST_TRIES
+            self._narrow()
+            if self._best is not None and self._best.lands:
+                break
+        if self._best is None:
+            raise self._out_of_reach()
+        return self._best
+
+    def _narrow(self) -> None:
+        """Cut at the present multiple until one lands, or none is between two that were tried."""
+        found = self._bracket()
+        if found is None:
+            return
+        above, below = found
+        while not below.lands and self.tries < self._most:
             if below.cut.ratio - above.cut.ratio < _STEP:
-                return self._layer_by_layer(above, below)
-            found = self._at(_between(above, below))
-            above, below = (above, found) if found.excess <= 1 else (found, below)
-        return below
+                self._layer_by_layer(above, below)
+                return
+            found_between = self._at(_between(above, below))
+            if found_between.excess <= 1:
+                below = found_between
+            else:
+                above = found_between
 
     def _at(self, ratio: float, layers: Mapping[str, float] | None = None) -> Reached:
         """A cut, made and measured."""
         cut = Cut(ratio, layers or {}, self._round_to)
         try:
-            return self._reached(cut, self._make(cut))
+            found = self._reached(cut, self._make(cut))
         except (NoEffect, AlreadySo):  # so little that no channel goes
             return Reached(cut, self._start.candidate, self._start.costs)
+        if found.excess <= 1 and (self._best is None or found.excess > self._best.excess):
+            self._best = found
+        return found
 
     def _reached(self, cut: Cut, candidate: Candidate) -> Reached:
         key = candidate.fingerprint
@@ -126,35 +150,41 @@ class GoalSearch:
             self._known[key] = tuple(self._costs(candidate))
         return Reached(cut, candidate, self._known[key])
 
-    def _bracket(self) -> tuple[Reached, Reached]:
-        """A cut that is too small, and one that keeps the goal."""
-        start = math.log(self._start.excess) / 2
-        for multiple in self._by_time(1 - math.exp(-start)):
-            self._round_to = multiple
-            above, depth = self._start, start
-            while True:
-                ratio = min(_LARGEST_RATIO, 1 - math.exp(-depth))
-                found = self._at(ratio)
-                if found.excess <= 1:
-                    return above, found
-                if ratio == _LARGEST_RATIO:
-                    break
-                above, depth = found, max(1.3 * depth, depth + math.log(found.excess) / 2)
-        raise self._out_of_reach(found)
+    def _bracket(self) -> tuple[Reached, Reached] | None:
+        """A cut that is too small, and one that keeps the goal; ``None`` where no cut does."""
+        above, depth = self._start, self._first
+        while True:
+            ratio = min(_LARGEST_RATIO, 1 - math.exp(-depth))
+            found = self._at(ratio)
+            if found.excess <= 1:
+                return above, found
+            if ratio == _LARGEST_RATIO:
+                return None
+            above, depth = found, max(1.3 * depth, depth + math.log(found.excess) / 2)
 
-    def _by_time(self, ratio: float) -> Sequence[int]:
-        """The multiples, first those at which a cut of this ratio costs least."""
+    @property
+    def _first(self) -> float:
+        """Minus the logarithm of what is left by the first cut: costs fall with its square."""
+        return math.log(self._start.excess) / 2
+
+    def _by_time(self) -> Sequence[int]:
+        """The multiples, first those at which the first cut costs least."""
         if len(self._multiples) == 1:
             return self._multiples
         costs = {}
         for multiple in self._multiples:
             self._round_to = multiple
-            costs[multiple] = self._at(ratio).excess
+            costs[multiple] = self._at(1 - math.exp(-self._first)).excess
         # Sorting keeps the order of those that cost the same: a smaller one is a finer choice.
         return sorted(self._multiples, key=lambda multiple: costs[multiple])
 
-    def _out_of_reach(self, most: Reached) -> StageError:
-        if most.candidate.fingerprint == self._start.candidate.fingerprint:
+    def _out_of_reach(self) -> StageError:
+        found = []
+        for multiple in self._multiples:
+            self._round_to = multiple
+            found.append(self._at(_LARGEST_RATIO))  # which is known
+        most = min(found, key=lambda one: one.excess)
+        if most.candidate is self._start.candidate:
             self._make(Cut(0.5, round_to=self._round_to))  # says why nothing can be cut
         return StageError(
             f"prune: the goal {self._goal.sentence} is out of reach by cutting: with all cut that "
@@ -162,11 +192,11 @@ class GoalSearch:
             "smaller student before."
         )
 
-    def _layer_by_layer(self, above: Reached, below: Reached) -> Reached:
+    def _layer_by_layer(self, above: Reached, below: Reached) -> None:
         """Of two neighboring ratios the smaller, with the larger for as few layers as needed."""
         layers = _differing(above.candidate, below.candidate)
         few, many = 0, len(layers)
-        while many - few > 1 and not below.lands and self.tries < _MOST_TRIES:
+        while many - few > 1 and not below.lands and self.tries < self._most:
             number = (few + many) // 2
             own = dict.fromkeys(layers[:number], below.cut.ratio)
             found = self._at(above.cut.ratio, own)
@@ -174,7 +204,6 @@ class GoalSearch:
                 below, many = found, number
             else:
                 few = number
-        return below
 
 
 def _between(above: Reached, below: Reached) -> float:

@@ -141,6 +141,10 @@ def costs_of(
         goal: what is asked for.
         incoming: what shares are of.
         evaluator: measures, where something has to be.
+
+    Raises:
+        StageError: the model has none of what is to become less; when called, also: a candidate
+            could not be timed.
     """
     counted = [(name, limit, count) for name, limit, count in _counted(goal, incoming)]
 
@@ -163,7 +167,10 @@ def _counted(
     }
     for name, (asked, count) in counters.items():
         if asked is not None:
-            yield name, asked * count(incoming) if asked < 1 else asked, count
+            before = count(incoming)
+            if not before:
+                raise StageError(f"prune: the goal {name}: the model has none that are counted.")
+            yield name, asked * before if asked < 1 else asked, count
 
 
 def _timed(

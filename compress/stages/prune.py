@@ -128,7 +128,8 @@ class PruneStage(Stage):
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What identifies a stage that does not use it is what it was.
         written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "goal" or value is not None}
+        absent = "goal" if self.goal is None else "ratio"
+        return {key: value for key, value in written.items() if key != absent}
 
     @field_validator("granularity")
     @classmethod

@@ -136,7 +136,11 @@ def _agreed(context: Context, cut: Cut | None) -> Cut:
 
 
 def _landed(goal: Goal, reached: Reached, tries: int) -> str:
-    near = "" if reached.lands else ", the nearest that structure and round_to allow"
+    near = (
+        ""
+        if reached.lands
+        else ", the nearest that was found in the steps that structure and round_to allow"
+    )
     own = f", and more of {len(reached.cut.layers)} layers" if reached.cut.layers else ""
     if reached.cut.round_to > 1:
         own += f", in multiples of {reached.cut.round_to}, in which the target computes faster"

@@ -1,0 +1,231 @@
+"""Which layer hurts: what quantizing each by itself, or cutting a tenth of it, does to the outputs.
+
+On a part of the validation split, in simulation: nothing is lowered or timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.candidate import Candidate, count_parameters
+from compress.errors import AlreadySo, NoEffect, StageError
+from compress.measure.named_arrays import Arrays
+from compress.measure.score import accuracy_facts
+from compress.modules.inputs import Inputs
+from compress.pruning.channels import ChannelPruning, prune_channels
+from compress.quantization.fakequant import declared_formats, layers_with_formats, simulate
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.sensitivity import outputs_of, relative_error
+from compress.running.job import Job
+from compress.running.scoring import Scoring, scoring_of, supervision_of_job
+from compress.running.split_arrays import SplitArrays
+from compress.stage import ranges_of
+from compress.task import Dataset
+from compress.training.data import read
+from compress.training.rng import isolated
+
+__all__ = ["Change", "LayerSensitivity", "Sensitivity", "sensitivity_of"]
+
+_BATCH = 64
+_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of the model when one layer is changed.
+
+    Args:
+        error: mean squared error of the outputs over their variance.
+        lost: of the metric, in its unit: below 0 where it is better.
+        saved_bytes: of the weights as they are stored.
+    """
+
+    error: float
+    lost: float
+    saved_bytes: int
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """One layer.
+
+    Args:
+        layer: its path.
+        kind: its class.
+        parameters: it has.
+        formats: by name of a format, what it does to quantize this layer alone.
+        cut: what it does to cut a tenth of its channels; ``None`` where they stay.
+    """
+
+    layer: str
+    kind: str
+    parameters: int
+    formats: Mapping[str, Change] = field(default_factory=dict)
+    cut: Change | None = None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All layers of a model, in its order.
+
+    Args:
+        metric: its name.
+        score: of the model, on as many validation ``samples``.
+        higher_is_better: its direction.
+        samples: that it was looked at with.
+        layers: each.
+    """
+
+    metric: str
+    score: float
+    higher_is_better: bool
+    samples: int
+    layers: tuple[LayerSensitivity, ...]
+
+
+def sensitivity_of(
+    job: Job,
+    formats: Mapping[str, LayerFormat],
+    samples: int,
+    tell: Callable[[int, int, str], None] = lambda *_: None,
+) -> Sensitivity:
+    """Change one layer of a job's model after the other.
+
+    Args:
+        job: whose candidate, task and metric are taken.
+        formats: by the name that they are told under.
+        samples: of the validation split, evenly spaced.
+        tell: called with the number of a layer, of all, and its path, before it is looked at.
+
+    Raises:
+        StageError: the model has no layer that could be quantized.
+        CompressError: data, labels or outputs that do not go together.
+    """
+    candidate = job.candidate
+    layers = layers_with_formats(candidate.module)
+    if not layers:
+        raise StageError("sensitivity: the model has no layer whose weights could be quantized.")
+    judge = _Judge.of(job, samples)
+    own = {
+        name: declared_formats(
+            candidate.module, Numerics().with_rule(QuantRule(format=format)), candidate.example
+        )
+        for name, format in formats.items()
+    }
+    called = [name for name in layers if all(name in each for each in own.values())]
+    ranges = {name: ranges_of(candidate.module, each, job.task) for name, each in own.items()}
+    found = []
+    for number, layer in enumerate(called, 1):
+        tell(number, len(called), layer)
+        module, changes = candidate.module.get_submodule(layer), {}
+        for name, each in own.items():
+            with simulate(candidate.module, {layer: each[layer]}, ranges[name]):
+                changes[name] = judge.change(candidate.module, _saved(module, each[layer]))
+        parameters = sum(tensor.numel() for tensor in module.parameters(recurse=False))
+        cut = _cut(candidate, layer, judge)
+        found.append(LayerSensitivity(layer, layers[layer], parameters, changes, cut))
+    return Sensitivity(
+        judge.scoring.name,
+        judge.score,
+        judge.scoring.higher_is_better,
+        judge.samples,
+        tuple(found),
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Compares changed modules with the one that came in.
+
+    Args:
+        candidate: that came in.
+        scoring: by which metric.
+        batches: of inputs.
+        labels: of all of them, or what the model itself says.
+        expected: its outputs.
+        score: and their score.
+    """
+
+    candidate: Candidate
+    scoring: Scoring
+    batches: Sequence[Inputs]
+    labels: Arrays
+    expected: Mapping[str, Tensor]
+    score: float
+
+    @classmethod
+    def of(cls, job: Job, samples: int) -> _Judge:
+        """With evenly spaced samples of the validation split."""
+        scoring = scoring_of(job, supervision_of_job(job))
+        split, candidate = _Part.of(job.task.validation, samples), job.candidate
+        batches = [batch.inputs for batch in read(split, _BATCH)]
+        expected = outputs_of(candidate.module, batches)
+        given = SplitArrays.of(split)
+        labels = scoring.labels(given if scoring.has_labels else given.without_labels())
+        if labels is None:
+            labels = scoring.as_labels(scoring.arrays(candidate.shipped(dict(expected))))
+        judge = cls(candidate, scoring, batches, labels, expected, 0.0)
+        return replace(judge, score=judge.scored(expected))
+
+    @property
+    def samples(self) -> int:
+        """How many it looks at."""
+        return len(next(iter(self.expected.values())))
+
+    def scored(self, outputs: Mapping[str, Tensor]) -> float:
+        """The metric of some outputs."""
+        arrays = self.scoring.arrays(self.candidate.shipped(dict(outputs)))
+        scores = self.scoring.of(arrays, self.labels)
+        return accuracy_facts(scores, higher_is_better=self.scoring.higher_is_better).value
+
+    def change(self, module: nn.Module, saved_bytes: int) -> Change:
+        """What has become of the module."""
+        outputs = outputs_of(module, self.batches)
+        lost = self.score - self.scored(outputs)
+        lost = lost if self.scoring.higher_is_better else 0.0 - lost
+        return Change(relative_error(self.expected, outputs), lost, saved_bytes)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some samples of a data set."""
+
+    dataset: Dataset
+    places: Sequence[int]
+
+    @classmethod
+    def of(cls, dataset: Dataset, samples: int) -> _Part:
+        """Evenly spaced ones: data may be sorted by class."""
+        count = min(samples, len(dataset))
+        return cls(dataset, torch.linspace(0, len(dataset) - 1, count).long().tolist())
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.dataset[self.places[place]]
+
+
+def _cut(candidate: Candidate, layer: str, judge: _Judge) -> Change | None:
+    """A tenth of the layer's channels, and all that goes with them, cut without training."""
+    small = candidate.fork()
+    before = count_parameters(small.module)[0]
+    request = ChannelPruning(ratio=0.0, layer_ratios={layer: _SHARE})
+    try:
+        with isolated(0):
+            prune_channels(small.module, small.example, request)
+    except (NoEffect, AlreadySo, StageError):  # its channels stay, as those of the outputs
+        return None
+    return judge.change(small.module, 4 * (before - count_parameters(small.module)[0]))
+
+
+def _saved(layer: nn.Module, format: LayerFormat) -> int:
+    """Bytes of the weights in float32 less those in the format, whose integers take one each."""
+    weights = sum(tensor.numel() for tensor in layer.parameters(recurse=False) if tensor.dim() > 1)
+    stored = {"float32": 4, "float16": 2}.get(format.weights, 1)
+    return weights * (4 - stored)
