@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         job = _job(arguments)
         found = sensitivity_of(job, formats, arguments.samples, _tell)
     if arguments.as_json:
-        print_json({"status": "done", **asdict(found)})
+        facts = {"command": "sensitivity", "status": "done", "error": None}
+        print_json({**facts, **asdict(found)})
         return 0
     is_read = sys.stdout is not None and sys.stdout.isatty()
     print("\n".join(described(found, shutil.get_terminal_size().columns if is_read else None)))
