@@ -25,12 +25,11 @@ from compress.text_table import (
     wrapped,
 )
 
-__all__ = ["LEGEND", "comparison_markdown", "comparison_text", "equal_words"]
+__all__ = ["comparison_markdown", "comparison_text", "equal_words", "legend_of"]
 
 _WIDTH, _PROSE, _HEADING, _CELL = 112, 100, 11, 24
 _MOST_KEYS = 24  # of differing ones on a terminal
-#: What the marks of the combined table mean.
-LEGEND = "* a baseline, > wins under a budget; speedup, smaller: against the run's own baseline"
+_LEGEND = "* a baseline, > wins under a budget; speedup, smaller: against the run's own baseline"
 
 
 def comparison_text(
@@ -53,6 +52,13 @@ def _text_lines(found: Comparison, width: int, ascii_only: bool) -> Iterator[str
         yield from _group_lines(each, width, ascii_only)
     for note in found.notes:
         yield from wrapped(note, min(width, _PROSE))
+
+
+def legend_of(each: ComparedGroup) -> str:
+    """What the marks of the combined table mean, and what its times are."""
+    if each.group.shares_baseline:
+        return _LEGEND
+    return f"{_LEGEND}, timed in turns with it; p50: as the run's own sessions timed it"
 
 
 def equal_words(found: Comparison) -> str:
@@ -108,7 +114,7 @@ def _group_lines(each: ComparedGroup, width: int, ascii_only: bool) -> Iterator[
     yield ""
     lines = text_lines(shown, width=width, squeezed=2)
     yield from lines
-    yield from wrapped(f"{LEGEND}; 95 % intervals", min(width, _PROSE))
+    yield from wrapped(f"{legend_of(each)}; 95 % intervals", min(width, _PROSE))
     for sentence in terms_of(shown, "\n".join(lines[:2])):
         yield from wrapped(sentence, min(width, _PROSE))
     yield ""
@@ -121,7 +127,12 @@ def comparison_markdown(found: Comparison) -> str:
     parts = [markdown_table(difference_columns(found))] if found.differences else []
     for each in found.groups:
         shown = combined_columns(each.group, each.chosen)
-        sentences = [each.group.heading, f"{LEGEND}.", *terms_of(shown), *group_sentences(each)]
+        sentences = [
+            each.group.heading,
+            f"{legend_of(each)}.",
+            *terms_of(shown),
+            *group_sentences(each),
+        ]
         parts.append(f"{markdown_table(shown)}\n{markdown_list(sentences)}")
     equal = [] if found.differences else [equal_words(found)]
     notes = [note for note in (*equal, *found.notes) if note]

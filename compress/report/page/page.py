@@ -13,8 +13,7 @@ from compress.report.comparison import (
     difference_columns,
     volumes,
 )
-from compress.report.comparison_text import LEGEND as COMBINED_LEGEND
-from compress.report.comparison_text import equal_words
+from compress.report.comparison_text import equal_words, legend_of
 from compress.report.figures.pareto_layout import layout_of
 from compress.report.overlay import Group
 from compress.report.page.markup import DataTable, document
@@ -104,7 +103,7 @@ def combined_page(found: Comparison) -> str:
                 "subtitle": each.info.subtitle,
                 "figure": figure_data(layout, with_sliders=False),
                 "rows": rows_table(
-                    shown, each.group.heading, marks=shown[1].cells, legend=COMBINED_LEGEND
+                    shown, each.group.heading, marks=shown[1].cells, legend=legend_of(each)
                 ),
                 "volumes": _volume_table(each.group),
             }
