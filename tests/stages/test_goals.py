@@ -1,5 +1,6 @@
 """Goals of a prune stage: the cut lands on them, or a sentence says why it does not."""
 
+import contextlib
 import json
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,7 @@ from compress.stage import EVALUATION_PARTS, Evaluation, apply_stage
 from compress.stages.goals import count_macs
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import ParameterCounter, bench_context
+from compress.testing.structures import STRUCTURES
 
 LANDS = {"resnet": 0.5, "dscnn": 0.6, "unet": 0.5, "attention": 0.7, "mobilenet-v3": 0.6}
 
@@ -352,3 +354,22 @@ def test_counted_is_what_the_record_counts(net, tmp_path):
 def test_products_in_recurrent_layers_count():
     net = torch.nn.LSTM(4, 8, batch_first=True)
     assert count_macs(net, torch.zeros(2, 5, 4)) == 5 * 4 * 8 * (4 + 8)
+
+
+@pytest.mark.exhaustive  # nets after sixty public designs, a minute in all
+@pytest.mark.parametrize("what", ["macs", "parameters"])
+@pytest.mark.parametrize(
+    "name", sorted(STRUCTURES.keys() - {"deberta"})
+)  # whose tables cannot be cut
+def test_cuts_of_public_designs_keep_the_goal(name, what, tmp_path):
+    structure = STRUCTURES[name]
+    start = Candidate.of(structure.make(), structure.example())
+    made = None
+    with contextlib.suppress(NoEffect):
+        made = cut({what: 0.6}, start, tmp_path)
+    if made is None:
+        assert not structure.must_cut
+        return
+    share = counts(made)[what] / counts(start)[what]
+    assert share <= 0.6
+    assert share >= 0.97 * 0.6 or "the nearest that was found" in made.notes[-1]
