@@ -119,8 +119,9 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
+    parser.add_argument("--nets", nargs="+", choices=[*GOALS], help="default: all but smoke")
     arguments = parser.parse_args()
-    nets = ("smoke",) if arguments.smoke else ("fashion", "mobilenet")
+    nets = ("smoke",) if arguments.smoke else arguments.nets or ("fashion", "mobilenet")
     plan = [
         {"net": net, "goal": dict(goal), "seed": arguments.seed}
         for net in nets
