@@ -101,7 +101,7 @@ class GoalSearch:
 
         Raises:
             AlreadySo: the candidate keeps the goal as it came in.
-            NoEffect: nothing of it can be cut, or what is cut makes nothing faster.
+            NoEffect: nothing of it can be cut.
             StageError: no cut reaches the goal.
         """
         if self._start.excess <= 1:

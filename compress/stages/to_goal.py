@@ -41,7 +41,8 @@ def cut_to_goal(
 
     Raises:
         AlreadySo: it keeps the goal as it came in.
-        NoEffect: nothing can be cut, or nothing within ``max_drop``.
+        NoEffect: nothing can be cut, nothing within ``max_drop``, or what is cut is not shown to be
+            faster where time is asked for.
         StageError: no cut reaches the goal.
     """
     loss = ScoreLoss(incoming, context)
@@ -51,6 +52,7 @@ def cut_to_goal(
     search = GoalSearch(goal, incoming, make, costs, multiples)
     if context.processes.is_rank_zero:
         reached = search.run()
+        _check_faster(goal, reached, context)
         said, cut = _landed(goal, reached, search.tries), reached.cut
     cut = _agreed(context, cut)
     trained = train(make(cut))
@@ -123,6 +125,24 @@ def _less(
             f"{-lost:+.4g} of {loss.metric} on validation"
         ),
     )
+
+
+def _check_faster(goal: Goal, reached: Reached, context: Context) -> None:
+    """Refuse a cut that makes nothing faster where that is what it is for.
+
+    Raises:
+        NoEffect: the interval of its speedup is not above 1.
+    """
+    if not goal.parts:
+        return
+    found = context.evaluator.measure(reached.candidate, goal.parts)
+    if found.speedup_ci95 is not None and found.speedup_ci95[0] <= 1:
+        low, high = found.speedup_ci95
+        raise NoEffect(
+            f"prune: the goal {goal.sentence}: the cut that is nearest to it is not shown to be "
+            f"faster ({found.speedup:.3g}x [{low:.3g}, {high:.3g}]); ask for more, or measure in "
+            "a stricter mode."
+        )
 
 
 def _costs(goal: Goal, incoming: Candidate, context: Context) -> Callable[[Candidate], list[Cost]]:

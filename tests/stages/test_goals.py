@@ -221,6 +221,20 @@ def test_widths_are_multiples_where_the_target_is_faster_with_them(run):
     assert all(width.after % 8 == 0 for width in record.rows[1].widths if not width.is_output)
 
 
+def test_a_cut_that_is_not_shown_to_be_faster_is_not_made(tmp_path):
+    start = start_of()
+
+    class Noisy(ParameterCounter):
+        def measure(self, candidate, parts=EVALUATION_PARTS):
+            found = super().measure(candidate, parts)
+            return replace(found, speedup_ci95=(0.98, 1.1))
+
+    context = replace(bench_context(start, tmp_path), evaluator=Noisy(start))
+    said = r"the goal latency_p50 0\.97: the cut that is nearest to it is not shown to be faster \("
+    with pytest.raises(NoEffect, match=said):
+        cut({"latency_p50": 0.97}, start, tmp_path, context)
+
+
 def test_a_cut_that_cannot_be_timed_says_so(run):
     target = ReplayTarget(errors={"candidate.onnx": "the device is busy."})
     with pytest.raises(
