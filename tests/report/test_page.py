@@ -248,6 +248,8 @@ def test_curves_take_the_loss_and_whatever_validation_there_is():
     assert loss.points == ((1.0, 2.0), (3.0, 0.5))
     assert (validation.name, validation.points) == ("validation loss", ((1.0, 1.5), (2.0, 1.0)))
     assert curves_of([{"note": "no epochs here"}]) == []
+    twice = [{"epoch": epoch, "loss": loss} for epoch, loss in ((1, 3), (2, 2), (1, 2), (2, 1))]
+    assert curves_of(twice)[0].points == ((1, 3), (2, 2), (3, 2), (4, 1))
 
 
 def test_each_of_several_losses_has_a_curve_of_its_own():

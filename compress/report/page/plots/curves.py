@@ -40,9 +40,12 @@ class Curve:
 def curves_of(history: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """The loss, the validation where it was followed, and where there are several losses each.
 
-    What is no number is left out.
+    What is no number is left out. The epochs of a stage that trained several times, as one that
+    looks for the largest cut within a bound does, are counted through.
     """
     epochs = [entry.get("epoch", number) for number, entry in enumerate(history, start=1)]
+    if epochs.count(1) > 1:
+        epochs = list(range(1, len(epochs) + 1))
     parts = [_losses(entry) for entry in history]
     whole = [
         Curve(name.replace("_", " "), _points(epochs, [entry.get(name) for entry in history]))
