@@ -119,7 +119,8 @@ def prune_channels(
         example: one batch of inputs.
         request: how much to remove, and by which criterion.
         ranked: a module of the same structure whose weights are ranked; ``module`` by default.
-        losses: for ``taylor``: scalar losses of batches through ``ranked``, with gradients.
+        losses: for criteria that read gradients: scalar losses through ``ranked`` of batches, or of
+            single samples for one that squares them.
 
     Raises:
         StageError: the model cannot be run, or ``taylor`` without a loss.
@@ -129,7 +130,7 @@ def prune_channels(
 
     ranked = module if ranked is None else ranked
     if request.criterion.reads_gradients:
-        accumulate_gradients(ranked, losses)
+        accumulate_gradients(ranked, losses, squared=request.criterion.squares_gradients)
     found = Search(module, example, request, ranked).run()
     if not found.removed:
         if _is_met(request, found.widths):

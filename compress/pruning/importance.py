@@ -50,6 +50,7 @@ class Criterion:
         scores: of the channels of a pool.
         by_magnitude: whether it ranks by the size of weights, as single weights are.
         reads_gradients: whether it needs gradients of the loss.
+        squares_gradients: whether it needs the mean of their squares over single samples.
         reads_batch_norm: whether it ranks only channels that a batch norm scales.
         is_relative: whether scores are divided by their mean over the pool, so that pools compare.
         about: what it goes by, as a clause for the reference.
@@ -59,6 +60,7 @@ class Criterion:
     scores: _Scores
     by_magnitude: bool = False
     reads_gradients: bool = False
+    squares_gradients: bool = False
     reads_batch_norm: bool = False
     is_relative: bool = True
     about: str = ""
@@ -102,19 +104,35 @@ def has_batch_norm(module: nn.Module, pool: Pool) -> bool:
     )
 
 
-def accumulate_gradients(module: nn.Module, losses: Iterable[Tensor]) -> None:
-    """Add up the gradients of ``losses`` of batches through ``module``, for ``taylor``.
+def accumulate_gradients(
+    module: nn.Module, losses: Iterable[Tensor], *, squared: bool = False
+) -> None:
+    """Add up the gradients of ``losses`` through ``module``, for criteria that read them.
+
+    Args:
+        module: whose parameters hold them afterwards.
+        losses: of batches, or of single samples.
+        squared: the mean of the squares in place of the sum: the diagonal of the empirical Fisher
+            information where each loss is of one sample.
 
     Raises:
         StageError: there was no loss.
     """
     module.zero_grad(set_to_none=True)
-    count = 0
+    count, squares = 0, dict[nn.Parameter, Tensor]()
     for loss in losses:
         loss.backward()  # type: ignore[no-untyped-call]
         count += 1
+        if squared:
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    one = parameter.grad.square()
+                    squares[parameter] = squares[parameter] + one if parameter in squares else one
+            module.zero_grad(set_to_none=True)
     if count == 0:
-        raise StageError("prune: importance taylor needs training batches to take gradients of.")
+        raise StageError("prune: this importance needs training batches to take gradients of.")
+    for parameter, total in squares.items():
+        parameter.grad = total / count
 
 
 @dataclass(frozen=True)
@@ -247,8 +265,20 @@ _GROUP_NORM = _by_torch_pruning(
 _TAYLOR = _by_torch_pruning(
     lambda importance: importance.GroupTaylorImportance(normalizer=None), with_gradients=True
 )
+# Second-order change of the loss by the empirical Fisher information (LeCun et al. 1989).
+_HESSIAN = _by_torch_pruning(
+    lambda importance: importance.GroupHessianImportance(normalizer=None), with_gradients=True
+)
+# The norm over the group, over what is left of the layer once all smaller ones are gone.
+_LAMP = _by_torch_pruning(lambda importance: importance.LAMPImportance())
 # The scale that a batch norm has learned for the channel (Liu et al. 2017).
 _BN_SCALE = _by_torch_pruning(lambda importance: importance.BNScaleImportance(normalizer=None))
+
+
+def _distances(group: ChannelGroup) -> Tensor:
+    """Sums of the distances of the layer's own filters to one another."""
+    own = next(one.weights for one in group.slices if one.is_output)
+    return torch.cdist(own, own).sum(1)
 
 
 def _random(group: ChannelGroup) -> Tensor:
@@ -285,6 +315,27 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
                 reads_gradients=True,
                 about="what the loss would change by, from gradients on training data "
                 "(Molchanov et al. 2019)",
+            ),
+            Criterion(
+                "hessian",
+                _HESSIAN,
+                reads_gradients=True,
+                squares_gradients=True,
+                about="what the loss would change by to the second order, by the empirical Fisher "
+                "information of single samples (LeCun et al. 1989, optimal brain damage)",
+            ),
+            Criterion(
+                "lamp",
+                _LAMP,
+                is_relative=False,
+                about="norm over the group over that of all larger ones, which compares layers "
+                "under scope: global (Lee et al. 2021)",
+            ),
+            Criterion(
+                "fpgm",
+                of_group("fpgm", _distances),
+                about="distance of the layer's own filters to all others: what is near to the "
+                "geometric median, others can stand for (He et al. 2019)",
             ),
             Criterion(
                 "bn-scale",

@@ -52,8 +52,8 @@ from compress.training.supervision import Supervision, has_a_label
 
 __all__ = ["FineTune", "PruneStage"]
 
-_TAYLOR_BATCH = 64
-_TAYLOR_SAMPLES = 1024
+#: Batch and samples of the training data that gradients are taken of.
+_OF_BATCHES, _OF_SINGLE = (64, 1024), (1, 256)
 #: Granularities that change the structure, by what is cut.
 _UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
 _N_OF_M = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
@@ -280,7 +280,9 @@ class PruneStage(Stage):
                 pruned.example,
                 request,
                 ranked=ranked,
-                losses=self._losses(ranked, context) if criterion.reads_gradients else (),
+                losses=self._losses(ranked, context, criterion)
+                if criterion.reads_gradients
+                else (),
             )
         for invariant in pruned.invariants:
             # A cut moves the groups of an N:M pattern; the pattern is projected anew.
@@ -311,10 +313,15 @@ class PruneStage(Stage):
             raise AlreadySo("prune: every weight that would be removed is already zero.")
         return replace(pruned, invariants=tuple(dict.fromkeys((*pruned.invariants, invariant))))
 
-    def _losses(self, module: nn.Module, context: Context) -> Iterator[Tensor]:
+    def _losses(
+        self, module: nn.Module, context: Context, criterion: Criterion
+    ) -> Iterator[Tensor]:
         """The loss of a part of the training data; against the teacher where it has no labels."""
         supervision, implied = None, self.implied_outputs(context.references)
-        for batch in read(context.task.train, _TAYLOR_BATCH, _TAYLOR_SAMPLES):
+        if not criterion.reads_gradients:
+            return
+        size, samples = _OF_SINGLE if criterion.squares_gradients else _OF_BATCHES
+        for batch in read(context.task.train, size, samples):
             outputs = forward(module, batch.inputs)
             supervision = supervision or Supervision.of(context.task, outputs, implied)
             if batch.labels is not None:
