@@ -52,6 +52,8 @@ class Criterion:
         reads_gradients: whether it needs gradients of the loss.
         squares_gradients: whether it needs the mean of their squares over single samples.
         reads_batch_norm: whether it ranks only channels that a batch norm scales.
+        of_weights: whether it ranks single weights and no channels
+            (:mod:`compress.pruning.weight_scores`).
         is_relative: whether scores are divided by their mean over the pool, so that pools compare.
         about: what it goes by, as a clause for the reference.
     """
@@ -62,6 +64,7 @@ class Criterion:
     reads_gradients: bool = False
     squares_gradients: bool = False
     reads_batch_norm: bool = False
+    of_weights: bool = False
     is_relative: bool = True
     about: str = ""
 
@@ -281,6 +284,10 @@ def _distances(group: ChannelGroup) -> Tensor:
     return torch.cdist(own, own).sum(1)
 
 
+def _no_scores(*_: object) -> list[float]:
+    raise StageError("prune: this importance ranks single weights, and no channels.")
+
+
 def _random(group: ChannelGroup) -> Tensor:
     """Uniform, from torch's global generator."""
     return torch.rand(group.channels)
@@ -342,6 +349,21 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
                 _BN_SCALE,
                 reads_batch_norm=True,
                 about="scale that a batch norm has learned for the channel (Liu et al. 2017)",
+            ),
+            Criterion(
+                "wanda",
+                _no_scores,
+                of_weights=True,
+                about="of single weights: their size times the norm of the inputs that they meet, "
+                "within each output (Sun et al. 2024)",
+            ),
+            Criterion(
+                "snip",
+                _no_scores,
+                reads_gradients=True,
+                of_weights=True,
+                about="of single weights: what the loss would change by without each, from "
+                "gradients on training data (Lee et al. 2019)",
             ),
             Criterion(
                 "random",

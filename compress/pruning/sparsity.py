@@ -21,6 +21,7 @@ __all__ = [
     "magnitude_masks",
     "n_of_m_masks",
     "pattern_masks",
+    "per_output_masks",
     "verify_zeros",
     "zero_tensors",
 ]
@@ -45,6 +46,23 @@ def magnitude_masks(
         name: mask.view_as(weight)
         for (name, weight), mask in zip(weights.items(), kept, strict=True)
     }
+
+
+def per_output_masks(
+    module: nn.Module, scores: Mapping[str, Tensor], ratio: float
+) -> dict[str, Tensor]:
+    """True where a weight stays: of each output all but the ``ratio`` with the smallest scores."""
+    masks = {}
+    for name, score in scores.items():
+        layer = module.get_submodule(name.rpartition(".")[0])
+        axis, groups = channel_axis(layer), getattr(layer, "groups", 1)
+        rows = _outputs_first(score, axis, groups)
+        flat = rows.flatten(1)
+        drop = round(flat.shape[1] * ratio)
+        kept = torch.ones_like(flat, dtype=torch.bool)
+        kept.scatter_(1, flat.argsort(dim=1, stable=True)[:, :drop], False)
+        masks[name] = _inputs_first(kept.view_as(rows), axis, groups)
+    return masks
 
 
 def n_of_m_masks(
@@ -77,11 +95,20 @@ def n_of_m_masks(
     return {name: mask(name, weight) for name, weight in weights.items()}
 
 
-def pattern_masks(module: nn.Module, tensors: Iterable[str], n: int, m: int) -> dict[str, Tensor]:
-    """:func:`n_of_m_masks` of weights of ``module``, by their paths: along each layer's inputs."""
+def pattern_masks(
+    module: nn.Module,
+    tensors: Iterable[str],
+    n: int,
+    m: int,
+    scores: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """:func:`n_of_m_masks` of weights of ``module``, by their paths: along each layer's inputs.
+
+    Where there are ``scores`` of the weights, those with the largest stay.
+    """
     layers = {name: module.get_submodule(name.rpartition(".")[0]) for name in tensors}
     return n_of_m_masks(
-        {name: module.get_parameter(name) for name in layers},
+        {name: scores[name] if scores else module.get_parameter(name) for name in layers},
         n,
         m,
         axes={name: channel_axis(layer) for name, layer in layers.items()},

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import reduce
-from operator import add
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -18,7 +16,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from compress.candidate import Candidate, count_parameters
 from compress.config.fields import LARGEST_RATE, Name, Number, Pattern, Whole
@@ -27,33 +25,45 @@ from compress.config.selectors import named, select
 from compress.distillation.default_losses import teacher_losses
 from compress.distillation.losses import LabelLoss, LossSettings
 from compress.distillation.teachers import TeacherBlock, build_teacher
-from compress.errors import AlreadySo, StageError
+from compress.errors import AlreadySo
 from compress.events import Widths
-from compress.modules.inputs import forward
-from compress.modules.outputs import Outputs, by_name
 from compress.outputs import Implied
 from compress.pruning.channels import ChannelPruning, Unit, prune_channels
 from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.importance_settings import Importance, criterion_of, described
 from compress.pruning.invariants import Invariant, KeepZeros
-from compress.pruning.sparsity import magnitude_masks, pattern_masks, zero_tensors
-from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
+from compress.pruning.sparsity import (
+    magnitude_masks,
+    pattern_masks,
+    per_output_masks,
+    zero_tensors,
+)
+from compress.quantization.fakequant import (
+    fake_quantized_copy,
+    quantizable_layers,
+    simulate,
+)
 from compress.quantization.numerics import LayerFormat
-from compress.stage import Context, Effect, Stage, Teacher, formats_of, ranges_of
+from compress.stage import (
+    Context,
+    Effect,
+    Stage,
+    Teacher,
+    formats_of,
+    ranges_of,
+)
 from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
 from compress.stages.goal_search import Cut
 from compress.stages.goals import Goal
+from compress.stages.ranking import gradient_losses, weight_scores
 from compress.stages.to_goal import cut_to_goal, expected_cut
 from compress.stages.training_settings import Training
-from compress.training.data import read
 from compress.training.loop import isolated
-from compress.training.supervision import Supervision, has_a_label
+from compress.training.supervision import has_a_label
 
 __all__ = ["FineTune", "PruneStage"]
 
-#: Batch and samples of the training data that gradients are taken of.
-_OF_BATCHES, _OF_SINGLE = (64, 1024), (1, 256)
 #: Granularities that change the structure, by what is cut.
 _UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
 _N_OF_M = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
@@ -105,7 +115,8 @@ class PruneStage(Stage):
     """
     importance: Importance = "group-l2"
     """What ranks the channels or heads; those of the lowest importance are removed. Single weights
-    always go by magnitude. One of your own is ``module:name``, or a block with its options."""
+    go by magnitude, ``wanda`` or ``snip``. One of your own is ``module:name``, or a block with its
+    options."""
     scope: Literal["local", "global"] = "local"
     """``local`` removes the same share of every layer; ``global`` compares all layers, and removes
     more where less is lost."""
@@ -152,9 +163,21 @@ class PruneStage(Stage):
         if self.granularity == "heads" and self.scope == "global":
             raise ValueError("heads are counted in each block, and go with scope: local")
         known = CRITERIA.get(self.importance) if isinstance(self.importance, str) else None
-        if self.granularity not in _UNITS and not (known and known.by_magnitude):
+        of_weights = known is not None and known.of_weights
+        if self.granularity in _UNITS and of_weights:
+            raise ValueError(
+                f"importance {self.importance} is for single weights: granularity: weights, or "
+                "such as '2:4'"
+            )
+        if self.granularity not in _UNITS and not (known and (known.by_magnitude or of_weights)):
             ranked = described(self.importance)
-            raise ValueError(f"importance {ranked} is for channels; weights go by magnitude")
+            raise ValueError(
+                f"importance {ranked} is for channels; weights go by magnitude, wanda or snip"
+            )
+        if self.importance == "wanda" and self.scope == "global":
+            raise ValueError(
+                "importance wanda ranks within each output, and goes with scope: local"
+            )
         if self.of == "original" and self.scope == "global":
             raise ValueError("of: original counts per layer and goes with scope: local")
         return self
@@ -201,7 +224,8 @@ class PruneStage(Stage):
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The cut without data and training: the widths are right, the choice is not."""
         criterion = self._criterion(context)
-        data_free = CRITERIA["group-l2"] if criterion.reads_gradients else criterion
+        needs_data = criterion.reads_gradients or criterion.of_weights
+        data_free = CRITERIA["group-l2"] if needs_data else criterion
 
         def make(cut: Cut) -> Candidate:
             return self._removed(candidate, context, data_free, cut)
@@ -248,7 +272,7 @@ class PruneStage(Stage):
         try:
             if self.granularity in _UNITS:
                 return self._cut(pruned, context, criterion, cut)
-            return self._zero(pruned)
+            return self._zero(pruned, context, criterion)
         except AlreadySo as error:
             if self.finetune is None or self.goal is not None:
                 raise
@@ -258,7 +282,7 @@ class PruneStage(Stage):
         self, pruned: Candidate, context: Context, criterion: Criterion, cut: Cut
     ) -> Candidate:
         module, formats = pruned.module, formats_of(pruned)
-        ignored = self._ignored(module)
+        ignored, implied = self._ignored(module), self.implied_outputs(context.references)
         ranked = fake_quantized_copy(module, formats)
         request = ChannelPruning(
             ratio=cut.ratio,
@@ -280,9 +304,7 @@ class PruneStage(Stage):
                 pruned.example,
                 request,
                 ranked=ranked,
-                losses=self._losses(ranked, context, criterion)
-                if criterion.reads_gradients
-                else (),
+                losses=gradient_losses(ranked, context, criterion, implied),
             )
         for invariant in pruned.invariants:
             # A cut moves the groups of an N:M pattern; the pattern is projected anew.
@@ -294,17 +316,28 @@ class PruneStage(Stage):
         pruned = replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(request)}"))
         return _without_lost_clips(pruned, formats)
 
-    def _zero(self, pruned: Candidate) -> Candidate:
+    def _zero(self, pruned: Candidate, context: Context, criterion: Criterion) -> Candidate:
         module = pruned.module
         ignored = self._ignored(module)
-        names = [f"{name}.weight" for name in quantizable_layers(module) if name not in ignored]
+        layers = [name for name in quantizable_layers(module) if name not in ignored]
+        names = [f"{name}.weight" for name in layers]
         ranked = fake_quantized_copy(module, formats_of(pruned))
+        implied = self.implied_outputs(context.references)
+        scores = weight_scores(
+            ranked,
+            layers,
+            pruned,
+            context,
+            criterion,
+            lambda: gradient_losses(ranked, context, criterion, implied),
+        )
         pattern = _N_OF_M.fullmatch(self.granularity)
         if pattern:
-            masks = pattern_masks(ranked, names, int(pattern[1]), int(pattern[2]))
+            masks = pattern_masks(ranked, names, int(pattern[1]), int(pattern[2]), scores)
+        elif criterion.name == "wanda":
+            masks = per_output_masks(ranked, scores, self.ratio)
         else:
-            weights: dict[str, Tensor] = {name: ranked.get_parameter(name) for name in names}
-            masks = magnitude_masks(weights, self.ratio, self.scope)
+            masks = magnitude_masks(scores, self.ratio, self.scope)
         before = count_parameters(module)[1]
         zero_tensors(module, masks)
         kind = self.granularity if pattern else "unstructured"
@@ -312,23 +345,6 @@ class PruneStage(Stage):
         if count_parameters(module)[1] == before and invariant in pruned.invariants:
             raise AlreadySo("prune: every weight that would be removed is already zero.")
         return replace(pruned, invariants=tuple(dict.fromkeys((*pruned.invariants, invariant))))
-
-    def _losses(
-        self, module: nn.Module, context: Context, criterion: Criterion
-    ) -> Iterator[Tensor]:
-        """The loss of a part of the training data; against the teacher where it has no labels."""
-        supervision, implied = None, self.implied_outputs(context.references)
-        if not criterion.reads_gradients:
-            return
-        size, samples = _OF_SINGLE if criterion.squares_gradients else _OF_BATCHES
-        for batch in read(context.task.train, size, samples):
-            outputs = forward(module, batch.inputs)
-            supervision = supervision or Supervision.of(context.task, outputs, implied)
-            if batch.labels is not None:
-                yield supervision.loss(outputs, batch.labels)
-            else:
-                taught = context.teacher(batch.inputs)
-                yield _difference(supervision.shipped(outputs), taught)
 
     def _ignored(self, module: nn.Module) -> list[str]:
         # Any module may be named, a parent of layers too, and a parameter that is in none.
@@ -379,19 +395,3 @@ def _losses_and_teacher(
         labeled = has_a_label(context.task.train, supervision)
         losses = (LabelLoss(),) if labeled else teacher_losses(supervision)
     return losses, build_teacher(finetune.teacher, context)
-
-
-def _difference(outputs: Outputs, taught: Outputs) -> Tensor:
-    """The mean squared difference to a teacher, summed over the outputs that both have."""
-    ours, theirs = by_name(outputs), by_name(taught)
-    if len(ours) == 1 and len(theirs) == 1:
-        theirs = dict(zip(ours, theirs.values(), strict=True))
-    shared = [name for name in ours if name in theirs and ours[name].is_floating_point()]
-    if not shared:
-        raise StageError(
-            f"prune: the model gives {', '.join(ours)} and the teacher {', '.join(theirs)}, and "
-            "there are no labels; importance by gradients needs labels, or a teacher with outputs "
-            "of the same names."
-        )
-    parts = [nn.functional.mse_loss(ours[name], theirs[name]) for name in shared]
-    return reduce(add, parts)
