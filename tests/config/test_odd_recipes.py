@@ -142,7 +142,7 @@ def test_no_number_of_a_recipe_takes_what_is_none(place):
         if kinds.isdisjoint({int, float, bool}):
             continue
         raws = NO_FLAG if bool in kinds else [*NO_NUMBER, *TOO_LARGE]
-        if key == "accuracy_drop":  # which may be in words
+        if key in ("accuracy_drop", "max_drop"):  # which may be in words
             raws = [raw for raw in raws if raw != "'3'"]
         if int in kinds:
             raws = [*raws, "1.5", "1e0"]
