@@ -248,7 +248,7 @@ class PruneStage(Stage):
         tail = f", then train {self.finetune.epochs} epochs" if self.finetune else ""
         if self.goal is not None:
             return f"remove {what} by {ranked} until {self.goal.sentence}{tail}"
-        return f"remove {100 * self.ratio:.3g} % of the {self.of} {what} by {ranked}{tail}"
+        return f"remove {100 * self.ratio:.3g}% of the {self.of} {what} by {ranked}{tail}"
 
     def epochs_of_training(self) -> int:
         """Passes over the training data."""
