@@ -149,9 +149,7 @@ def test_a_float_artifact_is_held_to_a_thousandth(error, is_float, fails, linear
 def test_a_quantized_artifact_is_held_to_its_bound_and_the_operator_is_named(linear):
     path, check, _ = linear
     expected, bounds = expected_outputs(linear), {"output": Bound(0.5, is_float=False)}
-    message = (
-        r"quantized artifact .* R² -?[\d.]+, the same class for \d+% over 32 .* 0\.5 or more; .* X: excl"
-    )
+    message = r"quantized artifact .* R² -?[\d.]+, the same class for .* 0\.5 or more; .* X: excl"
     with pytest.raises(ParityError, match=message):
         check_parity(path, check, {"output": -expected}, bounds, where=lambda: "X")
     assert check_parity(path, check, {"output": 1.3 * expected}, bounds).r_squared > 0.5
