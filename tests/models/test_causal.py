@@ -199,9 +199,8 @@ class Tagged:
         return own, torch.where(own["attention_mask"] > 0, own["input_ids"] % 4, -100)
 
 
-@pytest.mark.parametrize(
-    "outputs", [pytest.param(None, marks=pytest.mark.exhaustive), "class-scores"]
-)
+@pytest.mark.exhaustive  # bert-tokens goes through every stage in test_hub_families.py
+@pytest.mark.parametrize("outputs", [None, "class-scores"])
 def test_classes_of_tokens_are_learned(outputs, tmp_path):
     write_family(tmp_path / "folder", "bert-tokens")
     splits = (Tagged(count, seed) for seed, count in enumerate((32, 12, 12)))

@@ -89,12 +89,8 @@ def test_every_candidate_is_the_same_once_saved_and_loaded(name, order, after, t
         loaded.validate()
 
 
-OTHERS = [
-    pytest.param(n, marks=pytest.mark.exhaustive) for n in ("sky-and-station", "keyword-spotter")
-]
-
-
-@pytest.mark.parametrize("name", ["recorder", *OTHERS])
+@pytest.mark.exhaustive  # as tests/running/test_kill.py and tests/stages/test_resume.py do
+@pytest.mark.parametrize("name", ["recorder", "sky-and-station", "keyword-spotter"])
 def test_a_resumed_run_gives_the_rows_of_one_that_was_not_interrupted(name, after, tmp_path):
     start = after(name, "")
     expected, cached = rows(name, start, LocalTarget(), tmp_path / "whole")

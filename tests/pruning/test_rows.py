@@ -71,7 +71,7 @@ def test_nothing_left_to_cut_is_an_error_that_says_why(tmp_path):
         PruneStage(ignore=("layers",)).run(start, bench_context(start, tmp_path))
 
 
-@pytest.mark.exhaustive  # as tests/orders/test_strangers.py does with another net
+@pytest.mark.exhaustive  # as tests/running/test_kill.py does
 @pytest.mark.parametrize("net", ["causal-lm", "resnet", "attention"])
 def test_a_run_that_is_resumed_is_the_run_that_was_not_interrupted(net, tmp_path):
     stages = [PruneStage(ratio=0.25), QuantizeStage(), PruneStage(ratio=0.25)]

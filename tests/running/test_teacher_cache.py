@@ -161,6 +161,7 @@ stages:
 """
 
 
+@pytest.mark.exhaustive  # as test_kill.py does; an edit that keeps the answers is above
 def test_a_run_that_is_killed_goes_on_with_the_answers_that_it_had(tmp_path):
     command = [sys.executable, "-m", "compress", "run", "r.yaml", "--quick", "--out", "run"]
     (tmp_path / "r.yaml").write_text(RECIPE % 10_000)

@@ -320,7 +320,9 @@ class Killed(BaseException):
     """As if the process had ended."""
 
 
-@pytest.mark.parametrize("moment", [1, 2, 4])
+@pytest.mark.parametrize(
+    "moment", [pytest.param(n, marks=[pytest.mark.exhaustive] if n != 2 else []) for n in (1, 2, 4)]
+)
 def test_a_run_that_was_killed_goes_on_to_the_same_result(moment, run, tmp_path):
     stage = PruneStage(goal={"latency_p50": 0.8})
     whole = run(stage, name="whole", cache=tmp_path / "other")
