@@ -130,7 +130,7 @@ def prune_channels(
 
     ranked = module if ranked is None else ranked
     if request.criterion.reads_gradients:
-        accumulate_gradients(ranked, losses, squared=request.criterion.squares_gradients)
+        accumulate_gradients(ranked, losses, request.criterion)
     found = Search(module, example, request, ranked).run()
     if not found.removed:
         if _is_met(request, found.widths):

@@ -107,16 +107,16 @@ def has_batch_norm(module: nn.Module, pool: Pool) -> bool:
     )
 
 
-def accumulate_gradients(
-    module: nn.Module, losses: Iterable[Tensor], *, squared: bool = False
-) -> None:
-    """Add up the gradients of ``losses`` through ``module``, for criteria that read them.
+def accumulate_gradients(module: nn.Module, losses: Iterable[Tensor], criterion: Criterion) -> None:
+    """Add up the gradients of ``losses`` through ``module``, for a criterion that reads them.
+
+    One that squares them gets the mean of their squares in place of the sum: the diagonal of the
+    empirical Fisher information where each loss is of one sample.
 
     Args:
         module: whose parameters hold them afterwards.
         losses: of batches, or of single samples.
-        squared: the mean of the squares in place of the sum: the diagonal of the empirical Fisher
-            information where each loss is of one sample.
+        criterion: that reads them.
 
     Raises:
         StageError: there was no loss.
@@ -126,14 +126,16 @@ def accumulate_gradients(
     for loss in losses:
         loss.backward()  # type: ignore[no-untyped-call]
         count += 1
-        if squared:
+        if criterion.squares_gradients:
             for parameter in module.parameters():
                 if parameter.grad is not None:
                     one = parameter.grad.square()
                     squares[parameter] = squares[parameter] + one if parameter in squares else one
             module.zero_grad(set_to_none=True)
     if count == 0:
-        raise StageError("prune: this importance needs training batches to take gradients of.")
+        raise StageError(
+            f"prune: importance {criterion.name} needs training batches to take gradients of."
+        )
     for parameter, total in squares.items():
         parameter.grad = total / count
 

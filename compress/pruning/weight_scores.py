@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.modules.inputs import Inputs, forward
-from compress.pruning.importance import accumulate_gradients
+from compress.pruning.importance import CRITERIA, accumulate_gradients
 from compress.quantization.fakequant import channel_axis
 
 __all__ = ["snip_scores", "wanda_scores"]
@@ -64,7 +64,7 @@ def snip_scores(
     Raises:
         StageError: there was no loss.
     """
-    accumulate_gradients(module, losses)
+    accumulate_gradients(module, losses, CRITERIA["snip"])
     scores = {}
     for name in layers:
         weight = module.get_parameter(f"{name}.weight")

@@ -60,7 +60,7 @@ def test_lamp_is_a_score_over_that_of_all_that_are_not_smaller(net):
 
 
 def test_hessian_is_the_second_order_change_by_the_fisher_information_of_single_samples(net):
-    accumulate_gradients(net, losses_of(net, 1), squared=True)
+    accumulate_gradients(net, losses_of(net, 1), CRITERIA["hessian"])
     found = scores_of(net, "hessian")
     fisher = [0.0, 0.0]
     for loss in losses_of(net, 1):
@@ -72,16 +72,16 @@ def test_hessian_is_the_second_order_change_by_the_fisher_information_of_single_
 
 
 def test_taylor_sums_gradients_and_leaves_none_squared(net):
-    accumulate_gradients(net, losses_of(net, 8))
+    accumulate_gradients(net, losses_of(net, 8), CRITERIA["taylor"])
     summed = net[0].weight.grad.clone()
     expected = sum(torch.autograd.grad(loss, net[0].weight)[0] for loss in losses_of(net, 8))
     assert torch.allclose(summed, expected)
 
 
-@pytest.mark.parametrize("squared", [True, False])
-def test_without_a_loss_there_is_nothing_to_rank_by(squared, net):
-    with pytest.raises(StageError, match="needs training batches to take gradients of"):
-        accumulate_gradients(net, (), squared=squared)
+@pytest.mark.parametrize("name", ["taylor", "hessian", "snip"])
+def test_without_a_loss_there_is_nothing_to_rank_by(name, net):
+    with pytest.raises(StageError, match=f"importance {name} needs training batches to take grad"):
+        accumulate_gradients(net, (), CRITERIA[name])
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
