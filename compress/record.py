@@ -352,6 +352,8 @@ class Record(_RecordFacts):
         try:
             content = read_json(file, _MOST_BYTES, RecordError)
         except RecordError as error:
+            if not isinstance(error.__cause__, ValueError):  # it cannot be read, as it may be well
+                raise
             raise RecordError(
                 f"{str(error).rstrip('.')}; running the recipe again mends its record."
             ) from error

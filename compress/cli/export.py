@@ -14,7 +14,6 @@ from compress.models.hub_export import ExportedRow, HubExport, write_hub_folder
 from compress.record import Row
 
 _FORMATS = ("hf",)
-_CHECKED_SAMPLES = 5
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -68,10 +68,7 @@ def _text(
             "--model net.py:Net."
         )
     from compress.recipe import Recipe
-    from compress.starters import check_size, starter_for
-
-    if arguments.size is not None:
-        check_size(arguments.size)
+    from compress.starters import starter_for
 
     weights = None if arguments.weights is None else Path(arguments.weights)
     made = starter_for(path, arguments.data, arguments.model, weights, arguments.size)

@@ -54,6 +54,7 @@ class Criterion:
         reads_batch_norm: whether it ranks only channels that a batch norm scales.
         of_weights: whether it ranks single weights and no channels
             (:mod:`compress.pruning.weight_scores`).
+        within_outputs: whether it compares the weights of one output alone.
         is_relative: whether scores are divided by their mean over the pool, so that pools compare.
         about: what it goes by, as a clause for the reference.
     """
@@ -65,6 +66,7 @@ class Criterion:
     squares_gradients: bool = False
     reads_batch_norm: bool = False
     of_weights: bool = False
+    within_outputs: bool = False
     is_relative: bool = True
     about: str = ""
 
@@ -356,6 +358,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
                 "wanda",
                 _no_scores,
                 of_weights=True,
+                within_outputs=True,
                 about="of single weights: their size times the norm of the inputs that they meet, "
                 "within each output (Sun et al. 2024)",
             ),

@@ -56,12 +56,7 @@ def per_output_masks(
     for name, score in scores.items():
         layer = module.get_submodule(name.rpartition(".")[0])
         axis, groups = channel_axis(layer), getattr(layer, "groups", 1)
-        rows = _outputs_first(score, axis, groups)
-        flat = rows.flatten(1)
-        drop = round(flat.shape[1] * ratio)
-        kept = torch.ones_like(flat, dtype=torch.bool)
-        kept.scatter_(1, flat.argsort(dim=1, stable=True)[:, :drop], False)
-        masks[name] = _inputs_first(kept.view_as(rows), axis, groups)
+        masks[name] = _by_output(score, axis, groups, lambda rows: _largest_of_rows(rows, ratio))
     return masks
 
 
@@ -88,9 +83,8 @@ def n_of_m_masks(
     """
 
     def mask(name: str, weight: Tensor) -> Tensor:
-        axis, parts = axes.get(name, 0), groups.get(name, 1)
-        rows = _outputs_first(weight.detach().abs(), axis, parts)
-        return _inputs_first(_largest_of_each(rows.flatten(1), n, m).view_as(rows), axis, parts)
+        size, axis, parts = weight.detach().abs(), axes.get(name, 0), groups.get(name, 1)
+        return _by_output(size, axis, parts, lambda rows: _largest_of_each(rows, n, m))
 
     return {name: mask(name, weight) for name, weight in weights.items()}
 
@@ -159,6 +153,14 @@ def verify_zeros(before: nn.Module, after: nn.Module, invariants: Sequence[Invar
             )
 
 
+def _by_output(
+    weight: Tensor, axis: int, groups: int, choose: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A mask by ``choose``, which is given a row for each output: its weights on all inputs."""
+    rows = _outputs_first(weight, axis, groups)
+    return _inputs_first(choose(rows.flatten(1)).view_as(rows), axis, groups)
+
+
 def _outputs_first(weight: Tensor, axis: int, groups: int) -> Tensor:
     """A transposed convolution's weight ``(in, out / groups, ...)`` as ``(out, in / groups, ...)``.
 
@@ -185,6 +187,12 @@ def _largest_of_each(rows: Tensor, n: int, m: int) -> Tensor:
     full = torch.ones_like(rows, dtype=torch.bool)
     full[:, :grouped] = kept.flatten(1)
     return full
+
+
+def _largest_of_rows(rows: Tensor, ratio: float) -> Tensor:
+    drop = round(rows.shape[1] * ratio)
+    kept = torch.ones_like(rows, dtype=torch.bool)
+    return kept.scatter_(1, rows.argsort(dim=1, stable=True)[:, :drop], False)
 
 
 def _surplus(old: Tensor, new: Tensor) -> int:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from compress.candidate import Candidate, count_parameters
 from compress.errors import AlreadySo, NoEffect, StageError
@@ -26,7 +26,7 @@ from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.running.split_arrays import SplitArrays
 from compress.stage import ranges_of
 from compress.task import Dataset
-from compress.training.data import read
+from compress.training.data import read, spread_places
 from compress.training.rng import isolated
 
 __all__ = ["Change", "LayerSensitivity", "Sensitivity", "sensitivity_of"]
@@ -162,7 +162,8 @@ class _Judge:
     def of(cls, job: Job, samples: int) -> _Judge:
         """With evenly spaced samples of the validation split."""
         scoring = scoring_of(job, supervision_of_job(job))
-        split, candidate = _Part.of(job.task.validation, samples), job.candidate
+        candidate, dataset = job.candidate, job.task.validation
+        split: Dataset = Subset(cast("Any", dataset), spread_places(dataset, samples))
         batches = [batch.inputs for batch in read(split, _BATCH)]
         expected = outputs_of(candidate.module, batches)
         given = SplitArrays.of(split)
@@ -189,26 +190,6 @@ class _Judge:
         lost = self.score - self.scored(outputs)
         lost = lost if self.scoring.higher_is_better else 0.0 - lost
         return Change(relative_error(self.expected, outputs), lost, saved_bytes)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some samples of a data set."""
-
-    dataset: Dataset
-    places: Sequence[int]
-
-    @classmethod
-    def of(cls, dataset: Dataset, samples: int) -> _Part:
-        """Evenly spaced ones: data may be sorted by class."""
-        count = min(samples, len(dataset))
-        return cls(dataset, torch.linspace(0, len(dataset) - 1, count).long().tolist())
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, place: int) -> Any:
-        return self.dataset[self.places[place]]
 
 
 def _cut(candidate: Candidate, layer: str, judge: _Judge) -> Change | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from compress.candidate import Candidate
 from compress.config.selectors import named
@@ -13,25 +13,10 @@ from compress.stage import Context, formats_of, ranges_of
 from compress.stages.score_loss import ScoreLoss
 from compress.training.data import spread
 
-__all__ = ["GivenBack", "give_back"]
+__all__ = ["give_back"]
 
 _SAMPLES = 256
 _MOST_SINGLY = 8  # layers that are tried again one by one
-
-
-@dataclass(frozen=True)
-class GivenBack:
-    """What is left quantized.
-
-    Args:
-        candidate: with the formats of what is left.
-        layers: that were given back.
-        note: what was tried, and what is lost now.
-    """
-
-    candidate: Candidate
-    layers: tuple[str, ...]
-    note: str
 
 
 def give_back(
@@ -39,8 +24,8 @@ def give_back(
     allowed: float,
     context: Context,
     declare: Callable[[Sequence[str]], Candidate],
-) -> GivenBack:
-    """Quantize all but as few layers as keep ``allowed``.
+) -> Candidate:
+    """Quantize all but as few layers as keep ``allowed``; a note says what was tried.
 
     Layers are ordered by the error that each alone makes in the outputs, and the first of them are
     given back: their number is doubled until the bound is kept, and halved in. Then each of a few
@@ -58,11 +43,12 @@ def give_back(
     """
     loss = ScoreLoss(incoming, context)
     loss.check(allowed, "max_drop")
-    first = loss.of(declare(()))
+    whole = declare(())
+    first = loss.of(whole)
     said = f"quantize: max_drop {allowed:g}: all layers lose {first:.4g} of {loss.metric}"
     if first <= allowed:
-        return GivenBack(declare(()), (), f"{said} on validation, and none was given back")
-    order = _by_error(incoming, declare(()), context)
+        return replace(whole, notes=(f"{said} on validation, and none was given back",))
+    order = _by_error(incoming, whole, context)
     lost = {0: first}
 
     def keeps(count: int) -> bool:
@@ -79,18 +65,18 @@ def give_back(
         if many == 0 or not keeps(many):
             raise NoEffect(
                 f"{said}, and no selected layer can be quantized within it: with {order[-1]!r} "
-                f"alone {min(lost.values()):.4g} is lost; allow more, or take a finer format."
+                f"alone {lost[many]:.4g} is lost; allow more, or take a finer format."
             )
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (few, middle) if keeps(middle) else (middle, many)
     given = _without_spare(order[:many], lambda layers: loss.of(declare(layers)) <= allowed)
-    return GivenBack(
-        declare(given),
-        tuple(given),
+    kept = declare(given)
+    note = (
         f"{said}; given back to what they were: {named(given)} "
-        f"({len(given)} of {len(order)} layers), and {loss.of(declare(given)):.4g} is lost",
+        f"({len(given)} of {len(order)} layers), and {loss.of(kept):.4g} is lost"
     )
+    return replace(kept, notes=(note,))
 
 
 def _by_error(incoming: Candidate, after: Candidate, context: Context) -> list[str]:

@@ -146,7 +146,7 @@ def costs_of(
         StageError: the model has none of what is to become less; when called, also: a candidate
             could not be timed.
     """
-    counted = [(name, limit, count) for name, limit, count in _counted(goal, incoming)]
+    counted = list(_counted(goal, incoming))
 
     def costs(candidate: Candidate) -> list[Cost]:
         found = [Cost(name, count(candidate), limit, _COUNTED) for name, limit, count in counted]

@@ -174,9 +174,9 @@ class PruneStage(Stage):
             raise ValueError(
                 f"importance {ranked} is for channels; weights go by magnitude, wanda or snip"
             )
-        if self.importance == "wanda" and self.scope == "global":
+        if known is not None and known.within_outputs and self.scope == "global":
             raise ValueError(
-                "importance wanda ranks within each output, and goes with scope: local"
+                f"importance {self.importance} ranks within each output, and goes with scope: local"
             )
         if self.of == "original" and self.scope == "global":
             raise ValueError("of: original counts per layer and goes with scope: local")
@@ -323,18 +323,11 @@ class PruneStage(Stage):
         names = [f"{name}.weight" for name in layers]
         ranked = fake_quantized_copy(module, formats_of(pruned))
         implied = self.implied_outputs(context.references)
-        scores = weight_scores(
-            ranked,
-            layers,
-            pruned,
-            context,
-            criterion,
-            lambda: gradient_losses(ranked, context, criterion, implied),
-        )
+        scores = weight_scores(ranked, layers, pruned, context, criterion, implied)
         pattern = _N_OF_M.fullmatch(self.granularity)
         if pattern:
             masks = pattern_masks(ranked, names, int(pattern[1]), int(pattern[2]), scores)
-        elif criterion.name == "wanda":
+        elif criterion.within_outputs:
             masks = per_output_masks(ranked, scores, self.ratio)
         else:
             masks = magnitude_masks(scores, self.ratio, self.scope)

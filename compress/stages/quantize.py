@@ -113,7 +113,7 @@ class QuantizeStage(Stage):
         found = give_back(
             candidate, self.max_drop, context, lambda left: self._declared(candidate, left)
         )
-        return replace(found.candidate, notes=(*after.notes, found.note))
+        return replace(found, notes=(*after.notes, *found.notes))
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """All selected layers in the format: what a run begins with."""

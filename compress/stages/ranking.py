@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add
 
@@ -62,7 +62,7 @@ def weight_scores(
     candidate: Candidate,
     context: Context,
     criterion: Criterion,
-    losses: Callable[[], Iterator[Tensor]],
+    implied: Sequence[Implied],
 ) -> dict[str, Tensor]:
     """By which the single weights of layers are ranked, by their names.
 
@@ -74,7 +74,7 @@ def weight_scores(
         candidate: whose example shows which layers are called.
         context: of the stage.
         criterion: ``wanda``, ``snip``, or one by magnitude.
-        losses: makes those that ``snip`` takes gradients of.
+        implied: what the losses of the stage imply that the outputs are.
     """
     scores: dict[str, Tensor] = {
         f"{name}.weight": ranked.get_parameter(f"{name}.weight") for name in layers
@@ -85,7 +85,8 @@ def weight_scores(
     met = [name for name in layers if name in called]
     with isolated(context.seed):
         if criterion.reads_gradients:
-            return scores | snip_scores(ranked, met, losses())
+            losses = gradient_losses(ranked, context, criterion, implied)
+            return scores | snip_scores(ranked, met, losses)
         inputs = calibration_inputs(context.task, _INPUT_SAMPLES)
         return scores | wanda_scores(ranked, met, inputs)
 

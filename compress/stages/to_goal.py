@@ -11,7 +11,7 @@ from compress.candidate import Candidate
 from compress.errors import AlreadySo, NoEffect, StageError
 from compress.stage import Context
 from compress.stages.goal_search import Cut, GoalSearch, Reached
-from compress.stages.goals import Cost, Goal, costs_of
+from compress.stages.goals import Goal, costs_of
 from compress.stages.score_loss import ScoreLoss
 
 __all__ = ["cut_to_goal", "expected_cut"]
@@ -48,7 +48,7 @@ def cut_to_goal(
     loss = ScoreLoss(incoming, context)
     if goal.max_drop is not None:
         loss.check(goal.max_drop, "goal.max_drop")
-    costs, said, cut = _costs(goal, incoming, context), "", None
+    costs, said, cut = costs_of(goal, incoming, context.evaluator), "", None
     search = GoalSearch(goal, incoming, make, costs, multiples)
     if context.processes.is_rank_zero:
         reached = search.run()
@@ -76,7 +76,8 @@ def expected_cut(
     counted = goal.counted
     if counted is None:
         return _HALF
-    search = GoalSearch(counted, incoming, make, _costs(counted, incoming, context))
+    costs = costs_of(counted, incoming, context.evaluator)
+    search = GoalSearch(counted, incoming, make, costs)
     try:
         return search.run().cut
     except StageError:
@@ -143,10 +144,6 @@ def _check_faster(goal: Goal, reached: Reached, context: Context) -> None:
             f"faster ({found.speedup:.3g}x [{low:.3g}, {high:.3g}]); ask for more, or measure in "
             "a stricter mode."
         )
-
-
-def _costs(goal: Goal, incoming: Candidate, context: Context) -> Callable[[Candidate], list[Cost]]:
-    return costs_of(goal, incoming, context.evaluator)
 
 
 def _agreed(context: Context, cut: Cut | None) -> Cut:

@@ -4,7 +4,6 @@
 finds the size and the numbers that it takes images in, and ``recipe.py`` writes what was found.
 """
 
-from compress.starters.images import check_size
 from compress.starters.recipe import Starter, starter_for
 
-__all__ = ["Starter", "check_size", "starter_for"]
+__all__ = ["Starter", "starter_for"]

@@ -14,6 +14,7 @@ from compress.starters.data import IMAGE_FOLDER, data_of, training_samples
 from compress.starters.images import (
     ImageForm,
     LabeledFiles,
+    check_size,
     form_for,
     is_guessing,
     labeled_files,
@@ -64,6 +65,8 @@ def starter_for(
     Raises:
         CompressError: data, model or weights that are none, or do not go together.
     """
+    if size is not None:
+        check_size(size)
     own = data_of(data)
     images = labeled_files(own.path) if own.task == IMAGE_FOLDER and own.path else None
     if images is None and size is not None:

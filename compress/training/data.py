@@ -210,11 +210,16 @@ def head(dataset: Dataset, samples: int) -> Batch:
 
 
 def spread(dataset: Dataset, samples: int) -> Batch:
-    """At most ``samples`` samples, evenly spaced, as one batch: data may be sorted by class."""
-    count = min(samples, len(dataset))
-    places = torch.linspace(0, len(dataset) - 1, count).long().tolist()
-    inputs, labels = next(iter(_loader(dataset, [places])))
+    """The samples at :func:`spread_places` as one batch."""
+    inputs, labels = next(iter(_loader(dataset, [spread_places(dataset, samples)])))
     return Batch(0, 0, inputs, labels)
+
+
+def spread_places(dataset: Dataset, samples: int) -> list[int]:
+    """The places of at most ``samples`` samples, evenly spaced: data may be sorted by class."""
+    count = min(samples, len(dataset))
+    places: list[int] = torch.linspace(0, len(dataset) - 1, count).long().tolist()
+    return places
 
 
 def samples_at(dataset: Dataset, places: Sequence[int]) -> Inputs:
