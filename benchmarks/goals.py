@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,22 @@ def claim_of(found: Mapping[str, Any]) -> Claim:
     )
 
 
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """What each goal gave, against the model that came in."""
+    lines = [
+        "| net, goal | time | multiply-accumulates | parameters | KiB |",
+        "| :--- | ---: | ---: | ---: | ---: |",
+    ]
+    for one in found:
+        asked = ", ".join(f"{key} {value:g}" for key, value in one["goal"].items())
+        low, high = one["latency_p50_ci95"]
+        lines.append(
+            f"| {one['net']}, {asked} | {one['latency_p50']:.3f}x \\[{low:.3f}, {high:.3f}\\] "
+            f"| {one['macs']:.3f}x | {one['parameters']:.3f}x | {one['artifact_kib']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Prune to every goal, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -131,7 +147,8 @@ def main() -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "goals.partial.jsonl"
     found = list(each(plan, trial, kept))
-    write("goals", {"trials": found}, [claim_of(one) for one in found], arguments.results)
+    claims = [claim_of(one) for one in found]
+    write("goals", {"trials": found}, claims, arguments.results, table(found))
     kept.unlink()
 
 
