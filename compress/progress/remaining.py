@@ -28,8 +28,8 @@ _SHORTEST_S = 1.0
 class Remaining:
     """Follows a run's events, and says about how long the whole of it will still take.
 
-    Trainings that are over say by what factor the forecasts of the others are wrong, and rows that
-    were measured how long the others take.
+    Trainings that are over say by what factor the forecasts of the others are wrong, and the row
+    that took longest to be measured how long the others take.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -87,7 +87,8 @@ class Remaining:
         if self._is_training:
             left += self._left_of_stage(now, factor)
         rows = [row for row in range(self._last + 1) if row not in self._done]
-        each = sum(self._took_s) / len(self._took_s) if self._took_s else self._measuring_s
+        # Not the mean: a row that was timed in the session of another takes none of its own.
+        each = max(self._took_s, default=self._measuring_s)
         left += each * len(rows)
         if self._measuring in rows:
             left -= min(each, now - self._since_s)

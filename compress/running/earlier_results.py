@@ -19,7 +19,14 @@ from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies
 from compress.running.planned_rows import PlannedRow
 
-__all__ = ["EarlierResults", "FoundResult", "ResultFiles", "RowModel", "StageResult", "before_of"]
+__all__ = [
+    "EarlierResults",
+    "FoundResult",
+    "MeasuredModel",
+    "ResultFiles",
+    "StageResult",
+    "before_of",
+]
 
 _STAGE, _MEASUREMENT = "stage", "measurement"
 _SAMPLES = "samples.jsonl"
@@ -62,7 +69,7 @@ class ResultFiles:
 
 
 @dataclass(frozen=True)
-class RowModel:
+class MeasuredModel:
     """The artifact of one row on one target.
 
     Args:
@@ -140,17 +147,17 @@ class EarlierResults:
         facts = {"result": asdict(result), "stage": planned.label}
         self._keep(self._stage_files(planned), _STAGE, depends, facts, names)
 
-    def measurement(self, model: RowModel, depends: Dependencies) -> FoundResult:
+    def measurement(self, model: MeasuredModel, depends: Dependencies) -> FoundResult:
         """A row's measurement on a target, its artifact and raw samples whole in the run folder."""
         return self._found(self._measurement_files(model), _MEASUREMENT, depends)
 
-    def provisional(self, model: RowModel) -> CacheEntry | None:
+    def provisional(self, model: MeasuredModel) -> CacheEntry | None:
         """What the run folder has of a measurement, whatever it was compared with, if whole."""
         entry, problem = self._read(self._measurement_files(model))
         return None if self._fresh or problem else entry
 
     def keep_measurement(
-        self, model: RowModel, depends: Dependencies, measured: Mapping[str, Any]
+        self, model: MeasuredModel, depends: Dependencies, measured: Mapping[str, Any]
     ) -> None:
         """Note that a row was measured; artifact and raw samples must be there.
 
@@ -169,7 +176,7 @@ class EarlierResults:
         folder = self._folder.stage(planned.index, planned.label)
         return ResultFiles(folder / "stage.json", lambda name: folder / name)
 
-    def _measurement_files(self, model: RowModel) -> ResultFiles:
+    def _measurement_files(self, model: MeasuredModel) -> ResultFiles:
         raw = self._folder.raw(model.index, model.target)
 
         def path_of(name: str) -> Path:

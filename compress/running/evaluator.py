@@ -19,14 +19,12 @@ from compress.config.references import CodeReferences
 from compress.events import EventCallback
 from compress.io.scratch import scratch
 from compress.measure.named_arrays import Arrays
-from compress.measure.open_sizes import MeasuredSize, Sized, size_timing, sizes_of
+from compress.measure.open_sizes import sizes_of
 from compress.measure.score import Scores, accuracy_facts
 from compress.measure.target import (
-    BenchmarkConfig,
     Failure,
     Mode,
     Target,
-    Timing,
     backend_of,
 )
 from compress.record import ArtifactFacts, Measurement, ParityFacts
@@ -35,6 +33,7 @@ from compress.running.digests import ContentDigests
 from compress.running.encoding import encode
 from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, TargetFacts, of_measurement
+from compress.running.row_timing import RowModel, RowTiming
 from compress.running.scoring import Scoring
 from compress.running.split_arrays import SplitArrays
 from compress.task import Task
@@ -88,7 +87,7 @@ class Evaluator:
         self.targets = targets
         self._folder = folder
         self._mode: Mode = mode
-        self._seed = seed
+        self._timing = RowTiming(mode, seed, lambda: self._test.first(_PROBE_SAMPLES))
         self._scored: dict[tuple[int, str], _ScoredRow] = {}
         self._baseline: RowInput | None = None
 
@@ -167,22 +166,32 @@ class Evaluator:
         stem = _MODEL if len(self.targets) == 1 else f"{_MODEL}-{target.name}"
         return self._folder.stage(row.index, row.label) / f"{stem}{backend_of(target).suffix}"
 
-    def measure(self, row: RowInput, target: Target) -> Measurement:
-        """The row's measurement, paired with the baseline; without one, of its accuracy alone."""
+    def measure(
+        self, row: RowInput, target: Target, beside: Sequence[RowInput] = ()
+    ) -> Measurement:
+        """The row's measurement, paired with the baseline; without one, of its accuracy alone.
+
+        Rows ``beside`` are timed along with it, and are still to be measured after it.
+        """
         if self._baseline is None:
             return self._measurement(self._score(row, target), target)
-        return self._compare(row, target)
+        return self._compare(row, target, beside)
 
     def macs(self, row: RowInput, target: Target) -> int:
         """Multiply-accumulates of one sample, from the target's artifact."""
         return self._score(row, target).artifact.census.macs
 
-    def _compare(self, row: RowInput, target: Target) -> Measurement:
+    def _compare(self, row: RowInput, target: Target, beside: Sequence[RowInput]) -> Measurement:
         assert self._baseline is not None
         own, base = self._score(row, target), self._score(self._baseline, target)
         measurement = self._measurement(own, target, None if own is base else base)
-        models = [base.artifact.path] if own is base else [base.artifact.path, own.artifact.path]
-        timings = self._timed(row, target, models, measurement)
+        timings = self._timing.timings(
+            self._row_model(row, target),
+            self._row_model(self._baseline, target),
+            target,
+            measurement,
+            [self._row_model(other, target) for other in beside],
+        )
         timing = timings[-1]
         if isinstance(timing, Failure):
             measurement.warnings.append(timing.error)
@@ -195,33 +204,9 @@ class Evaluator:
         measurement.warnings.extend(_lost_int8(measurement))
         return measurement
 
-    def _timed(
-        self, row: RowInput, target: Target, models: Sequence[Path], measurement: Measurement
-    ) -> list[Timing | Failure]:
-        """The timings that count; those at every size of open files go into ``measurement``."""
-        raw = self._folder.raw(row.index, target.name)
-
-        def timed(on: Target, size: MeasuredSize | None, raw: Path) -> list[Timing | Failure]:
-            raw.unlink(missing_ok=True)  # samples of what was measured before
-            inputs = self._test.first(_PROBE_SAMPLES)
-            given = inputs if size is None else size.cut(inputs)
-            return on.measure(
-                models, BenchmarkConfig(given, self._mode, self._seed + row.index), raw
-            )
-
-        first, *others = sizes_of(target) or (None,)
-        timings = timed(target, first, raw)
-        if first is not None:
-            assert isinstance(target, Sized)
-            measurement.sizes.append(size_timing(first, timings))
-            for size in others:
-                assert size is not None
-                there = raw.with_stem(f"{raw.stem}-{size.name}")
-                found = timed(target.at(size), size, there)
-                measurement.sizes.append(size_timing(size, found))
-                if isinstance(found[-1], Failure):
-                    measurement.warnings.append(f"at {size.name}: {found[-1].error}")
-        return timings
+    def _row_model(self, row: RowInput, target: Target) -> RowModel:
+        path = self._score(row, target).artifact.path
+        return RowModel(row.index, path, self._folder.raw(row.index, target.name))
 
     def _measurement(
         self, own: _ScoredRow, target: Target, base: _ScoredRow | None = None

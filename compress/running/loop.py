@@ -131,7 +131,9 @@ def _take_all(run: RunState, found: Preflight) -> None:
                 _try_all_if_new(run)
             if planned == job.baseline:
                 run.evaluator.set_baseline(row_input)
-            fill_in(run, row, row_input)
+            # What came before the baseline waits to be timed beside it.
+            beside = run.inputs[:-1] if planned == job.baseline else ()
+            fill_in(run, row, row_input, beside)
         if planned == job.baseline:
             _fill_in_before_baseline(run)
         job.folder.save(record, run.earlier)

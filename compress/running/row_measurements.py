@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from pydantic import ValidationError
 
 from compress.cache import CacheEntry
 from compress.events import MeasurementReused, MeasureStart, Redone
 from compress.measure.target import Target
 from compress.record import Measurement, Row
-from compress.running.earlier_results import RowModel, before_of
+from compress.running.earlier_results import MeasuredModel, before_of
 from compress.running.evaluator import RowInput
 from compress.running.keys import Dependencies
 from compress.running.run_state import RunState
@@ -16,42 +19,66 @@ from compress.running.run_state import RunState
 __all__ = ["fill_in"]
 
 
-def fill_in(run: RunState, row: Row, row_input: RowInput) -> None:
+@dataclass(frozen=True)
+class _Measured:
+    """A row on one target, its multiply-accumulates, and the key of it all."""
+
+    measurement: Measurement
+    macs: int
+    key: str | None
+
+
+def fill_in(run: RunState, row: Row, row_input: RowInput, beside: Sequence[RowInput] = ()) -> None:
     """Fill in a row's measurements on all targets.
+
+    Rows ``beside``, which have none yet, are timed along with it.
 
     Raises:
         CompressError: lowering or measuring failed.
     """
-    measured = [_measured(run, row, row_input, target) for target in run.job.targets]
-    row.measurements = [measurement for measurement, _, _ in measured]
-    row.macs = measured[0][1]
-    row.measured_with = " ".join(key or "" for _, _, key in measured).strip()
+    measured = [_measured(run, row_input, target, beside) for target in run.job.targets]
+    row.measurements = [each.measurement for each in measured]
+    row.macs = measured[0].macs
+    row.measured_with = " ".join(each.key or "" for each in measured).strip()
     row.measurements += _merged(run, row)
 
 
 def _measured(
-    run: RunState, row: Row, row_input: RowInput, target: Target
-) -> tuple[Measurement, int, str | None]:
-    """A row on one target: its measurement, its multiply-accumulates, and the key of it."""
+    run: RunState, row: RowInput, target: Target, beside: Sequence[RowInput]
+) -> _Measured:
     evaluator = run.evaluator
-    depends = evaluator.depends(row_input, target, run.digests)
-    model = RowModel(row.index, row.stage, target.name, evaluator.model(row_input, target))
-    kept, why = _kept(run, model, depends)
-    if kept is not None and (stored := _stored(kept)) is not None:
-        measurement, macs = stored
-        # What could not be timed then is tried again now.
-        if measurement.latency is not None or not evaluator.has_baseline:
-            run.job.emit(MeasurementReused(row.index, row.stage))
-            measurement.target = target.name
-            measurement.artifact.path = run.job.folder.named(model.path)
-            return measurement, macs, kept.key
+    earlier, why = _earlier(run, row, target)
+    if earlier is not None:
+        run.job.emit(MeasurementReused(row.index, row.label))
+        earlier.measurement.target = target.name
+        earlier.measurement.artifact.path = run.job.folder.named(evaluator.model(row, target))
+        return earlier
     if why:
-        run.job.emit_and_log(Redone(row.index, row.stage, why, "measured"))
-    run.job.emit(MeasureStart(row.index, row.stage))
-    measurement, macs = evaluator.measure(row_input, target), evaluator.macs(row_input, target)
+        run.job.emit_and_log(Redone(row.index, row.label, why, "measured"))
+    run.job.emit(MeasureStart(row.index, row.label))
+    depends = evaluator.depends(row, target, run.digests)
+    waiting = [other for other in beside if _earlier(run, other, target)[0] is None]
+    measurement, macs = evaluator.measure(row, target, waiting), evaluator.macs(row, target)
     measured = {"measurement": measurement.model_dump(mode="json"), "macs": macs}
-    run.results.keep_measurement(model, depends, measured)
-    return measurement, macs, depends.key
+    run.results.keep_measurement(_place(run, row, target), depends, measured)
+    return _Measured(measurement, macs, depends.key)
+
+
+def _place(run: RunState, row: RowInput, target: Target) -> MeasuredModel:
+    return MeasuredModel(row.index, row.label, target.name, run.evaluator.model(row, target))
+
+
+def _earlier(run: RunState, row: RowInput, target: Target) -> tuple[_Measured | None, str]:
+    """What an earlier run measured, or why it is not used."""
+    depends = run.evaluator.depends(row, target, run.digests)
+    kept, why = _kept(run, _place(run, row, target), depends)
+    if kept is None or (stored := _stored(kept)) is None:
+        return None, why
+    measurement, macs = stored
+    # What could not be timed then is tried again now.
+    if measurement.latency is None and run.evaluator.has_baseline:
+        return None, why
+    return _Measured(measurement, macs, kept.key), ""
 
 
 def _stored(entry: CacheEntry) -> tuple[Measurement, int] | None:
@@ -63,7 +90,9 @@ def _stored(entry: CacheEntry) -> tuple[Measurement, int] | None:
         return None
 
 
-def _kept(run: RunState, model: RowModel, depends: Dependencies) -> tuple[CacheEntry | None, str]:
+def _kept(
+    run: RunState, model: MeasuredModel, depends: Dependencies
+) -> tuple[CacheEntry | None, str]:
     """What is there of a measurement, or why it is not used."""
     if not run.evaluator.has_baseline:
         # Before there is a baseline, what is known of the same candidate will do for now.
