@@ -7,7 +7,6 @@ stranger's: only what the module already has is set, and every tensor has the dt
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ __all__ += ["read_saved", "restore_lists", "restore_structure", "restore_tensors
 
 _MOST_BYTES = 64 << 20
 _MOST_INTEGER = 2**53
-_PATTERN = re.compile(r"unstructured|[1-9][0-9]?:[1-9][0-9]?")
 
 #: Lists of integers, by submodule and attribute.
 Lists = dict[str, dict[str, list[StrictInt]]]
@@ -127,7 +125,7 @@ def check_invariants(invariants: Sequence[Invariant], module: nn.Module, source:
     known = parameters_of(module)
     for invariant in invariants:
         unknown = [name for name in invariant.tensors if name not in known]
-        if unknown or not _PATTERN.fullmatch(invariant.pattern):
+        if unknown or not (invariant.pattern == "unstructured" or invariant.n_of_m):
             what = f"of {named(unknown[0])!r}" if unknown else f"{named(invariant.pattern)!r}"
             raise CheckpointError(
                 f"{named(source)}: it declares zeros {what}, which this architecture cannot have."

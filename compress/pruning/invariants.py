@@ -7,13 +7,25 @@ that this file imports no torch.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import ConfigDict
 
 from compress.config.settings import Settings
 
-__all__ = ["Invariant", "KeepZeros"]
+__all__ = ["N_OF_M", "Invariant", "KeepZeros", "n_of_m"]
+
+#: What a pattern such as ``2:4`` is spelled like.
+N_OF_M = r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})"
+
+
+def n_of_m(pattern: str) -> tuple[int, int] | None:
+    """Both numbers of a pattern such as ``2:4``, the first below the second; ``None`` of others."""
+    found = re.fullmatch(N_OF_M, pattern)
+    if found is None or int(found[1]) >= int(found[2]):
+        return None
+    return int(found[1]), int(found[2])
 
 
 class KeepZeros(Settings):
@@ -30,9 +42,14 @@ class KeepZeros(Settings):
     tensors: tuple[str, ...]
 
     @property
+    def n_of_m(self) -> tuple[int, int] | None:
+        """How many of how many consecutive inputs are non-zero; ``None`` where any may be."""
+        return n_of_m(self.pattern)
+
+    @property
     def channel_multiple(self) -> int:
         """Input channels must be a multiple of this for the pattern to stay aligned."""
-        return 1 if self.pattern == "unstructured" else int(self.pattern.split(":")[1])
+        return 1 if self.n_of_m is None else self.n_of_m[1]
 
 
 # A union once there is a second kind.

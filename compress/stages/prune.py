@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -18,59 +17,43 @@ from pydantic import (
 )
 from torch import nn
 
-from compress.candidate import Candidate, count_parameters
+from compress.candidate import Candidate
 from compress.config.fields import LARGEST_RATE, Name, Number, Pattern, Whole
 from compress.config.references import CodeReferences
-from compress.config.selectors import named, select
+from compress.config.selectors import select
 from compress.distillation.default_losses import teacher_losses
 from compress.distillation.losses import LabelLoss, LossSettings
 from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.errors import AlreadySo
-from compress.events import Widths
 from compress.outputs import Implied
-from compress.pruning.channels import ChannelPruning, Unit, prune_channels
+from compress.pruning.channels import ChannelPruning, Unit
 from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.importance_settings import Importance, criterion_of, described
-from compress.pruning.invariants import Invariant, KeepZeros
-from compress.pruning.sparsity import (
-    magnitude_masks,
-    pattern_masks,
-    per_output_masks,
-    zero_tensors,
-)
-from compress.quantization.fakequant import (
-    fake_quantized_copy,
-    quantizable_layers,
-    simulate,
-)
-from compress.quantization.numerics import LayerFormat
+from compress.pruning.invariants import N_OF_M, n_of_m
 from compress.stage import (
     Context,
     Effect,
     Stage,
     Teacher,
-    formats_of,
-    ranges_of,
 )
+from compress.stages.cut_channels import cut_channels, ratios_of_original
 from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
 from compress.stages.goal_search import Cut
 from compress.stages.goals import Goal
-from compress.stages.ranking import gradient_losses, weight_scores
 from compress.stages.to_goal import cut_to_goal, expected_cut
 from compress.stages.training_settings import Training
-from compress.training.loop import isolated
+from compress.stages.zero_weights import ZeroWeights, zero_weights
 from compress.training.supervision import has_a_label
 
 __all__ = ["FineTune", "PruneStage"]
 
 #: Granularities that change the structure, by what is cut.
 _UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
-_N_OF_M = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 _GRANULARITY = {
     "anyOf": [
         {"enum": [*_UNITS, "weights"], "type": "string"},
-        {"pattern": f"^{_N_OF_M.pattern}$", "type": "string"},
+        {"pattern": f"^{N_OF_M}$", "type": "string"},
     ]
 }
 _MULTIPLES = (1, 8, 16, 32)
@@ -145,8 +128,7 @@ class PruneStage(Stage):
     @field_validator("granularity")
     @classmethod
     def _known_granularity(cls, granularity: str) -> str:
-        pattern = _N_OF_M.fullmatch(granularity)
-        if granularity in (*_UNITS, "weights") or (pattern and int(pattern[1]) < int(pattern[2])):
+        if granularity in (*_UNITS, "weights") or n_of_m(granularity):
             return granularity
         raise ValueError(
             f"granularity is channels, heads, weights, or N:M with N below M such as '2:4'; "
@@ -268,76 +250,31 @@ class PruneStage(Stage):
     def _removed(
         self, candidate: Candidate, context: Context, criterion: Criterion, cut: Cut
     ) -> Candidate:
-        pruned = candidate.fork()
+        pruned, implied = candidate.fork(), self.implied_outputs(context.references)
+        ignored = self._ignored(pruned.module)
         try:
-            if self.granularity in _UNITS:
-                return self._cut(pruned, context, criterion, cut)
-            return self._zero(pruned, context, criterion)
+            if self.granularity not in _UNITS:
+                request = ZeroWeights(self.ratio, self.scope, n_of_m(self.granularity), ignored)
+                return zero_weights(pruned, context, request, criterion, implied)
+            channels = ChannelPruning(
+                ratio=cut.ratio,
+                unit=_UNITS[self.granularity],
+                importance=criterion,
+                scope=self.scope,
+                round_to=math.lcm(self.round_to, cut.round_to),
+                ignore=ignored,
+                layer_ratios=self._ratios_of_original(pruned.module, context) or cut.layers,
+            )
+            return cut_channels(pruned, context, channels, criterion, implied)
         except AlreadySo as error:
             if self.finetune is None or self.goal is not None:
                 raise
             return replace(pruned, notes=(*pruned.notes, str(error).rstrip(".")))
 
-    def _cut(
-        self, pruned: Candidate, context: Context, criterion: Criterion, cut: Cut
-    ) -> Candidate:
-        module, formats = pruned.module, formats_of(pruned)
-        ignored, implied = self._ignored(module), self.implied_outputs(context.references)
-        ranked = fake_quantized_copy(module, formats)
-        request = ChannelPruning(
-            ratio=cut.ratio,
-            unit=_UNITS[self.granularity],
-            importance=criterion,
-            scope=self.scope,
-            round_to=math.lcm(self.round_to, cut.round_to, *_multiples(pruned.invariants)),
-            ignore=ignored,
-            layer_ratios=self._ratios_of_original(module, context) or cut.layers,
-        )
-        # Its weights are clipped already, and a share of what is left would clip them further.
-        unclipped = {name: format.with_clip(()) for name, format in formats.items()}
-        with (
-            isolated(context.seed),
-            simulate(ranked, unclipped, ranges_of(module, formats, context.task)),
-        ):
-            done = prune_channels(
-                module,
-                pruned.example,
-                request,
-                ranked=ranked,
-                losses=gradient_losses(ranked, context, criterion, implied),
-            )
-        for invariant in pruned.invariants:
-            # A cut moves the groups of an N:M pattern; the pattern is projected anew.
-            if pattern := _N_OF_M.fullmatch(invariant.pattern):
-                n, m = int(pattern[1]), int(pattern[2])
-                zero_tensors(module, pattern_masks(module, invariant.tensors, n, m))
-        widths = [asdict(width) for width in done.widths]
-        context.report(Widths(cut.ratio, widths))
-        pruned = replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(request)}"))
-        return _without_lost_clips(pruned, formats)
-
-    def _zero(self, pruned: Candidate, context: Context, criterion: Criterion) -> Candidate:
-        module = pruned.module
-        ignored = self._ignored(module)
-        layers = [name for name in quantizable_layers(module) if name not in ignored]
-        names = [f"{name}.weight" for name in layers]
-        ranked = fake_quantized_copy(module, formats_of(pruned))
-        implied = self.implied_outputs(context.references)
-        scores = weight_scores(ranked, layers, pruned, context, criterion, implied)
-        pattern = _N_OF_M.fullmatch(self.granularity)
-        if pattern:
-            masks = pattern_masks(ranked, names, int(pattern[1]), int(pattern[2]), scores)
-        elif criterion.within_outputs:
-            masks = per_output_masks(ranked, scores, self.ratio)
-        else:
-            masks = magnitude_masks(scores, self.ratio, self.scope)
-        before = count_parameters(module)[1]
-        zero_tensors(module, masks)
-        kind = self.granularity if pattern else "unstructured"
-        invariant = KeepZeros(pattern=kind, tensors=tuple(names))
-        if count_parameters(module)[1] == before and invariant in pruned.invariants:
-            raise AlreadySo("prune: every weight that would be removed is already zero.")
-        return replace(pruned, invariants=tuple(dict.fromkeys((*pruned.invariants, invariant))))
+    def _ratios_of_original(self, module: nn.Module, context: Context) -> dict[str, float] | None:
+        if self.of == "current":
+            return None
+        return ratios_of_original(module, context.origin.module, self.ratio)
 
     def _ignored(self, module: nn.Module) -> list[str]:
         # Any module may be named, a parent of layers too, and a parameter that is in none.
@@ -346,37 +283,6 @@ class PruneStage(Stage):
         }
         known |= {name: "Parameter" for name, _ in module.named_parameters(recurse=False)}
         return select(self.ignore, known, where="ignore") if self.ignore else []
-
-    def _ratios_of_original(self, module: nn.Module, context: Context) -> dict[str, float] | None:
-        if self.of == "current":
-            return None
-        first = context.origin.module
-        ratios = {}
-        for name in quantizable_layers(module):
-            width, original = _width(module.get_submodule(name)), _width(first.get_submodule(name))
-            ratios[name] = max(0.0, 1 - (1 - self.ratio) * original / width)
-        return ratios
-
-
-def _without_lost_clips(pruned: Candidate, before: Mapping[str, LayerFormat]) -> Candidate:
-    """The candidate without the clips of layers that have other channels than ``before``."""
-    after = formats_of(pruned)
-    lost = [name for name, format in after.items() if before[name].clip and not format.clip]
-    if not lost:
-        return pruned
-    note = f"learned clips of {named(lost)} end here: their channels are others"
-    numerics = pruned.numerics.without_clips(lost)
-    return replace(pruned, numerics=numerics, notes=(*pruned.notes, note))
-
-
-def _width(layer: nn.Module) -> int:
-    width = getattr(layer, "out_channels", None) or getattr(layer, "out_features", None)
-    assert isinstance(width, int)
-    return width
-
-
-def _multiples(invariants: tuple[Invariant, ...]) -> list[int]:
-    return [invariant.channel_multiple for invariant in invariants]
 
 
 def _losses_and_teacher(

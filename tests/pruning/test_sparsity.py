@@ -1,10 +1,13 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from compress.errors import InvariantBroken
+from compress import PruneStage
+from compress.candidate_files import check_invariants
+from compress.errors import CheckpointError, InvariantBroken
 from compress.pruning.invariants import KeepZeros
 from compress.pruning.sparsity import (
     keep_zeros,
@@ -142,3 +145,21 @@ def test_a_tensor_that_is_gone_breaks_its_invariant():
 @pytest.mark.parametrize(("pattern", "multiple"), [("unstructured", 1), ("2:4", 4), ("1:8", 8)])
 def test_a_pattern_says_which_widths_it_can_live_with(pattern, multiple):
     assert KeepZeros(pattern=pattern, tensors=("w",)).channel_multiple == multiple
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [("2:4", (2, 4)), ("1:128", (1, 128)), ("4:2", None), ("0:4", None), ("2:99999", None)],
+)
+def test_a_pattern_is_read_the_same_from_a_recipe_and_from_a_file(pattern, found):
+    zeros = KeepZeros(pattern=pattern, tensors=("weight",))
+    assert zeros.n_of_m == found
+    layer = nn.Linear(128, 4)
+    if found is None:
+        with pytest.raises(ValueError, match="granularity is channels"):
+            PruneStage(granularity=pattern)
+        with pytest.raises(CheckpointError, match="declares zeros"):
+            check_invariants([zeros], layer, Path("candidate.json"))
+    else:
+        assert PruneStage(granularity=pattern).granularity == pattern
+        check_invariants([zeros], layer, Path("candidate.json"))

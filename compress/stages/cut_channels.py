@@ -1,0 +1,107 @@
+"""Cut channels or heads out of a candidate, along with what is declared of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+
+from torch import nn
+
+from compress.candidate import Candidate
+from compress.config.selectors import named
+from compress.events import Widths
+from compress.outputs import Implied
+from compress.pruning.channels import ChannelPruning, prune_channels
+from compress.pruning.importance import Criterion
+from compress.pruning.sparsity import pattern_masks, zero_tensors
+from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
+from compress.quantization.numerics import LayerFormat
+from compress.stage import Context, formats_of, ranges_of
+from compress.stages.ranking import gradient_losses
+from compress.training.loop import isolated
+
+__all__ = ["cut_channels", "ratios_of_original"]
+
+
+def cut_channels(
+    pruned: Candidate,
+    context: Context,
+    request: ChannelPruning,
+    criterion: Criterion,
+    implied: Sequence[Implied],
+) -> Candidate:
+    """The candidate with fewer channels or heads, its module changed in place.
+
+    Channels are ranked on the weights as the candidate computes with them. A multiple that its
+    zeros need is kept, and what its formats have learned of channels that are gone ends.
+
+    Args:
+        pruned: is cut.
+        context: of the stage.
+        request: how much goes, and of what.
+        criterion: ranks the channels.
+        implied: what the losses of the stage imply that the outputs are.
+
+    Raises:
+        AlreadySo: the widths are those already.
+        NoEffect: nothing may be cut.
+        StageError: the criterion cannot rank this module.
+    """
+    module, formats = pruned.module, formats_of(pruned)
+    ranked = fake_quantized_copy(module, formats)
+    multiples = [invariant.channel_multiple for invariant in pruned.invariants]
+    request = replace(request, round_to=math.lcm(request.round_to, *multiples))
+    # Its weights are clipped already, and a share of what is left would clip them further.
+    unclipped = {name: format.with_clip(()) for name, format in formats.items()}
+    with (
+        isolated(context.seed),
+        simulate(ranked, unclipped, ranges_of(module, formats, context.task)),
+    ):
+        done = prune_channels(
+            module,
+            pruned.example,
+            request,
+            ranked=ranked,
+            losses=gradient_losses(ranked, context, criterion, implied),
+        )
+    for invariant in pruned.invariants:
+        # A cut moves the groups of an N:M pattern; the pattern is projected anew.
+        if invariant.n_of_m is not None:
+            masks = pattern_masks(module, invariant.tensors, *invariant.n_of_m)
+            zero_tensors(module, masks)
+    context.report(Widths(request.ratio, [asdict(width) for width in done.widths]))
+    pruned = replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(request)}"))
+    return _without_lost_clips(pruned, formats)
+
+
+def ratios_of_original(module: nn.Module, first: nn.Module, ratio: float) -> dict[str, float]:
+    """What is still to be removed of each layer, so that ``ratio`` of its first width is gone.
+
+    Args:
+        module: as it is.
+        first: the same module before any cut.
+        ratio: of the widths of ``first``.
+    """
+    ratios = {}
+    for name in quantizable_layers(module):
+        width, original = _width(module.get_submodule(name)), _width(first.get_submodule(name))
+        ratios[name] = max(0.0, 1 - (1 - ratio) * original / width)
+    return ratios
+
+
+def _without_lost_clips(pruned: Candidate, before: Mapping[str, LayerFormat]) -> Candidate:
+    """The candidate without the clips of layers that have other channels than ``before``."""
+    after = formats_of(pruned)
+    lost = [name for name, format in after.items() if before[name].clip and not format.clip]
+    if not lost:
+        return pruned
+    note = f"learned clips of {named(lost)} end here: their channels are others"
+    numerics = pruned.numerics.without_clips(lost)
+    return replace(pruned, numerics=numerics, notes=(*pruned.notes, note))
+
+
+def _width(layer: nn.Module) -> int:
+    width = getattr(layer, "out_channels", None) or getattr(layer, "out_features", None)
+    assert isinstance(width, int)
+    return width
