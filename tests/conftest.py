@@ -8,6 +8,7 @@ import itertools
 import random
 import zlib
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch._export import utils as operators
 from torch.export import exported_program
 from torch.onnx._internal.exporter import _decomp as decompositions
 from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+from compress.measure.modes import PLANS
 
 from .records import (  # noqa: F401 - fixtures
     adversarial,
@@ -31,6 +34,16 @@ from .records import (  # noqa: F401 - fixtures
     two_targets,
 )
 from .small_net import context, start  # noqa: F401 - fixtures
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_sessions() -> Iterator[None]:
+    """Quick sessions end after two short rounds: what tests ask of them is that they take place."""
+    quick = PLANS["quick"]
+    timing = {**quick.timing, "warmup_cap_s": 0.05, "sample_s": 0.05, "least": 5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PLANS, "quick", replace(quick, min_rounds=2, max_rounds=2, timing=timing))
+        yield
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
