@@ -130,6 +130,8 @@ class _Pages:
         yield from self._section("Keys", self._block("prune"))
         yield from self._choices("Importance", "prune.importance")
         yield from self._section("goal", self._only("prune.goal"), code=True)
+        yield from self._section("schedule", self._only("prune.schedule"), code=True)
+        yield from self._section("sparsify", self._only("prune.sparsify"), code=True)
         yield from self._section(
             "finetune",
             self._only("prune.finetune"),
