@@ -88,19 +88,22 @@ def cut_in_steps(
     """
     widths: list[tuple[Width, ...]] = []
     quiet = replace(context, report=lambda event: _take(event, widths, context))
-    now, notes = incoming, list[str]()
+    now, clauses, notes = incoming, list[str](), list[str]()
     for step, part in zip(steps, parts, strict=True):
         try:
             # What an earlier step declared of its zeros, this one goes beyond.
             made = make(replace(now, invariants=incoming.invariants), quiet, step)
-            notes += _said(step, now, made)
+            clause, *others = _said(step, now, made)
         except NoEffect:
             if step.number == 1 and (same := _already_so(incoming, context, make, steps[-1])):
                 return train(replace(incoming.fork(), notes=(same,)), parts[-1])
-            made = now.fork()
-            notes.append(f"prune: {step.name}, to {step.ratio:.3g}: too small to remove any")
+            made, others = now.fork(), []
+            clause = f"{step.name}, to {step.ratio:.3g}: removed nothing"
         now = train(replace(made, notes=()), part)
-        notes += now.notes
+        clauses.append(clause.removeprefix("prune: "))
+        notes += (*others, *now.notes)
+    # One note: a report takes notes that differ in their numbers alone for one.
+    notes.insert(0, f"prune: {'; '.join(clauses)}")
     if widths and whole is not None:
         total = _in_all(widths)
         context.report(Widths(whole.ratio, [asdict(width) for width in total]))
@@ -145,7 +148,7 @@ def _said(step: Step, before: Candidate, after: Candidate) -> tuple[str, ...]:
     old, (total, new) = count_parameters(before.module)[1], count_parameters(after.module)
     to = f"{step.ratio:.3g}" if step.n_of_m is None else "{}:{}".format(*step.n_of_m)
     text = (
-        f"prune: {step.name}, to {to}: {old - new:,} more weights are zero, "
-        f"{total - new:,} of {total:,} parameters in all"
+        f"{step.name}, to {to}: set {old - new:,} more weights to zero, and {total - new:,} of "
+        f"{total:,} parameters are zero"
     )
     return (text,)

@@ -248,6 +248,8 @@ _LINKS = {
     "weight": "[block](distill.md#weight)",
     "axis": "[block](distill.md#axis)",
     "goal": "[block](prune.md#goal)",
+    "schedule": "[block](prune.md#schedule)",
+    "sparsify": "[block](prune.md#sparsify)",
     "finetune": "[block](prune.md#finetune)",
     "calibration": "[block](quantize.md#calibration)",
     "metric": "[block](tasks.md#metric)",
