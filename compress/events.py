@@ -270,11 +270,11 @@ class EpochEnd(Event):
         epoch: from 1.
         epochs: how many there will be at most.
         loss: mean over the epoch, weighted.
-        losses: mean over the epoch of each loss by its name, unweighted; empty from the training
-            loop, which knows their sum alone.
+        losses: mean over the epoch of each loss by its name, unweighted; none from the loop itself.
         validation_loss: of the weights that would leave the training now; ``None`` without labels.
         samples_per_s: of training alone.
         left_s: until the end of the last epoch, in seconds.
+        part: which of several trainings of the stage, whose epochs are counted through.
     """
 
     event: ClassVar[str] = "epoch"
@@ -285,6 +285,7 @@ class EpochEnd(Event):
     validation_loss: float | None
     samples_per_s: float
     left_s: float
+    part: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,8 +340,7 @@ class CandidateMeasured(Event):
         bytes: of its artifact.
         score: the metric on the validation split; ``None`` where only its time was asked for.
         score_ci95: its 95 % interval, likewise.
-        speedup: the time of the candidate that came in over this one's; ``None`` where a time is
-            missing.
+        speedup: the time of the candidate that came in over this one's; ``None`` if not timed.
         speedup_ci95: its 95 % interval, likewise.
         latency_s: the median of one inference at the target's batch size, in seconds.
     """

@@ -24,6 +24,7 @@ from compress.distillation.teachers import mapped_outputs
 from compress.errors import RecipeError, StageError
 from compress.modules.inputs import batch_size_of
 from compress.modules.outputs import Outputs, by_name, each_output
+from compress.pruning.penalties import Penalty
 from compress.training.data import Batch
 
 __all__ = ["WeightedLoss", "WeightedSum", "weighted_losses"]
@@ -128,12 +129,18 @@ class WeightedSum:
         student: the module that is trained.
         losses: to be summed.
         teacher: its outputs by batch; ``None`` where no loss needs a teacher.
+        penalty: on the weights of ``student``, added to the sum; ``None`` for none.
     """
 
     def __init__(
-        self, student: nn.Module, losses: Sequence[WeightedLoss], teacher: TeacherForward | None
+        self,
+        student: nn.Module,
+        losses: Sequence[WeightedLoss],
+        teacher: TeacherForward | None,
+        penalty: Penalty | None = None,
     ) -> None:
         self._student, self._losses, self._teacher = student, losses, teacher
+        self._penalty = penalty
         self._layers = _distinct(one.function.student_layers for one in losses)
         self._epoch = 0
         self._totals: dict[str, Tensor] = {}
@@ -183,15 +190,19 @@ class WeightedSum:
             )
             value = _mixed_value(one.function, *compared, batch)
             parts.append(one.weight(self._epoch) * value)
-            self._record(one, value.detach(), batch)
+            self._record(one.name, value.detach(), _sample_count(one.function, batch))
+        if self._penalty is not None:
+            value = self._penalty.value(self._student)
+            parts.append(self._penalty.weight * value)
+            name = unique_name(self._penalty.name, [one.name for one in self._losses])
+            self._record(name, value.detach(), batch_size_of(batch.inputs))
         self._steps += 1
         if self._epoch == 0 and not self._outputs_differ:
             # Without a teacher there are no outputs that the student could match already.
             self._outputs_differ = self._teacher is None or _differ(student().every, teacher.every)
         return reduce(add, parts)
 
-    def _record(self, loss: WeightedLoss, value: Tensor, batch: Batch) -> None:
-        name, count = loss.name, _sample_count(loss.function, batch)
+    def _record(self, name: str, value: Tensor, count: int) -> None:
         if self._epoch == 0:
             low, high = self._range.get(name, (float(value), float(value)))
             self._range[name] = (min(low, float(value)), max(high, float(value)))

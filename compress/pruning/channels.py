@@ -23,12 +23,12 @@ from compress.errors import AlreadySo, NoEffect, StageError
 from compress.modules.inputs import Inputs, forward
 from compress.modules.outputs import OUTPUT, by_name
 from compress.pruning.importance import CRITERIA, Criterion, accumulate_gradients
-from compress.pruning.widths import Width, pools_of
+from compress.pruning.widths import Shapes, Width, pools_of
 
 if TYPE_CHECKING:
     from compress.pruning.search import Found
 
-__all__ = ["ChannelPruning", "Pruned", "Unit", "prune_channels"]
+__all__ = ["ChannelPruning", "Pruned", "Unit", "find_cut", "prune_channels"]
 
 #: What goes together: the same channels of every head of attention, or a complete head.
 Unit = Literal["channels", "heads"]
@@ -51,6 +51,8 @@ class ChannelPruning:
         round_to: a layer that is cut has a multiple of this.
         ignore: paths of modules whose output channels stay; those of the model always do.
         layer_ratios: ratios for single layers, by path, over ``ratio``.
+        first_shapes: of parameters before the first of several cuts, by name: what ratios are
+            shares of; of parameters that are not there, the present ones.
     """
 
     ratio: float
@@ -60,6 +62,7 @@ class ChannelPruning:
     round_to: int = 1
     ignore: Sequence[str] = ()
     layer_ratios: Mapping[str, float] = field(default_factory=dict)
+    first_shapes: Shapes = field(default_factory=dict)
 
     @property
     def criterion(self) -> Criterion:
@@ -126,16 +129,10 @@ def prune_channels(
         StageError: the model cannot be run, or ``taylor`` without a loss.
         NoEffect: nothing is left that could be removed.
     """
-    from compress.pruning.search import Search
-
     ranked = module if ranked is None else ranked
     if request.criterion.reads_gradients:
         accumulate_gradients(ranked, losses, request.criterion)
-    found = Search(module, example, request, ranked).run()
-    if not found.removed:
-        if _is_met(request, found.widths):
-            raise AlreadySo("prune: every layer is as near to its width as can be.")
-        raise NoEffect(_nothing(request, found))
+    found = find_cut(module, example, request, ranked)
     expected = _output_shapes(module, example)
     found.apply(module)
     shapes = _output_shapes(module, example)
@@ -147,6 +144,32 @@ def prune_channels(
                 "the layers that make the output in `ignore`."
             )
     return Pruned(found.widths, len(found.settings.rescalings))
+
+
+def find_cut(
+    module: nn.Module, example: Inputs, request: ChannelPruning, ranked: nn.Module
+) -> Found:
+    """A cut of ``module`` that is proved, and not made.
+
+    Args:
+        module: plain, float32, in eval mode; left as it is.
+        example: one batch of inputs.
+        request: how much to remove, and by which criterion.
+        ranked: a module of the same structure whose weights are ranked, with gradients where the
+            criterion reads them.
+
+    Raises:
+        StageError: the model cannot be run.
+        NoEffect: nothing is left that could be removed.
+    """
+    from compress.pruning.search import Search
+
+    found = Search(module, example, request, ranked).run()
+    if not found.removed:
+        if _is_met(request, found.widths):
+            raise AlreadySo("prune: every layer is as near to its width as can be.")
+        raise NoEffect(_nothing(request, found))
+    return found
 
 
 def _is_met(request: ChannelPruning, widths: Sequence[Width]) -> bool:

@@ -30,6 +30,7 @@ __all__ = [
     "Criterion",
     "accumulate_gradients",
     "has_batch_norm",
+    "is_norm_weight",
     "of_group",
     "score_pool",
 ]
@@ -103,10 +104,13 @@ def of_group(name: str, function: Callable[[ChannelGroup], Any]) -> _Scores:
 
 def has_batch_norm(module: nn.Module, pool: Pool) -> bool:
     """Whether a batch norm with weights scales the channels of a pool."""
-    return any(
-        isinstance(_owner(module, axis), _BATCH_NORMS) and axis.parameter.endswith("weight")
-        for axis in pool.members
-    )
+    return any(is_norm_weight(module, axis, batch_norm=True) for axis in pool.members)
+
+
+def is_norm_weight(module: nn.Module, axis: Axis, *, batch_norm: bool = False) -> bool:
+    """Whether an axis is of the scales of a norm; with ``batch_norm``, of one of these alone."""
+    kinds = _BATCH_NORMS if batch_norm else _NORMS
+    return isinstance(_owner(module, axis), kinds) and axis.parameter.endswith("weight")
 
 
 def accumulate_gradients(module: nn.Module, losses: Iterable[Tensor], criterion: Criterion) -> None:

@@ -24,7 +24,15 @@ from compress.pruning.proof import Mismatch
 from compress.pruning.surgery import Cut
 from compress.pruning.trace import Trace
 from compress.pruning.walk import Decision
-from compress.pruning.widths import Pool, Scores, pools_of, select_classes, widths_of
+from compress.pruning.widths import (
+    Pool,
+    Scores,
+    first_size,
+    layers_of,
+    pools_of,
+    select_classes,
+    widths_of,
+)
 
 if TYPE_CHECKING:
     from compress.pruning.channels import ChannelPruning
@@ -85,6 +93,7 @@ class Planner:
             scope=scope,
             scores=scores,
             least=self._least,
+            first_shapes=self.request.first_shapes,
         )
 
     def _decided(self) -> CutPlan:
@@ -145,9 +154,10 @@ class Planner:
         ids = plan.ids
         # Only how many go is looked at, not which.
         removed = self._select(ids, "local", lambda pool: range(len(pool.classes)))
+        first = [first_size(one.axis, ids, self.request.first_shapes) for one in layers_of(ids)]
         error = sum(
-            abs((1 - self.request.ratio) - width.after / width.before)
-            for width in widths_of(ids, removed)
+            abs((1 - self.request.ratio) - width.after / before)
+            for before, width in zip(first, widths_of(ids, removed), strict=True)
         )
         error += sum(_computed_across(flow, ids) for flow in plan.flows)
         if self.request.unit == "heads":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -16,12 +17,15 @@ import numpy as np
 from compress.pruning.ids import NOTHING, Axis, ChannelIds
 
 __all__ = ["Layer", "Pool", "Scores", "Width", "layer_of", "layers_of", "pools_of"]
-__all__ += ["select_classes", "widths_of"]
+__all__ += ["Shapes", "first_size", "select_classes", "widths_of"]
 
 #: The least important classes of a pool have the smallest scores.
 Scores = Callable[["Pool"], Sequence[float]]
+#: Of parameters, by name.
+Shapes = Mapping[str, Sequence[int]]
 
 _MOST_OF_A_POOL = 0.9
+_AS_IT_IS: Shapes = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def select_classes(
     scope: Literal["local", "global"],
     scores: Scores,
     least: Callable[[Pool], int] = lambda _: 1,
+    first_shapes: Shapes = _AS_IT_IS,
 ) -> set[int]:
     """The classes to remove.
 
@@ -123,10 +128,12 @@ def select_classes(
         scope: rank within each pool, or over all of them.
         scores: of the classes of a pool.
         least: how many classes of a pool stay in any case.
+        first_shapes: of parameters before the first of several cuts, which ratios are shares of;
+            what is gone already counts. Of others the present ones.
     """
     pools = pools_of(ids)
     if scope == "global":
-        return _ranked_over_all(pools, ids, ratio, round_to, scores, least)
+        return _ranked_over_all(pools, ids, ratio, round_to, scores, least, first_shapes)
     removed: set[int] = set()
     # What one pool of a layer was rounded by, the next one makes up for.
     owed: dict[Axis, float] = defaultdict(float)
@@ -134,12 +141,24 @@ def select_classes(
         named = [layer_of(axis) for axis in pool.outputs]
         own = next((layer_ratios[name] for name in named if name in layer_ratios), ratio)
         first, count = pool.outputs[0], pool.members[pool.outputs[0]]
+        own = _of_present(own, len(ids.of_axis[first]), first_size(first, ids, first_shapes))
         target = len(pool.classes) * max(0.0, 1 - own / share)
         allowed = _allowed(pool, pools, ids, round_to, least(pool))
         kept = _nearest(target + owed[first] / count, allowed)
         owed[first] += (target - kept) * count
         removed |= _weakest(pool, len(pool.classes) - kept, scores)
     return removed
+
+
+def first_size(axis: Axis, ids: ChannelIds, first_shapes: Shapes) -> int:
+    """How many channels an axis had before the first of several cuts."""
+    shape = first_shapes.get(axis.parameter)
+    return len(ids.of_axis[axis]) if shape is None else shape[axis.axis]
+
+
+def _of_present(ratio: float, present: int, first: int) -> float:
+    """What is left to be removed of a width, so that ``ratio`` of its first one is gone."""
+    return ratio if present == first else max(0.0, 1 - (1 - ratio) * first / present)
 
 
 def widths_of(ids: ChannelIds, removed: set[int]) -> list[Width]:
@@ -201,15 +220,17 @@ def _ranked_over_all(
     round_to: int,
     scores: Scores,
     least: Callable[[Pool], int],
+    first_shapes: Shapes,
 ) -> set[int]:
     sizes = {axis: len(ids.of_axis[axis]) for pool in pools for axis in pool.outputs}
-    wanted = ratio * sum(sizes.values())
+    first = {axis: first_size(axis, ids, first_shapes) for axis in sizes}
+    wanted = ratio * sum(first.values()) - sum(first[axis] - sizes[axis] for axis in sizes)
     weights = [sum(pool.members[axis] for axis in pool.outputs) for pool in pools]
     ranked = sorted(
         (float(score), number) for number, pool in enumerate(pools) for score in scores(pool)
     )
     floors = [
-        max(least(pool), len(pool.classes) - int(max(ratio, _MOST_OF_A_POOL) * len(pool.classes)))
+        max(least(pool), _floor(pool, ratio, first[pool.outputs[0]] - sizes[pool.outputs[0]]))
         for pool in pools
     ]
     kept, done = [len(pool.classes) for pool in pools], 0.0
@@ -229,6 +250,12 @@ def _ranked_over_all(
     for pool, count in zip(pools, kept, strict=True):
         removed |= _weakest(pool, len(pool.classes) - count, scores)
     return removed
+
+
+def _floor(pool: Pool, ratio: float, gone: int) -> int:
+    """How many classes a pool keeps of those that it had, before ``gone`` of its channels were."""
+    total = len(pool.classes) + gone // pool.members[pool.outputs[0]]
+    return min(len(pool.classes), total - int(max(ratio, _MOST_OF_A_POOL) * total))
 
 
 def _settle(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from torch import nn
@@ -12,7 +12,7 @@ from compress.candidate import Candidate
 from compress.config.selectors import named
 from compress.events import Widths
 from compress.outputs import Implied
-from compress.pruning.channels import ChannelPruning, prune_channels
+from compress.pruning.channels import ChannelPruning, Pruned, prune_channels
 from compress.pruning.importance import Criterion
 from compress.pruning.sparsity import pattern_masks, zero_tensors
 from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
@@ -30,6 +30,7 @@ def cut_channels(
     request: ChannelPruning,
     criterion: Criterion,
     implied: Sequence[Implied],
+    sentence: Callable[[Pruned, ChannelPruning], str] = Pruned.sentence,
 ) -> Candidate:
     """The candidate with fewer channels or heads, its module changed in place.
 
@@ -42,6 +43,7 @@ def cut_channels(
         request: how much goes, and of what.
         criterion: ranks the channels.
         implied: what the losses of the stage imply that the outputs are.
+        sentence: says in a note what was done.
 
     Raises:
         AlreadySo: the widths are those already.
@@ -71,7 +73,7 @@ def cut_channels(
             masks = pattern_masks(module, invariant.tensors, *invariant.n_of_m)
             zero_tensors(module, masks)
     context.report(Widths(request.ratio, [asdict(width) for width in done.widths]))
-    pruned = replace(pruned, notes=(*pruned.notes, f"prune: {done.sentence(request)}"))
+    pruned = replace(pruned, notes=(*pruned.notes, f"prune: {sentence(done, request)}"))
     return _without_lost_clips(pruned, formats)
 
 

@@ -21,15 +21,17 @@ from compress.distillation.context import DistillationContext
 from compress.distillation.losses import LossSettings
 from compress.distillation.objective import WeightedSum, weighted_losses
 from compress.distillation.teacher_cache import cached_teacher
-from compress.events import EpochEnd, Resumed, StageWarning
+from compress.events import EpochEnd, Resumed, StageWarning, StepEnd
 from compress.modules.inputs import forward, to_device
 from compress.outputs import Implied
+from compress.pruning.penalties import Penalty
 from compress.pruning.sparsity import keep_zeros
 from compress.quantization.clips import LearnedClips
 from compress.quantization.fakequant import layers_with_formats, learned_clips, simulate
 from compress.stage import Context, Teacher, formats_of, ranges_of
 from compress.stages.by_length import training_data
 from compress.stages.loss_checks import about_few_steps, check_losses, check_losses_change
+from compress.stages.prune_schedule import Part
 from compress.stages.training_settings import Training
 from compress.training.data import SeededEpochs, is_labeled, read
 from compress.training.loop import (
@@ -53,6 +55,7 @@ def fit(
     training: Training,
     losses: Sequence[LossSettings],
     teacher: Teacher | None,
+    part: Part | None = None,
 ) -> Candidate:
     """Train the candidate's module in place; an unfinished training resumes from its checkpoint.
 
@@ -62,6 +65,7 @@ def fit(
         training: settings of the loop and the data.
         losses: whose weighted sum is minimized.
         teacher: ``None`` where no loss needs one.
+        part: which of several trainings of the stage it is; ``None`` for the only one.
 
     Returns:
         The candidate, with the clips that its formats have learned, and with notes.
@@ -76,13 +80,14 @@ def fit(
     losses = [loss.resolved(context.references) for loss in losses]
     distillation = distillation_context(candidate, context, losses, teacher)
     check_losses(losses, distillation, training)
-    checkpointing = _checkpointing(candidate, context, training, losses)
+    checkpointing = _checkpointing(candidate, context, training, losses, part)
     simulation, history = ExitStack(), checkpointing.history
     clips = learned_clips(candidate.module, formats_of(candidate))
     data = training_data(distillation, training)
 
     with isolated(context.seed), simulation:
-        objective, auxiliary = _objective(distillation, training, losses, data.epochs)
+        penalty = None if part is None else part.penalty
+        objective, auxiliary = _objective(distillation, training, losses, data.epochs, penalty)
         auxiliary = replace(auxiliary, kept=(clips,) if len(clips) else ())
         result = train(
             candidate.module,
@@ -91,13 +96,16 @@ def fit(
             training.optimization(),
             auxiliary=auxiliary,
             distinct_epochs=training.views,
-            callbacks=_callbacks(candidate, distillation, objective, simulation, history, clips),
+            callbacks=_callbacks(
+                candidate, distillation, objective, simulation, history, clips, part
+            ),
             checkpointing=checkpointing,
             processes=context.processes,
         )
     numerics = candidate.numerics.with_clips(clips.values(), layers_with_formats(candidate.module))
-    few = about_few_steps(len(data.epochs) * training.epochs)
-    notes = [*([data.note] if data.note else []), *_notes(result, training), *few]
+    epochs = training.epochs if part is None else part.since_cut
+    few = about_few_steps(len(data.epochs) * epochs) if epochs else []
+    notes = [*([data.note] if data.note else []), *_notes(result, training, part), *few]
     return replace(candidate, numerics=numerics, notes=(*candidate.notes, *notes))
 
 
@@ -172,7 +180,11 @@ def implied_outputs(
 
 
 def _checkpointing(
-    candidate: Candidate, context: Context, training: Training, losses: Sequence[LossSettings]
+    candidate: Candidate,
+    context: Context,
+    training: Training,
+    losses: Sequence[LossSettings],
+    part: Part | None,
 ) -> CheckpointConfig:
     # A stage may train twice, and what enters a training may differ: the checkpoint of one is not
     # that of another.
@@ -180,6 +192,9 @@ def _checkpointing(
     if checkpoint is not None:
         settings = [training.model_dump(mode="json"), [x.model_dump(mode="json") for x in losses]]
         checkpoint = checkpoint.within(candidate.fingerprint, settings)
+        if part is not None:
+            # What a part ended with is kept, since all that follow begin with it.
+            checkpoint = checkpoint.beside(part.folder).within(*part.facts)
     diverged = context.workdir / "diverged-batch.safetensors"
     if context.processes.is_rank_zero:
         diverged.unlink(missing_ok=True)  # of an earlier try
@@ -193,8 +208,10 @@ def _callbacks(
     simulation: ExitStack,
     history: list[dict[str, Any]],
     clips: LearnedClips,
+    part: Part | None,
 ) -> Callbacks:
     context, supervision = distillation.stage, distillation.task_supervision
+    samples = len(context.task.train)
     module, task, formats = candidate.module, context.task, formats_of(candidate)
     restore_zeros = keep_zeros(module, candidate.invariants)
 
@@ -215,28 +232,35 @@ def _callbacks(
         event = replace(of_loop, losses=dict(zip(means, mean, strict=True)))
         if event.epoch == 1:
             check_losses_change(objective, context)
+        if part is not None:
+            event = replace(part.placed(event, samples), part=part.name)
         history.append({k: v for k, v in event.items() if k not in ("event", "left_s")})
         context.report(event)
 
+    def step_end(event: StepEnd) -> None:
+        context.report(event if part is None else part.placed(event, samples))
+
     def resumed(epochs: int, seconds: float) -> None:
-        context.report(Resumed(epochs, seconds, list(history)))
+        done = epochs if part is None else part.before + epochs
+        context.report(Resumed(done, seconds, list(history)))
 
     return Callbacks(
         epoch_start=epoch_start,
         after_step=after_step,
         validate=lambda: validation_loss(module, context, supervision),
         epoch_end=epoch_end,
-        step=context.report,
+        step=step_end,
         resumed=resumed,
         warn=lambda text: context.report(StageWarning(text)),
     )
 
 
-def _notes(result: TrainResult, training: Training) -> list[str]:
+def _notes(result: TrainResult, training: Training, part: Part | None) -> list[str]:
     if result.epoch_of_weights == training.epochs:
         return []
     best, epochs = result.epoch_of_weights, f"{result.epochs} of {training.epochs} epochs"
-    return [f"trained {epochs}; the weights are of epoch {best}, of lowest validation loss"]
+    of = "" if part is None else f"{part.name}: "
+    return [f"{of}trained {epochs}; the weights are of epoch {best}, of lowest validation loss"]
 
 
 def _objective(
@@ -244,6 +268,7 @@ def _objective(
     training: Training,
     losses: Sequence[LossSettings],
     data: SeededEpochs,
+    penalty: Penalty | None,
 ) -> tuple[WeightedSum, AuxiliaryModules]:
     weighted = weighted_losses(losses, distillation, training.epochs)
     functions = [one.function for one in weighted]
@@ -256,4 +281,4 @@ def _objective(
         trained=tuple(one.auxiliary for one in functions if one.auxiliary is not None),
         self_updating=tuple(updating for one in functions for updating in one.self_updating),
     )
-    return WeightedSum(distillation.student, weighted, teacher), auxiliary
+    return WeightedSum(distillation.student, weighted, teacher, penalty), auxiliary

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from compress.candidate import Candidate
 from compress.errors import AlreadySo, NoEffect, StageError
+from compress.pruning.channels import ChannelPruning
 from compress.stages.goals import Cost, Goal
 
-__all__ = ["Cut", "GoalSearch", "Reached"]
+__all__ = ["MOST", "Cut", "GoalSearch", "Reached"]
 
 _MOST_TRIES = 12  # at each multiple
 _LARGEST_RATIO = 0.99
@@ -34,6 +35,16 @@ class Cut:
     ratio: float
     layers: Mapping[str, float] = field(default_factory=dict)
     round_to: int = 1
+
+    def applied(self, request: ChannelPruning) -> ChannelPruning:
+        """The request for it, from one that has its ratio and the settings of the stage."""
+        layers = request.layer_ratios or self.layers
+        multiple = math.lcm(request.round_to, self.round_to)
+        return replace(request, round_to=multiple, layer_ratios=layers)
+
+
+#: All that may be cut.
+MOST = Cut(_LARGEST_RATIO)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,33 +17,28 @@ from pydantic import (
 from torch import nn
 
 from compress.candidate import Candidate
-from compress.config.fields import LARGEST_RATE, Name, Number, Pattern, Whole
+from compress.config.fields import Name, Number, Pattern, Whole
 from compress.config.references import CodeReferences
 from compress.config.selectors import select
-from compress.distillation.default_losses import teacher_losses
-from compress.distillation.losses import LabelLoss, LossSettings
-from compress.distillation.teachers import TeacherBlock, build_teacher
+from compress.distillation.teachers import TeacherBlock
 from compress.errors import AlreadySo
 from compress.outputs import Implied
-from compress.pruning.channels import ChannelPruning, Unit
+from compress.pruning.channels import ChannelPruning, Pruned, Unit
 from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.importance_settings import Importance, criterion_of, described
 from compress.pruning.invariants import N_OF_M, n_of_m
-from compress.stage import (
-    Context,
-    Effect,
-    Stage,
-    Teacher,
-)
+from compress.pruning.penalties import PenaltyKind
+from compress.stage import Context, Effect, Stage
 from compress.stages.cut_channels import cut_channels, ratios_of_original
-from compress.stages.dry_run import dry_run_losses
-from compress.stages.fit import fit, implied_outputs, supervision_of
-from compress.stages.goal_search import Cut
+from compress.stages.cut_in_steps import cut_in_steps, said_of_step, steps_of
+from compress.stages.finetune import FineTune, dry_run, only_pace, trained
+from compress.stages.fit import implied_outputs
+from compress.stages.goal_search import MOST, Cut
 from compress.stages.goals import Goal
+from compress.stages.prune_schedule import CutSchedule, Part, Sparsify, Step, Trainings
+from compress.stages.sparse_learning import Shrinking, SparseLearning, shrinking_of
 from compress.stages.to_goal import cut_to_goal, expected_cut
-from compress.stages.training_settings import Training
 from compress.stages.zero_weights import ZeroWeights, zero_weights
-from compress.training.supervision import has_a_label
 
 __all__ = ["FineTune", "PruneStage"]
 
@@ -59,21 +53,6 @@ _GRANULARITY = {
 _MULTIPLES = (1, 8, 16, 32)
 _USUAL_TRIES = 12
 _LARGEST_MULTIPLE = 65_536
-
-
-class FineTune(Training):
-    """Training after the cut."""
-
-    # Lower than for training from scratch, so that what was learned is kept.
-    learning_rate: Number = Field(default=1e-3, gt=0, le=LARGEST_RATE)
-    """The highest learning rate; lower than in training from scratch, so that what was learned is
-    kept."""
-    losses: tuple[LossSettings, ...] = ()
-    """What is minimized: the weighted sum of these losses. Where not given, ``label``, or, of data
-    without labels, the loss on the teacher's outputs that fits them."""
-    teacher: TeacherBlock | None = None
-    """What losses such as ``response`` learn from. Where not given, the model that entered the
-    recipe, or that its last train stage made."""
 
 
 class PruneStage(Stage):
@@ -117,13 +96,20 @@ class PruneStage(Stage):
     finetune: FineTune | None = None
     """Training after the cut. Where not given, there is none; a later train or distill stage does
     as well."""
+    schedule: CutSchedule | None = None
+    """Make the cut in steps, and train after each; goes with ``finetune``. Where not given, the cut
+    is one."""
+    sparsify: Sparsify | None = None
+    """Train before the cut, so that what will go is driven towards zero; goes with ``finetune``.
+    Where not given, there is no such training."""
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What identifies a stage that does not use it is what it was.
         written: dict[str, Any] = handler(self)
-        absent = "goal" if self.goal is None else "ratio"
-        return {key: value for key, value in written.items() if key != absent}
+        absent = {"goal" if self.goal is None else "ratio"}
+        absent |= {key for key in ("schedule", "sparsify") if getattr(self, key) is None}
+        return {key: value for key, value in written.items() if key not in absent}
 
     @field_validator("granularity")
     @classmethod
@@ -162,6 +148,10 @@ class PruneStage(Stage):
             )
         if self.of == "original" and self.scope == "global":
             raise ValueError("of: original counts per layer and goes with scope: local")
+        pattern = n_of_m(self.granularity)
+        self._trainings.check(has_goal=self.goal is not None, n_of_m=pattern)
+        if self.sparsify is not None:
+            self._penalty_kind(self.sparsify)
         return self
 
     def _check_goal(self) -> None:
@@ -184,24 +174,38 @@ class PruneStage(Stage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The pruned candidate."""
-        criterion = self._criterion(context)
+        criterion, trainings = self._criterion(context), self._trainings
+        learned = self._sparse_learning(candidate, context, criterion)
+        start = candidate if learned is None else learned.candidate
 
-        def make(cut: Cut) -> Candidate:
-            return self._removed(candidate, context, criterion, cut)
+        def make(of: Candidate, within: Context, cut: Cut | Step) -> Candidate:
+            made = self._removed(of, within, criterion, cut)
+            if learned is not None and of.module is start.module:
+                learned.take(made)
+            return made
 
-        def train(pruned: Candidate) -> Candidate:
-            if self.finetune is None:
-                return pruned
-            losses, teacher = _losses_and_teacher(self.finetune, pruned, context)
-            return fit(pruned, context, self.finetune, losses, teacher)
+        def train(pruned: Candidate, part: Part = trainings.parts[-1]) -> Candidate:
+            return self._trained(pruned, context, part)
 
-        if self.goal is None:
-            return train(make(Cut(self.ratio)))
-        # Kernels take channels in blocks, of 8 or 16 mostly: an odd width may be slower than a
-        # larger one.
-        free = self.round_to == 1 and self.granularity == "channels" and self.goal.parts
-        multiples = _MULTIPLES if free else (1,)
-        return cut_to_goal(self.goal, candidate, context, make, train, multiples)
+        if self.schedule is not None:
+            request = self._request(start.module, context, criterion, Cut(self.ratio))
+            whole = request if isinstance(request, ChannelPruning) else None
+            pattern = n_of_m(self.granularity)
+            steps = steps_of(self.schedule, self.ratio, pattern, start.module)
+            made = cut_in_steps(steps, trainings.parts, start, context, whole, make, train)
+        elif self.goal is None:
+            made = train(make(start, context, Cut(self.ratio)))
+        else:
+            # Kernels take channels in blocks, of 8 or 16 mostly: an odd width may be slower than a
+            # larger one.
+            free = self.round_to == 1 and self.granularity == "channels" and self.goal.parts
+            multiples = _MULTIPLES if free else (1,)
+
+            def make_cut(cut: Cut) -> Candidate:
+                return make(start, context, cut)
+
+            made = cut_to_goal(self.goal, candidate, context, make_cut, train, multiples)
+        return made if learned is None else learned.told(made)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The cut without data and training: the widths are right, the choice is not."""
@@ -215,10 +219,12 @@ class PruneStage(Stage):
         cut = Cut(self.ratio)
         if self.goal is not None:
             cut = expected_cut(self.goal, candidate, context, make)
+        if self.sparsify is not None:
+            self._shrinking(self.sparsify, candidate, context, data_free)
+            paced = replace(context, report=only_pace(context.report))
+            self._dry_run(candidate, paced, self.sparsify.epochs)
         pruned = make(cut)
-        if self.finetune is not None:
-            losses, teacher = _losses_and_teacher(self.finetune, pruned, context)
-            dry_run_losses(pruned, context, self.finetune, losses, teacher)
+        self._dry_run(pruned, context, self._trainings.since_cut)
         return pruned
 
     def explain(self) -> str:
@@ -227,14 +233,14 @@ class PruneStage(Stage):
         if self.granularity in (*_UNITS, "weights"):
             what = self.granularity
         ranked = described(self.importance)
-        tail = f", then train {self.finetune.epochs} epochs" if self.finetune else ""
+        cut = f"remove {100 * self.ratio:.3g}% of the {self.of} {what} by {ranked}"
         if self.goal is not None:
-            return f"remove {what} by {ranked} until {self.goal.sentence}{tail}"
-        return f"remove {100 * self.ratio:.3g}% of the {self.of} {what} by {ranked}{tail}"
+            cut = f"remove {what} by {ranked} until {self.goal.sentence}"
+        return self._trainings.said(cut)
 
     def epochs_of_training(self) -> int:
         """Passes over the training data."""
-        return self.finetune.epochs if self.finetune else 0
+        return self._trainings.before_cut + self._trainings.since_cut
 
     def named_teacher(self) -> TeacherBlock | None:
         """The teacher of the training after the cut, where that is not the run's."""
@@ -247,27 +253,89 @@ class PruneStage(Stage):
     def _criterion(self, context: Context) -> Criterion:
         return criterion_of(self.importance, context.references)
 
+    @property
+    def _trainings(self) -> Trainings:
+        epochs = self.finetune.epochs if self.finetune else 0
+        return Trainings(self.sparsify, self.schedule, epochs)
+
+    def _penalty_kind(self, sparsify: Sparsify) -> PenaltyKind:
+        by_batch_norm = self.importance == "bn-scale"
+        return sparsify.kind_for(
+            weights=self.granularity not in _UNITS, by_batch_norm=by_batch_norm
+        )
+
+    def _shrinking(
+        self, sparsify: Sparsify, candidate: Candidate, context: Context, criterion: Criterion
+    ) -> Shrinking:
+        cut = Cut(self.ratio) if self.goal is None else MOST
+        request = self._request(candidate.module, context, criterion, cut)
+        kind = self._penalty_kind(sparsify)
+        found = shrinking_of(sparsify, kind, candidate, request, criterion)
+        # How much the first cut will remove is another share then.
+        is_first = self.goal is None and self.schedule is None
+        return found if is_first else replace(found, share=None)
+
+    def _sparse_learning(
+        self, candidate: Candidate, context: Context, criterion: Criterion
+    ) -> SparseLearning | None:
+        if self.sparsify is None:
+            return None
+        try:
+            shrinking = self._shrinking(self.sparsify, candidate, context, criterion)
+        except AlreadySo:  # the cut says so
+            return None
+        return SparseLearning.trained(
+            self.sparsify,
+            shrinking,
+            candidate,
+            self._trainings.since_cut,
+            lambda forked, part: self._trained(forked, context, part),
+        )
+
+    def _trained(self, pruned: Candidate, context: Context, part: Part) -> Candidate:
+        if self.finetune is None:
+            return pruned
+        return trained(
+            pruned, context, self.finetune, part if self._trainings.are_several else None
+        )
+
+    def _dry_run(self, candidate: Candidate, context: Context, epochs: int) -> None:
+        if self.finetune is not None:
+            dry_run(candidate, context, self.finetune, epochs)
+
+    def _request(
+        self, module: nn.Module, context: Context, criterion: Criterion, cut: Cut | Step
+    ) -> ChannelPruning | ZeroWeights:
+        """What is to be removed of a module; in steps, of what came into the first of them."""
+        ignored = self._ignored(module)
+        if self.granularity not in _UNITS:
+            pattern = cut.n_of_m if isinstance(cut, Step) else n_of_m(self.granularity)
+            return ZeroWeights(cut.ratio, self.scope, pattern, ignored)
+        first = cut.incoming if isinstance(cut, Step) else module
+        request = ChannelPruning(
+            ratio=cut.ratio,
+            unit=_UNITS[self.granularity],
+            importance=criterion,
+            scope=self.scope,
+            round_to=self.round_to,
+            ignore=ignored,
+            layer_ratios=self._ratios_of_original(first, context) or {},
+        )
+        return cut.applied(request)
+
     def _removed(
-        self, candidate: Candidate, context: Context, criterion: Criterion, cut: Cut
+        self, candidate: Candidate, context: Context, criterion: Criterion, cut: Cut | Step
     ) -> Candidate:
         pruned, implied = candidate.fork(), self.implied_outputs(context.references)
-        ignored = self._ignored(pruned.module)
+        request = self._request(pruned.module, context, criterion, cut)
+        in_steps = isinstance(cut, Step)
         try:
-            if self.granularity not in _UNITS:
-                request = ZeroWeights(self.ratio, self.scope, n_of_m(self.granularity), ignored)
+            if isinstance(request, ZeroWeights):
                 return zero_weights(pruned, context, request, criterion, implied)
-            channels = ChannelPruning(
-                ratio=cut.ratio,
-                unit=_UNITS[self.granularity],
-                importance=criterion,
-                scope=self.scope,
-                round_to=math.lcm(self.round_to, cut.round_to),
-                ignore=ignored,
-                layer_ratios=self._ratios_of_original(pruned.module, context) or cut.layers,
-            )
-            return cut_channels(pruned, context, channels, criterion, implied)
+            said = said_of_step(cut) if isinstance(cut, Step) else Pruned.sentence
+            return cut_channels(pruned, context, request, criterion, implied, said)
         except AlreadySo as error:
-            if self.finetune is None or self.goal is not None:
+            if self.finetune is None or self.goal is not None or in_steps:
                 raise
             return replace(pruned, notes=(*pruned.notes, str(error).rstrip(".")))
 
@@ -283,14 +351,3 @@ class PruneStage(Stage):
         }
         known |= {name: "Parameter" for name, _ in module.named_parameters(recurse=False)}
         return select(self.ignore, known, where="ignore") if self.ignore else []
-
-
-def _losses_and_teacher(
-    finetune: FineTune, pruned: Candidate, context: Context
-) -> tuple[tuple[LossSettings, ...], Teacher]:
-    losses = finetune.losses
-    if not losses:
-        supervision = supervision_of(pruned, context)
-        labeled = has_a_label(context.task.train, supervision)
-        losses = (LabelLoss(),) if labeled else teacher_losses(supervision)
-    return losses, build_teacher(finetune.teacher, context)

@@ -55,7 +55,7 @@ class Checkpoint:
     """Where the latest checkpoint of one stage is kept.
 
     Args:
-        folder: holds nothing else.
+        folder: holds nothing else, but for those of the parts of a stage.
         key: identifies all that the training depends on.
     """
 
@@ -71,6 +71,14 @@ class Checkpoint:
         """The same folder with a key that depends on ``facts``, JSON values, as well."""
         text = json.dumps([self.key, *facts], default=str)
         return replace(self, key=hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
+
+    def beside(self, part: str) -> Checkpoint:
+        """That of one of several trainings of the stage, which the others leave alone.
+
+        Args:
+            part: the name of a folder.
+        """
+        return replace(self, folder=self.folder / part)
 
     def write(self, content: CheckpointContent) -> None:
         """Replace the file by ``content``, atomically.

@@ -84,8 +84,10 @@ def places() -> dict[str, tuple[type[BaseModel], Any]]:
         found[kind] = (stage, lambda b, kind=kind: staged(kind, **b))
         for name, field in stage.model_fields.items():
             for cls in models_in(field.annotation):
-                if name in ("finetune", "mix", "cache"):
+                if name in ("finetune", "mix", "cache", "schedule", "sparsify"):
                     more = {"views": 2} if name == "cache" else {}
+                    if name in ("schedule", "sparsify"):
+                        more = {"finetune": {}}
                     key = f"{kind}.{name}"
                     found[key] = (cls, lambda b, k=kind, n=name, m=more: staged(k, **m, **{n: b}))
     for kind, loss in BUILT_IN.items():

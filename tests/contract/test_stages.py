@@ -43,6 +43,15 @@ SETTINGS: dict[str, list[Stage]] = {
         PruneStage(ratio=0.3, granularity="weights"),
         PruneStage(granularity="2:4"),
         PruneStage(goal={"latency_p50": 0.8, "max_drop": 0.1}),
+        PruneStage(
+            ratio=0.5,
+            sparsify={"epochs": 1},
+            schedule={"steps": 2},
+            finetune={"epochs": 1, "batch_size": 64},
+        ),
+        PruneStage(
+            granularity="2:4", schedule={"steps": 2}, finetune={"epochs": 1, "batch_size": 64}
+        ),
     ],
 }
 

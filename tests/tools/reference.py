@@ -130,6 +130,8 @@ class _Pages:
         yield from self._section("Keys", self._block("prune"))
         yield from self._choices("Importance", "prune.importance")
         yield from self._section("goal", self._only("prune.goal"), code=True)
+        yield from self._section("schedule", self._only("prune.schedule"), code=True)
+        yield from self._section("sparsify", self._only("prune.sparsify"), code=True)
         yield from self._section(
             "finetune",
             self._only("prune.finetune"),
@@ -246,6 +248,8 @@ _LINKS = {
     "weight": "[block](distill.md#weight)",
     "axis": "[block](distill.md#axis)",
     "goal": "[block](prune.md#goal)",
+    "schedule": "[block](prune.md#schedule)",
+    "sparsify": "[block](prune.md#sparsify)",
     "finetune": "[block](prune.md#finetune)",
     "calibration": "[block](quantize.md#calibration)",
     "metric": "[block](tasks.md#metric)",
