@@ -43,6 +43,7 @@ SETTINGS: dict[str, list[Stage]] = {
         PruneStage(ratio=0.3, granularity="weights"),
         PruneStage(granularity="2:4"),
         PruneStage(goal={"latency_p50": 0.8, "max_drop": 0.1}),
+        PruneStage(granularity="blocks", ratio=0.9),
     ],
 }
 
