@@ -41,6 +41,7 @@ from compress.io.weights import (
     read_weights,
     without_prefix,
 )
+from compress.modules.edits import Edit, apply_edits
 from compress.modules.inputs import Inputs, forward
 from compress.modules.outputs import Outputs, by_name, only
 from compress.modules.parametrizations import duplicate, fold_parametrizations, masked_tensors
@@ -80,6 +81,7 @@ class Candidate:
         notes: sentences that the record should show beside the row.
         outputs: names of the outputs that ship, of those that the module gives in eval mode; empty
             for all of them.
+        edits: modules that stand in for others of the architecture (:mod:`compress.modules.edits`).
     """
 
     module: nn.Module
@@ -90,6 +92,7 @@ class Candidate:
     lineage: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
     @classmethod
     def of(cls, module: nn.Module, example: Inputs) -> Candidate:
@@ -196,6 +199,7 @@ class Candidate:
         source = folder / _STRUCTURE
         saved = read_saved(source)
         module = build_plain(build, saved.architecture, source)
+        apply_edits(module, saved.edits, source, CheckpointError)
         structure, lists, ties = saved.structure, saved.lists, saved.ties
         temporary = saved.temporary
         restore_structure(module, structure, source)
@@ -213,7 +217,7 @@ class Candidate:
         check_invariants(saved.invariants, module, source)
         module.eval().requires_grad_(True)
         numerics, invariants = Numerics(saved.numerics), saved.invariants
-        described = (numerics, invariants, saved.lineage, saved.notes, saved.outputs)
+        described = (numerics, invariants, saved.lineage, saved.notes, saved.outputs, saved.edits)
         return cls(module, example, saved.architecture, *described)
 
     def _describe(self) -> dict[str, Any]:
@@ -223,8 +227,9 @@ class Candidate:
             "structure": structure_of(self.module),
             "numerics": [rule.model_dump(mode="json") for rule in self.numerics.rules],
             "invariants": [invariant.model_dump(mode="json") for invariant in self.invariants],
-            # Their order says nothing, and fingerprints of before have no such key.
+            # The order of outputs says nothing; fingerprints of before have neither key.
             **({"outputs": sorted(self.outputs)} if self.outputs else {}),
+            **({"edits": [edit.model_dump() for edit in self.edits]} if self.edits else {}),
         }
 
 

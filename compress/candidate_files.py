@@ -1,8 +1,9 @@
 """Saved: what is written of a candidate beside its weights, and how a module becomes that again.
 
 The JSON names the architecture and lists the integer attributes of every submodule (channels,
-groups, heads, ...). A freshly built module of that architecture is reshaped by it. A file may be a
-stranger's: only what the module already has is set, and every tensor has the dtype of its place.
+groups, heads, ...). A freshly built module of that architecture is edited and reshaped by it. A
+file may be a stranger's: only what the module already has is set, and every tensor has the dtype of
+its place.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from compress.config.settings import Settings
 from compress.errors import CheckpointError, CompressError
 from compress.io.files import named, read_json
+from compress.modules.edits import Edit
 from compress.modules.parametrizations import fold_parametrizations
 from compress.modules.tied import Ties, buffers_of, parameters_of, under_first_names
 from compress.pruning.invariants import Invariant
@@ -36,6 +38,7 @@ __all__ += ["read_saved", "restore_lists", "restore_structure", "restore_tensors
 
 _MOST_BYTES = 64 << 20
 _MOST_INTEGER = 2**53
+_MOST_EDITS = 10_000
 
 #: Lists of integers, by submodule and attribute.
 Lists = dict[str, dict[str, list[StrictInt]]]
@@ -75,6 +78,7 @@ class SavedCandidate(BaseModel):
     ties: Ties | None = None
     temporary: frozenset[str] = frozenset()
     outputs: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = Field(default=(), max_length=_MOST_EDITS)
 
 
 def read_saved(source: Path) -> SavedCandidate:

@@ -10,7 +10,8 @@ test in ``compress.testing.stage_contract``:
 5. it raises ``NoEffect`` if it changed nothing: ``AlreadySo`` where all that was asked for is so
    already, which stops no run;
 6. it acts on the model as it computes: on quantized weights where formats are declared;
-7. it keeps the names of layers, and the invariants of earlier stages;
+7. it keeps the names of layers, and the invariants of earlier stages, but for what it edits away
+   and says so in the candidate's ``edits``;
 8. it works before, after and between all other stages, and twice in a row;
 9. it round-trips through YAML;
 10. it does not print, read the environment, or write outside its work folder;

@@ -33,6 +33,7 @@ from compress.models.huggingface import ARCHITECTURE, Encoder, HubModel, build_h
 from compress.models.sentence_modules import pooling_of
 from compress.modules.inputs import Inputs, at_batch
 from compress.overwriting import HUB_EXPORT, HUB_EXPORT_NAME
+from compress.pruning.depth import blocks_of
 
 __all__ = ["ExportedRow", "HubExport", "write_hub_folder"]
 
@@ -218,14 +219,28 @@ def pruned_config(candidate: Candidate) -> dict[str, Any]:
     settings: Any = encoder.model.config
     config = {"architectures": [type(encoder.model).__name__], **architecture.options["config"]}
     whole = getattr(settings, "num_hidden_layers", None)
-    if architecture.blocks is not None:
-        config[_own_key(settings, "num_hidden_layers")] = len(architecture.blocks)
+    blocks = _blocks_left(candidate)
+    if blocks is not None:
+        config[_own_key(settings, "num_hidden_layers")] = len(blocks)
         for key, value in config.items():
             if isinstance(value, list) and len(value) == whole and key.endswith("_types"):
-                config[key] = [value[place] for place in architecture.blocks]
+                config[key] = [value[place] for place in blocks]
     key = _own_key(settings, "intermediate_size")
     width = _common_width(candidate, getattr(settings, key, None))
     return config if width is None else {**config, key: width}
+
+
+def _blocks_left(candidate: Candidate) -> Sequence[int] | None:
+    """Which blocks of its architecture a candidate still has; ``None`` for all of them."""
+    assert candidate.architecture is not None
+    kept, skips = candidate.architecture.blocks, [e for e in candidate.edits if e.kind == "skip"]
+    if not skips:
+        return kept
+    row = blocks_of(candidate.module)
+    gone = {edit.path for edit in skips}
+    names = [f"{row}.{name}" for name, _ in candidate.module.get_submodule(row).named_children()]
+    places = range(len(names)) if kept is None else kept
+    return [place for place, name in zip(places, names, strict=True) if name not in gone]
 
 
 def _own_key(settings: Any, key: str) -> str:

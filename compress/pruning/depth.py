@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compress.errors import StageError
+from compress.modules.edits import SkippedBlock
 from compress.modules.inputs import Inputs, forward
 
 __all__ = ["blocks_of", "check_blocks", "keep_blocks"]
@@ -81,7 +82,8 @@ def check_blocks(module: nn.Module, kept: Sequence[int], example: Inputs) -> Non
 
 
 def _is_of_one_class(row: nn.ModuleList | nn.Sequential) -> bool:
-    classes = {type(block) for block in row}
+    # A block that was skipped still has its number.
+    classes = {type(block) for block in row if not isinstance(block, SkippedBlock)}
     return len(row) > 1 and len(classes) == 1 and _parameters(row) > 0
 
 

@@ -8,13 +8,14 @@ that this file imports no torch.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from pydantic import ConfigDict
 
 from compress.config.settings import Settings
 
-__all__ = ["N_OF_M", "Invariant", "KeepZeros", "n_of_m"]
+__all__ = ["N_OF_M", "Invariant", "KeepZeros", "carried_to", "n_of_m", "shared_by"]
 
 #: What a pattern such as ``2:4`` is spelled like.
 N_OF_M = r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})"
@@ -54,3 +55,35 @@ class KeepZeros(Settings):
 
 # A union once there is a second kind.
 Invariant = KeepZeros
+
+
+def carried_to(
+    invariants: Sequence[Invariant], known: Collection[str], other_names: Mapping[str, str]
+) -> tuple[Invariant, ...]:
+    """Invariants where only the parameters ``known`` are left: those that are of none end.
+
+    Args:
+        invariants: of before.
+        known: names of all parameters.
+        other_names: under which a tied parameter is left, by a name that is gone.
+    """
+    found: list[Invariant] = []
+    for invariant in invariants:
+        names = (other_names.get(name, name) for name in invariant.tensors)
+        left = tuple(dict.fromkeys(name for name in names if name in known))
+        if left:
+            found.append(invariant.model_copy(update={"tensors": left}))
+    return tuple(found)
+
+
+def shared_by(before: Sequence[Invariant], after: Sequence[Invariant]) -> tuple[Invariant, ...]:
+    """What of the invariants ``before`` still holds ``after``: the same pattern of as many tensors.
+
+    A stage may have removed some of the tensors.
+    """
+    found: list[Invariant] = []
+    for old in before:
+        still = {name for new in after if new.pattern == old.pattern for name in new.tensors}
+        if names := tuple(name for name in old.tensors if name in still):
+            found.append(old.model_copy(update={"tensors": names}))
+    return tuple(found)

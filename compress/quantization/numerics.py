@@ -236,10 +236,16 @@ class Numerics:
         return formats
 
     def carried_to(self, layers: Mapping[str, str]) -> tuple[Numerics, tuple[str, ...]]:
-        """These rules for another architecture: patterns that match nothing there are dropped.
+        """These rules for another architecture, without clips, which are of weights that are gone.
 
-        Clips are of weights that are not there. Returns the new rules and the dropped patterns, so
-        that the record can name them.
+        See :meth:`matching`.
+        """
+        return self.without_clips().matching(layers)
+
+    def matching(self, layers: Mapping[str, str]) -> tuple[Numerics, tuple[str, ...]]:
+        """These rules where only ``layers`` are left: patterns that match none of them are dropped.
+
+        Returns the new rules and the dropped patterns, so that the record can name them.
         """
         kept: list[QuantRule] = []
         dropped: list[str] = []
@@ -251,7 +257,7 @@ class Numerics:
             dropped.extend(p for p in patterns if p not in found)
             return found
 
-        for rule in self.without_clips().rules:
+        for rule in self.rules:
             chosen, excluded = here(rule.select), here(rule.exclude)
             if chosen:
                 kept.append(rule.model_copy(update={"select": chosen, "exclude": excluded}))

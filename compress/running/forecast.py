@@ -137,7 +137,7 @@ def _dry_run_of(job: Job, models: CurrentModels, planned: PlannedStage) -> Stage
     context = context_of(job, teacher, models.origin, planned, reports.append)
     after = apply_stage(stage, before, context, dry_run=True)
     _check_targets(job, after)
-    if after.architecture != before.architecture:
+    if (after.architecture, after.edits) != (before.architecture, before.edits):
         _check_names(before, after)
         _check_lowering(job, after)
     models.advance(stage, after)

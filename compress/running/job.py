@@ -194,15 +194,22 @@ class CurrentModels:
 
     def advance(self, stage: Stage, after: Candidate) -> None:
         """Move past a stage."""
-        old = quantizable_layers(self.origin.module)
-        if (
-            old != quantizable_layers(after.module)
-            or self.origin.architecture != after.architecture
-        ):
+        if _is_another(self.origin, after):
             self.origin = after
         if stage.makes_teacher:
             self.teacher = after
         self.candidate = after
+
+
+def _is_another(origin: Candidate, after: Candidate) -> bool:
+    """Whether a candidate is of another architecture; one with edits is not."""
+    edited = tuple(f"{edit.path}." for edit in after.edits)
+
+    def kept(candidate: Candidate) -> list[tuple[str, str]]:
+        layers = quantizable_layers(candidate.module).items()
+        return [layer for layer in layers if not f"{layer[0]}.".startswith(edited)]
+
+    return kept(origin) != kept(after) or origin.architecture != after.architecture
 
 
 def context_of(

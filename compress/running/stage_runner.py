@@ -23,6 +23,7 @@ from compress.events import (
     Widths,
     parse_event,
 )
+from compress.pruning.invariants import shared_by
 from compress.pruning.sparsity import verify_zeros
 from compress.quantization.fakequant import declared_formats
 from compress.record import LayerWidth, Row
@@ -176,8 +177,8 @@ def _checked(stage: Stage, before: Candidate, context: Context) -> Candidate:
     after.validate()
     check_effects(stage, before, after)
     if after.invariants:
-        shared = [p for p in before.invariants if p in after.invariants]
-        verify_zeros(before.module, after.module, shared)
+        kept = shared_by(before.invariants, after.invariants)
+        verify_zeros(before.module, after.module, kept)
     declared_formats(after.module, after.numerics, after.example)
     return after
 

@@ -11,6 +11,7 @@ from torch import nn
 from compress.candidate import Candidate
 from compress.config.selectors import named
 from compress.events import Widths
+from compress.modules.edits import FactorizedEmbedding
 from compress.outputs import Implied
 from compress.pruning.channels import ChannelPruning, Pruned, prune_channels
 from compress.pruning.importance import Criterion
@@ -87,7 +88,7 @@ def ratios_of_original(module: nn.Module, first: nn.Module, ratio: float) -> dic
     """
     ratios = {}
     for name in quantizable_layers(module):
-        width, original = _width(module.get_submodule(name)), _width(first.get_submodule(name))
+        width, original = _width(module.get_submodule(name)), _width_in(first, name)
         ratios[name] = max(0.0, 1 - (1 - ratio) * original / width)
     return ratios
 
@@ -101,6 +102,14 @@ def _without_lost_clips(pruned: Candidate, before: Mapping[str, LayerFormat]) ->
     note = f"learned clips of {named(lost)} end here: their channels are others"
     numerics = pruned.numerics.without_clips(lost)
     return replace(pruned, numerics=numerics, notes=(*pruned.notes, note))
+
+
+def _width_in(first: nn.Module, name: str) -> int:
+    """The width of a layer before any cut; of the second factor of an embedding, its columns."""
+    embedding = first.get_submodule(name.rpartition(".")[0])
+    if isinstance(embedding, (nn.Embedding, FactorizedEmbedding)):
+        return embedding.embedding_dim
+    return _width(first.get_submodule(name))
 
 
 def _width(layer: nn.Module) -> int:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
+from torch import nn
 
 from compress.candidate import Candidate
 from compress.config.references import CodeReferences
@@ -15,9 +16,10 @@ from compress.distillation.default_losses import losses_by_default
 from compress.distillation.losses import LossSettings
 from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.models.settings import BlocksSettings, StudentSettings, build_model
+from compress.modules.edits import Edit, renumbered
 from compress.modules.parametrizations import fold_parametrizations
 from compress.outputs import Implied
-from compress.pruning.depth import check_blocks, keep_blocks
+from compress.pruning.depth import blocks_of, check_blocks, keep_blocks
 from compress.quantization.fakequant import layers_with_formats
 from compress.stage import Context, Effect, Stage, Teacher
 from compress.stages.dry_run import dry_run_losses
@@ -115,8 +117,10 @@ class DistillStage(Training, Stage):
         if self.student == "self":
             return candidate.fork()
         folded: list[str] = []
+        edits: tuple[Edit, ...] = ()
         if isinstance(self.student, BlocksSettings):
             module = candidate.fork().module
+            edits = _after_layers(module, candidate.edits, self.student.layers)
             keep_blocks(module, self.student.layers)
             check_blocks(module, self.student.layers, candidate.example)
             architecture = candidate.architecture and candidate.architecture.keeping(
@@ -143,4 +147,17 @@ class DistillStage(Training, Stage):
             numerics=numerics,
             invariants=(),
             notes=tuple(notes),
+            edits=edits,
         )
+
+
+def _after_layers(
+    module: nn.Module, edits: Sequence[Edit], kept: Sequence[int]
+) -> tuple[Edit, ...]:
+    """The edits of a module of which some blocks will be kept, under the names of then."""
+    if not edits:
+        return ()
+    row = blocks_of(module)
+    names = [name for name, _ in module.get_submodule(row).named_children()]
+    places = [place for place in kept if 0 <= place < len(names)]
+    return renumbered(edits, row, {names[old]: str(new) for new, old in enumerate(places)})

@@ -232,6 +232,6 @@ def _differing(one: Candidate, other: Candidate) -> Sequence[str]:
     names = [
         name.rpartition(".")[0]
         for name, tensor in one.module.named_parameters()
-        if tensor.shape != shapes[name]
+        if tensor.shape != shapes.get(name, tensor.shape)  # whole blocks have no widths
     ]
     return list(dict.fromkeys(reversed(names)))

@@ -1,8 +1,8 @@
-"""Prune: fewer channels, or fewer weights."""
+"""Prune: fewer channels, blocks or weights, or embeddings of fewer parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -31,11 +31,13 @@ from compress.pruning.penalties import PenaltyKind
 from compress.stage import Context, Effect, Stage
 from compress.stages.cut_channels import cut_channels, ratios_of_original
 from compress.stages.cut_in_steps import cut_in_steps, said_of_step, steps_of
+from compress.stages.factorize import Factorization
 from compress.stages.finetune import FineTune, dry_run, only_pace, trained
 from compress.stages.fit import implied_outputs
 from compress.stages.goal_search import MOST, Cut
 from compress.stages.goals import Goal
 from compress.stages.prune_schedule import CutSchedule, Part, Sparsify, Step, Trainings
+from compress.stages.remove_blocks import BlockRemoval
 from compress.stages.sparse_learning import Shrinking, SparseLearning, shrinking_of
 from compress.stages.to_goal import cut_to_goal, expected_cut
 from compress.stages.zero_weights import ZeroWeights, zero_weights
@@ -44,9 +46,11 @@ __all__ = ["FineTune", "PruneStage"]
 
 #: Granularities that change the structure, by what is cut.
 _UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
+#: Granularities that put other modules in the place of some, by what ranks these.
+_EDITS = {"blocks": "the disturbance of the outputs", "embeddings": "singular values"}
 _GRANULARITY = {
     "anyOf": [
-        {"enum": [*_UNITS, "weights"], "type": "string"},
+        {"enum": [*_UNITS, *_EDITS, "weights"], "type": "string"},
         {"pattern": f"^{N_OF_M}$", "type": "string"},
     ]
 }
@@ -56,7 +60,7 @@ _LARGEST_MULTIPLE = 65_536
 
 
 class PruneStage(Stage):
-    """Remove the least important channels or weights, and optionally train after it."""
+    """Remove the least important channels, blocks or weights, and optionally train after it."""
 
     effects: ClassVar[frozenset[Effect]] = frozenset(
         {Effect.STRUCTURE, Effect.WEIGHTS, Effect.INVARIANTS}
@@ -64,21 +68,26 @@ class PruneStage(Stage):
 
     kind: Literal["prune"] = "prune"
     ratio: Number = Field(default=0.5, gt=0, lt=1)
-    """Share of the channels, heads or weights that is removed. The cost of a layer falls with the
-    product of its inputs and outputs: half of the channels leave about a quarter of the work. An
-    ``N:M`` pattern has its own share."""
+    """Share of the channels, heads, blocks or weights that is removed, of embeddings of their
+    parameters. The cost of a layer falls with the product of its inputs and outputs: half of the
+    channels leave about a quarter of the work. Of blocks it is the nearest number. An ``N:M``
+    pattern has its own share."""
     granularity: Annotated[Name, WithJsonSchema(_GRANULARITY)] = "channels"
     """What is removed: ``channels`` makes the model smaller and faster on any device; ``heads``
-    removes heads of attention; ``weights``, and a pattern such as ``2:4``, which keeps 2 of every 4
-    inputs, set single weights to zero, which by itself helps only storage.
+    removes heads of attention; ``blocks`` removes whole layers of a net that repeats them, those
+    first that its outputs miss least; ``embeddings`` makes tables of at least 1,000 rows the
+    product of two smaller ones; ``weights``, and a pattern such as ``2:4``, which keeps 2 of every
+    4 inputs, set single weights to zero, which by itself helps only storage.
 
-    Source: Han et al. 2015, "Learning both weights and connections", for weights; Mishra et al.
-    2021, "Accelerating sparse deep neural networks", for patterns.
+    Source: Men et al. 2024, "ShortGPT", and Sajjad et al. 2023, "On the effect of dropping layers
+    of pre-trained transformer models", for blocks; Lan et al. 2020, "ALBERT", for embeddings; Han
+    et al. 2015, "Learning both weights and connections", for weights; Mishra et al. 2021,
+    "Accelerating sparse deep neural networks", for patterns.
     """
     importance: Importance = "group-l2"
     """What ranks the channels or heads; those of the lowest importance are removed. Single weights
-    go by magnitude, ``wanda`` or ``snip``. One of your own is ``module:name``, or a block with its
-    options."""
+    go by magnitude, ``wanda`` or ``snip``; blocks and embeddings have their own. One of your own is
+    ``module:name``, or a block with its options."""
     scope: Literal["local", "global"] = "local"
     """``local`` removes the same share of every layer; ``global`` compares all layers, and removes
     more where less is lost."""
@@ -86,10 +95,11 @@ class PruneStage(Stage):
     """What ``ratio`` is a share of: the widths as they are, or those of the architecture before any
     cut, so that a second cut with a larger ratio adds to the first."""
     round_to: Whole = Field(default=1, ge=1, le=_LARGEST_MULTIPLE)
-    """Widths stay a multiple of this, the nearest one to the ratio; kernels like 8."""
+    """Widths stay a multiple of this, the nearest one to the ratio; kernels like 8. Of embeddings
+    it is the rank, the next lower one."""
     ignore: tuple[Pattern, ...] = ()
     """Modules, by path, glob or class as ``type:Linear``, that keep all of their channels and
-    weights; a parent stands for all in it."""
+    weights; a parent stands for all in it. A block stays that has one of them."""
     goal: Goal | None = None
     """What the model is to be after the stage, in place of ``ratio``: how much goes is found by
     cutting, and by measuring on the target where time or file size is asked for."""
@@ -114,20 +124,24 @@ class PruneStage(Stage):
     @field_validator("granularity")
     @classmethod
     def _known_granularity(cls, granularity: str) -> str:
-        if granularity in (*_UNITS, "weights") or n_of_m(granularity):
+        if granularity in (*_UNITS, *_EDITS, "weights") or n_of_m(granularity):
             return granularity
         raise ValueError(
-            f"granularity is channels, heads, weights, or N:M with N below M such as '2:4'; "
-            f"got {granularity!r}"
+            f"granularity is channels, heads, blocks, embeddings, weights, or N:M with N below M "
+            f"such as '2:4'; got {granularity!r}"
         )
 
     @model_validator(mode="after")
     def _goes_together(self) -> PruneStage:
         if self.granularity != "channels":
+            of_rank = self.granularity == "embeddings"
             for field, default in (("round_to", 1), ("of", "current")):
-                if getattr(self, field) != default:
+                if getattr(self, field) != default and not (of_rank and field == "round_to"):
                     raise ValueError(f"{field} is for granularity channels")
         self._check_goal()
+        if self.granularity in _EDITS:
+            self._check_edit(_EDITS[self.granularity])
+            return self
         if self.granularity == "heads" and self.scope == "global":
             raise ValueError("heads are counted in each block, and go with scope: local")
         known = CRITERIA.get(self.importance) if isinstance(self.importance, str) else None
@@ -159,10 +173,32 @@ class PruneStage(Stage):
             return
         if self.ratio != type(self).model_fields["ratio"].default:
             raise ValueError("give ratio or goal, which finds the ratio")
-        if self.granularity not in _UNITS:
-            raise ValueError("goal is for granularity channels or heads; zeros change no cost")
+        if self.granularity not in (*_UNITS, *_EDITS):
+            raise ValueError(
+                "goal is for granularity channels, heads, blocks or embeddings; zeros change no "
+                "cost"
+            )
+        if self.granularity == "embeddings" and (self.goal.parts or self.goal.macs is not None):
+            raise ValueError(
+                "a goal of embeddings is parameters or artifact_kib; two factors take no less time"
+            )
         if self.of == "original":
             raise ValueError("goal is of the model that comes in; leave `of` out")
+
+    def _check_edit(self, ranked: str) -> None:
+        fields = type(self).model_fields
+        if self.importance != fields["importance"].default:
+            raise ValueError(
+                f"importance {described(self.importance)} is for channels; {self.granularity} go "
+                f"by {ranked}: leave it out"
+            )
+        if self.scope != "local":
+            raise ValueError(f"scope: global is for channels and weights, not {self.granularity}")
+        for key in ("schedule", "sparsify"):
+            if getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} is for channels, heads and weights, not {self.granularity}"
+                )
 
     def uses_evaluator(self) -> bool:
         """Whether the goal is about something that has to be measured."""
@@ -177,9 +213,10 @@ class PruneStage(Stage):
         criterion, trainings = self._criterion(context), self._trainings
         learned = self._sparse_learning(candidate, context, criterion)
         start = candidate if learned is None else learned.candidate
+        cutter = self._cutter(start, context, criterion)
 
         def make(of: Candidate, within: Context, cut: Cut | Step) -> Candidate:
-            made = self._removed(of, within, criterion, cut)
+            made = cutter(of, within, cut)
             if learned is not None and of.module is start.module:
                 learned.take(made)
             return made
@@ -212,9 +249,10 @@ class PruneStage(Stage):
         criterion = self._criterion(context)
         needs_data = criterion.reads_gradients or criterion.of_weights
         data_free = CRITERIA["group-l2"] if needs_data else criterion
+        cutter = self._cutter(candidate, context, data_free, uses_data=False)
 
         def make(cut: Cut) -> Candidate:
-            return self._removed(candidate, context, data_free, cut)
+            return cutter(candidate, context, cut)
 
         cut = Cut(self.ratio)
         if self.goal is not None:
@@ -230,9 +268,9 @@ class PruneStage(Stage):
     def explain(self) -> str:
         """What this stage will do."""
         what = f"weights ({self.granularity} along inputs)"
-        if self.granularity in (*_UNITS, "weights"):
+        if self.granularity in (*_UNITS, *_EDITS, "weights"):
             what = self.granularity
-        ranked = described(self.importance)
+        ranked = _EDITS.get(self.granularity, described(self.importance))
         cut = f"remove {100 * self.ratio:.3g}% of the {self.of} {what} by {ranked}"
         if self.goal is not None:
             cut = f"remove {what} by {ranked} until {self.goal.sentence}"
@@ -322,6 +360,19 @@ class PruneStage(Stage):
             layer_ratios=self._ratios_of_original(first, context) or {},
         )
         return cut.applied(request)
+
+    def _cutter(
+        self, start: Candidate, context: Context, criterion: Criterion, uses_data: bool = True
+    ) -> Callable[[Candidate, Context, Cut | Step], Candidate]:
+        """What makes a cut of a candidate, of edits always of ``start``."""
+        if self.granularity == "blocks":
+            removal = BlockRemoval(start, context, self._ignored(start.module), uses_data)
+            return lambda of, within, cut: removal.removed(cut.ratio)
+        if self.granularity == "embeddings":
+            ignored = self._ignored(start.module)
+            factorization = Factorization(start, context, ignored, self.round_to)
+            return lambda of, within, cut: factorization.factorized(cut.ratio)
+        return lambda of, within, cut: self._removed(of, within, criterion, cut)
 
     def _removed(
         self, candidate: Candidate, context: Context, criterion: Criterion, cut: Cut | Step

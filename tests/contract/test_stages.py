@@ -52,6 +52,7 @@ SETTINGS: dict[str, list[Stage]] = {
         PruneStage(
             granularity="2:4", schedule={"steps": 2}, finetune={"epochs": 1, "batch_size": 64}
         ),
+        PruneStage(granularity="blocks", ratio=0.9),
     ],
 }
 
