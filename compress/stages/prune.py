@@ -196,9 +196,7 @@ class PruneStage(Stage):
             raise ValueError(f"scope: global is for channels and weights, not {self.granularity}")
         for key in ("schedule", "sparsify"):
             if getattr(self, key) is not None:
-                raise ValueError(
-                    f"{key} is for channels, heads and weights, not {self.granularity}"
-                )
+                raise ValueError(f"{key} is for channels and weights, not {self.granularity}")
 
     def uses_evaluator(self) -> bool:
         """Whether the goal is about something that has to be measured."""
@@ -213,10 +211,10 @@ class PruneStage(Stage):
         criterion, trainings = self._criterion(context), self._trainings
         learned = self._sparse_learning(candidate, context, criterion)
         start = candidate if learned is None else learned.candidate
-        cutter = self._cutter(start, context, criterion)
+        edit = self._edit(start, context, uses_data=True)
 
         def make(of: Candidate, within: Context, cut: Cut | Step) -> Candidate:
-            made = cutter(of, within, cut)
+            made = edit(cut.ratio) if edit else self._removed(of, within, criterion, cut)
             if learned is not None and of.module is start.module:
                 learned.take(made)
             return made
@@ -249,10 +247,10 @@ class PruneStage(Stage):
         criterion = self._criterion(context)
         needs_data = criterion.reads_gradients or criterion.of_weights
         data_free = CRITERIA["group-l2"] if needs_data else criterion
-        cutter = self._cutter(candidate, context, data_free, uses_data=False)
+        edit = self._edit(candidate, context, uses_data=False)
 
         def make(cut: Cut) -> Candidate:
-            return cutter(candidate, context, cut)
+            return edit(cut.ratio) if edit else self._removed(candidate, context, data_free, cut)
 
         cut = Cut(self.ratio)
         if self.goal is not None:
@@ -361,18 +359,16 @@ class PruneStage(Stage):
         )
         return cut.applied(request)
 
-    def _cutter(
-        self, start: Candidate, context: Context, criterion: Criterion, uses_data: bool = True
-    ) -> Callable[[Candidate, Context, Cut | Step], Candidate]:
-        """What makes a cut of a candidate, of edits always of ``start``."""
+    def _edit(
+        self, start: Candidate, context: Context, *, uses_data: bool
+    ) -> Callable[[float], Candidate] | None:
+        """What puts other modules in the place of a share of those of ``start``, if that is asked."""
+        if self.granularity not in _EDITS:
+            return None
+        ignored = self._ignored(start.module)
         if self.granularity == "blocks":
-            removal = BlockRemoval(start, context, self._ignored(start.module), uses_data)
-            return lambda of, within, cut: removal.removed(cut.ratio)
-        if self.granularity == "embeddings":
-            ignored = self._ignored(start.module)
-            factorization = Factorization(start, context, ignored, self.round_to)
-            return lambda of, within, cut: factorization.factorized(cut.ratio)
-        return lambda of, within, cut: self._removed(of, within, criterion, cut)
+            return BlockRemoval(start, context, ignored, uses_data).removed
+        return Factorization(start, context, ignored, self.round_to).factorized
 
     def _removed(
         self, candidate: Candidate, context: Context, criterion: Criterion, cut: Cut | Step
