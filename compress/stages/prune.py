@@ -362,7 +362,7 @@ class PruneStage(Stage):
     def _edit(
         self, start: Candidate, context: Context, *, uses_data: bool
     ) -> Callable[[float], Candidate] | None:
-        """What puts other modules in the place of a share of those of ``start``, if that is asked."""
+        """Puts other modules in the place of a share of those of ``start``, where that is asked."""
         if self.granularity not in _EDITS:
             return None
         ignored = self._ignored(start.module)
