@@ -29,7 +29,7 @@ from compress.outputs import Implied
 from compress.pruning.channels import ChannelPruning, Unit
 from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.importance_settings import Importance, criterion_of, described
-from compress.pruning.invariants import N_OF_M, n_of_m
+from compress.pruning.invariants import BLOCK, N_OF_M, UNSTRUCTURED, block_shape
 from compress.stage import (
     Context,
     Effect,
@@ -41,6 +41,7 @@ from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
 from compress.stages.goal_search import Cut
 from compress.stages.goals import Goal
+from compress.stages.prune_rules import Asked, check, is_granularity
 from compress.stages.to_goal import cut_to_goal, expected_cut
 from compress.stages.training_settings import Training
 from compress.stages.zero_weights import ZeroWeights, zero_weights
@@ -53,7 +54,7 @@ _UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
 _GRANULARITY = {
     "anyOf": [
         {"enum": [*_UNITS, "weights"], "type": "string"},
-        {"pattern": f"^{N_OF_M}$", "type": "string"},
+        {"pattern": f"^({N_OF_M}|{BLOCK})$", "type": "string"},
     ]
 }
 _MULTIPLES = (1, 8, 16, 32)
@@ -91,15 +92,18 @@ class PruneStage(Stage):
     granularity: Annotated[Name, WithJsonSchema(_GRANULARITY)] = "channels"
     """What is removed: ``channels`` makes the model smaller and faster on any device; ``heads``
     removes heads of attention; ``weights``, and a pattern such as ``2:4``, which keeps 2 of every 4
-    inputs, set single weights to zero, which by itself helps only storage.
+    inputs, set single weights to zero, which by itself helps only storage; ``4x1`` sets whole
+    blocks of 4 outputs by 1 input to zero, of 1 to 64 each, for kernels that skip them.
 
     Source: Han et al. 2015, "Learning both weights and connections", for weights; Mishra et al.
-    2021, "Accelerating sparse deep neural networks", for patterns.
+    2021, "Accelerating sparse deep neural networks", for patterns; Gray et al. 2017, "GPU kernels
+    for block-sparse weights", and Lagunas et al. 2021, "Block pruning for faster transformers", for
+    blocks.
     """
     importance: Importance = "group-l2"
     """What ranks the channels or heads; those of the lowest importance are removed. Single weights
-    go by magnitude, ``wanda`` or ``snip``. One of your own is ``module:name``, or a block with its
-    options."""
+    go by magnitude, ``wanda``, ``snip`` or ``sparsegpt``, blocks of them by the first
+    three. One of your own is ``module:name``, or a block with its options."""
     scope: Literal["local", "global"] = "local"
     """``local`` removes the same share of every layer; ``global`` compares all layers, and removes
     more where less is lost."""
@@ -128,11 +132,11 @@ class PruneStage(Stage):
     @field_validator("granularity")
     @classmethod
     def _known_granularity(cls, granularity: str) -> str:
-        if granularity in (*_UNITS, "weights") or n_of_m(granularity):
+        if is_granularity(granularity):
             return granularity
         raise ValueError(
-            f"granularity is channels, heads, weights, or N:M with N below M such as '2:4'; "
-            f"got {granularity!r}"
+            f"granularity is channels, heads, weights, N:M with N below M such as '2:4', or blocks "
+            f"of 1 to 64 outputs by inputs such as '4x1'; got {granularity!r}"
         )
 
     @model_validator(mode="after")
@@ -142,26 +146,15 @@ class PruneStage(Stage):
                 if getattr(self, field) != default:
                     raise ValueError(f"{field} is for granularity channels")
         self._check_goal()
-        if self.granularity == "heads" and self.scope == "global":
-            raise ValueError("heads are counted in each block, and go with scope: local")
-        known = CRITERIA.get(self.importance) if isinstance(self.importance, str) else None
-        of_weights = known is not None and known.of_weights
-        if self.granularity in _UNITS and of_weights:
-            raise ValueError(
-                f"importance {self.importance} is for single weights: granularity: weights, or "
-                "such as '2:4'"
+        check(
+            Asked(
+                granularity=self.granularity,
+                importance=self.importance if isinstance(self.importance, str) else None,
+                described=described(self.importance),
+                scope=self.scope,
+                of=self.of,
             )
-        if self.granularity not in _UNITS and not (known and (known.by_magnitude or of_weights)):
-            ranked = described(self.importance)
-            raise ValueError(
-                f"importance {ranked} is for channels; weights go by magnitude, wanda or snip"
-            )
-        if known is not None and known.within_outputs and self.scope == "global":
-            raise ValueError(
-                f"importance {self.importance} ranks within each output, and goes with scope: local"
-            )
-        if self.of == "original" and self.scope == "global":
-            raise ValueError("of: original counts per layer and goes with scope: local")
+        )
         return self
 
     def _check_goal(self) -> None:
@@ -206,8 +199,7 @@ class PruneStage(Stage):
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The cut without data and training: the widths are right, the choice is not."""
         criterion = self._criterion(context)
-        needs_data = criterion.reads_gradients or criterion.of_weights
-        data_free = CRITERIA["group-l2"] if needs_data else criterion
+        data_free = CRITERIA["group-l2"] if criterion.needs_data else criterion
 
         def make(cut: Cut) -> Candidate:
             return self._removed(candidate, context, data_free, cut)
@@ -224,6 +216,8 @@ class PruneStage(Stage):
     def explain(self) -> str:
         """What this stage will do."""
         what = f"weights ({self.granularity} along inputs)"
+        if block_shape(self.granularity):
+            what = f"weights in blocks of {self.granularity}"
         if self.granularity in (*_UNITS, "weights"):
             what = self.granularity
         ranked = described(self.importance)
@@ -254,7 +248,7 @@ class PruneStage(Stage):
         ignored = self._ignored(pruned.module)
         try:
             if self.granularity not in _UNITS:
-                request = ZeroWeights(self.ratio, self.scope, n_of_m(self.granularity), ignored)
+                request = self._zeros(ignored)
                 return zero_weights(pruned, context, request, criterion, implied)
             channels = ChannelPruning(
                 ratio=cut.ratio,
@@ -270,6 +264,10 @@ class PruneStage(Stage):
             if self.finetune is None or self.goal is not None:
                 raise
             return replace(pruned, notes=(*pruned.notes, str(error).rstrip(".")))
+
+    def _zeros(self, ignored: Sequence[str]) -> ZeroWeights:
+        pattern = UNSTRUCTURED if self.granularity == "weights" else self.granularity
+        return ZeroWeights(self.ratio, self.scope, pattern, ignored)
 
     def _ratios_of_original(self, module: nn.Module, context: Context) -> dict[str, float] | None:
         if self.of == "current":

@@ -147,7 +147,10 @@ def test_layers_that_inference_does_not_call_go_by_magnitude(name, tmp_path):
         ),
         (
             {"importance": "taylor", "granularity": "weights"},
-            "importance taylor is for channels; weights go by magnitude, wanda or snip",
+            (
+                "importance taylor is for channels; weights go by magnitude, wanda, snip "
+                "or sparsegpt"
+            ),
         ),
     ],
 )
