@@ -35,6 +35,7 @@ class Criterion:
         within_outputs: whether it compares the weights of one output alone.
         compensates: whether it changes the weights that stay, too
             (:mod:`compress.pruning.sparse_gpt`).
+        is_learned: whether it ranks while the model is trained (:mod:`compress.pruning.movement`).
         is_relative: whether scores are divided by their mean over the pool, so that pools compare.
         about: what it goes by, as a clause for the reference.
     """
@@ -49,6 +50,7 @@ class Criterion:
     of_weights: bool = False
     within_outputs: bool = False
     compensates: bool = False
+    is_learned: bool = False
     is_relative: bool = True
     about: str = ""
 
@@ -87,5 +89,13 @@ OF_WEIGHTS: tuple[Criterion, ...] = (
         compensates=True,
         about="of single weights: the error that a layer's outputs would have without each, which "
         "the weights that stay make up for (Frantar and Alistarh 2023)",
+    ),
+    Criterion(
+        "movement",
+        _no_scores,
+        of_weights=True,
+        is_learned=True,
+        about="of single weights: whether `finetune` moves each away from zero or towards it "
+        "(Sanh et al. 2020)",
     ),
 )

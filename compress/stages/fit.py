@@ -24,6 +24,7 @@ from compress.distillation.teacher_cache import cached_teacher
 from compress.events import EpochEnd, Resumed, StageWarning
 from compress.modules.inputs import forward, to_device
 from compress.outputs import Implied
+from compress.pruning.movement import Movement
 from compress.pruning.sparsity import keep_zeros
 from compress.quantization.clips import LearnedClips
 from compress.quantization.fakequant import layers_with_formats, learned_clips, simulate
@@ -53,6 +54,7 @@ def fit(
     training: Training,
     losses: Sequence[LossSettings],
     teacher: Teacher | None,
+    movement: Movement | None = None,
 ) -> Candidate:
     """Train the candidate's module in place; an unfinished training resumes from its checkpoint.
 
@@ -62,6 +64,7 @@ def fit(
         training: settings of the loop and the data.
         losses: whose weighted sum is minimized.
         teacher: ``None`` where no loss needs one.
+        movement: chooses weights of the module to become zero while it is trained.
 
     Returns:
         The candidate, with the clips that its formats have learned, and with notes.
@@ -84,6 +87,12 @@ def fit(
     with isolated(context.seed), simulation:
         objective, auxiliary = _objective(distillation, training, losses, data.epochs)
         auxiliary = replace(auxiliary, kept=(clips,) if len(clips) else ())
+        callbacks = _callbacks(candidate, distillation, objective, simulation, history, clips)
+        if movement is not None:
+            movement.begin(len(data.epochs) * training.epochs)
+            updating = (*auxiliary.self_updating, movement)
+            auxiliary = replace(auxiliary, self_updating=updating)
+            callbacks = _with_movement(callbacks, movement)
         result = train(
             candidate.module,
             data.epochs,
@@ -91,7 +100,7 @@ def fit(
             training.optimization(),
             auxiliary=auxiliary,
             distinct_epochs=training.views,
-            callbacks=_callbacks(candidate, distillation, objective, simulation, history, clips),
+            callbacks=callbacks,
             checkpointing=checkpointing,
             processes=context.processes,
         )
@@ -229,6 +238,20 @@ def _callbacks(
         step=context.report,
         resumed=resumed,
         warn=lambda text: context.report(StageWarning(text)),
+    )
+
+
+def _with_movement(callbacks: Callbacks, movement: Movement) -> Callbacks:
+    def after_step() -> None:
+        callbacks.after_step()
+        movement.after_step()
+
+    def validate() -> float | None:
+        movement.hide()  # averaged weights are not masked
+        return callbacks.validate()
+
+    return replace(
+        callbacks, before_step=movement.before_step, after_step=after_step, validate=validate
     )
 
 

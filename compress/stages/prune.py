@@ -41,6 +41,7 @@ from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
 from compress.stages.goal_search import Cut
 from compress.stages.goals import Goal
+from compress.stages.learn_zeros import learn_zeros
 from compress.stages.prune_rules import Asked, check, is_granularity
 from compress.stages.to_goal import cut_to_goal, expected_cut
 from compress.stages.training_settings import Training
@@ -102,7 +103,7 @@ class PruneStage(Stage):
     """
     importance: Importance = "group-l2"
     """What ranks the channels or heads; those of the lowest importance are removed. Single weights
-    go by magnitude, ``wanda``, ``snip`` or ``sparsegpt``, blocks of them by the first
+    go by magnitude, ``wanda``, ``snip``, ``sparsegpt`` or ``movement``, blocks of them by the first
     three. One of your own is ``module:name``, or a block with its options."""
     scope: Literal["local", "global"] = "local"
     """``local`` removes the same share of every layer; ``global`` compares all layers, and removes
@@ -153,6 +154,8 @@ class PruneStage(Stage):
                 described=described(self.importance),
                 scope=self.scope,
                 of=self.of,
+                has_finetune=self.finetune is not None,
+                has_patience=self.finetune is not None and self.finetune.patience is not None,
             )
         )
         return self
@@ -178,6 +181,11 @@ class PruneStage(Stage):
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The pruned candidate."""
         criterion = self._criterion(context)
+        if criterion.is_learned and self.finetune is not None:
+            moving = candidate.fork()
+            request = self._zeros(self._ignored(moving.module))
+            losses, teacher = _losses_and_teacher(self.finetune, moving, context)
+            return learn_zeros(moving, context, request, self.finetune, losses, teacher)
 
         def make(cut: Cut) -> Candidate:
             return self._removed(candidate, context, criterion, cut)

@@ -26,6 +26,8 @@ class Asked:
         described: the importance, for a sentence.
         scope: as in the recipe.
         of: as in the recipe.
+        has_finetune: whether there is training after the cut.
+        has_patience: whether that may stop early.
     """
 
     granularity: str
@@ -33,6 +35,8 @@ class Asked:
     described: str
     scope: Literal["local", "global"]
     of: Literal["current", "original"]
+    has_finetune: bool
+    has_patience: bool
 
     @property
     def criterion(self) -> Criterion:
@@ -68,12 +72,12 @@ _RULES: Sequence[tuple[Callable[[Asked], bool], str]] = (
     (
         lambda a: not (a.is_structural or a.criterion.by_magnitude or a.criterion.of_weights),
         (
-            "importance {importance} is for channels; weights go by magnitude, wanda, snip "
-            "or sparsegpt"
+            "importance {importance} is for channels; weights go by magnitude, wanda, snip, "
+            "sparsegpt or movement"
         ),
     ),
     (
-        lambda a: a.has_blocks and a.criterion.compensates,
+        lambda a: a.has_blocks and (a.criterion.compensates or a.criterion.is_learned),
         "importance {importance} chooses single weights; blocks go by magnitude, wanda or snip",
     ),
     (
@@ -83,6 +87,17 @@ _RULES: Sequence[tuple[Callable[[Asked], bool], str]] = (
     (
         lambda a: a.criterion.compensates and a.is_global,
         "importance {importance} goes through one layer at a time, and goes with scope: local",
+    ),
+    (
+        lambda a: a.criterion.is_learned and not a.has_finetune,
+        "importance {importance} is learned in training: give finetune",
+    ),
+    (
+        lambda a: a.criterion.is_learned and a.has_patience,
+        (
+            "importance {importance} removes weights over the first half of the training; leave "
+            "patience out of finetune, which may end it before"
+        ),
     ),
     (
         lambda a: a.of == "original" and a.is_global,

@@ -85,7 +85,7 @@ def weight_scores(
     scores: dict[str, Tensor] = {
         f"{name}.weight": ranked.get_parameter(f"{name}.weight") for name in layers
     }
-    if not criterion.of_weights or criterion.compensates:
+    if not criterion.of_weights or criterion.compensates or criterion.is_learned:
         return scores
     called = called_layers(ranked, candidate.example)
     met = [name for name in layers if name in called]

@@ -148,8 +148,8 @@ def test_layers_that_inference_does_not_call_go_by_magnitude(name, tmp_path):
         (
             {"importance": "taylor", "granularity": "weights"},
             (
-                "importance taylor is for channels; weights go by magnitude, wanda, snip "
-                "or sparsegpt"
+                "importance taylor is for channels; weights go by magnitude, wanda, snip, "
+                "sparsegpt or movement"
             ),
         ),
     ],
