@@ -109,21 +109,23 @@ def _places(
     module: nn.Module, pool: Pool, means: Mapping[str, Tensor]
 ) -> Iterator[tuple[Axis, Tensor]]:
     """Where the channels of a pool are read: axes, with what each index holds on average."""
-    scaled = [axis for axis in pool.members if _is_batch_norm(module, axis, means)]
-    for axis in scaled or pool.outputs:
-        layer, mean = module.get_submodule(layer_of(axis)), means.get(layer_of(axis))
+    norms: dict[str, Axis] = {}
+    for axis in pool.members:  # one of those of a norm: its weight, bias or running statistics
+        if isinstance(module.get_submodule(axis.parameter.rpartition(".")[0]), _BATCH_NORMS):
+            norms.setdefault(layer_of(axis), axis)
+    scaled = [(axis, means[name]) for name, axis in norms.items() if name in means]
+    if scaled:
+        yield from scaled
+        return
+    for axis in pool.outputs:
+        mean = means.get(layer_of(axis))
         if mean is None or not axis.parameter.endswith("weight"):
             continue
-        if not scaled and axis.axis != channel_axis(layer):
-            continue
-        # A transposed convolution with groups has one index for a channel of every group.
-        yield axis, mean.reshape(-1, layer.get_parameter("weight").shape[axis.axis]).mean(0)
-
-
-def _is_batch_norm(module: nn.Module, axis: Axis, means: Mapping[str, Tensor]) -> bool:
-    name = layer_of(axis)
-    is_weight = axis.parameter == f"{name}.weight" and name in means
-    return is_weight and isinstance(module.get_submodule(name), _BATCH_NORMS)
+        layer = module.get_submodule(layer_of(axis))
+        if axis.axis == channel_axis(layer):
+            # A transposed convolution with groups has one index for a channel of every group.
+            width = layer.get_parameter("weight").shape[axis.axis]
+            yield axis, mean.reshape(-1, width).mean(0)
 
 
 def _axis_of(layer: nn.Module, output: Tensor) -> int:

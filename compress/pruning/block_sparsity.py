@@ -57,7 +57,8 @@ def block_masks(
 
     Args:
         module: has the weights.
-        scores: of single weights, by their names; the weights themselves where ``by_size``.
+        scores: of single weights, by their names, none below zero; the sizes of the weights
+            themselves where ``by_size``.
         shape: outputs and inputs of a block.
         ratio: share of the whole blocks that goes.
         scope: of the blocks of each weight, or of all of them together.

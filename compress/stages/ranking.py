@@ -82,8 +82,8 @@ def weight_scores(
         criterion: ``wanda``, ``snip``, or one by magnitude; of another the weights as well.
         implied: what the losses of the stage imply that the outputs are.
     """
-    scores: dict[str, Tensor] = {
-        f"{name}.weight": ranked.get_parameter(f"{name}.weight") for name in layers
+    scores = {
+        f"{name}.weight": ranked.get_parameter(f"{name}.weight").detach().abs() for name in layers
     }
     if not criterion.of_weights or criterion.compensates or criterion.is_learned:
         return scores

@@ -45,9 +45,13 @@ def test_it_is_the_mean_absolute_output_of_the_layer_over_all_batches():
     assert not unread
 
 
-def test_where_a_batch_norm_scales_a_channel_it_is_read_behind_it():
-    net = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 3, 1))
-    nn.init.uniform_(net[1].weight, 0.1, 2.0)
+@pytest.mark.parametrize("affine", [True, False])
+def test_where_a_batch_norm_scales_a_channel_it_is_read_behind_it(affine):
+    norm = nn.BatchNorm2d(5, affine=affine)
+    net = nn.Sequential(nn.Conv2d(2, 5, 3), norm, nn.ReLU(), nn.Conv2d(5, 3, 1))
+    nn.init.uniform_(norm.running_var, 0.1, 2.0)
+    if affine:
+        nn.init.uniform_(norm.weight, 0.1, 2.0)
     x = torch.randn(4, 2, 6, 6)
     found, _ = scores_of(net.eval(), [x], 5)
     with torch.no_grad():
