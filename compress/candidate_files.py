@@ -129,7 +129,7 @@ def check_invariants(invariants: Sequence[Invariant], module: nn.Module, source:
     known = parameters_of(module)
     for invariant in invariants:
         unknown = [name for name in invariant.tensors if name not in known]
-        if unknown or not (invariant.pattern == "unstructured" or invariant.n_of_m):
+        if unknown or not invariant.is_known:
             what = f"of {named(unknown[0])!r}" if unknown else f"{named(invariant.pattern)!r}"
             raise CheckpointError(
                 f"{named(source)}: it declares zeros {what}, which this architecture cannot have."

@@ -12,7 +12,7 @@ structural pruning".
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -22,6 +22,7 @@ from compress.config.selectors import named
 from compress.errors import AlreadySo, NoEffect, StageError
 from compress.modules.inputs import Inputs, forward
 from compress.modules.outputs import OUTPUT, by_name
+from compress.pruning.activations import by_activation
 from compress.pruning.importance import CRITERIA, Criterion, accumulate_gradients
 from compress.pruning.widths import Shapes, Width, pools_of
 
@@ -72,10 +73,17 @@ class ChannelPruning:
 
 @dataclass(frozen=True)
 class Pruned:
-    """Every layer's width before and after, and ``restored``: scales that a cut had changed."""
+    """Every layer's width before and after.
+
+    Args:
+        widths: of every layer.
+        restored: scales that a cut had changed.
+        unread: layers whose channels have no activations that could be read, where these rank.
+    """
 
     widths: tuple[Width, ...]
     restored: int = 0
+    unread: tuple[str, ...] = ()
 
     def sentence(self, request: ChannelPruning) -> str:
         """What was requested and what was done."""
@@ -91,6 +99,8 @@ class Pruned:
         )
         if self.restored:
             text += f"; a scale that follows from a width was restored {self.restored} times"
+        if self.unread:
+            text += f"; {named(self.unread)} went by group-l2: nothing gives their channels alone"
         same = [w.layer for w in able if w.after == w.before and not w.reason]
         if same:
             text += (
@@ -114,6 +124,7 @@ def prune_channels(
     *,
     ranked: nn.Module | None = None,
     losses: Iterable[Tensor] = (),
+    inputs: Iterable[Inputs] = (),
 ) -> Pruned:
     """Remove the least important channels of ``module``, in place.
 
@@ -124,6 +135,7 @@ def prune_channels(
         ranked: a module of the same structure whose weights are ranked; ``module`` by default.
         losses: for criteria that read gradients: scalar losses through ``ranked`` of batches, or of
             single samples for one that squares them.
+        inputs: for criteria that read activations: batches for ``ranked``.
 
     Raises:
         StageError: the model cannot be run, or ``taylor`` without a loss.
@@ -132,6 +144,11 @@ def prune_channels(
     ranked = module if ranked is None else ranked
     if request.criterion.reads_gradients:
         accumulate_gradients(ranked, losses, request.criterion)
+    unread: set[str] = set()
+    if request.criterion.reads_activations:
+        plain = CRITERIA["group-l2"].scores
+        reading, unread = by_activation(request.criterion, ranked, inputs, plain)
+        request = replace(request, importance=reading)
     found = find_cut(module, example, request, ranked)
     expected = _output_shapes(module, example)
     found.apply(module)
@@ -143,7 +160,8 @@ def prune_channels(
                 f"prune: cutting channels changed {which} from {shape} to {shapes.get(name)}; name "
                 "the layers that make the output in `ignore`."
             )
-    return Pruned(found.widths, len(found.settings.rescalings))
+    cut = {width.layer for width in found.widths if width.after < width.before}
+    return Pruned(found.widths, len(found.settings.rescalings), tuple(sorted(unread & cut)))
 
 
 def find_cut(

@@ -10,7 +10,7 @@ layer are scored like others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from compress.errors import StageError
 from compress.pruning.channel_group import ChannelGroup, axes_of, group_of, rows_of
+from compress.pruning.criterion import OF_WEIGHTS, Criterion, Scores
 from compress.pruning.ids import Axis, ChannelIds
 from compress.pruning.widths import Pool, layer_of
 from compress.quoting import shown
@@ -38,39 +39,6 @@ __all__ = [
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 _NORMS = (*_BATCH_NORMS, nn.LayerNorm)
 
-#: Of a module, its channel ids and a pool of them: one score for each channel of the pool.
-_Scores = Callable[[nn.Module, ChannelIds, Pool], Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """A way to rank channels; those of low scores are removed first.
-
-    Args:
-        name: as in a recipe.
-        scores: of the channels of a pool.
-        by_magnitude: whether it ranks by the size of weights, as single weights are.
-        reads_gradients: whether it needs gradients of the loss.
-        squares_gradients: whether it needs the mean of their squares over single samples.
-        reads_batch_norm: whether it ranks only channels that a batch norm scales.
-        of_weights: whether it ranks single weights and no channels
-            (:mod:`compress.pruning.weight_scores`).
-        within_outputs: whether it compares the weights of one output alone.
-        is_relative: whether scores are divided by their mean over the pool, so that pools compare.
-        about: what it goes by, as a clause for the reference.
-    """
-
-    name: str
-    scores: _Scores
-    by_magnitude: bool = False
-    reads_gradients: bool = False
-    squares_gradients: bool = False
-    reads_batch_norm: bool = False
-    of_weights: bool = False
-    within_outputs: bool = False
-    is_relative: bool = True
-    about: str = ""
-
 
 def score_pool(module: nn.Module, ids: ChannelIds, pool: Pool, criterion: Criterion) -> list[float]:
     """The importance of each channel of a pool, over the mean of the pool.
@@ -86,7 +54,7 @@ def score_pool(module: nn.Module, ids: ChannelIds, pool: Pool, criterion: Criter
     return [float(score) for score in scores]
 
 
-def of_group(name: str, function: Callable[[ChannelGroup], Any]) -> _Scores:
+def of_group(name: str, function: Callable[[ChannelGroup], Any]) -> Scores:
     """Scores by a function of a channel group.
 
     Args:
@@ -236,7 +204,7 @@ def _as_scores(found: Any, channels: int, name: str) -> list[float]:
     )
 
 
-def _by_torch_pruning(make: Callable[[Any], Any], *, with_gradients: bool = False) -> _Scores:
+def _by_torch_pruning(make: Callable[[Any], Any], *, with_gradients: bool = False) -> Scores:
     """Scores by a class of ``torch_pruning.importance``, which ``make`` is given."""
 
     def scores(module: nn.Module, ids: ChannelIds, pool: Pool) -> list[float]:
@@ -259,7 +227,7 @@ def _by_torch_pruning(make: Callable[[Any], Any], *, with_gradients: bool = Fals
     return scores
 
 
-def _norm(p: int) -> _Scores:
+def _norm(p: int) -> Scores:
     """Norms of a layer's own filters (Li et al. 2017)."""
     return _by_torch_pruning(
         lambda importance: importance.MagnitudeImportance(
@@ -292,8 +260,8 @@ def _distances(group: ChannelGroup) -> Tensor:
     return torch.cdist(own, own).sum(1)
 
 
-def _no_scores(*_: object) -> list[float]:
-    raise StageError("prune: this importance ranks single weights, and no channels.")
+def _no_inputs(*_: object) -> list[float]:
+    raise StageError("prune: importance activation needs samples to read activations of.")
 
 
 def _random(group: ChannelGroup) -> Tensor:
@@ -359,21 +327,13 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
                 about="scale that a batch norm has learned for the channel (Liu et al. 2017)",
             ),
             Criterion(
-                "wanda",
-                _no_scores,
-                of_weights=True,
-                within_outputs=True,
-                about="of single weights: their size times the norm of the inputs that they meet, "
-                "within each output (Sun et al. 2024)",
+                "activation",
+                _no_inputs,
+                reads_activations=True,
+                about="mean absolute activation of the channel over calibration data "
+                "(Hu et al. 2016)",
             ),
-            Criterion(
-                "snip",
-                _no_scores,
-                reads_gradients=True,
-                of_weights=True,
-                about="of single weights: what the loss would change by without each, from "
-                "gradients on training data (Lee et al. 2019)",
-            ),
+            *OF_WEIGHTS,
             Criterion(
                 "random",
                 of_group("random", _random),

@@ -15,10 +15,16 @@ from pydantic import ConfigDict
 
 from compress.config.settings import Settings
 
-__all__ = ["N_OF_M", "Invariant", "KeepZeros", "carried_to", "n_of_m", "shared_by"]
+__all__ = ["BLOCK", "N_OF_M", "UNSTRUCTURED", "Invariant", "KeepZeros"]
+__all__ += ["block_shape", "carried_to", "n_of_m", "shared_by"]
+
+#: The pattern of zeros that may be anywhere.
+UNSTRUCTURED = "unstructured"
 
 #: What a pattern such as ``2:4`` is spelled like.
 N_OF_M = r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})"
+#: What a block such as ``4x1``, of outputs by inputs, is spelled like.
+BLOCK = r"([1-9]|[1-5][0-9]|6[0-4])x([1-9]|[1-5][0-9]|6[0-4])"
 
 
 def n_of_m(pattern: str) -> tuple[int, int] | None:
@@ -29,23 +35,46 @@ def n_of_m(pattern: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
+def block_shape(pattern: str) -> tuple[int, int] | None:
+    """Outputs and inputs of a block such as ``4x1``, each 1 to 64; ``None`` of others.
+
+    ``1x1`` is none: that is a single weight.
+    """
+    found = re.fullmatch(BLOCK, pattern)
+    if found is None or pattern == "1x1":
+        return None
+    return int(found[1]), int(found[2])
+
+
 class KeepZeros(Settings):
     """Zeros in the named weights stay zero.
 
-    ``pattern`` is ``unstructured``, or ``n:m`` (as in ``2:4``): of every ``m`` consecutive inputs
-    at most ``n`` are non-zero. ``tensors`` are parameter paths (``blocks.0.conv1.weight``).
+    ``pattern`` is ``unstructured``; or ``n:m`` (as in ``2:4``): of every ``m`` consecutive inputs
+    at most ``n`` are non-zero; or ``rxc`` (as in ``4x1``): they fill blocks of ``r`` consecutive
+    outputs by ``c`` consecutive inputs. ``tensors`` are parameter paths
+    (``blocks.0.conv1.weight``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["keep-zeros"] = "keep-zeros"
-    pattern: str = "unstructured"
+    pattern: str = UNSTRUCTURED
     tensors: tuple[str, ...]
 
     @property
     def n_of_m(self) -> tuple[int, int] | None:
         """How many of how many consecutive inputs are non-zero; ``None`` where any may be."""
         return n_of_m(self.pattern)
+
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """Outputs and inputs of the blocks that zeros fill; ``None`` where they fill none."""
+        return block_shape(self.pattern)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its pattern is one that there is; a file may hold any text."""
+        return self.pattern == UNSTRUCTURED or bool(self.n_of_m or self.block)
 
     @property
     def channel_multiple(self) -> int:

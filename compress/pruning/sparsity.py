@@ -17,9 +17,11 @@ from compress.pruning.invariants import Invariant
 from compress.quantization.fakequant import channel_axis
 
 __all__ = [
+    "inputs_first",
     "keep_zeros",
     "magnitude_masks",
     "n_of_m_masks",
+    "outputs_first",
     "pattern_masks",
     "per_output_masks",
     "verify_zeros",
@@ -153,15 +155,7 @@ def verify_zeros(before: nn.Module, after: nn.Module, invariants: Sequence[Invar
             )
 
 
-def _by_output(
-    weight: Tensor, axis: int, groups: int, choose: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """A mask by ``choose``, which is given a row for each output: its weights on all inputs."""
-    rows = _outputs_first(weight, axis, groups)
-    return _inputs_first(choose(rows.flatten(1)).view_as(rows), axis, groups)
-
-
-def _outputs_first(weight: Tensor, axis: int, groups: int) -> Tensor:
+def outputs_first(weight: Tensor, axis: int, groups: int) -> Tensor:
     """A transposed convolution's weight ``(in, out / groups, ...)`` as ``(out, in / groups, ...)``.
 
     A weight whose first axis counts the outputs stays as it is, whatever its groups.
@@ -172,11 +166,20 @@ def _outputs_first(weight: Tensor, axis: int, groups: int) -> Tensor:
     return split.movedim(axis + 1, 1).flatten(0, 1)
 
 
-def _inputs_first(rows: Tensor, axis: int, groups: int) -> Tensor:
+def inputs_first(rows: Tensor, axis: int, groups: int) -> Tensor:
+    """The inverse of :func:`outputs_first`."""
     if axis == 0:
         return rows
     split = rows.reshape(groups, -1, *rows.shape[1:])
     return split.movedim(1, axis + 1).flatten(0, 1)
+
+
+def _by_output(
+    weight: Tensor, axis: int, groups: int, choose: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A mask by ``choose``, which is given a row for each output: its weights on all inputs."""
+    rows = outputs_first(weight, axis, groups)
+    return inputs_first(choose(rows.flatten(1)).view_as(rows), axis, groups)
 
 
 def _largest_of_each(rows: Tensor, n: int, m: int) -> Tensor:

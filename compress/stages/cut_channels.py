@@ -6,20 +6,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+import torch
 from torch import nn
 
 from compress.candidate import Candidate
 from compress.config.selectors import named
 from compress.events import Widths
 from compress.modules.edits import FactorizedEmbedding
+from compress.modules.tied import parameters_of
 from compress.outputs import Implied
 from compress.pruning.channels import ChannelPruning, Pruned, prune_channels
 from compress.pruning.importance import Criterion
+from compress.pruning.invariants import KeepZeros
 from compress.pruning.sparsity import pattern_masks, zero_tensors
 from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers, simulate
 from compress.quantization.numerics import LayerFormat
 from compress.stage import Context, formats_of, ranges_of
-from compress.stages.ranking import gradient_losses
+from compress.stages.ranking import activation_inputs, gradient_losses
 from compress.training.loop import isolated
 
 __all__ = ["cut_channels", "ratios_of_original"]
@@ -36,7 +39,8 @@ def cut_channels(
     """The candidate with fewer channels or heads, its module changed in place.
 
     Channels are ranked on the weights as the candidate computes with them. A multiple that its
-    zeros need is kept, and what its formats have learned of channels that are gone ends.
+    zeros need is kept, and what its formats have learned of channels that are gone ends, as do
+    blocks that zeros filled.
 
     Args:
         pruned: is cut.
@@ -52,7 +56,7 @@ def cut_channels(
         StageError: the criterion cannot rank this module.
     """
     module, formats = pruned.module, formats_of(pruned)
-    ranked = fake_quantized_copy(module, formats)
+    ranked, shapes = fake_quantized_copy(module, formats), _shapes(module)
     multiples = [invariant.channel_multiple for invariant in pruned.invariants]
     request = replace(request, round_to=math.lcm(request.round_to, *multiples))
     # Its weights are clipped already, and a share of what is left would clip them further.
@@ -67,6 +71,7 @@ def cut_channels(
             request,
             ranked=ranked,
             losses=gradient_losses(ranked, context, criterion, implied),
+            inputs=activation_inputs(context, criterion),
         )
     for invariant in pruned.invariants:
         # A cut moves the groups of an N:M pattern; the pattern is projected anew.
@@ -75,7 +80,7 @@ def cut_channels(
             zero_tensors(module, masks)
     context.report(Widths(request.ratio, [asdict(width) for width in done.widths]))
     pruned = replace(pruned, notes=(*pruned.notes, f"prune: {sentence(done, request)}"))
-    return _without_lost_clips(pruned, formats)
+    return _without_lost_blocks(_without_lost_clips(pruned, formats), shapes)
 
 
 def ratios_of_original(module: nn.Module, first: nn.Module, ratio: float) -> dict[str, float]:
@@ -110,6 +115,31 @@ def _width_in(first: nn.Module, name: str) -> int:
     if isinstance(embedding, (nn.Embedding, FactorizedEmbedding)):
         return embedding.embedding_dim
     return _width(first.get_submodule(name))
+
+
+def _without_lost_blocks(pruned: Candidate, before: Mapping[str, torch.Size]) -> Candidate:
+    """The candidate with the zeros of weights of other shapes than ``before`` in no blocks.
+
+    A cut takes single channels out of blocks and moves those after them. Zeros stay zero.
+    """
+    after, invariants, lost = _shapes(pruned.module), list[KeepZeros](), list[str]()
+    for one in pruned.invariants:
+        cut = [name for name in one.tensors if after[name] != before[name]] if one.block else []
+        if not cut:
+            invariants.append(one)
+            continue
+        lost += cut
+        if whole := tuple(name for name in one.tensors if name not in cut):
+            invariants.append(one.model_copy(update={"tensors": whole}))
+        invariants.append(KeepZeros(tensors=tuple(cut)))
+    if not lost:
+        return pruned
+    note = f"zeros of {named(lost)} stay, and fill no blocks any more: their channels are others"
+    return replace(pruned, invariants=tuple(invariants), notes=(*pruned.notes, note))
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in parameters_of(module).items()}
 
 
 def _width(layer: nn.Module) -> int:

@@ -92,8 +92,8 @@ def cut_in_steps(
     for step, part in zip(steps, parts, strict=True):
         try:
             # What an earlier step declared of its zeros, this one goes beyond.
-            made = make(replace(now, invariants=incoming.invariants), quiet, step)
-            clause, *others = _said(step, now, made)
+            made = make(replace(now, invariants=incoming.invariants, notes=()), quiet, step)
+            clause, *others = _said(step, now, made) if whole is None else made.notes
         except NoEffect:
             if step.number == 1 and (same := _already_so(incoming, context, make, steps[-1])):
                 return train(replace(incoming.fork(), notes=(same,)), parts[-1])
@@ -142,13 +142,11 @@ def _in_all(widths: Sequence[Sequence[Width]]) -> tuple[Width, ...]:
 
 
 def _said(step: Step, before: Candidate, after: Candidate) -> tuple[str, ...]:
-    """The notes of a cut; of one that sets weights to zero, how many."""
-    if after.notes:
-        return after.notes
+    """How many weights a cut set to zero, and its notes."""
     old, (total, new) = count_parameters(before.module)[1], count_parameters(after.module)
     to = f"{step.ratio:.3g}" if step.n_of_m is None else "{}:{}".format(*step.n_of_m)
     text = (
         f"{step.name}, to {to}: set {old - new:,} more weights to zero, and {total - new:,} of "
         f"{total:,} parameters are zero"
     )
-    return (text,)
+    return text, *after.notes

@@ -14,6 +14,7 @@ from compress.distillation.default_losses import teacher_losses
 from compress.distillation.losses import LabelLoss, LossSettings
 from compress.distillation.teachers import TeacherBlock, build_teacher
 from compress.events import Pace
+from compress.pruning.movement import Movement
 from compress.stage import Context, Teacher
 from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, supervision_of
@@ -40,7 +41,11 @@ class FineTune(Training):
 
 
 def trained(
-    pruned: Candidate, context: Context, finetune: FineTune, part: Part | None = None
+    pruned: Candidate,
+    context: Context,
+    finetune: FineTune,
+    part: Part | None = None,
+    movement: Movement | None = None,
 ) -> Candidate:
     """The candidate, its module trained in place.
 
@@ -49,14 +54,15 @@ def trained(
         context: of the stage.
         finetune: the settings, but for the epochs of a part.
         part: which of several trainings of the stage it is; ``None`` for the only one.
+        movement: chooses weights of the module to become zero while it is trained.
     """
     losses, teacher = _losses_and_teacher(finetune, pruned, context)
     if part is None:
-        return fit(pruned, context, finetune, losses, teacher)
+        return fit(pruned, context, finetune, losses, teacher, movement=movement)
     if finetune.views is None:  # views come again in every training
         context = replace(context, seed=part.seed(context.seed))
     settings = finetune.model_copy(update={"epochs": part.epochs})
-    return fit(pruned, context, settings, losses, teacher, part)
+    return fit(pruned, context, settings, losses, teacher, part, movement)
 
 
 def dry_run(candidate: Candidate, context: Context, finetune: FineTune, epochs: int) -> None:

@@ -24,6 +24,7 @@ from compress.distillation.teacher_cache import cached_teacher
 from compress.events import EpochEnd, Resumed, StageWarning, StepEnd
 from compress.modules.inputs import forward, to_device
 from compress.outputs import Implied
+from compress.pruning.movement import Movement
 from compress.pruning.penalties import Penalty
 from compress.pruning.sparsity import keep_zeros
 from compress.quantization.clips import LearnedClips
@@ -56,6 +57,7 @@ def fit(
     losses: Sequence[LossSettings],
     teacher: Teacher | None,
     part: Part | None = None,
+    movement: Movement | None = None,
 ) -> Candidate:
     """Train the candidate's module in place; an unfinished training resumes from its checkpoint.
 
@@ -66,6 +68,7 @@ def fit(
         losses: whose weighted sum is minimized.
         teacher: ``None`` where no loss needs one.
         part: which of several trainings of the stage it is; ``None`` for the only one.
+        movement: chooses weights of the module to become zero while it is trained.
 
     Returns:
         The candidate, with the clips that its formats have learned, and with notes.
@@ -89,6 +92,12 @@ def fit(
         penalty = None if part is None else part.penalty
         objective, auxiliary = _objective(distillation, training, losses, data.epochs, penalty)
         auxiliary = replace(auxiliary, kept=(clips,) if len(clips) else ())
+        callbacks = _callbacks(candidate, distillation, objective, simulation, history, clips, part)
+        if movement is not None:
+            movement.begin(len(data.epochs) * training.epochs)
+            updating = (*auxiliary.self_updating, movement)
+            auxiliary = replace(auxiliary, self_updating=updating)
+            callbacks = _with_movement(callbacks, movement)
         result = train(
             candidate.module,
             data.epochs,
@@ -96,9 +105,7 @@ def fit(
             training.optimization(),
             auxiliary=auxiliary,
             distinct_epochs=training.views,
-            callbacks=_callbacks(
-                candidate, distillation, objective, simulation, history, clips, part
-            ),
+            callbacks=callbacks,
             checkpointing=checkpointing,
             processes=context.processes,
         )
@@ -252,6 +259,20 @@ def _callbacks(
         step=step_end,
         resumed=resumed,
         warn=lambda text: context.report(StageWarning(text)),
+    )
+
+
+def _with_movement(callbacks: Callbacks, movement: Movement) -> Callbacks:
+    def after_step() -> None:
+        callbacks.after_step()
+        movement.after_step()
+
+    def validate() -> float | None:
+        movement.hide()  # averaged weights are not masked
+        return callbacks.validate()
+
+    return replace(
+        callbacks, before_step=movement.before_step, after_step=after_step, validate=validate
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,10 +23,11 @@ from compress.config.selectors import select
 from compress.distillation.teachers import TeacherBlock
 from compress.errors import AlreadySo
 from compress.outputs import Implied
-from compress.pruning.channels import ChannelPruning, Pruned, Unit
+from compress.pruning.channels import ChannelPruning, Pruned
 from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.importance_settings import Importance, criterion_of, described
-from compress.pruning.invariants import N_OF_M, n_of_m
+from compress.pruning.invariants import BLOCK, N_OF_M, UNSTRUCTURED, block_shape, n_of_m
+from compress.pruning.movement import Movement
 from compress.pruning.penalties import PenaltyKind
 from compress.stage import Context, Effect, Stage
 from compress.stages.cut_channels import cut_channels, ratios_of_original
@@ -36,6 +37,8 @@ from compress.stages.finetune import FineTune, dry_run, only_pace, trained
 from compress.stages.fit import implied_outputs
 from compress.stages.goal_search import MOST, Cut
 from compress.stages.goals import Goal
+from compress.stages.learn_zeros import learn_zeros
+from compress.stages.prune_rules import EDITS, UNITS, check, is_granularity
 from compress.stages.prune_schedule import CutSchedule, Part, Sparsify, Step, Trainings
 from compress.stages.remove_blocks import BlockRemoval
 from compress.stages.sparse_learning import Shrinking, SparseLearning, shrinking_of
@@ -44,14 +47,10 @@ from compress.stages.zero_weights import ZeroWeights, zero_weights
 
 __all__ = ["FineTune", "PruneStage"]
 
-#: Granularities that change the structure, by what is cut.
-_UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
-#: Granularities that put other modules in the place of some, by what ranks these.
-_EDITS = {"blocks": "the disturbance of the outputs", "embeddings": "singular values"}
 _GRANULARITY = {
     "anyOf": [
-        {"enum": [*_UNITS, *_EDITS, "weights"], "type": "string"},
-        {"pattern": f"^{N_OF_M}$", "type": "string"},
+        {"enum": [*UNITS, *EDITS, "weights"], "type": "string"},
+        {"pattern": f"^({N_OF_M}|{BLOCK})$", "type": "string"},
     ]
 }
 _MULTIPLES = (1, 8, 16, 32)
@@ -77,17 +76,21 @@ class PruneStage(Stage):
     removes heads of attention; ``blocks`` removes whole layers of a net that repeats them, those
     first that its outputs miss least; ``embeddings`` makes tables of at least 1,000 rows the
     product of two smaller ones; ``weights``, and a pattern such as ``2:4``, which keeps 2 of every
-    4 inputs, set single weights to zero, which by itself helps only storage.
+    4 inputs, set single weights to zero, which by itself helps only storage; ``4x1`` sets whole
+    blocks of 4 outputs by 1 input to zero, of 1 to 64 each, for kernels that skip them.
 
     Source: Men et al. 2024, "ShortGPT", and Sajjad et al. 2023, "On the effect of dropping layers
     of pre-trained transformer models", for blocks; Lan et al. 2020, "ALBERT", for embeddings; Han
     et al. 2015, "Learning both weights and connections", for weights; Mishra et al. 2021,
-    "Accelerating sparse deep neural networks", for patterns.
+    "Accelerating sparse deep neural networks", for patterns; Gray et al. 2017, "GPU kernels for
+    block-sparse weights", and Lagunas et al. 2021, "Block pruning for faster transformers", for
+    blocks of weights.
     """
     importance: Importance = "group-l2"
     """What ranks the channels or heads; those of the lowest importance are removed. Single weights
-    go by magnitude, ``wanda`` or ``snip``; blocks and embeddings have their own. One of your own is
-    ``module:name``, or a block with its options."""
+    go by magnitude, ``wanda``, ``snip``, ``sparsegpt`` or ``movement``, blocks of them by the first
+    three; whole layers and embeddings have their own. One of your own is ``module:name``, or a
+    block with its options."""
     scope: Literal["local", "global"] = "local"
     """``local`` removes the same share of every layer; ``global`` compares all layers, and removes
     more where less is lost."""
@@ -124,79 +127,21 @@ class PruneStage(Stage):
     @field_validator("granularity")
     @classmethod
     def _known_granularity(cls, granularity: str) -> str:
-        if granularity in (*_UNITS, *_EDITS, "weights") or n_of_m(granularity):
+        if is_granularity(granularity):
             return granularity
         raise ValueError(
-            f"granularity is channels, heads, blocks, embeddings, weights, or N:M with N below M "
-            f"such as '2:4'; got {granularity!r}"
+            f"granularity is channels, heads, blocks, embeddings, weights, N:M with N below M such "
+            f"as '2:4', or blocks of 1 to 64 outputs by inputs such as '4x1'; got {granularity!r}"
         )
 
     @model_validator(mode="after")
     def _goes_together(self) -> PruneStage:
-        if self.granularity != "channels":
-            of_rank = self.granularity == "embeddings"
-            for field, default in (("round_to", 1), ("of", "current")):
-                if getattr(self, field) != default and not (of_rank and field == "round_to"):
-                    raise ValueError(f"{field} is for granularity channels")
-        self._check_goal()
-        if self.granularity in _EDITS:
-            self._check_edit(_EDITS[self.granularity])
-            return self
-        if self.granularity == "heads" and self.scope == "global":
-            raise ValueError("heads are counted in each block, and go with scope: local")
-        known = CRITERIA.get(self.importance) if isinstance(self.importance, str) else None
-        of_weights = known is not None and known.of_weights
-        if self.granularity in _UNITS and of_weights:
-            raise ValueError(
-                f"importance {self.importance} is for single weights: granularity: weights, or "
-                "such as '2:4'"
-            )
-        if self.granularity not in _UNITS and not (known and (known.by_magnitude or of_weights)):
-            ranked = described(self.importance)
-            raise ValueError(
-                f"importance {ranked} is for channels; weights go by magnitude, wanda or snip"
-            )
-        if known is not None and known.within_outputs and self.scope == "global":
-            raise ValueError(
-                f"importance {self.importance} ranks within each output, and goes with scope: local"
-            )
-        if self.of == "original" and self.scope == "global":
-            raise ValueError("of: original counts per layer and goes with scope: local")
+        check(self)
         pattern = n_of_m(self.granularity)
         self._trainings.check(has_goal=self.goal is not None, n_of_m=pattern)
         if self.sparsify is not None:
             self._penalty_kind(self.sparsify)
         return self
-
-    def _check_goal(self) -> None:
-        if self.goal is None:
-            return
-        if self.ratio != type(self).model_fields["ratio"].default:
-            raise ValueError("give ratio or goal, which finds the ratio")
-        if self.granularity not in (*_UNITS, *_EDITS):
-            raise ValueError(
-                "goal is for granularity channels, heads, blocks or embeddings; zeros change no "
-                "cost"
-            )
-        if self.granularity == "embeddings" and (self.goal.parts or self.goal.macs is not None):
-            raise ValueError(
-                "a goal of embeddings is parameters or artifact_kib; two factors take no less time"
-            )
-        if self.of == "original":
-            raise ValueError("goal is of the model that comes in; leave `of` out")
-
-    def _check_edit(self, ranked: str) -> None:
-        fields = type(self).model_fields
-        if self.importance != fields["importance"].default:
-            raise ValueError(
-                f"importance {described(self.importance)} is for channels; {self.granularity} go "
-                f"by {ranked}: leave it out"
-            )
-        if self.scope != "local":
-            raise ValueError(f"scope: global is for channels and weights, not {self.granularity}")
-        for key in ("schedule", "sparsify"):
-            if getattr(self, key) is not None:
-                raise ValueError(f"{key} is for channels and weights, not {self.granularity}")
 
     def uses_evaluator(self) -> bool:
         """Whether the goal is about something that has to be measured."""
@@ -228,6 +173,8 @@ class PruneStage(Stage):
             pattern = n_of_m(self.granularity)
             steps = steps_of(self.schedule, self.ratio, pattern, start.module)
             made = cut_in_steps(steps, trainings.parts, start, context, whole, make, train)
+        elif criterion.is_learned:
+            made = self._learned(start, context, criterion)
         elif self.goal is None:
             made = train(make(start, context, Cut(self.ratio)))
         else:
@@ -245,8 +192,7 @@ class PruneStage(Stage):
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The cut without data and training: the widths are right, the choice is not."""
         criterion = self._criterion(context)
-        needs_data = criterion.reads_gradients or criterion.of_weights
-        data_free = CRITERIA["group-l2"] if needs_data else criterion
+        data_free = CRITERIA["group-l2"] if criterion.needs_data else criterion
         edit = self._edit(candidate, context, uses_data=False)
 
         def make(cut: Cut) -> Candidate:
@@ -266,9 +212,11 @@ class PruneStage(Stage):
     def explain(self) -> str:
         """What this stage will do."""
         what = f"weights ({self.granularity} along inputs)"
-        if self.granularity in (*_UNITS, *_EDITS, "weights"):
+        if block_shape(self.granularity):
+            what = f"weights in blocks of {self.granularity}"
+        if self.granularity in (*UNITS, *EDITS, "weights"):
             what = self.granularity
-        ranked = _EDITS.get(self.granularity, described(self.importance))
+        ranked = EDITS.get(self.granularity, described(self.importance))
         cut = f"remove {100 * self.ratio:.3g}% of the {self.of} {what} by {ranked}"
         if self.goal is not None:
             cut = f"remove {what} by {ranked} until {self.goal.sentence}"
@@ -296,9 +244,7 @@ class PruneStage(Stage):
 
     def _penalty_kind(self, sparsify: Sparsify) -> PenaltyKind:
         by_batch_norm = self.importance == "bn-scale"
-        return sparsify.kind_for(
-            weights=self.granularity not in _UNITS, by_batch_norm=by_batch_norm
-        )
+        return sparsify.kind_for(weights=self.granularity not in UNITS, by_batch_norm=by_batch_norm)
 
     def _shrinking(
         self, sparsify: Sparsify, candidate: Candidate, context: Context, criterion: Criterion
@@ -328,11 +274,25 @@ class PruneStage(Stage):
             lambda forked, part: self._trained(forked, context, part),
         )
 
-    def _trained(self, pruned: Candidate, context: Context, part: Part) -> Candidate:
+    def _trained(
+        self,
+        pruned: Candidate,
+        context: Context,
+        part: Part,
+        movement: Movement | None = None,
+    ) -> Candidate:
         if self.finetune is None:
             return pruned
-        return trained(
-            pruned, context, self.finetune, part if self._trainings.are_several else None
+        own = part if self._trainings.are_several else None
+        return trained(pruned, context, self.finetune, own, movement)
+
+    def _learned(self, start: Candidate, context: Context, criterion: Criterion) -> Candidate:
+        """The candidate trained, with the zeros that training chose."""
+        request = self._request(start.module, context, criterion, Cut(self.ratio))
+        assert isinstance(request, ZeroWeights)
+        part = self._trainings.parts[-1]
+        return learn_zeros(
+            start.fork(), request, lambda own, by: self._trained(own, context, part, by)
         )
 
     def _dry_run(self, candidate: Candidate, context: Context, epochs: int) -> None:
@@ -344,13 +304,15 @@ class PruneStage(Stage):
     ) -> ChannelPruning | ZeroWeights:
         """What is to be removed of a module; in steps, of what came into the first of them."""
         ignored = self._ignored(module)
-        if self.granularity not in _UNITS:
-            pattern = cut.n_of_m if isinstance(cut, Step) else n_of_m(self.granularity)
+        if self.granularity not in UNITS:
+            pattern = UNSTRUCTURED if self.granularity == "weights" else self.granularity
+            if isinstance(cut, Step) and cut.n_of_m is not None:
+                pattern = "{}:{}".format(*cut.n_of_m)
             return ZeroWeights(cut.ratio, self.scope, pattern, ignored)
         first = cut.incoming if isinstance(cut, Step) else module
         request = ChannelPruning(
             ratio=cut.ratio,
-            unit=_UNITS[self.granularity],
+            unit=UNITS[self.granularity],
             importance=criterion,
             scope=self.scope,
             round_to=self.round_to,
@@ -363,7 +325,7 @@ class PruneStage(Stage):
         self, start: Candidate, context: Context, *, uses_data: bool
     ) -> Callable[[float], Candidate] | None:
         """Puts other modules in the place of a share of those of ``start``, where that is asked."""
-        if self.granularity not in _EDITS:
+        if self.granularity not in EDITS:
             return None
         ignored = self._ignored(start.module)
         if self.granularity == "blocks":
@@ -385,6 +347,10 @@ class PruneStage(Stage):
             if self.finetune is None or self.goal is not None or in_steps:
                 raise
             return replace(pruned, notes=(*pruned.notes, str(error).rstrip(".")))
+
+    def _zeros(self, ignored: Sequence[str]) -> ZeroWeights:
+        pattern = UNSTRUCTURED if self.granularity == "weights" else self.granularity
+        return ZeroWeights(self.ratio, self.scope, pattern, ignored)
 
     def _ratios_of_original(self, module: nn.Module, context: Context) -> dict[str, float] | None:
         if self.of == "current":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compress.candidate import Candidate
 from compress.errors import StageError
-from compress.modules.inputs import forward
+from compress.modules.inputs import Inputs, forward
 from compress.modules.outputs import Outputs, by_name
 from compress.outputs import Implied
 from compress.pruning.importance import Criterion
@@ -21,7 +21,7 @@ from compress.training.data import read
 from compress.training.loop import isolated
 from compress.training.supervision import Supervision
 
-__all__ = ["gradient_losses", "weight_scores"]
+__all__ = ["activation_inputs", "gradient_losses", "weight_scores"]
 
 #: Batch and samples of the training data that gradients are taken of.
 _OF_BATCHES, _OF_SINGLE = (64, 1024), (1, 256)
@@ -56,6 +56,12 @@ def gradient_losses(
             yield _difference(supervision.shipped(outputs), taught)
 
 
+def activation_inputs(context: Context, criterion: Criterion) -> list[Inputs]:
+    """Batches of calibration data for a criterion that reads activations; of another none."""
+    wanted = criterion.reads_activations or criterion.compensates
+    return calibration_inputs(context.task, _INPUT_SAMPLES) if wanted else []
+
+
 def weight_scores(
     ranked: nn.Module,
     layers: Sequence[str],
@@ -73,13 +79,13 @@ def weight_scores(
         layers: by path.
         candidate: whose example shows which layers are called.
         context: of the stage.
-        criterion: ``wanda``, ``snip``, or one by magnitude.
+        criterion: ``wanda``, ``snip``, or one by magnitude; of another the weights as well.
         implied: what the losses of the stage imply that the outputs are.
     """
-    scores: dict[str, Tensor] = {
-        f"{name}.weight": ranked.get_parameter(f"{name}.weight") for name in layers
+    scores = {
+        f"{name}.weight": ranked.get_parameter(f"{name}.weight").detach().abs() for name in layers
     }
-    if not criterion.of_weights:
+    if not criterion.of_weights or criterion.compensates or criterion.is_learned:
         return scores
     called = called_layers(ranked, candidate.example)
     met = [name for name in layers if name in called]

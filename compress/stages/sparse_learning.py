@@ -13,7 +13,7 @@ from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.penalties import Penalty, PenaltyKind, channel_penalty, weight_penalty
 from compress.pruning.sparsity import zero_tensors
 from compress.stages.prune_schedule import Part, Sparsify
-from compress.stages.zero_weights import ZeroWeights, masks_of, names_of
+from compress.stages.zero_weights import ZeroWeights, masks_of
 
 __all__ = ["Shrinking", "SparseLearning", "shrinking_of"]
 
@@ -54,10 +54,10 @@ def shrinking_of(
     """
     module, cut, is_known = candidate.module, candidate.fork(), criterion.by_magnitude
     if isinstance(request, ZeroWeights):
-        names = names_of(module, request)
-        penalty = weight_penalty(sparsify.weight, names)
-        sizes = {name: module.get_parameter(name) for name in names}
-        zero_tensors(cut.module, masks_of(module, request, sizes))
+        weights = request.weights(module)
+        penalty = weight_penalty(sparsify.weight, list(weights))
+        chosen = masks_of(module, weights, request, CRITERIA["l1"])
+        zero_tensors(cut.module, chosen.masks)
     else:
         is_known |= criterion.reads_batch_norm
         if not is_known:

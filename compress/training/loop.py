@@ -7,6 +7,7 @@
         callbacks.epoch_start(epoch)        new ranges for fake quantization
         for each batch of the seeded epoch:
             loss = objective(module, batch) if it is not finite, save the batch and stop
+            callbacks.before_step()         gradients are there, averaged over processes
             optimizer step
             callbacks.after_step()          restore zeros that are kept
             update the moving average of the weights
@@ -79,6 +80,8 @@ class Callbacks:
 
     Args:
         epoch_start: before each epoch, with its number from 0.
+        before_step: before each step of the optimizer, once gradients are averaged over processes,
+            and before they are clipped.
         after_step: after each step of the optimizer.
         validate: returns the validation loss of the module as it is; ``None`` where there is none.
         epoch_end: after each epoch.
@@ -89,6 +92,7 @@ class Callbacks:
     """
 
     epoch_start: Callable[[int], None] = lambda _: None
+    before_step: Callable[[], None] = lambda: None
     after_step: Callable[[], None] = lambda: None
     validate: Callable[[], float | None] = lambda: None
     epoch_end: Callable[[EpochEnd], None] = lambda _: None
@@ -212,7 +216,8 @@ class _TrainingLoop:
             with state.autocast():
                 loss = self.objective(state.module, _to_device(batch, state))
             value = self._global_loss(loss, batch, epoch, step)
-            state.optimizer_step(loss, batch.weight, epoch * steps + step)
+            before = self.callbacks.before_step
+            state.optimizer_step(loss, batch.weight, epoch * steps + step, before)
             self.callbacks.after_step()
             state.update_ema(epoch * steps + step)
             total, seen = total + value * batch.global_size, seen + batch.global_size

@@ -123,13 +123,20 @@ class TrainState:
         finally:
             handle.remove()
 
-    def optimizer_step(self, loss: Tensor, weight: float, step: int) -> None:
+    def optimizer_step(
+        self,
+        loss: Tensor,
+        weight: float,
+        step: int,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         """Backpropagate a loss and take one step of the optimizer.
 
         Args:
             loss: of this process's part of the batch, a scalar.
             weight: of that part in the global batch.
             step: counted from 0, over all epochs.
+            before: called once gradients are averaged over processes, and before they are clipped.
         """
         factor = rate(step, self.steps, self.optimization.schedule, self.optimization.warmup)
         for group in self._optimizer.param_groups:
@@ -146,6 +153,7 @@ class TrainState:
         self._processes.average(self._gradients())
         if scaler is not None:
             scaler.unscale_(self._optimizer)
+        before()
         if self.optimization.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.optimization.clip_norm)
         if scaler is None:

@@ -42,6 +42,12 @@ SETTINGS: dict[str, list[Stage]] = {
         PruneStage(ratio=0.5, scope="global", finetune={"epochs": 1, "batch_size": 64}),
         PruneStage(ratio=0.3, granularity="weights"),
         PruneStage(granularity="2:4"),
+        PruneStage(granularity="weights", importance="sparsegpt"),
+        PruneStage(
+            granularity="weights",
+            importance="movement",
+            finetune={"epochs": 2, "batch_size": 64},
+        ),
         PruneStage(goal={"latency_p50": 0.8, "max_drop": 0.1}),
         PruneStage(
             ratio=0.5,

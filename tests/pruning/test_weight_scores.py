@@ -136,6 +136,21 @@ def test_layers_that_inference_does_not_call_go_by_magnitude(name, tmp_path):
     assert sparsity(stage.run(start, context)) > 0.05
 
 
+@pytest.mark.parametrize("granularity", ["weights", "2x2"])
+def test_of_a_layer_that_inference_does_not_call_the_smallest_go(granularity, tmp_path):
+    structure = STRUCTURES["torch-attention"]
+    start = Candidate.of(structure.make(), structure.example())
+    context = bench_context(start, tmp_path)
+    rows = torch.utils.data.TensorDataset(structure.example(16), torch.zeros(16, dtype=torch.long))
+    context = replace(context, task=replace(context.task, train=rows, validation=rows, test=rows))
+    made = PruneStage(granularity=granularity, importance="wanda").run(start, context)
+    before, after = (
+        one.module.get_parameter("attn.out_proj.weight").detach() for one in (start, made)
+    )
+    gone, left = before[after == 0].abs(), before[after != 0].abs()
+    assert gone.mean() < 0.7 * left.mean()
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -147,7 +162,10 @@ def test_layers_that_inference_does_not_call_go_by_magnitude(name, tmp_path):
         ),
         (
             {"importance": "taylor", "granularity": "weights"},
-            "importance taylor is for channels; weights go by magnitude, wanda or snip",
+            (
+                "importance taylor is for channels; weights go by magnitude, wanda, snip, "
+                "sparsegpt or movement"
+            ),
         ),
     ],
 )

@@ -91,6 +91,17 @@ CASES = {
         (QuantizeStage(weights="int4", learn_steps=True),),
         TrainStage(ema=0.9, patience=3, **COMMON),
     ),
+    "zeros that are learned, average": (
+        "mlp",
+        (QuantizeStage(weights="int4"), PruneStage(granularity="weights", ratio=0.2)),
+        PruneStage(
+            ratio=0.6,
+            granularity="weights",
+            importance="movement",
+            scope="global",
+            finetune={"ema": 0.9, **COMMON},
+        ),
+    ),
     "zeros of two kinds": (
         "mlp",
         (PruneStage(granularity="2:4"), QuantizeStage(weights="int4", activations="float32")),

@@ -48,6 +48,21 @@ def test_a_scaled_loss_takes_the_step_of_a_plain_one(monkeypatch):
     torch.testing.assert_close(scaled.module.weight, plain.module.weight)
 
 
+def test_before_a_step_gradients_are_there_and_not_yet_clipped(monkeypatch):
+    state, norms = _state(None, monkeypatch), []
+
+    def look():
+        grads = [p.grad for p in state.module.parameters()]
+        norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+        for grad in grads:
+            grad.zero_()
+
+    before = state.module.bias.detach().clone()
+    state.optimizer_step(_loss(state, scale=10.0), 1.0, 0, look)
+    assert norms[0] > OPTIMIZATION.clip_norm
+    assert torch.equal(state.module.bias, before)
+
+
 def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_is_lowered(monkeypatch):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
     state = _state(scaler, monkeypatch)
