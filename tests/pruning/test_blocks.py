@@ -256,6 +256,22 @@ def test_a_share_that_is_no_block_says_which_one_would_be(tmp_path):
         PruneStage(**BLOCKS).run(candidate("unet"), context_of(start, tmp_path, "unet"))
 
 
+def test_of_many_blocks_fewer_samples_are_looked_at(tmp_path, monkeypatch):
+    start = candidate("attention")
+    context = context_of(start, tmp_path, "attention")
+    asked = []
+    monkeypatch.setattr(
+        "compress.stages.remove_blocks.calibration_inputs",
+        lambda task, samples: asked.append(samples) or [start.example],
+    )
+    stage = PruneStage(**BLOCKS, ratio=0.25)
+    stage.run(start, context)
+    monkeypatch.setattr("compress.stages.remove_blocks._MANY", 2)
+    stage.run(start, context)
+    stage.rehearse(start, context)
+    assert asked == [256, 64]
+
+
 def test_what_is_ignored_stays(tmp_path):
     start = candidate("attention")
     context = context_of(start, tmp_path, "attention")
@@ -376,6 +392,7 @@ def test_training_after_it_trains_what_is_left(tmp_path):
     assert not torch.equal(made.module.head.weight, untrained.module.head.weight)
     rehearsed = stage.rehearse(start, context)
     assert len(rehearsed.edits) == len(made.edits)
+    assert rehearsed.notes[0].endswith("was tried on one batch, and a run may choose others")
     assert "blocks by the disturbance of the outputs, then train 1 epochs" in stage.explain()
 
 
