@@ -62,6 +62,8 @@ class BlockRemoval:
                 put(module, skip.path, SkippedBlock(skip.as_tuple))
             after = edited(self.candidate, module, [skip for skip, _ in gone])
         said = _sentence(blocks, gone, ratio, self._order.failing)
+        if not self.uses_data:
+            said += "; this was tried on one batch, and a run may choose others"
         return replace(after, notes=(f"prune: {said}", *after.notes))
 
     def _check(self, blocks: Blocks, ratio: float) -> None:

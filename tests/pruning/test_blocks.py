@@ -1,13 +1,14 @@
 """Blocks: which may go, in which order they go, and what is left of the candidate."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from compress import Candidate, PruneStage, QuantizeStage
+from compress import Candidate, PruneStage, QuantizeStage, Recipe, ReplayTarget
 from compress.candidate import Architecture, count_parameters
 from compress.errors import NoEffect, SettingsError, StageError
 from compress.measure.local import LocalTarget
@@ -255,6 +256,22 @@ def test_a_share_that_is_no_block_says_which_one_would_be(tmp_path):
         PruneStage(**BLOCKS).run(candidate("unet"), context_of(start, tmp_path, "unet"))
 
 
+def test_of_many_blocks_fewer_samples_are_looked_at(tmp_path, monkeypatch):
+    start = candidate("attention")
+    context = context_of(start, tmp_path, "attention")
+    asked = []
+    monkeypatch.setattr(
+        "compress.stages.remove_blocks.calibration_inputs",
+        lambda task, samples: asked.append(samples) or [start.example],
+    )
+    stage = PruneStage(**BLOCKS, ratio=0.25)
+    stage.run(start, context)
+    monkeypatch.setattr("compress.stages.remove_blocks._MANY", 2)
+    stage.run(start, context)
+    stage.rehearse(start, context)
+    assert asked == [256, 64]
+
+
 def test_what_is_ignored_stays(tmp_path):
     start = candidate("attention")
     context = context_of(start, tmp_path, "attention")
@@ -375,7 +392,30 @@ def test_training_after_it_trains_what_is_left(tmp_path):
     assert not torch.equal(made.module.head.weight, untrained.module.head.weight)
     rehearsed = stage.rehearse(start, context)
     assert len(rehearsed.edits) == len(made.edits)
+    assert rehearsed.notes[0].endswith("was tried on one batch, and a run may choose others")
     assert "blocks by the disturbance of the outputs, then train 1 epochs" in stage.explain()
+
+
+@pytest.mark.exhaustive  # as tests/pruning/test_rows.py does
+def test_a_run_of_an_object_that_is_resumed_is_the_run_that_was_not_interrupted(tmp_path):
+    case = NETS["attention"]
+    stages = [PruneStage(**BLOCKS), QuantizeStage(), PruneStage(ratio=0.25)]
+
+    def run(folder):
+        recipe = Recipe(name="shallow", stages=stages)
+        settings = {"targets": [ReplayTarget()], "mode": "quick", "cache": "none", "report": False}
+        start = Candidate.of(case.build(), case.example())
+        return recipe.run(start, case.make_task(), workdir=folder, **settings)
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "resumed")
+    (last,) = (tmp_path / "resumed" / "stages").glob("03-*")
+    shutil.rmtree(last)
+    resumed = run(tmp_path / "resumed")
+    assert [row.cached for row in resumed.rows] == [False, True, True, False]
+    assert "blocks was requested" in resumed.rows[1].notes[0]
+    for row, other in zip(whole.rows, resumed.rows, strict=True):
+        assert (row.fingerprint, row.parameters) == (other.fingerprint, other.parameters)
 
 
 @pytest.mark.fast

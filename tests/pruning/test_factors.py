@@ -15,6 +15,7 @@ from compress.modules.edits import Factorize, FactorizedEmbedding
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.pruning.factors import Factors, find_embeddings
 from compress.quantization.fakequant import layers_with_formats
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.running.encoding import encode
 from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
@@ -161,6 +162,17 @@ def test_a_quantized_embedding_is_factorized_in_its_format(tmp_path):
         "words.project",
     }
     made.validate()
+
+
+def test_learned_clips_of_the_table_end_with_a_note(tmp_path):
+    first = start()
+    layers = layers_with_formats(first.module)
+    whole = Numerics((QuantRule(format=LayerFormat(weights="int8")),))
+    numerics = whole.with_clips({"words": (0.5,) * ROWS, "body": (0.5,) * COLUMNS}, layers)
+    first = replace(first, numerics=numerics)
+    made = PruneStage(**EMBEDDINGS).run(first, context_of(first, tmp_path))
+    assert [rule.select for rule in made.numerics.clip_rules] == [("body",)]
+    assert made.notes[1] == "learned clips of 'words' end here: their weights are gone"
 
 
 def test_a_second_time_the_rank_becomes_smaller(tmp_path):
