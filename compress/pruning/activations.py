@@ -7,6 +7,7 @@ inference", for the mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,10 +23,13 @@ from compress.pruning.criterion import Criterion, Scores
 from compress.pruning.ids import Axis, ChannelIds
 from compress.pruning.widths import Pool, layer_of
 from compress.quantization.fakequant import channel_axis, quantizable_layers
+from compress.quantization.recurrent import RECURRENT
 
 __all__ = ["by_activation", "mean_activations"]
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+# Of others that are read, those whose channels are the last axis.
+_LAST = (*RECURRENT, nn.Embedding)
 
 
 @torch.no_grad()
@@ -37,18 +41,23 @@ def mean_activations(module: nn.Module, batches: Iterable[Inputs]) -> dict[str, 
         batches: of inputs.
 
     Returns:
-        By path, of linear layers, convolutions and batch norms that inference calls.
+        By path, of linear layers, convolutions, recurrent layers, embeddings and batch norms that
+        inference calls.
 
     Raises:
         StageError: there was no batch.
     """
     layers = dict.fromkeys(quantizable_layers(module))
-    layers |= {name: None for name, one in module.named_modules() if isinstance(one, _BATCH_NORMS)}
+    more = (*_BATCH_NORMS, *_LAST)
+    layers |= {name: None for name, one in module.named_modules() if isinstance(one, more)}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def listener(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def listen(layer: nn.Module, _: Any, output: Tensor) -> None:
+    def listener(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def listen(layer: nn.Module, _: Any, outputs: Any) -> None:
+            output = outputs[0] if isinstance(outputs, tuple) else outputs
+            if not isinstance(output, Tensor):
+                return  # packed sequences
             rows = output.detach().double().abs().movedim(_axis_of(layer, output), 0).flatten(1)
             found = rows.sum(1)
             sums[name] = sums[name] + found if name in sums else found
@@ -78,8 +87,7 @@ def by_activation(
         criterion: that reads activations.
         module: in eval mode.
         batches: of inputs.
-        otherwise: scores of channels that no such layer gives, such as the state of a recurrent
-            layer.
+        otherwise: scores of channels that no such layer gives, but a parameter of the model's own.
 
     Returns:
         The criterion, and the layers whose channels went by ``otherwise``; they are found as it
@@ -92,7 +100,6 @@ def by_activation(
         if not places:
             unread.update(layer_of(axis) for axis in pool.outputs)
             return list(otherwise(ranked, ids, pool))
-        unread.difference_update(layer_of(axis) for axis in pool.outputs)
         parts = torch.zeros(len(places), len(pool.classes), dtype=torch.float64)
         for part, (axis, mean) in zip(parts, places, strict=True):
             rows, channels = rows_of(ids, pool, axis)
@@ -119,18 +126,41 @@ def _places(
         return
     for axis in pool.outputs:
         mean = means.get(layer_of(axis))
-        if mean is None or not axis.parameter.endswith("weight"):
+        if mean is None:
             continue
         layer = module.get_submodule(layer_of(axis))
-        if axis.axis == channel_axis(layer):
+        if isinstance(layer, RECURRENT):
+            of_state = _of_state(layer, axis, mean)
+            if of_state is not None:
+                yield axis, of_state
+        elif isinstance(layer, nn.Embedding):
+            if axis.axis == 1:
+                yield axis, mean
+        elif axis.axis == channel_axis(layer):
             # A transposed convolution with groups has one index for a channel of every group.
             width = layer.get_parameter("weight").shape[axis.axis]
             yield axis, mean.reshape(-1, width).mean(0)
 
 
+def _of_state(layer: nn.Module, axis: Axis, mean: Tensor) -> Tensor | None:
+    """What the rows of a recurrent layer's weight hold: for every gate the state that it makes.
+
+    ``None`` where the module does not give that state, as of all its layers but the last.
+    """
+    own = axis.parameter.rpartition(".")[2]
+    found = re.fullmatch(r"weight_[ih]h(?:_l(\d+))?(_reverse)?", own)
+    last = getattr(layer, "num_layers", 1) - 1
+    if found is None or axis.axis != 0 or int(found[1] or 0) != last:
+        return None
+    width = layer.hidden_size
+    assert isinstance(width, int)
+    first = width if found[2] else 0  # both directions lie side by side
+    return mean[first : first + width].repeat(layer.get_parameter(own).shape[0] // width)
+
+
 def _axis_of(layer: nn.Module, output: Tensor) -> int:
     """The axis of channels: outputs of a convolution may come without one for samples."""
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, (nn.Linear, *_LAST)):
         return output.dim() - 1
     if isinstance(layer, _BATCH_NORMS):
         return 1

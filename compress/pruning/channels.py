@@ -100,7 +100,7 @@ class Pruned:
         if self.restored:
             text += f"; a scale that follows from a width was restored {self.restored} times"
         if self.unread:
-            text += f"; {named(self.unread)} went by group-l2: nothing gives their channels alone"
+            text += f"; {named(self.unread)} went by group-l2: no layer gives their channels"
         same = [w.layer for w in able if w.after == w.before and not w.reason]
         if same:
             text += (
