@@ -293,7 +293,7 @@ class _TrainingLoop:
         checkpoint = self.checkpointing.checkpoint
         if checkpoint is None:
             return
-        content = self.state.checkpoint()
+        content = self.state.checkpoint(is_last=epochs == self.state.optimization.epochs)
         if self.processes.is_rank_zero:
             seconds = self.seconds_before + time.perf_counter() - self.start_s
             facts = {"epochs": epochs, "seconds": seconds, "history": self.checkpointing.history}

@@ -36,6 +36,8 @@ from compress.training.rng import (
 
 __all__ = ["AuxiliaryModules", "Stateful", "TrainState"]
 
+_OPTIMIZER = "optimizer."
+
 #: What a checkpoint can hold.
 Stateful = nn.Module | torch.optim.Optimizer
 
@@ -201,11 +203,16 @@ class TrainState:
             for parameter in result.parameters():
                 parameter.grad = None
 
-    def checkpoint(self) -> CheckpointContent:
-        """All of the state. Every process must call this; what rank 0 gets is to be saved."""
+    def checkpoint(self, *, is_last: bool = False) -> CheckpointContent:
+        """All of the state. Every process must call this; what rank 0 gets is to be saved.
+
+        Args:
+            is_last: whether no step follows, so that what the optimizer holds is left out.
+        """
         tensors = {
             f"{prefix}{name}": tensor
             for prefix, tensors_in, _ in self._parts()
+            if not (is_last and prefix == _OPTIMIZER)
             for name, tensor in tensors_in().items()
         }
         generators = self._processes.gather(generator_state(self.device))
@@ -234,7 +241,7 @@ class TrainState:
     def _parts(self) -> Iterator[tuple[str, _Get, _Put]]:
         """Everything with tensors: a prefix, how to read them, and how to restore them."""
         yield _of_module("module.", self.module)
-        yield _of_optimizer("optimizer.", self._optimizer)
+        yield _of_optimizer(_OPTIMIZER, self._optimizer)
         if self.ema is not None:
             ema = self.ema.tensors
             yield "ema.", lambda: ema, lambda tensors: put_back(tensors, ema)

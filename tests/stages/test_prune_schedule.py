@@ -17,7 +17,7 @@ from compress.pruning.penalties import channel_penalty, weight_penalty
 from compress.stages.prune_schedule import CutSchedule
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
-from compress.training.checkpoint import Checkpoint
+from compress.training.checkpoint import Checkpoint, unpack
 
 ONCE = {"epochs": 1, "batch_size": 32, "learning_rate": 5e-3}
 CURVES = ("cubic", "linear", "geometric")
@@ -384,6 +384,11 @@ def test_a_kill_in_any_training_is_gone_on_from_there_to_the_same_end(name, tmp_
         assert made.notes == expected.notes
         assert history(events) == reported
         assert again.count == whole.count - fatal // 2 * 2  # no whole epoch is trained twice
+        # What is over keeps its weights alone.
+        files = sorted(place.folder.rglob("checkpoint.safetensors"))
+        assert len(files) == 4
+        kept = [unpack(file.read_bytes()).tensors for file in files]
+        assert not any(name.startswith("optimizer.") for one in kept for name in one)
         place.remove()
         assert not place.folder.exists()
 

@@ -44,7 +44,8 @@ def curves_of(history: Sequence[Mapping[str, Any]]) -> list[Curve]:
     looks for the largest cut within a bound does, are counted through.
     """
     epochs = [entry.get("epoch", number) for number, entry in enumerate(history, start=1)]
-    if epochs.count(1) > 1:
+    counted = [epoch for epoch in epochs if isinstance(epoch, int)]
+    if len(set(counted)) < len(counted):
         epochs = list(range(1, len(epochs) + 1))
     parts = [_losses(entry) for entry in history]
     whole = [
