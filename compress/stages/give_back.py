@@ -8,14 +8,12 @@ from dataclasses import replace
 from compress.candidate import Candidate
 from compress.config.selectors import named
 from compress.errors import NoEffect
-from compress.quantization.sensitivity import output_errors
-from compress.stage import Context, formats_of, ranges_of
+from compress.stage import Context
+from compress.stages.layer_errors import changed_formats, errors_of_layers
 from compress.stages.score_loss import ScoreLoss
-from compress.training.data import spread
 
 __all__ = ["give_back"]
 
-_SAMPLES = 256
 _MOST_SINGLY = 8  # layers that are tried again one by one
 
 
@@ -81,12 +79,8 @@ def give_back(
 
 def _by_error(incoming: Candidate, after: Candidate, context: Context) -> list[str]:
     """The layers whose formats change, the one with the largest error first."""
-    before, formats = formats_of(incoming), formats_of(after)
-    changed = {name: format for name, format in formats.items() if format != before.get(name)}
-    module = after.module
-    ranges = ranges_of(module, formats, context.task)
-    batch = spread(context.task.validation, _SAMPLES).inputs
-    errors = output_errors(module, changed, ranges, [batch])
+    changed = changed_formats(incoming, after)
+    errors = errors_of_layers(after, changed, context)
     return sorted(changed, key=lambda name: errors.get(name, 0.0), reverse=True)
 
 

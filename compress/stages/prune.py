@@ -36,7 +36,7 @@ from compress.stage import (
     Stage,
     Teacher,
 )
-from compress.stages.cut_channels import cut_channels, ratios_of_original
+from compress.stages.cut_channels import cut_channels, ratios_of_layers, ratios_of_original
 from compress.stages.dry_run import dry_run_losses
 from compress.stages.fit import fit, implied_outputs, supervision_of
 from compress.stages.goal_search import Cut
@@ -114,6 +114,10 @@ class PruneStage(Stage):
     goal: Goal | None = None
     """What the model is to be after the stage, in place of ``ratio``: how much goes is found by
     cutting, and by measuring on the target where time or file size is asked for."""
+    ratios: dict[Pattern, Annotated[Number, Field(ge=0, lt=1)]] | None = None
+    """In place of ``ratio``, that of single layers: by path, glob or class, of which the last that
+    matches a layer counts. Layers that none matches keep all. Layers that are cut together have the
+    ratio of the first of them."""
     finetune: FineTune | None = None
     """Training after the cut. Where not given, there is none; a later train or distill stage does
     as well."""
@@ -122,8 +126,9 @@ class PruneStage(Stage):
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What identifies a stage that does not use it is what it was.
         written: dict[str, Any] = handler(self)
-        absent = "goal" if self.goal is None else "ratio"
-        return {key: value for key, value in written.items() if key != absent}
+        in_place = [key for key in ("goal", "ratios") if getattr(self, key) is not None]
+        absent = {"goal", "ratios", "ratio"} - {*(in_place or ("ratio",))}
+        return {key: value for key, value in written.items() if key not in absent}
 
     @field_validator("granularity")
     @classmethod
@@ -142,6 +147,7 @@ class PruneStage(Stage):
                 if getattr(self, field) != default:
                     raise ValueError(f"{field} is for granularity channels")
         self._check_goal()
+        self._check_ratios()
         if self.granularity == "heads" and self.scope == "global":
             raise ValueError("heads are counted in each block, and go with scope: local")
         known = CRITERIA.get(self.importance) if isinstance(self.importance, str) else None
@@ -174,6 +180,18 @@ class PruneStage(Stage):
         if self.of == "original":
             raise ValueError("goal is of the model that comes in; leave `of` out")
 
+    def _check_ratios(self) -> None:
+        if self.ratios is None:
+            return
+        if self.goal is not None or self.ratio != type(self).model_fields["ratio"].default:
+            raise ValueError("give one of ratio, ratios and goal")
+        if not any(self.ratios.values()):
+            raise ValueError("ratios: none is above 0, so that nothing would be cut")
+        if self.granularity not in _UNITS:
+            raise ValueError("ratios are for granularity channels or heads")
+        if self.scope == "global" or self.of == "original":
+            raise ValueError("ratios are of single layers: leave `scope` and `of` out")
+
     def uses_evaluator(self) -> bool:
         """Whether the goal is about something that has to be measured."""
         return self.goal is not None and self.goal.measures
@@ -196,7 +214,7 @@ class PruneStage(Stage):
             return fit(pruned, context, self.finetune, losses, teacher)
 
         if self.goal is None:
-            return train(make(Cut(self.ratio)))
+            return train(make(self._given_cut(candidate.module)))
         # Kernels take channels in blocks, of 8 or 16 mostly: an odd width may be slower than a
         # larger one.
         free = self.round_to == 1 and self.granularity == "channels" and self.goal.parts
@@ -212,7 +230,7 @@ class PruneStage(Stage):
         def make(cut: Cut) -> Candidate:
             return self._removed(candidate, context, data_free, cut)
 
-        cut = Cut(self.ratio)
+        cut = self._given_cut(candidate.module)
         if self.goal is not None:
             cut = expected_cut(self.goal, candidate, context, make)
         pruned = make(cut)
@@ -230,6 +248,8 @@ class PruneStage(Stage):
         tail = f", then train {self.finetune.epochs} epochs" if self.finetune else ""
         if self.goal is not None:
             return f"remove {what} by {ranked} until {self.goal.sentence}{tail}"
+        if self.ratios is not None:
+            return f"remove the ratios of {len(self.ratios)} patterns of {what} by {ranked}{tail}"
         return f"remove {100 * self.ratio:.3g}% of the {self.of} {what} by {ranked}{tail}"
 
     def epochs_of_training(self) -> int:
@@ -275,6 +295,11 @@ class PruneStage(Stage):
         if self.of == "current":
             return None
         return ratios_of_original(module, context.origin.module, self.ratio)
+
+    def _given_cut(self, module: nn.Module) -> Cut:
+        if self.ratios is None:
+            return Cut(self.ratio)
+        return Cut(0.0, layers=ratios_of_layers(module, self.ratios))
 
     def _ignored(self, module: nn.Module) -> list[str]:
         # Any module may be named, a parent of layers too, and a parameter that is in none.

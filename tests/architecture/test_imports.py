@@ -19,7 +19,7 @@ PACKAGE = ROOT / "compress"
 # From the bottom up. A file may import from lines above its own, and from its own line.
 LEVELS: list[set[str]] = [
     {"__init__"},  # names only: it imports nothing until it is asked for one
-    {"errors", "quoting"},
+    {"errors", "quoting", "integer_program"},
     {"io"},
     {"config", "events", "outputs", "metrics"},
     {"budget", "formatting", "text_table", "data", "preprocessing"},
