@@ -7,6 +7,7 @@ with what it was off by.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -74,6 +75,10 @@ class FormatChoice:
     def within(self, most_bytes: float, time: TimeLimit | None = None) -> ChosenFormats:
         """The choice with the least sum of errors.
 
+        Args:
+            most_bytes: of the file; infinite for no limit.
+            time: what it may take; ``None`` for no limit.
+
         Raises:
             StageError: nothing that may be chosen keeps the limits.
         """
@@ -86,7 +91,8 @@ class FormatChoice:
         limits = [] if time is None else [_of_time(time, options)]
         room = most_bytes - whole
         for _ in range(_MOST_TRIES):
-            found = least_loss(losses, [Limit(room, costs), *limits])
+            of_bytes = [] if room == math.inf else [Limit(room, costs)]
+            found = least_loss(losses, [*of_bytes, *limits])
             if found is None:
                 break
             numbers = zip(layers, found, strict=True)

@@ -157,14 +157,8 @@ class QuantizeStage(Stage):
         """The candidate with a rule for each format, of those of its layers that are selected."""
         layers = layers_with_formats(candidate.module)
         chosen = set(select(self.select, layers, exclude=self.exclude, where="select"))
-        by_format: dict[LayerFormat, list[str]] = {}
-        for name, format in formats.items():
-            if name in chosen:
-                by_format.setdefault(format, []).append(escape(name))
-        numerics = candidate.numerics
-        for format, names in by_format.items():
-            numerics = numerics.with_rule(QuantRule(select=tuple(names), format=format))
-        return replace(candidate.fork(), numerics=numerics)
+        own = {name: format for name, format in formats.items() if name in chosen}
+        return replace(candidate.fork(), numerics=candidate.numerics.with_formats(own))
 
     def explain(self) -> str:
         """What this stage will do."""

@@ -127,8 +127,8 @@ def test_what_is_wrong_is_a_sentence(arguments, said, finished, capsys, monkeypa
 
 
 def test_few_layers_that_make_most_of_the_error_are_named_to_paste():
-    from compress.cli.sensitivity import described
-    from compress.running.sensitivity import Change, LayerSensitivity, Sensitivity
+    from compress.cli.layer_table import described
+    from compress.layer_facts import Change, LayerSensitivity, Sensitivity
 
     layers = tuple(
         LayerSensitivity(
