@@ -19,11 +19,13 @@ _MOST_SINGLY = 8  # layers that are tried again one by one
 
 def give_back(
     incoming: Candidate,
-    allowed: float,
+    max_drop: float,
     context: Context,
     declare: Callable[[Sequence[str]], Candidate],
+    *,
+    relative: bool = False,
 ) -> Candidate:
-    """Quantize all but as few layers as keep ``allowed``; a note says what was tried.
+    """Quantize all but as few layers as keep ``max_drop``; a note says what was tried.
 
     Layers are ordered by the error that each alone makes in the outputs, and the first of them are
     given back: their number is doubled until the bound is kept, and halved in. Then each of a few
@@ -31,19 +33,21 @@ def give_back(
 
     Args:
         incoming: what comes in.
-        allowed: what the metric may lose.
+        max_drop: what the metric may lose.
         context: of the stage.
         declare: the candidate with the stage's formats for all but these layers.
+        relative: whether ``max_drop`` is a share of the score of what comes in.
 
     Raises:
         NoEffect: the bound is kept only where nothing is quantized.
         RecipeError: a drop that cannot have been meant for this metric.
     """
     loss = ScoreLoss(incoming, context)
-    loss.check(allowed, "max_drop")
+    allowed = loss.allowed(max_drop, "max_drop", relative=relative)
     whole = declare(())
     first = loss.of(whole)
-    said = f"quantize: max_drop {allowed:g}: all layers lose {first:.4g} of {loss.metric}"
+    share = f" of the score, which is {allowed:.4g}" if relative else ""
+    said = f"quantize: max_drop {max_drop:g}{share}: all layers lose {first:.4g} of {loss.metric}"
     if first <= allowed:
         return replace(whole, notes=(f"{said} on validation, and none was given back",))
     order = _by_error(incoming, whole, context)

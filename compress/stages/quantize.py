@@ -70,6 +70,9 @@ class QuantizeStage(Stage):
     of the one that comes in: a share of a rate, such as 0.01, or points of it, as ``1%`` or
     ``1pt``; of another metric, a number in its own unit. Where all layers lose more, as few as
     needed stay what they were, those that disturb the outputs most first."""
+    relative: Flag = False
+    """Whether ``max_drop`` is a share of the score of the model that comes in: 0.01, or ``1%``, of
+    0.8 is then 0.008."""
     budget: SizeBudget | None = None
     """The size that the file may have. Each selected layer gets the stage's format, another of
     those named, or none, so that the file keeps the size and the outputs move least, by what each
@@ -82,6 +85,7 @@ class QuantizeStage(Stage):
         used = {
             "learn_steps": self.learn_steps,
             "max_drop": self.max_drop is not None,
+            "relative": self.relative,
             "budget": self.budget is not None,
         }
         absent = {key for key, is_used in used.items() if not is_used}
@@ -100,6 +104,8 @@ class QuantizeStage(Stage):
         self.format  # noqa: B018 - its validator raises
         if self.budget is not None and self.max_drop is not None:
             raise ValueError("give max_drop or budget: each decides which layers are quantized")
+        if self.relative and self.max_drop is None:
+            raise ValueError("relative is about max_drop: give it, or leave relative out")
         if self.budget is not None and self.format.is_float32:
             raise ValueError("budget: the stage's own format is float32, which makes nothing small")
         return self
@@ -128,7 +134,9 @@ class QuantizeStage(Stage):
             )
         elif self.max_drop is not None:
             found = give_back(
-                candidate, self.max_drop, context, lambda left: self._declared(candidate, left)
+                *(candidate, self.max_drop, context),
+                lambda left: self._declared(candidate, left),
+                relative=self.relative,
             )
         else:
             return after
@@ -166,6 +174,7 @@ class QuantizeStage(Stage):
         how = f", ranges by {self.calibration.method}" if self.format.needs_range else ""
         steps = " with learned steps" if self.learn_steps else ""
         within = "" if self.max_drop is None else f", within a drop of {self.max_drop:g}"
+        within += " of the score" if self.relative else ""
         if self.budget is not None:
             within = f", as many layers as a file of {self.budget.artifact_kib:g} KiB asks for"
             if self.budget.formats:
