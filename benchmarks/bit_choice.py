@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from trials import each
 
 from compress import Candidate, Recipe, ReplayTarget, TrainStage
 from compress.errors import AlreadySo, NoEffect
+from compress.layer_facts import Sensitivity
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.quantization.fakequant import declared_formats, layers_with_formats, simulate
 from compress.quantization.numerics import Numerics
@@ -40,7 +41,7 @@ from compress.training.data import spread
 
 FORMATS = ("float16/float16", "int8/int8")
 #: Of the way from the smallest file to the largest.
-BUDGETS = (0.1, 0.25, 0.4)
+BUDGETS = (0.15, 0.4)
 MACS = (0.75, 0.5)
 SAMPLES = 128
 NETS: Mapping[str, tuple[Mapping[str, Any], int]] = {
@@ -51,8 +52,17 @@ NETS: Mapping[str, tuple[Mapping[str, Any], int]] = {
 }
 
 
-def trained(net: str, seed: int, folder: Path) -> Job:
-    """A job whose candidate is the trained net."""
+@dataclass(frozen=True)
+class Trained:
+    """A trained net as the candidate of a job, its files, and what was found of its layers."""
+
+    job: Job
+    files: LayerFiles
+    found: Sensitivity
+
+
+def trained(net: str, seed: int, folder: Path) -> Trained:
+    """The net, trained and looked at once."""
     model, epochs = NETS[net]
     recipe = Recipe(
         name=net,
@@ -71,7 +81,10 @@ def trained(net: str, seed: int, folder: Path) -> Job:
         report=False,
     )
     after = replace(start, module=record.module(1))
-    return recipe.job(after, task, workdir=folder, targets=[ReplayTarget()])
+    job = recipe.job(after, task, workdir=folder, targets=[ReplayTarget()])
+    files = LayerFiles(job, {name: format_named(name) for name in FORMATS}, folder)
+    found = sensitivity_of(job, files.formats, SAMPLES, with_cuts=False)
+    return Trained(job, files, found)
 
 
 def joint_error(job: Job, formats: Mapping[str, str]) -> float:
@@ -86,14 +99,13 @@ def joint_error(job: Job, formats: Mapping[str, str]) -> float:
         return relative_error(expected, outputs_of(candidate.module, batches))
 
 
-def formats_trial(job: Job, share: float, folder: Path) -> dict[str, Any]:
+def formats_trial(net: Trained, share: float) -> dict[str, Any]:
     """The program's choice and what stands beside it, under one budget of bytes."""
-    files = LayerFiles(job, {name: format_named(name) for name in FORMATS}, folder)
+    job, files, found = net.job, net.files, net.found
     layers = list(layers_with_formats(job.candidate.module))
     sizes = {name: files.of(dict.fromkeys(layers, name)).bytes for name in FORMATS}
     whole, smallest = files.of({}).bytes, min(sizes.values())
     most = smallest + share * (whole - smallest)
-    found = sensitivity_of(job, files.formats, SAMPLES)
     chosen = choose_formats(found, files, "bit_choice", most / 1024, None)
     uniform = next(name for name in FORMATS if sizes[name] <= most)
     last = dict[str, str]()
@@ -144,16 +156,14 @@ def _uniform(job: Job, candidate: Candidate, most: float) -> dict[str, float]:
     raise RuntimeError("no ratio for all keeps the budget")
 
 
-def trial(given: Mapping[str, Any], jobs: dict[str, Job], folder: Path) -> dict[str, Any]:
+def trial(given: Mapping[str, Any], nets: dict[str, Trained], folder: Path) -> dict[str, Any]:
     """One net under one budget; the net is trained once."""
-    net, seed = given["net"], given["seed"]
-    place = folder / f"{net}-{given['kind']}-{given['share']}"
-    place.mkdir()
-    if net not in jobs:
-        jobs[net] = trained(net, seed, folder / net)
+    net = given["net"]
+    if net not in nets:
+        nets[net] = trained(net, given["seed"], folder / net)
     if given["kind"] == "formats":
-        return formats_trial(jobs[net], given["share"], place)
-    return cuts_trial(jobs[net], given["share"])
+        return formats_trial(nets[net], given["share"])
+    return cuts_trial(nets[net].job, given["share"])
 
 
 def claim_of(found: Mapping[str, Any]) -> Claim:
@@ -182,13 +192,13 @@ def main() -> None:
         {"net": net, "kind": kind, "share": share, "seed": arguments.seed}
         for net in nets
         for kind, shares in (("formats", BUDGETS), ("cuts", MACS))
-        for share in shares
+        for share in (shares[-1:] if arguments.smoke else shares)
     ]
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "bit_choice.partial.jsonl"
-    jobs: dict[str, Job] = {}
+    known: dict[str, Trained] = {}
     with tempfile.TemporaryDirectory(prefix="compresskit-bit-choice-") as name:
-        found = list(each(plan, lambda one: trial(one, jobs, Path(name)), kept))
+        found = list(each(plan, lambda one: trial(one, known, Path(name)), kept))
     claims = [claim_of(one) for one in found]
     write("bit_choice", {"trials": found}, claims, arguments.results)
     kept.unlink()

@@ -42,6 +42,8 @@ def sensitivity_of(
     formats: Mapping[str, LayerFormat],
     samples: int,
     tell: Callable[[int, int, str], None] = lambda *_: None,
+    *,
+    with_cuts: bool = True,
 ) -> Sensitivity:
     """Change one layer of a job's model after the other.
 
@@ -50,6 +52,7 @@ def sensitivity_of(
         formats: by the name that they are told under.
         samples: of the validation split, evenly spaced.
         tell: called with the number of a layer, of all, and its path, before it is looked at.
+        with_cuts: whether each layer is cut by a tenth, too, which takes longest.
 
     Raises:
         StageError: the model has no layer that could be quantized.
@@ -76,7 +79,7 @@ def sensitivity_of(
             with simulate(candidate.module, {layer: each[layer]}, ranges[name]):
                 changes[name] = judge.change(candidate.module, _saved(module, each[layer]))
         parameters = sum(tensor.numel() for tensor in module.parameters(recurse=False))
-        cut = _cut(candidate, layer, judge)
+        cut = _cut(candidate, layer, judge) if with_cuts else None
         found.append(LayerSensitivity(layer, layers[layer], parameters, changes, cut))
     return Sensitivity(
         judge.scoring.name,

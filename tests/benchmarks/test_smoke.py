@@ -11,7 +11,15 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 # Ten seconds and more each, and all parts of them run in tests of their own.
 LONG = {
-    *("bad_input", "by_hand_distill", "cache_memory", "cuts", "defaults", "distill_gain"),
+    *(
+        "bad_input",
+        "bit_choice",
+        "by_hand_distill",
+        "cache_memory",
+        "cuts",
+        "defaults",
+        "distill_gain",
+    ),
     *("distill_overhead", "faults", "goals", "length_batches", "lm_eval", "lowering_checks"),
     *("measure_aa", "memory_check", "minilm_eval", "quantize_baselines", "record_time", "reuse"),
 }
