@@ -22,6 +22,7 @@ LONG = {
     ),
     *("distill_overhead", "faults", "goals", "length_batches", "lm_eval", "lowering_checks"),
     *("measure_aa", "memory_check", "minilm_eval", "quantize_baselines", "record_time", "reuse"),
+    "bit_choice",
 }
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
 KEPT = sorted((FOLDER / "results").glob("*.json"))

@@ -156,3 +156,13 @@ def test_an_outlying_channel_costs_its_reader_its_format(tmp_path):
         net, task, targets=[ReplayTarget()], workdir=tmp_path / "all", report=False
     )
     assert before - alone.rows[1].measurements[0].accuracy.value > 0.01
+
+
+def test_a_relative_drop_is_a_share_of_the_incoming_score(start, tmp_path):
+    order = ordered(start, tmp_path)
+    # Of a score of 0.9, a share of 0.1 is 0.09.
+    kept = run(start, Losing({order[0]: 0.085}), tmp_path, max_drop=0.1, relative=True)
+    assert set(order) == set(quantized(kept))
+    assert "max_drop 0.1 of the score, which is 0.09: all layers lose 0.085" in kept.notes[-1]
+    given = run(start, Losing({order[0]: 0.095}), tmp_path, max_drop=0.1, relative=True)
+    assert set(order) - set(quantized(given)) == {order[0]}
