@@ -73,6 +73,10 @@ class QuantizeStage(Stage):
     relative: Flag = False
     """Whether ``max_drop`` is a share of the score of the model that comes in: 0.01, or ``1%``, of
     0.8 is then 0.008."""
+    give_back: Literal["error", "time"] = "error"
+    """Of ``max_drop``: which layers go back first. ``error``: those that disturb the outputs most;
+    ``time``: those that disturb them most for the time that they win on the first target, by its
+    profile of the whole file, so that what goes back costs the fewest milliseconds."""
     budget: SizeBudget | None = None
     """The size that the file may have. Each selected layer gets the stage's format, another of
     those named, or none, so that the file keeps the size and the outputs move least, by what each
@@ -86,6 +90,7 @@ class QuantizeStage(Stage):
             "learn_steps": self.learn_steps,
             "max_drop": self.max_drop is not None,
             "relative": self.relative,
+            "give_back": self.give_back != "error",
             "budget": self.budget is not None,
         }
         absent = {key for key, is_used in used.items() if not is_used}
@@ -104,6 +109,8 @@ class QuantizeStage(Stage):
         self.format  # noqa: B018 - its validator raises
         if self.budget is not None and self.max_drop is not None:
             raise ValueError("give max_drop or budget: each decides which layers are quantized")
+        if self.give_back != "error" and self.max_drop is None:
+            raise ValueError("give_back is about max_drop: give it, or leave give_back out")
         if self.relative and self.max_drop is None:
             raise ValueError("relative is about max_drop: give it, or leave relative out")
         if self.budget is not None and self.format.is_float32:
@@ -137,6 +144,7 @@ class QuantizeStage(Stage):
                 *(candidate, self.max_drop, context),
                 lambda left: self._declared(candidate, left),
                 relative=self.relative,
+                by_time=self.give_back == "time",
             )
         else:
             return after
