@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
+from typing import Any
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from compress.config.drops import Drop, Points
-from compress.config.fields import Number
+from compress.config.fields import Flag, Number
 from compress.config.settings import Settings
 from compress.errors import RecipeError
 from compress.metrics import has_absolute_drop
 
-__all__ = ["Budget", "check_budget", "check_drop"]
+__all__ = ["Budget", "absolute_drop", "check_budget", "check_drop"]
 
 _LARGEST_BUDGET = 1e12
 
@@ -30,6 +38,28 @@ class Budget(Settings):
     accuracy_drop: Drop | None = None
     """What the task's metric may lose against the baseline row: a share of a rate, such as 0.01, or
     points of it, as ``1%`` or ``1pt``; of another metric, a number in its own unit."""
+    relative: Flag = False
+    """Whether ``accuracy_drop`` is a share of the baseline's score: 0.01, or ``1%``, of 0.8 is then
+    0.008, and of a perplexity of 20 it is 0.2."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Budgets that do not use it are written as they were.
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "relative" or value}
+
+    @model_validator(mode="after")
+    def _is_about_a_drop(self) -> Budget:
+        if self.relative and self.accuracy_drop is None:
+            raise ValueError("relative is about accuracy_drop: give it, or leave relative out")
+        return self
+
+    def resolved(self, score: float | None) -> Budget:
+        """This with its drop in the unit of the metric, of a baseline with this score."""
+        if not self.relative or self.accuracy_drop is None or score is None:
+            return self
+        drop = absolute_drop(self.accuracy_drop, score)
+        return self.model_copy(update={"accuracy_drop": drop, "relative": False})
 
 
 def check_budget(budget: Budget | None, metric: str) -> None:
@@ -39,20 +69,34 @@ def check_budget(budget: Budget | None, metric: str) -> None:
         RecipeError: all of a rate may be lost, or points of what is none.
     """
     if budget is not None and budget.accuracy_drop is not None:
-        check_drop(budget.accuracy_drop, metric, "budget.accuracy_drop")
+        where = "budget.accuracy_drop"
+        check_drop(budget.accuracy_drop, metric, where, relative=budget.relative)
 
 
-def check_drop(drop: float, metric: str, where: str) -> None:
+def absolute_drop(share: float, score: float) -> float:
+    """What a share of a score is, in the unit of the metric."""
+    return float(share) * abs(score)
+
+
+def check_drop(drop: float, metric: str, where: str, *, relative: bool = False) -> None:
     """Refuse a drop that cannot have been meant for a task with this metric.
 
     Args:
         drop: as it was read.
         metric: of the task.
         where: the key, for the sentence.
+        relative: whether it is a share of the score, of whatever metric.
 
     Raises:
         RecipeError: all of a rate may be lost, or points of what is none.
     """
+    if relative:
+        if drop >= 1:
+            raise RecipeError(
+                f"{where}: {drop:g} of the score would be all of it; relative drops are shares "
+                "below 1, such as 0.02."
+            )
+        return
     points = isinstance(drop, Points)
     if points and not has_absolute_drop(metric):
         raise RecipeError(

@@ -18,6 +18,7 @@ from typing import Any
 
 from compress.errors import RecipeError, RecordError
 from compress.io.atomic import is_stream
+from compress.layer_facts import LAYERS_NAME, is_sensitivity
 from compress.record import RECORD_NAME
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SCHEMA",
     "FileKind",
     "check_hub_folder",
+    "check_layers",
     "check_models",
     "check_output",
     "check_report",
@@ -56,6 +58,7 @@ _REPORT = re.compile(
     r"report\.html|table\.(csv|md)|(pareto|stages)[^/]*\.(png|svg)|repeat\.(json|html|md)"
     r"|comparison\.md"
 )
+_LAYERS = re.compile(r"layers(-dark)?\.(png|svg)|sensitivity\.json")
 _TEXTS = (".html", ".csv", ".json")  # of a report, which tell whose they are
 _SEED = re.compile(r"seed-\d+")
 # What systems put into any folder, and this tool while it works there.
@@ -143,6 +146,20 @@ def check_report(folder: Path, option: str = "--out", *, of_several: bool = Fals
                 f"{path}: this is no part of a report that compresskit wrote, and it stays as it "
                 f"is; move it away or rename it (a report would be written there)."
             )
+
+
+def check_layers(folder: Path, option: str = "--out") -> None:
+    """See that the figures of layers, and their numbers, may be written into ``folder``.
+
+    Raises:
+        RecipeError: a file of such a name is there that this tool did not write.
+    """
+    here = [name for name in _names_in(folder, option) if _LAYERS.fullmatch(name)]
+    if here and not is_sensitivity(folder / LAYERS_NAME):
+        raise RecipeError(
+            f"{option} {folder}: there is a {sorted(here)[0]} that compresskit did not write, and "
+            "it stays as it is; give another folder."
+        )
 
 
 def check_models(folder: Path, names: Iterable[str], option: str) -> None:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import ConfigDict, Field
@@ -58,6 +58,7 @@ __all__ = [
     "NoEvaluator",
     "Stage",
     "Teacher",
+    "TimesLayers",
     "apply_stage",
     "calibration_inputs",
     "formats_of",
@@ -133,6 +134,27 @@ class CandidateEvaluator(Protocol):
             StageError: nothing can be measured here.
             LoweringError: it cannot be exported, encoded, or run as its module runs.
             MeasurementError: the target cannot run it.
+        """
+        ...
+
+
+@runtime_checkable
+class TimesLayers(Protocol):
+    """An evaluator that can say what single layers win in time."""
+
+    def seconds_won(self, candidate: Candidate, layers: Sequence[str]) -> Mapping[str, float]:
+        """Seconds of one inference that each layer takes less than in the candidate that came in.
+
+        By the runtime's profile of both files as a whole; below 0 where it takes longer. Measured
+        once, also where a run is killed and goes on.
+
+        Args:
+            candidate: made from the one that came in.
+            layers: by path; one that the profile does not name is left out of the result.
+
+        Raises:
+            LoweringError: it cannot be exported, encoded, or run as its module runs.
+            MeasurementError: the target cannot profile.
         """
         ...
 

@@ -116,6 +116,26 @@ def _add_sensitivity(commands: Commands) -> None:
         metavar="WEIGHTS/ACTIVATIONS",
         help="such as int8/int8, the first default; may be repeated",
     )
+    sensitivity.add_argument(
+        "--time",
+        action="store_true",
+        help="add what each layer wins in ms on the first target, by the runtime's profile",
+    )
+    mode = sensitivity.add_mutually_exclusive_group()
+    mode.add_argument("--quick", action="store_true", help="with --time: 3 processes a file, not 5")
+    mode.add_argument("--strict", action="store_true", help="with --time: 10 processes a file")
+    sensitivity.add_argument(
+        "--budget",
+        metavar="LIMITS",
+        help="choose a format for each layer so that the outputs move least, as in "
+        "artifact_kib=40,latency_p50_ms=2",
+    )
+    sensitivity.add_argument(
+        "--prune-budget",
+        metavar="LIMIT",
+        help="choose a ratio for each layer likewise, as in macs=0.5 or parameters=20000",
+    )
+    out_argument(sensitivity, "DIR", "draw the layers as pictures there")
     import_argument(sensitivity)
     json_argument(sensitivity)
     debug_argument(sensitivity)

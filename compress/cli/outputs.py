@@ -13,6 +13,7 @@ from compress.environment import process_index
 from compress.errors import RecipeError, RecordError
 from compress.io.atomic import is_stream, sweep_beside
 from compress.io.scratch import sweep_scratch
+from compress.layer_facts import LAYERS_NAME
 from compress.measure import program
 from compress.overwriting import (
     BUNDLE,
@@ -22,6 +23,7 @@ from compress.overwriting import (
     SCHEMA,
     FileKind,
     check_hub_folder,
+    check_layers,
     check_models,
     check_output,
     check_report,
@@ -131,6 +133,16 @@ def _export(arguments: argparse.Namespace) -> None:
     check_hub_folder(Path(arguments.out), "--out")
 
 
+def _sensitivity(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None:
+        check_layers(Path(arguments.out))
+    given = Path(arguments.model)
+    if given.is_dir() or given.name == RECORD_NAME:
+        folder = run_folder_of(given)
+        if (folder / LAYERS_NAME).exists():
+            check_layers(folder, "RUN")
+
+
 def _ship(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         check_ship_folder(Path(arguments.out), "--out")
@@ -160,5 +172,6 @@ _CHECKS = {
     "export": _export,
     "ship": _ship,
     "new": _new,
+    "sensitivity": _sensitivity,
     "schema": _schema,
 }

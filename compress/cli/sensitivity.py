@@ -1,59 +1,165 @@
-"""``compresskit sensitivity``: which layer hurts, quantized by itself or cut by a tenth."""
+"""``compresskit sensitivity``: which layer hurts, quantized by itself or cut by a tenth.
+
+Under a budget also which format, or which ratio, an integer program gives each layer.
+"""
 
 from __future__ import annotations
 
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
+from glob import escape
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+import yaml
 
 from compress.cli.json_output import others_to_stderr, print_json
+from compress.cli.layer_table import described
+from compress.cli.outputs import run_folder_of
 from compress.cli.run_candidate import candidate_of_run
-from compress.config.clauses import clauses
-from compress.errors import RecipeError
-from compress.formatting import sanitize
-from compress.quantization.formats import default_activations
+from compress.errors import AlreadySo, RecipeError
+from compress.layer_facts import Choice, Sensitivity, write_sensitivity
+from compress.measure.target import Mode
 from compress.quantization.numerics import LayerFormat
+from compress.quantization.stored import format_named
+from compress.quoting import clipped, shown
 from compress.recipe import Recipe
+from compress.report.layers import write_layer_figures
+from compress.running.cut_choice import COUNTED, choose_cuts, cuts_of
 from compress.running.job import Job
-from compress.running.sensitivity import Change, LayerSensitivity, Sensitivity, sensitivity_of
-from compress.text_table import Column, text_lines
+from compress.running.layer_files import LayerFiles, choose_formats, with_times
+from compress.running.sensitivity import sensitivity_of
 
 _FORMATS = ("int8/int8", "int4/float32")
-_BAR = 12
-_MOST_OF_ALL = 0.9
-_FEW = 0.34
+_CHOSEN = ("int8/int8", "float16/float16")
+_LIMITS = ("artifact_kib", "latency_p50_ms")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command.
 
     Raises:
-        RecipeError: a format that is none, or ``--row`` of a recipe.
+        RecipeError: a format or a budget that is none, or ``--row`` of a recipe.
         CompressError: a recipe, a run or data that cannot be read.
     """
     if arguments.samples < 1:
         raise RecipeError(f"--samples {arguments.samples}: give 1 or more.")
-    formats = {text: _format(text) for text in arguments.formats or _FORMATS}
-    with others_to_stderr(arguments):
-        job = _job(arguments)
+    budget = _limits("--budget", arguments.budget, _LIMITS)
+    cuts = _limits("--prune-budget", arguments.prune_budget, COUNTED)
+    names = arguments.formats or (_CHOSEN if budget else _FORMATS)
+    formats = {text: _format(text) for text in names}
+    place = Path(arguments.model)
+    is_run = place.is_dir() or place.name == "record.json"
+    with others_to_stderr(arguments), tempfile.TemporaryDirectory() as folder:
+        job = _job(arguments, place, is_run=is_run)
         found = sensitivity_of(job, formats, arguments.samples, _tell)
+        found = replace(found, row=arguments.row or 0)
+        files = LayerFiles(job, formats, Path(folder))
+        if arguments.time or "latency_p50_ms" in budget:
+            found = with_times(found, files, _mode(arguments))
+        if budget:
+            found = _with(found, _formats_choice(found, files, budget, arguments.budget))
+        if cuts:
+            found = _with(found, _cuts_choice(job, arguments, cuts))
+    written = [write_sensitivity(found, run_folder_of(place))] if is_run else []
+    if arguments.out is not None:
+        written += write_layer_figures(found, Path(arguments.out))
     if arguments.as_json:
         facts = {"command": "sensitivity", "status": "done", "error": None}
-        print_json({**facts, **asdict(found)})
+        print_json({**facts, **asdict(found), "files": list(map(str, written))})
         return 0
     is_read = sys.stdout is not None and sys.stdout.isatty()
-    print("\n".join(described(found, shutil.get_terminal_size().columns if is_read else None)))
+    lines = described(found, shutil.get_terminal_size().columns if is_read else None)
+    print("\n".join([*lines, *([""] if written else []), *map(str, written)]))
     return 0
 
 
-def _job(arguments: argparse.Namespace) -> Job:
-    place = Path(arguments.model)
-    if place.is_dir() or place.name == "record.json":
+def _mode(arguments: argparse.Namespace) -> Mode:
+    return "strict" if arguments.strict else "quick" if arguments.quick else "default"
+
+
+def _with(found: Sensitivity, choice: Choice) -> Sensitivity:
+    return replace(found, choices=(*found.choices, choice))
+
+
+def _limits(option: str, given: str | None, known: Collection[str]) -> dict[str, float]:
+    """The limits of a budget, as in ``artifact_kib=40,latency_p50_ms=2``."""
+    found: dict[str, float] = {}
+    for term in given.split(",") if given is not None else ():
+        name, _, text = (part.strip() for part in term.partition("="))
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if name not in known or name in found or not 0 < value < float("inf"):
+            raise RecipeError(
+                f"{option} {clipped(str(given))}: {shown(term)} is no limit; give "
+                f"{' or '.join(f'{one}=NUMBER' for one in known)}, each once and above 0."
+            )
+        found[name] = value
+    return found
+
+
+def _formats_choice(
+    found: Sensitivity, files: LayerFiles, budget: Mapping[str, float], asked: str
+) -> Choice:
+    where = f"--budget {clipped(asked)}"
+    kib, ms = budget.get("artifact_kib"), budget.get("latency_p50_ms")
+    chosen = choose_formats(found, files, where, kib, ms)
+    stages = []
+    for name in dict.fromkeys(chosen.formats.values()):
+        layers = [escape(one) for one, own in chosen.formats.items() if own == name]
+        format = files.formats[name]
+        stages.append(
+            _line(
+                {
+                    "kind": "quantize",
+                    "weights": format.weights,
+                    "activations": format.activations,
+                    "select": layers,
+                }
+            )
+        )
+    time = "" if chosen.seconds is None else f", about {1e3 * chosen.seconds:.3g} ms by the profile"
+    said = (
+        f"{len(chosen.formats)} of {len(found.layers)} layers are quantized; the file has "
+        f"{chosen.file_bytes / 1024:.4g} KiB{time}, and the layers' errors sum to "
+        f"{chosen.error:.3g}"
+    )
+    return Choice(where, tuple(stages), said)
+
+
+def _cuts_choice(job: Job, arguments: argparse.Namespace, cuts: Mapping[str, float]) -> Choice:
+    where = f"--prune-budget {clipped(arguments.prune_budget)}"
+    if len(cuts) > 1:
+        raise RecipeError(f"{where}: give one of {' and '.join(COUNTED)}.")
+    ((what, asked),) = cuts.items()
+    table = cuts_of(job.candidate, job, arguments.samples, _tell)
+    try:
+        chosen = choose_cuts(table, job.candidate, job, arguments.samples, what, asked)
+    except AlreadySo as error:
+        return Choice(where, (), str(error))
+    ratios = {escape(layer): ratio for layer, ratio in chosen.ratios.items()}
+    said = (
+        f"{len(ratios)} of {chosen.groups} groups of layers are cut; {what} are then "
+        f"{chosen.cost[what]:,.0f}, the groups' errors sum to {chosen.error:.3g}, and all at once "
+        f"make {chosen.joint_error:.3g} before any training"
+    )
+    return Choice(where, (_line({"kind": "prune", "ratios": ratios}),), said)
+
+
+def _line(stage: Mapping[str, Any]) -> str:
+    """A stage of a recipe on one line of YAML."""
+    text = yaml.safe_dump(dict(stage), default_flow_style=True, sort_keys=False, width=1 << 20)
+    return f"- {text.strip()}"
+
+
+def _job(arguments: argparse.Namespace, place: Path, *, is_run: bool) -> Job:
+    if is_run:
         of_run = candidate_of_run(place, arguments.row or 0, arguments.imports)
         return of_run.recipe.job(of_run.candidate, of_run.task, workdir=Path())
     if arguments.row is not None:
@@ -64,21 +170,10 @@ def _job(arguments: argparse.Namespace) -> Job:
 
 
 def _format(text: str) -> LayerFormat:
-    weights, _, activations = text.partition("/")
     try:
-        return LayerFormat.model_validate(
-            {
-                "weights": weights,
-                "activations": activations or default_activations(weights) or "float32",
-            }
-        )
-    except ValidationError as error:
-        place, clause = clauses(error)[0]
-        what = f"{place[0]}: " if place else ""
-        raise RecipeError(
-            f"--format {text}: {what}{clause}; write weights/activations, as in int8/int8 or "
-            "int4/float32."
-        ) from error
+        return format_named(text)
+    except ValueError as error:
+        raise RecipeError(f"--format {text}: {error}.") from error
 
 
 def _tell(number: int, count: int, layer: str) -> None:
@@ -86,75 +181,3 @@ def _tell(number: int, count: int, layer: str) -> None:
         print(f"\r\x1b[K{number} of {count}: {layer}", end="", file=sys.stderr, flush=True)
         if number == count:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def described(found: Sensitivity, width: int | None = None) -> list[str]:
-    """The table, the largest error of the first format first, and selectors to paste."""
-    names = list(found.layers[0].formats)
-    ordered = sorted(found.layers, key=lambda one: one.formats[names[0]].error, reverse=True)
-    columns = [
-        Column("layer", "", tuple(sanitize(one.layer, 60) for one in ordered), left=True),
-        Column("class", "", tuple(one.kind for one in ordered), left=True, spare=3),
-        Column("parameters", "", tuple(f"{one.parameters:,}" for one in ordered), spare=2),
-    ]
-    for name in names:
-        columns += _columns(name, [one.formats[name] for one in ordered], bars=name == names[0])
-    columns += _columns("a tenth cut", [one.cut for one in ordered], bars=False)
-    metric = sanitize(found.metric, 40)
-    lines = [*text_lines(columns, width=width), ""]
-    lines.append(
-        f"{found.samples} validation samples, on which the model has {metric} {found.score:.4g}. "
-        "Each layer is changed by itself, in simulation."
-    )
-    lines.append(
-        f"error: mean squared error of the outputs over their variance; loss: of {metric}; KiB: "
-        "saved of the weights."
-    )
-    return lines + _selectors(ordered, names[0])
-
-
-def _columns(heading: str, changes: Sequence[Change | None], *, bars: bool) -> list[Column]:
-    most = max((change.error for change in changes if change), default=0.0)
-    columns = [
-        Column(heading, "error", tuple(_cell(c.error if c else None, ".2g") for c in changes)),
-        Column("", "loss", tuple(_cell(c.lost if c else None, "+.4f") for c in changes), spare=1),
-        Column(
-            "",
-            "KiB",
-            tuple(_cell(c.saved_bytes / 1024 if c else None, ",.1f") for c in changes),
-            spare=1,
-        ),
-    ]
-    if bars:
-        cells = tuple(
-            "#" * round(_BAR * (c.error / most) ** 0.5) if c and most else "" for c in changes
-        )
-        columns.insert(0, Column("", "", cells, left=True, spare=4))
-    return columns
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _selectors(ordered: Sequence[LayerSensitivity], name: str) -> list[str]:
-    """What to paste where few layers make most of the error."""
-    lines = []
-    quantized = _most_of({one.layer: one.formats[name].error for one in ordered})
-    if quantized:
-        lines.append(f"quantize ({name}): exclude: [{', '.join(quantized)}]")
-    cut = _most_of({one.layer: one.cut.error for one in ordered if one.cut})
-    if cut:
-        lines.append(f"prune: ignore: [{', '.join(cut)}]")
-    return ["", "Few layers make most of the error; to leave them out:", *lines] if lines else []
-
-
-def _most_of(errors: dict[str, float]) -> list[str]:
-    """The layers that make most of all errors, where these are few; else none."""
-    total, taken, chosen = sum(errors.values()), 0.0, list[str]()
-    for layer, error in sorted(errors.items(), key=lambda one: one[1], reverse=True):
-        if taken >= _MOST_OF_ALL * total:
-            break
-        taken += error
-        chosen.append(layer)
-    return chosen if total and len(chosen) <= _FEW * len(errors) else []

@@ -40,7 +40,8 @@ def recommend(record: Record, target: str) -> Recommendation:
     Raises:
         RecordError: nothing was measured on ``target``.
     """
-    rule, budget = ShipRule(record, target), record.budget or Budget()
+    rule = ShipRule(record, target)
+    budget = rule.resolved(record.budget or Budget())
     misses = {row: rule.misses(row, budget) for row in rule.table}
     fit = [row for row, missed in misses.items() if not missed]
     drop = budget.accuracy_drop

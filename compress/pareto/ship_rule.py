@@ -99,6 +99,11 @@ class ShipRule:
         mine = self.table[row].get("accuracy")
         return None if baseline is None or mine is None else mine.cost.value - baseline.cost.value
 
+    def resolved(self, budget: Budget) -> Budget:
+        """A budget with its drop in the unit of the metric, where it is a share of the score."""
+        found = self.table.get(self._baseline, {}).get("accuracy")
+        return budget.resolved(None if found is None else found.value)
+
     # -- limits -----------------------------------------------------------------------------------
 
     def value_text(self, row: int, quantity: Quantity | None) -> tuple[str, bool]:
@@ -135,7 +140,7 @@ class ShipRule:
 
     def misses(self, row: int, budget: Budget) -> list[Miss]:
         """The limits that ``row`` does not keep."""
-        record, missed = self._record, []
+        record, missed, budget = self._record, [], self.resolved(budget)
         asked = [(q, allowed) for q in LIMITS if (allowed := limit_of(budget, q)) is not None]
         limits = [(quantity, allowed, quantity.unit.shown(allowed)) for quantity, allowed in asked]
         drop = budget.accuracy_drop
@@ -242,9 +247,10 @@ class ShipRule:
 def allowed_drop(record: Record, target: str) -> float | None:
     """How much of the metric may be lost against the baseline; ``None`` where nothing limits it."""
     budget = record.budget
-    if budget is None or budget.accuracy_drop is None or baseline_score(record, target) is None:
+    score = baseline_score(record, target)
+    if budget is None or budget.accuracy_drop is None or score is None:
         return default_drop(record, target)
-    return budget.accuracy_drop
+    return budget.resolved(score).accuracy_drop
 
 
 def default_drop(record: Record, target: str) -> float | None:

@@ -92,8 +92,12 @@ class Pruned:
         of = sum(width.before for width in able)
         each = "all channels" if request.scope == "global" else "the channels of each layer"
         what = "the heads of each block" if request.unit == "heads" else each
+        asked = f"{request.ratio:.3g} of {what}"
+        if request.layer_ratios and not request.ratio:
+            own = [ratio for ratio in request.layer_ratios.values() if ratio]
+            asked = f"{min(own):.3g} to {max(own):.3g} of {what} that are named" if own else asked
         text = (
-            f"{request.ratio:.3g} of {what} was requested, and {lost / max(1, of):.3g} of all "
+            f"{asked} was requested, and {lost / max(1, of):.3g} of all "
             f"channels was removed ({lost:,} of {of:,}, in "
             f"{sum(w.after < w.before for w in able)} of {len(able)} layers)"
         )

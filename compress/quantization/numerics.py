@@ -183,6 +183,14 @@ class Numerics:
         """These rules with one more, which wins where selectors overlap."""
         return Numerics((*self.rules, rule))
 
+    def with_formats(self, formats: Mapping[str, LayerFormat]) -> Numerics:
+        """These rules with one more for each format, of the layers that get it, by path."""
+        by_format: dict[LayerFormat, list[str]] = {}
+        for name, format in formats.items():
+            by_format.setdefault(format, []).append(escape(name))
+        rules = (QuantRule(select=tuple(names), format=own) for own, names in by_format.items())
+        return Numerics((*self.rules, *rules))
+
     @property
     def clip_rules(self) -> tuple[QuantRule, ...]:
         """The rules that say how far a layer's weights are clipped; a training made them."""

@@ -53,7 +53,7 @@ def write_report(record: Record, folder: Path) -> list[Path]:
     """
     check_report(folder)
     shipped = shipped_in(folder / SHIP)
-    files: dict[str, str | bytes] = {"report.html": page(record, shipped=shipped)}
+    files: dict[str, str | bytes] = {"report.html": page(record, shipped=shipped, folder=folder)}
     for target, slug in _slugs(record.targets).items():
         files |= _drawn(pareto_info(record, target), f"pareto{slug}")
         files |= _drawn(stages_info(record, target), f"stages{slug}")

@@ -62,7 +62,7 @@ def _winner(
     group: Group, entries: Sequence[OverlaidRow], budget: Budget | None, asked_by: tuple[int, ...]
 ) -> Winner:
     rule, record = _rule(group, entries)
-    limits = budget or Budget()
+    limits = rule.resolved(budget or Budget())
     misses = {row: rule.misses(row, limits) for row in rule.table}
     fit = [row for row, missed in misses.items() if not missed]
     if fit:
@@ -77,7 +77,7 @@ def _winner(
     else:
         missed = "; ".join(miss.sentence for miss in misses[number])
         said = f"no row keeps it; {row} misses it by the least: {missed}"
-    named = _budget_name(group, budget, asked_by, record)
+    named = _budget_name(group, None if budget is None else limits, asked_by, record)
     return Winner(budget, asked_by, number, entry, f"{named}, {said}.", bool(fit))
 
 
@@ -136,8 +136,9 @@ def drawn_limits(group: Group, found: Sequence[Winner]) -> dict[str, float]:
         return {}
     limits = {quantity.name: limit_of(budget, quantity) for quantity in LIMITS}
     if budget.accuracy_drop is not None:
-        upwards = group.members[0].record.task.higher_is_better
-        drop = budget.accuracy_drop if upwards else -budget.accuracy_drop
         entries = group.rows
-        limits["accuracy"] = entries[_best_baseline(entries)].readings["accuracy"].value - drop
+        baseline = entries[_best_baseline(entries)].readings["accuracy"].value
+        upwards = group.members[0].record.task.higher_is_better
+        drop = budget.resolved(baseline).accuracy_drop or 0.0
+        limits["accuracy"] = baseline - (drop if upwards else -drop)
     return {name: limit for name, limit in limits.items() if limit is not None}

@@ -7,8 +7,8 @@ stage is done: a run that is killed goes on with the same numbers, and so to the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from compress.events import CandidateMeasured, EventCallback
 from compress.io.atomic import write_atomically
 from compress.io.files import read_bounded
 from compress.measure.named_arrays import Arrays
+from compress.measure.profile.layer_times import layer_times
 from compress.measure.score import accuracy_facts
 from compress.measure.target import BenchmarkConfig, Failure, Mode, Target, Timing, backend_of
 from compress.record import Accuracy
@@ -52,6 +53,7 @@ class _Kept:
 
     key: str
     measured: dict[str, _Measured]
+    seconds_won: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 _FORM = TypeAdapter(_Kept)
@@ -115,21 +117,44 @@ class StageEvaluator:
             )
         return known.evaluation
 
-    @cached_property
+    def seconds_won(self, candidate: Candidate, layers: Sequence[str]) -> Mapping[str, float]:
+        """What each layer takes less than in the candidate that came in.
+
+        See :class:`compress.stage.TimesLayers`.
+
+        Raises:
+            LoweringError: it cannot be exported, encoded, or run as its module runs.
+            MeasurementError: the target cannot profile.
+            StorageError: what was measured could not be kept.
+        """
+        known, key = self._known.seconds_won, candidate.fingerprint
+        if key not in known:
+            own = encode(candidate, self.task, self.target, self._file(_OWN))
+            paths = [self._incoming_artifact.path, own.path]
+            _, times = layer_times(paths, layers, self.target, self.mode, self.seed)
+            known[key] = {layer: won.seconds for layer, won in times.won.items()}
+            self._keep()
+        return known[key]
+
+    @property
     def _measured(self) -> dict[str, _Measured]:
+        return self._known.measured
+
+    @cached_property
+    def _known(self) -> _Kept:
         """What is known of each candidate, by fingerprint; also what a killed run measured."""
         if self.kept is None:
-            return {}
-        path = self.kept.folder / _KEPT
+            return _Kept("", {})
+        path, empty = self.kept.folder / _KEPT, _Kept(self.kept.key, {})
         try:
             kept = _FORM.validate_json(read_bounded(path, _MOST_KEPT_BYTES, MeasurementError))
         except (MeasurementError, ValidationError):
-            return {}
-        return kept.measured if kept.key == self.kept.key else {}
+            return empty
+        return kept if kept.key == self.kept.key else empty
 
     def _keep(self) -> None:
         if self.kept is not None:
-            content = _FORM.dump_json(_Kept(self.kept.key, self._measured))
+            content = _FORM.dump_json(self._known)
             self.kept.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.kept.folder / _KEPT, content)
 

@@ -6,7 +6,7 @@ On a part of the validation split, in simulation: nothing is lowered or timed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -14,13 +14,15 @@ from torch.utils.data import Subset
 
 from compress.candidate import Candidate, count_parameters
 from compress.errors import AlreadySo, NoEffect, StageError
+from compress.layer_facts import Change, LayerSensitivity, Sensitivity
 from compress.measure.named_arrays import Arrays
 from compress.measure.score import accuracy_facts
 from compress.modules.inputs import Inputs
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.quantization.fakequant import declared_formats, layers_with_formats, simulate
-from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import FLOAT32, LayerFormat, Numerics, QuantRule
 from compress.quantization.sensitivity import outputs_of, relative_error
+from compress.quantization.stored import stored_bytes
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.running.split_arrays import SplitArrays
@@ -29,63 +31,10 @@ from compress.task import Dataset
 from compress.training.data import read, spread_places
 from compress.training.rng import isolated
 
-__all__ = ["Change", "LayerSensitivity", "Sensitivity", "sensitivity_of"]
+__all__ = ["sensitivity_of"]
 
 _BATCH = 64
 _SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class Change:
-    """What becomes of the model when one layer is changed.
-
-    Args:
-        error: mean squared error of the outputs over their variance.
-        lost: of the metric, in its unit: below 0 where it is better.
-        saved_bytes: of the weights as they are stored.
-    """
-
-    error: float
-    lost: float
-    saved_bytes: int
-
-
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """One layer.
-
-    Args:
-        layer: its path.
-        kind: its class.
-        parameters: it has.
-        formats: by name of a format, what it does to quantize this layer alone.
-        cut: what it does to cut a tenth of its channels; ``None`` where they stay.
-    """
-
-    layer: str
-    kind: str
-    parameters: int
-    formats: Mapping[str, Change] = field(default_factory=dict)
-    cut: Change | None = None
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """All layers of a model, in its order.
-
-    Args:
-        metric: its name.
-        score: of the model, on as many validation ``samples``.
-        higher_is_better: its direction.
-        samples: that it was looked at with.
-        layers: each.
-    """
-
-    metric: str
-    score: float
-    higher_is_better: bool
-    samples: int
-    layers: tuple[LayerSensitivity, ...]
 
 
 def sensitivity_of(
@@ -93,6 +42,8 @@ def sensitivity_of(
     formats: Mapping[str, LayerFormat],
     samples: int,
     tell: Callable[[int, int, str], None] = lambda *_: None,
+    *,
+    with_cuts: bool = True,
 ) -> Sensitivity:
     """Change one layer of a job's model after the other.
 
@@ -101,6 +52,7 @@ def sensitivity_of(
         formats: by the name that they are told under.
         samples: of the validation split, evenly spaced.
         tell: called with the number of a layer, of all, and its path, before it is looked at.
+        with_cuts: whether each layer is cut by a tenth, too, which takes longest.
 
     Raises:
         StageError: the model has no layer that could be quantized.
@@ -127,7 +79,7 @@ def sensitivity_of(
             with simulate(candidate.module, {layer: each[layer]}, ranges[name]):
                 changes[name] = judge.change(candidate.module, _saved(module, each[layer]))
         parameters = sum(tensor.numel() for tensor in module.parameters(recurse=False))
-        cut = _cut(candidate, layer, judge)
+        cut = _cut(candidate, layer, judge) if with_cuts else None
         found.append(LayerSensitivity(layer, layers[layer], parameters, changes, cut))
     return Sensitivity(
         judge.scoring.name,
@@ -135,6 +87,7 @@ def sensitivity_of(
         judge.scoring.higher_is_better,
         judge.samples,
         tuple(found),
+        fingerprint=candidate.fingerprint,
     )
 
 
@@ -206,7 +159,5 @@ def _cut(candidate: Candidate, layer: str, judge: _Judge) -> Change | None:
 
 
 def _saved(layer: nn.Module, format: LayerFormat) -> int:
-    """Bytes of the weights in float32 less those in the format, whose integers take one each."""
-    weights = sum(tensor.numel() for tensor in layer.parameters(recurse=False) if tensor.dim() > 1)
-    stored = {"float32": 4, "float16": 2}.get(format.weights, 1)
-    return weights * (4 - stored)
+    """Bytes of the weights in float32 less those in the format."""
+    return stored_bytes(layer, FLOAT32) - stored_bytes(layer, format)

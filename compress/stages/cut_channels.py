@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compress.candidate import Candidate
-from compress.config.selectors import named
+from compress.config.selectors import named, select
 from compress.events import Widths
 from compress.modules.edits import FactorizedEmbedding
 from compress.modules.tied import parameters_of
@@ -25,7 +25,7 @@ from compress.stage import Context, formats_of, ranges_of
 from compress.stages.ranking import activation_inputs, gradient_losses
 from compress.training.loop import isolated
 
-__all__ = ["cut_channels", "ratios_of_original"]
+__all__ = ["cut_channels", "ratios_of_layers", "ratios_of_original"]
 
 
 def cut_channels(
@@ -96,6 +96,19 @@ def ratios_of_original(module: nn.Module, first: nn.Module, ratio: float) -> dic
         width, original = _width(module.get_submodule(name)), _width_in(first, name)
         ratios[name] = max(0.0, 1 - (1 - ratio) * original / width)
     return ratios
+
+
+def ratios_of_layers(module: nn.Module, ratios: Mapping[str, float]) -> dict[str, float]:
+    """By path the ratio of the last pattern that matches a module; those of none are left out.
+
+    Raises:
+        SelectorError: a pattern that matches nothing.
+    """
+    known = {name: type(layer).__name__ for name, layer in module.named_modules() if name}
+    found: dict[str, float] = {}
+    for pattern, ratio in ratios.items():
+        found |= dict.fromkeys(select((pattern,), known, where="ratios"), ratio)
+    return found
 
 
 def _without_lost_clips(pruned: Candidate, before: Mapping[str, LayerFormat]) -> Candidate:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.candidate import Candidate, count_parameters
 from compress.config.drops import Drop
-from compress.config.fields import Number
+from compress.config.fields import Flag, Number
 from compress.config.settings import Settings
 from compress.errors import StageError
 from compress.modules.inputs import Inputs, at_batch, forward
@@ -52,15 +59,26 @@ class Goal(Settings):
     of the one that comes in: a share of a rate, such as 0.01, or points of it, as ``1%`` or
     ``1pt``; of another metric, a number in its own unit. It comes before the rest: where the goal
     costs more, as much is cut as it allows."""
+    relative: Flag = False
+    """Whether ``max_drop`` is a share of the score of the model that comes in: 0.01, or ``1%``, of
+    0.8 is then 0.008."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What identifies a goal that does not use it is what it was.
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "relative" or value}
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Goal:
-        asked = self.model_dump(exclude={"max_drop"}, exclude_none=True)
+        asked = self.model_dump(exclude={"max_drop", "relative"}, exclude_none=True)
         if not asked:
             raise ValueError(
                 "give what is to be reached: latency_p50, latency_p50_ms, macs, parameters or "
                 "artifact_kib"
             )
+        if self.relative and self.max_drop is None:
+            raise ValueError("relative is about max_drop: give it, or leave relative out")
         if self.max_drop == 0:
             raise ValueError(
                 "a max_drop of 0 leaves nothing to cut: scores are of samples, and move by one "
@@ -96,9 +114,9 @@ class Goal(Settings):
     @property
     def sentence(self) -> str:
         """As it was asked for: ``latency_p50 0.5, artifact_kib 40``."""
-        return ", ".join(
-            f"{name} {value:g}" for name, value in self.model_dump(exclude_none=True).items()
-        )
+        asked = self.model_dump(exclude={"relative"}, exclude_none=True)
+        share = " of the score" if self.relative else ""
+        return ", ".join(f"{name} {value:g}" for name, value in asked.items()) + share
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from compress.pruning.invariants import BLOCK, N_OF_M, UNSTRUCTURED, block_shape
 from compress.pruning.movement import Movement
 from compress.pruning.penalties import PenaltyKind
 from compress.stage import Context, Effect, Stage
-from compress.stages.cut_channels import cut_channels, ratios_of_original
+from compress.stages.cut_channels import cut_channels, ratios_of_layers, ratios_of_original
 from compress.stages.cut_in_steps import cut_in_steps, said_of_step, steps_of
 from compress.stages.factorize import Factorization
 from compress.stages.finetune import FineTune, dry_run, only_pace, trained
@@ -106,6 +106,10 @@ class PruneStage(Stage):
     goal: Goal | None = None
     """What the model is to be after the stage, in place of ``ratio``: how much goes is found by
     cutting, and by measuring on the target where time or file size is asked for."""
+    ratios: dict[Pattern, Annotated[Number, Field(ge=0, lt=1)]] | None = None
+    """In place of ``ratio``, that of single layers: by path, glob or class, of which the last that
+    matches a layer counts. Layers that none matches keep all. Layers that are cut together have the
+    ratio of the first of them."""
     finetune: FineTune | None = None
     """Training after the cut. Where not given, there is none; a later train or distill stage does
     as well."""
@@ -120,7 +124,8 @@ class PruneStage(Stage):
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What identifies a stage that does not use it is what it was.
         written: dict[str, Any] = handler(self)
-        absent = {"goal" if self.goal is None else "ratio"}
+        in_place = [key for key in ("goal", "ratios") if getattr(self, key) is not None]
+        absent = {"goal", "ratios", "ratio"} - {*(in_place or ("ratio",))}
         absent |= {key for key in ("schedule", "sparsify") if getattr(self, key) is None}
         return {key: value for key, value in written.items() if key not in absent}
 
@@ -176,7 +181,7 @@ class PruneStage(Stage):
         elif criterion.is_learned:
             made = self._learned(start, context, criterion)
         elif self.goal is None:
-            made = train(make(start, context, Cut(self.ratio)))
+            made = train(make(start, context, self._given_cut(start.module)))
         else:
             # Kernels take channels in blocks, of 8 or 16 mostly: an odd width may be slower than a
             # larger one.
@@ -198,7 +203,7 @@ class PruneStage(Stage):
         def make(cut: Cut) -> Candidate:
             return edit(cut.ratio) if edit else self._removed(candidate, context, data_free, cut)
 
-        cut = Cut(self.ratio)
+        cut = self._given_cut(candidate.module)
         if self.goal is not None:
             cut = expected_cut(self.goal, candidate, context, make)
         if self.sparsify is not None:
@@ -220,6 +225,8 @@ class PruneStage(Stage):
         cut = f"remove {100 * self.ratio:.3g}% of the {self.of} {what} by {ranked}"
         if self.goal is not None:
             cut = f"remove {what} by {ranked} until {self.goal.sentence}"
+        if self.ratios is not None:
+            cut = f"remove the ratios of {len(self.ratios)} patterns of {what} by {ranked}"
         return self._trainings.said(cut)
 
     def epochs_of_training(self) -> int:
@@ -249,7 +256,7 @@ class PruneStage(Stage):
     def _shrinking(
         self, sparsify: Sparsify, candidate: Candidate, context: Context, criterion: Criterion
     ) -> Shrinking:
-        cut = Cut(self.ratio) if self.goal is None else MOST
+        cut = self._given_cut(candidate.module) if self.goal is None else MOST
         request = self._request(candidate.module, context, criterion, cut)
         kind = self._penalty_kind(sparsify)
         found = shrinking_of(sparsify, kind, candidate, request, criterion)
@@ -356,6 +363,11 @@ class PruneStage(Stage):
         if self.of == "current":
             return None
         return ratios_of_original(module, context.origin.module, self.ratio)
+
+    def _given_cut(self, module: nn.Module) -> Cut:
+        if self.ratios is None:
+            return Cut(self.ratio)
+        return Cut(0.0, layers=ratios_of_layers(module, self.ratios))
 
     def _ignored(self, module: nn.Module) -> list[str]:
         # Any module may be named, a parent of layers too, and a parameter that is in none.

@@ -92,6 +92,26 @@ _RULES: Sequence[tuple[Callable[[PruneStage], bool], str]] = (
         "give ratio or goal, which finds the ratio",
     ),
     (
+        lambda s: s.ratios is not None and (s.goal is not None or _is_changed(s, "ratio")),
+        "give one of ratio, ratios and goal",
+    ),
+    (
+        lambda s: s.ratios is not None and not any(s.ratios.values()),
+        "ratios: none is above 0, so that nothing would be cut",
+    ),
+    (
+        lambda s: s.ratios is not None and not _cuts(s),
+        "ratios are for granularity channels or heads",
+    ),
+    (
+        lambda s: s.ratios is not None and (s.scope == "global" or s.of == "original"),
+        "ratios are of single layers: leave `scope` and `of` out",
+    ),
+    (
+        lambda s: s.ratios is not None and s.schedule is not None,
+        "schedule goes with ratio: give it in place of ratios, or leave schedule out",
+    ),
+    (
         lambda s: s.goal is not None and _zeros(s),
         "goal is for granularity channels, heads, blocks or embeddings; zeros change no cost",
     ),

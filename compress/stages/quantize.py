@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from glob import escape
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,6 +26,7 @@ from compress.quantization.numerics import (
 )
 from compress.stage import Context, Effect, Stage, formats_of
 from compress.stages.give_back import give_back
+from compress.stages.within_size import SizeBudget, quantize_within
 
 __all__ = ["QuantizeStage"]
 
@@ -69,12 +70,29 @@ class QuantizeStage(Stage):
     of the one that comes in: a share of a rate, such as 0.01, or points of it, as ``1%`` or
     ``1pt``; of another metric, a number in its own unit. Where all layers lose more, as few as
     needed stay what they were, those that disturb the outputs most first."""
+    relative: Flag = False
+    """Whether ``max_drop`` is a share of the score of the model that comes in: 0.01, or ``1%``, of
+    0.8 is then 0.008."""
+    give_back: Literal["error", "time"] = "error"
+    """Of ``max_drop``: which layers go back first. ``error``: those that disturb the outputs most;
+    ``time``: those that disturb them most for the time that they win on the first target, by its
+    profile of the whole file, so that what goes back costs the fewest milliseconds."""
+    budget: SizeBudget | None = None
+    """The size that the file may have. Each selected layer gets the stage's format, another of
+    those named, or none, so that the file keeps the size and the outputs move least, by what each
+    layer alone does to them."""
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What identifies a stage that does not use it is what it was.
         written: dict[str, Any] = handler(self)
-        used = {"learn_steps": self.learn_steps, "max_drop": self.max_drop is not None}
+        used = {
+            "learn_steps": self.learn_steps,
+            "max_drop": self.max_drop is not None,
+            "relative": self.relative,
+            "give_back": self.give_back != "error",
+            "budget": self.budget is not None,
+        }
         absent = {key for key, is_used in used.items() if not is_used}
         return {key: value for key, value in written.items() if key not in absent}
 
@@ -89,6 +107,14 @@ class QuantizeStage(Stage):
     @model_validator(mode="after")
     def _formats_go_together(self) -> QuantizeStage:
         self.format  # noqa: B018 - its validator raises
+        if self.budget is not None and self.max_drop is not None:
+            raise ValueError("give max_drop or budget: each decides which layers are quantized")
+        if self.give_back != "error" and self.max_drop is None:
+            raise ValueError("give_back is about max_drop: give it, or leave give_back out")
+        if self.relative and self.max_drop is None:
+            raise ValueError("relative is about max_drop: give it, or leave relative out")
+        if self.budget is not None and self.format.is_float32:
+            raise ValueError("budget: the stage's own format is float32, which makes nothing small")
         return self
 
     @property
@@ -102,17 +128,26 @@ class QuantizeStage(Stage):
         )
 
     def uses_evaluator(self) -> bool:
-        """Whether it gives layers back by what is lost."""
-        return self.max_drop is not None
+        """Whether it chooses layers by what is lost, or by the size of the file."""
+        return self.max_drop is not None or self.budget is not None
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with one more rule."""
         after = self.rehearse(candidate, context)
-        if self.max_drop is None:
+        if self.budget is not None:
+            found = quantize_within(
+                *(self.budget, self.format, candidate, context),
+                lambda formats: self._with_formats(candidate, formats),
+            )
+        elif self.max_drop is not None:
+            found = give_back(
+                *(candidate, self.max_drop, context),
+                lambda left: self._declared(candidate, left),
+                relative=self.relative,
+                by_time=self.give_back == "time",
+            )
+        else:
             return after
-        found = give_back(
-            candidate, self.max_drop, context, lambda left: self._declared(candidate, left)
-        )
         return replace(found, notes=(*after.notes, *found.notes))
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
@@ -134,12 +169,24 @@ class QuantizeStage(Stage):
         rule = QuantRule(select=self.select, exclude=exclude, format=self.format)
         return replace(candidate.fork(), numerics=candidate.numerics.with_rule(rule))
 
+    def _with_formats(self, candidate: Candidate, formats: Mapping[str, LayerFormat]) -> Candidate:
+        """The candidate with a rule for each format, of those of its layers that are selected."""
+        layers = layers_with_formats(candidate.module)
+        chosen = set(select(self.select, layers, exclude=self.exclude, where="select"))
+        own = {name: format for name, format in formats.items() if name in chosen}
+        return replace(candidate.fork(), numerics=candidate.numerics.with_formats(own))
+
     def explain(self) -> str:
         """What this stage will do."""
         left = f" except {', '.join(self.exclude)}" if self.exclude else ""
         how = f", ranges by {self.calibration.method}" if self.format.needs_range else ""
         steps = " with learned steps" if self.learn_steps else ""
         within = "" if self.max_drop is None else f", within a drop of {self.max_drop:g}"
+        within += " of the score" if self.relative else ""
+        if self.budget is not None:
+            within = f", as many layers as a file of {self.budget.artifact_kib:g} KiB asks for"
+            if self.budget.formats:
+                within += f", or as {' or '.join(self.budget.formats)}"
         return (
             f"declare {', '.join(self.select)}{left} as weights {self.weights}{steps}, "
             f"activations {self.activations}{how}{within}"

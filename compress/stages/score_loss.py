@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-from compress.budget import check_drop
+from compress.budget import absolute_drop, check_drop
 from compress.candidate import Candidate
 from compress.stage import Context, Evaluation, EvaluationPart
 
@@ -32,14 +32,23 @@ class ScoreLoss:
         """Its name; empty in processes other than the first."""
         return self._before.metric if self.context.processes.is_rank_zero else ""
 
-    def check(self, allowed: float, where: str) -> None:
-        """Refuse a drop that cannot have been meant for this metric.
+    def allowed(self, drop: float, where: str, *, relative: bool = False) -> float:
+        """What may be lost, in the unit of the metric; the same in every process.
+
+        Args:
+            drop: as it was given.
+            where: the key, for the sentence.
+            relative: whether it is a share of the score of what came in.
 
         Raises:
-            RecipeError: all of a rate may be lost, or points of what is none.
+            RecipeError: a drop that cannot have been meant for this metric: all of a rate, or
+                points of what is none.
         """
-        if self.context.processes.is_rank_zero:
-            check_drop(allowed, self.metric, where)
+        processes, found = self.context.processes, float(drop)
+        if processes.is_rank_zero:
+            check_drop(drop, self.metric, where, relative=relative)
+            found = absolute_drop(drop, _score(self._before)) if relative else found
+        return float(json.loads(processes.broadcast(json.dumps(found).encode())))
 
     def of(self, candidate: Candidate) -> float:
         """How much is lost, in the unit of the metric: below 0 where it is better."""

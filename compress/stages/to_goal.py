@@ -45,9 +45,9 @@ def cut_to_goal(
             faster where time is asked for.
         StageError: no cut reaches the goal.
     """
-    loss = ScoreLoss(incoming, context)
+    loss, allowed = ScoreLoss(incoming, context), math.inf
     if goal.max_drop is not None:
-        loss.check(goal.max_drop, "goal.max_drop")
+        allowed = loss.allowed(goal.max_drop, "goal.max_drop", relative=goal.relative)
     costs, said, cut = costs_of(goal, incoming, context.evaluator), "", None
     search = GoalSearch(goal, incoming, make, costs, multiples)
     if context.processes.is_rank_zero:
@@ -56,9 +56,9 @@ def cut_to_goal(
         said, cut = _landed(goal, reached, search.tries), reached.cut
     cut = _agreed(context, cut)
     trained = train(make(cut))
-    if goal.max_drop is not None and (lost := loss.of(trained)) > goal.max_drop:
+    if goal.max_drop is not None and (lost := loss.of(trained)) > allowed:
         said += f", which loses {lost:.4g} of {loss.metric}"
-        cut, trained, more = _less(goal, loss, make, train, cut)
+        cut, trained, more = _less(goal, allowed, loss, make, train, cut)
         make(cut)
         have = ", ".join(cost.words for cost in costs(trained))
         said += f"; {more}: {have}"
@@ -88,13 +88,13 @@ def expected_cut(
 
 def _less(
     goal: Goal,
+    allowed: float,
     loss: ScoreLoss,
     make: Callable[[Cut], Candidate],
     train: Callable[[Candidate], Candidate],
     most: Cut,
 ) -> tuple[Cut, Candidate, str]:
     """The largest of a few smaller cuts that keeps ``max_drop``, trained, and what to say of it."""
-    allowed = goal.max_drop or 0.0
     low, high, least = 0.0, most.ratio, math.inf
     best: tuple[Cut, Candidate, float] | None = None
     for _ in range(_MOST_TRAININGS - 1):

@@ -19,12 +19,12 @@ PACKAGE = ROOT / "compress"
 # From the bottom up. A file may import from lines above its own, and from its own line.
 LEVELS: list[set[str]] = [
     {"__init__"},  # names only: it imports nothing until it is asked for one
-    {"errors", "quoting"},
+    {"errors", "quoting", "integer_program"},
     {"io"},
     {"config", "events", "outputs", "metrics"},
     {"budget", "formatting", "text_table", "data", "preprocessing"},
     {"environment", "artifact", "task", "record_times"},
-    {"record"},
+    {"record", "layer_facts"},
     {"overwriting", "ship_folder"},
     {"modules"},
     {"quantization"},
@@ -84,7 +84,14 @@ WITHOUT_TORCH += ["artifact", "budget", "record", "quantization.numerics"]
 WITHOUT_TORCH += ["quantization.formats", "pruning.invariants"]
 WITHOUT_TORCH += ["pareto", "report", "measure", "measure.local", "measure.replay"]
 WITHOUT_TORCH += ["tracking", "cache", "events", "formatting", "text_table"]
-WITHOUT_TORCH += ["measure.quantities", "reference", "reference.paths", "cli.explain"]
+WITHOUT_TORCH += [
+    "layer_facts",
+    "integer_program",
+    "measure.quantities",
+    "reference",
+    "reference.paths",
+    "cli.explain",
+]
 
 
 def room_of(path):

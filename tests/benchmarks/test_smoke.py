@@ -11,10 +11,18 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 # Ten seconds and more each, and all parts of them run in tests of their own.
 LONG = {
-    *("bad_input", "by_hand_distill", "cache_memory", "cuts", "defaults", "distill_gain"),
+    *(
+        "bad_input",
+        "bit_choice",
+        "by_hand_distill",
+        "cache_memory",
+        "cuts",
+        "defaults",
+        "distill_gain",
+    ),
     *("distill_overhead", "faults", "goals", "length_batches", "lm_eval", "lowering_checks"),
     *("measure_aa", "memory_check", "minilm_eval", "prune_criteria", "quantize_baselines"),
-    *("record_time", "reuse"),
+    *("bit_choice", "record_time", "reuse"),
 }
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
 KEPT = sorted((FOLDER / "results").glob("*.json"))

@@ -667,7 +667,7 @@ class Islands(nn.Module):
 @pytest.fixture
 def few(monkeypatch):
     """Two processes for each model, and one for each way to open it."""
-    monkeypatch.setattr(profiling, "_PROCESSES", {"quick": 2})
+    monkeypatch.setattr(profiling, "PROCESSES", {"quick": 2})
     monkeypatch.setattr(profiling, "_SETTING_ROUNDS", 1)
 
 

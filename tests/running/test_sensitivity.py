@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+import yaml
 
-from compress import Candidate, QuantizeStage, Recipe, ReplayTarget
+from compress import Candidate, PruneStage, QuantizeStage, Recipe, ReplayTarget
 from compress.cli import main
 from compress.errors import StageError
+from compress.layer_facts import read_sensitivity
 from compress.quantization.numerics import LayerFormat
 from compress.running.sensitivity import sensitivity_of
 from compress.testing.nets import NETS
@@ -108,6 +110,27 @@ def test_a_recipe_and_a_row_of_a_run_are_told_as_a_table_and_as_json(finished, c
     assert found["layers"][0]["formats"]["float8"]["error"] > 0
 
 
+def test_choices_are_printed_to_paste_and_kept_in_the_folder_of_the_run(finished, capsys):
+    run = finished / "run"
+    arguments = ["sensitivity", str(run), "--row", "1", "--samples", "16", "--format", "int8/int8"]
+    arguments += ["--budget", "artifact_kib=20", "--prune-budget", "macs=0.7"]
+    assert main([*arguments, "-o", str(finished / "figures")]) == 0
+    printed = capsys.readouterr().out
+    stages = [yaml.safe_load(line)[0] for line in printed.splitlines() if line.startswith("- {")]
+    assert [stage["kind"] for stage in stages] == ["quantize", "prune"]
+    QuantizeStage.model_validate(stages[0])
+    PruneStage.model_validate(stages[1])
+    found = read_sensitivity(run)
+    assert [choice.asked for choice in found.choices] == [
+        "--budget artifact_kib=20",
+        "--prune-budget macs=0.7",
+    ]
+    assert read_sensitivity(finished / "figures") == found
+    assert str(run / "sensitivity.json") in printed
+    assert main(["report", str(run)]) == 0
+    assert "Which layer hurts" in (run / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -116,6 +139,9 @@ def test_a_recipe_and_a_row_of_a_run_are_told_as_a_table_and_as_json(finished, c
         (["r.yaml", "--format", "int3"], "--format int3: weights: "),
         (["r.yaml", "--format", "float32/int8"], "--format float32/int8: "),
         (["r.yaml", "--samples", "0"], "--samples 0: give 1 or more"),
+        (["r.yaml", "--budget", "speed=2"], "'speed=2' is no limit; give artifact_kib=NUMBER or"),
+        (["r.yaml", "--budget", "artifact_kib=-1"], "'artifact_kib=-1' is no limit"),
+        (["r.yaml", "--prune-budget", "macs=0.5,parameters=2"], "give one of macs and parameters"),
         (["nothing.yaml"], "nothing.yaml: there is no such recipe file"),
         (["run", "--json", "--row", "9"], "--row 9: the run 's' has rows 0 to 2."),
     ],
@@ -127,8 +153,8 @@ def test_what_is_wrong_is_a_sentence(arguments, said, finished, capsys, monkeypa
 
 
 def test_few_layers_that_make_most_of_the_error_are_named_to_paste():
-    from compress.cli.sensitivity import described
-    from compress.running.sensitivity import Change, LayerSensitivity, Sensitivity
+    from compress.cli.layer_table import described
+    from compress.layer_facts import Change, LayerSensitivity, Sensitivity
 
     layers = tuple(
         LayerSensitivity(

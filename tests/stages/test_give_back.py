@@ -156,3 +156,44 @@ def test_an_outlying_channel_costs_its_reader_its_format(tmp_path):
         net, task, targets=[ReplayTarget()], workdir=tmp_path / "all", report=False
     )
     assert before - alone.rows[1].measurements[0].accuracy.value > 0.01
+
+
+def test_a_relative_drop_is_a_share_of_the_incoming_score(start, tmp_path):
+    order = ordered(start, tmp_path)
+    # Of a score of 0.9, a share of 0.1 is 0.09.
+    kept = run(start, Losing({order[0]: 0.085}), tmp_path, max_drop=0.1, relative=True)
+    assert set(order) == set(quantized(kept))
+    assert "max_drop 0.1 of the score, which is 0.09: all layers lose 0.085" in kept.notes[-1]
+    given = run(start, Losing({order[0]: 0.095}), tmp_path, max_drop=0.1, relative=True)
+    assert set(order) - set(quantized(given)) == {order[0]}
+
+
+@dataclass
+class Timing(Losing):
+    """Of each layer also what it wins in seconds."""
+
+    won: dict[str, float] = field(default_factory=dict)
+
+    def seconds_won(self, candidate, layers):
+        return self.won
+
+
+def test_of_layers_that_would_do_the_one_that_wins_least_time_goes_back(start, tmp_path):
+    order = ordered(start, tmp_path)
+    # Either of two would do; the second disturbs less, and wins nearly nothing.
+    losing = dict.fromkeys(order[:2], 0.008)
+    won = {**dict.fromkeys(order, 1e-3), order[1]: 1e-9}
+    timed = run(start, Timing(losing, won=won), tmp_path, give_back="time")
+    assert set(order) - set(quantized(timed)) == {order[1]}
+    assert f"{len(order)} of {len(order)} layers win time" in timed.notes[-1]
+    by_error = run(start, Timing(losing, won=won), tmp_path)
+    assert set(order) - set(quantized(by_error)) == {order[0]}
+
+
+def test_where_nothing_times_layers_the_note_says_so(start, tmp_path):
+    order = ordered(start, tmp_path)
+    made = run(start, Losing({order[0]: 0.2}), tmp_path, give_back="time")
+    assert set(order) - set(quantized(made)) == {order[0]}
+    assert "layers could not be timed (nothing times layers here)" in made.notes[-1]
+    with pytest.raises(SettingsError, match="give_back is about max_drop"):
+        QuantizeStage(give_back="time")

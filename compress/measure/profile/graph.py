@@ -26,11 +26,15 @@ __all__ = [
     "modules_of_running",
     "noted",
     "read_graph",
+    "written_names",
 ]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter leaves on each node
 # What onnxruntime appends where it writes a node anew in another layout, and to make names unique.
 _REWRITTEN = re.compile(r"(?:_nchwc)?(?:_token_\d+)?$")
+
+# What onnxruntime puts before names of values in half precision that it computes in full.
+_WIDENED = "InsertedPrecisionFreeCast_"
 
 
 @dataclass(frozen=True)
@@ -266,3 +270,9 @@ def match(operators: Sequence[tuple[str, str]], graph: Graph) -> list[int | None
             place = nameless[operator].pop()
         found.append(place)
     return found
+
+
+def written_names(node: GraphNode) -> tuple[str, ...]:
+    """What a node of the running graph, and what it makes, may be called in the file."""
+    given = [name.removeprefix(_WIDENED) for name in (*node.outputs, node.name)]
+    return tuple(_REWRITTEN.sub("", name) for name in given if name)

@@ -29,6 +29,7 @@ from compress.measure.profile.islands import AnnotatedGraph, find_islands
 from compress.measure.stats import Ratio, paired_ratio, student_quantile
 
 __all__ = [
+    "ROOT",
     "UNNAMED",
     "ProfiledModel",
     "Step",

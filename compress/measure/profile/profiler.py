@@ -49,9 +49,10 @@ from compress.measure.target import Failure, Mode, Target
 if TYPE_CHECKING:
     from compress.measure.ondevice.answers import MemoryAnswer
 
-__all__ = ["Profiles", "profile"]
+__all__ = ["PROCESSES", "Answer", "Profiles", "profile"]
 
-_PROCESSES: Mapping[Mode, int] = {"quick": 3, "default": 5, "strict": 10}
+#: How many a model is profiled in.
+PROCESSES: Mapping[Mode, int] = {"quick": 3, "default": 5, "strict": 10}
 _SETTING_ROUNDS = 3
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "as deployed": {},
@@ -146,7 +147,7 @@ def _rounds(
 ) -> list[_ModelAnswers | Failure]:
     found: list[_ModelAnswers | Failure] = [_ModelAnswers(model) for model in models]
     chance = random.Random(seed)
-    for number in range(_PROCESSES[mode]):
+    for number in range(PROCESSES[mode]):
         for index in chance.sample(range(len(models)), len(models)):
             taken = found[index]
             if isinstance(taken, Failure):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 __all__ = [
+    "DARK",
     "LARGEST",
     "LIGHT",
     "POINT",
@@ -88,6 +89,27 @@ LIGHT = Theme(
             "run-11": "#CC6677",
             "run-shared": "#8b949e",
             "muted": _MUTED,
+        }
+    ),
+)
+
+DARK = Theme(
+    face="#15191e",
+    ink="#e9edf2",
+    muted="#a3aeba",
+    grid="#2f3741",
+    colors=MappingProxyType(
+        {
+            **LIGHT.colors,
+            "kind-distill": _SKY,
+            "run-0": _SKY,
+            "run-1": "#ff8a3d",
+            "run-2": "#2fc39a",
+            "run-3": "#e3a6c6",
+            "run-5": _BLUE,
+            "run-6": "#9b8cf0",
+            "run-7": "#d4719f",
+            "muted": "#a3aeba",
         }
     ),
 )

@@ -70,8 +70,10 @@ def sliders_of(record: Record, target: str) -> list[Slider]:
     ]
     drops = [drop for drop in rule.drops.values() if drop is not None]
     if drops:
-        found.append(_drop_slider(record, drops, rule.default_drop))
-    asked = record.budget.model_dump(exclude_none=True) if record.budget else {}
+        drop = rule.resolved(record.budget).accuracy_drop if record.budget else None
+        found.append(_drop_slider(record, drops, rule.default_drop, drop))
+    budget = record.budget
+    asked = budget.model_dump(exclude={"relative"}, exclude_none=True) if budget else {}
     return found if asked.keys() <= {slider.field for slider in found} else []
 
 
@@ -111,9 +113,10 @@ def _with(numbers: Iterable[float], asked: float | None) -> list[float]:
     return sorted({*numbers, *([] if asked is None else [asked])})
 
 
-def _drop_slider(record: Record, drops: Sequence[float], default: float | None) -> Slider:
+def _drop_slider(
+    record: Record, drops: Sequence[float], default: float | None, asked: float | None
+) -> Slider:
     """How much of the metric may be lost; one stop is what holds where nobody says."""
-    asked = record.budget.accuracy_drop if record.budget else None
     worst = max(drops)
     # Where nothing holds, the drops that there are say what a small one is.
     unit = default or 0.1 * worst or asked or 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from compress.formatting import sanitize
@@ -16,6 +17,7 @@ from compress.report.comparison import (
 from compress.report.comparison_text import equal_words, legend_of
 from compress.report.figures.pareto_layout import layout_of
 from compress.report.overlay import Group
+from compress.report.page.layers import layers_data
 from compress.report.page.markup import DataTable, document
 from compress.report.page.plots.pareto import figure_data, pareto_script_data
 from compress.report.page.recommendation import tiles
@@ -34,10 +36,12 @@ def page(
     of_target: Sequence[Section[TargetReport]] = TARGET_SECTIONS,
     of_record: Sequence[Section[Record]] = RECORD_SECTIONS,
     shipped: Shipped | None = None,
+    folder: Path | None = None,
 ) -> str:
     """The report of one record: sections of each target, then those of the whole record.
 
-    ``shipped`` is what lies beside the page, ready to run.
+    ``shipped`` is what lies beside the page, ready to run, and ``folder`` that of the run, where
+    more may have been found.
     """
     names = enumerate(record.targets)
     targets = [target_report(record, target, number, shipped) for number, target in names]
@@ -56,6 +60,7 @@ def page(
             for target in targets
         ],
         "nothing": [*status_words(record), "Nothing has been measured yet."],
+        "layers": layers_data(record, folder) if folder is not None else None,
         "sections": gathered(of_record, record),
     }
     title = f"{sanitize(record.name, 80)}: compresskit report"

@@ -1,0 +1,173 @@
+"""How much of which layers to cut, so that a cost is kept and the outputs move least.
+
+Layers that can only be cut together are a group. Each group alone is cut by several ratios,
+without training, and looked at: how far the outputs move, and which axes of which parameters become
+shorter. Errors are taken to add up. What a parameter has left after two cuts follows from what
+each takes of its axes, so that the cost of two neighbors is exact.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from torch import nn
+
+from compress.errors import AlreadySo, NoEffect, StageError
+from compress.integer_program import Costs, Limit, least_loss
+from compress.modules.inputs import Inputs
+from compress.pruning.channels import ChannelPruning, prune_channels
+from compress.quantization.sensitivity import outputs_of, relative_error
+from compress.training.rng import isolated
+
+__all__ = ["RATIOS", "CutGroup", "CutTable", "cut_table"]
+
+#: Of which each group gets one.
+RATIOS = tuple(eighth / 8 for eighth in range(8))
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class CutGroup:
+    """Layers that are cut together.
+
+    Args:
+        layers: by path, the first of which stands for all.
+        errors: of the outputs, for each of ``RATIOS``.
+        shapes: of the parameters that become smaller, likewise; of a ratio of 0 there are none.
+    """
+
+    layers: tuple[str, ...]
+    errors: tuple[float, ...]
+    shapes: tuple[Shapes, ...]
+
+
+@dataclass(frozen=True)
+class CutTable:
+    """All groups of a module, and the shapes of its parameters.
+
+    Args:
+        groups: in the order of the module.
+        shapes: of all parameters as they are.
+    """
+
+    groups: tuple[CutGroup, ...]
+    shapes: Shapes
+
+    def choose(self, cost_of_one: Mapping[str, float], room: float) -> list[int] | None:
+        """Of each group the number of its ratio; ``None`` where no choice keeps the limit.
+
+        Args:
+            cost_of_one: what one element of a parameter costs; of those left out, nothing.
+            room: what the choice may cost beyond the module as it is: below 0 for less.
+        """
+        limit = self._limit(cost_of_one, room)
+        return least_loss([group.errors for group in self.groups], [limit])
+
+    def error(self, chosen: Sequence[int]) -> float:
+        """The sum of the groups' errors."""
+        return sum(g.errors[k] for g, k in zip(self.groups, chosen, strict=True))
+
+    def ratios(self, chosen: Sequence[int]) -> dict[str, float]:
+        """By the first layer of each group that is cut, its ratio."""
+        pairs = zip(self.groups, chosen, strict=True)
+        return {group.layers[0]: RATIOS[number] for group, number in pairs if number}
+
+    def _limit(self, cost_of_one: Mapping[str, float], room: float) -> Limit:
+        singles = [[0.0] * len(RATIOS) for _ in self.groups]
+        pairs: dict[tuple[int, int], Costs] = {}
+        touching: dict[str, list[int]] = {}
+        for number, group in enumerate(self.groups):
+            for name in dict.fromkeys(name for shapes in group.shapes for name in shapes):
+                touching.setdefault(name, []).append(number)
+        for name, numbers in touching.items():
+            each = cost_of_one.get(name, 0.0)
+            if not each:
+                continue
+            lost = {number: self._lost(name, number) for number in numbers}
+            before = np.array(self.shapes[name], float)
+            for number, own in lost.items():
+                change = each * (np.prod(before - own, axis=1) - np.prod(before))
+                singles[number] = (np.array(singles[number]) + change).tolist()
+            # More than two share a parameter where outputs are concatenated: their products are
+            # corrected in pairs, and what is left is of the third order.
+            for one, other in combinations(numbers, 2):
+                a, b = lost[one][:, None], lost[other][None]
+                together = np.prod(before - a - b, axis=2) + np.prod(before)
+                together -= np.prod(before - a, axis=2) + np.prod(before - b, axis=2)
+                pairs[one, other] = pairs.get((one, other), 0.0) + each * together
+        return Limit(room, singles, pairs)
+
+    def _lost(self, name: str, number: int) -> Costs:
+        """What each ratio of a group takes of each axis of a parameter, ``(ratios, axes)``."""
+        before = self.shapes[name]
+        shapes = [after.get(name, before) for after in self.groups[number].shapes]
+        lost: Costs = np.array([before]) - np.array(shapes, float)
+        return lost
+
+
+def cut_table(
+    module: nn.Module,
+    example: Inputs,
+    batches: Sequence[Inputs],
+    layers: Sequence[str],
+    tell: Callable[[int, int, str], None] = lambda *_: None,
+) -> CutTable:
+    """Cut each group of layers by each of ``RATIOS``.
+
+    Args:
+        module: plain, float32, in eval mode; it stays as it is.
+        example: one batch of inputs.
+        batches: of inputs that the outputs are compared on.
+        layers: by path; those that cannot be cut are left out of the result.
+        tell: called with the number of a layer, of all, and its path, before it is cut.
+    """
+    groups, seen = [], set[str]()
+    expected = outputs_of(module, batches)
+    shapes = _shapes(module)
+    for number, layer in enumerate(layers, 1):
+        tell(number, len(layers), layer)
+        if layer in seen:
+            continue
+        found = list(_cuts(module, example, layer))
+        together = [name for name in layers if name in found[-1][1]] if found else []
+        seen |= {layer, *together}
+        if layer not in together:
+            continue
+        errors, smaller = [0.0], list[Shapes]([{}])
+        for cut, _ in found:
+            errors.append(relative_error(expected, outputs_of(cut, batches)))
+            smaller.append({n: s for n, s in _shapes(cut).items() if s != shapes[n]})
+        # The layer whose ratio was given stands for all of them.
+        others = tuple(name for name in together if name != layer)
+        groups.append(CutGroup((layer, *others), tuple(errors), tuple(smaller)))
+    return CutTable(tuple(groups), shapes)
+
+
+def _cuts(
+    module: nn.Module, example: Inputs, layer: str
+) -> Iterator[tuple[nn.Module, frozenset[str]]]:
+    """The module with each ratio of one layer cut, and which layers became narrower."""
+    before: nn.Module = module
+    narrower: frozenset[str] = frozenset()
+    for ratio in RATIOS[1:]:
+        small = copy.deepcopy(module)
+        request = ChannelPruning(ratio=0.0, layer_ratios={layer: ratio})
+        try:
+            with isolated(0):
+                done = prune_channels(small, example, request)
+        except (NoEffect, AlreadySo, StageError):
+            # So little that no channel goes, or what cannot be proved: a smaller cut stands for it.
+            yield before, narrower
+            continue
+        before = small
+        narrower = frozenset(w.layer for w in done.widths if w.after < w.before)
+        yield before, narrower
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.named_parameters()}
