@@ -270,6 +270,11 @@ def test_what_cannot_be_cut_is_known_before_anything_is_trained(tmp_path):
     for more in ({"schedule": {"steps": 2}}, {"sparsify": {"epochs": 1}}):
         with pytest.raises(NoEffect, match="no channel of any layer can be removed"):
             PruneStage(ignore=("layers",), finetune=ONCE, **more).run(start, context)
+    stage = PruneStage(
+        granularity="weights", ignore=("type:Linear",), sparsify={"epochs": 1}, finetune=ONCE
+    )
+    with pytest.raises(NoEffect, match="no weight that may be set to zero; ignore less"):
+        stage.run(start, context)
     assert not events
 
 
@@ -278,6 +283,7 @@ def test_a_cut_that_was_made_already_is_trained_and_says_so(tmp_path):
     keys = {"ratio": 0.5, "of": "original"}
     cut = PruneStage(**keys).run(start, context)
     more = {"sparsify": {"epochs": 1}, "schedule": {"steps": 2}, "finetune": ONCE}
+    PruneStage(**keys, **more).rehearse(cut, context)
     made = PruneStage(**keys, **more).run(cut, context)
     assert "every layer is as near to its width as can be" in made.notes[0]
     assert made.fingerprint != cut.fingerprint
