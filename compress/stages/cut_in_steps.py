@@ -135,9 +135,13 @@ def _take(event: Mapping[str, Any], widths: list[tuple[Width, ...]], context: Co
 
 def _in_all(widths: Sequence[Sequence[Width]]) -> tuple[Width, ...]:
     """What became of each layer from the first step to the last."""
+    first: dict[str, list[int]] = {}
+    for width in widths[0]:
+        first.setdefault(width.layer, []).append(width.before)
+    # A layer may have several axes, in one order.
     return tuple(
-        replace(last, before=first.before)
-        for first, last in zip(widths[0], widths[-1], strict=True)
+        replace(last, before=first[last.layer].pop(0) if first.get(last.layer) else last.before)
+        for last in widths[-1]
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -207,7 +208,8 @@ class PruneStage(Stage):
         if self.goal is not None:
             cut = expected_cut(self.goal, candidate, context, make)
         if self.sparsify is not None:
-            self._shrinking(self.sparsify, candidate, context, data_free)
+            with suppress(AlreadySo):  # the cut says so
+                self._shrinking(self.sparsify, candidate, context, data_free)
             paced = replace(context, report=only_pace(context.report))
             self._dry_run(candidate, paced, self.sparsify.epochs)
         pruned = make(cut)

@@ -242,7 +242,8 @@ class Step:
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Of the parameters before the first step, by name."""
-        return {name: tuple(p.shape) for name, p in self.incoming.named_parameters()}
+        named = self.incoming.named_parameters(remove_duplicate=False)
+        return {name: tuple(parameter.shape) for name, parameter in named}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from compress.candidate import Candidate
+from compress.errors import NoEffect
 from compress.pruning.channels import ChannelPruning, find_cut
 from compress.pruning.importance import CRITERIA, Criterion
 from compress.pruning.penalties import Penalty, PenaltyKind, channel_penalty, weight_penalty
@@ -55,6 +56,8 @@ def shrinking_of(
     module, cut, is_known = candidate.module, candidate.fork(), criterion.by_magnitude
     if isinstance(request, ZeroWeights):
         weights = request.weights(module)
+        if not weights:
+            raise NoEffect("prune: there is no weight that may be set to zero; ignore less.")
         penalty = weight_penalty(sparsify.weight, list(weights))
         chosen = masks_of(module, weights, request, CRITERIA["l1"])
         zero_tensors(cut.module, chosen.masks)

@@ -150,7 +150,7 @@ def more(net, keys):
     ("net", "keys"),
     [
         ("mlp", {"ratio": 0.4, "of": "original", "schedule": {"steps": 4}}),
-        ("resnet", {"ratio": 0.6, "schedule": {"steps": 3}}),
+        ("resnet", {"ratio": 0.6, "schedule": {"steps": 2}}),
         more("resnet", {"ratio": 0.5, "round_to": 8, "schedule": {"steps": 3, "curve": "linear"}}),
         more("resnet", {"ratio": 0.4, "of": "original", "schedule": {"steps": 2}}),
         more("dscnn", {"ratio": 0.45, "schedule": {"steps": 3, "curve": "geometric"}}),
@@ -256,10 +256,10 @@ def test_every_step_ranks_the_weights_that_training_has_left(tmp_path, monkeypat
 
 def test_a_step_too_small_to_remove_anything_says_so(tmp_path):
     start, context = bench("mlp", tmp_path)
-    schedule = {"steps": 8, "curve": "linear"}
+    schedule = {"steps": 4, "curve": "linear"}
     keys = {"ratio": 0.3, "round_to": 8, "finetune": ONCE}
     made = PruneStage(**keys, schedule=schedule).run(start, context)
-    assert any("step 1 of 8, to 0.0375: removed nothing" in note for note in made.notes)
+    assert any("step 1 of 4, to 0.075: removed nothing" in note for note in made.notes)
     keys.pop("finetune")
     assert shapes(made) == shapes(PruneStage(**keys).run(start, context))
 
@@ -270,6 +270,11 @@ def test_what_cannot_be_cut_is_known_before_anything_is_trained(tmp_path):
     for more in ({"schedule": {"steps": 2}}, {"sparsify": {"epochs": 1}}):
         with pytest.raises(NoEffect, match="no channel of any layer can be removed"):
             PruneStage(ignore=("layers",), finetune=ONCE, **more).run(start, context)
+    stage = PruneStage(
+        granularity="weights", ignore=("type:Linear",), sparsify={"epochs": 1}, finetune=ONCE
+    )
+    with pytest.raises(NoEffect, match="no weight that may be set to zero; ignore less"):
+        stage.run(start, context)
     assert not events
 
 
@@ -278,6 +283,7 @@ def test_a_cut_that_was_made_already_is_trained_and_says_so(tmp_path):
     keys = {"ratio": 0.5, "of": "original"}
     cut = PruneStage(**keys).run(start, context)
     more = {"sparsify": {"epochs": 1}, "schedule": {"steps": 2}, "finetune": ONCE}
+    PruneStage(**keys, **more).rehearse(cut, context)
     made = PruneStage(**keys, **more).run(cut, context)
     assert "every layer is as near to its width as can be" in made.notes[0]
     assert made.fingerprint != cut.fingerprint
@@ -311,7 +317,7 @@ def test_epochs_are_counted_through_and_have_the_name_of_their_training(tmp_path
 
 def test_a_dry_run_forecasts_all_trainings(tmp_path):
     events = []
-    start, context = bench("resnet", tmp_path, events)
+    start, context = bench("mlp", tmp_path, events)
     PruneStage(sparsify={}, schedule={}, finetune=ONCE).rehearse(start, context)
     assert [event["event"] for event in events].count("pace") == 2
 
@@ -374,7 +380,7 @@ def test_a_kill_in_any_training_is_gone_on_from_there_to_the_same_end(name, tmp_
     expected = run(whole)
     reported = history(events)
     assert whole.count == 2 * stage.epochs_of_training()  # batches
-    for fatal in (3, 7, whole.count - 1):
+    for fatal in (7, whole.count - 1):
         place = Checkpoint(tmp_path / f"checkpoint-{fatal}", "key")
         with pytest.raises(CutOff):
             run(Counted(fatal), place)
@@ -455,7 +461,7 @@ def test_bn_scale_is_the_sum_of_scales_and_l1_that_of_weights(two):
 )
 def test_what_will_go_is_smaller_for_the_training_before(keys, name, tmp_path):
     events = []
-    start, context = bench("resnet", tmp_path, events)
+    start, context = bench("resnet" if name == "bn-scale" else "mlp", tmp_path, events)
     sparsify = {"epochs": 4, "weight": 0.05}
     finetune = {"epochs": 1, "batch_size": 8, "learning_rate": 3e-2}
     made = PruneStage(ratio=0.5, sparsify=sparsify, finetune=finetune, **keys).run(start, context)
@@ -480,7 +486,7 @@ def test_where_no_batch_norm_scales_anything_there_is_a_sentence(tmp_path):
 
 
 def test_a_goal_is_of_the_model_that_came_in(tmp_path):
-    start, context = bench("resnet", tmp_path)
+    start, context = bench("mlp", tmp_path)
     stage = PruneStage(goal={"parameters": 0.5}, sparsify={"epochs": 1}, finetune=ONCE)
     made = stage.run(start, context)
     assert made.notes[0].startswith("sparsify: group-lasso went from ")
