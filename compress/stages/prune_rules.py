@@ -13,7 +13,7 @@ __all__ = ["Asked", "check", "is_granularity"]
 
 #: Granularities that change the structure.
 _STRUCTURAL = ("channels", "heads")
-_NO_SIZES = Criterion("", lambda *_: [])  # what is not known of a criterion of one's own
+_UNKNOWN = Criterion("", lambda *_: [])  # of one's own: it ranks channels
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Asked:
     @property
     def criterion(self) -> Criterion:
         """What is known of the criterion."""
-        return _NO_SIZES if self.importance is None else CRITERIA[self.importance]
+        return CRITERIA.get(self.importance or "", _UNKNOWN)
 
     @property
     def is_structural(self) -> bool:
