@@ -19,7 +19,7 @@ __all__ = ["EDITS", "UNITS", "check", "is_granularity"]
 UNITS: Mapping[str, Unit] = {"channels": "channels", "heads": "heads"}
 #: Granularities that put other modules in the place of some, by what ranks these.
 EDITS = {"blocks": "the disturbance of the outputs", "embeddings": "singular values"}
-_NO_SIZES = Criterion("", lambda *_: [])  # what is not known of a criterion of one's own
+_UNKNOWN = Criterion("", lambda *_: [])  # of one's own: it ranks channels
 
 
 def is_granularity(text: str) -> bool:
@@ -46,7 +46,8 @@ def check(stage: PruneStage) -> None:
 
 def _criterion(stage: PruneStage) -> Criterion:
     """What is known of the criterion."""
-    return CRITERIA[stage.importance] if isinstance(stage.importance, str) else _NO_SIZES
+    named = stage.importance if isinstance(stage.importance, str) else ""
+    return CRITERIA.get(named, _UNKNOWN)
 
 
 def _is_changed(stage: PruneStage, field: str) -> bool:
