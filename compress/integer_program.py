@@ -16,12 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from compress.errors import StageError
+
 __all__ = ["Limit", "least_loss"]
 
 Costs = np.ndarray[Any, np.dtype[np.float64]]
 
 _GAP = 1e-4  # of the optimum: predictions are coarser than that
 _SLACK = 1e-9
+_MOST_S = 120.0  # what was found by then is taken, if it is not yet shown to be the best
+_STOPPED = 1  # the status of scipy's solver at its limit of time
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ def least_loss(losses: Sequence[Sequence[float]], limits: Sequence[Limit]) -> li
     Args:
         losses: of each thing what its options lose, none of them infinite.
         limits: which all have to hold.
+
+    Raises:
+        StageError: there are so many that none was found in two minutes.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -69,9 +76,14 @@ def least_loss(losses: Sequence[Sequence[float]], limits: Sequence[Limit]) -> li
         integrality=integer,
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(rows.matrix(), rows.low, rows.high),
-        options={"mip_rel_gap": _GAP},
+        options={"mip_rel_gap": _GAP, "time_limit": _MOST_S},
     )
     if found.x is None:
+        if found.status == _STOPPED:
+            raise StageError(
+                f"no choice for {len(losses)} layers was found in {_MOST_S:g} s; choose among "
+                "fewer layers, formats or ratios."
+            )
         return None
     chosen, first = [], 0
     for options in losses:

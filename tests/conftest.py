@@ -36,7 +36,7 @@ from .records import (  # noqa: F401 - fixtures
 from .small_net import context, start  # noqa: F401 - fixtures
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def short_sessions() -> Iterator[None]:
     """Quick sessions end after two short rounds: what tests ask of them is that they take place."""
     quick = PLANS["quick"]

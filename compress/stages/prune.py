@@ -357,10 +357,6 @@ class PruneStage(Stage):
                 raise
             return replace(pruned, notes=(*pruned.notes, str(error).rstrip(".")))
 
-    def _zeros(self, ignored: Sequence[str]) -> ZeroWeights:
-        pattern = UNSTRUCTURED if self.granularity == "weights" else self.granularity
-        return ZeroWeights(self.ratio, self.scope, pattern, ignored)
-
     def _ratios_of_original(self, module: nn.Module, context: Context) -> dict[str, float] | None:
         if self.of == "current":
             return None

@@ -59,7 +59,7 @@ def recipe(stages="  - {kind: quantize}", task="digits", model="{arch: mlp, in_f
         (recipe("  - {kind: distill, student: {layers: []}}"), r"stages\[0\]\.student\.layers: .*at least 1 item"),
         (recipe("  - {kind: distill, teacher: {hf: x, onnx: y}}"), r"a teacher is one of onnx, callable, hf, or arch .*got onnx and hf"),
         (recipe("  - {kind: distill, teacher: {hf: x, taks: y}}"), r"teacher\.taks: Extra inputs are not permitted"),
-        (recipe("  - {kind: prune, granularity: '4:2'}"), r"granularity is channels, heads, blocks, embeddings, weights, or N:M .* got '4:2'"),
+        (recipe("  - {kind: prune, granularity: '4:2'}"), r"granularity is channels, heads, blocks, embeddings, weights, N:M .* got '4:2'"),
         (recipe("  - {kind: prune, granularity: weights, round_to: 8}"), r"round_to is for granularity channels"),
         (recipe("  - {kind: prune, granularity: weights, importance: taylor}"), r"importance taylor is for channels"),
         (recipe("  - {kind: prune, of: original, scope: global}"), r"of: original counts per layer"),

@@ -369,7 +369,14 @@ def test_an_interrupt_during_imports_is_a_sentence(run):
     assert said.startswith("compresskit: interrupted; what was finished is kept")
 
 
-@pytest.mark.parametrize("place", ["measurements", "stages/01-train/stage.json", "record.json"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("measurements", marks=pytest.mark.exhaustive),
+        "stages/01-train/stage.json",
+        pytest.param("record.json", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_what_a_kill_leaves_is_no_obstacle(place, run, tmp_path):
     process = run()
     until((tmp_path / "run" / place).exists)

@@ -89,6 +89,12 @@ def test_two_processes_train_what_one_does_at_the_same_total_batch(tmp_path):
     assert two.status == "done"
     check_against_one_process(recipe, two, tmp_path)
 
+
+@pytest.mark.exhaustive  # tests/running/test_processes.py tells how a failure is agreed on
+def test_a_failure_of_all_processes_is_said_once(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE)
+    assert launch(tmp_path, "run", "r.yaml", "--quick", "--out", "two").returncode == 0
     # Another stage, in which all fail: the first is found by all, and the failure is said once.
     wild = RECIPE + "  - {kind: train, learning_rate: 1.0e+30, clip_norm: null, optimizer: sgd}\n"
     recipe.write_text(wild)

@@ -11,6 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.measure.modes import PLANS
 
 
+@pytest.fixture(autouse=True, scope="module")
+def short_sessions():
+    """None: sessions are what is tested here."""
+
+
 def write(path, nodes, inputs, outputs, weights):
     graph = helper.make_graph(
         nodes,

@@ -306,6 +306,7 @@ def test_padding_says_nothing_to_losses_of_layers(kind, layers, start, tmp_path)
     assert value(9) == pytest.approx(value(12), rel=1e-4)
 
 
+@pytest.mark.exhaustive  # its family goes through every stage in test_hub_families.py
 def test_the_recipe_of_a_vision_transformer_runs_and_its_last_row_is_exported(tmp_path):
     write_family(tmp_path / "tiny-vit", "vit")
     short = [f"stages.{place}.epochs=2" for place in (0, 1)]

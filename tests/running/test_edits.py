@@ -357,6 +357,7 @@ def test_fresh_uses_nothing_that_is_there(run):
     assert not record.rows[1].cached
 
 
+@pytest.mark.exhaustive  # what is shared, and what is not, others above tell one by one
 def test_six_orders_of_three_stages_share_what_they_begin_with(tmp_path, target):
     stages = (TRAIN, QuantizeStage(), TrainStage(label="more", epochs=1))
     executions = 0

@@ -209,7 +209,10 @@ def test_another_data_set_is_not_mistaken_for_the_same(candidate, case, task, ta
     assert not any(row.cached for row in record.rows)
 
 
-@pytest.mark.parametrize(("package", "again"), [("torch", True), ("openvino", False)])
+@pytest.mark.parametrize(
+    ("package", "again"),
+    [("torch", True), pytest.param("openvino", False, marks=pytest.mark.exhaustive)],
+)
 def test_another_version_of_what_stages_compute_with_makes_them_again(
     package, again, candidate, task, target, tmp_path, monkeypatch
 ):

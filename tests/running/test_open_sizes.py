@@ -50,6 +50,7 @@ def test_a_batch_is_open_and_timed_at_each_size(tmp_path):
     assert [size.batch for size in other.rows[1].measurements[0].sizes] == [2]
 
 
+@pytest.mark.exhaustive  # tests/backends/onnx/test_open_axes.py lowers such files and runs them
 def test_a_length_is_open_and_timed_at_each_size(tmp_path):
     pytest.importorskip("transformers")
     write_model(tmp_path / "bert")
@@ -88,6 +89,7 @@ def test_no_texts_stop_the_plan(tmp_path):
         recipe.plan(workdir=tmp_path)
 
 
+@pytest.mark.exhaustive  # the run above measures so too
 def test_a_session_by_itself_is_at_the_first_size(tmp_path):
     recipe = recipe_of(DYNAMIC, "batch: any, sizes: [4, 8]")
     run(recipe, tmp_path)

@@ -80,6 +80,19 @@ def test_errors_that_lie_decades_apart_are_told_apart():
     assert least_loss(losses, [Limit(2.0, [[1.0, 0.0]] * 3)]) == [0, 1, 0]
 
 
+@pytest.mark.parametrize("taken", [None, [0.0, 1.0]])
+def test_a_search_that_takes_too_long_gives_what_it_has_or_a_sentence(taken, monkeypatch):
+    x = None if taken is None else np.asarray(taken)
+    stopped = SimpleNamespace(x=x, status=1)
+    monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: stopped)
+    limit = Limit(1.0, [[0.0, 1.0]])
+    if taken:
+        assert least_loss([[1.0, 0.0]], [limit]) == [1]
+        return
+    with pytest.raises(StageError, match=r"no choice for 1 layers was found in 120 s; choose amo"):
+        least_loss([[1.0, 0.0]], [limit])
+
+
 # -- formats ----------------------------------------------------------------------------------
 
 

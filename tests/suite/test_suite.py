@@ -164,6 +164,7 @@ class Deep(nn.Module):
         return self.head(self.layers(x))
 
 
+@pytest.mark.exhaustive
 def test_activations_of_a_deep_net_neither_vanish_nor_explode(replay, tmp_path, monkeypatch):
     monkeypatch.setattr("compress.suite.building.build", lambda *_: Deep())
     measure_suite([Net("small", "deep", {}, (8,))], replay, "quick", folder=tmp_path)
