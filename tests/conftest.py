@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import json
 import random
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from torch.export import exported_program
 from torch.onnx._internal.exporter import _decomp as decompositions
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from compress.measure import local
 from compress.measure.modes import PLANS
+from compress.measure.ondevice import worker
 
 from .records import (  # noqa: F401 - fixtures
     adversarial,
@@ -43,6 +46,24 @@ def short_sessions() -> Iterator[None]:
     timing = {**quick.timing, "warmup_cap_s": 0.05, "sample_s": 0.05, "least": 5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PLANS, "quick", replace(quick, min_rounds=2, max_rounds=2, timing=timing))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def scored_here() -> Iterator[None]:
+    """onnxruntime scores in this process: starting another takes longer than a small test set."""
+    in_processes = local.run_side_by_side
+
+    def scored(jobs: Sequence[Mapping[str, Any]], *, timeout_s: float) -> list[Any]:
+        if any((job["kind"], job["runtime"]) != ("predict", "onnxruntime") for job in jobs):
+            return in_processes(jobs, timeout_s=timeout_s)
+        answers = [worker.answer(json.dumps(job)) for job in jobs]
+        if any("error" in answer for answer in answers):  # whose words are those of a process
+            return in_processes(jobs, timeout_s=timeout_s)
+        return answers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "run_side_by_side", scored)
         yield
 
 

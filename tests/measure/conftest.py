@@ -16,6 +16,11 @@ def short_sessions():
     """None: sessions are what is tested here."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def scored_here():
+    """Nothing is: processes are what is tested here."""
+
+
 def write(path, nodes, inputs, outputs, weights):
     graph = helper.make_graph(
         nodes,
