@@ -101,6 +101,11 @@ def until(condition, timeout_s=60.0):
     raise AssertionError("it did not come to that in time")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def scored_here():
+    """Nothing is: processes are what is ended here."""
+
+
 @pytest.fixture
 def start(tmp_path):
     """Starts Python code in a process of its own, with default signals; it is gone at the end."""
