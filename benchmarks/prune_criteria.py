@@ -42,6 +42,8 @@ def plan_of(nets: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
     for net in nets:
         for granularity in CUTS:
             for name, criterion in CRITERIA.items():
+                if criterion.is_learned:  # in training, of which there is none here
+                    continue
                 ranks_channels = not criterion.of_weights
                 # Single weights go by their size where the criterion is one of magnitude: once.
                 ranks_weights = criterion.of_weights or name == "l1"
