@@ -47,7 +47,8 @@ def _measured(
     run: RunState, row: RowInput, target: Target, beside: Sequence[RowInput]
 ) -> _Measured:
     evaluator = run.evaluator
-    earlier, why = _earlier(run, row, target)
+    depends = evaluator.depends(row, target, run.digests)
+    earlier, why = _earlier(run, row, target, depends)
     if earlier is not None:
         run.job.emit(MeasurementReused(row.index, row.label))
         earlier.measurement.target = target.name
@@ -56,8 +57,7 @@ def _measured(
     if why:
         run.job.emit_and_log(Redone(row.index, row.label, why, "measured"))
     run.job.emit(MeasureStart(row.index, row.label))
-    depends = evaluator.depends(row, target, run.digests)
-    waiting = [other for other in beside if _earlier(run, other, target)[0] is None]
+    waiting = [other for other in beside if _is_waiting(run, other, target)]
     measurement, macs = evaluator.measure(row, target, waiting), evaluator.macs(row, target)
     measured = {"measurement": measurement.model_dump(mode="json"), "macs": macs}
     run.results.keep_measurement(_place(run, row, target), depends, measured)
@@ -68,9 +68,15 @@ def _place(run: RunState, row: RowInput, target: Target) -> MeasuredModel:
     return MeasuredModel(row.index, row.label, target.name, run.evaluator.model(row, target))
 
 
-def _earlier(run: RunState, row: RowInput, target: Target) -> tuple[_Measured | None, str]:
+def _is_waiting(run: RunState, row: RowInput, target: Target) -> bool:
+    """Whether a row has no measurement that can be used."""
+    return _earlier(run, row, target, run.evaluator.depends(row, target, run.digests))[0] is None
+
+
+def _earlier(
+    run: RunState, row: RowInput, target: Target, depends: Dependencies
+) -> tuple[_Measured | None, str]:
     """What an earlier run measured, or why it is not used."""
-    depends = run.evaluator.depends(row, target, run.digests)
     kept, why = _kept(run, _place(run, row, target), depends)
     if kept is None or (stored := _stored(kept)) is None:
         return None, why
