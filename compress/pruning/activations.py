@@ -21,6 +21,7 @@ from compress.modules.inputs import Inputs, forward
 from compress.pruning.channel_group import rows_of
 from compress.pruning.criterion import Criterion, Scores
 from compress.pruning.ids import Axis, ChannelIds
+from compress.pruning.layer_inputs import axis_of_channels
 from compress.pruning.widths import Pool, layer_of
 from compress.quantization.fakequant import channel_axis, quantizable_layers
 from compress.quantization.recurrent import RECURRENT
@@ -159,9 +160,6 @@ def _of_state(layer: nn.Module, axis: Axis, mean: Tensor) -> Tensor | None:
 
 
 def _axis_of(layer: nn.Module, output: Tensor) -> int:
-    """The axis of channels: outputs of a convolution may come without one for samples."""
-    if isinstance(layer, (nn.Linear, *_LAST)):
+    if isinstance(layer, _LAST):
         return output.dim() - 1
-    if isinstance(layer, _BATCH_NORMS):
-        return 1
-    return output.dim() - 1 - len(layer.kernel_size)  # type: ignore[arg-type]
+    return 1 if isinstance(layer, _BATCH_NORMS) else axis_of_channels(layer, output)

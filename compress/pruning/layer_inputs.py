@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.modules.inputs import Inputs, forward
 from compress.quantization.fakequant import channel_axis
 
-__all__ = ["call_counts", "input_products", "unfolded"]
+__all__ = ["axis_of_channels", "call_counts", "input_products", "listen", "unfolded"]
 
 #: Unfolded inputs are held a few samples at a time: at most so many numbers, where one fits.
 _MOST_UNFOLDED = 2**24
@@ -37,7 +37,7 @@ def call_counts(module: nn.Module, layers: Iterable[str], batch: Inputs) -> dict
     def counter(name: str) -> Callable[[Tensor], None]:
         return lambda _: counts.update({name: counts.get(name, 0) + 1})
 
-    handles = [_listen(module.get_submodule(name), counter(name)) for name in layers]
+    handles = [listen(module.get_submodule(name), counter(name)) for name in layers]
     try:
         forward(module, batch)
     finally:
@@ -145,17 +145,29 @@ def _in_parts(layer: nn.Module, values: Tensor) -> Iterator[Tensor]:
         yield unfolded(layer, part)
 
 
+def axis_of_channels(layer: nn.Module, values: Tensor) -> int:
+    """The axis of channels in what a linear layer or a convolution takes or gives.
+
+    That of a convolution may come without an axis for samples.
+    """
+    if isinstance(layer, nn.Linear):
+        return values.dim() - 1
+    return values.dim() - 1 - len(layer.kernel_size)  # type: ignore[arg-type]
+
+
 @contextmanager
-def _listening(layer: nn.Module, listen: Callable[[Tensor], None]) -> Iterator[None]:
-    handle = _listen(layer, listen)
+def _listening(layer: nn.Module, hear: Callable[[Tensor], None]) -> Iterator[None]:
+    handle = listen(layer, hear)
     try:
         yield
     finally:
         handle.remove()
 
 
-def _listen(layer: nn.Module, listen: Callable[[Tensor], None]) -> Any:
+def listen(layer: nn.Module, hear: Callable[[Tensor], None]) -> Any:
+    """Have ``hear`` called with each input of a layer, given by place or by name, until removed."""
+
     def hook(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        listen(inputs[0] if inputs else named["input"])
+        hear(inputs[0] if inputs else named["input"])
 
     return layer.register_forward_pre_hook(hook, with_kwargs=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.modules.inputs import Inputs, forward
 from compress.pruning.importance import CRITERIA, accumulate_gradients
+from compress.pruning.layer_inputs import axis_of_channels, listen
 from compress.quantization.fakequant import channel_axis
 
 __all__ = ["snip_scores", "wanda_scores"]
@@ -33,19 +33,19 @@ def wanda_scores(
     """
     squares: dict[str, Tensor] = {}
 
-    def add(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        values = inputs[0].detach().double()
-        axis = values.dim() - 1 if isinstance(layer, nn.Linear) else _channels_of(layer, values)
-        found = values.square().movedim(axis, 0).flatten(1).sum(1)
-        squares[name] = squares[name] + found if name in squares else found
+    def adder(name: str, layer: nn.Module) -> Callable[[Tensor], None]:
+        def add(inputs: Tensor) -> None:
+            values = inputs.detach().double()
+            rows = values.square().movedim(axis_of_channels(layer, values), 0)
+            found = rows.flatten(1).sum(1)
+            squares[name] = squares[name] + found if name in squares else found
+
+        return add
 
     with ExitStack() as hooks:
         for name in layers:
             layer = module.get_submodule(name)
-            handle = layer.register_forward_pre_hook(
-                lambda layer, inputs, name=name: add(name, layer, inputs)
-            )
-            hooks.callback(handle.remove)
+            hooks.callback(listen(layer, adder(name, layer)).remove)
         for batch in batches:
             forward(module, batch)
     return {
@@ -71,12 +71,6 @@ def snip_scores(
         gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
         scores[f"{name}.weight"] = (weight.detach() * gradient).abs()
     return scores
-
-
-def _channels_of(layer: nn.Module, values: Tensor) -> int:
-    """The axis of channels: inputs of a convolution may come without one for samples."""
-    spatial = len(layer.kernel_size)  # type: ignore[arg-type]
-    return values.dim() - 1 - spatial
 
 
 def _beside(layer: nn.Module, norms: Tensor) -> Tensor:

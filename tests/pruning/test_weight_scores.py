@@ -39,6 +39,21 @@ def test_wanda_is_size_times_the_norm_of_the_input():
     )
 
 
+def test_an_input_that_is_given_by_name_counts_alike():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.layer(input=x)
+
+    net, x = ByName(), torch.randn(5, 3)
+    found = wanda_scores(net, ["layer"], [x])["layer.weight"]
+    wanted = net.layer.weight.detach().abs() * x.norm(dim=0)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_wanda_of_tokens_counts_every_token():
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(5, 4)).eval(), torch.randn(2, 7, 5)
