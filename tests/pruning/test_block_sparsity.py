@@ -1,7 +1,6 @@
 """Zeros in whole blocks: which go, by numpy; what is kept of them by files and by later stages."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +8,8 @@ import torch
 from torch import nn
 
 from compress import Candidate, PruneStage, QuantizeStage, Recipe, TrainStage
-from compress.candidate_files import check_invariants
-from compress.errors import AlreadySo, CheckpointError, NoEffect, SettingsError
+from compress.errors import AlreadySo, NoEffect, SettingsError
 from compress.pruning.block_sparsity import block_masks
-from compress.pruning.invariants import KeepZeros
 from compress.pruning.sparsity import verify_zeros
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
@@ -164,28 +161,6 @@ def test_a_cut_elsewhere_leaves_blocks_as_they_are(start, context):
     first = PruneStage(granularity="2x2", ignore=tuple(layers[1:])).run(start, context)
     cut = PruneStage(ratio=0.5, ignore=(layers[0],)).run(first, context)
     assert cut.invariants == first.invariants
-
-
-@pytest.mark.parametrize(
-    ("pattern", "found"),
-    [
-        *[("4x1", (4, 1)), ("1x64", (1, 64)), ("64x64", (64, 64))],
-        *((text, None) for text in ("1x1", "65x1", "0x4", "4x", "04x1", "4X1", "4x1\n", "٤x1")),
-    ],
-)
-def test_a_block_is_read_the_same_from_a_recipe_and_from_a_file(pattern, found):
-    zeros = KeepZeros(pattern=pattern, tensors=("weight",))
-    assert zeros.block == found
-    assert zeros.channel_multiple == 1
-    layer = nn.Linear(8, 8)
-    if found is None:
-        with pytest.raises(SettingsError, match="blocks of 1 to 64 outputs by inputs"):
-            PruneStage(granularity=pattern)
-        with pytest.raises(CheckpointError, match="declares zeros"):
-            check_invariants([zeros], layer, Path("candidate.json"))
-    else:
-        assert PruneStage(granularity=pattern).granularity == pattern
-        check_invariants([zeros], layer, Path("candidate.json"))
 
 
 def test_what_chooses_single_weights_chooses_no_blocks():

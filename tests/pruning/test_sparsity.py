@@ -7,7 +7,7 @@ from torch import nn
 
 from compress import PruneStage
 from compress.candidate_files import check_invariants
-from compress.errors import CheckpointError, InvariantBroken
+from compress.errors import CheckpointError, InvariantBroken, SettingsError
 from compress.pruning.invariants import KeepZeros
 from compress.pruning.sparsity import (
     keep_zeros,
@@ -148,15 +148,36 @@ def test_a_pattern_says_which_widths_it_can_live_with(pattern, multiple):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
-    [("2:4", (2, 4)), ("1:128", (1, 128)), ("4:2", None), ("0:4", None), ("2:99999", None)],
+    ("kind", "pattern", "found", "said"),
+    [
+        *(
+            ("n_of_m", text, found, "granularity is channels")
+            for text, found in {
+                "2:4": (2, 4),
+                "1:128": (1, 128),
+                "4:2": None,
+                "0:4": None,
+                "2:99999": None,
+            }.items()
+        ),
+        *(
+            ("block", text, found, "blocks of 1 to 64 outputs by inputs")
+            for text, found in {
+                "4x1": (4, 1),
+                "1x64": (1, 64),
+                "64x64": (64, 64),
+                **dict.fromkeys(("1x1", "65x1", "0x4", "4x", "04x1", "4X1", "4x1\n", "٤x1")),
+            }.items()
+        ),
+    ],
 )
-def test_a_pattern_is_read_the_same_from_a_recipe_and_from_a_file(pattern, found):
+def test_a_pattern_is_read_the_same_from_a_recipe_and_from_a_file(kind, pattern, found, said):
     zeros = KeepZeros(pattern=pattern, tensors=("weight",))
-    assert zeros.n_of_m == found
-    layer = nn.Linear(128, 4)
+    assert getattr(zeros, kind) == found
+    assert kind == "n_of_m" or zeros.channel_multiple == 1
+    layer = nn.Linear(128, 8)
     if found is None:
-        with pytest.raises(ValueError, match="granularity is channels"):
+        with pytest.raises(SettingsError, match=said):
             PruneStage(granularity=pattern)
         with pytest.raises(CheckpointError, match="declares zeros"):
             check_invariants([zeros], layer, Path("candidate.json"))
