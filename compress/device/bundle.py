@@ -51,7 +51,7 @@ print("this bundle holds no program: run `python3 {PROGRAM} BUNDLE`, with the fi
       "that `compresskit bundle` writes beside it.", file=sys.stderr)
 sys.exit(2)
 """
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same run gives the same bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same contents give the same bytes
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from compress.config.settings import Settings
 from compress.errors import StageError
 from compress.modules.inputs import Inputs, at_batch, forward
 from compress.pruning.trace import in_float64
+from compress.quantization.fakequant import layers_with_formats
+from compress.quantization.numerics import FLOAT32
+from compress.quantization.stored import stored_bytes
 from compress.stage import CandidateEvaluator, EvaluationPart
 
 __all__ = ["Cost", "Goal", "costs_of", "count_macs"]
@@ -97,16 +100,16 @@ class Goal(Settings):
         """Whether something has to be lowered, timed or scored."""
         return bool(self.parts) or self.artifact_kib is not None or self.max_drop is not None
 
-    @property
-    def counted(self) -> Goal | None:
+    def counted(self, incoming: Candidate) -> Goal | None:
         """What can be known of it by counting, where nothing can be measured; else ``None``.
 
-        Time is taken to follow the multiply-accumulates, and a file its parameters in float32.
+        Time is taken to follow the multiply-accumulates, and a file its parameters, each in as
+        many bytes as one of the model that comes in takes on average.
         """
         macs = [one for one in (self.macs, self.latency_p50) if one is not None]
         parameters = self.parameters
         if parameters is None and self.artifact_kib is not None:
-            parameters = max(1.0, self.artifact_kib * 1024 / 4)
+            parameters = max(1.0, self.artifact_kib * 1024 / _bytes_each(incoming))
         if not macs and parameters is None:
             return None
         return Goal(macs=macs[0] if macs else None, parameters=parameters)
@@ -117,6 +120,17 @@ class Goal(Settings):
         asked = self.model_dump(exclude={"relative"}, exclude_none=True)
         share = " of the score" if self.relative else ""
         return ", ".join(f"{name} {value:g}" for name, value in asked.items()) + share
+
+
+def _bytes_each(candidate: Candidate) -> float:
+    """What one parameter takes in a file, on average over the formats of the layers."""
+    parameters = count_parameters(candidate.module)[0]
+    formats = candidate.numerics.resolve(layers_with_formats(candidate.module))
+    saved = 0
+    for name, format in formats.items():
+        layer = candidate.module.get_submodule(name)
+        saved += stored_bytes(layer, FLOAT32) - stored_bytes(layer, format)
+    return max(1.0, 4 - saved / parameters) if parameters else 4.0
 
 
 @dataclass(frozen=True)

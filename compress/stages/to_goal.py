@@ -73,7 +73,7 @@ def expected_cut(
     Raises:
         StageError: no cut reaches the goal, where counting says so.
     """
-    counted = goal.counted
+    counted = goal.counted(incoming)
     if counted is None:
         return _HALF
     costs = costs_of(counted, incoming, context.evaluator)

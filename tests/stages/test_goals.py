@@ -255,6 +255,15 @@ def test_plan_knows_about_how_much_goes_without_measuring(tmp_path):
     assert row.seconds > 30  # a dozen cuts will be timed
 
 
+def test_plan_takes_the_size_of_a_file_from_the_formats_that_are_declared(tmp_path):
+    text = (
+        "task: digits\nmodel: {arch: mlp}\nstages: [{kind: quantize}, "
+        "{kind: prune, goal: {artifact_kib: 8}}]"
+    )
+    row = Recipe.loads(text).plan(workdir=tmp_path).stages[-1]
+    assert 6500 < row.parameters <= 8 * 1024  # each in a byte, and its channel's scale
+
+
 # -- what may be lost ------------------------------------------------------------------------
 
 
