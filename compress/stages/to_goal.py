@@ -55,10 +55,12 @@ def cut_to_goal(
         _check_faster(goal, reached, context)
         said, cut = _landed(goal, reached, search.tries), reached.cut
     cut = _agreed(context, cut)
-    trained = train(make(cut))
+    made = make(cut)
+    key = made.fingerprint  # of what was cut: training is in place
+    trained = train(made)
     if goal.max_drop is not None and (lost := loss.of(trained)) > allowed:
         said += f", which loses {lost:.4g} of {loss.metric}"
-        cut, trained, more = _less(goal, allowed, loss, make, train, cut)
+        cut, trained, more = _less(goal, allowed, loss, make, train, cut, {key: lost})
         make(cut)
         have = ", ".join(cost.words for cost in costs(trained))
         said += f"; {more}: {have}"
@@ -93,23 +95,31 @@ def _less(
     make: Callable[[Cut], Candidate],
     train: Callable[[Candidate], Candidate],
     most: Cut,
+    lost_by: dict[str, float],
 ) -> tuple[Cut, Candidate, str]:
-    """The largest of a few smaller cuts that keeps ``max_drop``, trained, and what to say of it."""
+    """The largest of a few smaller cuts that keeps ``max_drop``, trained, and what to say of it.
+
+    ``lost_by`` is what a cut lost, by its fingerprint before training: where few blocks can go,
+    many ratios make the same cut, which is trained once.
+    """
     low, high, least = 0.0, most.ratio, math.inf
     best: tuple[Cut, Candidate, float] | None = None
-    for _ in range(_MOST_TRAININGS - 1):
-        if high - low < _NEAR:
-            break
+    while len(lost_by) < _MOST_TRAININGS and high - low >= _NEAR:
         cut = Cut((low + high) / 2, round_to=most.round_to)
         try:
-            trained = train(make(cut))
+            made = make(cut)
         except (NoEffect, AlreadySo):  # so little that no channel goes
             low = cut.ratio
             continue
-        lost = loss.of(trained)
-        least = min(least, lost)
-        if lost <= allowed:
-            low, best = cut.ratio, (cut, trained, lost)
+        key = made.fingerprint
+        if key not in lost_by:
+            trained = train(made)
+            lost_by[key] = lost = loss.of(trained)
+            least = min(least, lost)
+            if lost <= allowed:
+                best = (cut, trained, lost)
+        if lost_by[key] <= allowed:
+            low = cut.ratio
         else:
             high = cut.ratio
     if best is None:

@@ -18,6 +18,7 @@ from compress.stages.goals import count_macs
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import ParameterCounter, bench_context
 from compress.testing.structures import STRUCTURES
+from compress.zoo import build
 
 LANDS = {"resnet": 0.5, "dscnn": 0.6, "unet": 0.5, "attention": 0.7, "mobilenet-v3": 0.6}
 
@@ -284,11 +285,11 @@ class Losing:
         return Evaluation(1, score, (score, score), True, metric=self.metric)
 
 
-def within(goal, slope, folder, metric="accuracy"):
-    start = start_of()
+def within(goal, slope, folder, metric="accuracy", start=None, **settings):
+    start = start or start_of()
     losing = Losing(start, slope, metric)
     context = replace(bench_context(start, folder), evaluator=losing)
-    return cut(goal, start, folder, context), losing
+    return cut(goal, start, folder, context, **settings), losing
 
 
 def test_a_drop_that_is_kept_is_said(tmp_path):
@@ -306,6 +307,17 @@ def test_less_is_cut_where_the_goal_loses_too_much(tmp_path):
     note = made.notes[-1]
     assert "which loses 0.07" in note
     assert "is the largest that was tried and keeps max_drop, with -0.0" in note
+
+
+def test_no_cut_is_tried_twice_where_few_blocks_can_go(tmp_path):
+    module = build("resnet", {"width": 4, "blocks": 3})
+    start = Candidate.of(module, start_of().example)
+    goal = {"parameters": 0.4, "max_drop": 0.01}
+    made, losing = within(goal, 0.1, tmp_path, start=start, granularity="blocks")
+    came_in, *cuts = losing.scored
+    assert came_in == 1
+    assert len(cuts) == len(set(cuts)) > 1
+    assert 1 - counts(made)["parameters"] / counts(start)["parameters"] <= 0.1
 
 
 def test_where_every_cut_loses_too_much_nothing_is_cut(tmp_path):
