@@ -1,11 +1,25 @@
-"""Pairs that cover two lists; all others are for ``pytest -m exhaustive``, before a release."""
+"""What covers one list, or two in pairs; all else is for ``pytest -m exhaustive``, now and then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
+
+
+def kept_of(every: Iterable[Any], kept: Collection[Any]) -> list[Any]:
+    """All of a list as parameters; those that are not in ``kept`` are marked.
+
+    Raises:
+        ValueError: one of ``kept`` is not in the list.
+    """
+    ones = list(every)
+    if strange := [one for one in kept if one not in ones]:
+        raise ValueError(f"not in the list: {strange}")
+    return [
+        pytest.param(one, marks=() if one in kept else (pytest.mark.exhaustive,)) for one in ones
+    ]
 
 
 def covering(first: Iterable[Any], second: Iterable[str], each: int = 3) -> list[Any]:

@@ -20,9 +20,9 @@ LONG = {
         "defaults",
         "distill_gain",
     ),
-    *("distill_overhead", "faults", "goals", "length_batches", "lm_eval", "lowering_checks"),
-    *("measure_aa", "memory_check", "minilm_eval", "prune_criteria", "quantize_baselines"),
-    *("bit_choice", "record_time", "reuse"),
+    *("distill_overhead", "faults", "goals", "layer_order", "length_batches", "lm_eval"),
+    *("lowering_checks", "max_drop", "measure_aa", "memory_check", "minilm_eval"),
+    *("prune_criteria", "quantize_baselines", "record_time", "reuse"),
 }
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
 KEPT = sorted((FOLDER / "results").glob("*.json"))

@@ -71,8 +71,9 @@ def test_every_order_ends_in_an_int8_artifact_that_agrees_with_its_module(name, 
     )
 
 
-@pytest.mark.parametrize("order", ["dqp", "pqd", "qpd"])
-@pytest.mark.parametrize("name", ["resnet", "attention"])
+@pytest.mark.parametrize(
+    ("name", "order"), covering(["resnet", "attention"], ["dqp", "pqd", "qpd"], each=2)
+)
 @pytest.mark.parametrize("format", [{"activations": "int16"}, {"weights": "float8"}], ids=str)
 def test_every_format_may_stand_anywhere_in_an_order(format, name, order, tmp_path):
     case = NETS[name]

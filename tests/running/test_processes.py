@@ -109,6 +109,7 @@ else:
     assert "ProcessError another process of this launch is gone (" in said
 
 
+@pytest.mark.exhaustive  # how one process tells the others is in the tests around it
 def test_all_pass_a_stage_whose_request_is_met_already():
     results = both("""
 import tempfile

@@ -34,6 +34,7 @@ def facts(rows):
     ]
 
 
+@pytest.mark.exhaustive  # tests/measure/remote/test_ssh.py cuts the link at each moment
 def test_a_run_measures_its_rows_there_whatever_becomes_of_the_link(
     run, device, there, tmp_path, meanwhile, until
 ):
