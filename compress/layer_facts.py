@@ -47,7 +47,8 @@ class Change:
     """What becomes of the model when one layer is changed.
 
     Args:
-        error: mean squared error of the outputs over their variance.
+        error: mean squared error of the outputs over their variance; of class scores, that of
+            the probabilities.
         lost: of the metric, in its unit: below 0 where it is better.
         saved_bytes: of the weights as they are stored.
         saved_s: seconds of one inference that the layer wins, below 0 where it takes longer;

@@ -36,8 +36,8 @@ def described(found: Sensitivity, width: int | None = None) -> list[str]:
         "Each layer is changed by itself, in simulation."
     )
     lines.append(
-        f"error: mean squared error of the outputs over their variance; loss: of {metric}; KiB: "
-        "saved of the weights."
+        "error: mean squared error of the outputs over their variance, of class scores as "
+        f"probabilities; loss: of {metric}; KiB: saved of the weights."
     )
     lines += _about_times(found)
     lines += _selectors(ordered, names[0])

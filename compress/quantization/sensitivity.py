@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from compress.modules.outputs import by_name
 from compress.quantization.fakequant import Ranges, simulate
 from compress.quantization.numerics import LayerFormat
 
-__all__ = ["output_errors", "outputs_of", "relative_error"]
+__all__ = ["as_probabilities", "output_errors", "outputs_of", "relative_error"]
 
 
 @torch.no_grad()
@@ -21,6 +21,7 @@ def output_errors(
     formats: Mapping[str, LayerFormat],
     ranges: Ranges,
     batches: Sequence[Inputs],
+    class_scores: Collection[str] = (),
 ) -> dict[str, float]:
     """How far the outputs move when one layer at a time is computed in its format.
 
@@ -32,13 +33,15 @@ def output_errors(
         formats: of the layers, by path; those in float32 are left out of the result.
         ranges: of the layers with static activations.
         batches: of inputs.
+        class_scores: the outputs that are compared as probabilities of classes.
     """
-    expected = outputs_of(module, batches)
+    expected = as_probabilities(outputs_of(module, batches), class_scores)
     found = {}
     for name, format in formats.items():
         if not format.is_float32:
             with simulate(module, {name: format}, ranges):
-                found[name] = relative_error(expected, outputs_of(module, batches))
+                outputs = as_probabilities(outputs_of(module, batches), class_scores)
+                found[name] = relative_error(expected, outputs)
     return found
 
 
@@ -47,6 +50,24 @@ def outputs_of(module: nn.Module, batches: Sequence[Inputs]) -> dict[str, Tensor
     """What a module gives for all batches, by the names of its outputs."""
     each = [by_name(forward(module, batch)) for batch in batches]
     return {name: torch.cat([one[name] for one in each]) for name in each[0]}
+
+
+def as_probabilities(
+    outputs: Mapping[str, Tensor], class_scores: Collection[str]
+) -> dict[str, Tensor]:
+    """The same outputs, with probabilities of classes in place of the logits of some.
+
+    What moves all logits of a sample, or the lowest of them, changes no answer: errors of
+    probabilities tell better which layers a format hurts (``benchmarks/layer_order.py``).
+
+    Args:
+        outputs: by name; logits are ``(n, classes, ...)``.
+        class_scores: the names of those that are logits of classes.
+    """
+    return {
+        name: tensor.softmax(1) if name in class_scores else tensor
+        for name, tensor in outputs.items()
+    }
 
 
 def relative_error(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> float:

@@ -21,7 +21,7 @@ from compress.modules.inputs import Inputs
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.quantization.fakequant import declared_formats, layers_with_formats, simulate
 from compress.quantization.numerics import FLOAT32, LayerFormat, Numerics, QuantRule
-from compress.quantization.sensitivity import outputs_of, relative_error
+from compress.quantization.sensitivity import as_probabilities, outputs_of, relative_error
 from compress.quantization.stored import stored_bytes
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
@@ -101,7 +101,8 @@ class _Judge:
         batches: of inputs.
         labels: of all of them, or what the model itself says.
         expected: its outputs.
-        score: and their score.
+        class_scores: the outputs that are compared as probabilities.
+        score: and the score of ``expected``.
     """
 
     candidate: Candidate
@@ -109,12 +110,14 @@ class _Judge:
     batches: Sequence[Inputs]
     labels: Arrays
     expected: Mapping[str, Tensor]
+    class_scores: frozenset[str]
     score: float
 
     @classmethod
     def of(cls, job: Job, samples: int) -> _Judge:
         """With evenly spaced samples of the validation split."""
-        scoring = scoring_of(job, supervision_of_job(job))
+        supervision = supervision_of_job(job)
+        scoring, class_scores = scoring_of(job, supervision), supervision.class_scores
         candidate, dataset = job.candidate, job.task.validation
         split: Dataset = Subset(cast("Any", dataset), spread_places(dataset, samples))
         batches = [batch.inputs for batch in read(split, _BATCH)]
@@ -123,7 +126,7 @@ class _Judge:
         labels = scoring.labels(given if scoring.has_labels else given.without_labels())
         if labels is None:
             labels = scoring.as_labels(scoring.arrays(candidate.shipped(dict(expected))))
-        judge = cls(candidate, scoring, batches, labels, expected, 0.0)
+        judge = cls(candidate, scoring, batches, labels, expected, class_scores, 0.0)
         return replace(judge, score=judge.scored(expected))
 
     @property
@@ -142,7 +145,8 @@ class _Judge:
         outputs = outputs_of(module, self.batches)
         lost = self.score - self.scored(outputs)
         lost = lost if self.scoring.higher_is_better else 0.0 - lost
-        return Change(relative_error(self.expected, outputs), lost, saved_bytes)
+        pair = (as_probabilities(each, self.class_scores) for each in (self.expected, outputs))
+        return Change(relative_error(*pair), lost, saved_bytes)
 
 
 def _cut(candidate: Candidate, layer: str, judge: _Judge) -> Change | None:

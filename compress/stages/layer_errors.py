@@ -8,6 +8,7 @@ from compress.candidate import Candidate
 from compress.quantization.numerics import LayerFormat
 from compress.quantization.sensitivity import output_errors
 from compress.stage import Context, formats_of, ranges_of
+from compress.stages.fit import supervision_of
 from compress.training.data import spread
 
 __all__ = ["changed_formats", "errors_of_layers"]
@@ -31,4 +32,5 @@ def errors_of_layers(
     module = candidate.module
     ranges = ranges_of(module, formats, context.task)
     batch = spread(context.task.validation, _SAMPLES).inputs
-    return output_errors(module, formats, ranges, [batch])
+    class_scores = supervision_of(candidate, context).class_scores
+    return output_errors(module, formats, ranges, [batch], class_scores)

@@ -19,6 +19,7 @@ from compress.errors import DataError
 from compress.modules.inputs import Inputs
 from compress.modules.outputs import Outputs, by_name, each_output
 from compress.outputs import (
+    CLASS_KINDS,
     Implied,
     LabelFacts,
     OutputKind,
@@ -89,6 +90,11 @@ class Supervision:
                 task, kind, tuple(tensor.shape), facts, named, is_only
             )
         return cls(task, MappingProxyType(by_output), labels_on)
+
+    @property
+    def class_scores(self) -> frozenset[str]:
+        """The names of the outputs that are logits of classes."""
+        return frozenset(name for name, one in self.by_output.items() if one.kind in CLASS_KINDS)
 
     def on(self, name: str | None) -> OutputSupervision:
         """What is known of one output.

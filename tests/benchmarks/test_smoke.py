@@ -20,7 +20,15 @@ LONG = {
         "defaults",
         "distill_gain",
     ),
-    *("distill_overhead", "faults", "goals", "layer_order", "length_batches", "lm_eval"),
+    *(
+        "distill_overhead",
+        "equal_time",
+        "faults",
+        "goals",
+        "layer_order",
+        "length_batches",
+        "lm_eval",
+    ),
     *("lowering_checks", "max_drop", "measure_aa", "memory_check", "minilm_eval"),
     *("prune_criteria", "quantize_baselines", "record_time", "reuse"),
 }

@@ -93,8 +93,8 @@ def layers_info(found: Sensitivity) -> LayersInfo:
             f"{found.score:.4g}"
         ),
         caption=(
-            "Disturbance: mean squared error of the outputs over their variance, on a logarithmic "
-            f"scale.{timed}{left}"
+            "Disturbance: mean squared error of the outputs over their variance, of class scores "
+            f"as probabilities, on a logarithmic scale.{timed}{left}"
         ),
         layers=tuple(shortened(one.layer) for one in shown),
         panels=tuple(panels),
