@@ -1,6 +1,7 @@
 """Goals of a prune stage: the cut lands on them, or a sentence says why it does not."""
 
 import contextlib
+import itertools
 import json
 from dataclasses import dataclass, field, replace
 
@@ -368,6 +369,32 @@ def test_a_run_that_was_killed_goes_on_to_the_same_result(moment, run, tmp_path)
     assert after.count("candidate") == in_all - moment
     assert Record.load(tmp_path / "run").status == "done"
     assert not (tmp_path / "run" / "stages" / "01-prune" / "checkpoint").exists()
+
+
+@pytest.mark.exhaustive  # the moments above, and tests/running/test_kill.py, in one
+def test_a_goal_with_training_that_was_killed_at_ten_moments_ends_alike(run, tmp_path):
+    stage = PruneStage(
+        goal={"latency_p50": 0.5, "max_drop": 0.02},
+        finetune={"epochs": 3, "batch_size": 16, "views": 2, "losses": [{"kind": "response"}]},
+    )
+    told = []
+    whole = run(stage, name="whole", cache="none", observer=told.append)
+
+    def killing(last):
+        def observe(event, count=itertools.count(1)):  # noqa: B008  one for each observer
+            if next(count) == last:
+                raise Killed
+
+        return observe
+
+    begun = next(n for n, event in enumerate(told) if event["event"] == "candidate")
+    for moment in torch.linspace(begun, len(told) - 2, 10).int().tolist():
+        name = f"killed-{moment}"
+        with pytest.raises(Killed):
+            run(stage, name=name, cache="none", observer=killing(moment))
+        again = run(stage, name=name, cache="none")
+        assert again.rows[1].fingerprint == whole.rows[1].fingerprint
+        assert again.rows[1].notes == whole.rows[1].notes
 
 
 DAMAGED = [b"", b"{", b'{"key": "x", "measured": {"y": 3}}', b"[]"]
