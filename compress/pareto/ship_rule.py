@@ -199,10 +199,17 @@ class ShipRule:
                 words.append(superlative)
         if len(left) > 1:
             words.append("smallest")
-        chosen = min(left, key=lambda row: (self.table[row]["artifact_bytes"].value, row))
+        least = min(self.table[row]["artifact_bytes"].value for row in left)
+        small = [row for row in left if self.table[row]["artifact_bytes"].value == least]
+        # Nothing else tells rows of one size apart: what is likely better costs nothing.
+        chosen = min(small, key=lambda row: (self._cost_of_score(row), row))
         *ties, last = words
         tied = f" of those tied for {' and '.join(ties)}, among" if ties else " of"
         return chosen, f"the {last}{tied} {len(pool)} rows {scope}"
+
+    def _cost_of_score(self, row: int) -> float:
+        found = self.table[row].get("accuracy")
+        return math.inf if found is None else found.cost.value
 
     def _not_worse_than_best(self, name: str, rows: Sequence[int]) -> list[int]:
         best = min(rows, key=lambda row: self.table[row][name].cost.value)

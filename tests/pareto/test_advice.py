@@ -78,6 +78,17 @@ def test_of_rows_tied_in_speed_and_score_the_smallest_is_recommended(make):
     assert advice.reasons.startswith("Ship row 2 (quantize)")
 
 
+def test_of_tied_rows_of_one_size_the_one_that_is_likely_better_is_recommended(make):
+    specs = make.four_rows()[1:4]
+    specs[2].seconds, specs[2].flips, specs[2].bytes = 64.0e-6, (340, 194), specs[1].bytes
+    specs[2].accuracy = specs[1].accuracy + 0.001
+    specs[1].accuracy_half = specs[2].accuracy_half = 0.02
+    record = make.build(specs, budget={"accuracy_drop": 0.02})
+    advice = recommend(record, "laptop")
+    assert advice.index == 2
+    assert "tied for fastest and most accurate" in advice.reasons
+
+
 def test_a_beaten_row_is_not_recommended(make):
     specs = make.four_rows()[1:3]
     copy = make.Spec(**{**vars(specs[1]), "bytes": 100_000, "seconds": 64.1e-6})
