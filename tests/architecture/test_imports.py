@@ -62,7 +62,7 @@ HOMES = {
     "markupsafe": ["report/page/markup.py"],
     "accelerate": ["training/distributed.py"],
     "argcomplete": ["cli/completion.py"],
-    "sklearn": ["tasks/digits.py"],
+    "sklearn": ["tasks/digits.py", "measure/shift.py"],
     "mlflow": ["tracking/mlflow.py"],
     "torch.utils.tensorboard": ["tracking/tensorboard.py"],
     "wandb": ["tracking/wandb.py"],
