@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"io"},
     {"config", "events", "outputs", "metrics", "integer_program"},
     {"budget", "formatting", "text_table", "data", "preprocessing"},
-    {"environment", "artifact", "task", "record_times"},
+    {"environment", "artifact", "task", "record_times", "record_scores"},
     {"record", "layer_facts"},
     {"overwriting", "ship_folder"},
     {"modules"},
