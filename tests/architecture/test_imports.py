@@ -45,7 +45,7 @@ LEVELS: list[set[str]] = [
     {"tasks", "report", "device", "tracking", "progress"},
     {"running", "suite"},
     {"ship"},
-    {"notebook"},
+    {"notebook", "releases"},
     {"recipe", "starters"},
     {"reference"},
     {"cli", "testing"},
