@@ -33,12 +33,14 @@ _SPLITS |= {"calibration": "calibration"}
 class SplitChange:
     """Both models on the same samples; ``new`` has the comparison with the old one.
 
-    ``differing`` is how many predicted classes are others, where there are such.
+    ``differing`` is how many predicted classes are others, where there are such; ``against`` whose
+    outputs stand for labels, where the samples have none.
     """
 
     old: Accuracy
     new: Accuracy
     differing: int | None = None
+    against: str | None = None
 
     @property
     def lost(self) -> int | None:
@@ -207,6 +209,7 @@ class _Both:
             accuracy_facts(scores[0], higher_is_better=better),
             accuracy_facts(scores[1], scores[0], higher_is_better=better),
             _differing(scoring, old, new),
+            None if scoring.has_labels else _against(scoring),
         )
         return _Scored(labels, (old, new), *scores, change)
 

@@ -79,7 +79,11 @@ def _blocks(found: Changes) -> Iterator[_Block]:
         words = [f"and {more} more classes, in --json."] if more > 0 else []
         yield "Classes whose samples changed", _class_columns(found), words
     if found.slices:
-        words = ["Slices are scored on labels where they have any, else against the old model."]
+        words = [
+            f"{sanitize(name, 40)} has no labels: scored against {sanitize(each.against, 80)}."
+            for name, each in found.slices.items()
+            if each.against
+        ]
         yield "Samples of what is served", _slice_columns(found), words
     if found.moved:
         yield "Test samples that changed most", _moved_columns(found), []

@@ -169,6 +169,7 @@ def test_without_labels_it_is_how_often_both_agree(runs, task):
     assert (found.metric, found.against) == ("agreement", "the old model")
     assert found.test.old.value == 1
     assert found.test.new.value == 1 - found.test.differing / found.test.new.n
+    assert found.test.against == "the old model"
     assert "scored against the old model" in " ".join(changes_text(found).split())
 
 
