@@ -158,7 +158,7 @@ class Task:
     preprocessing: Preprocessing | None = None
     fields: InitVar[Fields | None] = None
     serving: Dataset | None = None
-    slices: Mapping[str, Dataset] = field(default_factory=dict)
+    slices: Mapping[str, Dataset] = field(default_factory=dict, hash=False)
 
     def __post_init__(self, fields: Fields | None) -> None:
         from compress.data.splits import adapted

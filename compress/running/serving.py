@@ -219,7 +219,13 @@ class _ScoredSample:
             change=_change(accuracy, beside) if beside is not None and is_alike else None,
         )
         if self.name == SERVING:
-            found.told_apart = self._told_apart() if is_baseline else None
+            if is_baseline:
+                found.told_apart = self._told_apart()
+                if found.told_apart is None:
+                    measurement.warnings.append(
+                        f"with fewer than {FEWEST} serving or validation samples it is not tested "
+                        "whether these are of other data"
+                    )
             if not self.scoring.has_labels and measurement.accuracy is not None:
                 self._note_estimate(found, measurement.accuracy)
         return found

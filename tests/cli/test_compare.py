@@ -1,6 +1,7 @@
 """``compresskit compare`` as a person uses it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -63,6 +64,16 @@ def test_what_cannot_be_is_one_sentence(digits_run, capsys, more, code, words):
     found, out, err = said(capsys, digits_run, digits_run, *more)
     assert (found, out) == (code, "")
     assert words in err
+
+
+def test_a_run_that_was_given_its_task_in_python_names_none(digits_run, tmp_path, capsys):
+    shutil.copytree(digits_run, tmp_path / "python")
+    record = Record.load(digits_run)
+    del record.recipe["task"]
+    record.save(tmp_path / "python")
+    code, _, err = said(capsys, digits_run, tmp_path / "python", "--row", 1)
+    assert code == 2
+    assert "the run was given its task and model in Python" in err
 
 
 def test_somebodys_file_stays_as_it_is(digits_run, tmp_path, capsys):

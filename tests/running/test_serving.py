@@ -131,20 +131,21 @@ def test_a_named_teacher_stands_for_missing_labels(start, task, tmp_path, monkey
 
 
 def test_an_edited_sample_is_scored_again_and_no_stage_is_run_again(start, task, tmp_path):
-    first, _ = ran(start, replace(task, serving=task.test), tmp_path)
-    again, _ = ran(start, replace(task, serving=task.test), tmp_path)
-    other, rows = ran(start, replace(task, serving=shifted(task.test, 1.0)), tmp_path)
+    alone = f"{TRAIN}]"
+    first, _ = ran(start, replace(task, serving=task.test), tmp_path, text=alone)
+    again, _ = ran(start, replace(task, serving=task.test), tmp_path, text=alone)
+    other, rows = ran(start, replace(task, serving=shifted(task.test, 1.0)), tmp_path, text=alone)
     assert first.rows[1].measurements == again.rows[1].measurements
     assert [row.cached for row in other.rows] == [row.cached for row in again.rows]
     assert rows[1].serving != first.rows[1].measurements[0].serving
-    plain, rows = ran(start, task, tmp_path)
+    plain, rows = ran(start, task, tmp_path, text=alone)
     assert plain.task.serving is rows[1].serving is None
     assert "serving" not in json.loads(plain.dumps())["rows"][1]["measurements"][0]
 
 
 def test_samples_never_reach_a_stage(start, task, tmp_path):
     fingerprints = {
-        ran(start, one, tmp_path / str(place))[0].rows[-1].fingerprint
+        ran(start, one, tmp_path / str(place), text=f"{TRAIN}]")[0].rows[-1].fingerprint
         for place, one in enumerate([task, replace(task, serving=shifted(task.test, 3.0))])
     }
     assert len(fingerprints) == 1
@@ -163,6 +164,13 @@ def test_samples_of_another_form_are_told_before_anything_runs(start, task, tmp_
     given = replace(task, slices={"odd": made(task.test)})
     with pytest.raises(DataError, match=said):
         ran(start, given, tmp_path)
+
+
+def test_few_samples_are_not_tested_and_that_is_said(start, task, tmp_path):
+    few = ArrayDataset(task.test.inputs[:5], task.test.labels[:5])
+    _, rows = ran(start, replace(task, serving=few), tmp_path, text=f"{TRAIN}]")
+    assert rows[1].serving.told_apart is None
+    assert any("fewer than 20 serving or validation samples" in each for each in rows[1].warnings)
 
 
 def test_samples_that_are_trained_on_are_noted(start, task, tmp_path):
