@@ -50,6 +50,7 @@ def make_task(*, path: Path, features: Names | None = None, label: Name | None =
         DataError: no such file or folder, a damaged file, or columns that cannot be used.
         MissingExtra: pyarrow is not installed.
     """
+    _check_installed()
     if label is not None and features is None:
         raise DataError(
             f"task parquet: label {label!r} is for features; write `features: [...]` as well, or "
@@ -61,6 +62,14 @@ def make_task(*, path: Path, features: Names | None = None, label: Name | None =
             split: joined_features(table, features, label, path) for split, table in tables.items()
         }
     return task_of_tables("parquet", tables, path, features or ())
+
+
+def _check_installed() -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtra(
+            "Parquet files need pyarrow, which is not installed: pip install "
+            "'compresskit[datasets]'."
+        )
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -85,11 +94,7 @@ def read_columns(path: Path) -> dict[str, Column]:
         DataError: no such file, or one that cannot be read within bounds.
         MissingExtra: pyarrow is not installed.
     """
-    if importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtra(
-            "Parquet files need pyarrow, which is not installed: pip install "
-            "'compresskit[datasets]'."
-        )
+    _check_installed()
     import pyarrow.parquet
 
     with (
