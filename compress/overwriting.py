@@ -23,6 +23,8 @@ from compress.record import RECORD_NAME
 
 __all__ = [
     "BUNDLE",
+    "CHANGES",
+    "CHANGES_MARK",
     "COMPARISON_MARK",
     "COMPARISON_NAME",
     "HUB_EXPORT",
@@ -45,6 +47,8 @@ REPEAT_NAME = "repeat.json"
 COMPARISON_NAME = "comparison.md"
 #: Invisible where Markdown is shown.
 COMPARISON_MARK = "<!-- compresskit: runs over seeds, compared -->"
+
+CHANGES_MARK = "<!-- compresskit: changes between two runs -->"
 
 #: What an exported folder says of itself, and which file says it.
 HUB_EXPORT, HUB_EXPORT_NAME = "compresskit-hf-export", "compresskit.json"
@@ -351,4 +355,8 @@ BUNDLE = FileKind("a bundle", (".zip", ".pyz"), _is_bundle)
 PROGRAM = FileKind("the program that measures bundles", (".pyz",), _is_program)
 #: What ``schema --out`` writes.
 SCHEMA = FileKind("a schema of recipes", (".json",), _is_schema)
+#: What ``compare --out`` writes.
+CHANGES = FileKind(
+    "a comparison", (".md",), lambda path: CHANGES_MARK.encode() in path.read_bytes()
+)
 _REPORT_FILE = FileKind("a file of a report", (), _is_report_file)

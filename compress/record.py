@@ -12,21 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from compress.budget import Budget
 from compress.config.clauses import clauses
 from compress.errors import RecordError
 from compress.io.atomic import write_atomically
 from compress.io.files import read_json
+from compress.record_scores import Accuracy, RecordFacts, SampleFacts, ServedScore, SparseFacts
 from compress.record_times import Latency, SizeTiming, Speedup
 
 __all__ = [
@@ -53,19 +46,13 @@ RECORD_NAME = "record.json"
 _MOST_BYTES = 256 << 20
 
 
-class _RecordFacts(BaseModel):
-    # Readers of newer files must not fail on names that were added since.
-    model_config = ConfigDict(extra="allow")
+# Of models, by the name that checkers of default values know.
+class _RecordFacts(RecordFacts, BaseModel):
+    pass
 
 
-class _SparseFacts(_RecordFacts):
-    # Of keys that hold nothing, these are left out: records of before have no such keys.
-    _optional: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = dump(self)
-        return {key: value for key, value in content.items() if value or key not in self._optional}
+class _SparseFacts(SparseFacts, BaseModel):
+    pass
 
 
 class ArtifactFacts(_SparseFacts):
@@ -90,24 +77,6 @@ class ArtifactFacts(_SparseFacts):
     float_macs: dict[str, int] = {}
     outputs: list[str] = []
     open: list[str] = []
-
-
-class Accuracy(_SparseFacts):
-    """A metric on the test split, computed from the artifact's outputs on the target.
-
-    ``versus_baseline`` compares the same samples (exact McNemar for right-or-wrong metrics):
-    ``lost`` were right in the baseline only, ``gained`` in this row only. Metrics over a data set
-    have neither, and ``resamples`` is how many bootstrap resamples their intervals are from; the
-    key is absent for others.
-    """
-
-    _optional: ClassVar[tuple[str, ...]] = ("resamples",)
-
-    value: float
-    ci95: tuple[float, float]
-    n: int
-    versus_baseline: dict[str, float] | None = None
-    resamples: int | None = None
 
 
 class Memory(_RecordFacts):
@@ -182,10 +151,11 @@ class Measurement(_SparseFacts):
 
     ``metrics`` has the task's further metrics by name, and ``quantities`` what was measured beyond
     these. ``sizes`` has what was timed at each size of a file that leaves some open, that of
-    ``latency`` first. The keys are absent without any.
+    ``latency`` first. ``serving`` and ``slices`` (by name) have the leading metric on samples of
+    what will be served. The keys are absent without any.
     """
 
-    _optional: ClassVar[tuple[str, ...]] = ("metrics", "quantities", "sizes")
+    _optional: ClassVar[tuple[str, ...]] = ("metrics", "quantities", "sizes", "serving", "slices")
 
     target: str
     runtime: str
@@ -201,6 +171,8 @@ class Measurement(_SparseFacts):
     metrics: dict[str, Accuracy] = {}
     quantities: dict[str, MeasuredQuantity] = {}
     sizes: list[SizeTiming] = []
+    serving: ServedScore | None = None
+    slices: dict[str, ServedScore] = {}
 
 
 class LayerWidth(_RecordFacts):
@@ -253,10 +225,11 @@ class TaskFacts(_SparseFacts):
 
     ``reference``: whose answers stand for labels, where the test split has none. ``metric`` is the
     leading metric; ``metrics`` are further ones in the order given, by name with whether more is
-    better, and the key is absent without any.
+    better. ``serving`` and ``slices`` (by name) are samples of what will be served. The keys are
+    absent without any.
     """
 
-    _optional: ClassVar[tuple[str, ...]] = ("metrics",)
+    _optional: ClassVar[tuple[str, ...]] = ("metrics", "serving", "slices")
 
     name: str
     metric: str
@@ -264,6 +237,8 @@ class TaskFacts(_SparseFacts):
     test_samples: int
     reference: str | None = None
     metrics: dict[str, bool] = {}
+    serving: SampleFacts | None = None
+    slices: dict[str, SampleFacts] = {}
 
 
 class FrontFacts(_RecordFacts):

@@ -6,6 +6,7 @@ form when a task is made (:mod:`compress.data`). Importing this imports no torch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS",
+    "SERVING",
+    "SLICE_NAME",
     "Augment",
     "Dataset",
     "Loss",
@@ -41,7 +44,18 @@ __all__ = [
     "Task",
     "metric_direction",
     "metric_name",
+    "slice_key",
 ]
+
+#: What the sample of what is served is called among splits.
+SERVING = "serving"
+#: What slices may be called: their names are headings, and keys of records.
+SLICE_NAME = r"[\w-][\w -]{0,28}[\w-]|[\w-]"
+
+
+def slice_key(name: str) -> str:
+    """What a slice is called among splits."""
+    return f"slice {name}"
 
 
 class Dataset(Protocol):
@@ -118,6 +132,9 @@ class Task:
             without it that takes arrays, as samples have them.
         fields: which parts of a sample are inputs and label, and what is padded; the splits that
             the task then has are in the form that this says.
+        serving: a sample of what the device will see, with labels or without: rows are scored on it
+            beside the test split, and nothing else ever looks at it.
+        slices: further such samples, by name, each scored by itself.
 
     Raises:
         DataError: a split that is empty, or is none, a name that is no text, or a metric of one's
@@ -140,6 +157,8 @@ class Task:
     further_metrics: tuple[MetricName | Metric | MetricOn, ...] = ()
     preprocessing: Preprocessing | None = None
     fields: InitVar[Fields | None] = None
+    serving: Dataset | None = None
+    slices: Mapping[str, Dataset] = field(default_factory=dict, hash=False)
 
     def __post_init__(self, fields: Fields | None) -> None:
         from compress.data.splits import adapted
@@ -148,9 +167,34 @@ class Task:
             raise DataError(f"a task has a name, such as 'digits'; got {shown(self.name)}.")
         names = ("train", "validation", "test", "calibration")
         given = {name: split for name in names if (split := getattr(self, name)) is not None}
-        for name, dataset in adapted(given, fields, f"task {self.name!r}").items():
-            object.__setattr__(self, name, dataset)
+        self._check_slices()
+        found = adapted(given, fields, f"task {self.name!r}", self.served)
+        for name in given:
+            object.__setattr__(self, name, found[name])
+        if self.serving is not None:
+            object.__setattr__(self, "serving", found[SERVING])
+        object.__setattr__(self, "slices", {name: found[slice_key(name)] for name in self.slices})
         self._check_outputs_and_metrics()
+
+    @property
+    def served(self) -> dict[str, Dataset]:
+        """The serving sample and the slices, by the names that sentences have for them."""
+        own = {} if self.serving is None else {SERVING: self.serving}
+        return {**own, **{slice_key(name): split for name, split in self.slices.items()}}
+
+    def _check_slices(self) -> None:
+        given: object = self.slices
+        if not isinstance(given, Mapping):
+            raise DataError(
+                f"task {self.name!r}: slices are data sets by name, such as {{'dark': dark}}; got "
+                f"{shown(given)}."
+            )
+        for name in given:
+            if not isinstance(name, str) or not re.fullmatch(SLICE_NAME, name) or name == SERVING:
+                raise DataError(
+                    f"task {self.name!r}: the name of a slice is up to 30 letters, digits, -, _ or "
+                    f"spaces, and not {SERVING!r}; got {shown(name)}."
+                )
 
     @property
     def ships(self) -> tuple[str, ...]:

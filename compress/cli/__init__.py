@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FAILED = 1
-_WRITES = ("run", "report", "bench", "bundle", "merge", "export", "ship", "new", "schema")
+_WRITES: tuple[str, ...] = ("run", "report", "bench", "bundle", "merge", "export", "ship", "new")
+_WRITES += ("schema", "compare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ def add_commands(commands: Commands) -> None:
     _add_merge(commands)
     _add_export(commands)
     _add_ship(commands)
+    _add_compare(commands)
     _add_sensitivity(commands)
 
 
@@ -163,6 +164,35 @@ def _add_ship(commands: Commands) -> None:
     )
     import_argument(ship)
     debug_argument(ship)
+
+
+def _add_compare(commands: Commands) -> None:
+    compare = commands.add_parser(
+        "compare", help="say what changed for the deployed model between two runs"
+    )
+    compare.add_argument("old", metavar="OLD", help="the run folder of what is deployed")
+    compare.add_argument("new", metavar="NEW", help="that of what would be")
+    compare.add_argument(
+        "--row",
+        type=whole,
+        action="append",
+        default=[],
+        dest="rows",
+        metavar="N",
+        help="its number in the table, of both runs, or given twice, of OLD and of NEW (default: "
+        "the row that each advises)",
+    )
+    compare.add_argument("--target", metavar="NAME", help="of the records (default: their first)")
+    compare.add_argument(
+        "--time", action="store_true", help="time both files in turns, on the new run's target"
+    )
+    compare.add_argument(
+        "--quick", action="store_true", help="with --time: roughly, in a fraction of the time"
+    )
+    out_argument(compare, "FILE.md", "write it as Markdown, too")
+    import_argument(compare)
+    json_argument(compare)
+    debug_argument(compare)
 
 
 def out_argument(parser: argparse.ArgumentParser, metavar: str, words: str) -> None:

@@ -12,13 +12,16 @@ from compress.cli.new import recipe_path
 from compress.environment import process_index
 from compress.errors import RecipeError, RecordError
 from compress.io.atomic import is_stream, sweep_beside
+from compress.io.files import named
 from compress.io.scratch import sweep_scratch
 from compress.layer_facts import LAYERS_NAME
 from compress.measure import program
 from compress.overwriting import (
     BUNDLE,
+    CHANGES,
     PROGRAM,
     RAW,
+    REPEAT_NAME,
     RESULT,
     SCHEMA,
     FileKind,
@@ -32,7 +35,7 @@ from compress.overwriting import (
 from compress.record import RECORD_NAME, Record
 from compress.ship_folder import SHIP, check_ship_folder
 
-__all__ = ["check_outputs", "check_run", "run_folder_of"]
+__all__ = ["check_outputs", "check_run", "run_folder_of", "single_run"]
 
 
 def check_outputs(arguments: argparse.Namespace) -> None:
@@ -80,6 +83,26 @@ def _report(arguments: argparse.Namespace) -> None:
 def run_folder_of(given: Path) -> Path:
     """The run folder that a command line names, by itself or by its record."""
     return given if os.path.isdir(given) else given.parent
+
+
+def single_run(given: Path) -> Record:
+    """The record of one run, and not of one over seeds.
+
+    Raises:
+        RecordError: there is none, or it is one over seeds.
+    """
+    folder = run_folder_of(given)
+    if (folder / REPEAT_NAME).exists() and not (folder / RECORD_NAME).exists():
+        raise RecordError(
+            f"{named(folder)}: this is a run over seeds, and a row is of one; give one of its "
+            f"folders, such as {named(folder / 'seed-0')}."
+        )
+    return Record.load(given)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None:
+        arguments.out = str(_checked(arguments.out, CHANGES, "--out"))
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -171,6 +194,7 @@ _CHECKS = {
     "merge": _merge,
     "export": _export,
     "ship": _ship,
+    "compare": _compare,
     "new": _new,
     "sensitivity": _sensitivity,
     "schema": _schema,

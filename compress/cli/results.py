@@ -73,6 +73,10 @@ def _row(row: Row, found: Measurement | None, folder: Path) -> Result:
     }
     if found.accuracy is not None:
         facts |= {"score": found.accuracy.value, "score_ci95": list(found.accuracy.ci95)}
+    if found.serving is not None:
+        facts["serving"] = found.serving.model_dump(mode="json")
+    if found.slices:
+        facts["slices"] = {name: one.model_dump(mode="json") for name, one in found.slices.items()}
     if found.speedup is not None:
         facts |= {"speedup": found.speedup.value, "speedup_ci95": list(found.speedup.ci95)}
     if found.memory is not None:

@@ -6,14 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
-from compress.cli.outputs import run_folder_of
+from compress.cli.outputs import run_folder_of, single_run
 from compress.config.fields import LARGEST_BATCH
 from compress.errors import RecipeError, RecordError
 from compress.formatting import sanitize
 from compress.io.files import named
-from compress.overwriting import REPEAT_NAME
 from compress.recipe import Recipe
-from compress.record import RECORD_NAME, Record
+from compress.record import Record
 from compress.report import write_report
 from compress.running.job import Job
 from compress.ship import ShipRequest, write_ship
@@ -34,12 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     given = Path(arguments.run)
     folder = run_folder_of(given)
-    if (folder / REPEAT_NAME).exists() and not (folder / RECORD_NAME).exists():
-        raise RecordError(
-            f"{named(folder)}: this is a run over seeds, and a row is of one; give one of its "
-            f"folders, such as {named(folder / 'seed-0')}."
-        )
-    record = Record.load(given)
+    record = single_run(given)
     request = ShipRequest(
         row=arguments.row,
         target=arguments.target,

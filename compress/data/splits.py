@@ -48,13 +48,20 @@ class MemoryBounds:
 IN_MEMORY = MemoryBounds(samples=1_000_000, bytes=4 << 30)
 
 
-def adapted(splits: Mapping[str, Any], fields: Fields | None, where: str) -> dict[str, Any]:
+def adapted(
+    splits: Mapping[str, Any],
+    fields: Fields | None,
+    where: str,
+    served: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The splits of a task as data sets, with their samples in the form that fields say.
 
     Args:
         splits: by name; of any kind.
         fields: ``None`` leaves samples as they are.
         where: names the task, for sentences.
+        served: samples of what will be served, likewise; what is deployed does not depend on them,
+            so that they are cut to the length of the others.
 
     Raises:
         DataError: a split that is none; the message says what would do.
@@ -62,13 +69,17 @@ def adapted(splits: Mapping[str, Any], fields: Fields | None, where: str) -> dic
     found = {
         name: as_dataset(split, f"{where}: the {name} split") for name, split in splits.items()
     }
+    found |= {
+        name: as_dataset(split, f"{where}: the {name} sample")
+        for name, split in (served or {}).items()
+    }
     if fields is None:
         return found
     named = {name: FieldsDataset(dataset, fields) for name, dataset in found.items()}
     if not fields.pads or fields.length is not None:
         return dict(named)
     # The length is a part of what is deployed: one for all splits.
-    lengths = [one.lengths for one in named.values()]
+    lengths = [named[name].lengths for name in splits]
     longest = max(int(each.max()) for each in lengths if each is not None)
     return {name: one.at_length(longest) for name, one in named.items()}
 

@@ -11,12 +11,12 @@ The metric of a task is a quantity too: :func:`quantities_of` puts it before the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from compress.formatting import count, duration, energy, sanitize, score, size
+from compress.formatting import count, duration, energy, sanitize, score, score_cells, size
 from compress.measure.quantity import (
     Estimate,
     FromAnswers,
@@ -27,7 +27,10 @@ from compress.measure.quantity import (
     Unit,
 )
 from compress.measure.stats import SMALLEST_EFFECT
-from compress.record import Measurement, Row
+from compress.metrics import is_rate
+from compress.record import Measurement, Row, TaskFacts
+from compress.record_scores import SampleFacts, ServedScore
+from compress.task import SERVING
 
 __all__ = [
     "BYTES",
@@ -39,6 +42,7 @@ __all__ = [
     "Scored",
     "quantities_of",
     "quantity_named",
+    "recorded_quantities",
 ]
 
 SECONDS = Unit("s", duration, least=1e-9)
@@ -248,6 +252,56 @@ def quantities_of(
     """
     leading = _of_metric(task.metric, task.higher_is_better)
     return (leading, *(_further(*metric) for metric in further.items()), *QUANTITIES)
+
+
+def recorded_quantities(task: TaskFacts) -> tuple[Quantity, ...]:
+    """All that a record may have of a row: as :func:`quantities_of`, with serving samples."""
+    leading, *others = quantities_of(task, task.metrics)
+    served = [] if task.serving is None else [_served(SERVING, task.serving, task, _on_serving)]
+    for name, facts in task.slices.items():
+        served.append(_served(name, facts, task, partial(_on_slice, name=name)))
+    return (leading, *served, *others)
+
+
+def _on_serving(found: Measurement) -> ServedScore | None:
+    return found.serving
+
+
+def _on_slice(found: Measurement, name: str) -> ServedScore | None:
+    return found.slices.get(name)
+
+
+def _served(
+    name: str,
+    facts: SampleFacts,
+    task: Scored,
+    read: Callable[[Measurement], ServedScore | None],
+) -> Quantity:
+    def measured(found: Measurement) -> Estimate | None:
+        served = read(found)
+        return None if served is None else Estimate(served.accuracy.value, *served.accuracy.ci95)
+
+    metric, sample = sanitize(facts.metric, 40), sanitize(name, 40)
+    percent = "%" if is_rate(facts.metric) else ""
+    other = "" if facts.metric == task.metric else metric
+    return Quantity(
+        f"on_{name}",
+        f"{metric} on {sample}",
+        Unit("", partial(score, facts.metric)),
+        measured=measured,
+        higher_is_better=task.higher_is_better,
+        logarithmic=False,
+        objective=False,
+        gains=("better", "worse"),
+        short=sample,
+        column=TableColumn(
+            sample,
+            f"{percent} {other}".strip(),
+            lambda value: score_cells(facts.metric, value, value, value)[0],
+            place=0,
+            spare=2,
+        ),
+    )
 
 
 def _of_metric(name: str, higher_is_better: bool) -> Quantity:

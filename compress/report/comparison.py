@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from compress.budget import Budget
-from compress.measure.quantities import quantities_of
+from compress.measure.quantities import quantities_of, recorded_quantities
 from compress.pareto import (
     FRONT_OBJECTIVES,
     FrontPoint,
@@ -149,7 +149,10 @@ def combined_columns(group: Group, chosen: Collection[int] = ()) -> list[Column]
     :attr:`~compress.report.overlay.Group.rows`.
     """
     fastest = min(fastest_s(member.record, member.target) for member in group.members)
-    measured = set().union(*(measured_names(m.record, m.target) for m in group.members))
+    # What some of the tasks know nothing of, such as a serving sample, has no column.
+    known = [{q.name for q in recorded_quantities(m.record.task)} for m in group.members]
+    found = set().union(*(measured_names(m.record, m.target) for m in group.members))
+    measured = found.intersection(*known)
     blocks = [
         columns(
             m.record,

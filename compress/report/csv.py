@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.formatting import sanitize
-from compress.measure.quantities import quantities_of
+from compress.measure.quantities import recorded_quantities
 from compress.measure.quantity import Quantity
 from compress.pareto import Reading, front_facts, front_probabilities_on, readings, recommend
 from compress.record import Accuracy, Measurement, Record, Row, Speedup
@@ -66,10 +66,7 @@ def _quantity(name: str, end: int = 0) -> Callable[[_Line], object]:
     """The value of a quantity as it was measured, or the low or high end of its interval."""
 
     def read(line: _Line) -> object:
-        known = {
-            quantity.name: quantity
-            for quantity in quantities_of(line.record.task, line.record.task.metrics)
-        }
+        known = {quantity.name: quantity for quantity in recorded_quantities(line.record.task)}
         found = known[name].read(line.row, line.found)
         return None if found is None else (found.value, found.lo, found.hi)[end]
 
@@ -130,9 +127,7 @@ def _declared(lines: Sequence[_Line]) -> list[Quantity]:
     """The quantities without a column above that some line has a value of."""
     return [
         quantity
-        for quantity in (
-            quantities_of(lines[0].record.task, lines[0].record.task.metrics) if lines else ()
-        )
+        for quantity in (recorded_quantities(lines[0].record.task) if lines else ())
         if quantity.csv_names[0] not in _COLUMNS
         and any(quantity.read(line.row, line.found) is not None for line in lines)
     ]

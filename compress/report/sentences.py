@@ -13,6 +13,7 @@ from compress.measure.quantities import quantities_of
 from compress.pareto import FRONT_OBJECTIVES, front_facts, int8_slowdowns, recommend
 from compress.record import FrontFacts, Record
 from compress.report.provenance import scored_against
+from compress.report.serving_words import serving_words
 from compress.report.step_words import step_words
 
 __all__ = [
@@ -39,6 +40,7 @@ def findings(record: Record, target: str) -> list[str]:
         recommend(record, target).reasons,
         *budget_words(record, target),
         *reference_words(record),
+        *serving_words(record, target),
         *step_words(record, target),
         *int8_slowdowns(record, target).values(),
         *front_words(record, facts),

@@ -15,7 +15,7 @@ from compress.formatting import (
     score_cells,
     times,
 )
-from compress.measure.quantities import quantities_of
+from compress.measure.quantities import recorded_quantities
 from compress.measure.quantity import Quantity
 from compress.metrics import is_rate
 from compress.pareto import contenders, front_facts, front_probabilities_on, readings, recommend
@@ -86,7 +86,7 @@ def measured_names(record: Record, target: str) -> set[str]:
     """The names of the quantities that some row has a value of on ``target``."""
     return {
         quantity.name
-        for quantity in quantities_of(record.task, record.task.metrics)
+        for quantity in recorded_quantities(record.task)
         if any(quantity.read(row, row.on(target)) is not None for row in record.rows)
     }
 
@@ -110,7 +110,7 @@ def columns(
         Column("row", "", tuple(f"{r.row.index}{r.mark}" for r in rows), left=True),
         Column("stage", "", tuple(sanitize(r.row.stage, 60) for r in rows), left=True),
     ]
-    for quantity in _in_order(quantities_of(record.task, record.task.metrics), measured):
+    for quantity in _in_order(recorded_quantities(record.task), measured):
         if quantity.name == "accuracy":
             shown += _score_columns(record, rows)
             continue

@@ -23,6 +23,7 @@ COLUMN_TERMS: Mapping[str, str] = MappingProxyType(
         "int8 % MACs": "the share of multiply-accumulates that the runtime computes in int8",
         "front % of draws": "in how many of 1,000 draws from the intervals no other row is better "
         "in score, latency and size at once; in brackets where a row is shown to be beaten",
+        "serving": "the score on the sample of what will be served, and not on the test split",
         "first": "the first call after loading, in a fresh process",
     }
 )

@@ -6,7 +6,7 @@ the same from one reading to the next has no digest, and a sentence says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,7 +69,7 @@ class ContentDigests:
         self._known: dict[str, PartDigest] = {}
 
     def of(self, name: str) -> PartDigest:
-        """A split, ``loss``, ``metric``, ``augment``, ``classes``, ``task`` or ``model code``."""
+        """A split, ``served``, ``loss``, ``metric``, ``augment``, ``classes``, ``task`` or so."""
         if name not in self._known:
             try:
                 self._known[name] = PartDigest(self._digest(name))
@@ -81,6 +81,17 @@ class ContentDigests:
     def has_calibration(self) -> bool:
         """Whether ranges have data of their own; else they are from the training data."""
         return self._task.calibration is not None
+
+    @property
+    def has_served(self) -> bool:
+        """Whether there are samples of what will be served."""
+        return bool(self._task.served)
+
+    def _served(self) -> Iterator[str]:
+        for name, dataset in self._task.served.items():
+            what = f"the {name} sample"
+            self._report(ReadingData(what))
+            yield f"{name}: {data_fingerprint(dataset, what, self._memory)}"
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -94,6 +105,8 @@ class ContentDigests:
                 return "none"
             self._report(ReadingData(_SPLITS[name]))
             return data_fingerprint(dataset, _SPLITS[name], self._memory)
+        if name == "served":
+            return " ".join(self._served())
         if name in _FUNCTIONS:
             function = getattr(self._task, name)
             if name == "metric" and self._task.further_metrics:

@@ -26,6 +26,7 @@ __all__ = [
     "ResultFiles",
     "StageResult",
     "before_of",
+    "measured_manifest",
 ]
 
 _STAGE, _MEASUREMENT = "stage", "measurement"
@@ -100,6 +101,11 @@ def before_of(entry: CacheEntry) -> Mapping[str, Any]:
     """What an earlier result depended on, by name; a stranger's file may say anything."""
     before = entry.facts.get("depends")
     return before if isinstance(before, Mapping) else {}
+
+
+def measured_manifest(run: Path, index: int, label: str, target: str) -> Path:
+    """Where a run keeps what a row's measurement on a target depends on."""
+    return RunFolder(run).stage(index, label) / f"measured-{target}.json"
 
 
 class EarlierResults:
@@ -184,8 +190,8 @@ class EarlierResults:
                 return raw
             return model.path.with_name(model.path.stem + name.removeprefix(_MODEL))
 
-        folder = self._folder.stage(model.index, model.label)
-        return ResultFiles(folder / f"measured-{model.target}.json", path_of)
+        manifest = measured_manifest(self._folder.root, model.index, model.label, model.target)
+        return ResultFiles(manifest, path_of)
 
     def _found(self, files: ResultFiles, kind: str, depends: Dependencies) -> FoundResult:
         if self._fresh:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -35,6 +36,7 @@ from compress.running.folder import RunFolder
 from compress.running.keys import Dependencies, TargetFacts, of_measurement
 from compress.running.row_timing import RowModel, RowTiming
 from compress.running.scoring import Scoring
+from compress.running.serving import RowOutputs, ServedSamples
 from compress.running.split_arrays import SplitArrays
 from compress.task import Task
 from compress.training.checkpoint import Checkpoint
@@ -63,6 +65,7 @@ class _ScoredRow:
     scores: Scores
     further: dict[str, Scores]
     as_labels: Arrays
+    outputs: RowOutputs
 
 
 class Evaluator:
@@ -81,8 +84,12 @@ class Evaluator:
         mode: Mode,
         seed: int,
         references: CodeReferences,
+        served: Mapping[str, Scoring] = MappingProxyType({}),
     ) -> None:
         self._references = references
+        self._served = ServedSamples(task, scoring, served)
+        self._served_facts = {name: one.facts for name, one in served.items()}
+        self._served_reference = [one.named_reference for one in served.values()]
         self._task, self._scoring = task, scoring
         self.targets = targets
         self._folder = folder
@@ -118,6 +125,12 @@ class Evaluator:
         """All that a row's measurement on a target depends on, less the noise."""
         baseline = self._baseline.candidate if self._baseline else None
         facts = self._facts_of(target)
+        if self._served_facts:
+            facts = replace(
+                facts,
+                scoring=[*facts.scoring, self._served_facts],
+                reference=[facts.reference, *self._served_reference],
+            )
         return of_measurement(row.candidate, baseline, digests, self._references, facts)
 
     def first_target(self) -> TargetFacts:
@@ -185,6 +198,7 @@ class Evaluator:
         assert self._baseline is not None
         own, base = self._score(row, target), self._score(self._baseline, target)
         measurement = self._measurement(own, target, None if own is base else base)
+        self._served.note_in(measurement, own.outputs, base.outputs, target)
         timings = self._timing.timings(
             self._row_model(row, target),
             self._row_model(self._baseline, target),
@@ -254,6 +268,7 @@ class Evaluator:
             self._scoring.of(outputs, labels),
             self._scoring.further_of(outputs, labels),
             as_labels,
+            RowOutputs(artifact, outputs if self._served.compares_on_test else as_labels),
         )
 
     def _labels(self, row: RowInput, target: Target, own: Arrays) -> Arrays:

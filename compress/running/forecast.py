@@ -209,7 +209,8 @@ def _disk_bytes(line: StageForecast) -> int:
 def _memory_bytes(job: Job, lines: Sequence[StageForecast], batch: Inputs) -> int:
     tensors = batch.values() if isinstance(batch, dict) else [batch]
     sample_bytes = sum(t.nbytes for t in tensors) / batch_size_of(batch)
-    samples = len(job.task.train) + len(job.task.validation) + 2 * len(job.task.test)
+    scored = len(job.task.test) + sum(len(dataset) for dataset in job.task.served.values())
+    samples = len(job.task.train) + len(job.task.validation) + 2 * scored
     largest = max(line.parameters for line in lines)
     # Weights, gradients, two moments of the optimizer, and the copies that stages fork.
     return _RUNTIME_BYTES + round(samples * sample_bytes) + 8 * _BYTES_PER_PARAMETER * largest

@@ -62,6 +62,7 @@ _PHRASES = {
     "validation": "the validation data",
     "test": "the test data",
     "calibration": "the calibration data",
+    "served": "the samples of what will be served",
     "loss": "the loss",
     "augment": "the augmentation",
     "metric": "the metric",
@@ -274,6 +275,8 @@ def of_measurement(
     gathered.measured_on(target, digests)
     gathered.take(digests, "model code", "test", "validation", "metric", "task")
     gathered.take(digests, "calibration" if digests.has_calibration else "train")
+    if digests.has_served:
+        gathered.take(digests, "served")
     return gathered.done()
 
 

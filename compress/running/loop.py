@@ -78,7 +78,14 @@ def _carried_out(
     left = job.folder.prepare(job.name, fresh=fresh)
     earlier = left.record
     evaluator = Evaluator(
-        job.task, found.scoring, job.targets, job.folder, job.mode, job.seed, job.references
+        job.task,
+        found.scoring,
+        job.targets,
+        job.folder,
+        job.mode,
+        job.seed,
+        job.references,
+        found.served,
     )
     run = RunState(
         job=job,
@@ -176,6 +183,6 @@ def _new_record(job: Job, earlier: Record | None, found: Preflight, evaluator: E
         environment=environment() | {"targets": targets, "mode": job.mode},
         seed=job.seed,
         status="running",
-        task=found.scoring.task_facts(job.task),
+        task=found.task_facts(job.task),
         baseline=job.baseline.index,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -26,9 +26,12 @@ from compress.measure.target import backend_of, check_settings
 from compress.modules.inputs import Inputs, batch_size_of, forward
 from compress.modules.outputs import OUTPUT, Outputs, by_name
 from compress.pruning.trace import record
+from compress.record import TaskFacts
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
+from compress.running.serving import check_samples, sample_facts, served_scoring
 from compress.running.split_arrays import as_arrays
+from compress.task import SERVING, Dataset, Task, slice_key
 from compress.training.data import Batch, head, read, spread
 from compress.training.output_supervision import OutputSupervision
 from compress.training.supervision import Supervision
@@ -48,6 +51,14 @@ class Preflight:
 
     scoring: Scoring
     notes: tuple[str, ...]
+    served: Mapping[str, Scoring]
+
+    def task_facts(self, task: Task) -> TaskFacts:
+        """The ``task`` block of the record."""
+        found = sample_facts(task, self.served)
+        slices = {name: found[slice_key(name)] for name in task.slices}
+        update = {"serving": found.get(SERVING), "slices": slices}
+        return self.scoring.task_facts(task).model_copy(update=update)
 
 
 @dataclass
@@ -86,14 +97,26 @@ def preflight(job: Job) -> Preflight:
     scoring = scoring_of(job, supervision)
     supervision.check_classes("the model that comes in")
     check_budget(job.budget, scoring.name)
-    splits = {name: _looked_at(job, supervision, scoring, name) for name in _SPLITS}
-    notes = [*_unused(job), *_shared(splits), *_classes(job, supervision, splits)]
+    check_samples(job.task)
+    given = {name: getattr(job.task, name) for name in _SPLITS}
+    splits = {
+        name: _looked_at(job, supervision, scoring, f"{name} split", dataset)
+        for name, dataset in given.items()
+    }
+    served = {
+        name: _looked_at(job, supervision, scoring, f"{name} sample", dataset)
+        for name, dataset in job.task.served.items()
+    }
+    notes = [*_unused(job), *_shared(splits, "test"), *_classes(job, supervision, splits)]
+    for name, split in served.items():
+        notes += _shared({**splits, name: split}, name)
     notes += _try_metric(job, scoring)
-    return Preflight(scoring, tuple(notes))
+    return Preflight(scoring, tuple(notes), served_scoring(job, scoring))
 
 
-def _looked_at(job: Job, supervision: Supervision, scoring: Scoring, name: str) -> _Split:
-    dataset = getattr(job.task, name)
+def _looked_at(
+    job: Job, supervision: Supervision, scoring: Scoring, name: str, dataset: Dataset
+) -> _Split:
     split, start_s = _Split(name, len(dataset)), time.monotonic()
     for batch in read(dataset, _BATCH):
         _check_batch(job, split, batch)
@@ -106,7 +129,7 @@ def _looked_at(job: Job, supervision: Supervision, scoring: Scoring, name: str) 
 
 
 def _check_batch(job: Job, split: _Split, batch: Batch) -> None:
-    where = f"task {job.task.name!r}, {split.name} split"
+    where = f"task {job.task.name!r}, {split.name}"
     for tensor in _tensors(batch.inputs):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             rows = (~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)).nonzero()
@@ -145,7 +168,7 @@ def _check_labels(job: Job, output: OutputSupervision, split: _Split, labels: Te
         output.fitted(outputs[: int(known.sum())], labels[known])
     except DataError as error:
         text = str(error).removeprefix(f"task {job.task.name!r}").removeprefix(": ")
-        where = f"task {job.task.name!r}, {split.name} split"
+        where = f"task {job.task.name!r}, {split.name}"
         raise DataError(f"{where}{text if text.startswith(',') else f': {text}'}") from error
     if not labels.is_floating_point():
         kept = labels[known]
@@ -173,14 +196,14 @@ def _unused(job: Job) -> Iterator[str]:
         yield f"fields of the {where} data that are not used: {', '.join(names)}"
 
 
-def _shared(splits: dict[str, _Split]) -> Iterator[str]:
-    """Samples of the test split that are in another one too."""
-    test = splits["test"]
+def _shared(splits: dict[str, _Split], own: str) -> Iterator[str]:
+    """Samples of the test split, or of others that are scored, that are in another one too."""
+    test = splits[own]
     for name in ("train", "validation"):
         known = set(splits[name].digests)
         count = sum(digest in known for digest in test.digests)
         if count:
-            of = f"{count:,} of {test.seen:,} test samples{test.extent}"
+            of = f"{count:,} of {test.seen:,} {own} samples{test.extent}"
             other = splits[name]
             yield (
                 f"{of} are in the {name} split{other.extent} too, so that the score on them says "

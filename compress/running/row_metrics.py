@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -65,6 +65,15 @@ class RowMetric:
     kind: OutputKind | None
     ignore_index: int | None
     has_labels: bool
+
+    def scored(self, *, has_labels: bool) -> RowMetric:
+        """The same metric with labels, or against a reference's outputs, by its name there."""
+        own, bracket, output = self.name.partition("(")
+        names = _WITHOUT_LABELS
+        if has_labels:
+            names = {without: labeled for labeled, without in _WITHOUT_LABELS.items()}
+        name = f"{names.get(own, own)}{bracket}{output}"
+        return replace(self, name=name, has_labels=has_labels)
 
     def of(self, outputs: Arrays, labels: Arrays) -> Scores:
         """The score of each sample, or of all.

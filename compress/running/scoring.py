@@ -7,7 +7,7 @@ with what the named teacher says about the test split, or with row 0 where none 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ from compress.training.data import is_labeled, read
 from compress.training.output_supervision import OutputSupervision
 from compress.training.supervision import Supervision
 
-__all__ = ["ReferenceTeacher", "Scoring", "scoring_of", "supervision_of_job"]
+__all__ = ["ReferenceTeacher", "Scoring", "reference_of", "scoring_of", "supervision_of_job"]
 
 _PREDICT_BATCH = 256
 
@@ -150,8 +150,7 @@ class Scoring:
         """How rows are scored, as a sentence without its stop."""
         against = "on the labels of the test split"
         if not self.has_labels:
-            who = "row 0" if self.reference is None else self.reference.name
-            against = f"against {who}, since the test split has no labels"
+            against = f"against {self.against}, since the test split has no labels"
         better = "more" if self.higher_is_better else "less"
         return f"{self._kinds}rows are scored by {self.name} {against} ({better} is better)"
 
@@ -243,17 +242,35 @@ class Scoring:
             found[self.leading.output] = self.leading.as_labels(outputs[self.leading.output])
         return found
 
+    def with_labels(self) -> Scoring:
+        """How samples with labels are scored, whether the test split has any or not."""
+        if self.has_labels:
+            return self
+        leading = self.leading.scored(has_labels=True)
+        return replace(self, leading=leading, further=(), has_labels=True, reference=None)
+
+    def without_labels(self, reference: ReferenceTeacher | None) -> Scoring:
+        """How samples without labels are scored, whether the test split has any or not."""
+        if not self.has_labels:
+            return self
+        leading = self.leading.scored(has_labels=False)
+        return replace(self, leading=leading, further=(), has_labels=False, reference=reference)
+
+    @property
+    def against(self) -> str | None:
+        """Whose outputs stand for labels; ``None`` with labels."""
+        if self.has_labels:
+            return None
+        return "row 0" if self.reference is None else self.reference.name
+
     def task_facts(self, task: Task) -> TaskFacts:
         """The ``task`` block of the record."""
-        against = None
-        if not self.has_labels:
-            against = "row 0" if self.reference is None else self.reference.name
         return TaskFacts(
             name=task.name,
             metric=self.name,
             higher_is_better=self.higher_is_better,
             test_samples=len(task.test),
-            reference=against,
+            reference=self.against,
             metrics=self.directions,
         )
 
@@ -296,13 +313,13 @@ def scoring_of(job: Job, supervision: Supervision) -> Scoring:
     return Scoring(
         leading=leading,
         outputs=supervision.by_output,
-        reference=None if has_labels else _reference(job),
+        reference=None if has_labels else reference_of(job),
         has_labels=has_labels,
         further=tuple(further),
     )
 
 
-def _reference(job: Job) -> ReferenceTeacher | None:
+def reference_of(job: Job) -> ReferenceTeacher | None:
     """The first teacher that a stage names; ``None`` where all learn from what came before."""
     for planned in job.planned:
         block = planned.stage.named_teacher()

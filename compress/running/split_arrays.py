@@ -11,7 +11,7 @@ from torch import Tensor
 from compress.measure.named_arrays import Array, Arrays, concatenated, joined
 from compress.modules.inputs import Inputs, at_least_float32
 from compress.task import Dataset
-from compress.training.data import is_labeled, read
+from compress.training.data import is_labeled, read, spread
 
 __all__ = ["SplitArrays", "as_arrays"]
 
@@ -46,6 +46,17 @@ class SplitArrays:
             return cls(dataset, inputs, None)
         labels = [as_arrays(batch.labels) for batch in batches if batch.labels is not None]
         return cls(dataset, inputs, joined(labels, "the labels"))
+
+    @classmethod
+    def spread(cls, dataset: Dataset, samples: int) -> SplitArrays:
+        """At most ``samples`` of a split, evenly spaced.
+
+        Raises:
+            DataError: they differ in shape.
+        """
+        batch = spread(dataset, samples)
+        labels = None if batch.labels is None else as_arrays(batch.labels)
+        return cls(dataset, _joined([batch.inputs]), labels)
 
     def without_labels(self) -> SplitArrays:
         """The same, as if there were no labels."""

@@ -33,7 +33,7 @@ from compress.config.docstrings import argument_docs, before_sections, in_markdo
 from compress.config.fields import Flag, Name, Whole
 from compress.config.own_parts import OwnPart, Role
 from compress.config.own_settings import OwnSettings, refused
-from compress.config.recipe_file import beside_recipe
+from compress.config.recipe_file import RecipePath, beside_recipe
 from compress.config.references import CodeReferences, is_reference
 from compress.config.settings import Settings
 from compress.data.fields import Fields
@@ -41,7 +41,7 @@ from compress.errors import RecipeError
 from compress.metrics import METRICS, MetricName, MetricOn
 from compress.outputs import OUTPUT_KINDS, OutputKind
 from compress.quoting import clipped, shown
-from compress.task import Task
+from compress.task import SLICE_NAME, Task
 
 __all__ = [
     "TASKS",
@@ -73,10 +73,15 @@ TASKS: Mapping[str, str] = MappingProxyType(
 )
 
 _LARGEST_LIMIT = 1_000_000_000
+_MOST_SLICES = 20
 #: Options that every task takes.
-_OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric", "fields")
+_OF_EVERY_TASK = ("limit", "inputs_only", "outputs", "metric", "fields", "serving", "slices")
 #: Options of one's own task that are paths from the recipe's folder, whatever is annotated.
 _PATHS = ("folder", "path", "tokenizer")
+
+
+#: What a slice may be called.
+SliceName = Annotated[str, Field(pattern=f"^(?:{SLICE_NAME})$")]
 
 
 class MetricConfig(Settings):
@@ -125,6 +130,14 @@ class TaskConfig(OwnSettings):
     which it is on: ``{name: f1, on: scores}``."""
     fields: Fields | None = None
     """Which parts of a sample are its inputs and its label, and what is padded."""
+    serving: RecipePath | None = None
+    """A folder or file with a sample of what the device will see, in the form of the task's own
+    data, with labels or without. Every row is scored on it beside the test split, and the report
+    says whether the model tells it from validation data. It is never used for training, calibration
+    or any choice."""
+    slices: Annotated[dict[SliceName, RecipePath], Field(max_length=_MOST_SLICES)] | None = None
+    """Further samples of the same form, by names of your own, such as ``dark`` and ``night``: every
+    row is scored on each."""
 
     @model_validator(mode="before")
     @classmethod
@@ -228,6 +241,10 @@ def adjusted(task: Task, config: TaskConfig) -> Task:
     changes: dict[str, Any] = {} if config.outputs is None else {"outputs": config.outputs}
     if config.fields is not None:
         changes["fields"] = config.fields
+    if config.serving is not None or config.slices:
+        from compress.tasks.serving import with_served
+
+        changes |= with_served(task, config.serving, config.slices or {}, config.options)
     if config.metric is not None:
         given = config.metric if isinstance(config.metric, tuple) else (config.metric,)
         leading, *further = (one if isinstance(one, str) else one.metric for one in given)
@@ -257,6 +274,8 @@ def without_labels(task: Task) -> Task:
         train=inputs_of(task.train),
         validation=inputs_of(task.validation),
         test=inputs_of(task.test),
+        serving=None if task.serving is None else inputs_of(task.serving),
+        slices={name: inputs_of(split) for name, split in task.slices.items()},
     )
 
 

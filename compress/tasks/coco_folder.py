@@ -32,7 +32,7 @@ from compress.tasks.detection import DetectionLoss, MeanAveragePrecision
 from compress.tasks.image_files import ImageFiles
 from compress.tasks.parts import parts_of
 
-__all__ = ["make_task"]
+__all__ = ["CocoReader", "make_task"]
 
 _TASK = "task coco-folder: "
 _MOST_BYTES, _MOST_VALUES = 1 << 30, 40_000_000
@@ -64,7 +64,7 @@ def make_task(
     if size % _CELL:
         raise RecipeError(f"{_TASK}size must be a multiple of {_CELL}; got {size}.")
     files = ImageFiles(folder, size, grey, _TASK)
-    read = _Reader(files)
+    read = CocoReader(files)
     train, validation, test = parts_of(folder, read.dataset)
     return Task(
         name="coco-folder",
@@ -90,7 +90,7 @@ class _Image:
     boxes: Sequence[tuple[int, Sequence[float]]]
 
 
-class _Reader:
+class CocoReader:
     """Reads files of annotations that have the same classes."""
 
     def __init__(self, files: ImageFiles) -> None:

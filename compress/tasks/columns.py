@@ -21,7 +21,7 @@ from compress.task import Dataset, Task
 from compress.tasks.arrays import ArrayDataset, split
 
 __all__ = ["ALIASES", "Column", "Columns", "as_column", "places_apart"]
-__all__ += ["tables_of", "task_of_tables"]
+__all__ += ["dataset_of", "numbered", "tables_of", "task_of_tables"]
 
 #: Numbers; or what is no tensor: texts, sequences of different lengths, numbers some of which miss.
 Column = Tensor | list[Any]
@@ -118,7 +118,7 @@ def task_of_tables(
         DataError: columns that differ in length, no split to train or to test on, or none at all.
     """
     classes, tables = _numbered(tables, path)
-    parts = {split: _dataset(table, split, path) for split, table in tables.items()}
+    parts = {split: dataset_of(table, split, path) for split, table in tables.items()}
     if set(parts) == {""}:
         parts["train"], parts["test"] = _apart(parts.pop(""))
     missing = [split for split in ("train", "test") if split not in parts]
@@ -166,6 +166,29 @@ def _numbered(
         for split, column in texts.items()
     }
     return tuple(names), {**tables, **numbered}
+
+
+def numbered(
+    table: Mapping[str, Column], classes: Sequence[str], path: object
+) -> dict[str, Column]:
+    """The columns of a table, with the numbers of classes where its labels are their names.
+
+    Raises:
+        DataError: a text that is the name of no class.
+    """
+    found = dict(table)
+    number: dict[Any, int] = {name: place for place, name in enumerate(classes)} | {None: -1}
+    for key in sorted(_LABELS & table.keys()):
+        texts = table[key]
+        if not _are_texts(texts):
+            continue
+        if wrong := next((text for text in texts if text not in number), None):
+            raise DataError(
+                f"{named(path)}: the label {named(wrong)} is none of the task's classes, "
+                f"{named(', '.join(classes) or 'of which there are none')}."
+            )
+        found[key] = torch.tensor([number[text] for text in texts])
+    return found
 
 
 def _are_texts(column: Column) -> bool:
@@ -219,7 +242,17 @@ def _labels_of(dataset: ArrayDataset | Columns) -> Tensor | None:
     return found[0] if len(found) == 1 and isinstance(found[0], Tensor) else None
 
 
-def _dataset(table: Mapping[str, Column], split: str, path: object) -> Dataset:
+def dataset_of(table: Mapping[str, Column], split: str, path: object) -> Dataset:
+    """The data set of a table: of a plain input and label as arrays, of others by name.
+
+    Args:
+        table: columns by name.
+        split: that it is, for sentences; may be empty.
+        path: what it was read from, for sentences.
+
+    Raises:
+        DataError: columns that differ in length, or have none.
+    """
     sizes = {name: len(column) for name, column in table.items()}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{named(name)} {size}" for name, size in sizes.items())

@@ -23,7 +23,7 @@ from compress.preprocessing import ArrayPreprocessing
 from compress.task import Task
 from compress.tasks.columns import ALIASES, places_apart
 
-__all__ = ["make_task"]
+__all__ = ["load_split", "make_task"]
 
 _MOST_JSON_BYTES = 64 << 20
 _LISTS = ("_data_files", "_indices_data_files")
@@ -44,7 +44,7 @@ def make_task(*, folder: Path) -> Task:
             "folders of Hugging Face datasets need datasets, which is not installed: pip install "
             "'compresskit[datasets]'."
         )
-    parts = {_known(name): _loaded(path) for name, path in _parts(folder).items()}
+    parts = {_known(name): load_split(path) for name, path in _parts(folder).items()}
     if "train" not in parts:
         raise DataError(
             f"{named(folder)}: there is no split called train in it; it has {', '.join(parts)}."
@@ -81,7 +81,12 @@ def _known(name: str) -> str:
     return ALIASES.get(name, name)
 
 
-def _loaded(folder: Path) -> Any:
+def load_split(folder: Path) -> Any:
+    """The data set of a folder that is not split, with samples as dictionaries of tensors.
+
+    Raises:
+        DataError: no such folder, or a damaged one.
+    """
     state = read_json(folder / "state.json", _MOST_JSON_BYTES, DataError)
     for key in _LISTS:
         files = (state.get(key) if isinstance(state, dict) else None) or []

@@ -170,18 +170,22 @@ class ImageFiles:
         Raises:
             DataError: it cannot be read, or unfolds to more than is taken.
         """
-        from PIL import Image, ImageOps
+        return self.formed(path, self.cover)
 
-        form = self.cover
-        square = (form.width, form.height)
+    def formed(self, path: Path, form: ImagePreprocessing) -> Tensor:
+        """One image in the size of a form, ``(channels, height, width)``, in bytes.
+
+        Raises:
+            DataError: it cannot be read, or unfolds to more than is taken.
+        """
+        from PIL import Image, ImageOps
 
         def fitted(image: Image.Image) -> Tensor:
             if form.draft:
-                image.draft(self._mode, square)
+                image.draft(self._mode, (form.width, form.height))
             given = _in_bytes(image)
             upright = ImageOps.exif_transpose(given) if form.upright else given
-            whole = upright.convert(self._mode)
-            return _tensor(ImageOps.fit(whole, square, Image.Resampling.BILINEAR))
+            return _tensor(_sized(upright.convert(self._mode), form))
 
         return self._decoded(path, fitted)
 
@@ -265,6 +269,28 @@ class ImageFiles:
             f"{self.task}{named(path)}: unfolds to {pixels_given} pixels, more than the "
             f"{_MOST_PIXELS >> 20} Mi that are taken for an image; scale it down or remove it."
         )
+
+
+def _sized(image: Any, form: ImagePreprocessing) -> Any:
+    """An image in the size of a form, by what the form says of images of another size."""
+    from PIL import Image, ImageOps
+
+    across, down = size = (form.width, form.height)
+    bilinear = Image.Resampling.BILINEAR
+    if form.fit == "stretch":
+        return image.resize(size, bilinear)
+    if form.fit == "contain":
+        scale = min(across / image.width, down / image.height)
+        sides = [max(1, round(scale * side)) for side in (image.width, image.height)]
+        whole = Image.new(image.mode, size, (form.fill,) * len(image.getbands()))
+        whole.paste(image.resize((min(sides[0], across), min(sides[1], down)), bilinear), (0, 0))
+        return whole
+    if form.resize is None:
+        return ImageOps.fit(image, size, bilinear)
+    scale = form.resize / min(image.width, image.height)
+    sides = [max(form.resize, int(scale * side)) for side in (image.width, image.height)]
+    left, top = (round((own - wanted) / 2) for own, wanted in zip(sides, size, strict=True))
+    return image.resize(tuple(sides), bilinear).crop((left, top, left + across, top + down))
 
 
 def _tensor(image: Any) -> Tensor:

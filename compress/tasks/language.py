@@ -39,6 +39,7 @@ __all__ = [
     "encode",
     "make_task",
     "windows_of",
+    "windows_of_all",
 ]
 
 DEBIAN_FOLDER = Path("/usr/share/games/fortunes")
@@ -237,6 +238,29 @@ def windows_of(
         )
     test, validation, train = (_cut(part, length) for part in parts)
     return train, validation, test
+
+
+def windows_of_all(
+    entries: Sequence[Tokens], length: int, *, end: int, where: str
+) -> WindowDataset:
+    """Windows of all entries, one after another.
+
+    Args:
+        entries: tokens of each text, without end marks, all of one type.
+        length: tokens of a sample.
+        end: the token before, between and behind entries.
+        where: the texts came from; begins the sentence of an error.
+
+    Raises:
+        DataError: too few tokens for one window.
+    """
+    total = sum(len(entry) + 1 for entry in entries)
+    stream = _stream(iter(entries), end, total)
+    if len(stream) <= length:
+        raise DataError(
+            f"{where} has {total} tokens, too few for one window of {length}; give more text."
+        )
+    return _cut(stream, length)
 
 
 def _stream(entries: Iterator[Tokens], end: int, least: int) -> Tensor:

@@ -27,7 +27,7 @@ from compress.tasks.image_files import ImageFiles
 from compress.tasks.parts import parts_of
 from compress.tasks.segmentation import SegmentationLoss
 
-__all__ = ["make_task"]
+__all__ = ["make_task", "read_masks"]
 
 _TASK = "task mask-folder: "
 _IGNORED = 255
@@ -58,7 +58,9 @@ def make_task(
     if size % _CELL:
         raise RecipeError(f"{_TASK}size must be a multiple of {_CELL}; got {size}.")
     files = ImageFiles(folder, size, grey, _TASK)
-    train, validation, test = parts_of(folder, lambda part: _read(files, part, len(classes or ())))
+    train, validation, test = parts_of(
+        folder, lambda part: read_masks(files, part, len(classes or ()))
+    )
     return Task(
         name="mask-folder",
         train=ScaledImages(train),
@@ -80,8 +82,17 @@ def _numbered(train: ArrayDataset) -> tuple[str, ...]:
     return tuple(f"class {number}" for number in range(highest + 1))
 
 
-def _read(files: ImageFiles, folder: Path, classes: int) -> ArrayDataset:
-    """The images of a folder, with their masks."""
+def read_masks(files: ImageFiles, folder: Path, classes: int) -> ArrayDataset:
+    """The images of a folder, with their masks.
+
+    Args:
+        files: that it is among.
+        folder: with ``images`` and ``masks``.
+        classes: how many there are; 0 where that is not known.
+
+    Raises:
+        DataError: an image without a mask, a class that is none, or a file that cannot be read.
+    """
     if folder != files.home:
         files.check_link(folder)
     for name in ("images", "masks"):

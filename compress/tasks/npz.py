@@ -17,9 +17,9 @@ from compress.errors import DataError
 from compress.io.files import named
 from compress.measure.arrays import read_arrays
 from compress.task import Task
-from compress.tasks.columns import as_column, tables_of, task_of_tables
+from compress.tasks.columns import Column, as_column, tables_of, task_of_tables
 
-__all__ = ["make_task"]
+__all__ = ["make_task", "read_npz"]
 
 
 def make_task(*, path: Path) -> Task:
@@ -31,6 +31,15 @@ def make_task(*, path: Path) -> Task:
     Raises:
         DataError: no such file, a damaged one, or arrays that do not go together.
     """
+    return task_of_tables("npz", tables_of(read_npz(path), path), path)
+
+
+def read_npz(path: Path) -> dict[str, Column]:
+    """The arrays of a file by name, as columns.
+
+    Raises:
+        DataError: no such file, a damaged one, or an array that has no samples.
+    """
     columns = {}
     for name, array in read_arrays(path).items():
         if array.ndim == 0:
@@ -39,4 +48,4 @@ def make_task(*, path: Path) -> Task:
                 "on the first axis."
             )
         columns[name] = as_column(array, f"{named(path)}: the array {named(name)}")
-    return task_of_tables("npz", tables_of(columns, path), path)
+    return columns

@@ -30,7 +30,7 @@ from compress.io.files import named, opened, size_words
 from compress.task import Task
 from compress.tasks.columns import ALIASES, Column, as_column, task_of_tables
 
-__all__ = ["make_task"]
+__all__ = ["joined_features", "make_task", "read_columns"]
 
 _MOST_FILE_BYTES = _MOST_BYTES = 4 << 30
 _MOST_ROWS = 10_000_000
@@ -50,20 +50,26 @@ def make_task(*, path: Path, features: Names | None = None, label: Name | None =
         DataError: no such file or folder, a damaged file, or columns that cannot be used.
         MissingExtra: pyarrow is not installed.
     """
-    if importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtra(
-            "Parquet files need pyarrow, which is not installed: pip install "
-            "'compresskit[datasets]'."
-        )
+    _check_installed()
     if label is not None and features is None:
         raise DataError(
             f"task parquet: label {label!r} is for features; write `features: [...]` as well, or "
             f"`fields: {{inputs: [...], label: {label}}}`."
         )
-    tables = {split: _read(file) for split, file in _files(path).items()}
+    tables = {split: read_columns(file) for split, file in _files(path).items()}
     if features is not None:
-        tables = {split: _joined(table, features, label, path) for split, table in tables.items()}
+        tables = {
+            split: joined_features(table, features, label, path) for split, table in tables.items()
+        }
     return task_of_tables("parquet", tables, path, features or ())
+
+
+def _check_installed() -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtra(
+            "Parquet files need pyarrow, which is not installed: pip install "
+            "'compresskit[datasets]'."
+        )
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -81,8 +87,14 @@ def _files(path: Path) -> dict[str, Path]:
     return named_so
 
 
-def _read(path: Path) -> dict[str, Column]:
-    """The columns of a file, by name."""
+def read_columns(path: Path) -> dict[str, Column]:
+    """The columns of a file, by name.
+
+    Raises:
+        DataError: no such file, or one that cannot be read within bounds.
+        MissingExtra: pyarrow is not installed.
+    """
+    _check_installed()
     import pyarrow.parquet
 
     with (
@@ -153,10 +165,20 @@ def _lists(values: list[Any], where: str) -> Column:
     return list(tensors)
 
 
-def _joined(
+def joined_features(
     table: dict[str, Column], features: tuple[str, ...], label: str | None, path: Path
 ) -> dict[str, Column]:
-    """One input of several columns, and the label."""
+    """One input of several columns, and the label.
+
+    Args:
+        table: columns by name.
+        features: the columns of the input, in order.
+        label: that of the label, if there is one.
+        path: of the file, for sentences.
+
+    Raises:
+        DataError: a column that is not there, or holds no numbers.
+    """
     for name in (*features, *([] if label is None else [label])):
         if name not in table:
             raise DataError(

@@ -58,7 +58,7 @@ def test_alone_it_says_what_one_can_do_with_commands_that_exist(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "report", "bench", "bundle", "export", "ship", "new", "schema"]
+    "command", ["run", "report", "bench", "bundle", "export", "ship", "compare", "new", "schema"]
 )
 def test_every_command_that_writes_takes_out_in_both_forms(command, capsys):
     with pytest.raises(SystemExit):

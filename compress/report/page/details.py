@@ -31,6 +31,7 @@ from compress.record import (
 )
 from compress.report.page.target import TargetReport
 from compress.report.provenance import runs_each, scored_against
+from compress.report.serving_words import served_facts
 
 __all__ = ["details_data", "row_facts"]
 
@@ -91,6 +92,7 @@ def _measured_facts(record: Record, found: Measurement, paired: Reading | None) 
         if accuracy.versus_baseline:
             words.append(f"against the baseline {_paired_words(name, accuracy)}")
         yield sanitize(name, 40).capitalize(), "; ".join(words)
+    yield from served_facts(record, found)
     if found.latency is not None:
         yield "Latency", _latency_words(found.latency, paired)
     if found.speedup is not None:
