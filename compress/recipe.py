@@ -29,7 +29,7 @@ from torch import nn
 from compress import record as facts
 from compress.budget import Budget
 from compress.cache import Store
-from compress.candidate import Architecture, Candidate
+from compress.candidate import Candidate
 from compress.config.fields import LARGEST_SEED, Whole
 from compress.config.own_settings import validation_context
 from compress.config.recipe_file import Document, parse, parse_file, sentence, with_settings
@@ -276,14 +276,19 @@ class Recipe(Settings):
             ship=ship,
         )
 
-    def plan(self, *, workdir: str | Path | None = None, mode: Mode = "default") -> Forecast:
+    def plan(
+        self, *, workdir: str | Path | None = None, mode: Mode = "default", reach: bool = False
+    ) -> Forecast:
         """Check all that can be known before running, and forecast what a run would cost.
+
+        ``reach``: note whether quantizing and pruning can keep a budget, by files made for that.
 
         Raises:
             CompressError: what a run would fail with.
         """
-        task, folder = self.make_task(), Path(workdir or Path("runs") / self.name)
-        return forecast(self.job(self.make_candidate(task), task, workdir=folder, mode=mode))
+        task, place = self.make_task(), workdir or Path("runs") / self.name
+        job = self.job(self.make_candidate(task), task, workdir=place, mode=mode)
+        return forecast(job, reach=reach)
 
     def scoring(self, task: Task) -> Scoring:
         """How the rows of a run of this recipe are scored on ``task``.
@@ -304,9 +309,8 @@ class Recipe(Settings):
         """
         if self.task is None:
             raise RecipeError(f"the recipe {self.name!r} names no task; add `task: digits`, say.")
-        if self.task.own is None:
-            return make_task(self.task)
-        return make_own_task(self.task, self._references)
+        is_own = self.task.own is not None
+        return make_own_task(self.task, self._references) if is_own else make_task(self.task)
 
     def make_candidate(self, task: Task) -> Candidate:
         """The model that the recipe names, with the first validation samples as its example.
@@ -316,15 +320,10 @@ class Recipe(Settings):
             CheckpointError: weights that do not fit.
         """
         if self.model is None:
-            raise RecipeError(
-                f"the recipe {self.name!r} names no model; add `model: {{arch: resnet}}`, say."
-            )
-
-        def build(architecture: Architecture) -> nn.Module:
-            return build_module(architecture, self._references)
-
+            text = f"the recipe {self.name!r} names no model; add `model: {{arch: resnet}}`, say."
+            raise RecipeError(text)
         settings = self.model.for_task(task)
-        module = build_model(settings, build, self.seed)
+        module = build_model(settings, lambda a: build_module(a, self._references), self.seed)
         return replace(Candidate.of(module, example_of(task)), architecture=settings.architecture)
 
     def job(

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
     with others_to_stderr(arguments):
-        plan = recipe.plan(mode=mode_of(arguments))
+        plan = recipe.plan(mode=mode_of(arguments), reach=True)
     if arguments.repeat is not None:
         plan = plan.repeated(len(seeds_of(recipe.seed, arguments.repeat)))
     if arguments.as_json:

@@ -27,6 +27,7 @@ from compress.quantization.numerics import Numerics
 from compress.running.job import CurrentModels, Job, context_of
 from compress.running.planned_rows import INPUT, PlannedRow, PlannedStage, located
 from compress.running.preflight import preflight
+from compress.running.reach import reach_of
 from compress.stage import apply_stage, formats_of
 from compress.training.data import head
 from compress.training.distributed import SINGLE_PROCESS
@@ -85,8 +86,13 @@ class Forecast:
         return replace(self, seeds=seeds, disk_bytes=seeds * self.disk_bytes)
 
 
-def forecast(job: Job) -> Forecast:
+def forecast(job: Job, *, reach: bool = False) -> Forecast:
     """Try every stage in order and add up what it would cost.
+
+    Args:
+        job: whose stages are tried.
+        reach: whether to note what quantizing and pruning reach of its budget, for which files are
+            made and timed.
 
     Raises:
         CompressError: a stage that cannot work, with the message that a run would give.
@@ -103,7 +109,7 @@ def forecast(job: Job) -> Forecast:
         measuring_s=measuring_s(job) * len(lines),
         memory_bytes=_memory_bytes(job, lines, batch),
         disk_bytes=sum(map(_disk_bytes, lines)) + (1 << 20),
-        notes=(found.scoring.sentence, *found.notes),
+        notes=(found.scoring.sentence, *found.notes, *(reach_of(job) if reach else ())),
         mode=job.mode,
     )
 
