@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 __all__ = [
+    "BASELINE",
     "Accuracy",
     "AccuracyEstimate",
     "Change",
@@ -19,6 +20,10 @@ __all__ = [
     "SparseFacts",
     "ToldApartFacts",
 ]
+
+
+#: What stands for labels of samples that have none, where no teacher is named.
+BASELINE = "the baseline row"
 
 
 class RecordFacts(BaseModel):

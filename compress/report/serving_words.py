@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from compress.formatting import sanitize, score, score_change, score_interval
 from compress.pareto import recommend
 from compress.record import Accuracy, Measurement, Record
-from compress.record_scores import Change, SampleFacts, ServedScore, ToldApartFacts
+from compress.record_scores import BASELINE, Change, SampleFacts, ServedScore, ToldApartFacts
 
 __all__ = ["served_facts", "serving_words"]
 
@@ -26,7 +26,9 @@ def serving_words(record: Record, target: str) -> Iterator[str]:
     if found is None or chosen is None:
         return
     if found.serving is not None and record.task.serving is not None:
-        yield _serving(record.task.serving, found.serving, chosen)
+        # A row agrees with itself.
+        if record.task.serving.reference != BASELINE or chosen != record.baseline:
+            yield _serving(record.task.serving, found.serving, chosen)
         yield from _without_labels(record, found.serving, chosen)
     yield from _slices(record, found, chosen)
 

@@ -22,6 +22,7 @@ from compress.measure.target import Target
 from compress.measure.without_labels import Inputs, estimated, trials
 from compress.record import Accuracy, Measurement
 from compress.record_scores import (
+    BASELINE,
     AccuracyEstimate,
     Change,
     SampleFacts,
@@ -96,7 +97,7 @@ def sample_facts(task: Task, served: Mapping[str, Scoring]) -> dict[str, SampleF
 def _reference(scoring: Scoring) -> str | None:
     if scoring.has_labels:
         return None
-    return "the baseline row" if scoring.reference is None else scoring.reference.name
+    return BASELINE if scoring.reference is None else scoring.reference.name
 
 
 @dataclass(frozen=True)
