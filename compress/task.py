@@ -72,6 +72,8 @@ _KINDS_OF: Mapping[str, frozenset[OutputKind]] = MappingProxyType(
         "mean-iou": CLASS_KINDS | {"independent-logits"},
         "auroc": CLASS_KINDS | {"independent-logits"},
         "spearman": frozenset({"values", "image"}),
+        "psnr": frozenset({"image"}),
+        "ssim": frozenset({"image"}),
     }
 )
 
@@ -95,7 +97,8 @@ class Task:
         metric: ``accuracy`` (top-1; outputs ``(n, classes, ...)``, labels ``(n, ...)``), ``mse``,
             ``r2``, ``binary-accuracy`` (the share of outputs on the right side of 0), ``f1``,
             ``mean-iou`` or ``auroc`` (means over classes, or over the outputs of independent
-            logits), ``spearman`` (mean rank correlation over outputs), a callable of outputs and
+            logits), ``spearman`` (mean rank correlation over outputs), ``psnr`` (in dB) or ``ssim``
+            of images with pixels from 0 to 1, a callable of outputs and
             labels, or a ``torchmetrics.Metric``; ``None`` takes the one that fits the outputs. Of
             several outputs :class:`MetricOn` says which one it is on.
         higher_is_better: of a callable metric it must be said, here or by an attribute of that name

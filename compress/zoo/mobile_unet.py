@@ -85,7 +85,8 @@ class _Film(nn.Module):
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         """The map ``(n, channels, h, w)``, each channel by its own factor and offset."""
         scale, shift = self.scale(features), self.shift(features)
-        return x * scale[:, :, None, None] + shift[:, :, None, None]
+        y: Tensor = x * scale[:, :, None, None] + shift[:, :, None, None]
+        return y
 
 
 class _Up(nn.Module):
@@ -162,7 +163,7 @@ class MobileUNet(nn.Module):
         self.head = nn.Conv2d(width, 4 * classes, 3, padding=1)
         if self.is_filter:
             nn.init.normal_(self.head.weight, std=_SMALL)
-            nn.init.zeros_(self.head.bias)
+            self.head.bias = nn.Parameter(torch.zeros(4 * classes))
 
     def forward(self, image: Tensor, **controls: Tensor) -> Tensor:
         """The image that is made of each, of the same height and width.

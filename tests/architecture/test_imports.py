@@ -228,7 +228,9 @@ def test_no_function_takes_arbitrary_keywords():
     makes_blocks = (PACKAGE / "config" / "settings.py", "__init__")
     # What stands where a block was is called as the block was, whatever that took.
     stands_for_others = (PACKAGE / "modules" / "edits.py", "forward")
-    assert found == [makes_blocks, stands_for_others]
+    # A net is called by the names of its inputs, which here the recipe chooses.
+    named_by_recipe = (PACKAGE / "zoo" / "mobile_unet.py", "forward")
+    assert found == [makes_blocks, stands_for_others, named_by_recipe]
 
 
 def test_functions_stay_short():
