@@ -305,7 +305,7 @@ class Recipe(Settings):
         if self.task is None:
             raise RecipeError(f"the recipe {self.name!r} names no task; add `task: digits`, say.")
         if self.task.own is None:
-            return make_task(self.task)
+            return make_task(self.task, self._references)
         return make_own_task(self.task, self._references)
 
     def make_candidate(self, task: Task) -> Candidate:

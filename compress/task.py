@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from compress.errors import DataError
 from compress.metrics import (
@@ -38,6 +38,7 @@ __all__ = [
     "Metric",
     "MetricName",
     "MetricOn",
+    "PairedAugment",
     "Task",
     "metric_direction",
     "metric_name",
@@ -59,6 +60,20 @@ class Dataset(Protocol):
 
 #: ``(batch_of_inputs, generator) -> batch_of_inputs``; all randomness must come from the generator.
 Augment = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
+
+
+@runtime_checkable
+class PairedAugment(Protocol):
+    """An augmentation that moves labels with the inputs, such as images that are mirrored both.
+
+    All randomness must come from the generator.
+    """
+
+    def pair(self, inputs: Any, labels: Any, generator: torch.Generator, /) -> tuple[Any, Any]:
+        """A batch's inputs and labels, both ``(n, ...)``, in memory of their own."""
+        ...
+
+
 #: ``(outputs, labels) -> scalar``. Of a model with several outputs they are a dictionary by name,
 #: and labels are as the data have them, a dictionary where these are by name too.
 Loss = Callable[[Any, Any], "torch.Tensor"]
@@ -108,7 +123,7 @@ class Task:
         loss: on labels; ``None`` derives it from the outputs: cross-entropy for class scores and
             tokens, mean squared error for values and images, binary cross-entropy for independent
             logits.
-        augment: applied to training batches.
+        augment: applied to training batches; a :class:`PairedAugment` gets labels, too.
         calibration: inputs for quantization ranges; ``None`` takes them from ``train``.
         classes: class names, for error messages and reports.
         tokenizer: identifies what made the inputs, where they are ids of tokens
@@ -134,7 +149,7 @@ class Task:
     metric: MetricName | Metric | MetricOn | None = None
     higher_is_better: bool | None = None
     loss: Loss | None = None
-    augment: Augment | None = None
+    augment: Augment | PairedAugment | None = None
     calibration: Dataset | None = None
     classes: tuple[str, ...] = field(default=())
     tokenizer: str | None = None
