@@ -3,8 +3,10 @@
 Gatys, Ecker and Bethge 2016, "Image style transfer using convolutional neural networks": the image
 is changed until features of a net stay what they were, and their correlations over all places, the
 Gram matrices, are those of the style. The net is EfficientNet-Lite0 in place of VGG, which is ten
-times as fast. The change has half of the resolution: what single pixels can do to a net's features
-looks like noise, and depends on them in no way that could be learned.
+times as fast. What the image shows are features at a quarter of its resolution, and the style is
+compared down to an eighth: with deeper blocks the optimization invents texture that is another one
+when the image moves by a few pixels, so that nothing could learn it. For the same reason the change
+has less resolution than the image.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from compress.zoo import build
 
 __all__ = ["StyleTransfer"]
 
-# Blocks of the net: whose Gram matrices are the style, down to a sixteenth of the resolution, and
-# whose features, at an eighth of it, are what the image shows.
-_STYLE, _CONTENT = (0, 2, 4, 7, 10), 4
-_OPTIONS = {"in_channels": 3, "classes": 1000, "depth": 11}
+# Blocks of the net: whose Gram matrices are the style, at a half, a quarter and an eighth of the
+# resolution, and whose features are what the image shows.
+_STYLE, _CONTENT = (0, 2, 4), 2
+_OPTIONS = {"in_channels": 3, "classes": 1000, "depth": 5}
 # What the published weights were trained with.
 _MEAN, _STD = 127.0, 128.0
 # The sides of the style image in pixels: strokes are as large as they are at this size.
@@ -48,18 +50,20 @@ class StyleTransfer:
             that comes with scikit-image or scikit-learn, such as ``china``.
         iterations: of L-BFGS for each image; the time grows with it.
         style_weight: of the style, against 1 for what the image shows.
-        smoothness: the weight of differences between neighboring pixels.
+        smoothness: the weight of differences between neighbors in the change.
+        coarseness: the resolution of the image over that of the change.
     """
 
     def __init__(
         self,
         *,
-        style: Path | Name = "grass",
-        iterations: Annotated[Whole, Field(ge=1, le=10_000)] = 30,
+        style: Path | Name = "china",
+        iterations: Annotated[Whole, Field(ge=1, le=10_000)] = 40,
         style_weight: Annotated[Number, Field(gt=0, le=1e6)] = 5.0,
         smoothness: Annotated[Number, Field(ge=0, le=1e6)] = 2.0,
+        coarseness: Annotated[Whole, Field(ge=1, le=64)] = 4,
     ) -> None:
-        self.style, self.iterations = style, iterations
+        self.style, self.iterations, self.coarseness = style, iterations, coarseness
         self.style_weight, self.smoothness = float(style_weight), float(smoothness)
 
     def __call__(self, image: Array, controls: Mapping[str, float]) -> Array:
@@ -76,8 +80,8 @@ class StyleTransfer:
         pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / 255
         shown = self._features(pixels)[_CONTENT].detach()
         scale = shown.square().mean().clamp_min(1e-6)
-        half = [max(1, side // 2) for side in pixels.shape[-2:]]
-        change = torch.zeros(1, 3, *half, requires_grad=True)
+        coarse = [max(1, side // self.coarseness) for side in pixels.shape[-2:]]
+        change = torch.zeros(1, 3, *coarse, requires_grad=True)
         optimizer = torch.optim.LBFGS(
             [change], max_iter=self.iterations, history_size=10, line_search_fn="strong_wolfe"
         )
@@ -146,7 +150,7 @@ def _style_pixels(style: Path | str) -> Tensor:
 
 
 def _changed(pixels: Tensor, change: Tensor) -> Tensor:
-    """The image with a change that has half of its resolution."""
+    """The image with a change that has less resolution."""
     whole = F.interpolate(change, pixels.shape[-2:], mode="bilinear", align_corners=False)
     return pixels + whole
 

@@ -34,7 +34,8 @@ _WIDEST = 4
 _DEEPEST = 6
 # What controls are embedded in before they scale and shift.
 _FEATURES = 32
-_SMALL = 1e-3
+# Of first weights: of the head, and of what scales and shifts.
+_SMALL, _FILM = 1e-3, 0.1
 _NONE: Mapping[str, int] = MappingProxyType({})
 
 
@@ -77,9 +78,9 @@ class _Film(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale, self.shift = nn.Linear(_FEATURES, channels), nn.Linear(_FEATURES, channels)
-        # To begin with, controls change little.
+        # To begin with, channels stay about what they are, whatever the controls.
         for layer, value in ((self.scale, 1.0), (self.shift, 0.0)):
-            nn.init.normal_(layer.weight, std=_SMALL)
+            nn.init.normal_(layer.weight, std=_FILM)
             nn.init.constant_(layer.bias, value)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_without_scikit_image_the_extra_is_named(image, monkeypatch):
 def weights(monkeypatch):
     """Random ones: the features of any net have a style."""
     torch.manual_seed(0)
-    net = build("efficientnet-lite0", {"in_channels": 3, "classes": 1000, "depth": 11})
+    net = build("efficientnet-lite0", {"in_channels": 3, "classes": 1000, "depth": 5})
     monkeypatch.setattr(style_transfer, "lite0_weights", net.state_dict)
 
 
