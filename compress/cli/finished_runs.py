@@ -29,6 +29,7 @@ def add_commands(commands: Commands) -> None:
     _add_ship(commands)
     _add_sensitivity(commands)
     _add_pairs(commands)
+    _add_demo(commands)
 
 
 def _add_report(commands: Commands) -> None:
@@ -177,6 +178,36 @@ def _add_pairs(commands: Commands) -> None:
         "pairs", help="have the teacher of an image-to-image recipe make its images, and keep them"
     )
     recipe_arguments(pairs)
+
+
+def _add_demo(commands: Commands) -> None:
+    demo = commands.add_parser(
+        "demo", help="run an image filter of a run on pictures, or say how it follows its controls"
+    )
+    demo.add_argument("run", metavar="RUN", help="the run folder")
+    demo.add_argument(
+        "images",
+        nargs="?",
+        metavar="IMAGE|FOLDER",
+        help="pictures (default: a table of how the net follows its controls on the test split)",
+    )
+    demo.add_argument(
+        "--row", type=whole, metavar="N", help="its number in the table (default: the advised row)"
+    )
+    demo.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        dest="controls",
+        help="of a net with controls (default: the highest value); may be repeated",
+    )
+    demo.add_argument(
+        "--teacher", action="store_true", help="have the slow teacher make its images beside them"
+    )
+    out_argument(demo, "DIR", "where images go (default: RUN/demo)")
+    import_argument(demo)
+    debug_argument(demo)
 
 
 def out_argument(parser: argparse.ArgumentParser, metavar: str, words: str) -> None:

@@ -1,16 +1,19 @@
-"""Pictures as arrays: read whole from a file, or a part of one brought to another size."""
+"""Pictures as arrays: read from a file, a part of one at another size, written as a sheet."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress.errors import DataError
+from compress.io.atomic import write_atomically
 from compress.io.files import named
 
-__all__ = ["part_at_size", "read_square"]
+__all__ = ["part_at_size", "read_square", "write_sheet"]
 
 Array = np.ndarray[Any, Any]
 
@@ -49,3 +52,21 @@ def part_at_size(pixels: Array, left: int, top: int, side: int, size: int) -> Ar
 
     part = Image.fromarray(pixels[top : top + side, left : left + side])
     return np.array(part.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
+
+
+def write_sheet(path: Path, rows: Sequence[Sequence[Array]]) -> None:
+    """A contact sheet as PNG: images of one size in rows and columns; one image is a sheet of one.
+
+    Args:
+        path: where to.
+        rows: images ``(height, width, 3)`` in bytes.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    from PIL import Image
+
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, "PNG")
+    write_atomically(path, content.getvalue())

@@ -36,7 +36,10 @@ from compress.tasks.pairs.teacher import ImageTeacherSettings
 if TYPE_CHECKING:
     from compress.tasks import TaskConfig
 
-__all__ = ["make_task", "pairs_plan", "plan_of"]
+__all__ = ["TASK_NAME", "make_task", "pairs_plan", "plan_of"]
+
+#: As recipes have it.
+TASK_NAME = "image-to-image"
 
 _TASK = "task image-to-image: "
 # Longer sides of photographs, as a multiple of the deployed size: more would never be seen.
@@ -98,7 +101,7 @@ def make_task(
     given.make()
     train, validation, test = (_dataset(given, part) for part in ("train", "validation", "test"))
     return Task(
-        name="image-to-image",
+        name=TASK_NAME,
         train=train,
         validation=validation,
         test=test,
@@ -124,7 +127,7 @@ def plan_of(config: TaskConfig, references: CodeReferences) -> PairsPlan | None:
     Raises:
         CompressError: as :func:`pairs_plan` has it.
     """
-    if config.name != "image-to-image":
+    if config.name != TASK_NAME:
         return None
     defaults = {key: one.default for key, one in inspect.signature(make_task).parameters.items()}
     given = {**defaults, **config.options}

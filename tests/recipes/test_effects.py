@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from compress import Recipe, ReplayTarget
+from compress.cli import main
 from compress.zoo import build
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -94,7 +95,34 @@ SMALL = {
 }
 
 
-def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path):
+def _demo(tmp_path, photos, capsys):
+    """The deployed file on pictures, with the teacher's images, and by its control."""
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    given = ["demo", run, str(photos), "--row", "3", "--import", "mine", "--teacher"]
+    assert main([*given, "-o", str(out), "--control", "strength=0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "frames a second with one thread" in said
+    assert "times the net's time" in said
+    sizes = []
+    for name in ("sheet.png", "0.png.png"):
+        with Image.open(out / name) as image:
+            sizes.append(image.size)
+    assert sizes == [(3 * 32, 4 * 32), (32, 32)]
+    assert main(["demo", run, "--row", "1", "--import", "mine"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table[-5:]] == ["0", "0.25", "0.5", "0.75", "1"]
+    assert table[-5].split()[3] == "60.00"  # the teacher changes nothing at no strength
+    for wrong, problem in (
+        (["-o", str(photos)], "holds something else than images of a demo"),
+        (["--control", "size=1"], "the net's controls are strength"),
+        (["--control", "strength"], "write NAME=NUMBER"),
+        (["--control", "strength=2"], "strength is from 0 to 1; got 2"),
+    ):
+        assert main([*given, *wrong]) == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path, capsys):
     given = {**SMALL, "task.images": photos}
     recipe = Recipe.load(
         RECIPES / "effect-oil.yaml",
@@ -114,6 +142,7 @@ def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path):
     assert set(record.rows[2].measurements[0].metrics) == {"ssim"}
     float_, int8, cut = (row.measurements[0].accuracy.value for row in record.rows[1:])
     assert min(int8, cut) > float_ - 3
+    _demo(tmp_path, photos, capsys)
     module = record.module("prune")
     inputs = {"image": torch.rand(1, 3, 32, 32), "strength": torch.zeros(1, 1)}
     with torch.no_grad():
