@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from compress.metrics import has_absolute_drop, is_rate
+from compress.metrics import change_unit, has_absolute_drop, is_decibel, is_rate, metric_unit
 
 __all__ = [
     "count",
@@ -39,10 +39,12 @@ def sanitize(text: object, limit: int = 200) -> str:
 
 
 def score(metric: str, value: float) -> str:
-    """A metric's value: ``91.96 %`` for a rate, ``0.9731`` for R², else four significant digits."""
-    if is_rate(metric):
-        return f"{_number(metric, value)} %"
-    return _number(metric, value)
+    """A metric's value: ``91.96 %`` for a rate, ``24.31 dB``, ``0.9731`` for R².
+
+    Of other metrics it has four significant digits.
+    """
+    unit = metric_unit(metric)
+    return f"{_number(metric, value)} {unit}" if unit else _number(metric, value)
 
 
 def score_cells(metric: str, value: float, low: float, high: float) -> tuple[str, str]:
@@ -51,7 +53,7 @@ def score_cells(metric: str, value: float, low: float, high: float) -> tuple[str
     Without the unit; with more digits than usual where the interval is narrower than these.
     """
     three = (value, low, high)
-    if has_absolute_drop(metric):
+    if has_absolute_drop(metric) or is_decibel(metric):
         middle, *ends = (_number(metric, each) for each in three)
     else:
         middle, *ends = (_signed(format(each, _shared_format(*three))) for each in three)
@@ -67,12 +69,15 @@ def score_change(metric: str, change: float) -> str:
     """A signed change of a metric: ``−0.40 pt`` (percentage points) for a rate."""
     if is_rate(metric):
         return f"{_signed(f'{100 * change:+.2f}')} pt"
+    if is_decibel(metric):
+        return f"{_signed(f'{change:+.2f}')} dB"
     return _signed(f"{change:+.4f}" if has_absolute_drop(metric) else f"{change:+.3g}")
 
 
 def score_interval(metric: str, low: float, high: float) -> str:
     """An interval of changes of a metric, without the unit: ``[−0.85, +0.10]``."""
-    ends = (score_change(metric, end).removesuffix(" pt") for end in (low, high))
+    unit = f" {change_unit(metric)}"
+    ends = (score_change(metric, end).removesuffix(unit) for end in (low, high))
     return f"[{', '.join(ends)}]"
 
 
@@ -80,6 +85,8 @@ def _number(metric: str, value: float) -> str:
     """A metric's value in its unit, a rate's in percent, without a name for that."""
     if is_rate(metric):
         return _signed(f"{100 * value:.2f}")
+    if is_decibel(metric):
+        return _signed(f"{value:.2f}")
     return _signed(f"{value:.4f}" if has_absolute_drop(metric) else f"{value:.4g}")
 
 

@@ -19,10 +19,13 @@ __all__ = [
     "MetricOn",
     "allowance",
     "bare",
+    "change_unit",
     "has_absolute_drop",
+    "is_decibel",
     "is_rate",
     "metric_direction",
     "metric_name",
+    "metric_unit",
     "most",
     "name_on",
     "written",
@@ -34,10 +37,19 @@ __all__ = [
 #: name too. A ``torchmetrics.Metric`` is taken as it is.
 Metric = Callable[[Any, Any], Any]
 
-#: The built-in metrics. The first four are means over samples; the others are worked out over a
-#: data set.
+#: The built-in metrics. ``f1``, ``mean-iou``, ``auroc`` and ``spearman`` are worked out over a data
+#: set; the others are means over samples.
 MetricName = Literal[
-    "accuracy", "mse", "r2", "binary-accuracy", "f1", "mean-iou", "auroc", "spearman"
+    "accuracy",
+    "mse",
+    "r2",
+    "binary-accuracy",
+    "f1",
+    "mean-iou",
+    "auroc",
+    "spearman",
+    "psnr",
+    "ssim",
 ]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
@@ -96,9 +108,15 @@ def metric_direction(metric: MetricName | Metric | MetricOn) -> bool | None:
 # Shares of samples or outputs, shown in percent.
 _RATES = frozenset({"accuracy", "agreement", "binary-accuracy", "binary-agreement"})
 # Not rates, but as much at home between 0 and 1: shown with four decimals.
-_FRACTIONS = frozenset({"r2", "f1", "mean-iou", "auroc", "spearman", "map", "map-50", "map-75"})
+_FRACTIONS = frozenset(
+    {"r2", "f1", "mean-iou", "auroc", "spearman", "map", "map-50", "map-75", "ssim"}
+)
+# A drop is in decibels too, as large as it may be.
+_DECIBELS = frozenset({"psnr"})
 
 _ALLOWED = 0.01
+# Far below what anyone sees, and about what two trainings differ by.
+_ALLOWED_DB = 0.1
 
 
 def is_rate(metric: str) -> bool:
@@ -106,8 +124,26 @@ def is_rate(metric: str) -> bool:
     return bare(metric) in _RATES
 
 
+def is_decibel(metric: str) -> bool:
+    """Whether the metric is in decibels."""
+    return bare(metric) in _DECIBELS
+
+
+def metric_unit(metric: str) -> str:
+    """The unit that a metric is shown in: ``%``, ``dB``, or none."""
+    return "%" if is_rate(metric) else "dB" if is_decibel(metric) else ""
+
+
+def change_unit(metric: str) -> str:
+    """The unit that a change of a metric is shown in: ``pt``, ``dB``, or none."""
+    return "pt" if is_rate(metric) else metric_unit(metric)
+
+
 def has_absolute_drop(metric: str) -> bool:
-    """Whether a drop is a number of its own, and not a share of the baseline's value."""
+    """Whether the metric has no value above 1, so that a drop is in points of that.
+
+    Of a metric in decibels a drop is a number of its own, too, and may be of any size.
+    """
     return bare(metric) in _RATES | _FRACTIONS
 
 
@@ -119,7 +155,9 @@ def most(metric: str) -> float | None:
 def allowance(metric: str, baseline: float) -> float:
     """How much worse still counts as no worse where nobody says.
 
-    One point of a rate, 0.01 of R² and other fractions, and of any other metric 1 % of the
+    One point of a rate, 0.01 of R² and other fractions, 0.1 dB, and of any other metric 1 % of the
     baseline's value, which is nothing where that is 0.
     """
+    if is_decibel(metric):
+        return _ALLOWED_DB
     return _ALLOWED if has_absolute_drop(metric) else _ALLOWED * abs(baseline)

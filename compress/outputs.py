@@ -48,6 +48,8 @@ _OF_METRIC: dict[str, OutputKind] = {
     "mse": "values",
     "r2": "values",
     "binary-accuracy": "independent-logits",
+    "psnr": "image",
+    "ssim": "image",
 }
 
 

@@ -309,8 +309,8 @@ class Recipe(Settings):
         """
         if self.task is None:
             raise RecipeError(f"the recipe {self.name!r} names no task; add `task: digits`, say.")
-        is_own = self.task.own is not None
-        return make_own_task(self.task, self._references) if is_own else make_task(self.task)
+        is_own, code = self.task.own is not None, self._references
+        return make_own_task(self.task, code) if is_own else make_task(self.task, code)
 
     def make_candidate(self, task: Task) -> Candidate:
         """The model that the recipe names, with the first validation samples as its example.

@@ -245,6 +245,10 @@ class Stage(Settings, ABC):
     label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """What the stage's row is called in tables, plots and folders. Where not given, its kind."""
 
+    def makes_baseline(self) -> bool:
+        """Whether, as the first stage of a recipe, it makes the row that all are compared with."""
+        return self.makes_teacher
+
     def uses_evaluator(self) -> bool:
         """Whether it has candidates measured as it is set: where its class declares ``measures``.
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from compress.errors import DataError
 from compress.metrics import (
@@ -41,6 +41,7 @@ __all__ = [
     "Metric",
     "MetricName",
     "MetricOn",
+    "PairedAugment",
     "Task",
     "metric_direction",
     "metric_name",
@@ -73,6 +74,20 @@ class Dataset(Protocol):
 
 #: ``(batch_of_inputs, generator) -> batch_of_inputs``; all randomness must come from the generator.
 Augment = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
+
+
+@runtime_checkable
+class PairedAugment(Protocol):
+    """An augmentation that moves labels with the inputs, such as images that are mirrored both.
+
+    All randomness must come from the generator.
+    """
+
+    def pair(self, inputs: Any, labels: Any, generator: torch.Generator, /) -> tuple[Any, Any]:
+        """A batch's inputs and labels, both ``(n, ...)``, in memory of their own."""
+        ...
+
+
 #: ``(outputs, labels) -> scalar``. Of a model with several outputs they are a dictionary by name,
 #: and labels are as the data have them, a dictionary where these are by name too.
 Loss = Callable[[Any, Any], "torch.Tensor"]
@@ -86,6 +101,8 @@ _KINDS_OF: Mapping[str, frozenset[OutputKind]] = MappingProxyType(
         "mean-iou": CLASS_KINDS | {"independent-logits"},
         "auroc": CLASS_KINDS | {"independent-logits"},
         "spearman": frozenset({"values", "image"}),
+        "psnr": frozenset({"image"}),
+        "ssim": frozenset({"image"}),
     }
 )
 
@@ -109,7 +126,8 @@ class Task:
         metric: ``accuracy`` (top-1; outputs ``(n, classes, ...)``, labels ``(n, ...)``), ``mse``,
             ``r2``, ``binary-accuracy`` (the share of outputs on the right side of 0), ``f1``,
             ``mean-iou`` or ``auroc`` (means over classes, or over the outputs of independent
-            logits), ``spearman`` (mean rank correlation over outputs), a callable of outputs and
+            logits), ``spearman`` (mean rank correlation over outputs), ``psnr`` (in dB) or ``ssim``
+            of images with pixels from 0 to 1, a callable of outputs and
             labels, or a ``torchmetrics.Metric``; ``None`` takes the one that fits the outputs. Of
             several outputs :class:`MetricOn` says which one it is on.
         higher_is_better: of a callable metric it must be said, here or by an attribute of that name
@@ -119,7 +137,7 @@ class Task:
         loss: on labels; ``None`` derives it from the outputs: cross-entropy for class scores and
             tokens, mean squared error for values and images, binary cross-entropy for independent
             logits.
-        augment: applied to training batches.
+        augment: applied to training batches; a :class:`PairedAugment` gets labels, too.
         calibration: inputs for quantization ranges; ``None`` takes them from ``train``.
         classes: class names, for error messages and reports.
         tokenizer: identifies what made the inputs, where they are ids of tokens
@@ -148,7 +166,7 @@ class Task:
     metric: MetricName | Metric | MetricOn | None = None
     higher_is_better: bool | None = None
     loss: Loss | None = None
-    augment: Augment | None = None
+    augment: Augment | PairedAugment | None = None
     calibration: Dataset | None = None
     classes: tuple[str, ...] = field(default=())
     tokenizer: str | None = None

@@ -4,8 +4,16 @@ import pytest
 
 from compress.budget import Budget, check_budget
 from compress.errors import RecipeError
-from compress.formatting import score, score_cells, score_change
-from compress.metrics import allowance, has_absolute_drop, is_rate, most
+from compress.formatting import score, score_cells, score_change, score_interval
+from compress.metrics import (
+    allowance,
+    change_unit,
+    has_absolute_drop,
+    is_rate,
+    metric_direction,
+    metric_unit,
+    most,
+)
 from compress.report.figures.ticks import tick_score
 
 pytestmark = pytest.mark.fast
@@ -33,6 +41,19 @@ def test_r2_is_no_percentage_but_its_drop_is_absolute():
     assert score_cells("r2", 0.98, 0.97, 0.985) == ("0.9800", "[0.9700, 0.9850]")
     assert allowance("r2", 0.0) == allowance("r2", -3.0) == 0.01
     assert most("r2") == 1.0
+
+
+def test_decibels_are_decibels_everywhere_and_may_lose_a_tenth_of_one():
+    assert score("psnr", 24.307) == score("psnr(image)", 24.307) == "24.31 dB"
+    assert score_change("psnr", -0.4) == "−0.40 dB"
+    assert score_interval("psnr", -0.85, 0.1) == "[−0.85, +0.10]"
+    assert score_cells("psnr", 24.307, 23.0, 25.5) == ("24.31", "[23.00, 25.50]")
+    assert tick_score("psnr", 24.0, 5) == "24"
+    assert allowance("psnr", 24.0) == allowance("psnr", 0.0) == 0.1
+    assert most("psnr") is None
+    assert (metric_unit("psnr"), change_unit("psnr")) == ("dB", "dB")
+    assert metric_direction("psnr")
+    check_budget(Budget(accuracy_drop=1), "psnr")  # 1 dB
 
 
 @pytest.mark.parametrize("metric", ["mse", "bits_per_token", "my_metric"])
@@ -64,6 +85,14 @@ def test_other_metrics_may_lose_a_share_of_the_baselines_value(metric):
             2,
             "r2",
             "budget.accuracy_drop: 2 would be more than all of the r2; write 2pt for 2 points.",
+        ),
+        (
+            "1pt",
+            "psnr",
+            (
+                "budget.accuracy_drop: points are of a rate such as accuracy, and psnr is none; "
+                "give the drop as a number in the unit of psnr."
+            ),
         ),
         (
             "1%",

@@ -16,8 +16,8 @@ from compress.cli.arguments import parsed
 from compress.cli.finished_runs import (
     add_commands,
     debug_argument,
-    import_argument,
     out_argument,
+    recipe_arguments,
 )
 from compress.cli.json_output import json_argument, print_failure
 from compress.cli.numbers import number, whole
@@ -231,7 +231,7 @@ def _add_run(commands: Commands) -> None:
     run = commands.add_parser(
         "run", help="run a recipe, measure after every stage, write the report"
     )
-    _recipe_arguments(run)
+    recipe_arguments(run)
     out_argument(run, "DIR", "the run folder (default: runs/NAME)")
     _effort_arguments(
         run,
@@ -261,7 +261,7 @@ def _add_plan(commands: Commands) -> None:
     plan = commands.add_parser(
         "plan", help="check a recipe and forecast time, memory and disk; runs no stage"
     )
-    _recipe_arguments(plan)
+    recipe_arguments(plan)
     _effort_arguments(plan, "forecast a run with N seeds")
     json_argument(plan)
 
@@ -372,20 +372,6 @@ def _target_arguments(parser: argparse.ArgumentParser) -> None:
     )
     there.add_argument("--folder", metavar="PATH", help="where models and samples are kept there")
     there.add_argument("--ssh-config", metavar="FILE", help="in place of ~/.ssh/config")
-
-
-def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE.yaml")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="settings",
-        help="change a value, as in stages.prune.ratio=0.4 or stages.1.epochs=3; may be repeated",
-    )
-    import_argument(parser)
-    debug_argument(parser)
 
 
 class _Version(argparse.Action):

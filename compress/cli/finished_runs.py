@@ -1,4 +1,4 @@
-"""The command lines of what is done with finished runs, such as report, export and ship."""
+"""The command lines of what is done before and after runs, such as pairs, export and ship."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ TYPE_CHECKING = False  # see the package: starting up is to be cheap
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["add_commands", "debug_argument", "import_argument", "out_argument"]
+__all__ = [
+    "add_commands",
+    "debug_argument",
+    "import_argument",
+    "out_argument",
+    "recipe_arguments",
+]
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,6 +29,8 @@ def add_commands(commands: Commands) -> None:
     _add_ship(commands)
     _add_compare(commands)
     _add_sensitivity(commands)
+    _add_pairs(commands)
+    _add_demo(commands)
 
 
 def _add_report(commands: Commands) -> None:
@@ -195,6 +203,43 @@ def _add_compare(commands: Commands) -> None:
     debug_argument(compare)
 
 
+def _add_pairs(commands: Commands) -> None:
+    pairs = commands.add_parser(
+        "pairs", help="have the teacher of an image-to-image recipe make its images, and keep them"
+    )
+    recipe_arguments(pairs)
+
+
+def _add_demo(commands: Commands) -> None:
+    demo = commands.add_parser(
+        "demo", help="run an image filter of a run on pictures, or say how it follows its controls"
+    )
+    demo.add_argument("run", metavar="RUN", help="the run folder")
+    demo.add_argument(
+        "images",
+        nargs="?",
+        metavar="IMAGE|FOLDER",
+        help="pictures (default: a table of how the net follows its controls on the test split)",
+    )
+    demo.add_argument(
+        "--row", type=whole, metavar="N", help="its number in the table (default: the advised row)"
+    )
+    demo.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        dest="controls",
+        help="of a net with controls (default: the highest value); may be repeated",
+    )
+    demo.add_argument(
+        "--teacher", action="store_true", help="have the slow teacher make its images beside them"
+    )
+    out_argument(demo, "DIR", "where images go (default: RUN/demo)")
+    import_argument(demo)
+    debug_argument(demo)
+
+
 def out_argument(parser: argparse.ArgumentParser, metavar: str, words: str) -> None:
     """Add where a command writes to: the same two names everywhere."""
     parser.add_argument("-o", "--out", metavar=metavar, help=words)
@@ -218,3 +263,18 @@ def debug_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
+
+
+def recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command takes whose first argument is a recipe."""
+    parser.add_argument("recipe", metavar="RECIPE.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="settings",
+        help="change a value, as in stages.prune.ratio=0.4 or stages.1.epochs=3; may be repeated",
+    )
+    import_argument(parser)
+    debug_argument(parser)

@@ -8,8 +8,10 @@ import sys
 import textwrap
 
 from compress.cli.json_output import others_to_stderr, print_json
+from compress.cli.pairs import missing_pairs
 from compress.cli.results import plan_result
 from compress.cli.run import mode_of
+from compress.errors import RecipeError
 from compress.recipe import Recipe
 from compress.running.forecast import Forecast, StageForecast
 from compress.running.repeat import seeds_of
@@ -20,6 +22,12 @@ _NARROWEST, _WIDEST = 40, 112
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
+    if (pairs := missing_pairs(recipe, arguments)) is not None:
+        raise RecipeError(
+            f"{len(pairs.missing):,} of {len(pairs.pairs):,} pairs of the task are not made yet, "
+            f"and a plan makes none: `compresskit pairs {arguments.recipe}` makes them, and says "
+            "how long that takes."
+        )
     with others_to_stderr(arguments):
         plan = recipe.plan(mode=mode_of(arguments), reach=True)
     if arguments.repeat is not None:

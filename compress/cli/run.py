@@ -10,6 +10,7 @@ from typing import Any
 from compress.cli.json_output import others_to_stderr, print_json
 from compress.cli.launch import complete_launch
 from compress.cli.outputs import check_run
+from compress.cli.pairs import make_pairs, missing_pairs
 from compress.cli.results import repeat_result, run_result
 from compress.cli.ship import ship_words
 from compress.environment import process_index
@@ -113,6 +114,9 @@ def _execute(
         tracking(event)
 
     with progress:
+        # Of several processes each would make them; what rank 0 has made, others find.
+        if _is_rank_zero() and (pairs := missing_pairs(recipe, arguments)) is not None:
+            make_pairs(pairs, progress.note)
         return recipe.execute(
             workdir=folder,
             mode=mode_of(arguments),

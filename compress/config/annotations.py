@@ -95,7 +95,11 @@ class Key:
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON Schema of its values."""
-        return {} if self._adapter is None else self._adapter.json_schema()
+        found = {} if self._adapter is None else self._adapter.json_schema()
+        # It becomes a part of another schema, which has definitions of its own.
+        defined = found.pop("$defs", {})
+        inlined: dict[str, Any] = _inlined(found, defined)
+        return inlined
 
 
 def types_of(found: Any) -> dict[str, Any]:
@@ -125,6 +129,18 @@ def keys_of_model(model: type[BaseModel]) -> dict[str, Key]:
         bounded = functools.reduce(_annotated, one.metadata, _located(one.annotation))
         keys[named] = Key(named, bounded, one.is_required(), default)
     return keys
+
+
+def _inlined(schema: Any, defined: Mapping[str, Any]) -> Any:
+    """A schema with what it refers to in the place of the references."""
+    if isinstance(schema, list):
+        return [_inlined(one, defined) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        found = defined[schema["$ref"].rpartition("/")[2]]
+        return _inlined({**found, **{k: v for k, v in schema.items() if k != "$ref"}}, defined)
+    return {key: _inlined(value, defined) for key, value in schema.items()}
 
 
 def _annotated(annotation: Any, bound: Any) -> Any:

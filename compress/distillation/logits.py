@@ -99,9 +99,11 @@ def _softmax_of(teacher: Teacher, context: DistillationContext) -> str | None:
 
 def _own_name(teacher: Teacher, context: DistillationContext) -> str | None:
     """The teacher's name of the output that a loss is about; ``None`` where it gives one tensor."""
+    if not isinstance(teacher, (ModuleTeacher, OutputTeacher)):
+        return None
     with torch.no_grad():
         given = teacher(context.example.inputs)
-    if isinstance(given, Tensor) or not isinstance(teacher, (ModuleTeacher, OutputTeacher)):
+    if isinstance(given, Tensor):
         return None
     name = context.taught_name(given)
     return teacher.reading.of_teacher(name)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.distillation.teachers import ModuleTeacher
+from compress.distillation.teachers import LabelTeacher, ModuleTeacher
 from compress.errors import DataError, StageError
 from compress.modules.features import capture
 from compress.modules.inputs import (
@@ -208,6 +208,8 @@ def teacher_forward(teacher: Teacher, batch: Batch, required: RequiredOutputs) -
         assert isinstance(teacher, ModuleTeacher)
         with capture(teacher.module, required.layers) as features:
             outputs = teacher(batch.inputs)
+    elif required.outputs and isinstance(teacher, LabelTeacher):
+        outputs = teacher.for_labels(batch.labels)
     elif required.outputs:
         outputs = teacher(batch.inputs)
     extra = {one.name: one.compute(teacher, batch.inputs) for one in required.extra_outputs}

@@ -32,7 +32,7 @@ from compress.distillation.loss_function import (
     RequiredOutputs,
     teacher_forward,
 )
-from compress.distillation.teachers import identity_of
+from compress.distillation.teachers import LabelTeacher, identity_of
 from compress.errors import DataError, StageError, StorageError
 from compress.events import StageWarning, TeacherPass
 from compress.modules.inputs import device_of, to_device
@@ -86,7 +86,8 @@ def cached_teacher(
     """
     teacher, required = context.teacher, RequiredOutputs.of(losses)
     assert teacher is not None
-    if distinct_epochs is None or required.is_empty:
+    # Labels come with each batch.
+    if distinct_epochs is None or required.is_empty or isinstance(teacher, LabelTeacher):
         return lambda batch: teacher_forward(teacher, batch, required)
     cache = TeacherCache(context, losses, data, distinct_epochs, settings)
     cache.check_room()

@@ -10,178 +10,33 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import (
-    BaseModel,
-    Discriminator,
-    Field,
-    SerializerFunctionWrapHandler,
-    Tag,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
 from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from compress.candidate import Candidate
-from compress.config.fields import LARGEST_FACTOR, Flag, Name, Number
-from compress.config.own_parts import Role
-from compress.config.own_settings import OwnSettings
-from compress.config.recipe_file import RecipePath
-from compress.config.references import is_reference
 from compress.distillation.taught import AS_IT_IS, Reading
+from compress.distillation.teacher_settings import EnsembleMember, TeacherSettings
 from compress.errors import ContractViolation, DataError, StageError
-from compress.models.settings import HubSettings, ModelSettings, build_model, is_onnx
+from compress.models.settings import build_model
 from compress.modules.inputs import Inputs, batch_size_of, copied, device_of, forward
 from compress.modules.memory_format import arrange, laid_out, layout_of
 from compress.modules.outputs import Outputs, as_outputs, by_name, each_output
 from compress.modules.parametrizations import fold_parametrizations
-from compress.quoting import shown
 from compress.stage import Context, Teacher
+from compress.training.labels import Labels
 
 __all__ = [
     "Ensemble",
-    "EnsembleMember",
+    "LabelTeacher",
     "ModuleTeacher",
     "OutputTeacher",
-    "TeacherBlock",
-    "TeacherSettings",
     "build_teacher",
     "frozen_teacher",
     "identity_of",
     "mapped_outputs",
-]
-
-
-_NAMED = ("onnx", "output", "outputs", "callable", "arch", "weights", "hf")
-_KEYS = (*_NAMED, "from_probabilities", "weight")
-
-
-class TeacherSettings(OwnSettings):
-    """What a student learns from: one of ``onnx``, ``callable``, ``arch`` with ``weights``, ``hf``.
-
-    The teacher exists in training alone, and changing it changes nothing in the student.
-    """
-
-    role: ClassVar[Role] = Role("teacher", ("inputs",), _KEYS)
-    named_by: ClassVar[str] = "callable"
-
-    onnx: RecipePath | None = None
-    """An ONNX file that teaches by its outputs; losses on features need a module."""
-    output: Name | None = None
-    """The one output of an ONNX file that teaches, where it has several."""
-    outputs: dict[Name, Name] | None = Field(default=None, min_length=1)
-    """The teacher's output that teaches, by the student's that learns from it, where the two have
-    other names."""
-    callable: Name | None = None
-    """Code of your own, ``module:name``: a function of a batch and the further keys, or a class of
-    these keys whose object is called with the batch."""
-    arch: Name | None = None
-    """The architecture of a module that teaches: built in, or ``module:name``. The keys beside it
-    are its options; it needs ``weights``."""
-    weights: RecipePath | None = None
-    """The weights of ``arch``: a safetensors file, or a state dict of ``torch.save``."""
-    hf: RecipePath | None = None
-    """A folder in the form of the Hugging Face hub, with the keys that such a model has."""
-    from_probabilities: Flag | Annotated[tuple[Name, ...], Field(min_length=1)] = False
-    """Whether outputs are probabilities, whose logarithms are then logits; or which of several."""
-
-    @model_serializer(mode="wrap")
-    def _with_what_is_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        nulls = [option for option, value in self.options.items() if value is None]
-        # What identifies a teacher whose outputs are not mapped is what it was.
-        absent = () if self.outputs else ("outputs",)
-        written = {key: value for key, value in handler(self).items() if key not in absent}
-        return {**dict.fromkeys(nulls), **written}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_a_block(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            given = [value.get(key) for key in ("arch", "weights", "hf")]
-            if files := [one for one in given if is_onnx(one)]:
-                raise ValueError(f"of an ONNX file the key is onnx; write {{onnx: {files[0]}}}")
-        if isinstance(value, (dict, BaseModel)):
-            return value
-        block = "{arch: resnet, weights: FILE}"
-        if isinstance(value, (str, Path)):
-            key = "onnx" if is_onnx(value) else "callable" if is_reference(str(value)) else None
-            block = f"{{{key}: {value}}}" if key else block
-        raise ValueError(f"a teacher is a block such as {block}; got {shown(str(value))}")
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> TeacherSettings:
-        given = [k for k in ("onnx", "callable", "arch", "hf") if getattr(self, k) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a teacher is one of onnx, callable, hf, or arch with weights; got "
-                f"{' and '.join(given) or 'none of them'}"
-            )
-        if self.output is not None and self.onnx is None:
-            raise ValueError(f"output goes with onnx, and the teacher is {given[0]}")
-        if self.output is not None and self.outputs is not None:
-            raise ValueError(
-                "output takes one output of the file and outputs maps several; give one of the two"
-            )
-        if self.arch is not None and self.weights is None:
-            raise ValueError("a teacher of its own architecture needs weights")
-        takes_more = self.hf is not None or self.callable is not None
-        others = [] if takes_more else sorted(self.options)
-        if self.arch is None and (self.weights is not None or others):
-            extra = others or ["weights"]
-            raise ValueError(f"{extra[0]} goes with arch, and the teacher is {given[0]}")
-        if self.hf is not None or self.arch is not None:
-            try:
-                self.model  # noqa: B018 - for its validators
-            except ValidationError as error:
-                first = error.errors()[0]
-                place = "".join(f".{part}" for part in first["loc"][:1])
-                problem = str(first["msg"]).removeprefix("Value error, ")
-                raise ValueError(f"teacher{place}: {problem}") from None
-        return self
-
-    @property
-    def own(self) -> tuple[str, Role] | None:
-        """The key that names the user's code, a callable or an architecture, and what it is for."""
-        if self.arch is not None and is_reference(self.arch):
-            return "arch", ModelSettings.role
-        return super().own
-
-    @property
-    def reading(self) -> Reading:
-        """How its outputs are read."""
-        return Reading(self.outputs or {}, self.from_probabilities)
-
-    @property
-    def model(self) -> ModelSettings | HubSettings:
-        """Settings of the module, where the teacher is one."""
-        options = self.options
-        if self.hf is not None:
-            return HubSettings.model_validate({"hf": self.hf, **options})
-        assert self.arch is not None
-        return ModelSettings.model_validate({"arch": self.arch, "weights": self.weights, **options})
-
-
-class EnsembleMember(TeacherSettings):
-    """One of several teachers; weights are relative to each other."""
-
-    weight: Number = Field(default=1.0, gt=0, le=LARGEST_FACTOR)
-    """Weight of this teacher in the mean, relative to those of the others."""
-
-
-def _how_many(value: Any) -> str:
-    return "several" if isinstance(value, (list, tuple)) else "one"
-
-
-#: One teacher, or a list of several that are averaged.
-TeacherBlock = Annotated[
-    Annotated[TeacherSettings, Tag("one")]
-    | Annotated[tuple[EnsembleMember, ...], Field(min_length=1), Tag("several")],
-    Discriminator(_how_many),
 ]
 
 
@@ -329,6 +184,50 @@ class Ensemble:
         return str([*map(identity_of, self.members), *self.weights])
 
 
+@dataclass(frozen=True)
+class LabelTeacher:
+    """The labels of each batch, for losses that compare with a teacher's outputs.
+
+    It is asked for the labels of a batch (:meth:`for_labels`), of which its inputs say nothing.
+    """
+
+    def for_labels(self, labels: Labels | None) -> Outputs:
+        """The labels as a teacher's outputs, ``(n, ...)`` each.
+
+        Raises:
+            DataError: there are none, or they are the indices of classes.
+        """
+        if labels is None:
+            raise DataError(
+                "the teacher is the labels of the data, and a batch came without labels; give a "
+                "task with labels, or another teacher."
+            )
+        for one in by_name(labels).values():
+            if not one.is_floating_point():
+                raise DataError(
+                    f"the teacher is the labels of the data, and these are {one.dtype}, which no "
+                    "net's outputs are; labels that are values or images teach, and for classes "
+                    "there is the loss `label`."
+                )
+        return labels
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """Inputs say nothing of labels.
+
+        Raises:
+            StageError: always.
+        """
+        raise StageError(
+            "the teacher is the labels of the data, which cannot be asked for by inputs alone: it "
+            "goes with losses on outputs such as l1, and not among several teachers."
+        )
+
+    @property
+    def identity(self) -> str:
+        """Labels are part of the data, whose digest is in every key."""
+        return "labels"
+
+
 def mapped_outputs(teacher: Teacher | None) -> Mapping[str, str]:
     """The outputs that a teacher's block maps: the teacher's names by the student's."""
     if isinstance(teacher, (ModuleTeacher, OutputTeacher)):
@@ -339,7 +238,7 @@ def mapped_outputs(teacher: Teacher | None) -> Mapping[str, str]:
 
 def identity_of(teacher: Teacher) -> str:
     """Identifies what a teacher computes; empty for a function of unknown content."""
-    if isinstance(teacher, (ModuleTeacher, OutputTeacher, Ensemble)):
+    if isinstance(teacher, (ModuleTeacher, OutputTeacher, Ensemble, LabelTeacher)):
         return teacher.identity
     return ""
 
@@ -379,6 +278,8 @@ def build_teacher(
     if not isinstance(settings, TeacherSettings):
         members = tuple(build_teacher(member, context) for member in settings)
         return Ensemble(members, tuple(member.weight for member in settings))
+    if settings.labels:
+        return LabelTeacher()
     if settings.onnx is not None:
         from compress.distillation.onnx_teacher import open_teacher  # which loads onnxruntime
 

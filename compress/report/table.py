@@ -17,7 +17,7 @@ from compress.formatting import (
 )
 from compress.measure.quantities import recorded_quantities
 from compress.measure.quantity import Quantity
-from compress.metrics import is_rate
+from compress.metrics import metric_unit
 from compress.pareto import contenders, front_facts, front_probabilities_on, readings, recommend
 from compress.record import Measurement, Record, Row
 from compress.report.sentences import findings, status_words
@@ -167,7 +167,7 @@ def _value_column(
 def _score_columns(record: Record, rows: Sequence[TableRow]) -> list[Column]:
     metric = record.task.metric
     scores = [_score(row.found, metric) for row in rows]
-    unit = "%" if is_rate(metric) else ""
+    unit = metric_unit(metric)
     return [
         Column(sanitize(metric, 60), unit, tuple(middle for middle, _ in scores)),
         Column("", "[95 %]", tuple(ends for _, ends in scores), spare=1),

@@ -89,9 +89,9 @@ class Job:
 
     @property
     def baseline(self) -> PlannedRow:
-        """The row that all are compared with: of a first stage that makes the teacher, or row 0."""
+        """The row that all are compared with: of a first stage that makes it, or row 0."""
         first = self.planned[0] if self.planned else None
-        return first if first is not None and first.stage.makes_teacher else INPUT
+        return first if first is not None and first.stage.makes_baseline() else INPUT
 
     def stage_folder(self, row: PlannedRow) -> Path:
         """Where the files of a row lie."""

@@ -15,14 +15,8 @@ from pydantic import TypeAdapter
 
 from compress.data.misfits import batch_hint
 from compress.data.samples import in_float32
-from compress.distillation.teachers import (
-    EnsembleMember,
-    TeacherBlock,
-    TeacherSettings,
-    build_teacher,
-    identity_of,
-    mapped_outputs,
-)
+from compress.distillation.teacher_settings import EnsembleMember, TeacherBlock, TeacherSettings
+from compress.distillation.teachers import build_teacher, identity_of, mapped_outputs
 from compress.errors import CompressError, DataError, StageError, in_words
 from compress.measure.named_arrays import Array, Arrays, by_names, joined
 from compress.measure.score import Scores

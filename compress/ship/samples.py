@@ -28,7 +28,7 @@ __all__ = ["Samples", "take_samples"]
 _MOST_BYTES = 1 << 20
 _MOST_SAMPLES = 512
 #: The metrics that ``run.py`` works out.
-_RULES = ("accuracy", "binary-accuracy", "mse", "r2", "f1", "mean-iou")
+_RULES = ("accuracy", "binary-accuracy", "mse", "r2", "f1", "mean-iou", "psnr")
 
 
 @dataclass(frozen=True)

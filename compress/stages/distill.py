@@ -13,10 +13,13 @@ from torch import nn
 from compress.candidate import Candidate
 from compress.config.references import CodeReferences
 from compress.distillation.default_losses import losses_by_default
+from compress.distillation.loss_function import RequiredOutputs, teacher_forward
 from compress.distillation.losses import LossSettings
-from compress.distillation.teachers import TeacherBlock, build_teacher
+from compress.distillation.teacher_settings import TeacherBlock, TeacherSettings
+from compress.distillation.teachers import build_teacher
 from compress.models.settings import BlocksSettings, StudentSettings, build_model
 from compress.modules.edits import Edit, renumbered
+from compress.modules.outputs import Outputs
 from compress.modules.parametrizations import fold_parametrizations
 from compress.outputs import Implied
 from compress.pruning.depth import blocks_of, check_blocks, keep_blocks
@@ -88,6 +91,10 @@ class DistillStage(Training, Stage):
         """Passes over the training data."""
         return self.epochs
 
+    def makes_baseline(self) -> bool:
+        """Whether it is the first that learns, from what a teacher has said before the run."""
+        return isinstance(self.teacher, TeacherSettings) and bool(self.teacher.labels)
+
     def named_teacher(self) -> TeacherBlock | None:
         """The teacher that it learns from, where that is not the run's."""
         return self.teacher
@@ -104,7 +111,10 @@ class DistillStage(Training, Stage):
             return student, self.losses
         supervision = supervision_of(student, context)
         outputs = supervision.by_output
-        taught = teacher(head(context.task.train, 1).inputs) if len(outputs) > 1 else torch.empty(0)
+        taught: Outputs = torch.empty(0)
+        if len(outputs) > 1:
+            first = head(context.task.train, 1)
+            taught = teacher_forward(teacher, first, RequiredOutputs()).every
         losses = losses_by_default(supervision, taught)
         words = " and ".join(loss.description for loss in losses)
         kinds = ", ".join(f"{name} ({one.kind})" for name, one in outputs.items())

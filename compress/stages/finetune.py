@@ -12,7 +12,8 @@ from compress.candidate import Candidate
 from compress.config.fields import LARGEST_RATE, Number
 from compress.distillation.default_losses import teacher_losses
 from compress.distillation.losses import LabelLoss, LossSettings
-from compress.distillation.teachers import TeacherBlock, build_teacher
+from compress.distillation.teacher_settings import TeacherBlock
+from compress.distillation.teachers import build_teacher
 from compress.events import Pace
 from compress.pruning.movement import Movement
 from compress.stage import Context, Teacher

@@ -21,7 +21,7 @@ from compress.candidate import Candidate
 from compress.config.fields import Name, Number, Pattern, Whole
 from compress.config.references import CodeReferences
 from compress.config.selectors import select
-from compress.distillation.teachers import TeacherBlock
+from compress.distillation.teacher_settings import TeacherBlock
 from compress.errors import AlreadySo
 from compress.outputs import Implied
 from compress.pruning.channels import ChannelPruning, Pruned

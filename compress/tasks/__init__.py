@@ -63,6 +63,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "digits": "compress.tasks.digits:make_task",
         "fashion-mnist": "compress.tasks.fashion_mnist:make_task",
         "image-folder": "compress.tasks.image_folder:make_task",
+        "image-to-image": "compress.tasks.image_to_image:make_task",
         "language": "compress.tasks.language:make_task",
         "mask-folder": "compress.tasks.mask_folder:make_task",
         "npz": "compress.tasks.npz:make_task",
@@ -198,8 +199,12 @@ class TaskConfig(OwnSettings):
         return with_variants(schema, "name", variants)
 
 
-def make_task(config: TaskConfig | str) -> Task:
+def make_task(config: TaskConfig | str, references: CodeReferences | None = None) -> Task:
     """The built-in task that ``config`` names, with its options.
+
+    Args:
+        config: its name, or that with options.
+        references: the code that a task may follow where an option of it names some.
 
     Raises:
         RecipeError: no built-in task of this name, or an option that it needs and was not given.
@@ -216,7 +221,9 @@ def make_task(config: TaskConfig | str) -> Task:
                 f"task.{key.name}: the task {name!r} needs it; write `task: {{name: {name}, "
                 f"{key.name}: ...}}`."
             )
-    made: Task = part.found(**config.options)
+    follows = "references" in inspect.signature(part.found).parameters
+    given = {"references": references} if follows else {}
+    made: Task = part.found(**config.options, **given)
     return adjusted(made, config)
 
 
@@ -283,7 +290,9 @@ def _built_in(name: str) -> OwnPart:
     """A built-in task, whose function is looked at as one's own is."""
     module, _, function = TASKS[name].partition(":")
     found: Callable[..., Task] = getattr(importlib.import_module(module), function)
-    return OwnPart(f"the task {name!r}", found, TaskConfig.role)
+    # No key of a recipe: whoever makes the task gives it.
+    role = replace(TaskConfig.role, reserved=(*TaskConfig.role.reserved, "references"))
+    return OwnPart(f"the task {name!r}", found, role)
 
 
 def _metric_problem(given: Mapping[Any, Any]) -> str:

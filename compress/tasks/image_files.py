@@ -164,6 +164,25 @@ class ImageFiles:
         """
         return self._decoded(path, lambda image: (int(image.width), int(image.height)))
 
+    def whole(self, path: Path, longest: int) -> Array:
+        """One image, upright and in color, ``(height, width, 3)`` in bytes.
+
+        Args:
+            path: of the file.
+            longest: what its longer side is scaled down to, where that is more.
+
+        Raises:
+            DataError: it cannot be read, or unfolds to more than is taken.
+        """
+        from PIL import Image, ImageOps
+
+        def fitted(image: Image.Image) -> Array:
+            upright = ImageOps.exif_transpose(_in_bytes(image)).convert("RGB")
+            upright.thumbnail((longest, longest), Image.Resampling.BILINEAR, reducing_gap=None)
+            return np.array(upright, dtype=np.uint8)
+
+        return self._decoded(path, fitted)
+
     def covering(self, path: Path) -> Tensor:
         """One image, upright, scaled to cover the square, and its middle cut out.
 

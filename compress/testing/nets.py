@@ -143,6 +143,13 @@ NETS: Mapping[str, NetCase] = MappingProxyType(
             NetCase("attention", {"width": 32, "heads": 2, "image_size": 12}, _IMAGE, classes=4),
             NetCase("unet", {"width": 8}, (1, 16, 16), classes=3, per_pixel=True),
             NetCase("segmenter", {"width": 8}, (1, 24, 24), classes=3, per_pixel=True),
+            NetCase(
+                "mobile-unet",
+                {"in_channels": 1, "width": 8, "depth": 2, "blocks": 1},
+                (1, 16, 16),
+                classes=2,
+                per_pixel=True,
+            ),
             NetCase("functional", {"width": 16, "image_size": 12}, _IMAGE, classes=4),
             NetCase("autoencoder", {"in_features": 24, "width": 32, "depth": 2}, (24,), classes=4),
             NetCase("dscnn-kws", {"width": 16, "depth": 2}, (1, 24, 10), classes=4),

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 from compress.data.samples import collated, holds_label, in_float32, label_tensors, parted, reading
 from compress.errors import DataError
 from compress.modules.inputs import Inputs
-from compress.task import Augment, Dataset
+from compress.task import Augment, Dataset, PairedAugment
 from compress.training.labels import Labels
 from compress.training.lengths import (
     cut_batch,
@@ -79,7 +79,7 @@ class SeededEpochs:
         dataset: what is read.
         batch_size: the largest global batch.
         seed: of shuffling, augmentation and mixing.
-        augment: changes the inputs of a batch; ``None`` leaves them.
+        augment: changes the inputs of a batch, or inputs and labels; ``None`` leaves them.
         rank: whose part to give.
         world_size: number of ranks.
         mix: mixes the samples of a batch; ``None`` leaves them.
@@ -90,7 +90,7 @@ class SeededEpochs:
     dataset: Dataset
     batch_size: int
     seed: int
-    augment: Augment | None = None
+    augment: Augment | PairedAugment | None = None
     rank: int = 0
     world_size: int = 1
     mix: Mix | None = None
@@ -128,7 +128,10 @@ class SeededEpochs:
                 inputs, labels = cut_batch(inputs, labels, longest_of(lengths, chunks[index]))
             is_part = len(samples) < global_size
             seeds = (index, self.rank) if is_part else (index,)
-            if self.augment is not None:
+            if isinstance(self.augment, PairedAugment):
+                generator = _generator(self.seed, epoch_seed, *seeds)
+                inputs, labels = self.augment.pair(inputs, labels, generator)
+            elif self.augment is not None:
                 augmented = _one_tensor(inputs, "augment")
                 inputs = self.augment(augmented, _generator(self.seed, epoch_seed, *seeds))
             weight = len(samples) / global_size if is_part else 1 / self.world_size

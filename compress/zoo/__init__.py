@@ -46,6 +46,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "efficientnet-lite0": "compress.zoo.efficientnet_lite:EfficientNetLite0",
         "functional": "compress.zoo.functional:FunctionalNet",
         "mlp": "compress.zoo.mlp:MLP",
+        "mobile-unet": "compress.zoo.mobile_unet:MobileUNet",
         "mobilenet-v1": "compress.zoo.mobilenet_v1:MobileNetV1",
         "mobilenet-v2": "compress.zoo.mobilenet_v2:MobileNetV2",
         "mobilenet-v3": "compress.zoo.mobilenet_v3:MobileNetV3Small",
@@ -73,6 +74,7 @@ LARGEST_OPTIONS: Mapping[str, int] = MappingProxyType(
         "context": 300_000,
         "in_features": 4_000_000,
         "outputs": 65_536,
+        "controls": 1024,
     }
 )
 

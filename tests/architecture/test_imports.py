@@ -42,6 +42,7 @@ LEVELS: list[set[str]] = [
     {"models"},
     {"distillation"},
     {"stages"},
+    {"effects"},
     {"tasks", "report", "device", "tracking", "progress"},
     {"running", "suite"},
     {"ship"},
@@ -63,13 +64,14 @@ HOMES = {
     "accelerate": ["training/distributed.py"],
     "argcomplete": ["cli/completion.py"],
     "sklearn": ["tasks/digits.py", "measure/shift.py"],
+    "skimage": ["effects/oil_paint.py"],
     "mlflow": ["tracking/mlflow.py"],
     "torch.utils.tensorboard": ["tracking/tensorboard.py"],
     "wandb": ["tracking/wandb.py"],
     "fsspec": ["cache/remote.py"],
     "datasets": ["tasks/datasets_folder.py"],
     "pyarrow": ["tasks/parquet.py"],
-    "PIL": ["tasks/image_files.py", "ship/program/reading.py"],
+    "PIL": ["effects/reading.py", "tasks/image_files.py", "ship/program/reading.py"],
     "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py", "ship/program/reading.py"],
     "rich": ["progress/terminal.py", "text_table.py"],
     "IPython": ["progress/notebook.py"],
@@ -228,7 +230,9 @@ def test_no_function_takes_arbitrary_keywords():
     makes_blocks = (PACKAGE / "config" / "settings.py", "__init__")
     # What stands where a block was is called as the block was, whatever that took.
     stands_for_others = (PACKAGE / "modules" / "edits.py", "forward")
-    assert found == [makes_blocks, stands_for_others]
+    # A net is called by the names of its inputs, which here the recipe chooses.
+    named_by_recipe = (PACKAGE / "zoo" / "mobile_unet.py", "forward")
+    assert found == [makes_blocks, stands_for_others, named_by_recipe]
 
 
 def test_functions_stay_short():

@@ -20,7 +20,7 @@ from compress.budget import Budget
 from compress.config.own_parts import OwnPart
 from compress.config.recipe_file import parse, with_settings
 from compress.distillation.losses import BUILT_IN
-from compress.distillation.teachers import EnsembleMember
+from compress.distillation.teacher_settings import EnsembleMember
 from compress.errors import CompressError
 from compress.measure.recipe_targets import KINDS
 from compress.quantization.numerics import Calibration

@@ -11,7 +11,8 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from compress import DistillStage, Recipe
-from compress.distillation.teachers import TeacherSettings, build_teacher
+from compress.distillation.teacher_settings import TeacherSettings
+from compress.distillation.teachers import build_teacher
 from compress.errors import DataError, RecipeError, SettingsError
 from compress.testing.nets import NETS
 

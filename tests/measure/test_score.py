@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from compress.distillation.losses.image import ssim
 from compress.errors import DataError
 from compress.measure import stats
 from compress.measure.score import accuracy_facts, score
@@ -35,6 +37,26 @@ def test_mse_is_the_mean_over_a_samples_values():
 def test_mse_does_not_compare_all_with_all():
     assert score(np.array([[1.0], [2.0]]), np.array([1.0, 4.0]), "mse").tolist() == [0, 4]
     assert score(np.array([[1.0]]), np.array([3.0]), "mse").tolist() == [4]
+
+
+def test_psnr_is_in_decibels_of_each_image_as_it_is_shown():
+    wanted = np.full((3, 3, 16, 16), 0.5)
+    outputs = wanted + np.array([0.1, 0.0, 0.0]).reshape(3, 1, 1, 1)
+    outputs[2, :, :8] = 5.0  # shown as 1
+    found = score(outputs, wanted, "psnr", "image")
+    assert found.tolist() == pytest.approx([20.0, 60.0, -10 * np.log10(0.125)])
+
+
+def test_ssim_is_that_of_the_loss():
+    generator = torch.Generator().manual_seed(0)
+    ours, wanted = torch.rand(2, 2, 3, 20, 17, generator=generator).unbind()
+    found = score(ours.numpy(), wanted.numpy(), "ssim", "image")
+    assert found.tolist() == pytest.approx(
+        [1 - float(ssim(a[None], b[None])) for a, b in zip(ours, wanted, strict=True)], abs=1e-5
+    )
+    assert score(wanted.numpy(), wanted.numpy(), "ssim").tolist() == pytest.approx([1, 1])
+    with pytest.raises(DataError, match=r"ssim needs images \(n, channels, height, width\)"):
+        score(np.zeros((2, 3)), np.zeros((2, 3)), "ssim")
 
 
 def test_a_metric_of_ones_own_gets_outputs_and_labels():

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from compress import DistillStage, PruneStage, QuantizeStage, TrainStage
 from compress.config.references import CodeReferences
-from compress.distillation.teachers import TeacherSettings, build_teacher, frozen_teacher
+from compress.distillation.teacher_settings import TeacherSettings
+from compress.distillation.teachers import build_teacher, frozen_teacher
 from compress.errors import CheckpointError, CodeReferenceError, DataError, StageError
 from compress.quantization.fakequant import fake_quantized_copy, quantizable_layers
 from compress.stage import formats_of

@@ -20,8 +20,8 @@ def test_every_option_of_a_built_in_net_has_a_largest_value(arch):
     for option in architecture_class(arch).__init__.__kwdefaults__:
         most = LARGEST_OPTIONS[option]
         value, named = most + 1, option
-        if option == "outputs":  # sizes by name
-            value, named = {"x": most + 1}, "outputs.x"
+        if option in ("outputs", "controls"):  # sizes by name
+            value, named = {"x": most + 1}, f"{option}.x"
         with pytest.raises(RecipeError, match=f"{named} must be at most {most:,}; got {most + 1}"):
             build(arch, {option: value})
 

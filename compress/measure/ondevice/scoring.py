@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "OVER_DATA_SETS", "Difference", "difference", "differences", "scores"]
 
 
+# Equal images have 60 dB: that is less error than rounding to bytes makes, which is 58.9.
+_LEAST_ERROR = 1e-6
+# Of the structural similarity: the window, its width in pixels, and what steadies a division.
+_WINDOW, _SIGMA = 11, 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
 def scores(outputs: Array, labels: Array, metric: str) -> Array:
     """The score of each sample, a float array of shape ``(n,)``.
 
@@ -23,7 +30,9 @@ def scores(outputs: Array, labels: Array, metric: str) -> Array:
         metric: ``accuracy`` is right (1) or wrong (0), or the share of right positions where a
             sample has several; outputs that are not finite are wrong. ``binary-accuracy`` is the
             share of outputs on the right side of 0. ``mse`` is the mean over a sample's values, and
-            ``r2`` has R squared over all samples for its mean.
+            ``r2`` has R squared over all samples for its mean. ``psnr`` is the peak signal-to-noise
+            ratio of an image with pixels from 0 to 1 in dB, at most 60, which equal images have;
+            ``ssim`` the structural similarity of images ``(n, channels, height, width)``.
 
     Raises:
         ValueError: shapes that do not go together, or labels that are no class.
@@ -34,6 +43,8 @@ def scores(outputs: Array, labels: Array, metric: str) -> Array:
         )
     if metric == "accuracy":
         return _accuracy(outputs, labels)
+    if metric == "ssim":
+        return _ssim(outputs, labels)
     values, wanted = _rows(outputs, labels, metric)
     return _OF_VALUES[metric](values, wanted)
 
@@ -103,9 +114,56 @@ def _binary(values: Array, labels: Array) -> Array:
     return _mean_of_known(((values > 0) == (labels > 0.5)) & np.isfinite(values), known)
 
 
-_OF_VALUES = {"mse": _mse, "r2": _r2, "binary-accuracy": _binary}
+def _psnr(values: Array, labels: Array) -> Array:
+    import numpy as np
+
+    # As they are shown: what is beyond the range of pixels is cut off.
+    error = _mse(values.clip(0, 1), labels)
+    each: Array = -10 * np.log10(np.maximum(error, _LEAST_ERROR))
+    return each
+
+
+def _ssim(outputs: Array, labels: Array) -> Array:
+    """Wang et al. 2004, "Image quality assessment", with a Gaussian window of 11 pixels."""
+    import numpy as np
+
+    if outputs.ndim != 4 or outputs.shape != labels.shape:
+        raise ValueError(
+            "ssim needs images (n, channels, height, width), and labels of the same shape; got "
+            f"{outputs.shape} and {labels.shape}."
+        )
+    down, across = (_windows(size) for size in outputs.shape[2:])
+
+    def local(image: Array) -> Array:
+        means: Array = down @ image @ across.T
+        return means
+
+    found = []
+    for place in range(len(outputs)):
+        image, wanted = outputs[place].clip(0, 1).astype(np.float64), labels[place]
+        mean, other = local(image), local(wanted)
+        variances = local(image * image) - mean**2 + local(wanted * wanted) - other**2
+        both = local(image * wanted) - mean * other
+        brightness = (2 * mean * other + _C1) / (mean**2 + other**2 + _C1)
+        found.append((brightness * (2 * both + _C2) / (variances + _C2)).mean())
+    return np.array(found)
+
+
+def _windows(size: int) -> Array:
+    """The window at every place of an axis where it fits whole, ``(places, size)``."""
+    import numpy as np
+
+    length = min(_WINDOW, size - 1 + size % 2)
+    weights = np.exp(-((np.arange(length) - (length - 1) / 2) ** 2) / (2 * _SIGMA**2))
+    rows: Array = np.zeros((size - length + 1, size))
+    for place, row in enumerate(rows):
+        row[place : place + length] = weights / weights.sum()
+    return rows
+
+
+_OF_VALUES = {"mse": _mse, "r2": _r2, "binary-accuracy": _binary, "psnr": _psnr}
 #: What :func:`scores` computes, and what :mod:`.dataset_metrics` does.
-METRICS = ("accuracy", *_OF_VALUES)
+METRICS = ("accuracy", *_OF_VALUES, "ssim")
 OVER_DATA_SETS = ("f1", "mean-iou", "auroc", "spearman")
 
 

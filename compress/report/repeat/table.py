@@ -15,7 +15,7 @@ from compress.formatting import (
     score_interval,
 )
 from compress.measure.quantities import QUANTITIES
-from compress.metrics import is_rate, most
+from compress.metrics import change_unit, is_rate, metric_unit, most
 from compress.report.repeat.facts import (
     Choice,
     Ends,
@@ -56,7 +56,8 @@ def repeat_columns(repeat: Repeat, target: str) -> list[Column]:
     sizes = [m.artifact_bytes if m else None for m in found]
     names = [f"{r.index}{'*' if r.index == repeat.baseline else ''}" for r in repeat.rows]
     stages = [sanitize(row.stage, 24) for row in repeat.rows]
-    percent, points = ("% ", "pt ") if is_rate(metric) else ("", "")
+    units = (metric_unit(metric), change_unit(metric))
+    percent, points = (f"{unit} " if unit else "" for unit in units)
     return [
         Column("row", "", tuple(names), left=True),
         Column("stage", "", tuple(stages), left=True),
@@ -87,7 +88,7 @@ def _score(metric: str, found: Spread | None) -> str:
     if found is None:
         return _ABSENT
     if found.ci95 is None:
-        return score(metric, found.mean).removesuffix(" %")
+        return score(metric, found.mean).removesuffix(f" {metric_unit(metric)}")
     low, high = found.ci95  # Student's may be beyond what there is
     if is_rate(metric):
         low = max(low, 0.0)
@@ -102,9 +103,8 @@ def _halves(metric: str, scores: Sequence[Spread | None], name: str) -> tuple[st
 def _half(metric: str, mean: float, ends: Ends | None) -> str:
     if ends is None:
         return _ABSENT
-    down, up = (
-        score_change(metric, abs(end - mean)).removesuffix(" pt").lstrip("+") for end in ends
-    )
+    changes = (score_change(metric, abs(end - mean)) for end in ends)
+    down, up = (text.removesuffix(f" {change_unit(metric)}").lstrip("+") for text in changes)
     return f"±{up}" if down == up else f"−{down}/+{up}"
 
 
@@ -112,7 +112,7 @@ def _change(metric: str, found: Spread | None) -> str:
     if found is None:
         return _ABSENT
     ends = f" {score_interval(metric, *found.ci95)}" if found.ci95 else ""
-    return f"{score_change(metric, found.mean).removesuffix(' pt')}{ends}"
+    return f"{score_change(metric, found.mean).removesuffix(f' {change_unit(metric)}')}{ends}"
 
 
 def _ratio(found: Range | None) -> str:

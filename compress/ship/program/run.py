@@ -319,6 +319,9 @@ def score(model: dict[str, Any], outputs: dict[str, Any], arrays: dict[str, Any]
     error = np.square(values.astype(float) - labels)
     if rule == "mse":
         return float(error.mean())
+    if rule == "psnr":
+        error = np.square(values.astype(float).clip(0, 1) - labels).reshape(len(labels), -1)
+        return float(np.mean(-10 * np.log10(np.maximum(error.mean(1), 1e-6))))
     spread = np.square(labels - labels.mean(0)).sum()
     return float(1 - error.sum() / spread) if spread > 0 else None
 

@@ -142,8 +142,8 @@ def test_an_artifact_computes_what_its_module_computes(name, kind, lowered):
     bounds = {"output": Bound(least, is_float=kind == "float")}
     parity = check_parity(path, check, expected, bounds)
     least_sqnr, least_agreement = BOUNDS[kind]
-    if (name, kind[:12]) == ("segmenter", "static-int16"):
-        # Its sums between layers are clipped to what was calibrated on, which the simulation does
+    if name in ("segmenter", "mobile-unet") and kind.startswith("static-int16"):
+        # Their sums between layers are clipped to what was calibrated on, which the simulation does
         # not do: some values beyond that are most of the noise.
         least_sqnr = 45
     assert parity.sqnr_db is None or parity.sqnr_db >= least_sqnr

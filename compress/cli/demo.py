@@ -1,0 +1,153 @@
+"""``compresskit demo``: an image filter of a run on pictures, with frames a second."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from compress.cli.filtering import DeployedFilter, Steps, followed
+from compress.config.references import CodeReferences
+from compress.effects.reading import write_sheet
+from compress.errors import DataError, RecipeError
+from compress.formatting import duration
+from compress.io.files import named
+from compress.notebook.record import Record
+from compress.recipe import Recipe
+from compress.task import Task
+from compress.tasks.image_files import ImageFiles
+from compress.tasks.image_to_image import TASK_NAME
+from compress.tasks.pairs.teacher import ImageTeacher
+from compress.text_table import Column, text_lines
+
+_SHEET = "sheet.png"
+# Rows of a contact sheet: more would be a picture that nothing shows.
+_MOST_ROWS = 24
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    record = Record.load(arguments.run, imports=arguments.imports)
+    row = "advised" if arguments.row is None else arguments.row
+    net = DeployedFilter(record.artifact(row))
+    recipe = Recipe.of_record(record, imports=arguments.imports)
+    if recipe.task is None or recipe.task.name != TASK_NAME:
+        raise RecipeError(
+            f"{named(arguments.run)} is a run of no task {TASK_NAME}, which alone makes images."
+        )
+    options = recipe.task.options
+    if arguments.images is None:
+        if not net.controls:
+            raise RecipeError("the net has no controls to follow; give an image or a folder.")
+        _print_followed(net, recipe.make_task())
+        return 0
+    controls = _controls(arguments.controls, options.get("controls") or {})
+    references = CodeReferences.of(arguments.imports)
+    teacher = options["teacher"].build(references) if arguments.teacher else None
+    pictures, out = _pictures(Path(arguments.images)), Path(arguments.run) / "demo"
+    if arguments.out is not None:
+        out = Path(arguments.out)
+    _check_out(out)
+    _filter(net, pictures, controls, teacher, out)
+    return 0
+
+
+def _filter(
+    net: DeployedFilter,
+    pictures: list[Path],
+    controls: Mapping[str, float],
+    teacher: ImageTeacher | None,
+    out: Path,
+) -> None:
+    steps, sheet, slow = Steps(), [], []
+    net.warm_up(controls)
+    for path in pictures:
+        shown, made = net.on_file(path, controls, steps)
+        row = [shown, made]
+        if teacher is not None:
+            begin = time.perf_counter()
+            row.insert(1, teacher(shown, controls))
+            slow.append(time.perf_counter() - begin)
+        write_sheet(out / f"{path.name}.png", [[made]])
+        sheet.append(row)
+    write_sheet(out / _SHEET, sheet[:_MOST_ROWS])
+    before, inference, after = steps.medians
+    total = before + inference + after
+    print(
+        f"{1 / total:.1f} frames a second with one thread, {duration(total)} each: "
+        f"{duration(before)} to read and scale, {duration(inference)} in the net, "
+        f"{duration(after)} to make bytes"
+    )
+    if slow:
+        taken = float(np.median(slow))
+        print(f"the teacher takes {duration(taken)}, {taken / inference:,.0f} times the net's time")
+    columns = "input, teacher, net" if slow else "input, net"
+    print(f"{len(pictures)} images in {out}; {_SHEET} has {columns} side by side")
+
+
+def _print_followed(net: DeployedFilter, task: Task) -> None:
+    """A table of how the net follows each control on the test split."""
+    samples = [task.test[place] for place in range(len(task.test))]
+    for control in net.controls:
+        rows = followed(net, samples, control)
+        columns = [
+            Column(control, "", tuple(f"{one.value:g}" for one in rows)),
+            Column("net", "dB to teacher", tuple(f"{one.teacher:.2f}" for one in rows)),
+            Column("net", "dB to input", tuple(f"{one.unchanged:.2f}" for one in rows)),
+            Column("teacher", "dB to input", tuple(f"{one.teacher_unchanged:.2f}" for one in rows)),
+        ]
+        print("\n".join(text_lines(columns)))
+
+
+def _pictures(given: Path) -> list[Path]:
+    """A picture, or those of a folder.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [given]
+    if given.is_dir():
+        found = ImageFiles(given, 1, False, "demo: ").images(given)
+    if not found or not found[0].is_file():
+        raise DataError(f"demo: {named(given)}: there is no picture; give one, or a folder.")
+    return found
+
+
+def _check_out(out: Path) -> None:
+    """See that nothing that is no demo's lies where the images go.
+
+    Raises:
+        RecipeError: something does.
+    """
+    if out.exists() and not (out.is_dir() and ((out / _SHEET).is_file() or not any(out.iterdir()))):
+        raise RecipeError(
+            f"{named(out)} holds something else than images of a demo, which could be replaced; "
+            "give another folder (--out)."
+        )
+
+
+def _controls(given: list[str], ranges: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """The controls, at the end of their ranges where they are not given.
+
+    Raises:
+        RecipeError: no control of the net, no number, or one beyond the range.
+    """
+    found = {name: high for name, (_, high) in ranges.items()}
+    for one in given:
+        name, _, value = one.partition("=")
+        if name not in ranges:
+            known = ", ".join(ranges) or "none"
+            raise RecipeError(f"--control {named(name)}: the net's controls are {known}.")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise RecipeError(f"--control {named(one)}: write NAME=NUMBER.") from None
+        low, high = ranges[name]
+        if not low <= found[name] <= high:
+            raise RecipeError(
+                f"--control {named(one)}: {name} is from {low:g} to {high:g}; got {found[name]:g}."
+            )
+    return found

@@ -1,0 +1,165 @@
+"""An image filter as it is deployed: its file on images, with the time that each step takes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.effects.reading import read_square
+from compress.errors import RecordError
+from compress.io.files import named
+from compress.measure.ondevice.scoring import scores
+
+__all__ = ["DeployedFilter", "Followed", "Steps", "followed"]
+
+Array = np.ndarray[Any, Any]
+
+_WARM = 3
+
+
+@dataclass
+class Steps:
+    """Seconds for each image: reading and scaling it, the net, and making bytes of the outputs."""
+
+    before: list[float] = field(default_factory=list)
+    net: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+
+    @property
+    def medians(self) -> tuple[float, float, float]:
+        """The median of each."""
+        before, net, after = (statistics.median(x) for x in (self.before, self.net, self.after))
+        return before, net, after
+
+
+@dataclass(frozen=True)
+class DeployedFilter:
+    """A file of a run that makes an image of an image, in onnxruntime with one thread.
+
+    Args:
+        path: of the file.
+    """
+
+    path: Path
+
+    @cached_property
+    def size(self) -> int:
+        """Side of its images in pixels.
+
+        Raises:
+            RecordError: it does not take one square image.
+        """
+        shape = self._image.shape
+        if shape[0] != 1 or shape[1] != 3 or shape[2] != shape[3]:
+            raise RecordError(
+                f"{named(self.path)} takes {shape}, and a demo needs a file for one square image "
+                "with three channels."
+            )
+        return int(shape[2])
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The names of its controls."""
+        inputs = self._session.get_inputs()
+        return tuple(one.name for one in inputs if one.name != self._image.name)
+
+    def __call__(self, image: Array, controls: Mapping[str, float]) -> Array:
+        """What it makes of an image ``(3, size, size)`` from 0 to 1, cut off at these."""
+        feed = {self._image.name: image[None].astype(np.float32)}
+        feed |= {name: np.full((1, 1), controls[name], np.float32) for name in self.controls}
+        made: Array = self._session.run(None, feed)[0][0]
+        return made.clip(0, 1)
+
+    def on_file(self, path: Path, controls: Mapping[str, float], steps: Steps) -> list[Array]:
+        """A picture's middle, and what is made of it, ``(size, size, 3)`` in bytes.
+
+        Args:
+            path: of the picture.
+            controls: by name.
+            steps: gets the time of each step.
+
+        Raises:
+            DataError: it cannot be read as an image.
+        """
+        times = [time.perf_counter()]
+        shown = read_square(path, self.size)
+        image = shown.transpose(2, 0, 1).astype(np.float32) / 255
+        times.append(time.perf_counter())
+        made = self(image, controls)
+        times.append(time.perf_counter())
+        in_bytes = np.rint(made * 255).astype(np.uint8).transpose(1, 2, 0)
+        times.append(time.perf_counter())
+        for each, begin, end in zip(
+            (steps.before, steps.net, steps.after), times, times[1:], strict=False
+        ):
+            each.append(end - begin)
+        return [shown, in_bytes]
+
+    def warm_up(self, controls: Mapping[str, float]) -> None:
+        """Run it a few times, since the first runs are slower."""
+        for _ in range(_WARM):
+            self(np.zeros((3, self.size, self.size), np.float32), controls)
+
+    @property
+    def _image(self) -> Any:
+        found = [one for one in self._session.get_inputs() if len(one.shape) == 4]
+        outputs = self._session.get_outputs()
+        if len(found) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 4:
+            raise RecordError(f"{named(self.path)} makes no image of one image.")
+        return found[0]
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(self.path, options)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """How a filter follows one value of its control, in dB: means over images.
+
+    Args:
+        value: of the control.
+        teacher: what it makes against what the teacher makes.
+        unchanged: what it makes against the image that came in.
+        teacher_unchanged: what the teacher makes against that.
+    """
+
+    value: float
+    teacher: float
+    unchanged: float
+    teacher_unchanged: float
+
+
+def followed(
+    net: DeployedFilter, samples: Sequence[tuple[Any, Any]], control: str
+) -> list[Followed]:
+    """How a filter follows a control, at each of its values in some samples.
+
+    Args:
+        net: the filter.
+        samples: inputs by name with the ``image``, and the teacher's image.
+        control: by its name.
+    """
+    by_value: dict[float, list[list[Array]]] = {}
+    for inputs, label in samples:
+        values = {name: float(inputs[name]) for name in net.controls}
+        image = inputs["image"].numpy()
+        three = [net(image, values), np.asarray(label), image]
+        by_value.setdefault(values[control], []).append(three)
+    found = []
+    for value, triples in sorted(by_value.items()):
+        made, wanted, images = (np.stack(each) for each in zip(*triples, strict=True))
+        pairs = ((made, wanted), (made, images), (wanted, images))
+        found.append(Followed(value, *(float(scores(a, b, "psnr").mean()) for a, b in pairs)))
+    return found

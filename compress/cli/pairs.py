@@ -1,0 +1,73 @@
+"""``compresskit pairs``: have a teacher make its images before a run, which then finds them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from compress.config.references import CodeReferences
+from compress.errors import RecipeError
+from compress.formatting import duration
+from compress.recipe import Recipe
+from compress.tasks.image_to_image import plan_of
+from compress.tasks.pairs.making import PairsPlan
+
+__all__ = ["make_pairs", "missing_pairs"]
+
+_EVERY_S = 5.0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    recipe = Recipe.load(arguments.recipe, settings=arguments.settings, imports=arguments.imports)
+    plan = _plan(recipe, arguments)
+    if plan is None:
+        raise RecipeError(
+            f"the recipe {recipe.name!r} is of no task image-to-image, which alone has pairs; "
+            "run it as it is."
+        )
+    make_pairs(plan, lambda text: print(text, flush=True))
+    taken = plan.teacher_s
+    print(f"{len(plan.pairs):,} pairs in {plan.folder}")
+    if taken is not None:
+        size = plan.of.size
+        print(f"the teacher takes {duration(taken)} for an image of {size} by {size} pixels")
+    return 0
+
+
+def missing_pairs(recipe: Recipe, arguments: argparse.Namespace) -> PairsPlan | None:
+    """The pairs of a recipe, where it has some and they are not all made."""
+    plan = _plan(recipe, arguments)
+    return plan if plan is not None and plan.missing else None
+
+
+def make_pairs(plan: PairsPlan, note: Callable[[str], None]) -> None:
+    """Make what is missing, with a line at first, at last, and every few seconds.
+
+    Args:
+        plan: of the pairs.
+        note: shows a line.
+    """
+    if plan.photos.note is not None:
+        note(f"photographs: {plan.photos.note}")
+    counts = ", ".join(f"{len(photos)} for {part}" for part, photos in plan.photos.parts.items())
+    missing = len(plan.missing)
+    note(f"photographs: {counts}; pairs: {len(plan.pairs) - missing} of {len(plan.pairs)} are made")
+    last = -_EVERY_S
+
+    def report(event: Mapping[str, Any]) -> None:
+        nonlocal last
+        now, done, of = time.monotonic(), event["done"], event["of"]
+        if now - last >= _EVERY_S or done == of:
+            last = now
+            left = f", {duration(event['left_s'])} left" if done < of else ""
+            note(f"pairs: {done} of {of}, {duration(event['teacher_s'])} for an image{left}")
+
+    plan.make(report)
+
+
+def _plan(recipe: Recipe, arguments: argparse.Namespace) -> PairsPlan | None:
+    references = CodeReferences.of(arguments.imports)
+    return None if recipe.task is None else plan_of(recipe.task, references)

@@ -1,0 +1,150 @@
+"""Recipes of image filters: the filter is one line, and the student knows nothing of it."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compress import Recipe, ReplayTarget
+from compress.cli import main
+from compress.zoo import build
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+NAMES = ("effect", "effect-oil", "effect-quick")
+CONTROLS = ", controls: {strength: 1}"
+
+
+def text_of(name):
+    return (RECIPES / f"{name}.yaml").read_text()
+
+
+def block(text, key, end):
+    """The lines from a key to the next one."""
+    start = text.index(f"\n{key}:") + 1
+    return text[start : text.index(f"\n{end}:", start)]
+
+
+def test_another_filter_leaves_model_stages_and_student_as_they_are():
+    style, oil = text_of("effect"), text_of("effect-oil")
+    stages = [one.partition("\nstages:")[2] for one in (style, oil)]
+    assert stages[0].replace("   # 10 to 12 ms in int8 at 256x256", "") == stages[1].replace(
+        CONTROLS, ""
+    )
+    assert block(style, "model", "targets") == block(oil, "model", "targets").replace(CONTROLS, "")
+    assert style.count("style-transfer") == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_is_the_model_and_all_trainings_learn_from_the_filters_images(name):
+    recipe = Recipe.load(RECIPES / f"{name}.yaml")
+    distill, quantize, prune = recipe.stages
+    assert distill.student.architecture == recipe.model.architecture
+    assert distill.teacher.labels
+    assert prune.finetune.teacher.labels
+    assert distill.makes_baseline()
+    assert quantize.kind == "quantize"
+    assert recipe.budget.accuracy_drop == 1
+    controls = recipe.task.options.get("controls") or {}
+    assert set(recipe.model.options.get("controls", {})) == set(controls)
+    net = build(recipe.model.arch, recipe.model.options)
+    assert recipe.task.options["size"] % net.multiple == 0
+    assert recipe.task.options["crop"] % net.multiple == 0
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    module = types.ModuleType("mine")
+    code = (
+        "def dimmed(image, controls):\n"
+        "    return image / 255.0 * (1 - 0.5 * controls.get('strength', 1.0))\n"
+    )
+    exec(code, vars(module))
+    module.dimmed.__module__ = "mine"
+    monkeypatch.setitem(sys.modules, "mine", module)
+    folder, random = tmp_path / "photos", np.random.RandomState(0)
+    folder.mkdir()
+    for number in range(4):
+        small = (255 * random.rand(6, 6, 3)).astype(np.uint8)
+        Image.fromarray(small).resize((48, 40)).save(folder / f"{number}.png")
+    return folder
+
+
+SMALL = {
+    "model.width": 8,
+    "model.depth": 2,
+    "model.blocks": 1,
+    "stages.distill.student.width": 8,
+    "stages.distill.student.depth": 2,
+    "stages.distill.student.blocks": 1,
+    "stages.distill.epochs": 10,
+    "stages.distill.batch_size": 8,
+    "stages.prune.finetune.epochs": 1,
+    "stages.prune.round_to": 1,
+    "task.size": 32,
+    "task.crop": 32,
+    "task.pairs": 16,
+    "task.frames": 2,
+    "task.teacher": "{name: 'mine:dimmed'}",
+}
+
+
+def _demo(tmp_path, photos, capsys):
+    """The deployed file on pictures, with the teacher's images, and by its control."""
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    given = ["demo", run, str(photos), "--row", "3", "--import", "mine", "--teacher"]
+    assert main([*given, "-o", str(out), "--control", "strength=0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "frames a second with one thread" in said
+    assert "times the net's time" in said
+    sizes = []
+    for name in ("sheet.png", "0.png.png"):
+        with Image.open(out / name) as image:
+            sizes.append(image.size)
+    assert sizes == [(3 * 32, 4 * 32), (32, 32)]
+    assert main(["demo", run, "--row", "1", "--import", "mine"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table[-5:]] == ["0", "0.25", "0.5", "0.75", "1"]
+    assert table[-5].split()[3] == "60.00"  # the teacher changes nothing at no strength
+    for wrong, problem in (
+        (["-o", str(photos)], "holds something else than images of a demo"),
+        (["--control", "size=1"], "the net's controls are strength"),
+        (["--control", "strength"], "write NAME=NUMBER"),
+        (["--control", "strength=2"], "strength is from 0 to 1; got 2"),
+    ):
+        assert main([*given, *wrong]) == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path, capsys):
+    given = {**SMALL, "task.images": photos}
+    recipe = Recipe.load(
+        RECIPES / "effect-oil.yaml",
+        settings=[f"{key}={value}" for key, value in given.items()],
+        imports=["mine"],
+    )
+    task = recipe.make_task()
+    record = recipe.run(
+        recipe.make_candidate(task),
+        task,
+        workdir=tmp_path / "run",
+        targets=[ReplayTarget()],
+        report=False,
+    )
+    assert [row.kind for row in record.rows] == ["input", "distill", "quantize", "prune"]
+    assert (record.task.metric, record.baseline) == ("psnr", 1)
+    assert set(record.rows[2].measurements[0].metrics) == {"ssim"}
+    float_, int8, cut = (row.measurements[0].accuracy.value for row in record.rows[1:])
+    assert min(int8, cut) > float_ - 3
+    _demo(tmp_path, photos, capsys)
+    module = record.module("prune")
+    inputs = {"image": torch.rand(1, 3, 32, 32), "strength": torch.zeros(1, 1)}
+    with torch.no_grad():
+        bright, dark = (module(**inputs | {"strength": torch.full((1, 1), s)}) for s in (0.0, 1.0))
+    assert float(dark.mean()) < 0.95 * float(bright.mean())
