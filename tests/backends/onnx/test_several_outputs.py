@@ -23,6 +23,7 @@ from compress.modules.outputs import by_name
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.testing.several_outputs import SEVERAL, Heads
+from tests.covering import covering
 
 FORMATS = {
     "float32": LayerFormat(),
@@ -62,8 +63,7 @@ def ran(path, inputs):
     return outputs, [port.name for port in session.get_outputs()]
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize(("name", "format"), covering(SEVERAL, FORMATS, each=2))
 def test_the_file_has_the_outputs_of_the_model_under_their_names(name, format, tmp_path):
     case, made = SEVERAL[name], candidate(name, format)
     artifact = lowered(name, made, tmp_path / "m.onnx")

@@ -94,6 +94,7 @@ def test_a_driver_that_is_killed_is_started_again_and_goes_on(device, there, one
     assert len(times(there.lines())) == 4
 
 
+@pytest.mark.exhaustive  # as a session that was never begun
 def test_results_that_were_taken_are_measured_anew(device, there, one):
     target = device.target(there)
     outputs = [target.predict(one, {"": X}) for _ in range(2)]
@@ -125,6 +126,7 @@ def test_files_go_over_once(device, there, large):
     assert sent[0] > large.stat().st_size > 20 * sent[1]
 
 
+@pytest.mark.exhaustive  # files that go over once, above, and a cut link are the same
 def test_an_upload_that_breaks_off_is_made_good(device, there, large):
     device.link.breaks_after = device.link.bytes_up + large.stat().st_size // 2
     (outputs,) = device.target(there).predict(large, {"": X[:1]})
@@ -132,6 +134,7 @@ def test_an_upload_that_breaks_off_is_made_good(device, there, large):
     assert outputs.shape == (1, 200_000)
 
 
+@pytest.mark.exhaustive  # nothing else differs
 def test_a_device_without_an_sftp_server(device_without_sftp, there, one):
     (outputs,) = device_without_sftp.target(there).predict(one, {"": X})
     assert outputs.shape == (10, 3)
@@ -258,6 +261,7 @@ def arguments(device, there):
     return ["--target", "ssh:device", *map(str, reach)]
 
 
+@pytest.mark.exhaustive  # tests/measure/remote/test_run.py does, and a whole session above
 def test_bench_measures_there(arguments, one, capsys, there):
     assert main(["bench", str(one), "--quick", *arguments]) == 0
     assert "baseline" in capsys.readouterr().out
