@@ -122,8 +122,32 @@ def plain_score(metric, outputs, labels):
     values, wanted = outputs.reshape(N, -1), labels.reshape(N, -1).astype(float)
     if metric == "binary-accuracy":
         return ((values > 0) == (wanted > 0.5)).mean(1)
+    if metric == "psnr":
+        noise = ((values.clip(0, 1) - wanted) ** 2).mean(1)
+        return 10 * np.log10(1 / noise.clip(1e-6))
+    if metric == "ssim":
+        return [
+            plain_ssim(*pair) for pair in zip(outputs, labels.reshape(outputs.shape), strict=True)
+        ]
     errors = ((values - wanted) ** 2).mean(1)
     return errors if metric == "mse" else 1 - errors / wanted.var(0).mean()
+
+
+def plain_ssim(image, wanted):
+    """Window by window, of each channel (Wang et al. 2004)."""
+    image, wanted, found = image.clip(0, 1).astype(float), wanted.astype(float), []
+    sides = [min(11, size - 1 + size % 2) for size in image.shape[1:]]
+    down, across = (np.exp(-(((np.arange(s) - s // 2) / 1.5) ** 2) / 2) for s in sides)
+    weights = np.outer(down, across) / np.outer(down, across).sum()
+    for channel in zip(image, wanted, strict=True):
+        a, b = (np.lib.stride_tricks.sliding_window_view(each, sides) for each in channel)
+        for x, y in zip(a.reshape(-1, *sides), b.reshape(-1, *sides), strict=True):
+            mean, other = (weights * x).sum(), (weights * y).sum()
+            spread = (weights * (x - mean) ** 2).sum() + (weights * (y - other) ** 2).sum()
+            both = (weights * (x - mean) * (y - other)).sum()
+            alike = (2 * mean * other + 1e-4) / (mean**2 + other**2 + 1e-4)
+            found.append(alike * (2 * both + 9e-4) / (spread + 9e-4))
+    return np.mean(found)
 
 
 def plain_over_all(metric, outputs, labels):
@@ -186,6 +210,7 @@ def test_the_loss_on_labels_is_that_of_plain_torch_or_refused(name, type_):
 
 CLASSES = {"class-scores", "tokens"}
 FITS = {"accuracy": CLASSES, "binary-accuracy": {"independent-logits"}}
+FITS |= {metric: {"image"} for metric in ("psnr", "ssim")}
 FITS |= dict.fromkeys(("f1", "mean-iou", "auroc"), CLASSES | {"independent-logits"})
 
 
