@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from compress.config.references import CodeReferences
 from compress.errors import RecipeError
 from compress.formatting import duration
 from compress.recipe import Recipe
 from compress.tasks.image_to_image import plan_of
-from compress.tasks.pairs.making import PairsPlan
+from compress.tasks.pairs.making import PairsDone, PairsPlan
 
 __all__ = ["make_pairs", "missing_pairs"]
 
@@ -57,13 +56,14 @@ def make_pairs(plan: PairsPlan, note: Callable[[str], None]) -> None:
     note(f"photographs: {counts}; pairs: {len(plan.pairs) - missing} of {len(plan.pairs)} are made")
     last = -_EVERY_S
 
-    def report(event: Mapping[str, Any]) -> None:
+    def report(made: PairsDone) -> None:
         nonlocal last
-        now, done, of = time.monotonic(), event["done"], event["of"]
-        if now - last >= _EVERY_S or done == of:
+        now = time.monotonic()
+        if now - last >= _EVERY_S or made.done == made.of:
             last = now
-            left = f", {duration(event['left_s'])} left" if done < of else ""
-            note(f"pairs: {done} of {of}, {duration(event['teacher_s'])} for an image{left}")
+            left = f", {duration(made.left_s)} left" if made.done < made.of else ""
+            each = f"{duration(made.teacher_s)} for an image"
+            note(f"pairs: {made.done} of {made.of}, {each}{left}")
 
     plan.make(report)
 

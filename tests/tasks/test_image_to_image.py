@@ -111,10 +111,10 @@ def test_who_is_interrupted_goes_on_where_it_was(photos, calls):
     events = []
     plan.make(events.append)
     assert calls.count == 5 + 7
-    assert [event["done"] for event in events] == list(range(5, 12))
-    assert events[-1]["of"] == 11
-    assert events[-1]["left_s"] == 0
-    assert all(event["teacher_s"] > 0 for event in events)
+    assert [event.done for event in events] == list(range(5, 12))
+    assert events[-1].of == 11
+    assert events[-1].left_s == 0
+    assert all(event.teacher_s > 0 for event in events)
     assert plan.teacher_s > 0
 
 

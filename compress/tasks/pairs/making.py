@@ -27,17 +27,36 @@ from compress.tasks.pairs.drawing import CONTROL_STEPS, VERSION, drawn_controls,
 from compress.tasks.pairs.sources import PARTS, Photo, Photos
 from compress.tasks.pairs.teacher import ImageTeacher
 
-__all__ = ["Arrays", "PairsPlan", "PairsSize", "Report", "pairs_folder"]
+__all__ = ["Arrays", "PairsDone", "PairsPlan", "PairsSize", "Report", "pairs_folder"]
 
 Array = np.ndarray[Any, Any]
 #: Images, the teacher's images and controls by name, of one part.
 Arrays = tuple[Array, Array, dict[str, Array]]
-#: Called with each event, a mapping.
-Report = Callable[[Mapping[str, Any]], None]
 
 _MOST_BYTES = 4 << 30
 # The teacher's time is taken from so many of the last pairs of one size.
 _RECENT = 50
+
+
+@dataclass(frozen=True)
+class PairsDone:
+    """How far the making of pairs is, told after each.
+
+    Args:
+        done: pairs that are there.
+        of: of so many.
+        teacher_s: the median time of the teacher for an image of this size, in seconds.
+        left_s: until all are there, in seconds.
+    """
+
+    done: int
+    of: int
+    teacher_s: float
+    left_s: float
+
+
+#: Called after each pair.
+Report = Callable[[PairsDone], None]
 
 
 @dataclass(frozen=True)
@@ -143,8 +162,8 @@ class PairsPlan:
     def make(self, report: Report = lambda _: None) -> None:
         """Make the pairs that are missing.
 
-        Reports ``pairs`` with ``done``, ``of``, ``teacher_s`` (for one image) and ``left_s`` after
-        each, in seconds.
+        Args:
+            report: told after each.
 
         Raises:
             DataError: the teacher failed, or returned no image of the size.
@@ -163,15 +182,8 @@ class PairsPlan:
             side = self._side(pair)
             seconds.setdefault(side, []).append(taken)
             left = sum(_expected(seconds, self._side(one)) for one in missing[number:])
-            report(
-                {
-                    "event": "pairs",
-                    "done": done + number,
-                    "of": len(self.pairs),
-                    "teacher_s": statistics.median(seconds[side][-_RECENT:]),
-                    "left_s": left,
-                }
-            )
+            recent_s = statistics.median(seconds[side][-_RECENT:])
+            report(PairsDone(done + number, len(self.pairs), recent_s, left))
 
     def arrays(self, part: str) -> Arrays:
         """The pairs of a part, made where they are missing or damaged: images ``(n, 3, h, w)``.
