@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -120,8 +120,9 @@ def _looked_at(
     split, start_s = _Split(name, len(dataset)), time.monotonic()
     for batch in read(dataset, _BATCH):
         _check_batch(job, split, batch)
-        for output, labels in _by_output(job, supervision, scoring, batch).items():
-            _check_labels(job, supervision.on(output), split, labels)
+        for name_, labels in _by_output(job, supervision, scoring, batch).items():
+            output = supervision.on(name_)
+            _check_labels(job, _at_size(job, output, name_, batch.inputs), split, labels)
         split.seen += batch_size_of(batch.inputs)
         if time.monotonic() - start_s > _MOST_S:
             break
@@ -157,6 +158,18 @@ def _by_output(
         names = [name for name in names if name in wanted]
     found = {name: supervision.labels_for(name, labels) for name in names}
     return {name: given for name, given in found.items() if given is not None}
+
+
+@torch.no_grad()
+def _at_size(job: Job, output: OutputSupervision, name: str, inputs: Inputs) -> OutputSupervision:
+    """What is known of an image that is as large as the input, which may be a part of an image."""
+    candidate = job.candidate
+    pair = [[t.shape[1:] for t in _tensors(each)] for each in (inputs, candidate.example)]
+    if output.kind != "image" or pair[0] == pair[1]:
+        return output
+    one = {key: t[:1] for key, t in inputs.items()} if isinstance(inputs, dict) else inputs[:1]
+    found = by_name(candidate.shipped(forward(candidate.module, one)))
+    return replace(output, outputs=tuple(found[name].shape)) if name in found else output
 
 
 def _check_labels(job: Job, output: OutputSupervision, split: _Split, labels: Tensor) -> None:

@@ -20,7 +20,16 @@ from compress.preprocessing import Fit, ImagePreprocessing
 from compress.task import Dataset
 from compress.training.labels import Labels
 
-__all__ = ["ArrayDataset", "ScaledImages", "first", "inputs_of", "normalized", "scaled", "split"]
+__all__ = [
+    "ArrayDataset",
+    "FormedImages",
+    "ScaledImages",
+    "first",
+    "inputs_of",
+    "normalized",
+    "scaled",
+    "split",
+]
 
 # Bytes from -1 to 1.
 _SCALED = ImagePreprocessing(1, 1, highest=2.0, mean=(1.0,))
@@ -78,6 +87,35 @@ class ArrayDataset:
     def without_labels(self) -> ArrayDataset:
         """The inputs alone, sharing memory."""
         return ArrayDataset(self.inputs)
+
+
+class FormedImages:
+    """Images kept as bytes ``(n, channels, height, width)``, and given as a form says."""
+
+    def __init__(self, images: ArrayDataset, form: ImagePreprocessing) -> None:
+        self._images = images
+        self._form = form
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int, /) -> Any:
+        """One sample: its input, or ``(input, label)``."""
+        return self._given(self._images[index])
+
+    def __getitems__(self, indices: Sequence[int], /) -> Any:
+        """One collated batch: inputs, or ``(inputs, labels)``."""
+        return self._given(self._images.__getitems__(indices))
+
+    def without_labels(self) -> FormedImages:
+        """The images alone, sharing memory."""
+        return FormedImages(self._images.without_labels(), self._form)
+
+    def _given(self, batch: Tensor | tuple[Tensor, Labels]) -> Any:
+        images = normalized(batch[0] if isinstance(batch, tuple) else batch, self._form)
+        if self._form.layout == "hwc":
+            images = images.movedim(-3, -1).contiguous()
+        return (images, batch[1]) if isinstance(batch, tuple) else images
 
 
 class ScaledImages:

@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ from compress.errors import DataError, RecipeError
 from compress.io.files import named
 from compress.preprocessing import ImagePreprocessing
 from compress.task import Task
-from compress.tasks.arrays import ArrayDataset, ScaledImages, normalized
+from compress.tasks.arrays import ArrayDataset, FormedImages, ScaledImages
 from compress.tasks.augment import ShiftFlip
 from compress.tasks.image_files import ImageFiles
 from compress.tasks.parts import VALIDATION, parts_of
@@ -47,32 +47,6 @@ _Shares = _Share | Annotated[tuple[_Share, ...], Field(min_length=1, max_length=
 
 class _Scaled(ScaledImages):
     """Under the name by which kept results know images of this task."""
-
-
-class _Normalized:
-    """Images kept as bytes, and given with a mean taken off and divided by a deviation."""
-
-    def __init__(self, images: ArrayDataset, form: ImagePreprocessing) -> None:
-        self._images = images
-        self._form = form
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int, /) -> Any:
-        return self._given(self._images[index])
-
-    def __getitems__(self, indices: Sequence[int], /) -> Any:
-        return self._given(self._images.__getitems__(indices))
-
-    def without_labels(self) -> _Normalized:
-        """The images alone, sharing memory."""
-        return _Normalized(self._images.without_labels(), self._form)
-
-    def _given(self, batch: Any) -> Any:
-        if isinstance(batch, tuple):
-            return normalized(batch[0], self._form), batch[1]
-        return normalized(batch, self._form)
 
 
 def make_task(
@@ -113,7 +87,7 @@ def make_task(
     parts = parts_of(folder, lambda part: _images(files, part, found, named_classes))
     # Without a mean under the name by which kept results know images of this task.
     train, validation, test = (
-        _Scaled(part) if mean is std is None else _Normalized(part, form) for part in parts
+        _Scaled(part) if mean is std is None else FormedImages(part, form) for part in parts
     )
     return Task(
         name="image-folder",

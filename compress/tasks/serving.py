@@ -18,7 +18,7 @@ where the task is one of images; any other is inputs as the model takes them.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from compress.preprocessing import (
     TextPreprocessing,
 )
 from compress.task import Dataset, Task
-from compress.tasks.arrays import ArrayDataset, normalized
+from compress.tasks.arrays import ArrayDataset, FormedImages
 from compress.tasks.coco_folder import CocoReader
 from compress.tasks.columns import Column, dataset_of, numbered
 from compress.tasks.datasets_folder import load_split
@@ -45,40 +45,10 @@ from compress.tasks.npz import read_npz
 from compress.tasks.parquet import joined_features, read_columns
 from compress.tasks.text import read_lines
 from compress.tasks.tokens import tokenize, vocabulary_of
-from compress.training.labels import Labels
 
-__all__ = ["FormedImages", "read_serving", "with_served"]
+__all__ = ["read_serving", "with_served"]
 
 _MOST_BYTES = 4 << 30
-
-
-class FormedImages:
-    """Images kept as bytes ``(n, channels, height, width)``, and given as a form says."""
-
-    def __init__(self, images: ArrayDataset, form: ImagePreprocessing) -> None:
-        self._images = images
-        self._form = form
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int, /) -> Any:
-        """One sample: its input, or ``(input, label)``."""
-        return self._given(self._images[index])
-
-    def __getitems__(self, indices: Sequence[int], /) -> Any:
-        """One collated batch: inputs, or ``(inputs, labels)``."""
-        return self._given(self._images.__getitems__(indices))
-
-    def without_labels(self) -> FormedImages:
-        """The images alone, sharing memory."""
-        return FormedImages(self._images.without_labels(), self._form)
-
-    def _given(self, batch: Tensor | tuple[Tensor, Labels]) -> Any:
-        images = normalized(batch[0] if isinstance(batch, tuple) else batch, self._form)
-        if self._form.layout == "hwc":
-            images = images.movedim(-3, -1).contiguous()
-        return (images, batch[1]) if isinstance(batch, tuple) else images
 
 
 def read_serving(task: Task, path: Path, where: str, options: Mapping[str, Any]) -> Dataset:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.errors import DataError
-from compress.zoo.mobilenet_v2 import convolution
+from compress.zoo.mobilenet_v2 import InvertedResidual, convolution
 
 __all__ = ["MobileUNet"]
 
@@ -37,23 +37,6 @@ _FEATURES = 32
 # Of first weights: of the head, and of what scales and shifts.
 _SMALL, _FILM = 1e-3, 0.1
 _NONE: Mapping[str, int] = MappingProxyType({})
-
-
-class _InvertedResidual(nn.Module):
-    """Widens, convolves each channel by itself, narrows, and adds what came in where it fits."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__()
-        wide = _EXPANSION * in_channels
-        self.adds = stride == 1 and in_channels == out_channels
-        self.expand = convolution(in_channels, wide, 1, activation=nn.ReLU6())
-        self.depthwise = convolution(wide, wide, 3, stride, groups=wide, activation=nn.ReLU6())
-        self.project = convolution(wide, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features ``(n, out_channels, h / stride, w / stride)``."""
-        y: Tensor = self.project(self.depthwise(self.expand(x)))
-        return x + y if self.adds else y
 
 
 class _Separable(nn.Module):
@@ -154,8 +137,8 @@ class MobileUNet(nn.Module):
         # With an even kernel and stride every pixel is seen as often as any other.
         conv = nn.Conv2d(in_channels, width, 4, 2, 1, bias=False)
         self.stem = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU6())
-        self.down = nn.ModuleList(_InvertedResidual(*each, stride=2) for each in steps)
-        middle = (_InvertedResidual(widths[-1], widths[-1]) for _ in range(blocks))
+        self.down = nn.ModuleList(InvertedResidual(*each, _EXPANSION, stride=2) for each in steps)
+        middle = (InvertedResidual(widths[-1], widths[-1], _EXPANSION, 1) for _ in range(blocks))
         self.middle = nn.Sequential(*middle)
         self.embed = nn.Linear(sum(controls.values()), _FEATURES) if controls else None
         self.up = nn.ModuleList(

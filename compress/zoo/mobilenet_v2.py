@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-__all__ = ["MobileNetV2", "convolution", "eights"]
+__all__ = ["InvertedResidual", "MobileNetV2", "convolution", "eights"]
 
 # Of each run of blocks: expansion, channels at width 32, blocks, stride of the first.
 _RUNS = (
@@ -57,7 +57,7 @@ def convolution(
     return nn.Sequential(parts)
 
 
-class _InvertedResidual(nn.Module):
+class InvertedResidual(nn.Module):
     """Widens, convolves each channel by itself, narrows, and adds what came in where it fits."""
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int) -> None:
@@ -71,6 +71,7 @@ class _InvertedResidual(nn.Module):
         self.project = convolution(wide, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features ``(n, out_channels, h / stride, w / stride)``."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.adds else y
 
@@ -102,7 +103,7 @@ class MobileNetV2(nn.Module):
         blocks = []
         for expansion, channels, stride in _BLOCKS[:depth]:
             after = eights(channels * width / _STEM)
-            blocks.append(_InvertedResidual(before, after, expansion, stride))
+            blocks.append(InvertedResidual(before, after, expansion, stride))
             before = after
         self.blocks = nn.Sequential(*blocks)
         last = eights(_LAST * width / _STEM)

@@ -87,8 +87,8 @@ SMALL = {
     "stages.distill.batch_size": 8,
     "stages.prune.finetune.epochs": 1,
     "stages.prune.round_to": 1,
-    "task.size": 32,
-    "task.crop": 32,
+    "task.size": 40,
+    "task.crop": 32,  # training sees parts, and all else whole images
     "task.pairs": 16,
     "task.frames": 2,
     "task.teacher": "{name: 'mine:dimmed'}",
@@ -107,7 +107,7 @@ def _demo(tmp_path, photos, capsys):
     for name in ("sheet.png", "0.png.png"):
         with Image.open(out / name) as image:
             sizes.append(image.size)
-    assert sizes == [(3 * 32, 4 * 32), (32, 32)]
+    assert sizes == [(3 * 40, 4 * 40), (40, 40)]
     assert main(["demo", run, "--row", "1", "--import", "mine"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table[-5:]] == ["0", "0.25", "0.5", "0.75", "1"]
@@ -144,7 +144,7 @@ def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path, capsys):
     assert min(int8, cut) > float_ - 3
     _demo(tmp_path, photos, capsys)
     module = record.module("prune")
-    inputs = {"image": torch.rand(1, 3, 32, 32), "strength": torch.zeros(1, 1)}
+    inputs = {"image": torch.rand(1, 3, 40, 40), "strength": torch.zeros(1, 1)}
     with torch.no_grad():
         bright, dark = (module(**inputs | {"strength": torch.full((1, 1), s)}) for s in (0.0, 1.0))
     assert float(dark.mean()) < 0.95 * float(bright.mean())
