@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from compress.effects.reading import read_square
 from compress.errors import RecordError
 from compress.io.files import named
 from compress.measure.ondevice.scoring import scores
+from compress.preprocessing import ImagePreprocessing
+from compress.tasks.image_files import ImageFiles
 
 __all__ = ["DeployedFilter", "Followed", "Steps", "followed"]
 
@@ -89,7 +90,9 @@ class DeployedFilter:
             DataError: it cannot be read as an image.
         """
         times = [time.perf_counter()]
-        shown = read_square(path, self.size)
+        form = ImagePreprocessing(self.size, self.size, 3, fit="cover", upright=True)
+        files = ImageFiles(path.parent, self.size, False, "demo: ")
+        shown = files.formed(path, form).permute(1, 2, 0).numpy()
         image = shown.transpose(2, 0, 1).astype(np.float32) / 255
         times.append(time.perf_counter())
         made = self(image, controls)

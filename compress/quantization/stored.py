@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import ValidationError
 from torch import nn
 
@@ -9,9 +11,9 @@ from compress.config.clauses import clauses
 from compress.quantization.fakequant import weight_axes
 from compress.quantization.formats import default_activations
 from compress.quantization.formats.base import ScaledWeights
-from compress.quantization.numerics import LayerFormat
+from compress.quantization.numerics import FLOAT32, LayerFormat
 
-__all__ = ["format_named", "format_words", "stored_bytes"]
+__all__ = ["format_named", "format_words", "saved_bytes", "stored_bytes"]
 
 _SCALE_BYTES = 4
 
@@ -28,6 +30,20 @@ def stored_bytes(layer: nn.Module, format: LayerFormat) -> int:
         if isinstance(quantizer, ScaledWeights):
             total += _SCALE_BYTES * weight.shape[axis]
     return total
+
+
+def saved_bytes(module: nn.Module, formats: Mapping[str, LayerFormat]) -> int:
+    """What formats save of a file in float32.
+
+    Args:
+        module: whose weights are stored.
+        formats: of its layers, by path.
+    """
+    layers = {name: module.get_submodule(name) for name in formats}
+    return sum(
+        stored_bytes(layers[name], FLOAT32) - stored_bytes(layers[name], format)
+        for name, format in formats.items()
+    )
 
 
 def format_named(text: str) -> LayerFormat:

@@ -14,30 +14,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from compress.artifact import Artifact
 from compress.budget import Budget
 from compress.candidate import Candidate, count_parameters
 from compress.distillation.teachers import frozen_teacher
 from compress.errors import AlreadySo, CompressError, NoEffect
 from compress.measure.compare import compare
 from compress.measure.local import LocalTarget
-from compress.quantization.numerics import FLOAT32, Numerics
-from compress.quantization.stored import stored_bytes
+from compress.quantization.numerics import Numerics
+from compress.quantization.stored import saved_bytes
 from compress.running.encoding import encode
-from compress.running.job import CurrentModels, Job, context_of
+from compress.running.job import Job, context_of
 from compress.running.planned_rows import PlannedStage
 from compress.running.split_arrays import SplitArrays
 from compress.stage import Stage, apply_stage, formats_of
 from compress.stages.goals import count_macs
 from compress.stages.prune import PruneStage
 from compress.stages.quantize import QuantizeStage
-from compress.training.distributed import SINGLE_PROCESS
 from compress.training.rng import isolated
 
 __all__ = ["Point", "reach_of", "verdict"]
 
 _MOST_CUT = 0.95
-#: Less than this share of a model is hardly ever worth what is lost with the rest.
-LITTLE = 0.1
+# Less than this share of a model is hardly ever worth what is lost with the rest.
+_LITTLE = 0.1
 _TIMED_SAMPLES = 32
 
 
@@ -119,64 +119,54 @@ def _of_limit(
         f"{begins}quantizing alone does not reach it, with {quantized:.3g} {unit}; with pruning "
         f"about {left:.0%} of the {what} may stay"
     )
-    if left < LITTLE:
+    if left < _LITTLE:
         said += ", of which little can be hoped: another architecture is likelier to fit"
     return said
 
 
 def _points(job: Job, folder: Path, *, is_timed: bool) -> list[Point]:
     target, task = job.targets[0], job.task
-    quantized = _after(job, QuantizeStage(), job.candidate)
-    least = _least(job, quantized)
+    quantized, least = _smaller(job)
     candidates = [job.candidate, quantized, replace(least, numerics=Numerics())]
-    saved = (0, 0, _saved_bytes(least))
-    files = [folder / f"{place}.model" for place in range(len(candidates))]
-    made = [encode(one, task, target, file) for one, file in zip(candidates, files, strict=True)]
-    times: list[float | None] = [None] * len(made)
-    if is_timed:
-        inputs = SplitArrays.spread(task.validation, _TIMED_SAMPLES).inputs
-        timed = compare([one.path for one in made], target, "quick", inputs=inputs)
-        found = [None if one.latency is None else 1e3 * one.latency.p50_s for one in timed]
-        times = [_in_turns(found[0], one.speedup.value if one.speedup else None) for one in timed]
+    made = [
+        encode(one, task, target, folder / f"{place}.model") for place, one in enumerate(candidates)
+    ]
+    saved = [0, 0, saved_bytes(least.module, formats_of(least))]
+    times = _times_ms(job, made) if is_timed else [None] * len(made)
     return [
         Point(
-            (artifact.bytes - saved_bytes) / 1024,
-            count_parameters(candidate.module)[0],
-            count_macs(candidate.module, candidate.example),
-            time,
+            (file.bytes - saved[place]) / 1024,
+            count_parameters(candidates[place].module)[0],
+            count_macs(candidates[place].module, candidates[place].example),
+            times[place],
         )
-        for artifact, saved_bytes, candidate, time in zip(
-            made, saved, candidates, times, strict=True
-        )
+        for place, file in enumerate(made)
     ]
 
 
-def _in_turns(first_ms: float | None, speedup: float | None) -> float | None:
-    """A file's time by that of the first and their ratio, which is known better than either."""
-    return None if first_ms is None or speedup is None else first_ms / speedup
+def _times_ms(job: Job, files: Sequence[Artifact]) -> list[float | None]:
+    """Of each file by that of the first and their ratio, which is known better than either."""
+    inputs = SplitArrays.spread(job.task.validation, _TIMED_SAMPLES).inputs
+    timed = compare([one.path for one in files], job.targets[0], "quick", inputs=inputs)
+    first = timed[0].latency
+    return [
+        None if first is None or one.speedup is None else 1e3 * first.p50_s / one.speedup.value
+        for one in timed
+    ]
 
 
-def _least(job: Job, quantized: Candidate) -> Candidate:
-    """What pruning leaves at least."""
-    blocks = PruneStage(granularity="blocks", ratio=0.99)
-    return _after(job, PruneStage(ratio=_MOST_CUT), _after(job, blocks, quantized))
+def _smaller(job: Job) -> tuple[Candidate, Candidate]:
+    """The model in int8, and what pruning leaves of that at least."""
+    teacher = frozen_teacher(job.candidate.fork().module, job.candidate.example)
 
+    def after(stage: Stage, candidate: Candidate) -> Candidate:
+        planned = PlannedStage(1, "reach", 0, stage)
+        context = context_of(job, teacher, job.candidate, planned)
+        try:
+            return apply_stage(stage, candidate, context, dry_run=True)
+        except (NoEffect, AlreadySo):  # nothing of it can be cut so
+            return candidate
 
-def _saved_bytes(candidate: Candidate) -> int:
-    """What its formats save of a file in float32."""
-    layers = {name: candidate.module.get_submodule(name) for name in formats_of(candidate)}
-    return sum(
-        stored_bytes(layers[name], FLOAT32) - stored_bytes(layers[name], format)
-        for name, format in formats_of(candidate).items()
-    )
-
-
-def _after(job: Job, stage: Stage, candidate: Candidate) -> Candidate:
-    models = CurrentModels.at_the_start(job, SINGLE_PROCESS)
-    planned = PlannedStage(1, "reach", 0, stage)
-    teacher = frozen_teacher(candidate.fork().module, candidate.example)
-    context = context_of(job, teacher, models.origin, planned)
-    try:
-        return apply_stage(stage, candidate, context, dry_run=True)
-    except (NoEffect, AlreadySo):  # nothing of it can be cut so
-        return candidate
+    quantized = after(QuantizeStage(), job.candidate)
+    shorter = after(PruneStage(granularity="blocks", ratio=0.99), quantized)
+    return quantized, after(PruneStage(ratio=_MOST_CUT), shorter)

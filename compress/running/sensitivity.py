@@ -20,9 +20,9 @@ from compress.measure.score import accuracy_facts
 from compress.modules.inputs import Inputs
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.quantization.fakequant import declared_formats, layers_with_formats, simulate
-from compress.quantization.numerics import FLOAT32, LayerFormat, Numerics, QuantRule
+from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.quantization.sensitivity import as_probabilities, outputs_of, relative_error
-from compress.quantization.stored import stored_bytes
+from compress.quantization.stored import saved_bytes
 from compress.running.job import Job
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.running.split_arrays import SplitArrays
@@ -76,8 +76,10 @@ def sensitivity_of(
         tell(number, len(called), layer)
         module, changes = candidate.module.get_submodule(layer), {}
         for name, each in own.items():
-            with simulate(candidate.module, {layer: each[layer]}, ranges[name]):
-                changes[name] = judge.change(candidate.module, _saved(module, each[layer]))
+            alone = {layer: each[layer]}
+            with simulate(candidate.module, alone, ranges[name]):
+                saved = saved_bytes(candidate.module, alone)
+                changes[name] = judge.change(candidate.module, saved)
         parameters = sum(tensor.numel() for tensor in module.parameters(recurse=False))
         cut = _cut(candidate, layer, judge) if with_cuts else None
         found.append(LayerSensitivity(layer, layers[layer], parameters, changes, cut))
@@ -160,8 +162,3 @@ def _cut(candidate: Candidate, layer: str, judge: _Judge) -> Change | None:
     except (NoEffect, AlreadySo, StageError):  # its channels stay, as those of the outputs
         return None
     return judge.change(small.module, 4 * (before - count_parameters(small.module)[0]))
-
-
-def _saved(layer: nn.Module, format: LayerFormat) -> int:
-    """Bytes of the weights in float32 less those in the format."""
-    return stored_bytes(layer, FLOAT32) - stored_bytes(layer, format)

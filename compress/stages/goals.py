@@ -25,8 +25,7 @@ from compress.errors import StageError
 from compress.modules.inputs import Inputs, at_batch, forward
 from compress.pruning.trace import in_float64
 from compress.quantization.fakequant import layers_with_formats
-from compress.quantization.numerics import FLOAT32
-from compress.quantization.stored import stored_bytes
+from compress.quantization.stored import saved_bytes
 from compress.stage import CandidateEvaluator, EvaluationPart
 
 __all__ = ["Cost", "Goal", "costs_of", "count_macs"]
@@ -126,10 +125,7 @@ def _bytes_each(candidate: Candidate) -> float:
     """What one parameter takes in a file, on average over the formats of the layers."""
     parameters = count_parameters(candidate.module)[0]
     formats = candidate.numerics.resolve(layers_with_formats(candidate.module))
-    saved = 0
-    for name, format in formats.items():
-        layer = candidate.module.get_submodule(name)
-        saved += stored_bytes(layer, FLOAT32) - stored_bytes(layer, format)
+    saved = saved_bytes(candidate.module, formats)
     return max(1.0, 4 - saved / parameters) if parameters else 4.0
 
 

@@ -56,7 +56,8 @@ def cut_to_goal(
         said, cut = _landed(goal, reached, search.tries), reached.cut
     cut = _agreed(context, cut)
     made = make(cut)
-    key = made.fingerprint  # of what was cut: training is in place
+    # Of what was cut: training is in place. Hashing all weights is for who may cut again.
+    key = made.fingerprint if goal.max_drop is not None else ""
     trained = train(made)
     if goal.max_drop is not None and (lost := loss.of(trained)) > allowed:
         said += f", which loses {lost:.4g} of {loss.metric}"

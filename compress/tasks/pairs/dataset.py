@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +73,3 @@ class MirroredPairs:
         mirrored = torch.where(sides, images.flip(3), images)
         found = torch.where(sides, labels.flip(3), labels)
         return ({**inputs, "image": mirrored} if isinstance(inputs, dict) else mirrored), found
-
-    def __call__(self, inputs: Tensor, generator: torch.Generator) -> Any:
-        """Inputs alone cannot be mirrored."""
-        raise DataError("mirrored pairs need labels, which are mirrored with the inputs.")
