@@ -1,20 +1,20 @@
 """The effect ``style-transfer``: an image in the style of another, optimized for each image.
 
-Gatys, Ecker and Bethge 2016, "Image style transfer using convolutional neural networks": the image
-is changed until features of a net stay what they were, and their correlations over all places, the
-Gram matrices, are those of the style. The net is EfficientNet-Lite0 in place of VGG, which is ten
-times as fast. What the image shows are features at a quarter of its resolution, and the style is
-compared down to an eighth: with deeper blocks the optimization invents texture that is another one
-when the image moves by a few pixels, so that nothing could learn it. For the same reason the change
-has less resolution than the image.
+Neural neighbor style transfer (Kolkin, Kucera, Paris, Sykora, Shechtman and Shakhnarovich 2022):
+every place of the image is given features of those places of the style that it resembles most, and
+the image is changed until it has them. The net is EfficientNet-Lite0 in place of VGG, which is ten
+times as fast. Matches are means over the nearest places, and each step of the optimization sees the
+image shifted by another part of the net's stride (the jitter of Olah, Mordvintsev and Schubert
+2017): the same thing looks the same wherever it is. With the Gram matrices of Gatys et al. (2016)
+what is made of one place depends on all others, and moves when the camera does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,16 +30,34 @@ from compress.zoo import build
 
 __all__ = ["StyleTransfer"]
 
-# Blocks of the net: whose Gram matrices are the style, at a half, a quarter and an eighth of the
-# resolution, and whose features are what the image shows.
-_STYLE, _CONTENT = (0, 2, 4), 2
+# Blocks of the net whose features are the style, at a half, a quarter and an eighth of the
+# resolution. Places are compared by the last.
+_BLOCKS = (0, 2, 4)
+_STRIDE = 8
 _OPTIONS = {"in_channels": 3, "classes": 1000, "depth": 5}
 # What the published weights were trained with.
 _MEAN, _STD = 127.0, 128.0
 # The sides of the style image in pixels: strokes are as large as they are at this size.
 _STYLE_SIDE = 256
+# Of the optimization: the change of a pixel in the first step, and how far gradients are averaged.
+_RATE, _BETAS = 0.04, (0.9, 0.99)
+# Shifts of the image and of the style, in pixels, in an order without a pattern.
+_SHIFTS = [
+    divmod(int(one), _STRIDE) for one in np.random.RandomState(0).permutation(_STRIDE * _STRIDE)
+]
+_IMAGE_SHIFTS, _STYLE_SHIFTS = _SHIFTS[:16], _SHIFTS[:4]
 
 Array = np.ndarray[Any, Any]
+_Features = dict[int, Tensor]
+
+
+class _Places(NamedTuple):
+    """What the style has: ``keys`` are compared, ``values`` are taken, a row for each place."""
+
+    mean: Tensor
+    keys: Tensor
+    values: dict[int, Tensor]
+    variance: dict[int, Tensor]
 
 
 class StyleTransfer:
@@ -47,24 +65,23 @@ class StyleTransfer:
 
     Args:
         style: the image with the style: a path from the recipe, or the name of a photograph
-            that comes with scikit-image or scikit-learn, such as ``china``.
-        iterations: of L-BFGS for each image; the time grows with it.
-        style_weight: of the style, against 1 for what the image shows.
-        smoothness: the weight of differences between neighbors in the change.
-        coarseness: the resolution of the image over that of the change.
+            that comes with scikit-image or scikit-learn, such as ``flower``.
+        iterations: of the optimization of each image; the time grows with it.
+        temperature: of the softmax over places of the style: near 0 only the nearest counts.
+        smoothness: the weight of the image's total variation (Rudin, Osher and Fatemi 1992): more
+            leaves broader areas of one color.
     """
 
     def __init__(
         self,
         *,
-        style: Path | Name = "china",
-        iterations: Annotated[Whole, Field(ge=1, le=10_000)] = 40,
-        style_weight: Annotated[Number, Field(gt=0, le=1e6)] = 5.0,
-        smoothness: Annotated[Number, Field(ge=0, le=1e6)] = 2.0,
-        coarseness: Annotated[Whole, Field(ge=1, le=64)] = 4,
+        style: Path | Name = "flower",
+        iterations: Annotated[Whole, Field(ge=1, le=10_000)] = 32,
+        temperature: Annotated[Number, Field(gt=0, le=10)] = 0.02,
+        smoothness: Annotated[Number, Field(ge=0, le=1e6)] = 8.0,
     ) -> None:
-        self.style, self.iterations, self.coarseness = style, iterations, coarseness
-        self.style_weight, self.smoothness = float(style_weight), float(smoothness)
+        self.style, self.iterations = style, iterations
+        self.temperature, self.smoothness = float(temperature), float(smoothness)
 
     def __call__(self, image: Array, controls: Mapping[str, float]) -> Array:
         """The image in the other's style, ``(height, width, 3)`` in numbers from 0 to 1.
@@ -78,36 +95,63 @@ class StyleTransfer:
                 f"the effect style-transfer has no controls; it was given {', '.join(controls)}."
             )
         pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / 255
-        shown = self._features(pixels)[_CONTENT].detach()
-        scale = shown.square().mean().clamp_min(1e-6)
-        coarse = [max(1, side // self.coarseness) for side in pixels.shape[-2:]]
-        change = torch.zeros(1, 3, *coarse, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [change], max_iter=self.iterations, history_size=10, line_search_fn="strong_wolfe"
-        )
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            made = _changed(pixels, change)
-            features = self._features(made)
-            content = (features[_CONTENT] - shown).square().mean() / scale
-            value = content + self.style_weight * self._style_loss(features)
-            value = value + self.smoothness * _roughness(change)
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
+        with torch.no_grad():
+            wanted = [self._wanted(pixels, shift) for shift in _IMAGE_SHIFTS[: self.iterations]]
         with torch.enable_grad():
-            optimizer.step(loss)  # type: ignore[no-untyped-call]
-        made = _changed(pixels, change.detach())[0].permute(1, 2, 0).clamp(0, 1)
-        found: Array = made.numpy()
+            made = self._optimized(pixels, wanted)
+        found: Array = made[0].permute(1, 2, 0).clamp(0, 1).numpy()
         return found
 
-    def _style_loss(self, features: Mapping[int, Tensor]) -> Tensor:
-        parts = [
-            (_gram(features[block]) - wanted).square().sum() / wanted.square().sum()
-            for block, wanted in self._grams.items()
-        ]
+    def _optimized(self, pixels: Tensor, wanted: Sequence[_Features]) -> Tensor:
+        made = pixels.clone().requires_grad_()
+        optimizer = torch.optim.Adam([made], _RATE, betas=_BETAS)
+        for step in range(self.iterations):
+            optimizer.param_groups[0]["lr"] = _RATE * (1 - step / self.iterations)
+            number = step % len(wanted)
+            optimizer.zero_grad()
+            features = self._features(_shifted(made, _IMAGE_SHIFTS[number]))
+            loss = self._distance(features, wanted[number])
+            loss = loss + self.smoothness * _total_variation(made)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return made.detach()
+
+    def _distance(self, features: _Features, wanted: _Features) -> Tensor:
+        """The mean square of the features' errors, over the variance that the style's have."""
+        variance = self._places.variance
+        parts = [(features[b] - wanted[b]).square().mean() / variance[b] for b in _BLOCKS]
         return torch.stack(parts).mean()
+
+    def _wanted(self, pixels: Tensor, shift: tuple[int, int]) -> _Features:
+        """The features that a shifted image should have, by block."""
+        style = self._places
+        features = self._features(_shifted(pixels, shift))[_BLOCKS[-1]]
+        found = F.normalize(_rows(features) - style.mean, dim=1)
+        shares = torch.softmax(found @ style.keys.T / self.temperature, dim=1)
+        height, width = features.shape[-2:]
+        return {
+            block: F.pixel_shuffle(
+                (shares @ values).T.reshape(1, -1, height, width), _side_of(block)
+            )
+            for block, values in style.values.items()
+        }
+
+    @cached_property
+    def _places(self) -> _Places:
+        pixels = _style_pixels(self.style)
+        with torch.no_grad():
+            features = [self._features(_shifted(pixels, shift)) for shift in _STYLE_SHIFTS]
+        own = torch.cat([_rows(one[_BLOCKS[-1]]) for one in features])
+        mean = own.mean(dim=0)
+        values = {
+            block: torch.cat(
+                [_rows(F.pixel_unshuffle(f[block], _side_of(block))) for f in features]
+            )
+            for block in _BLOCKS
+        }
+        # A style of one color has no variance, and no error is to be divided by it.
+        variance = {b: features[0][b].var().clamp_min(1e-6) for b in _BLOCKS}
+        return _Places(mean, F.normalize(own - mean, dim=1), values, variance)
 
     @cached_property
     def _net(self) -> nn.Module:
@@ -119,18 +163,12 @@ class StyleTransfer:
         net.load_state_dict(fitting, strict=False)
         return net.eval().requires_grad_(False)
 
-    @cached_property
-    def _grams(self) -> dict[int, Tensor]:
-        """The style's Gram matrices."""
-        features = self._features(_style_pixels(self.style))
-        return {block: _gram(features[block]) for block in _STYLE}
-
-    def _features(self, pixels: Tensor) -> dict[int, Tensor]:
+    def _features(self, pixels: Tensor) -> _Features:
         x = self._net.get_submodule("stem")((255 * pixels - _MEAN) / _STD)
         found = {}
         for number, block in enumerate(self._net.get_submodule("blocks").children()):
             x = block(x)
-            if number in _STYLE or number == _CONTENT:
+            if number in _BLOCKS:
                 found[number] = x
         return found
 
@@ -149,19 +187,26 @@ def _style_pixels(style: Path | str) -> Tensor:
     return torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
 
 
-def _changed(pixels: Tensor, change: Tensor) -> Tensor:
-    """The image with a change that has less resolution."""
-    whole = F.interpolate(change, pixels.shape[-2:], mode="bilinear", align_corners=False)
-    return pixels + whole
+def _shifted(pixels: Tensor, shift: tuple[int, int]) -> Tensor:
+    """The image seen from elsewhere, mirrored at its edges; sides are multiples of the stride."""
+    height, width = (-(-side // _STRIDE) * _STRIDE + _STRIDE for side in pixels.shape[-2:])
+    down, right = _STRIDE - shift[0], _STRIDE - shift[1]
+    below, beside = height - pixels.shape[-2] - down, width - pixels.shape[-1] - right
+    return F.pad(pixels, (right, beside, down, below), mode="reflect")
 
 
-def _gram(features: Tensor) -> Tensor:
-    """Correlations of channels over all places of a map ``(1, channels, height, width)``."""
-    flat = features[0].flatten(1)
-    return flat @ flat.T / flat.shape[1]
+def _rows(features: Tensor) -> Tensor:
+    """A map ``(1, channels, height, width)`` as ``(places, channels)``."""
+    return features[0].flatten(1).T
 
 
-def _roughness(image: Tensor) -> Tensor:
-    """The mean square of differences between neighbors."""
-    down, across = image.diff(dim=2), image.diff(dim=3)
-    return down.square().mean() + across.square().mean()
+def _side_of(block: int) -> int:
+    """How many places of a block lie side by side in one of the last block."""
+    return 1 << (len(_BLOCKS) - 1 - _BLOCKS.index(block))
+
+
+def _total_variation(image: Tensor) -> Tensor:
+    """The mean length of the gradient; of none at all the root would have no derivative."""
+    down = image[..., 1:, :-1] - image[..., :-1, :-1]
+    across = image[..., :-1, 1:] - image[..., :-1, :-1]
+    return (down.square() + across.square() + 1e-4).sqrt().mean()

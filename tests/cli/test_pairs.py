@@ -75,8 +75,10 @@ def test_pairs_are_made_further_after_a_kill(here, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "1 file left out: " in lines[0]
     assert f"1 for train, 1 for validation, 1 for test; pairs: {made} of 32 are made" in lines[1]
-    assert lines[-3].startswith("pairs: 32 of 32, ")
-    assert lines[-1].startswith("the teacher takes ")
+    assert lines[-4].startswith("pairs: 32 of 32, ")
+    assert lines[-2].startswith("the teacher takes ")
+    # The teacher is the negative, which is a map of colors.
+    assert "60.0 dB by the map of colors that fits the training pairs best" in lines[-1]
     assert len(files(here)) == 32
     assert main(["pairs", *given]) == 0
     assert "pairs: 32 of 32 are made" in capsys.readouterr().out

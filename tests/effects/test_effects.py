@@ -63,18 +63,43 @@ def weights(monkeypatch):
 
 
 def test_style_transfer_brings_an_image_nearer_to_the_style(image, weights):
-    effect = StyleTransfer(style="flower", iterations=4)
+    effect = StyleTransfer(style="coffee", iterations=4)
     made = effect(image, {})
     assert made.shape == image.shape
     assert 0 <= made.min() < made.max() <= 1
     assert np.abs(made - image / 255).mean() > 0.001
+    wanted = effect._wanted(pixels_of(image / 255), (3, 5))
 
-    def distance(pixels):
-        given = torch.tensor(pixels).permute(2, 0, 1)[None].float()
-        return float(effect._style_loss(effect._features(given)))
+    def distance(given):
+        shifted = style_transfer._shifted(pixels_of(given), (3, 5))
+        return float(effect._distance(effect._features(shifted), wanted))
 
     assert distance(made) < distance(image / 255)
     assert np.array_equal(effect(image, {}), made)
+
+
+def test_an_image_in_its_own_style_wants_its_own_features(weights):
+    """Each place is most like itself, where one alone counts."""
+    effect = StyleTransfer(style="china", temperature=1e-5)
+    pixels, shift = style_transfer._style_pixels("china"), style_transfer._STYLE_SHIFTS[1]
+    own = effect._features(style_transfer._shifted(pixels, shift))
+    wanted = effect._wanted(pixels, shift)
+    assert own.keys() == wanted.keys()
+    # Flat areas are like each other as well.
+    assert effect._distance(wanted, own) < 0.01
+    assert effect._distance(wanted, {block: -one for block, one in own.items()}) > 0.5
+
+
+def test_smoothness_leaves_less_variation(image, weights):
+    made = [
+        StyleTransfer(style="coffee", iterations=4, smoothness=one)(image, {}) for one in (0, 50)
+    ]
+    varied = [float(np.abs(np.diff(one, axis=0)).mean()) for one in made]
+    assert varied[1] < varied[0]
+
+
+def pixels_of(image):
+    return torch.tensor(image).permute(2, 0, 1)[None].float()
 
 
 def test_style_transfer_refuses_what_it_does_not_have(image, weights):
