@@ -29,7 +29,7 @@ LONG = {
         "length_batches",
         "lm_eval",
     ),
-    *("lowering_checks", "max_drop", "measure_aa", "memory_check", "minilm_eval"),
+    *("effects", "lowering_checks", "max_drop", "measure_aa", "memory_check", "minilm_eval"),
     *("prune_criteria", "quantize_baselines", "record_time", "reuse"),
 }
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())

@@ -192,8 +192,7 @@ class PairsPlan:
             DataError: as :meth:`make` has it.
             StorageError: the disk refused.
         """
-        own = sorted((pair for pair in self.pairs if pair.part == part), key=lambda one: one.file)
-        read = [self._read(pair) for pair in own]
+        read = [self._read(pair) for pair in self._own(part)]
         images, made = (
             np.ascontiguousarray(np.stack([one[name] for one in read]).transpose(0, 3, 1, 2))
             for name in ("image", "made")
@@ -204,6 +203,10 @@ class PairsPlan:
         }
         return images, made, controls
 
+    def photographs(self, part: str) -> list[int]:
+        """Of which photograph each pair of a part is, by number, as :meth:`arrays` has them."""
+        return [pair.place for pair in self._own(part)]
+
     @property
     def teacher_s(self) -> float | None:
         """The median time that the teacher took for an image of the deployed size, in seconds."""
@@ -213,6 +216,9 @@ class PairsPlan:
             if pair.part != "train" and (self.folder / pair.file).exists()
         ]
         return statistics.median(found) if found else None
+
+    def _own(self, part: str) -> list[_Pair]:
+        return sorted((pair for pair in self.pairs if pair.part == part), key=lambda one: one.file)
 
     def _side(self, pair: _Pair) -> int:
         return self.of.crop if pair.part == "train" else self.of.size
