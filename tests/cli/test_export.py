@@ -71,6 +71,7 @@ def axes(value):
     return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
+@pytest.mark.exhaustive
 def test_the_file_has_the_names_and_axes_that_optimum_looks_for(exported):
     graph = onnx.load(exported / "four" / "model.onnx").graph
     names = ["input_ids", "attention_mask", "token_type_ids"]

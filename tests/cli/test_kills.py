@@ -296,6 +296,7 @@ def test_native_code_without_end_does_not_keep_a_command_from_ending(start, tmp_
 # -- a run ------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_a_run_is_held_while_it_trains_and_is_ended_by_two_signals_in_a_row(
     run, tmp_path, monkeypatch, capsys
 ):
@@ -344,6 +345,7 @@ record.write_atomically = slowly
 """
 
 
+@pytest.mark.exhaustive
 def test_a_run_is_ended_while_it_writes(run, tmp_path):
     process = run(preface=WRITES)
     until((tmp_path / "writing").exists)

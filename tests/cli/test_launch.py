@@ -78,6 +78,7 @@ def launch(folder, *arguments):
     )
 
 
+@pytest.mark.exhaustive
 def test_two_processes_train_what_one_does_at_the_same_total_batch(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(RECIPE)

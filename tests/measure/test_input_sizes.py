@@ -319,6 +319,7 @@ def test_a_size_that_cannot_be_guessed_says_what_would_do(at_once, product):
     assert row.shapes == {"x": (1, 49)}
 
 
+@pytest.mark.exhaustive
 def test_profiles_of_other_sizes_are_not_compared(summing, monkeypatch):
     monkeypatch.setattr("compress.measure.profile.profiler._SETTINGS", {"as deployed": {}})
     models = [summing(x=[1, 64]), summing(x=["n", 4096])]

@@ -60,6 +60,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("one_thread")
 def test_the_same_command_goes_on_and_ends_alike(tmp_path):
     (tmp_path / "r.yaml").write_text(RECIPE)

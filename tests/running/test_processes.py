@@ -154,6 +154,7 @@ def learned_clips_of(processes):
     return [clip for format in formats_of(after).values() for clip in format.clip]
 
 
+@pytest.mark.exhaustive
 def test_learned_steps_are_one_in_all_processes_and_those_of_a_single_one():
     source = inspect.getsource(learned_clips_of)
     results = both(f"""

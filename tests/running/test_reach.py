@@ -72,6 +72,7 @@ def test_the_verdict_is_of_the_files_that_a_run_would_make(limits, said, tmp_pat
     assert all(said in sentence for sentence in found)
 
 
+@pytest.mark.exhaustive
 def test_a_limit_of_time_is_held_against_times_of_this_machine(tmp_path):
     (said,) = notes(tmp_path, "{latency_p50_ms: 0.000001}", LocalTarget(threads=1))
     assert "only another architecture fits" in said

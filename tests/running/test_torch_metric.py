@@ -137,6 +137,7 @@ def test_several_metrics_are_recorded_and_the_first_leads(tmp_path):
     assert "auroc" in text_table(record, record.targets[0])
 
 
+@pytest.mark.exhaustive
 def test_a_metric_over_the_data_set_leads_where_it_is_first(tmp_path):
     record = run(tmp_path, task(metric=MulticlassF1Score(4), further_metrics=("accuracy",)))
     assert record.task.metric == "MulticlassF1Score"

@@ -217,6 +217,7 @@ def slow_unless_in_eights_s(model):
     return (3 if odd else 1) * (1e-3 + 1e-8 * model.stat().st_size)
 
 
+@pytest.mark.exhaustive
 def test_widths_are_multiples_where_the_target_is_faster_with_them(run):
     target = ReplayTarget(latency_s=slow_unless_in_eights_s)
     record = run(PruneStage(goal={"latency_p50": 0.85}), target=target, net="resnet")

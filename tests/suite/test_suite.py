@@ -64,6 +64,7 @@ def test_the_reference_topologies_are_there_and_the_table_is_not_called_theirs()
     assert "random" in TINY.about
 
 
+@pytest.mark.exhaustive
 def test_each_int8_file_is_paired_with_its_own_float32_one(replay, tmp_path):
     results = measure_suite([SMALL, OTHER], replay, "quick", folder=tmp_path)
     rows = [row for result in results for row in result.rows]
@@ -280,6 +281,7 @@ def test_bench_prints_one_table_and_says_what_it_is(bench, tmp_path):
     assert all(json.loads(line) for line in raw.read_text().splitlines())
 
 
+@pytest.mark.exhaustive
 def test_bench_keeps_the_files_where_it_is_told_to(bench, tmp_path):
     assert bench("--suite", "pair", "--quick", "--keep", tmp_path / "kept")[0] == 0
     kept = sorted(path.stem for path in (tmp_path / "kept").glob("*.onnx"))

@@ -39,6 +39,7 @@ def test_several_trackers_are_told_of_one_run(track, pretend, tmp_path):
     assert {"targets/local/speedup", "rows/macs"} <= told
 
 
+@pytest.mark.exhaustive
 def test_a_disk_that_is_full_for_a_tracker_ends_in_one_sentence(
     track, pretend, monkeypatch, tmp_path
 ):

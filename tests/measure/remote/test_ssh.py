@@ -70,6 +70,7 @@ def test_a_link_that_is_cut_in_the_middle_changes_nothing(
     assert device.link.connections >= connections + 2
 
 
+@pytest.mark.exhaustive
 def test_a_repeated_command_picks_the_session_up(device, there, one, meanwhile, until, monkeypatch):
     monkeypatch.setattr("compress.measure.remote.device._LONGEST_PAUSE_S", 0.5)
     target = device.target(there, timeout_s=6)
@@ -116,6 +117,7 @@ def test_the_device_says_how_it_wants_to_be_lowered_for(device, there):
     assert target == device.target(there, batch=2)
 
 
+@pytest.mark.exhaustive
 def test_files_go_over_once(device, there, large):
     target = device.target(there)
     sent = []
@@ -165,6 +167,7 @@ def refused(target, one):
     return message
 
 
+@pytest.mark.exhaustive
 def test_a_held_lock(device, there, one):
     with device.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -37,6 +37,7 @@ def record(tmp_path_factory):
     return Record.load(folder / "run")
 
 
+@pytest.mark.exhaustive
 def test_one_record_has_both_runtimes_in_every_row(record):
     assert record.targets == ["ort", "ov"]
     for row in record.rows:
