@@ -19,6 +19,7 @@ __all__ = ["EFFECTS"]
 #: Name -> ``module:function`` or ``module:Class``.
 EFFECTS: Mapping[str, str] = MappingProxyType(
     {
+        "diffusion": "compress.effects.diffusion:Diffusion",
         "oil-paint": "compress.effects.oil_paint:OilPaint",
         "style-transfer": "compress.effects.style_transfer:StyleTransfer",
     }

@@ -51,7 +51,8 @@ class ImageTeacherSettings(OwnSettings):
     named_by: ClassVar[str] = "name"
 
     name: Name
-    """The effect: ``oil-paint``, ``style-transfer``, or code of your own as ``module:name``."""
+    """The effect: ``diffusion``, ``oil-paint``, ``style-transfer``, or code of your own as
+    ``module:name``."""
 
     @model_validator(mode="after")
     def _is_known(self, info: ValidationInfo) -> ImageTeacherSettings:
@@ -118,12 +119,19 @@ def _options_schema(name: str) -> dict[str, Any]:
     """The JSON Schema of an effect's options, as its class describes them."""
     part = _built_in(name)
     about = argument_docs(part.found)
+    keys = part.keys.values()
     properties = {
-        key.name: {**key.json_schema(), "default": key.default, "description": about[key.name]}
-        for key in part.keys.values()
+        key.name: {
+            **key.json_schema(),
+            **({} if key.is_required else {"default": key.default}),
+            "description": about[key.name],
+        }
+        for key in keys
     }
     what = before_sections(inspect.getdoc(part.found) or "")
-    return {"description": in_markdown(what), "properties": properties}
+    found = {"description": in_markdown(what), "properties": properties}
+    required = [key.name for key in keys if key.is_required]
+    return found | ({"required": required} if required else {})
 
 
 @dataclass(frozen=True)
