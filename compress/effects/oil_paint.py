@@ -99,4 +99,6 @@ def _without_noise(pixels: Array, search: int, strength: float) -> Array:
         fast_mode=False,
         channel_axis=2,
     )
-    return smooth.astype(np.float32)
+    # Where no other patch is nearly alike, all weights are 0 and their mean is not a number.
+    found: Array = np.where(np.isfinite(smooth), smooth, pixels).astype(np.float32)
+    return found

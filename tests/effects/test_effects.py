@@ -39,6 +39,16 @@ def test_oil_paint_follows_its_strength(image):
     assert {one.shape for one in made} == {(48, 48, 3)}
 
 
+@needs_skimage
+@pytest.mark.parametrize("strength", [1e-9, 1e-3, 0.01])
+def test_the_least_strength_changes_the_least(strength):
+    """No patch of noise is like another at a scale that is nearly nothing."""
+    noise = np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8)
+    made = OilPaint(search=3)(noise, {"strength": strength})
+    assert np.isfinite(made).all()
+    assert np.abs(made - noise / 255).max() <= strength + 1e-6
+
+
 @pytest.mark.parametrize(
     ("controls", "problem"),
     [({"strength": 1.5}, "is from 0 to 1; it was given 1.5"), ({"size": 1.0}, "was given size")],
@@ -119,8 +129,11 @@ def test_effects_are_told_apart_by_their_options(tmp_path):
     path = tmp_path / "style.png"
     path.write_bytes(b"1")
     style = identity(name="style-transfer", style=str(path))
-    path.write_bytes(b"2")
-    assert style != identity(name="style-transfer", style=str(path))
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / "style.png")
+    assert style == identity(name="style-transfer", style=str(moved))
+    moved.write_bytes(b"2")
+    assert style != identity(name="style-transfer", style=str(moved))
 
 
 def test_both_views_of_a_scene_are_in_one_part():

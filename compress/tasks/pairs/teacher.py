@@ -97,7 +97,9 @@ class ImageTeacherSettings(OwnSettings):
         return ImageTeacher(self.described, part.bound(self.options, where), self._identity(part))
 
     def _identity(self, part: OwnPart) -> str:
-        options = json.dumps(to_jsonable_python(self.options), sort_keys=True)
+        # What is in a file counts, and not where it lies: a recipe may be moved.
+        placeless = {k: v.name if isinstance(v, Path) else v for k, v in self.options.items()}
+        options = json.dumps(to_jsonable_python(placeless), sort_keys=True)
         paths = [one for one in self.options.values() if isinstance(one, Path)]
         try:
             code = code_fingerprint(part.found, "the teacher")
