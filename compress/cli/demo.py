@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.cli.filtering import DeployedFilter, Steps, followed
+from compress.cli.filtering import DeployedFilter, Steps
 from compress.config.references import CodeReferences
 from compress.effects.reading import write_sheet
 from compress.errors import DataError, RecipeError
 from compress.formatting import duration
 from compress.io.files import named
 from compress.notebook.record import Record
+from compress.pareto import recommend
 from compress.recipe import Recipe
-from compress.task import Task
 from compress.tasks.image_files import ImageFiles
 from compress.tasks.image_to_image import TASK_NAME
 from compress.tasks.pairs.teacher import ImageTeacher
@@ -40,9 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     options = recipe.task.options
     if arguments.images is None:
-        if not net.controls:
-            raise RecipeError("the net has no controls to follow; give an image or a folder.")
-        _print_followed(net, recipe.make_task())
+        _print_followed(record, arguments.row)
         return 0
     controls = _controls(arguments.controls, options.get("controls") or {})
     references = CodeReferences.of(arguments.imports)
@@ -88,16 +86,25 @@ def _filter(
     print(f"{len(pictures)} images in {out}; {_SHEET} has {columns} side by side")
 
 
-def _print_followed(net: DeployedFilter, task: Task) -> None:
-    """A table of how the net follows each control on the test split."""
-    samples = [task.test[place] for place in range(len(task.test))]
-    for control in net.controls:
-        rows = followed(net, samples, control)
+def _print_followed(record: Record, row: int | None) -> None:
+    """A table of how a row follows each control on the test split, as its run has measured it.
+
+    Raises:
+        RecipeError: the net has no controls.
+    """
+    index = recommend(record, record.targets[0]).index if row is None else row
+    found = next(one for one in record.rows if one.index == index).on(record.targets[0])
+    if found is None or not found.controls:
+        raise RecipeError(
+            "the net has no controls to follow, or its run is of before these were measured; give "
+            "an image or a folder, or run the recipe again."
+        )
+    for name, values in found.controls.items():
         columns = [
-            Column(control, "", tuple(f"{one.value:g}" for one in rows)),
-            Column("net", "dB to teacher", tuple(f"{one.teacher:.2f}" for one in rows)),
-            Column("net", "dB to input", tuple(f"{one.unchanged:.2f}" for one in rows)),
-            Column("teacher", "dB to input", tuple(f"{one.teacher_unchanged:.2f}" for one in rows)),
+            Column(name, "", tuple(f"{one.value:g}" for one in values)),
+            Column("net", "dB to teacher", tuple(f"{v.to_teacher.value:.2f}" for v in values)),
+            Column("net", "dB to input", tuple(f"{v.to_input.value:.2f}" for v in values)),
+            Column("teacher", "dB to input", tuple(f"{v.teacher_to_input:.2f}" for v in values)),
         ]
         print("\n".join(text_lines(columns)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,10 @@ import numpy as np
 
 from compress.errors import RecordError
 from compress.io.files import named
-from compress.measure.ondevice.scoring import scores
 from compress.preprocessing import ImagePreprocessing
 from compress.tasks.image_files import ImageFiles
 
-__all__ = ["DeployedFilter", "Followed", "Steps", "followed"]
+__all__ = ["DeployedFilter", "Steps"]
 
 Array = np.ndarray[Any, Any]
 
@@ -125,44 +124,3 @@ class DeployedFilter:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         return onnxruntime.InferenceSession(self.path, options)
-
-
-@dataclass(frozen=True)
-class Followed:
-    """How a filter follows one value of its control, in dB: means over images.
-
-    Args:
-        value: of the control.
-        teacher: what it makes against what the teacher makes.
-        unchanged: what it makes against the image that came in.
-        teacher_unchanged: what the teacher makes against that.
-    """
-
-    value: float
-    teacher: float
-    unchanged: float
-    teacher_unchanged: float
-
-
-def followed(
-    net: DeployedFilter, samples: Sequence[tuple[Any, Any]], control: str
-) -> list[Followed]:
-    """How a filter follows a control, at each of its values in some samples.
-
-    Args:
-        net: the filter.
-        samples: inputs by name with the ``image``, and the teacher's image.
-        control: by its name.
-    """
-    by_value: dict[float, list[list[Array]]] = {}
-    for inputs, label in samples:
-        values = {name: float(inputs[name]) for name in net.controls}
-        image = inputs["image"].numpy()
-        three = [net(image, values), np.asarray(label), image]
-        by_value.setdefault(values[control], []).append(three)
-    found = []
-    for value, triples in sorted(by_value.items()):
-        made, wanted, images = (np.stack(each) for each in zip(*triples, strict=True))
-        pairs = ((made, wanted), (made, images), (wanted, images))
-        found.append(Followed(value, *(float(scores(a, b, "psnr").mean()) for a, b in pairs)))
-    return found

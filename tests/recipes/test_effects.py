@@ -122,6 +122,30 @@ def _demo(tmp_path, photos, capsys):
         assert problem in capsys.readouterr().err
 
 
+def _pictures(run, record):
+    """The contact sheet of the run, and how its rows follow the control, on a page made twice."""
+    with Image.open(run / "contact-sheet.png") as image:
+        assert image.size == (4 + 5 * 44, 4 + 2 * 16 + 4 + 4 * 44)  # of a test photograph two parts
+        pixels = np.array(image)
+    assert (record.contact_sheet.rows, record.contact_sheet.images) == ([1, 2, 3], 2)
+    assert record.contact_sheet.controls == {"strength": 1}
+    shown = [pixels[40:80, 4 + 44 * k : 44 + 44 * k].mean() for k in range(5)]
+    # The teacher makes images half as bright at full strength, and nets learn it.
+    assert shown[1] < 0.6 * shown[0]
+    assert all(each < 0.8 * shown[0] for each in shown[2:])
+    values = record.rows[1].measurements[0].controls["strength"]
+    assert [one.value for one in values] == [0, 0.25, 0.5, 0.75, 1]
+    assert values[0].teacher_to_input == 60 > values[4].teacher_to_input
+    assert values[4].to_input.value < values[0].to_input.value
+    page = record.report().read_text()
+    assert "How the rows follow strength" in page
+    assert "Contact sheet of 2 test images. Columns: input, teacher, row 1 distill (psnr" in page
+    assert (run / "controls.png").is_file()
+    assert record.report().read_text() == page
+    (run / "contact-sheet.png").write_bytes(b"another")
+    assert "contact-sheet.png is not the picture of this record" in record.report().read_text()
+
+
 def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path, capsys):
     given = {**SMALL, "task.images": photos}
     recipe = Recipe.load(
@@ -143,6 +167,7 @@ def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path, capsys):
     float_, int8, cut = (row.measurements[0].accuracy.value for row in record.rows[1:])
     assert min(int8, cut) > float_ - 3
     _demo(tmp_path, photos, capsys)
+    _pictures(tmp_path / "run", record)
     module = record.module("prune")
     inputs = {"image": torch.rand(1, 3, 40, 40), "strength": torch.zeros(1, 1)}
     with torch.no_grad():
