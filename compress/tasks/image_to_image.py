@@ -25,7 +25,7 @@ from pydantic import Field
 from compress.config.fields import LARGEST_SEED, Flag, Name, Number, Whole
 from compress.config.references import CodeReferences
 from compress.errors import RecipeError
-from compress.preprocessing import ImagePreprocessing
+from compress.preprocessing import Control, ImagePreprocessing
 from compress.task import Task
 from compress.tasks.arrays import inputs_of
 from compress.tasks.pairs.dataset import MirroredPairs, PairDataset
@@ -111,9 +111,14 @@ def make_task(
         # In training images are smaller, and ranges are of the graph that is deployed.
         calibration=inputs_of(validation),
         outputs="image",
-        preprocessing=None
-        if controls
-        else ImagePreprocessing(size, size, 3, fit="cover", upright=True),
+        preprocessing=ImagePreprocessing(
+            size,
+            size,
+            3,
+            fit="cover",
+            upright=True,
+            controls=tuple(Control(name, *ends) for name, ends in (controls or {}).items()),
+        ),
     )
 
 
