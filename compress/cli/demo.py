@@ -1,4 +1,4 @@
-"""``compresskit demo``: an image filter of a run on pictures, with frames a second."""
+"""``compresskit demo``: an image filter of a run on pictures or a video, with frames a second."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.cli.filtering import DeployedFilter, Steps
+from compress.cli.video import filter_video, is_video
 from compress.config.references import CodeReferences
 from compress.effects.reading import write_sheet
 from compress.errors import DataError, RecipeError
@@ -24,6 +25,8 @@ from compress.tasks.pairs.teacher import ImageTeacher
 from compress.text_table import Column, text_lines
 
 _SHEET = "sheet.png"
+# Of the frames that a file says it has: lengths are rounded.
+_MOST_LACKING = 0.95
 # Rows of a contact sheet: more would be a picture that nothing shows.
 _MOST_ROWS = 24
 
@@ -39,16 +42,22 @@ def run(arguments: argparse.Namespace) -> int:
             f"{named(arguments.run)} is a run of no task {TASK_NAME}, which alone makes images."
         )
     options = recipe.task.options
+    if arguments.frames < 1:
+        raise RecipeError(f"--frames {arguments.frames}: give 1 or more.")
     if arguments.images is None:
         _print_followed(record, arguments.row)
         return 0
     controls = _controls(arguments.controls, options.get("controls") or {})
     references = CodeReferences.of(arguments.imports)
-    teacher = options["teacher"].build(references) if arguments.teacher else None
-    pictures, out = _pictures(Path(arguments.images)), Path(arguments.run) / "demo"
-    if arguments.out is not None:
-        out = Path(arguments.out)
+    given, out = Path(arguments.images), Path(arguments.out or Path(arguments.run) / "demo")
     _check_out(out)
+    if is_video(given):
+        if arguments.teacher:
+            raise RecipeError("--teacher: a teacher is too slow for a video; give pictures.")
+        _filter_video(net, given, controls, out, arguments.frames)
+        return 0
+    teacher = options["teacher"].build(references) if arguments.teacher else None
+    pictures = _pictures(given)
     _filter(net, pictures, controls, teacher, out)
     return 0
 
@@ -72,18 +81,38 @@ def _filter(
         write_sheet(out / f"{path.name}.png", [[made]])
         sheet.append(row)
     write_sheet(out / _SHEET, sheet[:_MOST_ROWS])
-    before, inference, after = steps.medians
-    total = before + inference + after
-    print(
-        f"{1 / total:.1f} frames a second with one thread, {duration(total)} each: "
-        f"{duration(before)} to read and scale, {duration(inference)} in the net, "
-        f"{duration(after)} to make bytes"
-    )
+    _print_rate(steps, "to read and scale", "to make bytes")
     if slow:
-        taken = float(np.median(slow))
+        taken, inference = float(np.median(slow)), steps.medians[1]
         print(f"the teacher takes {duration(taken)}, {taken / inference:,.0f} times the net's time")
     columns = "input, teacher, net" if slow else "input, net"
     print(f"{len(pictures)} images in {out}; {_SHEET} has {columns} side by side")
+
+
+def _filter_video(
+    net: DeployedFilter, video: Path, controls: Mapping[str, float], out: Path, most: int
+) -> None:
+    net.warm_up(controls)
+    place = out / f"{video.stem}.mp4"
+    done = filter_video(net, video, controls, place, most)
+    write_sheet(out / _SHEET, done.sheet)
+    _print_rate(done.steps, "to decode and scale", "to encode")
+    rest = ""
+    if done.frames == most and done.of != most:
+        rest = "; the video may have more (--frames)"
+    elif done.frames < min(most, _MOST_LACKING * done.of):
+        rest = f"; its file says that there are {done.of}: it was cut short"
+    print(f"{done.frames} frames in {place} ({done.codec}), input and net side by side{rest}")
+
+
+def _print_rate(steps: Steps, before: str, after: str) -> None:
+    """Frames a second, and how long each step takes, in words for the first and the last."""
+    first, inference, last = steps.medians
+    total = first + inference + last
+    print(
+        f"{1 / total:.1f} frames a second with one thread, {duration(total)} each: "
+        f"{duration(first)} {before}, {duration(inference)} in the net, {duration(last)} {after}"
+    )
 
 
 def _print_followed(record: Record, row: int | None) -> None:

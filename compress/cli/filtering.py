@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from compress.io.files import named
 from compress.preprocessing import ImagePreprocessing
 from compress.tasks.image_files import ImageFiles
 
-__all__ = ["DeployedFilter", "Steps"]
+__all__ = ["DeployedFilter", "Steps", "as_bytes", "as_input"]
 
 Array = np.ndarray[Any, Any]
 
@@ -32,11 +33,29 @@ class Steps:
     net: list[float] = field(default_factory=list)
     after: list[float] = field(default_factory=list)
 
+    def add(self, before: float, net: float, after: float) -> None:
+        """Note an image."""
+        self.before.append(before)
+        self.net.append(net)
+        self.after.append(after)
+
     @property
     def medians(self) -> tuple[float, float, float]:
         """The median of each."""
         before, net, after = (statistics.median(x) for x in (self.before, self.net, self.after))
         return before, net, after
+
+
+def as_input(pixels: Array) -> Array:
+    """An image ``(height, width, 3)`` in bytes as ``(3, height, width)`` from 0 to 1."""
+    found: Array = pixels.transpose(2, 0, 1).astype(np.float32) / 255
+    return found
+
+
+def as_bytes(image: Array) -> Array:
+    """An image ``(3, height, width)`` from 0 to 1 as ``(height, width, 3)`` in bytes."""
+    found: Array = np.rint(image * 255).astype(np.uint8).transpose(1, 2, 0)
+    return found
 
 
 @dataclass(frozen=True)
@@ -92,16 +111,14 @@ class DeployedFilter:
         form = ImagePreprocessing(self.size, self.size, 3, fit="cover", upright=True)
         files = ImageFiles(path.parent, self.size, False, "demo: ")
         shown = files.formed(path, form).permute(1, 2, 0).numpy()
-        image = shown.transpose(2, 0, 1).astype(np.float32) / 255
+        image = as_input(shown)
         times.append(time.perf_counter())
         made = self(image, controls)
         times.append(time.perf_counter())
-        in_bytes = np.rint(made * 255).astype(np.uint8).transpose(1, 2, 0)
+        in_bytes = as_bytes(made)
         times.append(time.perf_counter())
-        for each, begin, end in zip(
-            (steps.before, steps.net, steps.after), times, times[1:], strict=False
-        ):
-            each.append(end - begin)
+        before, net, after = (end - begin for begin, end in pairwise(times))
+        steps.add(before, net, after)
         return [shown, in_bytes]
 
     def warm_up(self, controls: Mapping[str, float]) -> None:

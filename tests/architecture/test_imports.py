@@ -77,6 +77,7 @@ HOMES = {
         "ship/program/reading.py",
     ],
     "tokenizers": ["tasks/tokens.py", "testing/tiny_bert.py", "ship/program/reading.py"],
+    "av": ["cli/video.py"],
     "rich": ["progress/terminal.py", "text_table.py"],
     "IPython": ["progress/notebook.py"],
     "pandas": ["notebook/record.py"],

@@ -95,6 +95,16 @@ SMALL = {
 }
 
 
+def _video(path, photos):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container, Image.open(photos / "0.png") as image:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
+        for _ in range(6):
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode(None))
+
+
 def _demo(tmp_path, photos, capsys):
     """The deployed file on pictures, with the teacher's images, and by its control."""
     run, out = str(tmp_path / "run"), tmp_path / "out"
@@ -108,6 +118,20 @@ def _demo(tmp_path, photos, capsys):
         with Image.open(out / name) as image:
             sizes.append(image.size)
     assert sizes == [(3 * 40, 4 * 40), (40, 40)]
+    _video(tmp_path / "clip.mp4", photos)
+    given_video = ["demo", run, str(tmp_path / "clip.mp4"), "--import", "mine", "--frames", "3"]
+    assert main([*given_video, "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "to decode and scale, " in said
+    assert "3 frames in" in said
+    assert "input and net side by side; the video may have more (--frames)" in said
+    assert (out / "clip.mp4").is_file()
+    for wrong, problem in (
+        (["--frames", "0"], "--frames 0: give 1 or more"),
+        (["--teacher"], "a teacher is too slow for a video"),
+    ):
+        assert main([*given_video, *wrong]) == 2
+        assert problem in capsys.readouterr().err
     assert main(["demo", run, "--row", "1", "--import", "mine"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table[-5:]] == ["0", "0.25", "0.5", "0.75", "1"]
