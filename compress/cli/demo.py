@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from compress.cli.filtering import DeployedFilter, Steps
+from compress.cli.filtering import DeployedFilter, Steps, as_bytes, as_input, middle_of
 from compress.cli.video import filter_video, is_video
 from compress.config.references import CodeReferences
 from compress.effects.reading import write_sheet
 from compress.errors import DataError, RecipeError
 from compress.formatting import duration
 from compress.io.files import named
+from compress.measure.stats import bootstrap_mean
+from compress.measure.temporal import STEPS, temporal_stability
 from compress.notebook.record import Record
 from compress.pareto import recommend
 from compress.recipe import Recipe
@@ -23,6 +26,8 @@ from compress.tasks.image_files import ImageFiles
 from compress.tasks.image_to_image import TASK_NAME
 from compress.tasks.pairs.teacher import ImageTeacher
 from compress.text_table import Column, text_lines
+
+Array = np.ndarray[Any, Any]
 
 _SHEET = "sheet.png"
 # Of the frames that a file says it has: lengths are rounded.
@@ -54,11 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
     if is_video(given):
         if arguments.teacher:
             raise RecipeError("--teacher: a teacher is too slow for a video; give pictures.")
+        if arguments.moving:
+            raise RecipeError("--moving: how a video moves is not known; give pictures.")
         _filter_video(net, given, controls, out, arguments.frames)
         return 0
     teacher = options["teacher"].build(references) if arguments.teacher else None
     pictures = _pictures(given)
     _filter(net, pictures, controls, teacher, out)
+    if arguments.moving:
+        _print_stability(net, pictures, controls, teacher)
     return 0
 
 
@@ -87,6 +96,34 @@ def _filter(
         print(f"the teacher takes {duration(taken)}, {taken / inference:,.0f} times the net's time")
     columns = "input, teacher, net" if slow else "input, net"
     print(f"{len(pictures)} images in {out}; {_SHEET} has {columns} side by side")
+
+
+def _print_stability(
+    net: DeployedFilter,
+    pictures: Sequence[Path],
+    controls: Mapping[str, float],
+    teacher: ImageTeacher | None,
+) -> None:
+    """How steady net and teacher are where the pictures move by a pixel at a time."""
+
+    def by_net(pixels: Array) -> Array:
+        return as_bytes(net(as_input(pixels), controls))
+
+    filters = {"net": by_net}
+    if teacher is not None:
+        filters["teacher"] = lambda pixels: teacher(pixels, controls)
+    # Of a slow teacher one step, of both: they are to be compared.
+    steps = STEPS if teacher is None else 1
+    moving = [middle_of(path, net.size + steps) for path in pictures]
+    said = []
+    for name, one in filters.items():
+        found = [temporal_stability(one, pixels, net.size) for pixels in moving]
+        low, high = bootstrap_mean(found)
+        said.append(f"{name} {np.mean(found):.2f} dB [{low:.2f}, {high:.2f}]")
+    print(
+        f"temporal stability, where a picture moves by a pixel, against the moved output: "
+        f"{', '.join(said)} (mean over {len(pictures)} with its 95 % interval; 60 is the most)"
+    )
 
 
 def _filter_video(

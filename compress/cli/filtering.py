@@ -18,7 +18,7 @@ from compress.io.files import named
 from compress.preprocessing import ImagePreprocessing
 from compress.tasks.image_files import ImageFiles
 
-__all__ = ["DeployedFilter", "Steps", "as_bytes", "as_input"]
+__all__ = ["DeployedFilter", "Steps", "as_bytes", "as_input", "middle_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -55,6 +55,18 @@ def as_input(pixels: Array) -> Array:
 def as_bytes(image: Array) -> Array:
     """An image ``(3, height, width)`` from 0 to 1 as ``(height, width, 3)`` in bytes."""
     found: Array = np.rint(image * 255).astype(np.uint8).transpose(1, 2, 0)
+    return found
+
+
+def middle_of(path: Path, size: int) -> Array:
+    """A picture's middle, ``(size, size, 3)`` in bytes.
+
+    Raises:
+        DataError: it cannot be read as an image.
+    """
+    form = ImagePreprocessing(size, size, 3, fit="cover", upright=True)
+    files = ImageFiles(path.parent, size, False, "demo: ")
+    found: Array = files.formed(path, form).permute(1, 2, 0).numpy()
     return found
 
 
@@ -108,9 +120,7 @@ class DeployedFilter:
             DataError: it cannot be read as an image.
         """
         times = [time.perf_counter()]
-        form = ImagePreprocessing(self.size, self.size, 3, fit="cover", upright=True)
-        files = ImageFiles(path.parent, self.size, False, "demo: ")
-        shown = files.formed(path, form).permute(1, 2, 0).numpy()
+        shown = middle_of(path, self.size)
         image = as_input(shown)
         times.append(time.perf_counter())
         made = self(image, controls)

@@ -248,6 +248,11 @@ def _add_demo(commands: Commands) -> None:
     demo.add_argument(
         "--teacher", action="store_true", help="have the slow teacher make its images beside them"
     )
+    demo.add_argument(
+        "--moving",
+        action="store_true",
+        help="say how steady the net is where a picture moves by a pixel at a time",
+    )
     out_argument(demo, "DIR", "where images go (default: RUN/demo)")
     import_argument(demo)
     debug_argument(demo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import sys
 import types
 from pathlib import Path
@@ -13,6 +15,7 @@ from PIL import Image
 
 from compress import Recipe, ReplayTarget
 from compress.cli import main
+from compress.effects.lite0_weights import PACKAGE
 from compress.zoo import build
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -76,6 +79,8 @@ def photos(tmp_path, monkeypatch):
     return folder
 
 
+HAS_WEIGHTS = importlib.util.find_spec(PACKAGE) is not None
+
 SMALL = {
     "model.width": 8,
     "model.depth": 2,
@@ -91,6 +96,7 @@ SMALL = {
     "task.crop": 32,  # training sees parts, and all else whole images
     "task.pairs": 16,
     "task.frames": 2,
+    "task.perceptual": str(HAS_WEIGHTS).lower(),
     "task.teacher": "{name: 'mine:dimmed'}",
 }
 
@@ -108,11 +114,12 @@ def _video(path, photos):
 def _demo(tmp_path, photos, capsys):
     """The deployed file on pictures, with the teacher's images, and by its control."""
     run, out = str(tmp_path / "run"), tmp_path / "out"
-    given = ["demo", run, str(photos), "--row", "3", "--import", "mine", "--teacher"]
+    given = ["demo", run, str(photos), "--row", "3", "--import", "mine", "--teacher", "--moving"]
     assert main([*given, "-o", str(out), "--control", "strength=0.5"]) == 0
     said = capsys.readouterr().out
     assert "frames a second with one thread" in said
     assert "times the net's time" in said
+    assert re.search(r"net \d+\.\d\d dB \[.*\], teacher 60\.00 dB \[60\.00, 60\.00\]", said)
     sizes = []
     for name in ("sheet.png", "0.png.png"):
         with Image.open(out / name) as image:
@@ -129,6 +136,7 @@ def _demo(tmp_path, photos, capsys):
     for wrong, problem in (
         (["--frames", "0"], "--frames 0: give 1 or more"),
         (["--teacher"], "a teacher is too slow for a video"),
+        (["--moving"], "how a video moves is not known"),
     ):
         assert main([*given_video, *wrong]) == 2
         assert problem in capsys.readouterr().err
@@ -187,7 +195,12 @@ def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path, capsys):
     )
     assert [row.kind for row in record.rows] == ["input", "distill", "quantize", "prune"]
     assert (record.task.metric, record.baseline) == ("psnr", 1)
-    assert set(record.rows[2].measurements[0].metrics) == {"ssim"}
+    metrics = record.rows[2].measurements[0].metrics
+    assert set(metrics) == {"ssim", "perceptual"} if HAS_WEIGHTS else {"ssim"}
+    if HAS_WEIGHTS:
+        assert record.task.metrics == {"ssim": True, "perceptual": False}
+        low, high = metrics["perceptual"].ci95
+        assert 0 < low <= metrics["perceptual"].value <= high < 1
     float_, int8, cut = (row.measurements[0].accuracy.value for row in record.rows[1:])
     assert min(int8, cut) > float_ - 3
     _demo(tmp_path, photos, capsys)
