@@ -18,6 +18,7 @@ TEACHER = "teacher"
 
 _MOST_LINES = 12  # as many as there are colors
 _TICKS = 5
+_MOST_DB = 1000.0
 _ROOM = 0.04  # of the scale, above and below what is shown
 
 
@@ -157,7 +158,8 @@ def _line(
 def _panel(title: str, control: str, lines: Sequence[ControlLine]) -> ControlPanel:
     known = [db for line in lines for _, db in line.points]
     known += [end for line in lines for ends in line.intervals for end in ends]
-    low, high = min(known), max(known)
+    # A stranger's record may say anything.
+    low, high = (max(-_MOST_DB, min(_MOST_DB, end)) for end in (min(known), max(known)))
     room = max(_ROOM * (high - low), 0.5)
     return ControlPanel(title, control, tuple(lines), (low - room, high + room))
 
