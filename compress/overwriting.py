@@ -59,8 +59,8 @@ _RAW_BEGINS = (b'{"schema": 1, "kind": "session"', b'{"kind": "session"')
 _PAGE_MARK = b'<p class="eyebrow">compresskit report'
 _CSV_BEGINS = b"run,target,row,stage,"
 _REPORT = re.compile(
-    r"report\.html|table\.(csv|md)|(pareto|stages)[^/]*\.(png|svg)|repeat\.(json|html|md)"
-    r"|comparison\.md"
+    r"report\.html|table\.(csv|md)|(pareto|stages|controls)[^/]*\.(png|svg)|repeat\.(json|html|md)"
+    r"|comparison\.md|contact-sheet\.png"
 )
 _LAYERS = re.compile(r"layers(-dark)?\.(png|svg)|sensitivity\.json")
 _TEXTS = (".html", ".csv", ".json")  # of a report, which tell whose they are

@@ -15,6 +15,7 @@ from compress.errors import DataError
 
 __all__ = [
     "ArrayPreprocessing",
+    "Control",
     "ImagePreprocessing",
     "Preprocessing",
     "TextPreprocessing",
@@ -26,6 +27,43 @@ Fit = Literal["cover", "contain", "stretch"]
 
 _BYTE = 255
 _CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A number that a model takes beside an image, as an input ``(n, 1)`` of this name.
+
+    Args:
+        name: of the input.
+        low: its lowest value.
+        high: its highest.
+        default: where nobody says another; the highest without one.
+
+    Raises:
+        DataError: a name that is no word, or a range that is none.
+    """
+
+    name: str
+    low: float
+    high: float
+    default: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.default is None:
+            object.__setattr__(self, "default", self.high)
+        assert self.default is not None
+        ends = (self.low, self.default, self.high)
+        if not self.name.isidentifier() or not all(map(math.isfinite, ends)):
+            raise DataError(
+                f"preprocessing of images: a control has a word for its name, and finite numbers "
+                f"for its range; got {self.name!r}, from {self.low} to {self.high}."
+            )
+        if not self.low <= self.default <= self.high or self.low == self.high:
+            raise DataError(
+                f"preprocessing of images: the control {self.name} is from {self.low:g} to "
+                f"{self.high:g}, and {self.default:g} where nobody says another: the first has to "
+                "be less than the second, and the third between them."
+            )
 
 
 @dataclass(frozen=True)
@@ -50,6 +88,7 @@ class ImagePreprocessing:
         std: the deviation, likewise.
         fill: the byte around an image that does not fill the size.
         layout: ``chw`` or ``hwc``: whether the channels come first or last.
+        controls: numbers that the model takes beside the image, each an input of its own.
 
     Raises:
         DataError: a value that cannot be meant.
@@ -67,6 +106,7 @@ class ImagePreprocessing:
     std: tuple[float, ...] = (1.0,)
     fill: int = 127
     layout: Literal["chw", "hwc"] = "chw"
+    controls: tuple[Control, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -113,7 +153,7 @@ class ImagePreprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields as ``model.json`` has them."""
-        return {"kind": "image", **asdict(self)}
+        return {"kind": "image", **asdict(self), "controls": [asdict(one) for one in self.controls]}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from compress.config.clauses import clauses
 from compress.errors import RecordError
 from compress.io.atomic import write_atomically
 from compress.io.files import read_json
+from compress.record_images import ContactSheet, ControlValue
 from compress.record_scores import Accuracy, RecordFacts, SampleFacts, ServedScore, SparseFacts
 from compress.record_times import Latency, SizeTiming, Speedup
 
@@ -152,10 +153,13 @@ class Measurement(_SparseFacts):
     ``metrics`` has the task's further metrics by name, and ``quantities`` what was measured beyond
     these. ``sizes`` has what was timed at each size of a file that leaves some open, that of
     ``latency`` first. ``serving`` and ``slices`` (by name) have the leading metric on samples of
-    what will be served. The keys are absent without any.
+    what will be served. ``controls`` (by name) has how a net that makes images follows each value.
+    The keys are absent without any.
     """
 
-    _optional: ClassVar[tuple[str, ...]] = ("metrics", "quantities", "sizes", "serving", "slices")
+    _optional: ClassVar[tuple[str, ...]] = (
+        *("metrics", "quantities", "sizes", "serving", "slices", "controls"),
+    )
 
     target: str
     runtime: str
@@ -173,6 +177,7 @@ class Measurement(_SparseFacts):
     sizes: list[SizeTiming] = []
     serving: ServedScore | None = None
     slices: dict[str, ServedScore] = {}
+    controls: dict[str, list[ControlValue]] = {}
 
 
 class LayerWidth(_RecordFacts):
@@ -256,8 +261,13 @@ class FrontFacts(_RecordFacts):
     scales: list[str] = []
 
 
-class Record(_RecordFacts):
-    """Everything that a run leaves behind, less the models themselves."""
+class Record(_SparseFacts):
+    """Everything that a run leaves behind, less the models themselves.
+
+    ``contact_sheet`` is there where the run folder has pictures of what the rows make.
+    """
+
+    _optional: ClassVar[tuple[str, ...]] = ("contact_sheet",)
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     name: str
@@ -270,6 +280,7 @@ class Record(_RecordFacts):
     baseline: int
     rows: list[Row] = []
     pareto: dict[str, FrontFacts] = {}
+    contact_sheet: ContactSheet | None = None
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 

@@ -1,29 +1,37 @@
-"""``compresskit demo``: an image filter of a run on pictures, with frames a second."""
+"""``compresskit demo``: an image filter of a run on pictures or a video, with frames a second."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from compress.cli.filtering import DeployedFilter, Steps, followed
+from compress.cli.filtering import DeployedFilter, Steps, as_bytes, as_input, middle_of
+from compress.cli.video import filter_video, is_video
 from compress.config.references import CodeReferences
 from compress.effects.reading import write_sheet
 from compress.errors import DataError, RecipeError
 from compress.formatting import duration
 from compress.io.files import named
+from compress.measure.stats import bootstrap_mean
+from compress.measure.temporal import STEPS, temporal_stability
 from compress.notebook.record import Record
+from compress.pareto import recommend
 from compress.recipe import Recipe
-from compress.task import Task
 from compress.tasks.image_files import ImageFiles
 from compress.tasks.image_to_image import TASK_NAME
 from compress.tasks.pairs.teacher import ImageTeacher
 from compress.text_table import Column, text_lines
 
+Array = np.ndarray[Any, Any]
+
 _SHEET = "sheet.png"
+# Of the frames that a file says it has: lengths are rounded.
+_MOST_LACKING = 0.95
 # Rows of a contact sheet: more would be a picture that nothing shows.
 _MOST_ROWS = 24
 
@@ -39,19 +47,27 @@ def run(arguments: argparse.Namespace) -> int:
             f"{named(arguments.run)} is a run of no task {TASK_NAME}, which alone makes images."
         )
     options = recipe.task.options
+    if arguments.frames < 1:
+        raise RecipeError(f"--frames {arguments.frames}: give 1 or more.")
     if arguments.images is None:
-        if not net.controls:
-            raise RecipeError("the net has no controls to follow; give an image or a folder.")
-        _print_followed(net, recipe.make_task())
+        _print_followed(record, arguments.row)
         return 0
     controls = _controls(arguments.controls, options.get("controls") or {})
     references = CodeReferences.of(arguments.imports)
-    teacher = options["teacher"].build(references) if arguments.teacher else None
-    pictures, out = _pictures(Path(arguments.images)), Path(arguments.run) / "demo"
-    if arguments.out is not None:
-        out = Path(arguments.out)
+    given, out = Path(arguments.images), Path(arguments.out or Path(arguments.run) / "demo")
     _check_out(out)
+    if is_video(given):
+        if arguments.teacher:
+            raise RecipeError("--teacher: a teacher is too slow for a video; give pictures.")
+        if arguments.moving:
+            raise RecipeError("--moving: how a video moves is not known; give pictures.")
+        _filter_video(net, given, controls, out, arguments.frames)
+        return 0
+    teacher = options["teacher"].build(references) if arguments.teacher else None
+    pictures = _pictures(given)
     _filter(net, pictures, controls, teacher, out)
+    if arguments.moving:
+        _print_stability(net, pictures, controls, teacher)
     return 0
 
 
@@ -74,30 +90,87 @@ def _filter(
         write_sheet(out / f"{path.name}.png", [[made]])
         sheet.append(row)
     write_sheet(out / _SHEET, sheet[:_MOST_ROWS])
-    before, inference, after = steps.medians
-    total = before + inference + after
-    print(
-        f"{1 / total:.1f} frames a second with one thread, {duration(total)} each: "
-        f"{duration(before)} to read and scale, {duration(inference)} in the net, "
-        f"{duration(after)} to make bytes"
-    )
+    _print_rate(steps, "to read and scale", "to make bytes")
     if slow:
-        taken = float(np.median(slow))
+        taken, inference = float(np.median(slow)), steps.medians[1]
         print(f"the teacher takes {duration(taken)}, {taken / inference:,.0f} times the net's time")
     columns = "input, teacher, net" if slow else "input, net"
     print(f"{len(pictures)} images in {out}; {_SHEET} has {columns} side by side")
 
 
-def _print_followed(net: DeployedFilter, task: Task) -> None:
-    """A table of how the net follows each control on the test split."""
-    samples = [task.test[place] for place in range(len(task.test))]
-    for control in net.controls:
-        rows = followed(net, samples, control)
+def _print_stability(
+    net: DeployedFilter,
+    pictures: Sequence[Path],
+    controls: Mapping[str, float],
+    teacher: ImageTeacher | None,
+) -> None:
+    """How steady net and teacher are where the pictures move by a pixel at a time."""
+
+    def by_net(pixels: Array) -> Array:
+        return as_bytes(net(as_input(pixels), controls))
+
+    filters = {"net": by_net}
+    if teacher is not None:
+        filters["teacher"] = lambda pixels: teacher(pixels, controls)
+    # Of a slow teacher one step, of both: they are to be compared.
+    steps = STEPS if teacher is None else 1
+    moving = [middle_of(path, net.size + steps) for path in pictures]
+    said = []
+    for name, one in filters.items():
+        found = [temporal_stability(one, pixels, net.size) for pixels in moving]
+        low, high = bootstrap_mean(found)
+        said.append(f"{name} {np.mean(found):.2f} dB [{low:.2f}, {high:.2f}]")
+    print(
+        f"temporal stability, where a picture moves by a pixel, against the moved output: "
+        f"{', '.join(said)} (mean over {len(pictures)} with its 95 % interval; 60 is the most)"
+    )
+
+
+def _filter_video(
+    net: DeployedFilter, video: Path, controls: Mapping[str, float], out: Path, most: int
+) -> None:
+    net.warm_up(controls)
+    place = out / f"{video.stem}.mp4"
+    done = filter_video(net, video, controls, place, most)
+    write_sheet(out / _SHEET, done.sheet)
+    _print_rate(done.steps, "to decode and scale", "to encode")
+    rest = ""
+    if done.frames == most and done.of != most:
+        rest = "; the video may have more (--frames)"
+    elif done.frames < min(most, _MOST_LACKING * done.of):
+        rest = f"; its file says that there are {done.of}: it was cut short"
+    print(f"{done.frames} frames in {place} ({done.codec}), input and net side by side{rest}")
+
+
+def _print_rate(steps: Steps, before: str, after: str) -> None:
+    """Frames a second, and how long each step takes, in words for the first and the last."""
+    first, inference, last = steps.medians
+    total = first + inference + last
+    print(
+        f"{1 / total:.1f} frames a second with one thread, {duration(total)} each: "
+        f"{duration(first)} {before}, {duration(inference)} in the net, {duration(last)} {after}"
+    )
+
+
+def _print_followed(record: Record, row: int | None) -> None:
+    """A table of how a row follows each control on the test split, as its run has measured it.
+
+    Raises:
+        RecipeError: the net has no controls.
+    """
+    index = recommend(record, record.targets[0]).index if row is None else row
+    found = next(one for one in record.rows if one.index == index).on(record.targets[0])
+    if found is None or not found.controls:
+        raise RecipeError(
+            "the net has no controls to follow, or its run is of before these were measured; give "
+            "an image or a folder, or run the recipe again."
+        )
+    for name, values in found.controls.items():
         columns = [
-            Column(control, "", tuple(f"{one.value:g}" for one in rows)),
-            Column("net", "dB to teacher", tuple(f"{one.teacher:.2f}" for one in rows)),
-            Column("net", "dB to input", tuple(f"{one.unchanged:.2f}" for one in rows)),
-            Column("teacher", "dB to input", tuple(f"{one.teacher_unchanged:.2f}" for one in rows)),
+            Column(name, "", tuple(f"{one.value:g}" for one in values)),
+            Column("net", "dB to teacher", tuple(f"{v.to_teacher.value:.2f}" for v in values)),
+            Column("net", "dB to input", tuple(f"{v.to_input.value:.2f}" for v in values)),
+            Column("teacher", "dB to input", tuple(f"{v.teacher_to_input:.2f}" for v in values)),
         ]
         print("\n".join(text_lines(columns)))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,10 @@ import numpy as np
 
 from compress.errors import RecordError
 from compress.io.files import named
-from compress.measure.ondevice.scoring import scores
 from compress.preprocessing import ImagePreprocessing
 from compress.tasks.image_files import ImageFiles
 
-__all__ = ["DeployedFilter", "Followed", "Steps", "followed"]
+__all__ = ["DeployedFilter", "Steps", "as_bytes", "as_input", "middle_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -33,11 +33,41 @@ class Steps:
     net: list[float] = field(default_factory=list)
     after: list[float] = field(default_factory=list)
 
+    def add(self, before: float, net: float, after: float) -> None:
+        """Note an image."""
+        self.before.append(before)
+        self.net.append(net)
+        self.after.append(after)
+
     @property
     def medians(self) -> tuple[float, float, float]:
         """The median of each."""
         before, net, after = (statistics.median(x) for x in (self.before, self.net, self.after))
         return before, net, after
+
+
+def as_input(pixels: Array) -> Array:
+    """An image ``(height, width, 3)`` in bytes as ``(3, height, width)`` from 0 to 1."""
+    found: Array = pixels.transpose(2, 0, 1).astype(np.float32) / 255
+    return found
+
+
+def as_bytes(image: Array) -> Array:
+    """An image ``(3, height, width)`` from 0 to 1 as ``(height, width, 3)`` in bytes."""
+    found: Array = np.rint(image * 255).astype(np.uint8).transpose(1, 2, 0)
+    return found
+
+
+def middle_of(path: Path, size: int) -> Array:
+    """A picture's middle, ``(size, size, 3)`` in bytes.
+
+    Raises:
+        DataError: it cannot be read as an image.
+    """
+    form = ImagePreprocessing(size, size, 3, fit="cover", upright=True)
+    files = ImageFiles(path.parent, size, False, "demo: ")
+    found: Array = files.formed(path, form).permute(1, 2, 0).numpy()
+    return found
 
 
 @dataclass(frozen=True)
@@ -90,19 +120,15 @@ class DeployedFilter:
             DataError: it cannot be read as an image.
         """
         times = [time.perf_counter()]
-        form = ImagePreprocessing(self.size, self.size, 3, fit="cover", upright=True)
-        files = ImageFiles(path.parent, self.size, False, "demo: ")
-        shown = files.formed(path, form).permute(1, 2, 0).numpy()
-        image = shown.transpose(2, 0, 1).astype(np.float32) / 255
+        shown = middle_of(path, self.size)
+        image = as_input(shown)
         times.append(time.perf_counter())
         made = self(image, controls)
         times.append(time.perf_counter())
-        in_bytes = np.rint(made * 255).astype(np.uint8).transpose(1, 2, 0)
+        in_bytes = as_bytes(made)
         times.append(time.perf_counter())
-        for each, begin, end in zip(
-            (steps.before, steps.net, steps.after), times, times[1:], strict=False
-        ):
-            each.append(end - begin)
+        before, net, after = (end - begin for begin, end in pairwise(times))
+        steps.add(before, net, after)
         return [shown, in_bytes]
 
     def warm_up(self, controls: Mapping[str, float]) -> None:
@@ -125,44 +151,3 @@ class DeployedFilter:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         return onnxruntime.InferenceSession(self.path, options)
-
-
-@dataclass(frozen=True)
-class Followed:
-    """How a filter follows one value of its control, in dB: means over images.
-
-    Args:
-        value: of the control.
-        teacher: what it makes against what the teacher makes.
-        unchanged: what it makes against the image that came in.
-        teacher_unchanged: what the teacher makes against that.
-    """
-
-    value: float
-    teacher: float
-    unchanged: float
-    teacher_unchanged: float
-
-
-def followed(
-    net: DeployedFilter, samples: Sequence[tuple[Any, Any]], control: str
-) -> list[Followed]:
-    """How a filter follows a control, at each of its values in some samples.
-
-    Args:
-        net: the filter.
-        samples: inputs by name with the ``image``, and the teacher's image.
-        control: by its name.
-    """
-    by_value: dict[float, list[list[Array]]] = {}
-    for inputs, label in samples:
-        values = {name: float(inputs[name]) for name in net.controls}
-        image = inputs["image"].numpy()
-        three = [net(image, values), np.asarray(label), image]
-        by_value.setdefault(values[control], []).append(three)
-    found = []
-    for value, triples in sorted(by_value.items()):
-        made, wanted, images = (np.stack(each) for each in zip(*triples, strict=True))
-        pairs = ((made, wanted), (made, images), (wanted, images))
-        found.append(Followed(value, *(float(scores(a, b, "psnr").mean()) for a, b in pairs)))
-    return found

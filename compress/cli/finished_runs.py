@@ -20,6 +20,9 @@ __all__ = [
 ]
 
 
+_FRAMES = 300  # of a video: ten seconds
+
+
 def add_commands(commands: Commands) -> None:
     """Add the commands, in the order of help."""
     _add_report(commands)
@@ -212,14 +215,24 @@ def _add_pairs(commands: Commands) -> None:
 
 def _add_demo(commands: Commands) -> None:
     demo = commands.add_parser(
-        "demo", help="run an image filter of a run on pictures, or say how it follows its controls"
+        "demo",
+        help="run an image filter of a run on pictures or a video, or say how it follows its "
+        "controls",
     )
     demo.add_argument("run", metavar="RUN", help="the run folder")
     demo.add_argument(
         "images",
         nargs="?",
-        metavar="IMAGE|FOLDER",
-        help="pictures (default: a table of how the net follows its controls on the test split)",
+        metavar="IMAGE|FOLDER|VIDEO",
+        help="pictures, or a video (default: a table of how the net follows its controls on the "
+        "test split)",
+    )
+    demo.add_argument(
+        "--frames",
+        type=whole,
+        default=_FRAMES,
+        metavar="N",
+        help="of a video, from its first (default: %(default)s)",
     )
     demo.add_argument(
         "--row", type=whole, metavar="N", help="its number in the table (default: the advised row)"
@@ -234,6 +247,11 @@ def _add_demo(commands: Commands) -> None:
     )
     demo.add_argument(
         "--teacher", action="store_true", help="have the slow teacher make its images beside them"
+    )
+    demo.add_argument(
+        "--moving",
+        action="store_true",
+        help="say how steady the net is where a picture moves by a pixel at a time",
     )
     out_argument(demo, "DIR", "where images go (default: RUN/demo)")
     import_argument(demo)

@@ -18,6 +18,7 @@ from compress.record import Record
 from compress.report.comparison import Comparison, compared
 from compress.report.comparison_text import comparison_markdown, comparison_text
 from compress.report.csv import csv_text
+from compress.report.figures.controls_data import ControlsInfo, controls_info
 from compress.report.figures.pareto_data import ParetoInfo, pareto_info
 from compress.report.figures.stages_data import StagesInfo, stages_info
 from compress.report.page.page import combined_page, page
@@ -45,7 +46,8 @@ def write_report(record: Record, folder: Path) -> list[Path]:
     """Write the report of one record into ``folder``; returns the files, the page first.
 
     ``report.html``, ``table.csv``, ``table.md``; per target ``pareto`` and ``stages`` figures,
-    with the target in the name where there are several. Each file is replaced in one step.
+    and ``controls`` of nets that have some, with the target in the name where there are several.
+    Each file is replaced in one step.
 
     Raises:
         RecipeError: a file of such a name is there that is no part of a report; nothing is written.
@@ -57,6 +59,8 @@ def write_report(record: Record, folder: Path) -> list[Path]:
     for target, slug in _slugs(record.targets).items():
         files |= _drawn(pareto_info(record, target), f"pareto{slug}")
         files |= _drawn(stages_info(record, target), f"stages{slug}")
+        if (controls := controls_info(record, target)) is not None:
+            files |= _drawn(controls, f"controls{slug}")
     files["table.csv"] = csv_text([(sanitize(record.name), record)])
     files["table.md"] = "\n".join(markdown(record, target) for target in record.targets)
     return _write(folder, files)
@@ -118,13 +122,19 @@ def _slugs(targets: Sequence[str]) -> dict[str, str]:
     return slugs
 
 
-def _drawn(info: ParetoInfo | StagesInfo, stem: str) -> dict[str, str | bytes]:
+def _drawn(info: ParetoInfo | StagesInfo | ControlsInfo, stem: str) -> dict[str, str | bytes]:
     """One figure as files, by name."""
     from compress.report.figures.canvas import render
+    from compress.report.figures.controls import draw_controls
     from compress.report.figures.pareto import draw_pareto
     from compress.report.figures.stages import draw_stages
 
-    figure = draw_pareto(info) if isinstance(info, ParetoInfo) else draw_stages(info)
+    if isinstance(info, ParetoInfo):
+        figure = draw_pareto(info)
+    elif isinstance(info, ControlsInfo):
+        figure = draw_controls(info)
+    else:
+        figure = draw_stages(info)
     return {f"{stem}.png": render(figure, "png"), f"{stem}.svg": render(figure, "svg")}
 
 

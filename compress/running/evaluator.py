@@ -19,7 +19,8 @@ from compress.candidate import Candidate
 from compress.config.references import CodeReferences
 from compress.events import EventCallback
 from compress.io.scratch import scratch
-from compress.measure.named_arrays import Arrays
+from compress.measure.controls import followed
+from compress.measure.named_arrays import Array, Arrays
 from compress.measure.open_sizes import sizes_of
 from compress.measure.score import Scores, accuracy_facts
 from compress.measure.target import (
@@ -29,6 +30,7 @@ from compress.measure.target import (
     backend_of,
 )
 from compress.record import ArtifactFacts, Measurement, ParityFacts
+from compress.record_images import ControlValue
 from compress.running.candidate_measurements import StageEvaluator
 from compress.running.digests import ContentDigests
 from compress.running.encoding import encode
@@ -59,13 +61,17 @@ class RowInput:
 
 @dataclass(frozen=True)
 class _ScoredRow:
-    """An artifact, its scores on the test split by each metric, and its outputs as labels."""
+    """An artifact, its scores on the test split by each metric, and its outputs as labels.
+
+    ``controls`` is how its images follow each value of a control, by its name.
+    """
 
     artifact: Artifact
     scores: Scores
     further: dict[str, Scores]
     as_labels: Arrays
     outputs: RowOutputs
+    controls: dict[str, list[ControlValue]]
 
 
 class Evaluator:
@@ -247,6 +253,7 @@ class Evaluator:
                 )
                 for name, scores in own.further.items()
             },
+            controls=own.controls,
         )
 
     def _score(self, row: RowInput, target: Target) -> _ScoredRow:
@@ -269,7 +276,22 @@ class Evaluator:
             self._scoring.further_of(outputs, labels),
             as_labels,
             RowOutputs(artifact, outputs if self._served.compares_on_test else as_labels),
+            followed(self._test.inputs, outputs, labels) if self.makes_images else {},
         )
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether rows make images, and labels are those of the data."""
+        return self._scoring.has_labels and self._scoring.kind == "image"
+
+    def images(self, row: RowInput, inputs: Mapping[str, Array]) -> Arrays:
+        """What a row that was measured makes of some inputs, on the first target.
+
+        Raises:
+            MeasurementError: the target cannot load or run its file; carries its words.
+        """
+        target = self.targets[0]
+        return self._scoring.named(target.predict(self.model(row, target), inputs))
 
     def _labels(self, row: RowInput, target: Target, own: Arrays) -> Arrays:
         """Labels; of unlabeled data the outputs of the reference, or else of the baseline."""

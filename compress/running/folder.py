@@ -7,6 +7,7 @@
     RUN/stages/00-input/          candidate/, model.onnx; stage.json and measured-TARGET.json say
                                   what belongs to a result, with checksums, and are written last
     RUN/measurements/*.jsonl      raw samples
+    RUN/contact-sheet.png         some test images as rows make them, where they make images
     RUN/ship/                     the advised row, which runs by itself (:mod:`compress.ship`)
 """
 
@@ -28,6 +29,7 @@ from compress.io.atomic import sweep
 from compress.io.scratch import sweep_scratch
 from compress.pareto import front_facts
 from compress.record import RECORD_NAME, Record
+from compress.record_images import CONTACT_SHEET
 from compress.ship_folder import SHIP, remove_shipped
 
 __all__ = ["RunFolder"]
@@ -131,7 +133,7 @@ class RunFolder:
             _remove(path)
         for name in ("stages", "measurements"):
             _remove_if_empty(self.root / name)
-        for name in (_LOG, RECORD_NAME):
+        for name in (_LOG, RECORD_NAME, CONTACT_SHEET):
             _remove(self.root / name)
         remove_shipped(self.root / SHIP)
 

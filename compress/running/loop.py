@@ -11,6 +11,7 @@ In short::
             score                  the artifact's accuracy, on the target
             time                   in interleaved rounds with the baseline
         append a row, and rewrite the record
+    where rows make images: a sheet of some
 
 A failure leaves the rows before it on disk, and the next run of the same recipe resumes there.
 """
@@ -24,6 +25,7 @@ from compress.environment import environment
 from compress.errors import CompressError, ProcessError
 from compress.events import Notice, RowDone, RunEnd, RunStart
 from compress.record import Record, Row
+from compress.running.contact_sheet import add_contact_sheet
 from compress.running.earlier_results import EarlierResults
 from compress.running.evaluator import Evaluator, RowInput
 from compress.running.job import CurrentModels, Job
@@ -106,6 +108,7 @@ def _carried_out(
     record = run.record
     try:
         _take_all(run, found)
+        add_contact_sheet(run)
         record.status = "done"
     except KeyboardInterrupt as error:
         by = str(error) if str(error) not in ("", "SIGINT") else "the user"

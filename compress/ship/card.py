@@ -68,7 +68,12 @@ def _what(choice: Choice, facts: Mapping[str, Any]) -> str:
 
 def _how(facts: Mapping[str, Any]) -> str:
     example, what = _HOW[facts["preprocessing"]["kind"]]
-    if len(facts["inputs"]) > 1:
+    controls = facts["preprocessing"].get("controls") or []
+    if controls:
+        name, at = sanitize(controls[0]["name"], 40), controls[0]["default"]
+        example += f" --{name} {at:g}"
+        what += "; `--help` names the controls"
+    elif len(facts["inputs"]) > 1:
         names = ", ".join(sanitize(port["name"], 40) for port in facts["inputs"])
         example, what = "inputs.npz", f"a file with an array for each input by its name: {names}"
     elif facts["preprocessing"]["kind"] != "array":
@@ -93,6 +98,9 @@ the ONNX file."""
 def _ports(facts: Mapping[str, Any]) -> str:
     lines = [f"Input {port['name']}: {port['type']} {_shape(port)}." for port in facts["inputs"]]
     lines.append(f"Made of: {_preprocessing(facts['preprocessing'])}.")
+    for one in facts["preprocessing"].get("controls") or []:
+        ends = f"from {one['low']:g} to {one['high']:g}, and {one['default']:g} where none is given"
+        lines.append(f"Control {sanitize(one['name'], 40)}: a number {ends}.")
     lines += [f"Output {port['name']}: {port['type']} {_shape(port)}." for port in facts["outputs"]]
     lines += [f"Answer, {rule}" for rule in output_rules(facts)]
     if names := facts["classes"]:

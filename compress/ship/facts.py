@@ -119,7 +119,12 @@ def output_rules(facts: Mapping[str, Any]) -> list[str]:
     for output in facts["outputs"]:
         if detector and output["name"] in (detector["boxes"], detector["scores"]):
             continue
-        found.append(f"{output['name']}: {_RULES[output['kind']]}.")
+        rule = _RULES[output["kind"]]
+        if "range" in output:
+            rule = "an image with pixels from {:g} to {:g}, cut off at these".format(
+                *output["range"]
+            )
+        found.append(f"{output['name']}: {rule}.")
     if detector:
         found.append(
             f"boxes: those with a probability of {detector['least_score']} or more; of boxes of "
@@ -129,6 +134,7 @@ def output_rules(facts: Mapping[str, Any]) -> list[str]:
     return found
 
 
+_PIXEL_METRICS = ("psnr", "ssim")
 _RULES: Mapping[OutputKind | None, str] = {
     "class-scores": "logits of classes; the probabilities are their softmax over axis 1, and the "
     "answer is the largest",
@@ -152,6 +158,8 @@ def _outputs(
     for name, port in zip(names, ports, strict=True):
         kind = samples.kinds.get(name)
         facts = {**_port(port), "name": name, "in_file": port.name, "kind": kind}
+        if task.built_in_metric(name, is_only=len(names) == 1) in _PIXEL_METRICS:
+            facts["range"] = [0.0, 1.0]  # as these metrics have it
         found.append({**facts, "classes": list(_classes(task, kind, port))})
     return found
 

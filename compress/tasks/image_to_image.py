@@ -24,8 +24,9 @@ from pydantic import Field
 
 from compress.config.fields import LARGEST_SEED, Flag, Name, Number, Whole
 from compress.config.references import CodeReferences
+from compress.effects.perceptual import perceptual as perceptual_distance
 from compress.errors import RecipeError
-from compress.preprocessing import ImagePreprocessing
+from compress.preprocessing import Control, ImagePreprocessing
 from compress.task import Task
 from compress.tasks.arrays import inputs_of
 from compress.tasks.pairs.dataset import MirroredPairs, PairDataset
@@ -65,6 +66,7 @@ def make_task(
     frames: _Count = 4,
     controls: _Controls | None = None,
     augment: Flag = True,
+    perceptual: Flag = False,
     seed: _Seed = 1,
     references: CodeReferences | None = None,
 ) -> Task:
@@ -83,6 +85,8 @@ def make_task(
         controls: the lowest and highest value of each number that teacher and net get beside the
             image, by name.
         augment: mirror half of the pairs in training.
+        perceptual: score rows also by their distance to the teacher in features of a net (Zhang et
+            al. 2018, :mod:`compress.effects.perceptual`), of which less is better.
         seed: of what is drawn of photographs and controls.
         references: the code that may be followed, for a teacher of one's own.
 
@@ -106,14 +110,19 @@ def make_task(
         validation=validation,
         test=test,
         metric="psnr",
-        further_metrics=("ssim",),
+        further_metrics=("ssim", perceptual_distance) if perceptual else ("ssim",),
         augment=MirroredPairs() if augment else None,
         # In training images are smaller, and ranges are of the graph that is deployed.
         calibration=inputs_of(validation),
         outputs="image",
-        preprocessing=None
-        if controls
-        else ImagePreprocessing(size, size, 3, fit="cover", upright=True),
+        preprocessing=ImagePreprocessing(
+            size,
+            size,
+            3,
+            fit="cover",
+            upright=True,
+            controls=tuple(Control(name, *ends) for name, ends in (controls or {}).items()),
+        ),
     )
 
 

@@ -72,7 +72,7 @@ def read_serving(task: Task, path: Path, where: str, options: Mapping[str, Any])
     if os.path.isfile(path / "state.json"):
         split: Dataset = load_split(path)
         return split
-    if isinstance(form, ImagePreprocessing):
+    if isinstance(form, ImagePreprocessing) and not form.controls:
         return _of_folder(task, form, path, where)
     if isinstance(form, TextPreprocessing) and not os.path.isdir(path):
         return _of_texts(task, form, path, where)

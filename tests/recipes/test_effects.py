@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import sys
 import types
 from pathlib import Path
@@ -13,6 +15,7 @@ from PIL import Image
 
 from compress import Recipe, ReplayTarget
 from compress.cli import main
+from compress.effects.lite0_weights import PACKAGE
 from compress.zoo import build
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -76,6 +79,8 @@ def photos(tmp_path, monkeypatch):
     return folder
 
 
+HAS_WEIGHTS = importlib.util.find_spec(PACKAGE) is not None
+
 SMALL = {
     "model.width": 8,
     "model.depth": 2,
@@ -91,23 +96,50 @@ SMALL = {
     "task.crop": 32,  # training sees parts, and all else whole images
     "task.pairs": 16,
     "task.frames": 2,
+    "task.perceptual": str(HAS_WEIGHTS).lower(),
     "task.teacher": "{name: 'mine:dimmed'}",
 }
+
+
+def _video(path, photos):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container, Image.open(photos / "0.png") as image:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
+        for _ in range(6):
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode(None))
 
 
 def _demo(tmp_path, photos, capsys):
     """The deployed file on pictures, with the teacher's images, and by its control."""
     run, out = str(tmp_path / "run"), tmp_path / "out"
-    given = ["demo", run, str(photos), "--row", "3", "--import", "mine", "--teacher"]
+    given = ["demo", run, str(photos), "--row", "3", "--import", "mine", "--teacher", "--moving"]
     assert main([*given, "-o", str(out), "--control", "strength=0.5"]) == 0
     said = capsys.readouterr().out
     assert "frames a second with one thread" in said
     assert "times the net's time" in said
+    assert re.search(r"net \d+\.\d\d dB \[.*\], teacher 60\.00 dB \[60\.00, 60\.00\]", said)
     sizes = []
     for name in ("sheet.png", "0.png.png"):
         with Image.open(out / name) as image:
             sizes.append(image.size)
     assert sizes == [(3 * 40, 4 * 40), (40, 40)]
+    _video(tmp_path / "clip.mp4", photos)
+    given_video = ["demo", run, str(tmp_path / "clip.mp4"), "--import", "mine", "--frames", "3"]
+    assert main([*given_video, "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "to decode and scale, " in said
+    assert "3 frames in" in said
+    assert "input and net side by side; the video may have more (--frames)" in said
+    assert (out / "clip.mp4").is_file()
+    for wrong, problem in (
+        (["--frames", "0"], "--frames 0: give 1 or more"),
+        (["--teacher"], "a teacher is too slow for a video"),
+        (["--moving"], "how a video moves is not known"),
+    ):
+        assert main([*given_video, *wrong]) == 2
+        assert problem in capsys.readouterr().err
     assert main(["demo", run, "--row", "1", "--import", "mine"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table[-5:]] == ["0", "0.25", "0.5", "0.75", "1"]
@@ -120,6 +152,30 @@ def _demo(tmp_path, photos, capsys):
     ):
         assert main([*given, *wrong]) == 2
         assert problem in capsys.readouterr().err
+
+
+def _pictures(run, record):
+    """The contact sheet of the run, and how its rows follow the control, on a page made twice."""
+    with Image.open(run / "contact-sheet.png") as image:
+        assert image.size == (4 + 5 * 44, 4 + 2 * 16 + 4 + 4 * 44)  # of a test photograph two parts
+        pixels = np.array(image)
+    assert (record.contact_sheet.rows, record.contact_sheet.images) == ([1, 2, 3], 2)
+    assert record.contact_sheet.controls == {"strength": 1}
+    shown = [pixels[40:80, 4 + 44 * k : 44 + 44 * k].mean() for k in range(5)]
+    # The teacher makes images half as bright at full strength, and nets learn it.
+    assert shown[1] < 0.6 * shown[0]
+    assert all(each < 0.8 * shown[0] for each in shown[2:])
+    values = record.rows[1].measurements[0].controls["strength"]
+    assert [one.value for one in values] == [0, 0.25, 0.5, 0.75, 1]
+    assert values[0].teacher_to_input == 60 > values[4].teacher_to_input
+    assert values[4].to_input.value < values[0].to_input.value
+    page = record.report().read_text()
+    assert "How the rows follow strength" in page
+    assert "Contact sheet of 2 test images. Columns: input, teacher, row 1 distill (psnr" in page
+    assert (run / "controls.png").is_file()
+    assert record.report().read_text() == page
+    (run / "contact-sheet.png").write_bytes(b"another")
+    assert "contact-sheet.png is not the picture of this record" in record.report().read_text()
 
 
 def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path, capsys):
@@ -139,10 +195,16 @@ def test_a_controlled_filter_is_followed_to_the_end(photos, tmp_path, capsys):
     )
     assert [row.kind for row in record.rows] == ["input", "distill", "quantize", "prune"]
     assert (record.task.metric, record.baseline) == ("psnr", 1)
-    assert set(record.rows[2].measurements[0].metrics) == {"ssim"}
+    metrics = record.rows[2].measurements[0].metrics
+    assert set(metrics) == {"ssim", "perceptual"} if HAS_WEIGHTS else {"ssim"}
+    if HAS_WEIGHTS:
+        assert record.task.metrics == {"ssim": True, "perceptual": False}
+        low, high = metrics["perceptual"].ci95
+        assert 0 < low <= metrics["perceptual"].value <= high < 1
     float_, int8, cut = (row.measurements[0].accuracy.value for row in record.rows[1:])
     assert min(int8, cut) > float_ - 3
     _demo(tmp_path, photos, capsys)
+    _pictures(tmp_path / "run", record)
     module = record.module("prune")
     inputs = {"image": torch.rand(1, 3, 40, 40), "strength": torch.zeros(1, 1)}
     with torch.no_grad():

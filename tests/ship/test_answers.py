@@ -21,10 +21,13 @@ from compress import (
     Task,
     TextPreprocessing,
 )
+from compress.errors import DataError
 from compress.measure.perplexity import bits_per_token
 from compress.measure.score import accuracy_facts, fitted_labels, score
+from compress.preprocessing import Control
 from compress.ship.request import PROGRAM
 from compress.tasks.detection import MeanAveragePrecision
+from compress.training.data import head
 
 
 class Everything(nn.Module):
@@ -66,6 +69,34 @@ class Characters(nn.Module):
 
 
 PHOTO = ImagePreprocessing(16, 16, fit="contain", mean=(0.5,), std=(0.5,), upright=False)
+
+
+class Filter(nn.Module):
+    """Darkens an image as far as its control says."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 1)
+        nn.init.dirac_(self.body.weight)
+        nn.init.zeros_(self.body.bias)
+
+    def forward(self, image, strength):
+        return self.body(image) * (1 - 0.5 * strength[:, :, None, None])
+
+
+def filtered():
+    images = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    rows = [
+        ({"image": image, "strength": torch.tensor([k % 2 / 2])}, image * (1 - k % 2 / 4))
+        for k, image in enumerate(images)
+    ]
+    return Task(
+        "filter",
+        *(rows[:12], rows[12:18], rows[18:]),
+        outputs="image",
+        metric="psnr",
+        preprocessing=ImagePreprocessing(16, 16, controls=(Control("strength", 0, 1, 0.5),)),
+    )
 
 
 def everything():
@@ -121,6 +152,7 @@ CASES = {
     "everything": (everything, Everything),
     "tokens": (characters, Characters),
     "two outputs": (heads, Heads),
+    "filter": (filtered, Filter),
 }
 
 
@@ -134,7 +166,7 @@ def shipped(tmp_path_factory):
             make_task, make_net = CASES[name]
             task, root = make_task(), tmp_path_factory.mktemp(name)
             torch.manual_seed(3)
-            start = Candidate.of(make_net(), torch.stack([row[0] for row in task.validation]))
+            start = Candidate.of(make_net(), head(task.validation, 6).inputs)
             recipe = Recipe(
                 name=name.replace(" ", "-"), stages=[QuantizeStage(activations="float32")]
             )
@@ -218,6 +250,47 @@ def test_an_image_is_written_as_numbers_and_as_a_picture(shipped, run, photo):
         assert values.shape[1:] == picture.size[::-1] == (16, 16)
         expected = np.clip((values[0] * 0.5 + 0.5) * 255, 0, 255)
         assert abs(np.asarray(picture) - expected).max() <= 1.01
+
+
+def test_a_filter_takes_its_controls_as_options_within_their_ranges(shipped, run, photo):
+    folder = shipped("filter")
+    facts = json.loads((folder / "model.json").read_text())
+    control = {"name": "strength", "low": 0, "high": 1, "default": 0.5}
+    assert facts["preprocessing"]["controls"] == [control]
+    assert facts["outputs"][0]["range"] == [0, 1]
+    card = (folder / "README.md").read_text()
+    assert "python run.py photo.png --strength 0.5" in card
+    assert "Control strength: a number from 0 to 1, and 0.5 where none is given." in card
+    assert "pixels from 0 to 1, cut off at these" in card
+    for given, bright in (
+        ([], 191),
+        (["--strength", "1"], 128),
+        (["--control-strength", "0"], 255),
+    ):
+        (found,) = answer(run, folder, photo, *given, "-o", "made")
+        path = found["output"]["files"][1]
+        assert path.startswith("made")
+        with Image.open(path) as picture:
+            assert picture.size == (16, 16)
+            assert np.asarray(picture)[:, :6].min() == bright
+    for wrong in ("1.5", "nan"):
+        with pytest.raises(SystemExit) as error:
+            run(folder, photo, "--strength", wrong)
+        assert str(error.value) == f"--strength {wrong}: strength is from 0 to 1."
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (("the strength", 0, 1), "a control has a word for its name"),
+        (("strength", 0, float("inf")), "and finite numbers for its range"),
+        (("strength", 1, 1), "the control strength is from 1 to 1"),
+        (("strength", 0, 1, 2), "and 2 where nobody says another"),
+    ],
+)
+def test_a_control_has_a_name_and_a_range(given, problem):
+    with pytest.raises(DataError, match=problem):
+        Control(*given)
 
 
 def test_yes_or_no_is_said_of_each_class_by_name(shipped, run, photo):

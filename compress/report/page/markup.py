@@ -2,9 +2,10 @@
 
 A page is laid out by the templates beside this file, ``*.html``, and everything that they print is
 escaped and freed of control characters: a recipe from a stranger may say anything. ``x | line(80)``
-cuts a text, ``x | verbatim`` keeps its lines. Only what :func:`element` and :func:`data_block` made
-goes in as it is, with our own style sheet and script. A content security policy allows these two
-by their hashes, and no other, nor any request, should anything slip through.
+cuts a text, ``x | verbatim`` keeps its lines. Only what :func:`element`, :func:`png_image` and
+:func:`data_block` made goes in as it is, with our own style sheet and script. A content security
+policy allows these two by their hashes, pictures that are in the page itself, and no other, nor any
+request, should anything slip through.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from compress.formatting import sanitize
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["DataTable", "Markup", "data_block", "document", "element", "policy", "render"]
-__all__ += ["style_sheet"]
+__all__ = ["DataTable", "Markup", "data_block", "document", "element", "png_image"]
+__all__ += ["policy", "render", "style_sheet"]
 
 _HERE = Path(__file__).parent
 
@@ -112,11 +113,21 @@ def element(name: str, attributes: Mapping[str, object], *inside: str) -> Markup
     return Markup(f"<{name}{said}>{''.join(escape(_printable(each)) for each in inside)}</{name}>")
 
 
+def png_image(base64: str, alt: str) -> Markup:
+    """A picture in the page itself, with what it shows in words.
+
+    Args:
+        base64: the bytes of a PNG file, in base64.
+        alt: the words.
+    """
+    return element("img", {"class": "sheet", "src": f"data:image/png;base64,{base64}", "alt": alt})
+
+
 def policy(style: str, script: str) -> str:
     """A policy under which a page can do nothing but run this script and wear this style."""
     return (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 

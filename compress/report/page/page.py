@@ -23,6 +23,7 @@ from compress.report.page.plots.pareto import figure_data, pareto_script_data
 from compress.report.page.recommendation import tiles
 from compress.report.page.rows_table import rows_table
 from compress.report.page.sections import RECORD_SECTIONS, TARGET_SECTIONS, Section, gathered
+from compress.report.page.sheet import sheet_data
 from compress.report.page.target import TargetReport, target_report
 from compress.report.provenance import device_name, reference, scored_against
 from compress.report.sentences import status_words
@@ -60,6 +61,7 @@ def page(
             for target in targets
         ],
         "nothing": [*status_words(record), "Nothing has been measured yet."],
+        "sheet": sheet_data(record, folder) if folder is not None else None,
         "layers": layers_data(record, folder) if folder is not None else None,
         "sections": gathered(of_record, record),
     }

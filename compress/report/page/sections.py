@@ -20,6 +20,7 @@ from compress.report.page.appendix import (
     widths_data,
 )
 from compress.report.page.details import details_data
+from compress.report.page.plots.controls import controls_data
 from compress.report.page.plots.pareto import pareto_data
 from compress.report.page.plots.stages import steps_data
 from compress.report.page.recommendation import (
@@ -54,6 +55,7 @@ TARGET_SECTIONS: tuple[Section[TargetReport], ...] = (
     Section("rows.html", all_rows_data),
     Section("findings.html", findings_data),
     Section("panels.html", steps_data),
+    Section("panels.html", controls_data),
     Section("details.html", details_data),
 )
 

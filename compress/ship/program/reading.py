@@ -45,7 +45,9 @@ def prepared(pixels: Any, model: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     form = model["preprocessing"]
     square, covered = fitted(pixels, form)
     place = {"size": [pixels.shape[1], pixels.shape[0]], "covered": list(covered)}
-    return batched({model["inputs"][0]["name"]: normalized(square, form)}, model), place
+    values = {name: np.array([value]) for name, value in form.get("values", {}).items()}
+    image = next(one["name"] for one in model["inputs"] if one["name"] not in values)
+    return batched({image: normalized(square, form), **values}, model), place
 
 
 def read_arrays(path: str, model: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

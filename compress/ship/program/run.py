@@ -1,6 +1,7 @@
 """Run the model beside this file: a picture, numbers or a text in, an answer out.
 
     python run.py photo.png                 an answer for each input
+    python run.py photo.png --strength 0.7  of a model that has such a control
     python run.py inputs.npy --json         the same as JSON
     python run.py --check                   the score on samples.npz, beside the record's
 
@@ -34,12 +35,16 @@ def main() -> int:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="a file, or a text")
     parser.add_argument("--check", action="store_true", help="score samples.npz")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", default="answers", help="folder for images and masks (answers)")
+    parser.add_argument(
+        "-o", "--out", default="answers", help="folder for images and masks (answers)"
+    )
+    with open(os.path.join(HERE, "model.json"), encoding="utf-8") as stream:
+        model = json.load(stream)
+    add_controls(parser, model["preprocessing"].get("controls", []))
     given = parser.parse_args()
     if given.check == bool(given.inputs):
         parser.error("give an INPUT, or --check")
-    with open(os.path.join(HERE, "model.json"), encoding="utf-8") as stream:
-        model = json.load(stream)
+    model["preprocessing"]["values"] = values_given(model["preprocessing"], given)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     path = os.path.join(HERE, model["model"]["file"])
@@ -50,6 +55,32 @@ def main() -> int:
     found = [said for one in given.inputs for said in answered(one, model, session, given.out)]
     print(json.dumps(found, indent=1) if given.json else "\n".join(map(in_words, found)))
     return 0
+
+
+def add_controls(parser: argparse.ArgumentParser, controls: list[dict[str, Any]]) -> None:
+    """An option for each number that the model takes beside an image."""
+    for one in controls:
+        name = one["name"]
+        names = [f"--{name}"] if name not in ("check", "json", "out", "help") else []
+        about = f"{one['low']:g} to {one['high']:g} ({one['default']:g})"
+        parser.add_argument(
+            *names, f"--control-{name}", dest=f"control {name}", type=float, metavar="X", help=about
+        )
+
+
+def values_given(form: dict[str, Any], given: argparse.Namespace) -> dict[str, float]:
+    """The controls as they were given, within their ranges, or as they are by themselves."""
+    values = {}
+    for one in form.get("controls", []):
+        value = getattr(given, f"control {one['name']}")
+        value = one["default"] if value is None else value
+        if not one["low"] <= value <= one["high"]:
+            sys.exit(
+                f"--{one['name']} {value:g}: {one['name']} is from {one['low']:g} to "
+                f"{one['high']:g}."
+            )
+        values[one["name"]] = value
+    return values
 
 
 def answered(given: str, model: Any, session: Any, out: str) -> list[dict[str, Any]]:
@@ -104,7 +135,7 @@ def answers(model: dict[str, Any], values: dict[str, Any], known: dict[str, Any]
             each = {named(names, i): round(float(p), 4) for i, p in enumerate(chances)}
             found[name] = {"yes": [key for key, p in each.items() if p > 0.5], "chances": each}
         elif kind == "image":
-            found[name] = image_of(values[name], model["preprocessing"], known, name)
+            found[name] = image_of(values[name], model["preprocessing"], known, output)
         else:
             found[name] = values_of(values[name], names, known["path"], name)
     if detector:
@@ -149,13 +180,16 @@ def mask_of(scores: Any, names: list[str], model: Any, known: Any, name: str) ->
     return {"shares": shares, "files": saved(known["path"], name, mask, mask.astype(np.uint8))}
 
 
-def image_of(values: Any, form: dict[str, Any], known: dict[str, Any], name: str) -> dict[str, Any]:
-    """The image as files; as a picture in the range of inputs, or from its least to its most."""
+def image_of(values: Any, form: Any, known: dict[str, Any], output: Any) -> dict[str, Any]:
+    """The image as files; as a picture in its range, in that of inputs, or from least to most."""
     lowest, most = float(values.min()), float(values.max())
-    if form["kind"] == "image" and len(form["mean"]) == 1:
+    if "range" in output:
+        lowest, most = output["range"]
+    elif form["kind"] == "image" and len(form["mean"]) == 1:
         lowest, most = (((v - form["mean"][0]) / form["std"][0]) for v in (0, form["highest"]))
-    shown = np.clip((values - lowest) / max(most - lowest, 1e-9) * 255, 0, 255).astype(np.uint8)
-    return {"files": saved(known["path"], name, values, shown.transpose(1, 2, 0))}
+    shown = np.clip(np.rint((values - lowest) / max(most - lowest, 1e-9) * 255), 0, 255)
+    picture = shown.astype(np.uint8).transpose(1, 2, 0)
+    return {"files": saved(known["path"], output["name"], values, picture)}
 
 
 def saved(path: str, name: str, array: Any, picture: Any) -> list[str]:
