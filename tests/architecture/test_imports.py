@@ -47,6 +47,7 @@ LEVELS: list[set[str]] = [
     {"running", "suite"},
     {"ship"},
     {"notebook", "releases"},
+    {"cascade"},
     {"recipe", "starters"},
     {"reference"},
     {"cli", "testing"},
@@ -93,6 +94,9 @@ WITHOUT_TORCH += [
     "reference",
     "reference.paths",
     "cli.explain",
+    "cascade.curve",
+    "cascade.detection",
+    "cascade.fitting",
 ]
 
 
