@@ -9,9 +9,12 @@ import numpy as np
 
 from compress.errors import StageError
 
-__all__ = ["Wanted", "sent_back", "threshold_for", "threshold_of_share"]
+__all__ = ["NEVER", "Wanted", "sent_back", "threshold_for", "threshold_of_share"]
 
 Array = np.ndarray[Any, Any]
+
+#: A threshold that only what is no number is below; finite, since JSON has nothing else.
+NEVER = -float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def threshold_of_share(confidence: Array, share: float) -> float:
     """
     ordered = np.sort(_numbers(confidence))
     most = int(np.floor(share * len(ordered) + 1e-9))
-    return float(ordered[most]) if most < len(ordered) else float("inf")
+    return _between(ordered, most)
 
 
 def threshold_for(wanted: Wanted, confidence: Array, student: Array, larger: Array) -> float:
@@ -86,8 +89,14 @@ def threshold_for(wanted: Wanted, confidence: Array, student: Array, larger: Arr
             f"the best is {100 * accuracy[best]:.2f} %, with {100 * best / len(student):.1f} % "
             "sent back; ask for less, or give another --score or --larger."
         )
-    first = int(reached[0])
-    return float(ordered[first]) if first < len(ordered) else float("inf")
+    return _between(ordered, int(reached[0]))
+
+
+def _between(ordered: Array, back: int) -> float:
+    """A threshold that sends so many of the least sure back, and none that is equal to the next."""
+    if back == 0:
+        return NEVER
+    return float(ordered[back]) if back < len(ordered) else float("inf")
 
 
 def _numbers(confidence: Array) -> Array:

@@ -10,7 +10,7 @@ from compress.cascade.detection import auroc
 from compress.cascade.fitting import fit
 from compress.cascade.latency import MixTimes, mix_times
 from compress.cascade.program.scores import confidence
-from compress.cascade.threshold import Wanted, sent_back, threshold_for, threshold_of_share
+from compress.cascade.threshold import NEVER, Wanted, sent_back, threshold_for, threshold_of_share
 from compress.errors import DataError, MeasurementError, StageError
 
 RNG = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def test_the_fewest_samples_go_back_that_reach_an_accuracy():
     assert sent_back(sure, threshold).sum() == 2
     threshold = threshold_for(Wanted(drop=0.1), sure, student, larger)
     assert sent_back(sure, threshold).sum() == 1
-    assert threshold_for(Wanted(accuracy=0.7), sure, student, larger) == 0.0
+    assert threshold_for(Wanted(accuracy=0.7), sure, student, larger) == NEVER
     with pytest.raises(StageError, match=r"no threshold reaches 95.00 % .* the best is 90.00 %"):
         threshold_for(Wanted(accuracy=0.95), sure, student, larger)
 

@@ -61,6 +61,11 @@ def two_sided(outputs: Any) -> Any:
     return np.concatenate([-logits / 2, logits / 2], 1) if logits.shape[1] == 1 else logits
 
 
+def pooled(features: Any) -> Any:
+    """Features as ``(n, width)``: those at several places by their means."""
+    return features.reshape(len(features), features.shape[1], -1).mean(2)
+
+
 def unit(features: Any) -> Any:
     """Features of length 1; what has no length stays as it is."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
