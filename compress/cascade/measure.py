@@ -33,6 +33,7 @@ from compress.training.data import is_labeled
 __all__ = ["FIXED_SHARES", "Measured", "Samples", "timed"]
 
 _TIMED_SAMPLES = 32
+_MOST_BYTES = 256 << 20  # of training samples whose features are looked at
 #: Shares that accuracy is told at on other samples.
 FIXED_SHARES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -95,7 +96,10 @@ class Measured:
         """What each score needs of training samples."""
         if not set(self.scores) & set(OF_FEATURES):
             return {each: fit(each, np.empty((0, 0)), np.empty(0)) for each in self.scores}
-        split = SplitArrays.spread(self._task.train, MOST_FITTED)
+        one = SplitArrays.spread(self._task.train, 1)
+        size = sum(array.nbytes for array in one.inputs.values())
+        count = max(2, min(MOST_FITTED, _MOST_BYTES // max(1, size)))
+        split = SplitArrays.spread(self._task.train, count)
         outputs, features = self.student.run(split.inputs)
         assert features is not None
         classes = self._classes(split, outputs)

@@ -168,10 +168,12 @@ class CascadeModel:
         """
         sizes = self.deployed.found.sizes
         model = ModelFile(self.path, sizes[0].batch if sizes else 1)
-        if len(model.inputs) != len(inputs):
+        taken = {port.name for port in model.inputs}
+        if not taken <= set(inputs) and (list(inputs) != [""] or len(taken) > 1):
             raise RecordError(
-                f"{named(self.path)}: it takes {len(model.inputs)} inputs, and the task gives "
-                f"{len(inputs)}; run the recipe again."
+                f"{named(self.deployed.folder)}, row {self.deployed.row.index}: its file takes "
+                f"{named(', '.join(sorted(taken)))}, and the task gives "
+                f"{named(', '.join(inputs) or 'one input')}; run the recipe again."
             )
         found = model.predict(model.fitted(inputs))
         names = [port.name for port in model.outputs]

@@ -165,8 +165,7 @@ def test_the_program_in_the_folder_answers_as_before_without_this_package(found,
         "print(*{'compress', 'torch', 'scipy', 'onnx'} & sys.modules.keys())"
     )
     assert python("-c", code).stdout.split() == []
-    lines = (out / "run.py").read_text().splitlines()
-    assert len(lines) < 80
+    assert len((out / "run.py").read_text().splitlines()) < 100
 
 
 def test_a_distance_of_features_decides_in_the_folder_too(ran, tmp_path):

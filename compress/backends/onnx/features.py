@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from compress.backends.onnx.files import save
-from compress.errors import LoweringError
+from compress.errors import LoweringError, in_words
 
 __all__ = ["expose_features"]
 
@@ -39,7 +39,10 @@ def expose_features(source: Path, place: Path, output: str | None = None) -> str
         LoweringError: no such product, or it takes the file's own input.
         StorageError: the disk refused.
     """
-    model = onnx.load(str(source))
+    try:
+        model = onnx.load(str(source))
+    except Exception as error:  # whatever protobuf raises for bytes that are none of its own
+        raise LoweringError(f"{source}: it cannot be read as ONNX ({in_words(error)}).") from error
     graph = model.graph
     by_output = {name: node for node in graph.node for name in node.output if name}
     constants = {tensor.name for tensor in graph.initializer}

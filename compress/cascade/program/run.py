@@ -44,12 +44,21 @@ class Cascade:
 
     def __call__(self, inputs: dict[str, Any]) -> tuple[Any, float, bool]:
         """Outputs of one sample, how sure the student was, and whether it was sent back."""
-        outputs, *features = self.student.run(self.names, inputs)
+        outputs, *features = self.student.run(self.names, fed(self.student, inputs))
         features = pooled(features[0]) if features else None
         sure = float(confidence(self.facts["score"], outputs, features, self.fitted)[0])
         if sure >= self.threshold:
             return outputs[0], sure, False
-        return self.larger.run([self.facts["larger_output"]], inputs)[0][0], sure, True
+        names = [self.facts["larger_output"]]
+        return self.larger.run(names, fed(self.larger, inputs))[0][0], sure, True
+
+
+def fed(session: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What of the inputs a file takes; an only one by whatever name it has there."""
+    names = [port.name for port in session.get_inputs()]
+    if len(names) == len(inputs) == 1:
+        return {names[0]: next(iter(inputs.values()))}
+    return {name: inputs[name] for name in names}
 
 
 def main() -> int:
