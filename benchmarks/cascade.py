@@ -19,7 +19,7 @@ neighbors among training images (``neighbors``) are what claims are about, the t
 from __future__ import annotations
 
 import argparse
-import tempfile
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -105,8 +105,8 @@ SMOKE = {
 }
 
 
-def trial(given: Mapping[str, Any], settings: Mapping[str, Setting], cache: Path) -> dict[str, Any]:
-    """Train, or take what is in the cache; measure; all that is found."""
+def trial(given: Mapping[str, Any], settings: Mapping[str, Setting], work: Path) -> dict[str, Any]:
+    """Train, going on where it was stopped, and measure; all that is found."""
     setting, smoke = settings[given["question"]], settings is SMOKE
     recipe = Recipe(
         name=given["question"],
@@ -115,29 +115,27 @@ def trial(given: Mapping[str, Any], settings: Mapping[str, Setting], cache: Path
         stages=setting.stages,
     )
     whole = recipe.make_task()
-    task, out_of_it = (without(whole, setting.held_out)) if setting.held_out else (whole, {})
+    task, out_of_it = without(whole, setting.held_out) if setting.held_out else (whole, {})
     start = recipe.make_candidate(task)
-    with tempfile.TemporaryDirectory(prefix="compresskit-cascade-") as place:
-        folder = Path(place) / "run"
-        record = recipe.run(
-            start,
-            task,
-            workdir=folder,
-            targets=[ReplayTarget(name="local")],
-            cache=cache,
-            report=False,
-        )
-        job = recipe.job(start, task, workdir=folder, targets=[LocalTarget()])
-        asked = Asked(
-            Wanted(share=SHARE),
-            Path(place) / "cascade",
-            row=record.rows[-1].index,
-            scores=SCORES,
-            mode="quick" if smoke else "default",
-        )
-        found = build(record, folder, job, asked, {**out_of_it, **others(task)})
-    kept = asdict(replace(found, files={}, model={}, preprocessing={}))
-    return {"found": kept}
+    folder = work / given["question"]
+    record = recipe.run(
+        start,
+        task,
+        workdir=folder,
+        targets=[ReplayTarget(name="local")],
+        cache="none",
+        report=False,
+    )
+    job = recipe.job(start, task, workdir=folder, targets=[LocalTarget()])
+    asked = Asked(
+        Wanted(share=SHARE),
+        folder / "cascade",
+        row=record.rows[-1].index,
+        scores=SCORES,
+        mode="quick" if smoke else "default",
+    )
+    found = build(record, folder, job, asked, {**out_of_it, **others(task)})
+    return {"found": asdict(replace(found, files={}, model={}, preprocessing={}))}
 
 
 def without(task: Task, classes: int) -> tuple[Task, dict[str, ArrayDataset]]:
@@ -317,19 +315,18 @@ def main() -> None:
     """Train and measure, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--cache", type=Path, help="of trained nets (default: a temporary one)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     arguments = parser.parse_args()
     settings = SMOKE if arguments.smoke else SETTINGS
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "cascade.partial.jsonl"
     plan = [{"question": question} for question in settings]
-    with tempfile.TemporaryDirectory(prefix="compresskit-cascade-") as temporary:
-        cache = arguments.cache or Path(temporary)
-        found = list(each(plan, lambda one: trial(one, settings, cache), kept))
+    work = arguments.results / "cascade.work"
+    found = list(each(plan, lambda one: trial(one, settings, work), kept))
     claims = [claim for one in found for claim in claims_of(one)]
     write("cascade", {"trials": found}, claims, arguments.results, table(found))
     kept.unlink()
+    shutil.rmtree(work)
 
 
 if __name__ == "__main__":
