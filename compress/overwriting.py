@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from compress.errors import RecipeError, RecordError
 from compress.io.atomic import is_stream
@@ -23,6 +23,8 @@ from compress.record import RECORD_NAME
 
 __all__ = [
     "BUNDLE",
+    "CASCADE",
+    "CASCADE_NAME",
     "CHANGES",
     "CHANGES_MARK",
     "COMPARISON_MARK",
@@ -34,6 +36,7 @@ __all__ = [
     "RESULT",
     "SCHEMA",
     "FileKind",
+    "check_cascade_folder",
     "check_hub_folder",
     "check_layers",
     "check_models",
@@ -52,6 +55,10 @@ CHANGES_MARK = "<!-- compresskit: changes between two runs -->"
 
 #: What an exported folder says of itself, and which file says it.
 HUB_EXPORT, HUB_EXPORT_NAME = "compresskit-hf-export", "compresskit.json"
+
+#: What the folder of a cascade says of itself, and which file says it.
+CASCADE: Literal["compresskit-cascade"] = "compresskit-cascade"
+CASCADE_NAME = "cascade.json"
 
 _MOST_RESULT_BYTES = 1 << 30
 _MOST_MANIFEST_BYTES = 1 << 26
@@ -189,24 +196,38 @@ def check_hub_folder(folder: Path, option: str) -> None:
     Raises:
         RecipeError: it holds what is not an earlier export, whole and alone.
     """
-    there = {name for name in _names_in(folder, option) if not _NOTHING.fullmatch(name)}
+    _check_only_ours(folder, option, HUB_EXPORT_NAME, HUB_EXPORT)
+
+
+def check_cascade_folder(folder: Path, option: str) -> None:
+    """See that a cascade may be written at ``folder``.
+
+    Raises:
+        RecipeError: it holds what is not an earlier cascade, whole and alone.
+    """
+    _check_only_ours(folder, option, CASCADE_NAME, CASCADE)
+
+
+def _check_only_ours(folder: Path, option: str, name: str, mark: str) -> None:
+    there = {each for each in _names_in(folder, option) if not _NOTHING.fullmatch(each)}
+    place = f"{option} {folder}".lstrip()
     if folder.is_symlink():
-        raise RecipeError(f"{option} {folder}: this is a link; give the folder itself.")
-    others = sorted(there - _exported(folder / HUB_EXPORT_NAME))
+        raise RecipeError(f"{place}: this is a link; give the folder itself.")
+    others = sorted(there - _exported(folder / name, mark))
     if others:
         raise RecipeError(
-            f"{option} {folder}: it holds something that no export of compresskit wrote (such as "
+            f"{place}: it holds something that no export of compresskit wrote (such as "
             f"{others[0]}), and it stays as it is; give a new or an empty folder."
         )
 
 
-def _exported(facts: Path) -> set[str]:
+def _exported(facts: Path, mark: str) -> set[str]:
     """The names in the folder that an export wrote, by what it noted."""
-    kind = FileKind("", (), lambda path: _json(path).get("kind") == HUB_EXPORT)
+    kind = FileKind("", (), lambda path: _json(path).get("kind") == mark)
     if not _recognized(facts, kind):
         return set()
     files = _json(facts).get("files")
-    names = files if isinstance(files, list) else []
+    names = files if isinstance(files, (list, dict)) else []
     return {facts.name, *(str(name).partition("/")[0] for name in names)}
 
 

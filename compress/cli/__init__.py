@@ -37,7 +37,7 @@ __all__ = ["main"]
 
 _FAILED = 1
 _WRITES: tuple[str, ...] = ("run", "report", "bench", "bundle", "merge", "export", "ship", "new")
-_WRITES += ("schema", "compare")
+_WRITES += ("schema", "compare", "cascade")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

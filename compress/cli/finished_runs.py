@@ -31,6 +31,7 @@ def add_commands(commands: Commands) -> None:
     _add_export(commands)
     _add_ship(commands)
     _add_compare(commands)
+    _add_cascade(commands)
     _add_sensitivity(commands)
     _add_pairs(commands)
     _add_demo(commands)
@@ -204,6 +205,54 @@ def _add_compare(commands: Commands) -> None:
     import_argument(compare)
     json_argument(compare)
     debug_argument(compare)
+
+
+def _add_cascade(commands: Commands) -> None:
+    cascade = commands.add_parser(
+        "cascade", help="have a row answer, and send what it is not sure of to a larger one"
+    )
+    cascade.add_argument("run", metavar="RUN", help="the run folder")
+    cascade.add_argument(
+        "--row", type=whole, metavar="N", help="that answers first (default: the quickest)"
+    )
+    cascade.add_argument(
+        "--larger", type=whole, metavar="N", help="what is sent back to it (default: the baseline)"
+    )
+    cascade.add_argument("--target", metavar="NAME", help="of the record (default: its first)")
+    cascade.add_argument(
+        "--score",
+        action="append",
+        dest="scores",
+        choices=("probability", "margin", "energy", "mahalanobis", "neighbors"),
+        help="how sure the row is: probability (the default), margin, energy, or a distance of "
+        "features, mahalanobis or neighbors; may be repeated, and the first decides",
+    )
+    cascade.add_argument(
+        "--share", metavar="SHARE", help="at most so many go back, as in 5%% (default: 10%%)"
+    )
+    cascade.add_argument(
+        "--drop", metavar="DROP", help="or as few as keep the larger row's accuracy less 0.2pt"
+    )
+    cascade.add_argument(
+        "--accuracy", metavar="ACCURACY", help="or as few as reach an accuracy, as in 93%%"
+    )
+    cascade.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="SAMPLES",
+        help="foreign samples, as files and folders that `task.serving` takes, or a task's test "
+        "split by its name; may be repeated",
+    )
+    mode = cascade.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--quick", action="store_true", help="time roughly, in a fraction of the time"
+    )
+    mode.add_argument("--strict", action="store_true", help="time to 1 %%, however long it takes")
+    out_argument(cascade, "DIR", "where it goes (default: RUN/cascade)")
+    import_argument(cascade)
+    json_argument(cascade)
+    debug_argument(cascade)
 
 
 def _add_pairs(commands: Commands) -> None:

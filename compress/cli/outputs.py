@@ -25,6 +25,7 @@ from compress.overwriting import (
     RESULT,
     SCHEMA,
     FileKind,
+    check_cascade_folder,
     check_hub_folder,
     check_layers,
     check_models,
@@ -103,6 +104,13 @@ def single_run(given: Path) -> Record:
 def _compare(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         arguments.out = str(_checked(arguments.out, CHANGES, "--out"))
+
+
+def _cascade(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None:
+        check_cascade_folder(Path(arguments.out), "--out")
+    else:
+        check_cascade_folder(run_folder_of(Path(arguments.run)) / "cascade", "")
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -195,6 +203,7 @@ _CHECKS = {
     "export": _export,
     "ship": _ship,
     "compare": _compare,
+    "cascade": _cascade,
     "new": _new,
     "sensitivity": _sensitivity,
     "schema": _schema,

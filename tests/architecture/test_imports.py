@@ -48,6 +48,7 @@ LEVELS: list[set[str]] = [
     {"running", "suite"},
     {"ship"},
     {"notebook", "releases"},
+    {"cascade"},
     {"recipe", "starters"},
     {"reference"},
     {"cli", "testing"},
@@ -100,6 +101,9 @@ WITHOUT_TORCH += [
     "reference",
     "reference.paths",
     "cli.explain",
+    "cascade.curve",
+    "cascade.detection",
+    "cascade.fitting",
 ]
 
 

@@ -16,6 +16,7 @@ LONG = {
         "bit_choice",
         "by_hand_distill",
         "cache_memory",
+        "cascade",
         "cuts",
         "defaults",
         "distill_gain",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compress.measure.quantity import Estimate
 from compress.report.figures.axes import axes_of, spot_of
 from compress.report.figures.markers import color_of, corners_of, legend_of
-from compress.report.figures.pareto_data import ParetoInfo, PlotPoint, pareto_info
+from compress.report.figures.pareto_data import ParetoInfo, PlotCurve, PlotPoint, pareto_info
 from compress.report.figures.pareto_layout import Frame, layout_of, place_labels
 from compress.report.figures.ticks import binary_ticks, brief, linear_ticks, log_ticks, thinned
 from compress.report.overlay import groups, overlay_info
@@ -398,3 +398,18 @@ def test_ticks_of_other_scales_are_round_too():
 )
 def test_brief(long, short):
     assert brief(long) == short
+
+
+def test_a_curve_is_on_the_axes_and_labels_stay_off_it(chain):
+    info = pareto_info(chain, "laptop")
+    seconds = [point.values["latency_p50_s"].value for point in info.points]
+    scores = [point.values["accuracy"].value for point in info.points]
+    places = ((0.5 * min(seconds), min(scores)), (2 * max(seconds), max(scores)))
+    curve = PlotCurve("cascade", places, (max(seconds), max(scores)))
+    plain, layout = layout_of(info), layout_of(dataclasses.replace(info, curves=(curve,)))
+    assert plain.curve_lines() == []
+    ((first, last, chosen),) = layout.curve_lines()
+    assert 0 < first[0] < chosen[0] < last[0] < 1
+    assert first[1] > last[1]
+    assert layout.across.at(places[0][0]) == pytest.approx(first[0])
+    assert layout.across.at(max(seconds)) == pytest.approx(chosen[0])

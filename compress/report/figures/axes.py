@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from compress.measure.quantities import quantities_of
 from compress.measure.quantity import Estimate, Quantity
 from compress.metrics import most
-from compress.report.figures.pareto_data import ParetoInfo, PlotPoint
+from compress.report.figures.pareto_data import SHOWN_FIRST, ParetoInfo, PlotPoint
 from compress.report.figures.ticks import (
     binary_ticks,
     brief,
@@ -134,8 +134,17 @@ def _value(quantity: Quantity, point: PlotPoint) -> Estimate | None:
 def _axis(info: ParetoInfo, quantity: Quantity) -> PlotAxis:
     on_scale = [p for p in info.points if not (quantity.name == "accuracy" and p.off_scale)]
     known = [found for p in on_scale if (found := _value(quantity, p)) is not None]
+    known += [Estimate(value, value, value) for value in _on_curves(info, quantity)]
     axis = axis_of(quantity, info.metric, known, info.limits.get(quantity.name))
     return replace(axis, ratios=_ratios(axis, info.baseline.get(quantity.name)))
+
+
+def _on_curves(info: ParetoInfo, quantity: Quantity) -> list[float]:
+    """The values of the figure's curves on one of its two first axes."""
+    if quantity.name not in SHOWN_FIRST:
+        return []
+    which = SHOWN_FIRST.index(quantity.name)
+    return [place[which] for curve in info.curves for place in (*curve.places, curve.chosen)]
 
 
 def axis_of(

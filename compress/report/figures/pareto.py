@@ -55,6 +55,7 @@ def draw_pareto(info: ParetoInfo, theme: Theme = LIGHT) -> Figure:
         _draw_axes(axes, layout, theme)
         _draw_step_line(axes, layout, theme)
         taken = _draw_limits(axes, layout, theme)
+        taken += _draw_curves(axes, layout, theme)
         _draw_points(axes, layout, theme)
         _draw_labels(axes, layout, theme, taken)
         draw_legends(figure, axes, blocks, theme)
@@ -134,6 +135,27 @@ def _draw_limits(axes: Axes, layout: ParetoLayout, theme: Theme) -> list[Box]:
         places += [((x, down), (4 - 8 * x, -3), ha, "top") for x, ha in _ACROSS]
         names.append(_limit_name(axes, layout, words, places, name))
     return [_from_corner(axes, extent(each)) for each in names]
+
+
+def _draw_curves(axes: Axes, layout: ParetoLayout, theme: Theme) -> list[Box]:
+    """Curves with what is chosen on each as a cross; returns the boxes of their names."""
+    names = []
+    for curve, line in zip(layout.info.curves, layout.curve_lines(), strict=True):
+        *places, (x, y) = line
+        color = theme.colors["kind-other"]
+        axes.plot(*zip(*places, strict=True), color=color, linewidth=1.8, zorder=2.5)
+        axes.plot([x], [y], marker="X", markersize=9, color=color, markeredgecolor=theme.ink)
+        look: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": 9.5, "zorder": 6}
+        words = axes.annotate(
+            drawable(curve.label),
+            (x, y),
+            (7, -6),
+            textcoords="offset points",
+            bbox=plate(theme),
+            **look,
+        )
+        names.append(_from_corner(axes, extent(words)))
+    return names
 
 
 #: Where along a budget's line its name may stand, the best place first.

@@ -29,6 +29,7 @@ from compress.report.provenance import caption
 __all__ = [
     "SHOWN_FIRST",
     "ParetoInfo",
+    "PlotCurve",
     "PlotPoint",
     "mark_off_scale",
     "pareto_info",
@@ -77,12 +78,27 @@ class PlotPoint:
 
 
 @dataclass(frozen=True)
+class PlotCurve:
+    """A line of what lies between rows, such as a cascade of two.
+
+    Args:
+        label: at the place that was chosen.
+        places: seconds and score of each, in order.
+        chosen: seconds and score.
+    """
+
+    label: str
+    places: tuple[tuple[float, float], ...]
+    chosen: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class ParetoInfo:
     """The whole figure.
 
     ``limits`` are the budget and ``baseline`` what ratios are against, by quantity; several runs
     have them where they share one. ``runs`` names the records where several are overlaid.
-    ``missing`` says which rows could not be drawn, and why.
+    ``missing`` says which rows could not be drawn, and why. ``curves`` are drawn beside the points.
     """
 
     title: str
@@ -95,6 +111,7 @@ class ParetoInfo:
     baseline: Mapping[str, float] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    curves: tuple[PlotCurve, ...] = ()
 
     @property
     def legend(self) -> str:

@@ -123,6 +123,16 @@ class ParetoLayout:
             line += [(x.at, line[-1][1] if line else 1.0), (x.at, y.at)]
         return [*line, (1.0, line[-1][1])] if line else []
 
+    def curve_lines(self) -> list[list[Xy]]:
+        """The places of each curve, across and down at first; what is chosen comes last."""
+        return [
+            [
+                (self.across.inside(seconds), self.up.inside(score))
+                for seconds, score in (*curve.places, curve.chosen)
+            ]
+            for curve in self.info.curves
+        ]
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -206,6 +216,8 @@ def _lines(layout: ParetoLayout, frame: Frame) -> list[Box]:
         segments.append(((layout.across.limit[0], 0.0), (layout.across.limit[0], 1.0)))
     if layout.up.limit:
         segments.append(((0.0, layout.up.limit[0]), (1.0, layout.up.limit[0])))
+    for line in layout.curve_lines():
+        segments += pairwise(line[:-1])
     for x, y in layout.shown:
         segments += [((x.lo, y.at), (x.hi, y.at)), ((x.at, y.lo), (x.at, y.hi))]
     return [frame.box(*segment).grown(1) for segment in segments]

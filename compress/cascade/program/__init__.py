@@ -1,0 +1,1 @@
+"""What lies in the folder of a cascade: numpy and onnxruntime alone, and nothing of ours."""
