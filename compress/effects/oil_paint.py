@@ -15,13 +15,13 @@ import numpy as np
 from pydantic import Field
 
 from compress.config.fields import Number, Whole
-from compress.errors import MissingExtra, RecipeError
+from compress.effects.strength import strength_of
+from compress.errors import MissingExtra
 
 __all__ = ["OilPaint"]
 
 Array = np.ndarray[Any, Any]
 
-_CONTROL = "strength"
 # Of non-local means: what a patch may differ by, of pixels from 0 to 1, at full strength.
 _FILTERING = 0.12
 _PATCH = 5
@@ -50,15 +50,7 @@ class OilPaint:
             RecipeError: a control that it does not have, or a strength beyond 0 and 1.
             MissingExtra: scikit-image is not installed.
         """
-        if unknown := [name for name in controls if name != _CONTROL]:
-            raise RecipeError(
-                f"the effect oil-paint has the control {_CONTROL} alone; it was given {unknown[0]}."
-            )
-        strength = float(controls.get(_CONTROL, 1.0))
-        if not 0 <= strength <= 1:
-            raise RecipeError(
-                f"the effect oil-paint: {_CONTROL} is from 0 to 1; it was given {strength:g}."
-            )
+        strength = strength_of(controls, "oil-paint", 1.0)
         pixels = image.astype(np.float32) / 255
         if strength == 0:
             return pixels

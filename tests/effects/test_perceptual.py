@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from compress.effects import lite0_features
 from compress.effects import perceptual as module
 from compress.effects.perceptual import perceptual
 from compress.effects.photographs import photograph
@@ -22,7 +23,7 @@ def weights(monkeypatch):
     state = build(
         "efficientnet-lite0", {"in_channels": 3, "classes": 1000, "depth": 5}
     ).state_dict()
-    monkeypatch.setattr(module, "lite0_weights", lambda: state)
+    monkeypatch.setattr(lite0_features, "lite0_weights", lambda: state)
     module._net.cache_clear()
     yield
     module._net.cache_clear()
@@ -71,7 +72,7 @@ def test_without_the_weights_the_extra_is_named(images, monkeypatch):
     def missing():
         raise MissingExtra("of another")
 
-    monkeypatch.setattr(module, "lite0_weights", missing)
+    monkeypatch.setattr(lite0_features, "lite0_weights", missing)
     module._net.cache_clear()
     with pytest.raises(MissingExtra, match=r"the metric perceptual .* 'compresskit\[effects\]'"):
         perceptual(images, images)
