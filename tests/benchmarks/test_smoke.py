@@ -31,7 +31,7 @@ LONG = {
         "lm_eval",
     ),
     *("effects", "lowering_checks", "max_drop", "measure_aa", "memory_check", "minilm_eval"),
-    *("prune_criteria", "quantize_baselines", "record_time", "reuse"),
+    *("prune_criteria", "quantize_baselines", "record_time", "reuse", "serving"),
 }
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
 KEPT = sorted((FOLDER / "results").glob("*.json"))
