@@ -23,6 +23,7 @@ __all__ = [
     "check_class_range",
     "check_yes_or_no",
     "derive_kind",
+    "kind_of_metric",
     "label_shape",
     "unknown_output_kind",
 ]
@@ -51,6 +52,11 @@ _OF_METRIC: dict[str, OutputKind] = {
     "psnr": "image",
     "ssim": "image",
 }
+
+
+def kind_of_metric(metric: str) -> OutputKind | None:
+    """What outputs are that a built-in metric scores; ``None`` where that alone does not say."""
+    return _OF_METRIC.get(metric)
 
 
 @dataclass(frozen=True)

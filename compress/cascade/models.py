@@ -15,6 +15,7 @@ from compress.errors import LoweringError, RecipeError, RecordError
 from compress.formatting import sanitize
 from compress.io.files import named
 from compress.measure.named_arrays import Array, Arrays
+from compress.outputs import kind_of_metric
 from compress.pareto import readings
 from compress.record import Record
 from compress.releases import Deployed
@@ -23,7 +24,7 @@ from compress.running.split_arrays import SplitArrays
 from compress.ship.model_file import ModelFile
 from compress.task import Task
 
-__all__ = ["CascadeModel", "check_kind", "chosen_rows"]
+__all__ = ["CascadeModel", "check_kind", "check_metric", "check_same", "chosen_rows"]
 
 # Of the outputs' variance: fused otherwise, integers may round otherwise.
 _CHECKED, _MOST_ERROR = 64, 1e-3
@@ -94,6 +95,20 @@ def check_kind(scoring: Scoring, task: str) -> None:
         raise RecipeError(
             f"cascade: the task {named(task)} has no labels in its test split, and without them "
             "nothing says which answers are right."
+        )
+
+
+def check_metric(metric: str, task: str) -> None:
+    """Check, by what a record has alone, that models may answer with a class.
+
+    Raises:
+        RecipeError: the metric is of something else.
+    """
+    kind = kind_of_metric(metric)
+    if kind not in (None, "class-scores", "independent-logits"):
+        raise RecipeError(
+            f"cascade: the task {named(task)} is scored by {metric}, which is of {kind}, and how "
+            "sure a model is is told of one class, or one yes or no, for each sample."
         )
 
 

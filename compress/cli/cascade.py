@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from compress.cascade.build import Asked, build
+from compress.cascade.models import check_metric
 from compress.cascade.threshold import Wanted
 from compress.cascade.words import cascade_text
 from compress.cli.json_output import others_to_stderr, print_json
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{named(folder)}: the run was given its task and model in Python, and its recipe "
             "names none; make the cascade there, by compress.cascade.build."
         )
+    # Making the task may take long, as a slow teacher's images do.
+    check_metric(record.task.metric, record.task.name)
     asked = Asked(
         wanted=wanted,
         row=arguments.row,

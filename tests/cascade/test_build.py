@@ -248,6 +248,17 @@ def test_other_outputs_than_one_class_are_refused(ran):
         check_kind(replace(scoring, has_labels=False), "digits")
 
 
+def test_a_run_of_images_is_refused_before_its_task_is_made(ran, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record = Record.load(ran[0])
+    task = record.task.model_copy(update={"metric": "psnr"})
+    record.model_copy(update={"task": task}).save(folder)
+    monkeypatch.setattr(Recipe, "make_task", None)
+    assert main(["cascade", str(folder)]) == 2
+    assert "is scored by psnr, which is of image" in capsys.readouterr().err
+
+
 def test_features_are_what_the_last_product_takes(ran, tmp_path):
     record = Record.load(ran[0])
     for row in (2, 3):
