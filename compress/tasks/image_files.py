@@ -98,6 +98,10 @@ class ImageFiles:
         try:
             names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError) as error:
+            if os.path.isfile(folder):
+                raise DataError(
+                    f"{self.task}{named(folder)}: it is a file, and a folder is asked for."
+                ) from error
             raise DataError(
                 f"{self.task}{named(folder)}: there is no such folder{_looked_in(folder)}."
             ) from error

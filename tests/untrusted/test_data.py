@@ -307,7 +307,7 @@ FOLDERS = {
     nested: "holds no images itself, but 'all' holds folders of them; give one folder",
     one_class: "holds the one class 'cat', which leaves nothing to tell apart",
     no_class: "holds no images; give one folder of images for each class",
-    a_file: "there is no such folder",
+    a_file: "it is a file, and a folder is asked for",
     of_folders: r"cat/3\.png: it is a folder, and a file is asked for",
     a_link_out: r"cat/3\.png is a link to .*/private\.png, outside of .*; copy what it leads to",
     a_class_elsewhere: r"album/cat is a link to .*, outside of .*; copy what it leads to",
