@@ -234,7 +234,7 @@ def test_both_images_of_a_pair_are_mirrored(photos, calls):
     [
         ({"controls": {"strength": [1, 0]}}, r"controls\.strength: a range is .* got \[1, 0\]"),
         ({"controls": {"image": [0, 1]}}, "'image' is no name of a control"),
-        ({"teacher": {"name": "oil"}}, "there is no effect 'oil'; built in are oil-paint"),
+        ({"teacher": {"name": "oil"}}, "there is no effect 'oil'; built in are diffusion, oil"),
         ({"teacher": {"name": "oil-paint", "radiu": 3}}, "did you mean 'radius'"),
         ({"teacher": {"name": "oil-paint", "radius": 0}}, "radius.* at least 1|greater than"),
         ({"teacher": None}, "give images .* and a teacher"),
