@@ -45,7 +45,7 @@ class Diffusion:
     Args:
         model: folder of a pipeline of diffusers with safetensors, from the recipe.
         prompt: what the image should become.
-        negative_prompt: what it should not.
+        negative_prompt: what it should not become.
         steps: of taking noise off, at strength 1; the time grows with it.
         guidance: how closely the text is followed (Ho and Salimans 2021); 1 is without.
         seed: of the noise, which is the same for every image.
