@@ -56,6 +56,8 @@ def says(kept, written):
         return kept["name"] == written
     if isinstance(written, str) and written.startswith("../"):
         return kept.endswith(written.removeprefix("../"))
+    if isinstance(written, str) and isinstance(kept, str) and kept.endswith(f"/{written}"):
+        return True  # a path, which is kept with the folder of the recipe
     if isinstance(written, str) and isinstance(kept, list):
         return kept == [written]
     return kept == written
