@@ -15,9 +15,29 @@ from typing import Literal
 
 from compress.errors import MissingExtra
 
-__all__ = ["PHOTOGRAPHS", "Part", "Photograph", "photograph"]
+__all__ = ["PHOTOGRAPHS", "Part", "Photograph", "PhotographName", "photograph"]
 
 Part = Literal["train", "validation", "test"]
+#: The names of :data:`PHOTOGRAPHS`.
+PhotographName = Literal[
+    "astronaut",
+    "brick",
+    "camera",
+    "chelsea",
+    "clock_motion",
+    "coffee",
+    "coins",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "moon",
+    "motorcycle_left",
+    "motorcycle_right",
+    "retina",
+    "rocket",
+    "china",
+    "flower",
+]
 
 
 @dataclass(frozen=True)

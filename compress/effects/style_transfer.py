@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from compress.config.fields import Name, Number, Whole
+from compress.config.fields import Number, Whole
 from compress.effects.lite0_features import BLOCKS, STRIDE, Lite0Features
-from compress.effects.photographs import PHOTOGRAPHS, photograph
+from compress.effects.photographs import PHOTOGRAPHS, PhotographName, photograph
 from compress.errors import RecipeError
 
 __all__ = ["StyleTransfer"]
@@ -67,7 +67,7 @@ class StyleTransfer:
     def __init__(
         self,
         *,
-        style: Path | Name = "flower",
+        style: PhotographName | Path = "flower",
         iterations: Annotated[Whole, Field(ge=1, le=10_000)] = 32,
         temperature: Annotated[Number, Field(gt=0, le=10)] = 0.02,
         smoothness: Annotated[Number, Field(ge=0, le=1e6)] = 8.0,
@@ -155,7 +155,7 @@ def _style_pixels(style: Path | str) -> Tensor:
     """The style image, ``(1, 3, side, side)``."""
     from compress.effects.reading import read_square
 
-    known = photograph(str(Path(style).name)) if not Path(style).suffix else None
+    known = photograph(style) if isinstance(style, str) else None
     if known is None and not Path(style).is_file():
         raise RecipeError(
             f"the effect style-transfer: style: there is no file {style}, and no photograph of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -136,9 +137,20 @@ def test_effects_are_told_apart_by_their_options(tmp_path):
     assert style != identity(name="style-transfer", style=str(moved))
 
 
+def test_the_name_of_a_photograph_is_no_path():
+    given = {"name": "style-transfer", "style": "retina"}
+    settings = ImageTeacherSettings.model_validate(given, context={"folder": "recipes"})
+    assert settings.options["style"] == "retina"
+    settings = ImageTeacherSettings.model_validate(
+        {**given, "style": "mine.png"}, context={"folder": "recipes"}
+    )
+    assert str(settings.options["style"]) == "recipes/mine.png"
+
+
 def test_both_views_of_a_scene_are_in_one_part():
     parts = {one.name: one.part for one in PHOTOGRAPHS}
     assert len(parts) == len(PHOTOGRAPHS) == 17
+    assert tuple(parts) == get_args(photographs.PhotographName)
     assert parts["motorcycle_left"] == parts["motorcycle_right"]
     assert set(parts.values()) == {"train", "validation", "test"}
 
