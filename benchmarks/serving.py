@@ -13,7 +13,6 @@ be called other data.
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,13 +22,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-import torch.nn.functional as F
+from cascade import rotated
 from claims import RESULTS, Claim, at_least, at_most, write
 from torch import Tensor
 from trials import each
 
-from compress import QuantizeStage, Recipe, ReplayTarget, TrainStage
+from compress import QuantizeStage, Recipe, ReplayTarget, Task, TrainStage
 from compress.measure.shift import features_of, told_apart
+from compress.notebook.record import Record
 from compress.report import render_table
 from compress.tasks.arrays import ArrayDataset, inputs_of
 
@@ -53,13 +53,7 @@ def recipe_of(*, smoke: bool) -> Recipe:
 def changed(images: Tensor) -> Tensor:
     """Normalized images ``(n, 1, height, width)``, rotated and darkened; black comes in."""
     black = images.min()
-    angle = math.radians(DEGREES)
-    turn = torch.tensor(
-        [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]]
-    )
-    grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    turned = F.grid_sample(images - black, grid, align_corners=False)
-    return black + BRIGHTNESS * turned
+    return black + BRIGHTNESS * rotated(DEGREES)(images - black)
 
 
 def halves(data: ArrayDataset, seed: int, count: int) -> tuple[ArrayDataset, ArrayDataset]:
@@ -70,6 +64,18 @@ def halves(data: ArrayDataset, seed: int, count: int) -> tuple[ArrayDataset, Arr
     return (
         ArrayDataset(data.inputs[first], labels[first]),
         ArrayDataset(data.inputs[rest], labels[rest]),
+    )
+
+
+def ran(recipe: Recipe, task: Task, folder: Path, cache: Path) -> Record:
+    """The recipe on a task, untimed."""
+    return recipe.run(
+        recipe.make_candidate(task),
+        task,
+        workdir=folder / "run",
+        targets=[ReplayTarget(name="local")],
+        cache=cache,
+        report=False,
     )
 
 
@@ -85,14 +91,7 @@ def trial(given: Mapping[str, Any], recipe: Recipe, cache: Path) -> dict[str, An
     for kind, serving in (("labels", sample), ("no labels", inputs_of(sample))):
         served = replace(task, serving=serving, slices={"rest": rest})
         with tempfile.TemporaryDirectory(prefix="compresskit-serving-") as folder:
-            record = recipe.run(
-                recipe.make_candidate(task),
-                served,
-                workdir=Path(folder) / "run",
-                targets=[ReplayTarget(name="local")],
-                cache=cache,
-                report=False,
-            )
+            record = ran(recipe, served, Path(folder), cache)
         row = record.rows[-1].measurements[0]
         assert row.serving is not None
         assert row.slices["rest"].change is not None
@@ -115,14 +114,7 @@ def draws(given: Mapping[str, Any], recipe: Recipe, cache: Path) -> dict[str, An
     """How often samples that were not changed are called other data."""
     task = recipe.make_task()
     with tempfile.TemporaryDirectory(prefix="compresskit-serving-") as folder:
-        record = recipe.run(
-            recipe.make_candidate(task),
-            task,
-            workdir=Path(folder) / "run",
-            targets=[ReplayTarget(name="local")],
-            cache=cache,
-            report=False,
-        )
+        record = ran(recipe, task, Path(folder), cache)
         session = onnxruntime.InferenceSession(record.artifact(len(record.rows) - 1))
         name = session.get_inputs()[0].name
         validation, test = (

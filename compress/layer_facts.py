@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from compress.config.clauses import clauses
+from compress.config.clauses import first_clause
 from compress.errors import RecordError
 from compress.io.atomic import write_atomically
 from compress.io.files import read_bounded
@@ -178,10 +178,8 @@ def read_sensitivity(folder: Path) -> Sensitivity | None:
     try:
         return _FORM.validate_json(content).found
     except ValidationError as error:
-        place, clause = clauses(error)[0]
-        where = ".".join(map(str, place))
         raise RecordError(
-            f"{path}: {where}{': ' if where else ''}{clause}; it is left as it is: remove it, or "
+            f"{path}: {first_clause(error)}; it is left as it is: remove it, or "
             "have compresskit sensitivity write it anew."
         ) from error
 

@@ -12,10 +12,9 @@ import numpy as np
 
 from compress.cascade.curve import point_of
 from compress.cascade.figure import figures_of
-from compress.cascade.latency import MixTimes
 from compress.cascade.measure import Measured, timed
 from compress.cascade.models import CascadeModel, check_kind, check_same, chosen_rows
-from compress.cascade.result import Cascade, ModelFacts, Timed
+from compress.cascade.result import Cascade, ModelFacts
 from compress.cascade.threshold import Wanted
 from compress.cascade.write import write_cascade
 from compress.errors import RecipeError
@@ -108,23 +107,31 @@ def build(
         check_same(measured.student, task)
         threshold = measured.threshold(scores[0], asked.wanted)  # before minutes of timing
         times, session = timed(measured, task, target, asked.mode)
-        found = _found(measured, asked, threshold, times, session)
-        found = replace(
-            found,
+        found = Cascade(
             run=record.name,
             task=task.name,
             target=student.target,
             student=_facts(student, measured.test.student),
             larger=_facts(larger, measured.test.larger),
-            classes=task.classes,
-            preprocessing=_plain((task.preprocessing or ArrayPreprocessing()).to_json()),
+            wanted=asked.wanted.words,
+            score=scores[0],
+            threshold=float(threshold) if np.isfinite(threshold) else None,
+            validation_samples=measured.validation.count,
+            validation_share=measured.validation.answered(scores[0]).share(threshold),
+            point=point_of(measured.test.answered(scores[0]), threshold, times),
+            scores=tuple(measured.score_facts(asked.wanted, times)),
+            test_samples=measured.test.count,
             foreign=tuple(
                 measured.foreign(name, dataset, threshold, times)
                 for name, dataset in foreign.items()
             ),
+            timed=session,
+            model={**measured.deployed.file_facts(), "fitted": sorted(measured.fitted[scores[0]])},
+            larger_output=str(measured.larger.file_facts()["output"]),
+            classes=task.classes,
+            preprocessing=_plain((task.preprocessing or ArrayPreprocessing()).to_json()),
         )
-        notes = [*measured.notes, *_notes(found, measured)]
-        found = replace(found, notes=tuple(notes))
+        found = replace(found, notes=(*measured.notes, *_notes(found, measured)))
         return write_cascade(found, measured, task, asked.out, figures_of(record, found))
 
 
@@ -154,36 +161,6 @@ def _facts(deployed: Deployed, right: Array | None) -> ModelFacts:
         bytes=artifact.bytes,
         measured_sha256=artifact.sha256,
         accuracy=float(right.mean()),
-    )
-
-
-def _found(
-    measured: Measured, asked: Asked, threshold: float, times: MixTimes, session: Timed
-) -> Cascade:
-    """All that is found by the models themselves; names and foreign samples are left open."""
-    first = measured.scores[0]
-    answered = measured.test.answered(first)
-    nobody = ModelFacts(0, "", "", 0, "", 0.0)
-    return Cascade(
-        run="",
-        task="",
-        target="",
-        student=nobody,
-        larger=nobody,
-        wanted=asked.wanted.words,
-        score=first,
-        threshold=float(threshold) if np.isfinite(threshold) else None,
-        validation_samples=measured.validation.count,
-        validation_share=measured.validation.answered(first).share(threshold),
-        point=point_of(answered, threshold, times),
-        scores=tuple(measured.score_facts(asked.wanted, times)),
-        test_samples=measured.test.count,
-        foreign=(),
-        timed=session,
-        model={**measured.deployed.file_facts(), "fitted": sorted(measured.fitted[first])},
-        larger_output=str(measured.larger.file_facts()["output"]),
-        classes=(),
-        preprocessing={},
     )
 
 

@@ -18,7 +18,7 @@ from compress.cascade.latency import MixTimes, mix_times, seconds_of
 from compress.cascade.models import CascadeModel
 from compress.cascade.program.scores import OF_FEATURES, confidence
 from compress.cascade.result import ForeignFacts, ScoreFacts, Timed
-from compress.cascade.threshold import Wanted, threshold_for, threshold_of_share
+from compress.cascade.threshold import Wanted, sent_back, threshold_for, threshold_of_share
 from compress.errors import DataError, MeasurementError, StageError
 from compress.io.scratch import scratch
 from compress.measure.compare import ComparedModel, compare
@@ -217,7 +217,7 @@ class Measured:
             name=name,
             samples=samples.count,
             auroc={each: auroc(own[each], other[each]) for each in self.scores},
-            share=float((~(other[first] >= threshold)).mean()),
+            share=float(sent_back(other[first], threshold).mean()),
         )
         if samples.student is None or samples.larger is None:
             return facts

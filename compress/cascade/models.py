@@ -28,6 +28,7 @@ __all__ = ["CascadeModel", "check_kind", "check_metric", "check_same", "chosen_r
 
 # Of the outputs' variance: fused otherwise, integers may round otherwise.
 _CHECKED, _MOST_ERROR = 64, 1e-3
+_NEEDED = "how sure a model is is told of one class, or one yes or no, for each sample"
 
 
 def chosen_rows(
@@ -88,8 +89,7 @@ def check_kind(scoring: Scoring, task: str) -> None:
     if not one and not (kind == "independent-logits" and int(np.prod(shapes[1:])) == 1):
         raise RecipeError(
             f"cascade: the outputs of the task {named(task)} are {kind or 'not known'}"
-            f"{f' of shape {tuple(shapes)}' if shapes else ''}, and how sure a model is is told of "
-            "one class, or one yes or no, for each sample."
+            f"{f' of shape {tuple(shapes)}' if shapes else ''}, and {_NEEDED}."
         )
     if not scoring.has_labels:
         raise RecipeError(
@@ -107,8 +107,8 @@ def check_metric(metric: str, task: str) -> None:
     kind = kind_of_metric(metric)
     if kind not in (None, "class-scores", "independent-logits"):
         raise RecipeError(
-            f"cascade: the task {named(task)} is scored by {metric}, which is of {kind}, and how "
-            "sure a model is is told of one class, or one yes or no, for each sample."
+            f"cascade: the task {named(task)} is scored by {metric}, which is of {kind}, and "
+            f"{_NEEDED}."
         )
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from compress.cascade.curve import Point
 from compress.cascade.detection import Auroc
-from compress.config.clauses import clauses
+from compress.config.clauses import first_clause
 from compress.errors import RecordError
 from compress.io.files import named, read_bounded
 from compress.overwriting import CASCADE, CASCADE_NAME
@@ -197,9 +197,6 @@ def read_cascade(folder: Path) -> Cascade:
     try:
         return _FORM.validate_json(content).cascade
     except ValidationError as error:
-        place, clause = clauses(error)[0]
-        where = ".".join(map(str, place))
         raise RecordError(
-            f"{named(path)}: {where}{': ' if where else ''}{clause}; have compresskit cascade "
-            "write it anew."
+            f"{named(path)}: {first_clause(error)}; have compresskit cascade write it anew."
         ) from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from dataclasses import asdict
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from compress.cascade.build import Asked, build
 from compress.cascade.models import check_metric
@@ -14,6 +15,7 @@ from compress.cascade.threshold import Wanted
 from compress.cascade.words import cascade_text
 from compress.cli.json_output import others_to_stderr, print_json
 from compress.cli.outputs import run_folder_of, single_run
+from compress.config.drops import Drop
 from compress.errors import RecipeError, RecordError
 from compress.io.files import named
 from compress.overwriting import CASCADE_NAME
@@ -21,10 +23,11 @@ from compress.quoting import shown
 from compress.recipe import Recipe
 from compress.task import Dataset, Task
 from compress.tasks import TASKS, make_task
+from compress.tasks.arrays import inputs_of
 from compress.tasks.serving import read_serving
 
 _FOLDER = "cascade"
-_NUMBER = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*(%|pt)?")
+_RATE: TypeAdapter[float] = TypeAdapter(Drop)
 _SHARE = 0.1
 
 
@@ -85,8 +88,10 @@ def wanted_of(arguments: argparse.Namespace) -> Wanted:
     if not given:
         return Wanted(share=_SHARE)
     ((name, text),) = given.items()
-    found = _NUMBER.fullmatch(text.strip())
-    value = -1.0 if found is None else float(found[1]) / (100 if found[2] else 1)
+    try:
+        value = _RATE.validate_python(text)
+    except ValidationError:
+        value = -1.0
     if name == "drop" and 0 <= value < 1:
         return Wanted(drop=value)
     if name != "drop" and 0 < value <= 1:
@@ -111,18 +116,5 @@ def _foreign(given: str, task: Task) -> tuple[str, Dataset]:
         )
     other = make_task(given)
     if other.classes != task.classes:
-        return given, _Unlabeled(other.test)
+        return given, inputs_of(other.test)
     return given, other.test
-
-
-class _Unlabeled:
-    """The inputs of a data set whose labels mean something else here."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> object:
-        return self._dataset[index][0]

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from compress.quoting import shown
 
-__all__ = ["clause", "clauses"]
+__all__ = ["clause", "clauses", "first_clause"]
 
 _PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{0,6})?) ?%")
 
@@ -17,6 +17,13 @@ _PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{0,6})?) ?%")
 def clauses(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
     """What pydantic found wrong: where, and a clause."""
     return [(one["loc"], _clause(one)) for one in error.errors()]
+
+
+def first_clause(error: ValidationError) -> str:
+    """The first thing that is wrong in a file, after where it is: ``a.b: should be a number``."""
+    place, text = clauses(error)[0]
+    where = ".".join(map(str, place))
+    return f"{where}: {text}" if where else text
 
 
 def _clause(error: ErrorDetails) -> str:
