@@ -13,6 +13,7 @@ from compress.cascade.build import Asked, build
 from compress.cascade.models import check_metric
 from compress.cascade.threshold import Wanted
 from compress.cascade.words import cascade_text
+from compress.cli.cascade_frames import cascade_frames
 from compress.cli.json_output import others_to_stderr, print_json
 from compress.cli.outputs import run_folder_of, single_run
 from compress.config.drops import Drop
@@ -24,6 +25,7 @@ from compress.recipe import Recipe
 from compress.task import Dataset, Task
 from compress.tasks import TASKS, make_task
 from compress.tasks.arrays import inputs_of
+from compress.tasks.image_to_image import TASK_NAME
 from compress.tasks.serving import read_serving
 
 _FOLDER = "cascade"
@@ -39,8 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         RecordError: no such run or row, or one whose file is gone or was changed.
         CompressError: as :func:`compress.cascade.build.build` has it.
     """
-    wanted = wanted_of(arguments)
-    folder = run_folder_of(Path(arguments.run))
+    wanted, folder = wanted_of(arguments), run_folder_of(Path(arguments.run))
     record = single_run(Path(arguments.run))
     recipe = Recipe.of_record(record, imports=arguments.imports)
     if recipe.task is None or recipe.model is None:
@@ -48,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{named(folder)}: the run was given its task and model in Python, and its recipe "
             "names none; make the cascade there, by compress.cascade.build."
         )
-    # Making the task may take long, as a slow teacher's images do.
+    if recipe.task.name == TASK_NAME:
+        return cascade_frames(arguments, wanted, recipe, folder)
     check_metric(record.task.metric, record.task.name)
     asked = Asked(
         wanted=wanted,

@@ -209,7 +209,8 @@ def _add_compare(commands: Commands) -> None:
 
 def _add_cascade(commands: Commands) -> None:
     cascade = commands.add_parser(
-        "cascade", help="have a row answer, and send what it is not sure of to a larger one"
+        "cascade",
+        help="have a row answer, and send what it is not sure of to a larger one, or its teacher",
     )
     cascade.add_argument("run", metavar="RUN", help="the run folder")
     cascade.add_argument(
@@ -242,7 +243,7 @@ def _add_cascade(commands: Commands) -> None:
         default=[],
         metavar="SAMPLES",
         help="foreign samples, as files and folders that `task.serving` takes, or a task's test "
-        "split by its name; may be repeated",
+        "split by its name; of a run that makes images, pictures; may be repeated",
     )
     mode = cascade.add_mutually_exclusive_group()
     mode.add_argument(

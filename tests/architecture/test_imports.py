@@ -104,6 +104,7 @@ WITHOUT_TORCH += [
     "cascade.curve",
     "cascade.detection",
     "cascade.fitting",
+    "cascade.frames",
 ]
 
 

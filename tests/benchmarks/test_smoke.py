@@ -30,7 +30,15 @@ LONG = {
         "length_batches",
         "lm_eval",
     ),
-    *("effects", "lowering_checks", "max_drop", "measure_aa", "memory_check", "minilm_eval"),
+    *(
+        "effects",
+        "frame_score",
+        "lowering_checks",
+        "max_drop",
+        "measure_aa",
+        "memory_check",
+        "minilm_eval",
+    ),
     *("prune_criteria", "quantize_baselines", "record_time", "reuse", "serving"),
 }
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
