@@ -12,6 +12,7 @@ from compress import QuantizeStage, Recipe, Record
 from compress.cache import CacheEntry
 from compress.io.atomic import process_tag
 from compress.stages import TrainStage
+from tests.covering import covering, kept_of
 
 STAGES = (TrainStage(epochs=1, batch_size=64), QuantizeStage())
 
@@ -73,8 +74,7 @@ def flip(draw, path):
 ANEW = ("record.json", "log.jsonl")
 
 
-@pytest.mark.parametrize("cache", ["whole", "none"])
-@pytest.mark.parametrize("kind", ["flip", "delete"])
+@pytest.mark.parametrize(("kind", "cache"), covering(("flip", "delete"), ("whole", "none"), each=1))
 def test_any_file_may_be_damaged(kind, cache, finished, candidate, task, target, tmp_path):
     first, good = finished
     draw = random.Random(kind)
@@ -141,6 +141,7 @@ def test_a_manifest_of_an_earlier_version_is_not_used(finished, candidate, task,
     assert "earlier version" in record.rows[1].reason
 
 
+MANIFESTS = ("stages/01-train/stage.json", "stages/00-input/measured-replay")
 FORGED = [
     {},
     {"result": 3, "depends": 3},
@@ -151,7 +152,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize("facts", FORGED, ids=range(len(FORGED)))
-@pytest.mark.parametrize("name", ["stages/01-train/stage.json", "stages/00-input/measured-replay"])
+@pytest.mark.parametrize("name", kept_of(MANIFESTS, MANIFESTS[:1]))
 def test_a_manifest_that_somebody_else_wrote_is_not_used(
     name, facts, finished, candidate, task, target, tmp_path
 ):
