@@ -63,6 +63,7 @@ def cascade_frames(
         "advised" if arguments.row is None else arguments.row, target=arguments.target
     )
     net = DeployedFilter(path)
+    assert net.size  # or it says what the file takes
     assert recipe.task is not None
     plan = plan_of(recipe.task, CodeReferences.of(arguments.imports))
     assert plan is not None

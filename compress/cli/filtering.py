@@ -90,8 +90,8 @@ class DeployedFilter:
         shape = self._image.shape
         if shape[0] != 1 or shape[1] != 3 or shape[2] != shape[3]:
             raise RecordError(
-                f"{named(self.path)} takes {shape}, and a demo needs a file for one square image "
-                "with three channels."
+                f"{named(self.path)} takes {shape}, and it must be a file for one square image "
+                "with three channels; run the recipe for a target with batch: 1."
             )
         return int(shape[2])
 
