@@ -10,7 +10,6 @@ some thousands more within one process (``tests/bounds``, ``tests/strangers``).
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import struct
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, at_least, at_most, write
+from claims import at_least, at_most, script_parser, write
 
 RECIPE = """\
 schema: 1
@@ -165,10 +164,7 @@ def waited(pid: int, until_s: float) -> tuple[int, Any]:
 
 def main() -> None:
     """Try all, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="three cases")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__, smoke="three cases").parse_args()
     chosen = list(cases())[:3] if arguments.smoke else list(cases())
     with tempfile.TemporaryDirectory(prefix="compresskit-bad-") as name:
         folder = Path(name)

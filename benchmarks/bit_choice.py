@@ -13,14 +13,13 @@ of all at once, on the validation samples, of the outputs over their variance.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, Claim, at_most, write
+from claims import Claim, at_most, script_parser, write
 from trials import each
 
 from compress import Candidate, Recipe, ReplayTarget, TrainStage
@@ -181,10 +180,8 @@ def claim_of(found: Mapping[str, Any]) -> Claim:
 
 def main() -> None:
     """Choose under every budget, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
+    parser = script_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     parser.add_argument("--nets", nargs="+", choices=[*NETS], help="default: mlp")
     arguments = parser.parse_args()
     nets = ("smoke",) if arguments.smoke else arguments.nets or ("mlp",)

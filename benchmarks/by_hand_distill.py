@@ -22,7 +22,6 @@ those over the 10,000 test images are of the mean over seeds, paired by image.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import itertools
 import multiprocessing
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from pairs import Difference, Row, difference, sample_scores, scored, without_samples
 from torch import nn
 from torch.nn import functional as F
@@ -278,10 +277,7 @@ def claims_of(rows: Sequence[Row], found: Mapping[str, Difference]) -> Iterator[
 
 def main() -> None:
     """Train what is not trained yet, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "by_hand_distill.partial.jsonl"
     pilot, rows = run(make_setting(smoke=arguments.smoke), kept, smoke=arguments.smoke)

@@ -11,7 +11,6 @@ a small run that brings up all libraries. Its growth is the highest resident mem
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, at_least, at_most, write
+from claims import at_least, at_most, script_parser, write
 
 MB = 1_000_000
 BOUND_MB = 50
@@ -101,9 +100,7 @@ def in_a_process(setting: str, samples: int) -> dict[str, Any]:
 
 def main() -> None:
     """Run every setting and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
+    parser = script_parser(__doc__)
     parser.add_argument("--one", nargs=3, metavar=("SETTING", "SAMPLES", "FOLDER"))
     arguments = parser.parse_args()
     if arguments.one:

@@ -18,7 +18,6 @@ neighbors among training images (``neighbors``) are what claims are about, the t
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from torch import Tensor
 from trials import each
 
@@ -317,10 +316,7 @@ def _shares(found: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Train and measure, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     settings = SMOKE if arguments.smoke else SETTINGS
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "cascade.partial.jsonl"

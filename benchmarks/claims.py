@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
@@ -53,6 +54,21 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] |
     error = statistics.stdev(values) / math.sqrt(len(values))
     half = student_quantile(0.975, len(values) - 1) * error
     return mean, (mean - half, mean + half)
+
+
+def script_parser(
+    about: str, *, smoke: str = "seconds; shows that it runs"
+) -> argparse.ArgumentParser:
+    """The options of a benchmark script.
+
+    Args:
+        about: its docstring.
+        smoke: what ``--smoke`` does.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help=smoke)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
+    return parser
 
 
 def write(

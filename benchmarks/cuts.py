@@ -15,16 +15,14 @@ ResNet-50's shape is pruned, and the time of the proof printed beside that of al
 
 from __future__ import annotations
 
-import argparse
 import copy
 import random
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from claims import RESULTS, at_least, at_most, write
+from claims import at_least, at_most, script_parser, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -184,10 +182,7 @@ def worst(cells: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> int:
     """Run the matrix, print it, and keep it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="four structures at one setting")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    options = script_parser(__doc__, smoke="four structures at one setting").parse_args()
     names = SMOKE if options.smoke else tuple(STRUCTURES)
     settings = [(0.3, 8)] if options.smoke else [(r, k) for r in RATIOS for k in ROUNDINGS]
     cells = {f"{n}/{r}/{k}": cell(n, r, k) for n in names for r, k in settings}

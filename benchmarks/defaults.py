@@ -21,7 +21,6 @@ The whole needs Debian's dataset-fashion-mnist and wordnet-base, and the extra `
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import shutil
@@ -35,7 +34,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from claims import RESULTS, Claim, at_least, write
+from claims import Claim, at_least, script_parser, write
 from default_tasks import SETTINGS, Case, built, case
 from pairs import Row, difference, sample_scores, scored, without_samples
 from trials import add, known
@@ -202,9 +201,7 @@ def claims_of(found: Sequence[Row]) -> Iterator[Claim]:
 
 def main() -> None:
     """Train what is not trained yet, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
+    parser = script_parser(__doc__)
     parser.add_argument("--data", nargs="+", choices=list(SETTINGS), help="default: all")
     parser.add_argument("--seeds", type=int, help="at least 2; default: those of each data set")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: %(default)s")

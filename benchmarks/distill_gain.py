@@ -20,7 +20,6 @@ train for as many steps. Their weights are those of the papers, and were not tun
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -33,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims import RESULTS, Claim, at_least, at_most, mean_interval, write
+from claims import Claim, at_least, at_most, mean_interval, script_parser, write
 from trials import add, known
 
 from compress import Recipe
@@ -223,9 +222,7 @@ def teacher_scores(job: Job, family: str) -> dict[str, float]:
 
 def main() -> None:
     """Train what is not trained yet, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="under a minute; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
+    parser = script_parser(__doc__, smoke="under a minute; shows that it runs")
     parser.add_argument("--seeds", type=int, help=f"at least 2; default: {SEEDS}")
     parser.add_argument("--epochs", type=int, help="default: those of the recipes")
     parser.add_argument("--limit", type=int, help="training images; default: those of the recipes")

@@ -17,7 +17,6 @@ images, which the loop by hand does not have.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import tempfile
 import threading
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims import RESULTS, Claim, at_least, mean_interval, write
+from claims import Claim, at_least, mean_interval, script_parser, write
 from torch import nn
 from torch.nn import functional as F
 
@@ -246,10 +245,7 @@ def claims_of(found: Mapping[str, list[dict[str, float]]]) -> list[Claim]:
 
 def main() -> None:
     """Measure, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     setting = make_setting(smoke=arguments.smoke)
     with tempfile.TemporaryDirectory() as folder:

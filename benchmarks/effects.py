@@ -18,7 +18,6 @@ Intervals are Student's, over photographs: parts of one photograph are alike.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import RESULTS, Claim, at_least, at_most, mean_interval, write
+from claims import Claim, at_least, at_most, mean_interval, script_parser, write
 
 from compress import Recipe
 from compress.cli.filtering import DeployedFilter
@@ -227,10 +226,8 @@ def recipes_of(*, is_smoke: bool, folder: Path) -> Iterator[Recipe]:
 
 def main() -> None:
     """Run both recipes, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
+    parser = script_parser(__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="default: %(default)s")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="compresskit-effects-") as scratch:
         runs = Path(scratch) if arguments.smoke else arguments.runs

@@ -12,7 +12,6 @@ session of their own and compared on the test split, sample by sample.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from trials import each, known
 
 from compress import LocalTarget, PruneStage, Recipe, Stage, TrainStage
@@ -195,12 +194,10 @@ def table(found: Sequence[Trial]) -> str:
 
 def main() -> None:
     """Cut in three ways, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="minutes; shows that it runs")
+    parser = script_parser(__doc__, smoke="minutes; shows that it runs")
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
     parser.add_argument("--share", type=float, default=0.67, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=4, help="after a cut (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     arguments = parser.parse_args()
     plan = [
         {

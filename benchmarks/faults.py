@@ -15,7 +15,6 @@ again; or start two processes at once, in one run folder, or in two that share a
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -33,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from trials import add, known
 
 from compress.artifact import file_sha256
@@ -328,10 +327,7 @@ def table(rows: list[Trial]) -> str:
 
 def main() -> None:
     """Do all trials that are not done yet, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="one flip and one deletion")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__, smoke="one flip and one deletion").parse_args()
     counts = SMOKE_COUNTS if arguments.smoke else COUNTS
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "faults.partial.jsonl"

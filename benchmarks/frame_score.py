@@ -12,7 +12,6 @@ beside the PSNR against the teacher's; intervals are over photographs and pictur
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import skimage
-from claims import RESULTS, Claim, at_least, write
+from claims import Claim, at_least, script_parser, write
 from effects import recipes_of
 from scipy.ndimage import gaussian_filter
 
@@ -157,10 +156,8 @@ def table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Look at all frames, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
+    parser = script_parser(__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="default: %(default)s")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="compresskit-frames-") as scratch:
         runs = Path(scratch) if arguments.smoke else arguments.runs

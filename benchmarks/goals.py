@@ -13,14 +13,13 @@ timed in a session of its own, beside the model that came in. There is no traini
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from claims import RESULTS, Claim, at_most, write
+from claims import Claim, at_most, script_parser, write
 from torch.utils.data import TensorDataset
 from trials import each
 
@@ -132,10 +131,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Prune to every goal, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
+    parser = script_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     parser.add_argument("--nets", nargs="+", choices=[*GOALS], help="default: fashion")
     arguments = parser.parse_args()
     nets = ("smoke",) if arguments.smoke else arguments.nets or ("fashion",)

@@ -15,7 +15,6 @@ similarity for embeddings. Spearman's correlation of two orders of layers has it
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from claims import RESULTS, Claim, at_least, write
+from claims import Claim, at_least, script_parser, write
 from scipy.stats import spearmanr
 from torch import Tensor
 from torch.utils.data import Subset
@@ -187,10 +186,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Look at every net, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="a minute; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__, smoke="a minute; shows that it runs").parse_args()
     plan = [{"net": net} for net in (("dscnn",) if arguments.smoke else NETS)]
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "layer_order.partial.jsonl"

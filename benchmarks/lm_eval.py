@@ -11,7 +11,6 @@ teacher, the row that was trained on labels. The paired speedup is the record's.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from torch import Tensor
 
 from compress.backends.onnx.feeds import batches
@@ -184,10 +183,8 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the comparison and write its result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__, smoke="half a minute; shows that it runs")
     parser.add_argument("--run", type=Path, default=Path("runs/lm"), help="a finished run")
-    parser.add_argument("--smoke", action="store_true", help="half a minute; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         setting = smoke(Path(scratch)) if arguments.smoke else full(arguments.run)

@@ -9,7 +9,6 @@ comparing the float graph with the module, and fused kernels with the operators 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, at_most, mean_interval, write
+from claims import at_most, mean_interval, script_parser, write
 
 import compress.backends.onnx.build as build
 import compress.backends.onnx.float_graph as float_graph
@@ -71,10 +70,7 @@ def overhead(net: Net, built: SuiteModel, format: str, watch: Watch) -> float:
 
 def main() -> None:
     """Lower the nets and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     watch = Watch()
     for owner, name in CHECKS:
         setattr(owner, name, watch.around(getattr(owner, name)))

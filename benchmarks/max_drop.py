@@ -14,13 +14,12 @@ sample: the loss of accuracy with its 95 % interval. Nothing is timed.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, Claim, at_most, write
+from claims import Claim, at_most, script_parser, write
 from trials import each
 
 from compress import QuantizeStage, Recipe, ReplayTarget, Stage, TrainStage
@@ -106,10 +105,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Quantize every net in every format, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
+    parser = script_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     arguments = parser.parse_args()
     nets = ("smoke",) if arguments.smoke else [net for net in NETS if net != "smoke"]
     plan = [

@@ -18,7 +18,6 @@ iterations at 5 %, and a difference of means above 2 %.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -30,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from onnx import TensorProto, helper
 from scipy.stats import ttest_ind
 from trials import each
@@ -190,10 +189,7 @@ def claims_of(raw: Sequence[dict[str, Any]]) -> list[Claim]:
 
 def main() -> None:
     """Run the trials and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     pairs, tries = (2, 1) if arguments.smoke else (PAIRS, TRIES)
     # Both kinds all along, so that both see the same hours of the machine.
     plan = sorted(

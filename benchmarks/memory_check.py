@@ -24,7 +24,6 @@ blocks back as soon as they are freed. What the program takes without it is repo
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import select
@@ -39,7 +38,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from claims import RESULTS, Claim, at_most, mean_interval, write
+from claims import Claim, at_most, mean_interval, script_parser, write
 from onnx import TensorProto, helper
 
 from compress.measure.local import LocalTarget
@@ -220,10 +219,7 @@ def claims_of(trials: list[dict[str, int]], heap: int | None, held_bytes: int) -
 
 def main() -> None:
     """Ask all witnesses and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     smoke = arguments.smoke
     held_bytes = SMOKE_HELD_BYTES if smoke else HELD_BYTES
     with tempfile.TemporaryDirectory() as folder:

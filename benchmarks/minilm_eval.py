@@ -13,7 +13,6 @@ compared on definitions are bootstraps over them, of both files on the same ones
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -252,10 +251,8 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the comparison and write its result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__, smoke="a minute; shows that it runs")
     parser.add_argument("--run", type=Path, default=Path("runs/minilm"), help="a finished run")
-    parser.add_argument("--smoke", action="store_true", help="a minute; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

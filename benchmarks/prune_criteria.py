@@ -11,14 +11,13 @@ came in. ``random`` is what the others have to beat.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, Claim, at_least, write
+from claims import Claim, at_least, script_parser, write
 from trials import each
 
 from compress import PruneStage, Recipe, ReplayTarget
@@ -142,10 +141,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Cut by every criterion, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
+    parser = script_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     arguments = parser.parse_args()
     nets = ("smoke",) if arguments.smoke else ("resnet", "dscnn")
     arguments.results.mkdir(parents=True, exist_ok=True)

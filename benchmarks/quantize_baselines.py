@@ -10,7 +10,6 @@ on the 10,000 test images, latency is paired against float32 in interleaved fres
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from compress.backends.onnx import lower, take_census
@@ -187,10 +186,7 @@ def table(net: str, rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the comparison and write its result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     setting = smoke() if arguments.smoke else full()
     raw: dict[str, Any] = {}
     claims: list[Claim] = []

@@ -12,7 +12,6 @@ in int8. What is timed is the whole run: stages, lowering, scoring, and the roun
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims import RESULTS, Claim, at_most, mean_interval, write
+from claims import Claim, at_most, mean_interval, script_parser, write
 from trials import each
 
 from compress import Candidate, DistillStage, LocalTarget, PruneStage, QuantizeStage, Recipe, Task
@@ -92,10 +91,7 @@ def claims_of(raw: list[dict[str, Any]], modes: list[Mode]) -> Iterator[Claim]:
 
 def main() -> None:
     """Time the runs and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     modes: list[Mode] = ["quick"] if arguments.smoke else ["quick", "default"]
     task = random_task(SMOKE_IMAGES if arguments.smoke else TEST_IMAGES)
     kept = arguments.results / "record_time.partial.jsonl"

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from claims import RESULTS, at_least, at_most, write
+from claims import at_least, at_most, script_parser, write
 
 from compress import Recipe, ReplayTarget
 from compress.fingerprints import DataDigestCache, data_fingerprint
@@ -169,10 +168,7 @@ def orders(root: Path, most: int) -> list[list[bool]]:
 
 def main() -> None:
     """Measure all, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     smoke = arguments.smoke
     settings = SMOKE if smoke else SHORTER
     with tempfile.TemporaryDirectory(prefix="compresskit-reuse-") as name:

@@ -12,7 +12,6 @@ be called other data.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ import numpy as np
 import onnxruntime
 import torch
 from cascade import rotated
-from claims import RESULTS, Claim, at_least, at_most, write
+from claims import Claim, at_least, at_most, script_parser, write
 from torch import Tensor
 from trials import each
 
@@ -191,10 +190,7 @@ def _points(one: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Serve changed samples and others, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     recipe = recipe_of(smoke=arguments.smoke)
     runs = 2 if arguments.smoke else RUNS
     plan: list[dict[str, Any]] = [{"changed": True, "seed": seed} for seed in range(runs)]

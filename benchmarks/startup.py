@@ -8,15 +8,13 @@ Pairs of fresh processes in random order, with the same interpreter; the ratio o
 
 from __future__ import annotations
 
-import argparse
 import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
-from claims import RESULTS, at_most, write
+from claims import at_most, script_parser, write
 
 from compress.measure.stats import paired_ratio
 
@@ -42,10 +40,7 @@ def pair(order: random.Random) -> tuple[float, float]:
 
 def main() -> None:
     """Time the pairs and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds; shows that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = script_parser(__doc__).parse_args()
     order = random.Random(0)
     pair(order)  # fills the disk cache
     pairs = [pair(order) for _ in range(5 if arguments.smoke else 60)]

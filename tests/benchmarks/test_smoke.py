@@ -41,7 +41,7 @@ LONG = {
     ),
     *("prune_criteria", "quantize_baselines", "record_time", "reuse", "serving"),
 }
-SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if '"--smoke"' in path.read_text())
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if "= script_parser(" in path.read_text())
 KEPT = sorted((FOLDER / "results").glob("*.json"))
 KEYS = {"id", "statement", "value", "ci95", "bound", "holds"}
 
