@@ -182,20 +182,21 @@ def frames_text(found: FrameCascade) -> str:
 
 
 def _sentences(found: FrameCascade) -> Iterator[str]:
-    test = found.test
+    test, on = found.test, found.validation
+    sign = "-" if found.for_each_db < 0 else "+"
     yield (
         "How sure the net is: its image of a frame, moved by a few pixels, beside its image of the "
         f"moved frame, in dB. {_predicts(test)}"
     )
     yield (
-        f"A PSNR of {found.at_zero_db:.1f} + {found.for_each_db:.2f} times that is expected, from "
-        f"{found.validation.frames} validation frames of {found.validation.photographs} "
-        f"photographs; on test frames it is off by {test.off_db:.1f} dB (root mean square)."
+        f"A PSNR of {found.at_zero_db:.1f} {sign} {abs(found.for_each_db):.2f} times that is "
+        f"expected, from {on.frames} validation frames of {on.photographs} photographs; on test "
+        f"frames it is off by {test.off_db:.1f} dB (root mean square)."
     )
     threshold = "" if found.threshold in (None, NEVER) else f", {found.threshold:.2f} dB,"
     yield (
         f"The threshold{threshold} was chosen on the validation frames for {found.wanted}: "
-        f"{100 * found.validation.share:.1f} % of them go back, and {100 * test.share:.1f} % of "
+        f"{100 * on.share:.1f} % of them go back, and {100 * test.share:.1f} % of "
         "the test frames."
     )
     if found.net_s is None or found.teacher_s is None or found.mean_s is None:

@@ -75,7 +75,7 @@ def cascade_frames(
         threshold = threshold_of_share(validation.agreement_db, wanted.share)
         expected = Expectation.of(validation)
         foreign = [
-            facts_of(name, _on_pictures(net, plan, paths), threshold, expected)
+            facts_of(name, _on_pictures(net, plan, name, paths), threshold, expected)
             for name, paths in pictures.items()
         ]
     found = FrameCascade(
@@ -177,14 +177,29 @@ def _pictures(given: str) -> list[Path]:
     return found
 
 
-def _on_pictures(net: DeployedFilter, plan: PairsPlan, paths: list[Path]) -> Looked:
-    """The middles of pictures, at the highest value of every control."""
+def _on_pictures(net: DeployedFilter, plan: PairsPlan, given: str, paths: list[Path]) -> Looked:
+    """The middles of pictures, at the highest value of every control.
+
+    Raises:
+        DataError: none can be read, or a teacher that failed.
+    """
     values = {name: high for name, (_, high) in plan.controls.items()}
-    images, made = [], []
+    images, made, unreadable = [], [], []
     for place, path in enumerate(paths, start=1):
-        pixels = middle_of(path, net.size)
+        try:
+            pixels = middle_of(path, net.size, f"--against {named(given)}: ")
+        except DataError as error:
+            unreadable.append(error)
+            continue
         images.append(pixels.transpose(2, 0, 1))
         made.append(plan.teacher(pixels, values).transpose(2, 0, 1))
-        _note(f"the teacher's images of {named(path.parent)}: {place} of {len(paths)}")
-    controls = {name: np.full(len(paths), value) for name, value in values.items()}
-    return look_at(net, np.stack(images), np.stack(made), controls, np.arange(len(paths)))
+        _note(f"--against {named(given)}: {place} of {len(paths)}")
+    if unreadable and not images:
+        raise unreadable[0]
+    if unreadable:
+        _note(
+            f"--against {named(given)}: {len(unreadable)} of {len(paths)} pictures cannot be read, "
+            f"and are left out; the first: {unreadable[0]}"
+        )
+    controls = {name: np.full(len(images), value) for name, value in values.items()}
+    return look_at(net, np.stack(images), np.stack(made), controls, np.arange(len(images)))

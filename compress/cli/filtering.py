@@ -58,14 +58,19 @@ def as_bytes(image: Array) -> Array:
     return found
 
 
-def middle_of(path: Path, size: int) -> Array:
+def middle_of(path: Path, size: int, asked: str = "demo: ") -> Array:
     """A picture's middle, ``(size, size, 3)`` in bytes.
+
+    Args:
+        path: of the picture.
+        size: of a side, in pixels.
+        asked: who asked for it, before what is wrong.
 
     Raises:
         DataError: it cannot be read as an image.
     """
     form = ImagePreprocessing(size, size, 3, fit="cover", upright=True)
-    files = ImageFiles(path.parent, size, False, "demo: ")
+    files = ImageFiles(path.parent, size, False, asked)
     found: Array = files.formed(path, form).permute(1, 2, 0).numpy()
     return found
 

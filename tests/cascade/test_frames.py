@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from compress import Recipe
+from compress.cascade.frame_cascade import FrameCascade, frames_text
 from compress.cascade.frames import Expectation, Looked, curve_of, facts_of, look_at
 from compress.cascade.program.frames import agreement, moved
 from compress.cascade.threshold import NEVER
@@ -222,6 +223,7 @@ def test_the_folder_runs_with_numpy_and_onnxruntime_alone(ran, capsys):
         (("--score", "energy"), "--score: it is for models that answer with a class"),
         (("--strict",), "--strict: it is for models that answer with a class"),
         (("--against", "nowhere"), "--against nowhere: there is no picture"),
+        (("--against", "dim.yaml"), "--against dim.yaml: "),
         (("--share", "2"), "--share '2': give a share of the samples"),
         (("--row", "9"), "9"),
         (("--target", "phone"), "phone"),
@@ -232,6 +234,46 @@ def test_what_makes_no_sense_is_said(ran, capsys, monkeypatch, given, sentence):
     monkeypatch.chdir(ran)
     assert command(ran, *given) in (1, 2)
     assert sentence in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_counted(ran, capsys):
+    folder = ran / "mixed"
+    folder.mkdir()
+    (folder / "0.png").write_bytes((ran / "photos" / "0.png").read_bytes())
+    (folder / "1.png").write_text("no image")
+    (folder / "2.png").write_bytes((ran / "photos" / "2.png").read_bytes()[:500])
+    assert command(ran, "--against", folder, "-o", ran / "left-out", "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["foreign"][0]["frames"] == 1
+    assert "2 of 3 pictures cannot be read, and are left out; the first:" in said.err
+
+
+def test_what_is_expected_may_fall_with_the_agreement():
+    given = looked([10, 20, 30], [31, 26, 21], [0, 0, 1])
+    expected = Expectation.of(given)
+    facts = facts_of("test", given, 15.0, expected)
+    found = FrameCascade(
+        run="r",
+        target="local",
+        row=1,
+        stage="s",
+        teacher="t",
+        wanted="w",
+        threshold=15.0,
+        at_zero_db=36.0,
+        for_each_db=-0.5,
+        validation=facts,
+        test=facts,
+        curve=[(0.0, 1.0, 2.0)],
+        foreign=[],
+        net_s=None,
+        teacher_s=None,
+        controls=[],
+    )
+    said = " ".join(frames_text(found).split())
+    assert "A PSNR of 36.0 - 0.50 times that is expected" in said
+    assert "It is not shown to predict the PSNR to the teacher" in said
+    assert "Every frame takes" not in said
 
 
 def test_a_teacher_is_not_asked_for_pictures_without_end(ran, capsys, monkeypatch):
