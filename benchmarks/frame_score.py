@@ -1,12 +1,13 @@
 """Does a net that makes images know which frames it makes badly?
 
-The net of ``recipes/effect.yaml``, run into ``runs/`` or found there, on frames of three kinds: the
+The last row of a run of ``recipes/effect.yaml``, on frames of three kinds: the
 test split's as they are, one of each test photograph changed in six ways, and pictures of other
 things (text, drawings, slides of a microscope, white noise). The teacher makes all of them. How far
 the net agrees with itself on the frame moved by a few pixels (``compresskit cascade``) is ranked
 beside the PSNR against the teacher's; intervals are over photographs and pictures.
 
-    python benchmarks/frame_score.py            # 6 min beside a finished run
+    compresskit run recipes/effect.yaml         # an hour on one core
+    python benchmarks/frame_score.py            # 6 min
     python benchmarks/frame_score.py --smoke    # a tiny net
 """
 
@@ -28,7 +29,8 @@ from compress.cascade.frames import Expectation, FrameFacts, Looked, facts_of, l
 from compress.cascade.threshold import threshold_of_share
 from compress.cli.filtering import DeployedFilter, as_bytes, as_input, middle_of
 from compress.config.references import CodeReferences
-from compress.measure.target import Mode
+from compress.notebook.record import Record
+from compress.recipe import Recipe
 from compress.tasks.image_to_image import plan_of
 from compress.tasks.pairs.making import PairsPlan
 
@@ -86,15 +88,19 @@ def by_teacher(
     return list(names), look_at(net, pixels, np.stack(made), {}, np.array(photographs))
 
 
-def found_of(runs: Path, *, is_smoke: bool) -> dict[str, Any]:
-    """All frames, by kind and together."""
-    recipe = next(iter(recipes_of(is_smoke=is_smoke, folder=runs)))
+def tiny_run(folder: Path) -> Path:
+    """A run of a net that has learned next to nothing, for ``--smoke``."""
+    recipe = next(iter(recipes_of(is_smoke=True, folder=folder)))
     task = recipe.make_task()
-    mode: Mode = "quick" if is_smoke else "default"
-    folder = runs / recipe.name
-    record = recipe.run(recipe.make_candidate(task), task, workdir=folder, mode=mode)
+    recipe.run(recipe.make_candidate(task), task, workdir=folder / "run", mode="quick")
+    return folder / "run"
+
+
+def found_of(run: Path) -> dict[str, Any]:
+    """All frames, by kind and together."""
+    record = Record.load(run)
     row = record.rows[-1].index
-    net = DeployedFilter(record.artifact(row))
+    net, recipe = DeployedFilter(record.artifact(row)), Recipe.of_record(record)
     assert recipe.task is not None
     plan = plan_of(recipe.task, CodeReferences())
     assert plan is not None
@@ -157,11 +163,12 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     """Look at all frames, and write the result."""
     parser = script_parser(__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="default: %(default)s")
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/effect"), help="a finished run; default: %(default)s"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="compresskit-frames-") as scratch:
-        runs = Path(scratch) if arguments.smoke else arguments.runs
-        found = found_of(runs, is_smoke=arguments.smoke)
+        found = found_of(tiny_run(Path(scratch)) if arguments.smoke else arguments.run)
     whole = FrameFacts(**found["kinds"][-1])
     write("frame_score", found, list(claims_of(whole)), arguments.results, table(found))
 
