@@ -214,7 +214,10 @@ def _add_cascade(commands: Commands) -> None:
     )
     cascade.add_argument("run", metavar="RUN", help="the run folder")
     cascade.add_argument(
-        "--row", type=whole, metavar="N", help="that answers first (default: the quickest)"
+        "--row",
+        type=whole,
+        metavar="N",
+        help="that answers first (default: the quickest; of a run that makes images, the advised)",
     )
     cascade.add_argument(
         "--larger", type=whole, metavar="N", help="what is sent back to it (default: the baseline)"

@@ -18,6 +18,8 @@ from compress.cascade.program.frames import agreement, moved
 from compress.cascade.threshold import NEVER
 from compress.cli import main
 from compress.overwriting import check_cascade_folder
+from compress.pareto import readings
+from compress.record import Record
 
 RANDOM = np.random.default_rng(0)
 TEACHER = """
@@ -186,6 +188,8 @@ def test_the_command_finds_what_the_file_does(ran, capsys):
     assert foreign["agreements"][2][0] == pytest.approx(by_hand, abs=1)  # resized otherwise
     off_db = -10 * np.log10(((made - given / 2) ** 2).mean())
     assert foreign["agreements"][2][1] == pytest.approx(off_db, abs=1)
+    as_in_the_table = readings(Record.load(ran / "run"), "local")[1]["latency_p50_s"]
+    assert said["net_s"] == as_in_the_table.value
     values = [one[0] for one in said["validation"]["agreements"]]
     assert np.mean(np.array(values) < said["threshold"]) == said["validation"]["share"] <= 0.4
 
