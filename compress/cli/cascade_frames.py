@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from compress.cli.filtering import DeployedFilter, middle_of
 from compress.cli.json_output import others_to_stderr, print_json
 from compress.cli.pairs import make_pairs
 from compress.config.references import CodeReferences
-from compress.errors import DataError, RecipeError
+from compress.errors import DataError, RecipeError, RecordError
 from compress.io.files import named
 from compress.notebook.record import Record
 from compress.overwriting import CASCADE_NAME, check_cascade_folder
@@ -52,44 +52,31 @@ def cascade_frames(
     Raises:
         RecipeError: options that are for models that answer with a class.
         DataError: no pictures, or a teacher that failed.
-        RecordError: no such row, or one whose file is gone.
+        RecordError: no such row, or one whose file is gone or takes other images.
         StorageError: the disk refused.
     """
     _check(arguments)
     out = Path(arguments.out) if arguments.out is not None else folder / "cascade"
     check_cascade_folder(out, "--out")
     record = Record.load(folder, imports=arguments.imports)
-    path = record.artifact(
-        "advised" if arguments.row is None else arguments.row, target=arguments.target
-    )
-    net = DeployedFilter(path)
-    assert net.size  # or it says what the file takes
-    assert recipe.task is not None
-    plan = plan_of(recipe.task, CodeReferences.of(arguments.imports))
-    assert plan is not None
+    row = "advised" if arguments.row is None else arguments.row
+    path = record.artifact(row, target=arguments.target)
+    net, plan = DeployedFilter(path), _plan(recipe, arguments)
+    if net.size != plan.of.size:
+        raise RecordError(
+            f"{named(path)} takes images of {net.size} pixels, and the run's task has "
+            f"{plan.of.size}; run the recipe again."
+        )
     pictures = {given: _pictures(given) for given in arguments.against}
     with others_to_stderr(arguments):
         make_pairs(plan, _note)
         validation, test = (_looked(net, plan, part) for part in ("validation", "test"))
-        assert wanted.share is not None
-        threshold = threshold_of_share(validation.agreement_db, wanted.share)
-        expected = Expectation.of(validation)
-        foreign = [
-            facts_of(name, _on_pictures(net, plan, name, paths), threshold, expected)
-            for name, paths in pictures.items()
-        ]
+        foreign = {name: _on_pictures(net, plan, name, paths) for name, paths in pictures.items()}
     found = FrameCascade(
         **_row_facts(record, arguments),
+        **_frame_facts(validation, test, foreign, wanted),
         run=record.name,
         teacher=plan.teacher.name,
-        wanted=wanted.words,
-        threshold=float(threshold) if np.isfinite(threshold) else None,
-        at_zero_db=expected.at_zero_db,
-        for_each_db=expected.for_each_db,
-        validation=facts_of("validation", validation, threshold, expected),
-        test=facts_of("test", test, threshold, expected),
-        curve=curve_of(test),
-        foreign=foreign,
         teacher_s=plan.teacher_s,
         controls=[asdict(Control(name, *ends)) for name, ends in plan.controls.items()],
         notes=list(_notes(validation)),
@@ -103,6 +90,34 @@ def cascade_frames(
     print(f"cascade: {out / CASCADE_NAME}")
     print(f"run it: python {out / 'run.py'}")
     return 0
+
+
+def _plan(recipe: Recipe, arguments: argparse.Namespace) -> PairsPlan:
+    assert recipe.task is not None
+    plan = plan_of(recipe.task, CodeReferences.of(arguments.imports))
+    assert plan is not None
+    return plan
+
+
+def _frame_facts(
+    validation: Looked, test: Looked, foreign: Mapping[str, Looked], wanted: Wanted
+) -> dict[str, Any]:
+    """What is chosen on validation frames, and what it does on all."""
+    assert wanted.share is not None
+    threshold = threshold_of_share(validation.agreement_db, wanted.share)
+    expected = Expectation.of(validation)
+    return {
+        "wanted": wanted.words,
+        "threshold": float(threshold) if np.isfinite(threshold) else None,
+        "at_zero_db": expected.at_zero_db,
+        "for_each_db": expected.for_each_db,
+        "validation": facts_of("validation", validation, threshold, expected),
+        "test": facts_of("test", test, threshold, expected),
+        "curve": curve_of(test),
+        "foreign": [
+            facts_of(name, looked, threshold, expected) for name, looked in foreign.items()
+        ],
+    }
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -280,6 +280,14 @@ def test_what_is_expected_may_fall_with_the_agreement():
     assert "Every frame takes" not in said
 
 
+def test_a_file_of_another_size_than_the_tasks_is_refused(ran, capsys, monkeypatch):
+    monkeypatch.setattr("compress.cli.cascade_frames.DeployedFilter.size", 48)
+    assert command(ran) == 2
+    assert "takes images of 48 pixels, and the run's task has 32; run the recipe again." in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_teacher_is_not_asked_for_pictures_without_end(ran, capsys, monkeypatch):
     monkeypatch.setattr("compress.cli.cascade_frames._MOST_PICTURES", 3)
     assert command(ran, "--against", ran / "photos") == 1
