@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.artifact import file_sha256
+from compress import __version__
+from compress.artifact import file_sha256, model_files
 from compress.errors import StorageError
 from compress.io.atomic import write_atomically
 from compress.io.scratch import scratch
 from compress.overwriting import CASCADE, CASCADE_NAME, check_cascade_folder
+from compress.ship.model_file import write_model
 
 __all__ = ["PROGRAM", "FolderToBe", "written"]
 
@@ -33,6 +35,28 @@ class FolderToBe:
 
     folder: Path
     draft: Path
+
+    def add_model(self, source: Path, name: str, says: Mapping[str, object]) -> str:
+        """Write a model with what it says of itself, and its part in the cascade.
+
+        Args:
+            source: its file.
+            name: of the part, and of the file.
+            says: of itself.
+
+        Returns:
+            Its file in the folder; external data, whose names are fixed, give it a folder.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        place = self.draft / f"{name}.onnx"
+        if len(model_files(source)) > 1:
+            place = self.draft / name / f"{name}.onnx"
+            place.parent.mkdir()
+        says = {"version": __version__, **says, "cascade": name}
+        own, *_ = write_model(source, place, says)
+        return own.relative_to(self.draft).as_posix()
 
     def files(self) -> dict[str, str]:
         """The files of the draft with their SHA-256, by their names in the folder."""

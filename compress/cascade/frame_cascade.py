@@ -12,14 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter
 
-from compress import __version__
-from compress.artifact import model_files
 from compress.cascade.folder import PROGRAM, written
 from compress.cascade.frames import FrameFacts, Looked
 from compress.cascade.threshold import NEVER, sent_back
 from compress.formatting import duration, sanitize
 from compress.overwriting import CASCADE
-from compress.ship.model_file import write_model
 from compress.text_table import Column, columns_of, text_lines, wrapped
 
 __all__ = ["FrameCascade", "Samples", "frames_bytes", "frames_text", "write_frames"]
@@ -134,15 +131,10 @@ def write_frames(found: FrameCascade, model: Path, samples: Samples, folder: Pat
         StorageError: the disk refused; what was there before can be written over again.
     """
     with written(folder) as to_be:
-        place = to_be.draft / "student.onnx"
-        if len(model_files(model)) > 1:  # external data lie beside it, by their own names
-            place = to_be.draft / "student" / "student.onnx"
-            place.parent.mkdir()
-        says = {"version": __version__, "recipe": found.run, "row": str(found.row)}
-        own, *_ = write_model(model, place, {**says, "cascade": "student"})
+        says = {"recipe": found.run, "row": str(found.row)}
+        name = to_be.add_model(model, "student", says)
         shutil.copyfile(PROGRAM / "frames.py", to_be.draft / "run.py")
         (to_be.draft / "samples.npz").write_bytes(_samples(found, samples))
-        name = own.relative_to(to_be.draft).as_posix()
         found = replace(found, file=name, files=to_be.files())
         to_be.put(found.files, frames_bytes(found))
     return found

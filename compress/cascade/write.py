@@ -10,17 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from compress import __version__
-from compress.artifact import model_files
-from compress.cascade.folder import PROGRAM, written
+from compress.cascade.folder import PROGRAM, FolderToBe, written
 from compress.cascade.measure import Measured
-from compress.cascade.models import CascadeModel
 from compress.cascade.program.scores import confidence
 from compress.cascade.result import Cascade, cascade_bytes
 from compress.cascade.threshold import sent_back
 from compress.measure.named_arrays import Array
 from compress.running.split_arrays import SplitArrays
-from compress.ship.model_file import ModelFile, write_model
+from compress.ship.model_file import ModelFile
 from compress.task import Task
 
 __all__ = ["write_cascade"]
@@ -48,39 +45,32 @@ def write_cascade(
         RecipeError: something is in the folder that this tool did not write.
         StorageError: the disk refused; what was there before can be written over again.
     """
-    with written(folder) as folder_to_be:
-        draft = folder_to_be.draft
-        found = _with_models(found, measured, draft)
+    with written(folder) as to_be:
+        draft = to_be.draft
+        found = _with_models(found, measured, to_be)
         for name in _PROGRAM_FILES:
             shutil.copyfile(PROGRAM / name, draft / name)
         np.savez(draft / "fitted.npz", **measured.fitted[found.score])  # type: ignore[arg-type]
         (draft / "samples.npz").write_bytes(_samples(found, measured, task))
         for name, content in figures.items():
             (draft / name).write_bytes(content)
-        found = replace(found, files=folder_to_be.files())
-        folder_to_be.put(found.files, cascade_bytes(found))
+        found = replace(found, files=to_be.files())
+        to_be.put(found.files, cascade_bytes(found))
     return found
 
 
-def _with_models(found: Cascade, measured: Measured, draft: Path) -> Cascade:
-    student = _model(measured.deployed, draft, "student", found.run)
-    larger = _model(measured.larger, draft, "larger", found.run)
+def _with_models(found: Cascade, measured: Measured, to_be: FolderToBe) -> Cascade:
+    student, larger = (
+        to_be.add_model(
+            model.path, name, {"recipe": found.run, "row": str(model.deployed.row.index)}
+        )
+        for model, name in ((measured.deployed, "student"), (measured.larger, "larger"))
+    )
     return replace(
         found,
         student=replace(found.student, file=student),
         larger=replace(found.larger, file=larger),
     )
-
-
-def _model(model: CascadeModel, draft: Path, name: str, run: str) -> str:
-    """Write one of the models; returns its file, which external data give a folder of its own."""
-    place = draft / f"{name}.onnx"
-    if len(model_files(model.path)) > 1:
-        place = draft / name / f"{name}.onnx"
-        place.parent.mkdir()
-    says = {"version": __version__, "recipe": run, "row": str(model.deployed.row.index)}
-    own, *_ = write_model(model.path, place, {**says, "cascade": name})
-    return own.relative_to(draft).as_posix()
 
 
 def _samples(found: Cascade, measured: Measured, task: Task) -> bytes:

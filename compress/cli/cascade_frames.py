@@ -14,7 +14,7 @@ import numpy as np
 from compress.cascade.frame_cascade import FrameCascade, Samples, frames_text, write_frames
 from compress.cascade.frames import Expectation, Looked, Net, curve_of, facts_of, look_at
 from compress.cascade.threshold import Wanted, threshold_of_share
-from compress.cli.filtering import DeployedFilter, middle_of
+from compress.cli.filtering import DeployedFilter, middle_of, pictures_of
 from compress.cli.json_output import others_to_stderr, print_json
 from compress.cli.pairs import make_pairs
 from compress.config.references import CodeReferences
@@ -25,7 +25,6 @@ from compress.overwriting import CASCADE_NAME, check_cascade_folder
 from compress.pareto import readings, recommend
 from compress.preprocessing import Control
 from compress.recipe import Recipe
-from compress.tasks.image_files import ImageFiles
 from compress.tasks.image_to_image import plan_of
 from compress.tasks.pairs.making import PairsPlan
 
@@ -70,18 +69,18 @@ def cascade_frames(
     pictures = {given: _pictures(given) for given in arguments.against}
     with others_to_stderr(arguments):
         make_pairs(plan, _note)
-        validation, test = (_looked(net, plan, part) for part in ("validation", "test"))
+        validation, test = (_frames(net, plan, part) for part in ("validation", "test"))
         foreign = {name: _on_pictures(net, plan, name, paths) for name, paths in pictures.items()}
     found = FrameCascade(
         **_row_facts(record, arguments),
-        **_frame_facts(validation, test, foreign, wanted),
+        **_frame_facts(validation.looked, test.looked, foreign, wanted),
         run=record.name,
         teacher=plan.teacher.name,
         teacher_s=plan.teacher_s,
         controls=[asdict(Control(name, *ends)) for name, ends in plan.controls.items()],
-        notes=list(_notes(validation)),
+        notes=list(_notes(validation.looked)),
     )
-    found = write_frames(found, path, Samples(plan.arrays("test")[0], test), out)
+    found = write_frames(found, path, test, out)
     if arguments.as_json:
         facts = {"command": "cascade", "status": "done", "error": None}
         print_json({**facts, "folder": str(out), **asdict(found)})
@@ -167,9 +166,10 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _looked(net: Net, plan: PairsPlan, part: str) -> Looked:
+def _frames(net: Net, plan: PairsPlan, part: str) -> Samples:
     images, made, controls = plan.arrays(part)
-    return look_at(net, images, made, controls, np.array(plan.photographs(part)))
+    photographs = np.array(plan.photographs(part))
+    return Samples(images, look_at(net, images, made, controls, photographs))
 
 
 def _pictures(given: str) -> list[Path]:
@@ -178,12 +178,7 @@ def _pictures(given: str) -> list[Path]:
     Raises:
         DataError: there are none, or more than a teacher should be asked for.
     """
-    path = Path(given)
-    found = [path]
-    if path.is_dir():
-        found = ImageFiles(path, 1, False, f"--against {named(given)}: ").images(path)
-    if not found or not found[0].is_file():
-        raise DataError(f"--against {named(given)}: there is no picture; give one, or a folder.")
+    found = pictures_of(Path(given), "--against ")
     if len(found) > _MOST_PICTURES:
         raise DataError(
             f"--against {named(given)}: {len(found):,} pictures, and the teacher would be asked "

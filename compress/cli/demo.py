@@ -10,11 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from compress.cli.filtering import DeployedFilter, Steps, as_bytes, as_input, middle_of
+from compress.cli.filtering import (
+    DeployedFilter,
+    Steps,
+    as_bytes,
+    as_input,
+    middle_of,
+    pictures_of,
+)
 from compress.cli.video import filter_video, is_video
 from compress.config.references import CodeReferences
 from compress.effects.reading import write_sheet
-from compress.errors import DataError, RecipeError
+from compress.errors import RecipeError
 from compress.formatting import duration
 from compress.io.files import named
 from compress.measure.stats import bootstrap_mean
@@ -22,7 +29,6 @@ from compress.measure.temporal import STEPS, temporal_stability
 from compress.notebook.record import Record
 from compress.pareto import recommend
 from compress.recipe import Recipe
-from compress.tasks.image_files import ImageFiles
 from compress.tasks.image_to_image import TASK_NAME
 from compress.tasks.pairs.teacher import ImageTeacher
 from compress.text_table import Column, text_lines
@@ -64,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         _filter_video(net, given, controls, out, arguments.frames)
         return 0
     teacher = options["teacher"].build(references) if arguments.teacher else None
-    pictures = _pictures(given)
+    pictures = pictures_of(given, "demo: ")
     _filter(net, pictures, controls, teacher, out)
     if arguments.moving:
         _print_stability(net, pictures, controls, teacher)
@@ -173,20 +179,6 @@ def _print_followed(record: Record, row: int | None) -> None:
             Column("teacher", "dB to input", tuple(f"{v.teacher_to_input:.2f}" for v in values)),
         ]
         print("\n".join(text_lines(columns)))
-
-
-def _pictures(given: Path) -> list[Path]:
-    """A picture, or those of a folder.
-
-    Raises:
-        DataError: there are none.
-    """
-    found = [given]
-    if given.is_dir():
-        found = ImageFiles(given, 1, False, "demo: ").images(given)
-    if not found or not found[0].is_file():
-        raise DataError(f"demo: {named(given)}: there is no picture; give one, or a folder.")
-    return found
 
 
 def _check_out(out: Path) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import RecordError
+from compress.errors import DataError, RecordError
 from compress.io.files import named
 from compress.preprocessing import ImagePreprocessing
 from compress.tasks.image_files import ImageFiles
 
-__all__ = ["DeployedFilter", "Steps", "as_bytes", "as_input", "middle_of"]
+__all__ = ["DeployedFilter", "Steps", "as_bytes", "as_input", "middle_of", "pictures_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -72,6 +72,24 @@ def middle_of(path: Path, size: int, asked: str = "demo: ") -> Array:
     form = ImagePreprocessing(size, size, 3, fit="cover", upright=True)
     files = ImageFiles(path.parent, size, False, asked)
     found: Array = files.formed(path, form).permute(1, 2, 0).numpy()
+    return found
+
+
+def pictures_of(given: Path, asked: str) -> list[Path]:
+    """A picture, or those of a folder.
+
+    Args:
+        given: the picture or the folder.
+        asked: who asked for it, before what is wrong.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [given]
+    if given.is_dir():
+        found = ImageFiles(given, 1, False, asked).images(given)
+    if not found or not found[0].is_file():
+        raise DataError(f"{asked}{named(given)}: there is no picture; give one, or a folder.")
     return found
 
 

@@ -36,7 +36,7 @@ def block(text, key, end):
 def test_another_filter_leaves_model_stages_and_student_as_they_are():
     style, oil = text_of("effect"), text_of("effect-oil")
     stages = [one.partition("\nstages:")[2] for one in (style, oil)]
-    plain = stages[0].replace("   # 14 ms in int8 at 256x256, once it is cut", "")
+    plain = stages[0].replace("   # 13 ms in int8 at 256x256, once it is cut", "")
     assert plain == stages[1].replace(CONTROLS, "")
     assert block(style, "model", "targets") == block(oil, "model", "targets").replace(CONTROLS, "")
     assert style.count("style-transfer") == 1
