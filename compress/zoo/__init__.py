@@ -51,6 +51,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "mobilenet-v2": "compress.zoo.mobilenet_v2:MobileNetV2",
         "mobilenet-v3": "compress.zoo.mobilenet_v3:MobileNetV3Small",
         "multi-head": "compress.zoo.multi_head:MultiHead",
+        "plain-cnn": "compress.zoo.plain_cnn:PlainCNN",
         "resnet": "compress.zoo.resnet:ResNet",
         "segmenter": "compress.zoo.segmenter:Segmenter",
         "unet": "compress.zoo.unet:UNet",

@@ -25,6 +25,7 @@ def parameters(net) -> int:
         ("autoencoder", {}, 267_928),
         ("causal-lm", {}, 2 * 99 * 64 + 99 + 64 * 64 + 2 * (12 * 64**2 + 13 * 64) + 2 * 64),
         ("dscnn-kws", {}, 23_180),
+        ("plain-cnn", {}, 27_834),
         ("efficientnet-lite0", {"in_channels": 3, "classes": 1000}, 4_652_008),
         ("mobilenet-v2", {"in_channels": 3, "classes": 1000}, 3_504_872),
         ("mobilenet-v3", {"in_channels": 3, "classes": 1000}, 2_542_856),
@@ -54,7 +55,7 @@ def test_the_output_layer_is_called_head_and_is_as_wide_as_asked(name):
 @pytest.mark.parametrize("size", [8, 28, 33])
 @pytest.mark.parametrize(
     "name",
-    ["resnet", "dscnn", "dscnn-kws", "efficientnet-lite0"]
+    ["resnet", "plain-cnn", "dscnn", "dscnn-kws", "efficientnet-lite0"]
     + [f"mobilenet-v{version}" for version in (1, 2, 3)],
 )
 def test_classifiers_with_global_pooling_take_any_size(name, size):
@@ -68,7 +69,7 @@ def test_unet_keeps_the_size_of_its_input(shape):
 
 
 def test_deeper_and_wider_nets_are_larger():
-    for name, option in [("resnet", "blocks"), ("dscnn", "depth"), ("mlp", "depth")]:
+    for name, option in [("resnet", "blocks"), ("plain-cnn", "depth"), ("mlp", "depth")]:
         assert parameters(build(name, {option: 3})) > parameters(build(name))
 
 
