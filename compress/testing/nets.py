@@ -131,7 +131,7 @@ NETS: Mapping[str, NetCase] = MappingProxyType(
         for case in (
             NetCase("resnet", {"width": 16, "blocks": 1}, _IMAGE, classes=4),
             NetCase("dscnn", {"width": 8}, _IMAGE, classes=4),
-            NetCase("plain-cnn", {"width": 4}, _IMAGE, classes=4),
+            NetCase("plain-cnn", {"width": 8}, _IMAGE, classes=4),
             NetCase(
                 "causal-lm",
                 {"width": 32, "heads": 2, "context": 9},
