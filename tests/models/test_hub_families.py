@@ -29,7 +29,7 @@ HAS_OPTIMUM = all(importlib.util.find_spec(name) for name in ("optimum", "reques
 # Whose attention has a number in its forward that no layer gives: its heads stay.
 WHOLE = {"wav2vec2"}
 # Whose layers another family has too: built, exported and compared by tests of their own.
-ALIKE = ("distilbert", "roberta", "mpnet", "mobilebert", "vit", "gpt2", "bert-tokens")
+ALIKE = ("distilbert", "roberta", "mpnet", "mobilebert", "vit", "gpt2", "ast", "bert-tokens")
 THROUGH_STAGES = [
     pytest.param(family, marks=[pytest.mark.exhaustive] if family in ALIKE else [])
     for family in TINY_FAMILIES

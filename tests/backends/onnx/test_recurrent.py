@@ -22,6 +22,7 @@ from compress.candidate import Candidate
 from compress.errors import LoweringError
 from compress.quantization.fakequant import declared_formats, simulate, weight_axes
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
+from tests.covering import covering
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
@@ -150,8 +151,7 @@ def constants(path):
     return [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("name", "kind"), covering(NETS, FORMATS, each=4))
 def test_a_file_computes_what_its_module_computes(name, kind, made):
     path, formats = made(name, kind)
     module, _ = exported(name)
