@@ -231,8 +231,8 @@ def main() -> None:
     parser = script_parser(__doc__, smoke="minutes; shows that it runs")
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
     parser.add_argument("--share", type=float, default=0.5, help="default: %(default)s")
-    real = [net for net in NETS if net != "smoke"]
-    parser.add_argument("--nets", nargs="+", choices=real, default=real[:1], help="default: fashion")
+    nets, usual = [net for net in NETS if net != "smoke"], ["fashion"]
+    parser.add_argument("--nets", nargs="+", choices=nets, default=usual, help="default: fashion")
     arguments = parser.parse_args()
     share = 0.8 if arguments.smoke else arguments.share
     plan = [
