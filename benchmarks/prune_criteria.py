@@ -4,7 +4,7 @@ Each trial removes the same share from one net of ``benchmarks/models`` by one c
 is of the deployed file on the 10,000 test images of Fashion-MNIST, paired with that of the net that
 came in. ``random`` is what the others have to beat.
 
-    python benchmarks/prune_criteria.py            # 20 min; goes on where it was stopped
+    python benchmarks/prune_criteria.py            # 12 min; goes on where it was stopped
     python benchmarks/prune_criteria.py --seed 1   # what is drawn at random once more
     python benchmarks/prune_criteria.py --smoke    # digits and a net that was not trained
 """
