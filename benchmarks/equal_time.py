@@ -139,7 +139,8 @@ def trial(given: Trial, done: Sequence[Trial], runs: Path) -> dict[str, Any]:
             "ratio": lambda number: {"ratio": 1 - number, "scope": "local"},
         }
         settings = as_slow_as(given, makers[given["cut"]], first["time"])
-    folder = runs / f"{given['net']}-{given['cut']}"
+    name = f"{given['net']}-{given['share']:g}-seed-{given['seed']}"
+    first_folder, folder = (runs / f"{name}-{cut}" for cut in ("latency", given["cut"]))
     found = measured(given, settings, folder, train=True)
     assert found.speedup is not None
     assert found.accuracy is not None
@@ -148,7 +149,7 @@ def trial(given: Trial, done: Sequence[Trial], runs: Path) -> dict[str, Any]:
         "time": share_of(found),
         "time_ci95": sorted(1 / end for end in found.speedup.ci95),
         "score": found.accuracy.value,
-        **({} if given["cut"] == "latency" else compared(runs / f"{given['net']}-latency", folder)),
+        **({} if given["cut"] == "latency" else compared(first_folder, folder)),
     }
 
 
