@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from claims import Claim, at_least, at_most, script_parser, write
+from nets import RESNET
 from torch import Tensor
 from trials import each
 
@@ -40,7 +41,6 @@ from compress.task import Task
 from compress.tasks.arrays import ArrayDataset
 from compress.tasks.digits import digit_splits
 
-MODELS = Path(__file__).parent / "models"
 STUDENT = {"arch": "resnet", "width": 16, "blocks": 1, "stem_stride": 2}
 SHARE, LARGEST_SHARE, LARGEST_LOSS, LARGEST_RATIO = 0.095, 0.1, 0.002, 0.35
 LEAST_DIGITS, LEAST_HELD_OUT = 0.95, 0.80
@@ -60,11 +60,10 @@ class Setting:
 
 
 FASHION = ImagePreprocessing(28, 28, channels=1, upright=False, mean=(0.2860,), std=(0.3530,))
-TEACHER = {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"}
 SETTINGS = {
     "cascade": Setting(
         "fashion-mnist",
-        TEACHER,
+        RESNET,
         STUDENT,
         (
             DistillStage(

@@ -46,6 +46,12 @@ def at_least(
     return Claim(id, statement, value, bound, value >= bound, ci95)
 
 
+def sizes_within(low: float, high: float) -> tuple[float, float]:
+    """The smallest and the largest size, without its sign, of a number from ``low`` to ``high``."""
+    smallest, largest = sorted((abs(low), abs(high)))
+    return (0.0 if low < 0 < high else smallest), largest
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
     """Mean of repeats that know nothing of each other, and Student's 95 % interval of it."""
     mean = statistics.fmean(values)

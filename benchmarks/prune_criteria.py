@@ -14,20 +14,19 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from claims import Claim, at_least, script_parser, write
+from nets import DSCNN, RESNET
 from trials import each
 
 from compress import PruneStage, Recipe, ReplayTarget
 from compress.errors import CompressError
 from compress.pruning.importance import CRITERIA
 
-MODELS = Path(__file__).parent / "models"
 NETS: Mapping[str, Mapping[str, Any]] = {
-    "resnet": {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"},
-    "dscnn": {"arch": "dscnn", "width": 16, "weights": MODELS / "dscnn.safetensors"},
+    "resnet": RESNET,
+    "dscnn": DSCNN,
     "smoke": {"arch": "resnet", "width": 8},
 }
 DIGITS = {"name": "digits", "limit": 200}

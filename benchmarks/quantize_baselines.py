@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from claims import Claim, at_least, at_most, script_parser, write
+from nets import MODELS
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from compress.backends.onnx import lower, take_census
@@ -32,7 +33,6 @@ from compress.tasks import make_task
 from compress.training.data import head
 from compress.zoo import build
 
-MODELS = Path(__file__).parent / "models"
 CALIBRATION_IMAGES = 256
 # quantize_static's arguments; the first is what one gets without reading the manual.
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -23,6 +23,7 @@ import onnxruntime
 import torch
 from cascade import rotated
 from claims import Claim, at_least, at_most, script_parser, write
+from nets import RESNET
 from torch import Tensor
 from trials import each
 
@@ -32,7 +33,6 @@ from compress.notebook.record import Record
 from compress.report import render_table
 from compress.tasks.arrays import ArrayDataset, inputs_of
 
-MODELS = Path(__file__).parent / "models"
 SAMPLES, DRAWS, MOST_SAID = 500, 200, 5
 DEGREES, BRIGHTNESS = 15, 0.6
 RUNS = 10
@@ -44,9 +44,8 @@ def recipe_of(*, smoke: bool) -> Recipe:
     if smoke:
         stages = (TrainStage(epochs=4, batch_size=32, learning_rate=0.01), QuantizeStage())
         return Recipe(name="serving", task="digits", model={"arch": "mlp"}, stages=stages)
-    model = {"arch": "resnet", "width": 16, "weights": MODELS / "resnet.safetensors"}
     stages = (QuantizeStage(weights="int8", activations="int8"),)
-    return Recipe(name="serving", task="fashion-mnist", model=model, stages=stages)
+    return Recipe(name="serving", task="fashion-mnist", model=RESNET, stages=stages)
 
 
 def changed(images: Tensor) -> Tensor:

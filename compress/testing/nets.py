@@ -1,9 +1,9 @@
 """A small net of every architecture, each with a small task that it can learn.
 
-For tests that must hold for every kind of model: residual, depthwise, inverted residuals, gates,
-one-dimensional, fully connected, attention, dense output with skip connections, functional code,
-and a causal language model. Everything is drawn from seeds, and the global generator is left as it
-was.
+For tests that must hold for every kind of model: plain, residual, depthwise, inverted residuals,
+gates, one-dimensional, fully connected, attention, dense output with skip connections, functional
+code, and a causal language model. Everything is drawn from seeds, and the global generator is left
+as it was.
 """
 
 from __future__ import annotations

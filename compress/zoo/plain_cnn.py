@@ -3,8 +3,8 @@
 Topology: the "plain" networks that He et al. 2016, "Deep Residual Learning for Image Recognition",
 section 3.3, compare theirs to, here with strides in place of pooling, as in Springenberg et al.
 2015, "Striving for Simplicity: The All Convolutional Net", and with widths that grow by adding, as
-in Han et al. 2017, "Deep Pyramidal Residual Networks". So few layers train
-without shortcuts, each of which costs an addition, and where the shape changes a 1x1 convolution.
+in Han et al. 2017, "Deep Pyramidal Residual Networks". So few layers train without shortcuts, each
+of which costs an addition, and where the shape changes a 1x1 convolution.
 
 Knows nothing of tasks, formats or pruning.
 """

@@ -178,17 +178,9 @@ def loaded_by(statement):
     return set(done.stdout.split())
 
 
-def test_plain_data_and_measuring_load_no_torch():
-    names = [f"compress.{module}" for module in WITHOUT_TORCH]
-    # In one process: the first that loads it is named, and where all together do not, none does.
-    code = (
-        "import importlib, sys\n"
-        f"for name in {names}:\n"
-        "    importlib.import_module(name)\n"
-        "    assert 'torch' not in sys.modules, name"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_plain_data_and_measuring_load_no_torch(module):
+    assert "torch" not in loaded_by(f"import compress.{module}")
 
 
 def test_the_package_and_its_help_load_nothing_heavy():

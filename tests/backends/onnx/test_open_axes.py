@@ -16,7 +16,7 @@ from compress.modules.inputs import forward
 from compress.quantization.numerics import LayerFormat, Numerics, QuantRule
 from compress.testing.nets import NETS
 from compress.training.data import head
-from tests.covering import kept_of
+from tests.covering import covering, kept_of
 
 DYNAMIC = {"weights": "int8", "activations": "dynamic"}
 
@@ -38,12 +38,10 @@ def sizes(value):
 
 
 @pytest.mark.parametrize(
-    ("name", "rule"),
-    [("mlp", None), ("resnet", None), ("attention", DYNAMIC)],
-    ids=["mlp-float", "resnet-float", "attention-dynamic"],
+    ("name", "kind"), covering(["mlp", "resnet", "attention"], ["dynamic", "float"], each=1)
 )
-def test_a_file_takes_any_batch_and_is_as_large_a_computation(name, rule, tmp_path):
-    case = NETS[name]
+def test_a_file_takes_any_batch_and_is_as_large_a_computation(name, kind, tmp_path):
+    case, rule = NETS[name], {"dynamic": DYNAMIC, "float": None}[kind]
     candidate, check = candidate_of(case, rule), head(case.make_task().validation, 9).inputs
     artifact = lowered(candidate, check, tmp_path / "any.onnx", open=("batch",))
     one = lowered(candidate, check, tmp_path / "one.onnx")
