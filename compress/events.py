@@ -319,6 +319,22 @@ class TeacherPass(Event):
 
 
 @dataclass(frozen=True, eq=False)
+class StageProgress(Event):
+    """How far a stage is with something that it does several times before it decides.
+
+    Args:
+        what: it does, such as ``cutting fc1 by itself``.
+        number: which one begins now, from 1.
+        count: how many there are.
+    """
+
+    event: ClassVar[str] = "progress"
+    what: str
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
 class Widths(Event):
     """Channels were cut.
 

@@ -55,6 +55,7 @@ __all__ = [
     "Effect",
     "Evaluation",
     "EvaluationPart",
+    "LayerSeconds",
     "NoEvaluator",
     "Stage",
     "Teacher",
@@ -138,15 +139,32 @@ class CandidateEvaluator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LayerSeconds:
+    """Seconds of one inference, of two files that were profiled in turns.
+
+    Args:
+        before: of layers in the candidate that came in, by path.
+        after: of the same layers in another.
+        whole_before: of all of the candidate that came in.
+        whole_after: of all of the other.
+    """
+
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    whole_before: float
+    whole_after: float
+
+
 @runtime_checkable
 class TimesLayers(Protocol):
-    """An evaluator that can say what single layers win in time."""
+    """An evaluator that can say what single layers take."""
 
-    def seconds_won(self, candidate: Candidate, layers: Sequence[str]) -> Mapping[str, float]:
-        """Seconds of one inference that each layer takes less than in the candidate that came in.
+    def layer_seconds(self, candidate: Candidate, layers: Sequence[str]) -> LayerSeconds:
+        """What each layer takes in the candidate that came in, and in this one.
 
-        By the runtime's profile of both files as a whole; below 0 where it takes longer. Measured
-        once, also where a run is killed and goes on.
+        By the runtime's profile of both files as a whole, in turns. Measured once, also where a
+        run is killed and goes on.
 
         Args:
             candidate: made from the one that came in.

@@ -137,7 +137,7 @@ def _cuts_choice(job: Job, arguments: argparse.Namespace, cuts: Mapping[str, flo
     where = f"--prune-budget {clipped(arguments.prune_budget)}"
     if len(cuts) > 1:
         raise RecipeError(f"{where}: give one of {' and '.join(COUNTED)}.")
-    ((what, asked),) = cuts.items()
+    ((what, asked),) = ((one, cuts[one]) for one in COUNTED if one in cuts)
     table = cuts_of(job.candidate, job, arguments.samples, _tell)
     try:
         chosen = choose_cuts(table, job.candidate, job, arguments.samples, what, asked)

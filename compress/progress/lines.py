@@ -15,6 +15,7 @@ from compress.events import (
     Redone,
     Rehearsal,
     Resumed,
+    StageProgress,
     StageStart,
     StageWarning,
     StepEnd,
@@ -70,6 +71,9 @@ class RunLines:
                 return Moving(_epoch(epoch), epoch.epoch / epoch.epochs, epoch.left_s)
             case TeacherPass(view=view, views=views):
                 return Moving(f"running the teacher, view {view}/{views}", (view - 1) / views)
+            case StageProgress(what=what, number=number, count=count):
+                done = (number - 1) / count
+                return Moving(f"{what}, {number}/{count}", done, is_brief=True)
             case ReadingData(what=what):
                 return Moving(f"reading {what}", is_brief=True)
             case Rehearsal():

@@ -7,7 +7,7 @@ stage is done: a run that is killed goes on with the same numbers, and so to the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from compress.record import Accuracy
 from compress.running.encoding import encode
 from compress.running.scoring import Scoring
 from compress.running.split_arrays import SplitArrays
-from compress.stage import EVALUATION_PARTS, Evaluation, EvaluationPart
+from compress.stage import EVALUATION_PARTS, Evaluation, EvaluationPart, LayerSeconds
 from compress.task import Task
 from compress.training.checkpoint import Checkpoint
 
@@ -53,7 +53,7 @@ class _Kept:
 
     key: str
     measured: dict[str, _Measured]
-    seconds_won: dict[str, dict[str, float]] = field(default_factory=dict)
+    layers: dict[str, LayerSeconds] = field(default_factory=dict)
 
 
 _FORM = TypeAdapter(_Kept)
@@ -117,8 +117,8 @@ class StageEvaluator:
             )
         return known.evaluation
 
-    def seconds_won(self, candidate: Candidate, layers: Sequence[str]) -> Mapping[str, float]:
-        """What each layer takes less than in the candidate that came in.
+    def layer_seconds(self, candidate: Candidate, layers: Sequence[str]) -> LayerSeconds:
+        """What each layer takes in the candidate that came in, and in this one.
 
         See :class:`compress.stage.TimesLayers`.
 
@@ -127,12 +127,18 @@ class StageEvaluator:
             MeasurementError: the target cannot profile.
             StorageError: what was measured could not be kept.
         """
-        known, key = self._known.seconds_won, candidate.fingerprint
+        known, key = self._known.layers, candidate.fingerprint
         if key not in known:
             own = encode(candidate, self.task, self.target, self._file(_OWN))
             paths = [self._incoming_artifact.path, own.path]
-            _, times = layer_times(paths, layers, self.target, self.mode, self.seed)
-            known[key] = {layer: won.seconds for layer, won in times.won.items()}
+            before, after = layer_times(paths, layers, self.target, self.mode, self.seed)
+            both = before.seconds.keys() & after.seconds.keys()
+            known[key] = LayerSeconds(
+                {layer: before.seconds[layer] for layer in layers if layer in both},
+                {layer: after.seconds[layer] for layer in layers if layer in both},
+                before.whole,
+                after.whole,
+            )
             self._keep()
         return known[key]
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress.candidate import Candidate, count_parameters
 from compress.errors import AlreadySo, RecipeError, StageError
-from compress.modules.inputs import at_batch, forward
 from compress.pruning.channels import ChannelPruning, prune_channels
-from compress.pruning.trace import in_float64
 from compress.quantization.fakequant import called_layers, layers_with_formats
 from compress.quantization.sensitivity import outputs_of, relative_error
-from compress.running.cut_table import RATIOS, CutTable, cut_table
 from compress.running.job import Job
+from compress.stages.cut_costs import Counted, cost_of_elements
+from compress.stages.cut_table import RATIOS, CutTable, cut_table
 from compress.stages.goals import count_macs
 from compress.training.data import spread
 from compress.training.rng import isolated
@@ -25,7 +22,7 @@ from compress.training.rng import isolated
 __all__ = ["COUNTED", "ChosenCuts", "choose_cuts", "cuts_of"]
 
 #: What a budget of cuts may be about.
-COUNTED = ("macs", "parameters")
+COUNTED: tuple[Counted, ...] = ("macs", "parameters")
 _MOST_TRIES = 8
 
 
@@ -62,14 +59,14 @@ def cuts_of(
     module, called = candidate.module, called_layers(candidate.module, candidate.example)
     layers = [name for name in layers_with_formats(module) if name in called]
     inputs = spread(job.task.validation, samples).inputs
-    found = cut_table(module, candidate.example, [inputs], layers, tell)
+    found = cut_table(module, candidate.example, [inputs], layers, ChannelPruning(ratio=0.0), tell)
     if not found.groups:
         raise StageError("sensitivity: the model has no layer that channels can be cut from.")
     return found
 
 
 def choose_cuts(
-    table: CutTable, candidate: Candidate, job: Job, samples: int, what: str, asked: float
+    table: CutTable, candidate: Candidate, job: Job, samples: int, what: Counted, asked: float
 ) -> ChosenCuts:
     """The ratios with the least sum of errors under a budget; the cut is made and counted.
 
@@ -92,10 +89,10 @@ def choose_cuts(
     most = asked * before if asked < 1 else asked
     if before <= most:
         raise AlreadySo(f"--prune-budget {what}={asked:g}: the model has {before:,} already.")
-    each = _cost_of_one(what, candidate)
+    each = cost_of_elements(what, candidate)
     room = most - before
     for _ in range(_MOST_TRIES):
-        chosen = table.choose(each, room)
+        chosen = table.choose([table.limit_of_elements(each, room)])
         if chosen is None:
             break
         ratios = table.ratios(chosen)
@@ -121,7 +118,7 @@ def _cut(candidate: Candidate, ratios: Mapping[str, float]) -> nn.Module:
     return small
 
 
-def _count(what: str, module: nn.Module, candidate: Candidate) -> int:
+def _count(what: Counted, module: nn.Module, candidate: Candidate) -> int:
     if what == "macs":
         return count_macs(module, candidate.example)
     return count_parameters(module)[0]
@@ -130,26 +127,3 @@ def _count(what: str, module: nn.Module, candidate: Candidate) -> int:
 def _joint_error(candidate: Candidate, small: nn.Module, job: Job, samples: int) -> float:
     batches = [spread(job.task.validation, samples).inputs]
     return relative_error(outputs_of(candidate.module, batches), outputs_of(small, batches))
-
-
-def _cost_of_one(what: str, candidate: Candidate) -> dict[str, float]:
-    """What an element of each parameter costs: itself, or the products that its layer makes of it.
-
-    Products that have no weight, as those of attention, are not in it.
-    """
-    sizes = {name: tensor.numel() for name, tensor in candidate.module.named_parameters()}
-    if what == "parameters":
-        return dict.fromkeys(sizes, 1.0)
-    double, inputs = in_float64(candidate.module, at_batch(candidate.example, 1))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward(double, inputs)
-    root = type(candidate.module).__name__
-    flops = {name: sum(own.values()) for name, own in counter.get_flop_counts().items()}
-    found: dict[str, float] = {}
-    for layer in layers_with_formats(candidate.module):
-        weights = {
-            n: s for n, s in sizes.items() if n.rpartition(".")[0] == layer and "weight" in n
-        }
-        total = sum(weights.values())
-        found |= dict.fromkeys(weights, flops.get(f"{root}.{layer}", 0) / 2 / max(1, total))
-    return found

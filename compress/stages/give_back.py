@@ -113,7 +113,8 @@ def _order(
 def _seconds_won(after: Candidate, layers: Sequence[str], context: Context) -> Mapping[str, float]:
     if not isinstance(context.evaluator, TimesLayers):
         raise MeasurementError("nothing times layers here.")
-    return context.evaluator.seconds_won(after, layers)
+    found = context.evaluator.layer_seconds(after, layers)
+    return {layer: found.before[layer] - seconds for layer, seconds in found.after.items()}
 
 
 def _without_spare(layers: Sequence[str], keeps: Callable[[Sequence[str]], bool]) -> list[str]:

@@ -29,18 +29,21 @@ _STEP = 1e-3  # of the ratio: no layer has so many channels that less would chan
 class Cut:
     """How much of each layer goes: ``ratio``, but of ``layers`` their own.
 
-    Layers that are cut keep a multiple of ``round_to``.
+    Layers that are cut keep a multiple of ``round_to``. Where ``is_chosen``, ``layers`` are all
+    that are cut, and ``ratio`` is what they were chosen for.
     """
 
     ratio: float
     layers: Mapping[str, float] = field(default_factory=dict)
     round_to: int = 1
+    is_chosen: bool = False
 
     def applied(self, request: ChannelPruning) -> ChannelPruning:
         """The request for it, from one that has its ratio and the settings of the stage."""
         layers = request.layer_ratios or self.layers
         multiple = math.lcm(request.round_to, self.round_to)
-        return replace(request, round_to=multiple, layer_ratios=layers)
+        ratio = 0.0 if self.is_chosen else request.ratio
+        return replace(request, ratio=ratio, round_to=multiple, layer_ratios=layers)
 
 
 #: All that may be cut.
@@ -81,6 +84,7 @@ class GoalSearch:
         costs: what a candidate costs (:func:`compress.stages.goals.costs_of`).
         multiples: of which widths may be; of several those come first at which a first cut costs
             least, and the others follow until a cut lands.
+        choose: the ratios of single layers for a ratio; ``None`` where it is that of all.
     """
 
     def __init__(
@@ -90,10 +94,11 @@ class GoalSearch:
         make: Callable[[Cut], Candidate],
         costs: Callable[[Candidate], list[Cost]],
         multiples: Sequence[int] = (1,),
+        choose: Callable[[float], Mapping[str, float]] | None = None,
     ) -> None:
         self._goal, self._make, self._costs = goal, make, costs
         self._incoming, self._multiples = incoming, multiples
-        self._round_to = multiples[0]
+        self._round_to, self._choose = multiples[0], choose
         self._known: dict[str, tuple[Cost, ...]] = {}
         self._best: Reached | None = None
         self._most = _MOST_TRIES
@@ -106,6 +111,12 @@ class GoalSearch:
     @cached_property
     def _start(self) -> Reached:
         return self._reached(Cut(0.0), self._incoming)
+
+    def cut(self, ratio: float, layers: Mapping[str, float] | None = None) -> Cut:
+        """So far, at the multiple that is looked at now; ``layers`` have other ratios."""
+        if self._choose is None:
+            return Cut(ratio, layers or {}, self._round_to)
+        return Cut(ratio, layers or self._choose(ratio), self._round_to, is_chosen=True)
 
     def run(self) -> Reached:
         """The cut that lands on the goal, or is the nearest one that keeps it.
@@ -146,7 +157,7 @@ class GoalSearch:
 
     def _at(self, ratio: float, layers: Mapping[str, float] | None = None) -> Reached:
         """A cut, made and measured."""
-        cut = Cut(ratio, layers or {}, self._round_to)
+        cut = self.cut(ratio, layers)
         try:
             found = self._reached(cut, self._make(cut))
         except (NoEffect, AlreadySo):  # so little that no channel goes
@@ -205,6 +216,9 @@ class GoalSearch:
 
     def _layer_by_layer(self, above: Reached, below: Reached) -> None:
         """Of two neighboring ratios the smaller, with the larger for as few layers as needed."""
+        if self._choose is not None:
+            self._between_choices(above, below)
+            return
         layers = _differing(above.candidate, below.candidate)
         few, many = 0, len(layers)
         while many - few > 1 and not below.lands and self.tries < self._most:
@@ -215,6 +229,19 @@ class GoalSearch:
                 below, many = found, number
             else:
                 few = number
+
+    def _between_choices(self, above: Reached, below: Reached) -> None:
+        """Of two neighboring choices, what lies between the ratios of every layer."""
+        near, far = above.cut.layers, below.cut.layers
+        less, more = 0.0, 1.0
+        while more - less > _STEP and not below.lands and self.tries < self._most:
+            middle = (less + more) / 2
+            layers = {one: near.get(one, 0.0) * (1 - middle) + far[one] * middle for one in far}
+            found = self._at(below.cut.ratio, layers)
+            if found.excess <= 1:
+                below, more = found, middle
+            else:
+                less = middle
 
 
 def _between(above: Reached, below: Reached) -> float:

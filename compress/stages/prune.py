@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -31,6 +31,7 @@ from compress.pruning.invariants import BLOCK, N_OF_M, UNSTRUCTURED, block_shape
 from compress.pruning.movement import Movement
 from compress.pruning.penalties import PenaltyKind
 from compress.stage import Context, Effect, Stage
+from compress.stages.chosen_ratios import ChosenRatios
 from compress.stages.cut_channels import cut_channels, ratios_of_layers, ratios_of_original
 from compress.stages.cut_in_steps import cut_in_steps, said_of_step, steps_of
 from compress.stages.factorize import Factorization
@@ -92,9 +93,14 @@ class PruneStage(Stage):
     go by magnitude, ``wanda``, ``snip``, ``sparsegpt`` or ``movement``, blocks of them by the first
     three; whole layers and embeddings have their own. One of your own is ``module:name``, or a
     block with its options."""
-    scope: Literal["local", "global"] = "local"
+    scope: Literal["local", "global", "sensitivity"] = "local"
     """``local`` removes the same share of every layer; ``global`` compares all layers, and removes
-    more where less is lost."""
+    more where less is lost. ``sensitivity``, with a ``goal``, cuts layers by themselves first to
+    see how far the outputs move, and gives each its own share by what it costs of the goal, in time
+    that is measured layer by layer.
+
+    Source: Shen et al. 2022, "Structural pruning via latency-saliency knapsack", for
+    ``sensitivity``."""
     of: Literal["current", "original"] = "current"
     """What ``ratio`` is a share of: the widths as they are, or those of the architecture before any
     cut, so that a second cut with a larger ratio adds to the first."""
@@ -187,12 +193,13 @@ class PruneStage(Stage):
             # Kernels take channels in blocks, of 8 or 16 mostly: an odd width may be slower than a
             # larger one.
             free = self.round_to == 1 and self.granularity == "channels" and self.goal.parts
-            multiples = _MULTIPLES if free else (1,)
+            multiples = _MULTIPLES if free and self.scope != "sensitivity" else (1,)
 
             def make_cut(cut: Cut) -> Candidate:
                 return make(start, context, cut)
 
-            made = cut_to_goal(self.goal, candidate, context, make_cut, train, multiples)
+            choose = self._chosen(start, context, criterion, make_cut)
+            made = cut_to_goal(self.goal, candidate, context, make_cut, train, multiples, choose)
         return made if learned is None else learned.told(made)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
@@ -295,6 +302,20 @@ class PruneStage(Stage):
         own = part if self._trainings.are_several else None
         return trained(pruned, context, self.finetune, own, movement)
 
+    def _chosen(
+        self,
+        start: Candidate,
+        context: Context,
+        criterion: Criterion,
+        make: Callable[[Cut], Candidate],
+    ) -> Callable[[float], Mapping[str, float]] | None:
+        """Ratios of single layers for a ratio, where each is to have its own."""
+        if self.scope != "sensitivity" or self.goal is None:
+            return None
+        request = self._request(start.module, context, criterion, Cut(0.0))
+        assert isinstance(request, ChannelPruning)
+        return ChosenRatios(start, context, request, self.goal, make).at
+
     def _learned(self, start: Candidate, context: Context, criterion: Criterion) -> Candidate:
         """The candidate trained, with the zeros that training chose."""
         request = self._request(start.module, context, criterion, Cut(self.ratio))
@@ -317,18 +338,23 @@ class PruneStage(Stage):
             pattern = UNSTRUCTURED if self.granularity == "weights" else self.granularity
             if isinstance(cut, Step) and cut.n_of_m is not None:
                 pattern = "{}:{}".format(*cut.n_of_m)
-            return ZeroWeights(cut.ratio, self.scope, pattern, ignored)
+            return ZeroWeights(cut.ratio, self._ranked_within, pattern, ignored)
         first = cut.incoming if isinstance(cut, Step) else module
         request = ChannelPruning(
             ratio=cut.ratio,
             unit=UNITS[self.granularity],
             importance=criterion,
-            scope=self.scope,
+            scope=self._ranked_within,
             round_to=self.round_to,
             ignore=ignored,
             layer_ratios=self._ratios_of_original(first, context) or {},
         )
         return cut.applied(request)
+
+    @property
+    def _ranked_within(self) -> Literal["local", "global"]:
+        # Where ratios are chosen by layer, channels compete within theirs.
+        return "global" if self.scope == "global" else "local"
 
     def _edit(
         self, start: Candidate, context: Context, *, uses_data: bool

@@ -141,6 +141,17 @@ _RULES: Sequence[tuple[Callable[[PruneStage], bool], str]] = (
         "sparsify is for channels and weights, not {granularity}",
     ),
     (
+        lambda s: s.scope == "sensitivity" and s.granularity != "channels",
+        "scope: sensitivity is for granularity channels, not {granularity}",
+    ),
+    (
+        lambda s: s.scope == "sensitivity" and s.goal is None,
+        (
+            "scope: sensitivity chooses for a goal: give goal, or take scope: global, which "
+            "compares channels by their importance"
+        ),
+    ),
+    (
         lambda s: s.granularity == "heads" and s.scope == "global",
         "heads are counted in each block, and go with scope: local",
     ),

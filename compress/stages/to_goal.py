@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from compress.candidate import Candidate
@@ -28,6 +28,7 @@ def cut_to_goal(
     make: Callable[[Cut], Candidate],
     train: Callable[[Candidate], Candidate],
     multiples: Sequence[int] = (1,),
+    choose: Callable[[float], Mapping[str, float]] | None = None,
 ) -> Candidate:
     """The candidate cut to the goal and trained; less is cut where the metric loses too much.
 
@@ -38,6 +39,7 @@ def cut_to_goal(
         make: cuts it, from the start; the last call is for the candidate that is returned.
         train: trains what was cut.
         multiples: of which widths may be; see :class:`.goal_search.GoalSearch`.
+        choose: the ratios of single layers for a ratio, likewise.
 
     Raises:
         AlreadySo: it keeps the goal as it came in.
@@ -49,7 +51,7 @@ def cut_to_goal(
     if goal.max_drop is not None:
         allowed = loss.allowed(goal.max_drop, "goal.max_drop", relative=goal.relative)
     costs, said, cut = costs_of(goal, incoming, context.evaluator), "", None
-    search = GoalSearch(goal, incoming, make, costs, multiples)
+    search = GoalSearch(goal, incoming, make, costs, multiples, choose)
     if context.processes.is_rank_zero:
         reached = search.run()
         _check_faster(goal, reached, context)
@@ -61,7 +63,7 @@ def cut_to_goal(
     trained = train(made)
     if goal.max_drop is not None and (lost := loss.of(trained)) > allowed:
         said += f", which loses {lost:.4g} of {loss.metric}"
-        cut, trained, more = _less(goal, allowed, loss, make, train, cut, {key: lost})
+        cut, trained, more = _less(goal, allowed, loss, search.cut, make, train, cut, {key: lost})
         make(cut)
         have = ", ".join(cost.words for cost in costs(trained))
         said += f"; {more}: {have}"
@@ -93,6 +95,7 @@ def _less(
     goal: Goal,
     allowed: float,
     loss: ScoreLoss,
+    cut_by: Callable[[float], Cut],
     make: Callable[[Cut], Candidate],
     train: Callable[[Candidate], Candidate],
     most: Cut,
@@ -106,7 +109,7 @@ def _less(
     low, high, least = 0.0, most.ratio, math.inf
     best: tuple[Cut, Candidate, float] | None = None
     while len(lost_by) < _MOST_TRAININGS and high - low >= _NEAR:
-        cut = Cut((low + high) / 2, round_to=most.round_to)
+        cut = replace(cut_by((low + high) / 2), round_to=most.round_to)
         try:
             made = make(cut)
         except (NoEffect, AlreadySo):  # so little that no channel goes
@@ -133,10 +136,14 @@ def _less(
         cut,
         trained,
         (
-            f"a ratio of {cut.ratio:.3g} is the largest that was tried and keeps max_drop, with "
+            f"{_size(cut)} is the largest that was tried and keeps max_drop, with "
             f"{-lost:+.4g} of {loss.metric} on validation"
         ),
     )
+
+
+def _size(cut: Cut) -> str:
+    return "a smaller choice" if cut.is_chosen else f"a ratio of {cut.ratio:.3g}"
 
 
 def _check_faster(goal: Goal, reached: Reached, context: Context) -> None:
@@ -169,10 +176,15 @@ def _landed(goal: Goal, reached: Reached, tries: int) -> str:
         if reached.lands
         else ", the nearest that was found in the steps that structure and round_to allow"
     )
-    own = f", and more of {len(reached.cut.layers)} layers" if reached.cut.layers else ""
-    if reached.cut.round_to > 1:
-        own += f", in multiples of {reached.cut.round_to}, in which the target computes faster"
+    cut = reached.cut
+    own = f", and more of {len(cut.layers)} layers" if cut.layers else ""
+    by = f"a ratio of {cut.ratio:.3g}{own}"
+    if cut.is_chosen:
+        able, went = len(cut.layers), sum(ratio > 0 for ratio in cut.layers.values())
+        by = f"ratios of their own for {went} of {able} groups of layers"
+    if cut.round_to > 1:
+        by += f", in multiples of {cut.round_to}, in which the target computes faster"
     return (
-        f"prune: for the goal {goal.sentence} {tries} cuts were tried; a ratio of "
-        f"{reached.cut.ratio:.3g}{own} gives {reached.words}{near}"
+        f"prune: for the goal {goal.sentence} {tries} cuts were tried; {by} gives "
+        f"{reached.words}{near}"
     )

@@ -8,7 +8,7 @@ import torch
 from compress import Candidate, QuantizeStage, Recipe, ReplayTarget, Task
 from compress.errors import NoEffect, RecipeError, SettingsError
 from compress.quantization.sensitivity import output_errors
-from compress.stage import EVALUATION_PARTS, Evaluation, formats_of, ranges_of
+from compress.stage import EVALUATION_PARTS, Evaluation, LayerSeconds, formats_of, ranges_of
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import bench_context
 
@@ -174,8 +174,9 @@ class Timing(Losing):
 
     won: dict[str, float] = field(default_factory=dict)
 
-    def seconds_won(self, candidate, layers):
-        return self.won
+    def layer_seconds(self, candidate, layers):
+        after = {layer: 1.0 - seconds for layer, seconds in self.won.items()}
+        return LayerSeconds(dict.fromkeys(after, 1.0), after, 1.0, 1.0)
 
 
 def test_of_layers_that_would_do_the_one_that_wins_least_time_goes_back(start, tmp_path):

@@ -47,10 +47,12 @@ class LayerTimes:
     Args:
         whole: seconds of one inference, the median over processes.
         won: by layer, paired by processes; left out where a layer's product is not found in both.
+        seconds: of one inference, by layer of this file, the mean over processes.
     """
 
     whole: float
     won: Mapping[str, SecondsWon]
+    seconds: Mapping[str, float]
 
 
 def layer_times(
@@ -91,7 +93,11 @@ def layer_times(
         )
     whole = [float(np.median([each["run_ns"] for each in own])) / 1e9 for own in answers]
     return [
-        LayerTimes(seconds, _against(own, profiled[0]))
+        LayerTimes(
+            seconds,
+            _against(own, profiled[0]),
+            {layer: float(np.mean(each)) for layer, each in own.items()},
+        )
         for seconds, own in zip(whole, profiled, strict=True)
     ]
 

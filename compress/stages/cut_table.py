@@ -9,8 +9,10 @@ each takes of its axes, so that the cost of two neighbors is exact.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -58,15 +60,35 @@ class CutTable:
     groups: tuple[CutGroup, ...]
     shapes: Shapes
 
-    def choose(self, cost_of_one: Mapping[str, float], room: float) -> list[int] | None:
-        """Of each group the number of its ratio; ``None`` where no choice keeps the limit.
+    @cached_property
+    def steepened(self) -> CutTable:
+        """The same with errors that go on growing where they saturate.
 
-        Args:
-            cost_of_one: what one element of a parameter costs; of those left out, nothing.
-            room: what the choice may cost beyond the module as it is: below 0 for less.
+        Outputs that have nothing more to do with what they were move no further: by its error
+        alone, a layer whose first eighth disturbs everything could as well lose all channels. So
+        each error is at least that of a smaller ratio, times the ratio of both logarithms of the
+        share of channels that stays.
         """
-        limit = self._limit(cost_of_one, room)
-        return least_loss([group.errors for group in self.groups], [limit])
+        removed = np.array([-math.log(1 - ratio) for ratio in RATIOS])
+        groups = []
+        for group in self.groups:
+            slopes = np.maximum.accumulate(np.array(group.errors[1:]) / removed[1:])
+            errors = (0.0, *(slopes * removed[1:]).tolist())
+            groups.append(replace(group, errors=errors))
+        return replace(self, groups=tuple(groups))
+
+    def choose(self, limits: Sequence[Limit]) -> list[int] | None:
+        """Of each group the number of its ratio; ``None`` where no choice keeps all limits."""
+        return least_loss([group.errors for group in self.groups], limits)
+
+    @property
+    def touching(self) -> dict[str, list[int]]:
+        """By parameter, the numbers of the groups that make it smaller."""
+        found: dict[str, list[int]] = {}
+        for number, group in enumerate(self.groups):
+            for name in dict.fromkeys(name for shapes in group.shapes for name in shapes):
+                found.setdefault(name, []).append(number)
+        return found
 
     def error(self, chosen: Sequence[int]) -> float:
         """The sum of the groups' errors."""
@@ -77,14 +99,16 @@ class CutTable:
         pairs = zip(self.groups, chosen, strict=True)
         return {group.layers[0]: RATIOS[number] for group, number in pairs if number}
 
-    def _limit(self, cost_of_one: Mapping[str, float], room: float) -> Limit:
+    def limit_of_elements(self, cost_of_one: Mapping[str, float], room: float) -> Limit:
+        """A limit on what the elements of all parameters cost.
+
+        Args:
+            cost_of_one: what one element of a parameter costs; of those left out, nothing.
+            room: what the choice may cost beyond the module as it is: below 0 for less.
+        """
         singles = [[0.0] * len(RATIOS) for _ in self.groups]
         pairs: dict[tuple[int, int], Costs] = {}
-        touching: dict[str, list[int]] = {}
-        for number, group in enumerate(self.groups):
-            for name in dict.fromkeys(name for shapes in group.shapes for name in shapes):
-                touching.setdefault(name, []).append(number)
-        for name, numbers in touching.items():
+        for name, numbers in self.touching.items():
             each = cost_of_one.get(name, 0.0)
             if not each:
                 continue
@@ -115,6 +139,7 @@ def cut_table(
     example: Inputs,
     batches: Sequence[Inputs],
     layers: Sequence[str],
+    request: ChannelPruning,
     tell: Callable[[int, int, str], None] = lambda *_: None,
 ) -> CutTable:
     """Cut each group of layers by each of ``RATIOS``.
@@ -124,6 +149,7 @@ def cut_table(
         example: one batch of inputs.
         batches: of inputs that the outputs are compared on.
         layers: by path; those that cannot be cut are left out of the result.
+        request: how channels are ranked, rounded and ignored; its ratios do not count.
         tell: called with the number of a layer, of all, and its path, before it is cut.
     """
     groups, seen = [], set[str]()
@@ -133,7 +159,7 @@ def cut_table(
         tell(number, len(layers), layer)
         if layer in seen:
             continue
-        found = list(_cuts(module, example, layer))
+        found = list(_cuts(module, example, layer, request))
         together = [name for name in layers if name in found[-1][1]] if found else []
         seen |= {layer, *together}
         if layer not in together:
@@ -149,17 +175,17 @@ def cut_table(
 
 
 def _cuts(
-    module: nn.Module, example: Inputs, layer: str
+    module: nn.Module, example: Inputs, layer: str, request: ChannelPruning
 ) -> Iterator[tuple[nn.Module, frozenset[str]]]:
     """The module with each ratio of one layer cut, and which layers became narrower."""
     before: nn.Module = module
     narrower: frozenset[str] = frozenset()
     for ratio in RATIOS[1:]:
         small = copy.deepcopy(module)
-        request = ChannelPruning(ratio=0.0, layer_ratios={layer: ratio})
+        own = replace(request, ratio=0.0, layer_ratios={layer: ratio})
         try:
             with isolated(0):
-                done = prune_channels(small, example, request)
+                done = prune_channels(small, example, own)
         except (NoEffect, AlreadySo, StageError):
             # So little that no channel goes, or what cannot be proved: a smaller cut stands for it.
             yield before, narrower
