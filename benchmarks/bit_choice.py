@@ -6,8 +6,8 @@ and int8 from the last layer on for as many layers as needed. For cuts: ratios o
 budget of multiply-accumulates, beside one ratio for all. There is no training after it. Errors are
 of all at once, on the validation samples, of the outputs over their variance.
 
-    python benchmarks/bit_choice.py                        # the mlp, a minute
-    python benchmarks/bit_choice.py --nets resnet --seed 1 # minutes; goes on where stopped
+    python benchmarks/bit_choice.py                        # 5 minutes; goes on where stopped
+    python benchmarks/bit_choice.py --nets mlp --seed 1    # one of the nets
     python benchmarks/bit_choice.py --smoke                # one epoch of the mlp
 """
 
@@ -182,9 +182,9 @@ def main() -> None:
     """Choose under every budget, and write the result."""
     parser = script_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
-    parser.add_argument("--nets", nargs="+", choices=[*NETS], help="default: mlp")
+    parser.add_argument("--nets", nargs="+", choices=[*NETS], help="default: mlp resnet")
     arguments = parser.parse_args()
-    nets = ("smoke",) if arguments.smoke else arguments.nets or ("mlp",)
+    nets = ("smoke",) if arguments.smoke else arguments.nets or ("mlp", "resnet")
     plan = [
         {"net": net, "kind": kind, "share": share, "seed": arguments.seed}
         for net in nets

