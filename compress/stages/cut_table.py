@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from compress.errors import AlreadySo, NoEffect, StageError
 from compress.integer_program import Costs, Limit, least_loss
@@ -153,46 +153,75 @@ def cut_table(
         tell: called with the number of a layer, of all, and its path, before it is cut.
     """
     groups, seen = [], set[str]()
-    expected = outputs_of(module, batches)
-    shapes = _shapes(module)
+    whole = _Whole(module, example, batches, request)
     for number, layer in enumerate(layers, 1):
         tell(number, len(layers), layer)
         if layer in seen:
             continue
-        found = list(_cuts(module, example, layer, request))
-        together = [name for name in layers if name in found[-1][1]] if found else []
+        cuts = whole.cuts(layer)
+        together = [name for name in layers if name in cuts[-1].narrower]
         seen |= {layer, *together}
         if layer not in together:
             continue
-        errors, smaller = [0.0], list[Shapes]([{}])
-        for cut, _ in found:
-            errors.append(relative_error(expected, outputs_of(cut, batches)))
-            smaller.append({n: s for n, s in _shapes(cut).items() if s != shapes[n]})
         # The layer whose ratio was given stands for all of them.
         others = tuple(name for name in together if name != layer)
-        groups.append(CutGroup((layer, *others), tuple(errors), tuple(smaller)))
-    return CutTable(tuple(groups), shapes)
+        errors, smaller = (0.0, *(c.error for c in cuts)), ({}, *(c.smaller for c in cuts))
+        groups.append(CutGroup((layer, *others), errors, smaller))
+    return CutTable(tuple(groups), whole.shapes)
 
 
-def _cuts(
-    module: nn.Module, example: Inputs, layer: str, request: ChannelPruning
-) -> Iterator[tuple[nn.Module, frozenset[str]]]:
-    """The module with each ratio of one layer cut, and which layers became narrower."""
-    before: nn.Module = module
+@dataclass(frozen=True)
+class _Cut:
+    """What one cut does: to the outputs, to parameters, and to which layers."""
+
+    error: float = 0.0
+    smaller: Shapes = field(default_factory=dict)
     narrower: frozenset[str] = frozenset()
-    for ratio in RATIOS[1:]:
-        small = copy.deepcopy(module)
-        own = replace(request, ratio=0.0, layer_ratios={layer: ratio})
-        try:
-            with isolated(0):
-                done = prune_channels(small, example, own)
-        except (NoEffect, AlreadySo, StageError):
-            # So little that no channel goes, or what cannot be proved: a smaller cut stands for it.
-            yield before, narrower
-            continue
-        before = small
-        narrower = frozenset(w.layer for w in done.widths if w.after < w.before)
-        yield before, narrower
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The module before any cut; the arguments are those of :func:`cut_table`."""
+
+    module: nn.Module
+    example: Inputs
+    batches: Sequence[Inputs]
+    request: ChannelPruning
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        return _shapes(self.module)
+
+    @cached_property
+    def _outputs(self) -> Mapping[str, Tensor]:
+        return outputs_of(self.module, self.batches)
+
+    def cuts(self, layer: str) -> list[_Cut]:
+        """One layer cut by each ratio above 0."""
+        made: dict[float, _Cut] = {}
+        # The largest first: where it removes no channel none does, which takes long to find out.
+        for ratio in (RATIOS[-1], *RATIOS[1:-1]):
+            try:
+                made[ratio] = self._cut(layer, ratio)
+            except (NoEffect, AlreadySo):
+                if ratio == RATIOS[-1]:
+                    break
+            except StageError:  # it cannot be proved
+                continue
+        # What was not made, a smaller cut stands for.
+        found = [_Cut()]
+        for ratio in RATIOS[1:]:
+            found.append(made.get(ratio, found[-1]))
+        return found[1:]
+
+    def _cut(self, layer: str, ratio: float) -> _Cut:
+        small = copy.deepcopy(self.module)
+        request = replace(self.request, ratio=0.0, layer_ratios={layer: ratio})
+        with isolated(0):
+            done = prune_channels(small, self.example, request)
+        error = relative_error(self._outputs, outputs_of(small, self.batches))
+        smaller = {n: s for n, s in _shapes(small).items() if s != self.shapes[n]}
+        return _Cut(error, smaller, frozenset(w.layer for w in done.widths if w.after < w.before))
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -233,7 +233,8 @@ class PruneStage(Stage):
         ranked = EDITS.get(self.granularity, described(self.importance))
         cut = f"remove {100 * self.ratio:.3g}% of the {self.of} {what} by {ranked}"
         if self.goal is not None:
-            cut = f"remove {what} by {ranked} until {self.goal.sentence}"
+            own = ", a ratio of its own for each layer," if self.scope == "sensitivity" else ""
+            cut = f"remove {what} by {ranked}{own} until {self.goal.sentence}"
         if self.ratios is not None:
             cut = f"remove the ratios of {len(self.ratios)} patterns of {what} by {ranked}"
         return self._trainings.said(cut)
