@@ -49,6 +49,7 @@ SETTINGS: dict[str, list[Stage]] = {
             finetune={"epochs": 2, "batch_size": 64},
         ),
         PruneStage(goal={"latency_p50": 0.8, "max_drop": 0.1}),
+        PruneStage(goal={"macs": 0.7}, scope="sensitivity"),
         PruneStage(
             ratio=0.5,
             sparsify={"epochs": 1},
