@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 
 TYPE_CHECKING = False  # see the package: starting up is to be cheap
@@ -32,6 +33,7 @@ EXIT_CODES = {
 }
 
 _INTERRUPTED = "interrupted"
+_STDOUT, _STDERR = 1, 2
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +57,42 @@ def others_to_stderr(arguments: argparse.Namespace) -> Iterator[None]:
     if not asked(arguments):
         yield
         return
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), _descriptor_to_stderr():
         yield
+
+
+@contextlib.contextmanager
+def _descriptor_to_stderr() -> Iterator[None]:
+    """Also what is written past Python, by compiled libraries and processes that are started.
+
+    The solver in some versions of scipy prints a line that no option turns off
+    (https://github.com/ERGO-Code/HiGHS/issues/2783).
+    """
+    try:
+        saved = os.dup(_STDOUT)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        os.dup2(_STDERR, _STDOUT)
+    except OSError:  # standard error is
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _STDOUT)
+        os.close(nowhere)
+    try:
+        yield
+    finally:
+        _flush_compiled()
+        os.dup2(saved, _STDOUT)
+        os.close(saved)
+
+
+def _flush_compiled() -> None:
+    """Have the C library write what it holds back, which it would do at the end of the process."""
+    if os.name == "posix":
+        import ctypes
+
+        ctypes.CDLL(None).fflush(None)
 
 
 def print_json(result: Mapping[str, object], exit_code: int = 0) -> None:

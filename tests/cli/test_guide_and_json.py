@@ -138,6 +138,31 @@ def test_a_report_is_one_object(runs, capsys):
     assert target["meets_budget"]
 
 
+SPOKEN = """
+import argparse, ctypes, subprocess, sys
+from compress.cli.json_output import others_to_stderr, print_json
+
+with others_to_stderr(argparse.Namespace(as_json={as_json})):
+    print("by Python")
+    ctypes.CDLL(None).puts(b"by a compiled library")
+    subprocess.run([sys.executable, "-c", "print('by a process')"], check=True)
+print_json({{"command": "x"}})
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="reads what the C library prints")
+@pytest.mark.parametrize("closed", ["", "1>&-", "2>&-"])
+def test_whoever_prints_while_a_command_works_does_not_reach_standard_output(closed, tmp_path):
+    (tmp_path / "spoken.py").write_text(SPOKEN.format(as_json=True))
+    line = f"{sys.executable} spoken.py {closed}"
+    found = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    if closed != "1>&-":
+        assert json.loads(found.stdout)["command"] == "x"
+    if not closed:
+        spoken = {line for line in found.stderr.splitlines() if line.startswith("by ")}
+        assert spoken == {"by Python", "by a compiled library", "by a process"}
+
+
 @pytest.mark.parametrize(
     "arguments", [("report", "nope"), ("plan", "nope.yaml"), ("run", "nope.yaml")]
 )
