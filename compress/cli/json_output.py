@@ -68,23 +68,29 @@ def _descriptor_to_stderr() -> Iterator[None]:
     The solver in some versions of scipy prints a line that no option turns off
     (https://github.com/ERGO-Code/HiGHS/issues/2783).
     """
-    try:
-        saved = os.dup(_STDOUT)
-    except OSError:  # it is closed
+    if not _is_open(_STDOUT):
         yield
         return
-    try:
-        os.dup2(_STDERR, _STDOUT)
-    except OSError:  # standard error is
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, _STDOUT)
-        os.close(nowhere)
+    # Before the copy of standard output, which would else take the number of a closed one.
+    nowhere = None if _is_open(_STDERR) else os.open(os.devnull, os.O_WRONLY)
+    saved = os.dup(_STDOUT)
+    os.dup2(_STDERR if nowhere is None else nowhere, _STDOUT)
     try:
         yield
     finally:
         _flush_compiled()
         os.dup2(saved, _STDOUT)
         os.close(saved)
+        if nowhere is not None:
+            os.close(nowhere)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _flush_compiled() -> None:
