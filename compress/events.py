@@ -1,14 +1,12 @@
 """Events: all that a run reports, in one list, with the fields of each.
 
 A run hands every event to its callback (``Recipe.run(..., observer=...)``) as a plain ``dict``, and
-writes most of them to ``log.jsonl``, one a line. A stage reports its own with ``context.report``;
-its label is then added under ``stage``. A line of the log has two keys more: ``time_s``, seconds
-since 1970, and ``crc32``, of the line without it.
+writes most of them to ``log.jsonl``, one a line. A stage reports its own with ``context.report``,
+and has its label under ``stage``. The log adds ``time_s``, since 1970, and ``crc32`` of the rest.
 
-An event is a frozen dataclass and at the same time the mapping that callbacks get:
-``event["event"]`` is its name, and every other key is a field. A stage may also report a mapping of
-its own, such as ``{"event": "anything", "epoch": 1, "loss": 0.3}``: it is logged and handed on as
-it is, and numbers that come with an ``epoch`` are tracked. No torch.
+An event is a frozen dataclass, and the mapping that callbacks get: ``event["event"]`` is its name,
+every other key a field. A stage may report a mapping of its own, too, which is logged and handed on
+as it is; numbers that come with an ``epoch`` are tracked. No torch.
 """
 
 from __future__ import annotations
@@ -37,10 +35,10 @@ __all__ = [
     "RowDone",
     "RunEnd",
     "RunStart",
+    "StageProgress",
     "StageStart",
     "StageWarning",
     "StepEnd",
-    "TeacherPass",
     "Widths",
     "parse_event",
 ]
@@ -305,25 +303,11 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True, eq=False)
-class TeacherPass(Event):
-    """The teacher's outputs for one view of the training data are computed, to be cached.
-
-    Args:
-        view: from 1.
-        views: how many there are.
-    """
-
-    event: ClassVar[str] = "teacher"
-    view: int
-    views: int
-
-
-@dataclass(frozen=True, eq=False)
 class StageProgress(Event):
-    """How far a stage is with something that it does several times before it decides.
+    """How far a stage is with something that it does several times.
 
     Args:
-        what: it does, such as ``cutting fc1 by itself``.
+        what: it does, such as ``running the teacher, view``.
         number: which one begins now, from 1.
         count: how many there are.
     """

@@ -53,7 +53,7 @@ def test_every_event_of_a_run_is_listed_with_its_fields(told):
         assert whole is not None, event
         assert {**whole, **({"stage": event["stage"]} if "stage" in event else {})} == event
     names = {event["event"] for event in events}
-    assert {"start", "stage", "epoch", "teacher", "widths", "again"} <= names
+    assert {"start", "stage", "epoch", "progress", "widths", "again"} <= names
     assert {"reading", "rehearsal", "measure", "row", "end"} <= names
     assert all(parse_event(line) is not None for line in lines)
 

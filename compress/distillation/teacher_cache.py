@@ -34,7 +34,7 @@ from compress.distillation.loss_function import (
 )
 from compress.distillation.teachers import LabelTeacher, identity_of
 from compress.errors import DataError, StageError, StorageError
-from compress.events import StageWarning, TeacherPass
+from compress.events import StageProgress, StageWarning
 from compress.modules.inputs import device_of, to_device
 from compress.modules.memory_format import laid_out
 from compress.modules.outputs import Outputs
@@ -189,7 +189,7 @@ class TeacherCache:
             report(StageWarning(text))
         if arrays is None:
             view, views = batch.epoch_seed + 1, self._distinct_epochs
-            report(TeacherPass(view, views))
+            report(StageProgress("running the teacher, view", view, views))
             self._arrays.write(batch.epoch_seed, self._computed(batch))
             arrays = self._read_back(batch, checksum)
         device = device_of(batch.inputs)

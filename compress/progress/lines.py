@@ -19,7 +19,6 @@ from compress.events import (
     StageStart,
     StageWarning,
     StepEnd,
-    TeacherPass,
 )
 
 __all__ = ["Moving", "RunLines", "Staying", "clock"]
@@ -69,11 +68,8 @@ class RunLines:
                 return Moving(_step(step), done / step.epochs, step.left_s, is_brief=True)
             case EpochEnd() as epoch:
                 return Moving(_epoch(epoch), epoch.epoch / epoch.epochs, epoch.left_s)
-            case TeacherPass(view=view, views=views):
-                return Moving(f"running the teacher, view {view}/{views}", (view - 1) / views)
             case StageProgress(what=what, number=number, count=count):
-                done = (number - 1) / count
-                return Moving(f"{what}, {number}/{count}", done, is_brief=True)
+                return Moving(f"{what} {number}/{count}", (number - 1) / count)
             case ReadingData(what=what):
                 return Moving(f"reading {what}", is_brief=True)
             case Rehearsal():

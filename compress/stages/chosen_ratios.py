@@ -134,7 +134,7 @@ class ChosenRatios:
         return found.steepened
 
     def _tell(self, number: int, count: int, layer: str) -> None:
-        self.context.report(StageProgress(f"cutting {layer} by itself", number, count))
+        self.context.report(StageProgress(f"cutting {layer} by itself, layer", number, count))
 
     @cached_property
     def _times(self) -> TimesByRatio:
@@ -166,7 +166,7 @@ class ChosenRatios:
         """With all groups cut by each ratio but 0; ``None`` where that cuts nothing."""
         found: list[LayerSeconds | None] = []
         for number in range(1, len(RATIOS)):
-            what = "timing the layers of a cut"
+            what = "timing layers, cut"
             self.context.report(StageProgress(what, number, len(RATIOS) - 1))
             ratios = self._table.ratios([number] * len(self._table.groups))
             try:

@@ -25,7 +25,7 @@ from compress.stage import Context, formats_of, ranges_of
 from compress.stages.ranking import activation_inputs, gradient_losses
 from compress.training.loop import isolated
 
-__all__ = ["cut_channels", "ratios_of_layers", "ratios_of_original"]
+__all__ = ["cut_channels", "ignored_parts", "ratios_of_layers", "ratios_of_original"]
 
 
 def cut_channels(
@@ -81,6 +81,19 @@ def cut_channels(
     context.report(Widths(request.ratio, [asdict(width) for width in done.widths]))
     pruned = replace(pruned, notes=(*pruned.notes, f"prune: {sentence(done, request)}"))
     return _without_lost_blocks(_without_lost_clips(pruned, formats), shapes)
+
+
+def ignored_parts(module: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """The paths that patterns match: of modules, parents too, and of parameters in none.
+
+    Raises:
+        SelectorError: a pattern that matches nothing.
+    """
+    known: dict[str, str] = {
+        name: type(layer).__name__ for name, layer in module.named_modules() if name
+    }
+    known |= {name: "Parameter" for name, _ in module.named_parameters(recurse=False)}
+    return select(patterns, known, where="ignore") if patterns else []
 
 
 def ratios_of_original(module: nn.Module, first: nn.Module, ratio: float) -> dict[str, float]:

@@ -20,7 +20,6 @@ from torch import nn
 from compress.candidate import Candidate
 from compress.config.fields import Name, Number, Pattern, Whole
 from compress.config.references import CodeReferences
-from compress.config.selectors import select
 from compress.distillation.teacher_settings import TeacherBlock
 from compress.errors import AlreadySo
 from compress.outputs import Implied
@@ -32,7 +31,12 @@ from compress.pruning.movement import Movement
 from compress.pruning.penalties import PenaltyKind
 from compress.stage import Context, Effect, Stage
 from compress.stages.chosen_ratios import ChosenRatios
-from compress.stages.cut_channels import cut_channels, ratios_of_layers, ratios_of_original
+from compress.stages.cut_channels import (
+    cut_channels,
+    ignored_parts,
+    ratios_of_layers,
+    ratios_of_original,
+)
 from compress.stages.cut_in_steps import cut_in_steps, said_of_step, steps_of
 from compress.stages.factorize import Factorization
 from compress.stages.finetune import FineTune, dry_run, only_pace, trained
@@ -334,7 +338,7 @@ class PruneStage(Stage):
         self, module: nn.Module, context: Context, criterion: Criterion, cut: Cut | Step
     ) -> ChannelPruning | ZeroWeights:
         """What is to be removed of a module; in steps, of what came into the first of them."""
-        ignored = self._ignored(module)
+        ignored = ignored_parts(module, self.ignore)
         if self.granularity not in UNITS:
             pattern = UNSTRUCTURED if self.granularity == "weights" else self.granularity
             if isinstance(cut, Step) and cut.n_of_m is not None:
@@ -363,7 +367,7 @@ class PruneStage(Stage):
         """Puts other modules in the place of a share of those of ``start``, where that is asked."""
         if self.granularity not in EDITS:
             return None
-        ignored = self._ignored(start.module)
+        ignored = ignored_parts(start.module, self.ignore)
         if self.granularity == "blocks":
             return BlockRemoval(start, context, ignored, uses_data).removed
         return Factorization(start, context, ignored, self.round_to).factorized
@@ -393,11 +397,3 @@ class PruneStage(Stage):
         if self.ratios is None:
             return Cut(self.ratio)
         return Cut(0.0, layers=ratios_of_layers(module, self.ratios))
-
-    def _ignored(self, module: nn.Module) -> list[str]:
-        # Any module may be named, a parent of layers too, and a parameter that is in none.
-        known: dict[str, str] = {
-            name: type(layer).__name__ for name, layer in module.named_modules() if name
-        }
-        known |= {name: "Parameter" for name, _ in module.named_parameters(recurse=False)}
-        return select(self.ignore, known, where="ignore") if self.ignore else []

@@ -86,7 +86,7 @@ def test_a_second_run_does_not_run_the_teacher(start, place):
     context, calls, events = place
     first = STAGE.run(start, context)
     assert sum(calls) == 2 * SAMPLES
-    assert [e["view"] for e in events if e["event"] == "teacher"] == [1, 2]
+    assert [e["number"] for e in events if e["event"] == "progress"] == [1, 2]
     again = STAGE.run(start, context)
     assert sum(calls) == 2 * SAMPLES
     assert again.fingerprint == first.fingerprint
@@ -262,7 +262,7 @@ def test_a_run_that_stops_in_the_second_view_keeps_the_first(start, place):
         pass
 
     def stopping(event):
-        if event["event"] == "teacher" and event["view"] == 2:
+        if event["event"] == "progress" and event["number"] == 2:
             raise Stop
 
     with pytest.raises(Stop):
@@ -292,7 +292,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(start, place):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def filling(event):
-        if event["event"] == "teacher" and event["view"] == 2:
+        if event["event"] == "progress" and event["number"] == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
 
     try:

@@ -30,7 +30,7 @@ def of_damage(row):
 def asked(folder):
     """How many views the teacher was asked about, by the log."""
     lines = (folder / "log.jsonl").read_text().splitlines()
-    return sum(json.loads(line).get("event") == "teacher" for line in lines)
+    return sum(json.loads(line).get("event") == "progress" for line in lines)
 
 
 @pytest.fixture

@@ -288,7 +288,7 @@ def test_times_of_layers_are_kept_for_a_run_that_was_killed(tmp_path, monkeypatc
         return [LayerTimes(1e-9 * size, {}, dict.fromkeys(layers, 1e-10 * size)) for size in sizes]
 
     def killing(event):
-        if event.get("what") == "timing the layers of a cut" and event["number"] == 3:
+        if event.get("what") == "timing layers, cut" and event["number"] == 3:
             raise Killed
 
     monkeypatch.setattr(candidate_measurements, "layer_times", by_size)
