@@ -17,6 +17,7 @@ LONG = {
         "by_hand_distill",
         "cache_memory",
         "cascade",
+        "cut_scopes",
         "cuts",
         "defaults",
         "distill_gain",
