@@ -34,6 +34,10 @@ from compress.stages.goals import Cost, Goal, costs_of
 __all__ = ["ChosenRatios"]
 
 _SAMPLES = 256
+_NONE_ALONE = (
+    "prune: no channel of any layer can be removed by itself; ignore less, or take scope local, "
+    "which cuts all layers together."
+)
 _COUNTED: Mapping[str, Counted] = {
     "macs": "macs",
     "parameters": "parameters",
@@ -130,7 +134,7 @@ class ChosenRatios:
             self._tell,
         )
         if not found.groups:
-            raise NoEffect("prune: no channel of any layer can be removed; ignore less.")
+            raise NoEffect(_NONE_ALONE)
         return found.steepened
 
     def _tell(self, number: int, count: int, layer: str) -> None:
@@ -141,7 +145,7 @@ class ChosenRatios:
         profiled = self._profiled()
         found = [own for own in profiled if own is not None]
         if not found:
-            raise NoEffect("prune: no channel of any layer can be removed; ignore less.")
+            raise NoEffect(_NONE_ALONE)
         first = found[0]
         named = [n for n in first.before if all(own.before.get(n, 0.0) > 0 for own in found)]
         rows = [[1.0] * (1 + len(named))]

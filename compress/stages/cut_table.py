@@ -8,7 +8,6 @@ each takes of its axes, so that the cost of two neighbors is exact.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from compress.errors import AlreadySo, NoEffect, StageError
 from compress.integer_program import Costs, Limit, least_loss
 from compress.modules.inputs import Inputs
+from compress.modules.parametrizations import duplicate
 from compress.pruning.channels import ChannelPruning, prune_channels
 from compress.quantization.sensitivity import outputs_of, relative_error
 from compress.training.rng import isolated
@@ -60,7 +60,7 @@ class CutTable:
     groups: tuple[CutGroup, ...]
     shapes: Shapes
 
-    @cached_property
+    @property
     def steepened(self) -> CutTable:
         """The same with errors that go on growing where they saturate.
 
@@ -215,7 +215,7 @@ class _Whole:
         return found[1:]
 
     def _cut(self, layer: str, ratio: float) -> _Cut:
-        small = copy.deepcopy(self.module)
+        small = duplicate(self.module)
         request = replace(self.request, ratio=0.0, layer_ratios={layer: ratio})
         with isolated(0):
             done = prune_channels(small, self.example, request)

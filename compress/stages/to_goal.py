@@ -63,10 +63,17 @@ def cut_to_goal(
     trained = train(made)
     if goal.max_drop is not None and (lost := loss.of(trained)) > allowed:
         said += f", which loses {lost:.4g} of {loss.metric}"
-        cut, trained, more = _less(goal, allowed, loss, search.cut, make, train, cut, {key: lost})
+
+        def cut_by(ratio: float) -> Cut:
+            # Choosing looks at the device, which the first process alone does.
+            own = search.cut(ratio) if context.processes.is_rank_zero else None
+            return _agreed(context, own)
+
+        cut, trained, more = _less(goal, allowed, loss, cut_by, make, train, cut, {key: lost})
         make(cut)
-        have = ", ".join(cost.words for cost in costs(trained))
-        said += f"; {more}: {have}"
+        said += f"; {more}"
+        if context.processes.is_rank_zero:  # which alone measures
+            said += f": {', '.join(cost.words for cost in costs(trained))}"
     return replace(trained, notes=(*trained.notes, said)) if said else trained
 
 
@@ -165,7 +172,7 @@ def _check_faster(goal: Goal, reached: Reached, context: Context) -> None:
 
 
 def _agreed(context: Context, cut: Cut | None) -> Cut:
-    """The cut that the first process found, in every process."""
+    """The cut of the first process, in every process."""
     text = b"" if cut is None else json.dumps(asdict(cut)).encode()
     return Cut(**json.loads(context.processes.broadcast(text)))
 

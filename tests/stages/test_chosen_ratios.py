@@ -11,15 +11,17 @@ from torch import nn
 from compress import Candidate, PruneStage, Recipe, ReplayTarget
 from compress.errors import CompressError, NoEffect, SettingsError, StageError
 from compress.measure.profile.layer_times import LayerTimes
+from compress.pruning.channels import ChannelPruning
 from compress.quantization.sensitivity import outputs_of, relative_error
 from compress.running import candidate_measurements
-from compress.stage import LayerSeconds
+from compress.stage import LayerSeconds, NoEvaluator
 from compress.stages.cut_costs import TimesByRatio
-from compress.stages.cut_table import RATIOS, CutGroup, CutTable
+from compress.stages.cut_table import RATIOS, CutGroup, CutTable, cut_table
 from compress.stages.goals import count_macs
 from compress.testing.nets import NETS
 from compress.testing.stage_contract import ParameterCounter, bench_context
 from compress.testing.structures import STRUCTURES
+from compress.training.distributed import Processes
 from tests.covering import kept_of
 from tests.stages.test_goals import LANDS, Killed, counts, start_of
 
@@ -76,10 +78,17 @@ def chain(spare):
 
 def context_of(start, folder, evaluator=None):
     context = replace(bench_context(start, folder), evaluator=evaluator or ParameterCounter(start))
+    # The example's samples are what every net takes; of the chain there are more.
     data = [(torch.randn(16), 0) for _ in range(32)]
-    if isinstance(start.module, Chain):
-        return replace(context, task=replace(context.task, train=data, calibration=data))
-    return context
+    if not isinstance(start.module, Chain):
+        data = [(sample(start.example, place), 0) for place in (0, 1)]
+    return replace(context, task=replace(context.task, train=data, calibration=data))
+
+
+def sample(inputs, place):
+    if isinstance(inputs, torch.Tensor):
+        return inputs[place % len(inputs)]
+    return {name: sample(tensor, place) for name, tensor in inputs.items()}
 
 
 def cut(start, folder, goal, evaluator=None, **settings):
@@ -152,6 +161,10 @@ def test_public_designs_keep_the_goal(name, tmp_path):
         with pytest.raises(type(error)):
             cut(start, tmp_path, {"parameters": 0.7})
         return
+    if name == "shufflenet-v1":  # whose shuffles hold all layers together
+        with pytest.raises(NoEffect, match="by itself; ignore less, or take scope local, which"):
+            cut(start, tmp_path, {"parameters": 0.7})
+        return
     made = cut(start, tmp_path, {"parameters": 0.7})
     most = 0.7 * counts(start)["parameters"]
     assert max(counts(made)["parameters"], counts(alike)["parameters"]) <= most
@@ -180,6 +193,48 @@ def test_less_is_cut_where_the_goal_loses_too_much(tmp_path):
     made = cut(start, tmp_path, {"macs": 0.4, "max_drop": 0.1}, Losing(start, seconds={"first": 1}))
     assert "a smaller choice is the largest that was tried and keeps max_drop" in made.notes[-1]
     assert min(widths(made)) > 6
+
+
+@dataclass(frozen=True)
+class Told(Processes):
+    """One of two processes; the second hears what the first has said before."""
+
+    said: list = field(default_factory=list)
+
+    def broadcast(self, message=b"", timeout=None):
+        if not self.is_rank_zero:
+            return self.said.pop(0)
+        self.said.append(message)
+        return message
+
+
+def test_other_processes_cut_alike_without_a_device(tmp_path):
+    start = chain("second")
+
+    class Losing(LayerCounter):
+        def measure(self, candidate, parts=()):
+            found, share = super().measure(candidate, parts), min(widths(candidate)) / 16
+            return replace(found, score=1.0 if share > 0.4 else 0.5, score_ci95=(0.4, 1.0))
+
+    stage = PruneStage(goal={"latency_p50": 0.4, "max_drop": 0.1}, scope="sensitivity")
+    context = context_of(start, tmp_path, Losing(start, seconds=dict.fromkeys(LAYERS, 1e-3)))
+    first = Told()
+    made = stage.run(start, replace(context, processes=first))
+    assert "a smaller choice is the largest" in made.notes[-1]
+    second = Told(rank=1, said=list(first.said))
+    alike = replace(context, processes=second, evaluator=NoEvaluator())
+    assert stage.run(start, alike).fingerprint == made.fingerprint
+    assert second.said == []
+
+
+def test_a_weight_that_a_hook_computes_is_no_obstacle(tmp_path):
+    start = chain("second")
+    module = start.fork().module
+    with pytest.warns(FutureWarning, match="deprecated"):
+        torch.nn.utils.weight_norm(module.first)
+    module(start.example)  # the hook leaves a weight that gradients flow through
+    table = cut_table(module, start.example, [start.example], LAYERS, ChannelPruning(ratio=0.0))
+    assert [group.layers for group in table.groups][-2:] == [("second",), ("third",)]
 
 
 @pytest.mark.parametrize(
